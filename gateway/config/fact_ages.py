@@ -49,10 +49,10 @@ def relied_facts(deployment: Deployment, now_s: float) -> Iterator[ReliedFact]:
         known = offers.price(model, site.name if site is not None else "") if offers is not None else None
         subject = f"the price of {provider} {model} at {deployment.site}"
         yield ReliedFact(subject, price.citation, known is not None and known.at(now_s) == price)
-    if deployment.retirement is not None:
-        end = offers.retirement(model) if offers is not None else None
-        subject = f"the retirement of {provider} {model}"
-        yield ReliedFact(subject, deployment.retirement.citation, end == deployment.retirement)
+    if (end := deployment.retirement) is not None:
+        # An operator's own day has no page that was read.
+        subject = f"the retirement of {end.host or f'{provider} {model}'}"
+        yield ReliedFact(subject, end.citation, end.as_of is not None)
 
 
 def _site_of(deployment: Deployment) -> Site | None:

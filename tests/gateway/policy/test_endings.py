@@ -20,6 +20,7 @@ from gateway.changes.compile_job import CompiledState
 from gateway.cli.admin_client import AdminAnswer
 from gateway.cli.operations import status_lines
 from gateway.config import region_text, sign_ins
+from gateway.config.fact_ages import relied_facts
 from gateway.config.loading import parse_document
 from gateway.config.problems import Problem
 from gateway.features.configuration import compile_config
@@ -161,6 +162,14 @@ def test_deployment_ends_with_its_model_and_all_that_serves_it_and_with_nothing_
     assert (excluded is not None and excluded.reason) == (kind in ENDS_A_DEPLOYMENT and "ended")
     assert excluded is None or str(ON) in excluded.detail
     assert config_exclusion(config.deployments["d"], begun_everywhere(ON) - 1) is None
+
+
+@pytest.mark.parametrize("kind", ENDS_A_DEPLOYMENT)
+def test_end_of_a_deployment_is_a_fact_of_its_vendor(kind: str) -> None:
+    config, _ = compiled(kind, SOON)
+    (fact,) = [it for it in relied_facts(config.deployments["d"], 0) if it.subject.startswith("the retirement of ")]
+    assert fact.is_vendors
+    assert fact.citation.as_of is not None
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "law"])
