@@ -91,7 +91,7 @@ def _ends(registry: Registry) -> Iterator[tuple[str, Sequence[str], date, str]]:
         if not isinstance(adapter, KnowsOffers):
             continue
         for row in adapter.offers.retirements:
-            yield name, (*row.models, *sorted(row.sites), *row.paths), row.on, row.instead
+            yield name, row.named, row.on, row.instead
         for one in adapter.offers.prices:
             if (day := one.price.ends) is not None:
                 later = {it.models for it in adapter.offers.prices if it.price.valid_from == day}

@@ -228,7 +228,7 @@ def _price_rows(adapters: Mapping[str, Adapter]) -> Iterator[_Row]:
 def _retirement_rows(adapters: Mapping[str, Adapter]) -> Iterator[_Row]:
     for name, offers in _offers_of(adapters):
         for row in sorted(offers.retirements, key=lambda row: row.on):
-            yield (name, ", ".join(row.models), str(row.on), row.instead, *_cited(row.citation))
+            yield (name, ", ".join(row.named), str(row.on), row.instead, *_cited(row.citation))
 
 
 def _offers_of(adapters: Mapping[str, Adapter]) -> Iterator[tuple[str, Offers]]:

@@ -170,7 +170,7 @@ def _offers(adapter: Adapter) -> dict[str, Any]:
             for row in offers.prices
         ],
         "retirements": [
-            {"models": list(row.models), "on": str(row.on), "instead": row.instead, **_cited(row.citation)}
+            {"models": list(row.named), "on": str(row.on), "instead": row.instead, **_cited(row.citation)}
             for row in offers.retirements
         ],
     }

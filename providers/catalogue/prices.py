@@ -339,6 +339,11 @@ class Retirement(Value, frozen=True):
         return Citation(self.source, self.quote, self.as_of, self.unconfirmed)
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """The models, the sites and the paths that it names."""
+        return (*self.models, *sorted(self.sites), *self.paths)
+
+    @property
     def what(self) -> str:
         """The thing that ends, in words, or empty for models and all that serves them."""
         return f"its token host {self.host}" if self.host else "the API version of its endpoint" if self.paths else ""
