@@ -107,9 +107,6 @@ class Resumption(Value, frozen=True):
                     return None
                 others = [step for step in renewed.plan.steps if step.deployment.name != broken.deployment.name]
                 return await renewed._try_steps(tuple(others), broken, sent, failed, broken_at)
-            finally:
-                if record.consent is None:  # a step that was sent the prompt only now may rest on one, too
-                    record.note_consent(self.plan.steps)
             self._record(broken, answer.step)
             return self._continue(answer, sent, failed, prefilled=prefills and is_prefilled(answer.step, sent))
         return None

@@ -186,6 +186,7 @@ class _Attempt(msgspec.Struct):
             deployment.places,
             proxy=deployment.proxy,
             redacted=self.options.note,
+            consent=self.step.consent,
         )
 
     def free(self) -> None:

@@ -103,6 +103,7 @@ class AttemptRecord(Value, frozen=True):
         places: Where the deployment stores and processes data, in words.
         proxy: The proxy through which it was called.
         redacted: The values that were replaced in its prompt, or None if nothing is configured for it.
+        consent: The basis of the user's consent to its deployment, if that requires one.
         decision: The action after the failure. None for an answer, and for a failure that the client's disconnect
             followed.
         is_abandoned: It was running when the client disconnected.
@@ -119,6 +120,7 @@ class AttemptRecord(Value, frozen=True):
     decision: AttemptDecision | None = None
     redacted: WrapperNote | None = None
     is_abandoned: bool = False
+    consent: ConsentKind | None = None
 
     @property
     def outcome(self) -> str:
@@ -322,7 +324,6 @@ class Record:
         queued_s: The part of it in which the request waited for concurrency slots of deployments.
         shed: The deployments that had no free slot, and why.
         retries_refused: The deployments that were not retried because the retry budget was spent.
-        consent: The basis on which the first deployment that requires consent was sent the prompt.
         resumed: Set if an answer broke off and another deployment continued it. `answered_by` is then the latter.
         notes: The parts that features add. A plain request has none.
         help: The help for the user that a note brought, see `note`.
@@ -357,7 +358,6 @@ class Record:
     shed: tuple[tuple[str, str], ...] = ()
     retries_refused: tuple[str, ...] = ()
     abandoned: tuple[AttemptRecord, ...] = ()
-    consent: ConsentKind | None = None
     answered_by: AnsweredBy = UNANSWERED
     usage: Usage | None = None
     cost_micros: int | None = None
@@ -415,6 +415,14 @@ class Record:
         A request that the adapter cannot express in the provider's wire format is never sent.
         """
         return [attempt for attempt in self.attempts if attempt.outcome != FailureKind.UNSUPPORTED]
+
+    @property
+    def consent(self) -> ConsentKind | None:
+        """The basis on which the first deployment that requires consent was sent the prompt."""
+        for attempt in (*self.attempts, *self.abandoned):
+            if attempt.consent is not None and attempt.outcome != FailureKind.UNSUPPORTED:
+                return attempt.consent
+        return None
 
     @property
     def tries(self) -> list[AttemptRecord]:
@@ -507,7 +515,7 @@ class Record:
             allowed = frozenset([step.permit.destination for step in steps])
             within = allowed if within is None else allowed & within
         self.skipped.clear()
-        self.shed, self.retries_refused, self.consent = (), (), None
+        self.shed, self.retries_refused = (), ()
         undone: dict[str, Any] = dict.fromkeys(("decision", "variant", "profile", "intent", "preference", "hand_off"))
         self.decided = replace(self.decided, **undone)
         return within
@@ -523,12 +531,6 @@ class Record:
             if (attempt.deployment, attempt.outcome) not in known:
                 known.add((attempt.deployment, attempt.outcome))
                 self.judges += (attempt,)
-
-    def note_consent(self, steps: Iterable[Step]) -> None:
-        """Record the consent under which one of these steps was sent the prompt. Ignore a consent that was not used."""
-        sent_to = {attempt.deployment for attempt in (*self.sent, *self.abandoned)}
-        used = (step.consent for step in steps if step.consent is not None and step.deployment.name in sent_to)
-        self.consent = next(used, None)
 
     def count(self, usage: Usage | None) -> None:
         """Record the usage that the provider counted, and its cost if a price is known."""

@@ -35,7 +35,6 @@ class Turn(msgspec.Struct):
         chat: The request as providers get it, with the text of the region.
         context: Its limits, checks and record, which all its runs share.
         has_profile: The text of the region is its first message.
-        is_consenting: The user's consents may matter.
         returns_state: It brings reasoning state back.
         judge: The judges of its region, if there are any.
         emulated: The emulation of its schema, if a step needs it.
@@ -51,7 +50,6 @@ class Turn(msgspec.Struct):
     plan: Plan
     context: RunContext
     has_profile: bool
-    is_consenting: bool
     returns_state: bool = False
     judge: Judge | None = None
     emulated: StructuredOutput | None = None

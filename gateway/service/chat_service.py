@@ -263,7 +263,16 @@ class ChatService:
                 it, took_s = step.deployment, time.monotonic() - started_at
                 record.attempts.append(
                     AttemptRecord(
-                        it.name, it.provider, it.model, took_s, failure, started_at, it.places, it.proxy, redacted=note
+                        it.name,
+                        it.provider,
+                        it.model,
+                        took_s,
+                        failure,
+                        started_at,
+                        it.places,
+                        it.proxy,
+                        redacted=note,
+                        consent=step.consent,
                     )
                 )
                 if note is not None:
@@ -403,7 +412,7 @@ class ChatService:
         error with which the active version refuses the request.
         """
         further, record, usage = copy(exchange), exchange.record, broken.context.usage
-        before, consent = record.decided, record.consent
+        before = record.decided
         further.request = own
         try:
             await self.decider.decide_anew(further)
@@ -416,7 +425,7 @@ class ChatService:
             record.decided = before
             raise
         finally:
-            record.config_version, record.consent = exchange.config.version, consent
+            record.config_version = exchange.config.version
         if usage is not None and context.usage is not None:
             context.usage.named_cap = usage.named_cap
         return Resumption(self.executor, plan, broken.request, context, partial(self._renewed, further, own))
@@ -461,7 +470,7 @@ class ChatService:
         opened = tier.opened if tier is not None else None
         plan = self.decider.decide(exchange, chat, needs, profile, consenting, opened)
         context = self._context(exchange, plan)
-        turn = Turn(exchange, own, chat, plan, context, profile is not None, consenting is not None)
+        turn = Turn(exchange, own, chat, plan, context, profile is not None)
         if tier is not None:
             turn.plan, turn.is_judged = replace(plan, barrier=tier.rule), tier.is_judged
             if tier.rule is not None and HandOffCause.CONTEXT in tier.rule.when:
@@ -612,8 +621,6 @@ class ChatService:
             raise PlanExhausted(without_profile_message(error.failure)) from error
         finally:
             exchange.turn = None
-            if turn.is_consenting:
-                exchange.record.note_consent(plan.steps)
         if turn.tool is not None:
             answer = await without_calls(answer, turn.tool, exchange.deadline)
         answer = self.stages.noted(turn, answer)

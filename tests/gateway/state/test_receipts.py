@@ -25,7 +25,6 @@ from gateway.features.shadow.model import ShadowNote
 from gateway.free_space import FreeSpace
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentKind
-from gateway.model.decision import Plan
 from gateway.model.location import Location
 from gateway.model.record import AnsweredBy, AttemptRecord, Record, Resumed, Skipped
 from gateway.operator_errors import ReceiptDamaged, StateError
@@ -211,20 +210,14 @@ def test_receipt_has_the_reason_of_each_deployment_outside_the_plan(
 
 def test_deployment_whose_format_cannot_express_the_request_was_sent_nothing() -> None:
     failure = Failure(FailureKind.UNSUPPORTED, "`n` is at most 4", code="n", param="n", unsent=True)
-    record = record_of(
-        attempts=[AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, failure, 0.0, BEIJING)], status=400
-    )
-    plan = decide(TABLE, TABLE.assistants["assistant"], CN, NO_NEEDS, {}, AT_S).outcome
-    assert isinstance(plan, Plan)
-    steps = [replace(step, consent=ConsentKind.TOKEN) for step in plan.steps]
-    record.note_consent(steps)
+    unsent = AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, failure, 0.0, BEIJING, consent=ConsentKind.TOKEN)
+    record = record_of(attempts=[unsent], status=400)
     assert (receipt_data(record)["tried"], receipt_data(record)["passed_over"]) == (
         [],
         {"qwen-cn": "does not support n"},
     )
     assert receipt_data(record)["consent"] is None
-    sent = record_of()
-    sent.note_consent(steps)
+    sent = record_of(attempts=[replace(unsent, failure=None)])
     assert receipt_data(sent)["consent"] == "token"
 
 
