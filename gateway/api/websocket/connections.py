@@ -48,6 +48,7 @@ class WebSockets:
 
     Attributes:
         endpoint: Answers their turns.
+        current: Returns the active config version.
         count: Counts in a metric.
         is_draining: Whether the process is about to end.
         sessions: The open connections.
@@ -56,14 +57,11 @@ class WebSockets:
 
     def __init__(self, endpoint: ChatEndpoint, count: Count, is_draining: Callable[[], bool]) -> None:
         self.endpoint, self.count, self.is_draining = endpoint, count, is_draining
+        self.current: Callable[[], ConfigVersion] = endpoint.service.decider.current
         self.sessions: dict[Connected, None] = {}
         self.state_bytes = 0
         self._of_client: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
-
-    def current(self) -> ConfigVersion:
-        """Return the active config version."""
-        return self.endpoint.service.decider.current()
 
     @property
     def rules(self) -> WebSocketRules:
@@ -113,12 +111,11 @@ class WebSockets:
     def make_room(self) -> bool:
         """Close idle connections that keep something, the longest idle ones first; return whether there is room now."""
         most = self.rules.state_total_bytes
-        if self.state_bytes > most:
-            holding = sorted((it for it in self.sessions if it.is_idle and it.kept_bytes), key=lambda it: it.active_at)
-            for session in holding:
-                if self.state_bytes <= most:
-                    break
-                session.close(1013, "room")
+        holding = sorted((it for it in self.sessions if it.is_idle and it.kept_bytes), key=lambda it: it.active_at)
+        for session in holding:
+            if self.state_bytes <= most:
+                break
+            session.close(1013, "room")
         return self.state_bytes <= most
 
     def status(self) -> Mapping[str, int]:

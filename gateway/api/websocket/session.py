@@ -385,9 +385,10 @@ class TurnSession:
 
     def _make_room(self, last: str) -> None:
         """Drop the answers of the longest unused lanes beyond the bound, and the last one if the worker has no room."""
-        while self.kept_bytes > self._hub.rules.state_bytes:
+        hub, rules = self._hub, self._hub.rules
+        while self.kept_bytes > rules.state_bytes:
             self._drop(next(name for name, kept in self._lanes.items() if kept is not None))
-        if not self._hub.make_room():
+        if hub.state_bytes > rules.state_total_bytes and not hub.make_room():
             self._drop(last)
 
     def _drop(self, lane: str) -> None:

@@ -192,13 +192,13 @@ class TurnRequest(Responses):
         previous = value.get("previous_response_id")
         if previous is not None and not isinstance(previous, str):
             raise InvalidRequest("`previous_response_id` must be a string", "previous_response_id")
-        for name in value.keys() & _OWN_MEMBERS:
-            del value[name]
+        own = {name: value.pop(name) for name in value.keys() & _OWN_MEMBERS}
+        # As large as the POST, by which a number of tokens is estimated.
+        size = len(body) - len(orjson.dumps(own)[1:]) + (0 if "stream" in value else len(b'"stream":true,'))
         value["stream"], given = True, value.get("input")
         new = [] if given is None else given
         if isinstance(new, str):  # an empty text is a message where there must be one
             new = [{"role": "user", "content": given}] if given or not (is_warm_up or previous is not None) else []
-        size = len(body)
         if isinstance(new, list):
             self.items = orjson.dumps(new)[1:-1]
         self.user = value.get("user"), value.get("safety_identifier")
@@ -313,7 +313,12 @@ class SocketTurn:
         """ASGI's `send`."""
         socket = self._socket
         if socket.flow.write_paused and not self.line.lost:
-            await socket.flow.drain()
+            try:
+                await socket.flow.drain()
+            except asyncio.CancelledError:
+                if self.is_cancelled and self.status == 200:  # the numbers of these events are given
+                    self._send_frames(message.get("body", b""))
+                raise
         if message["type"] == "http.response.start":
             self.status, self._head = message["status"], message["headers"]
             return

@@ -138,6 +138,26 @@ async def test_client_that_takes_nothing_is_cut_and_holds_its_provider_back() ->
         assert provider.cancelled == 1
 
 
+async def test_cancelled_turn_of_a_slow_client_leaves_out_no_event() -> None:
+    async with serving(provider=Provider(words=("x" * 65_536,) * 400)) as running:
+        connection = await running.connect()
+        connection._writer.transport.pause_reading()  # type: ignore[attr-defined]
+        connection.create()
+        (websocket,) = running.state.websockets
+        async with asyncio.timeout(LIMIT_S):
+            while not websocket.flow.write_paused:  # noqa: ASYNC110  # there is no event for it
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
+        connection.send(type="response.cancel")
+        async with asyncio.timeout(LIMIT_S):
+            while running.state.tasks:  # noqa: ASYNC110  # there is no event for it
+                await asyncio.sleep(0.005)
+        connection._writer.transport.resume_reading()  # type: ignore[attr-defined]
+        events = await connection.turn()
+        assert events[-1]["response"]["error"]["code"] == "request_cancelled"
+        assert [event["sequence_number"] for event in events] == [*range(len(events))]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems name the options otherwise")
 async def test_kernel_ends_a_connection_whose_other_end_is_gone() -> None:
     async with serving() as running:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -50,6 +51,16 @@ REQUESTS: dict[str, dict[str, Any]] = {
 async def test_turn_is_the_post_event_for_event(name: str) -> None:
     async with serving() as running:
         await expect_a_turn_to_be_the_post(running, {"model": "assistant", **REQUESTS[name]})
+
+
+async def test_estimate_of_tokens_is_that_of_the_post() -> None:
+    async with serving(provider=Provider(counts=False)) as running:
+        answer = await running.post(b'{"model":"assistant","input":"hello","stream":true}')
+        last = json.loads(answer.text.rpartition("data: ")[2])
+        socket = await running.connect()
+        for more in ("", ',"stream":true', ',"stream_id":"lane","generate":null'):
+            socket.send_text('{"type":"response.create","model":"assistant","input":"hello"' + more + "}")
+            assert (await socket.turn())[-1]["response"]["usage"] == last["response"]["usage"]
 
 
 async def test_numbers_begin_at_0_in_each_turn_and_ids_differ() -> None:

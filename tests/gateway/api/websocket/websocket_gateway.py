@@ -46,7 +46,10 @@ END_OF_TURN = frozenset({"error", "response.completed", "response.incomplete", "
 
 @dataclass
 class Provider:
-    """Answers each call with the words of `words`, one event each. `gate` holds it back before the last one."""
+    """Answers each call with the words of `words`, one event each, and with what it `counts`.
+
+    `gate` holds it back before the last word.
+    """
 
     words: tuple[str, ...] = ("Hello", " there")
     status: int = 200
@@ -55,6 +58,7 @@ class Provider:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     cancelled: int = 0
     finish: str | None = "stop"
+    counts: bool = True
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -74,7 +78,8 @@ class Provider:
             yield _chunk(self.words[-1])
             if self.finish is not None:
                 yield _chunk("", self.finish)
-                yield b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}\n\n'
+                if self.counts:
+                    yield b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}\n\n'
                 yield b"data: [DONE]\n\n"
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
