@@ -240,7 +240,7 @@ class WebSocketConnection(asyncio.Protocol):
         why: CloseReason = {_TOO_LARGE: "too_large", _FAULT: "error", _NO_CLOSE: "lost"}.get(code, "protocol")  # type: ignore[assignment]  # mypy takes the values for texts
         if code == _TOO_LARGE and self._frames._state is OPEN:
             self._frames.send_text(self._session.error_event("request_too_large"))
-        self._why = self._why or (why, code)
+        self._why = self._why or (why, int(code))
         return why
 
     def _process(self) -> None:
@@ -261,7 +261,7 @@ class WebSocketConnection(asyncio.Protocol):
         opcode = frame.opcode
         if opcode is Opcode.CLOSE:
             received = self._frames.close_rcvd
-            self._why = self._why or ("client", received.code if received is not None else _NORMAL)
+            self._why = self._why or ("client", int(received.code) if received is not None else _NORMAL)
             self._session.leave()
         elif self._frames._state is not OPEN:
             return

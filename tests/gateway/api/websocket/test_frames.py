@@ -8,6 +8,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from gateway.server import websocket_connection as module
 from tests.gateway.api.websocket.websocket_gateway import LIMIT_S, Connection, Running, serving
@@ -73,8 +74,10 @@ async def closed_by(running: Running, *data: bytes) -> tuple[tuple[int, str], Co
 )
 async def test_bytes_that_break_a_rule_close_the_connection(data: bytes, code: int, reason: str) -> None:
     async with serving() as running:
-        found, _ = await closed_by(running, data)
+        with capture_logs() as logged:
+            found, _ = await closed_by(running, data)
         assert found[0] == code
+        assert [type(line["code"]) for line in logged if line["event"] == "websocket_closed"] == [int]
         assert len(found[1]) <= 60
         assert found[1].isascii()
         assert running.counts("gateway_websocket_closed_total") == {reason: 1}

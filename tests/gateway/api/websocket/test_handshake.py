@@ -45,7 +45,13 @@ async def answer_to(
 
 async def test_good_handshake_is_answered_by_101_with_these_headers_alone() -> None:
     async with serving() as running:
-        status, _, headers, _ = await answer_to(running, path="/v1/responses?beta=1", x_gateway_territory="DE")
+        status, _, headers, _ = await answer_to(
+            running,
+            path="/v1/responses?beta=1",
+            x_gateway_territory="DE",
+            sec_websocket_key=f" {KEY} ",
+            sec_websocket_version="13 ",
+        )
         digest = hashlib.sha1((KEY + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode(), usedforsecurity=False).digest()
         assert status == 101
         assert headers.pop("x-request-id").startswith("req_")
