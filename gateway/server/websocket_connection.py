@@ -35,6 +35,7 @@ _UNREACHABLE_S = 60
 _PROBES = 3
 _NORMAL, _POLICY, _RESTART, _LATER = 1000, 1008, 1012, 1013
 _BINARY, _NO_UTF8, _TOO_LARGE, _FAULT, _NO_CLOSE = 1003, 1007, 1009, 1011, 1006
+_CODE_BYTES = 2
 _WORDS: dict[CloseReason, str] = {
     "client": "",
     "lost": "",
@@ -63,6 +64,12 @@ class _Frames(Protocol):
     def fail(self, code: int, reason: str = "") -> None:
         """See Protocol."""
         super().fail(code, _WORDS[self._failing(code)])
+
+    def send_frame(self, frame: Frame) -> None:
+        """See Protocol. A close frame of the client is answered by its code alone."""
+        if frame.opcode is Opcode.CLOSE and self.close_rcvd is not None:
+            frame = Frame(Opcode.CLOSE, frame.data[:_CODE_BYTES])
+        super().send_frame(frame)
 
 
 class WebSocketConnection(asyncio.Protocol):

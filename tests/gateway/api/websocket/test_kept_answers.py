@@ -133,9 +133,24 @@ async def test_client_that_a_reload_moves_does_not_find_it() -> None:
         assert await code_of(socket, previous_response_id=kept) == "previous_response_not_found"
 
 
+TRANSIT = """
+cell: {territory: US}
+regions: {world: {boundary: [DE], transit: [US]}, cn: {boundary: [DE], transit: [US]}}
+deployments: {house: {stores: DE, processes: DE}}
+"""
+
+
+async def test_answer_from_before_its_region_got_transit_is_not_used() -> None:
+    async with serving() as running:
+        socket = await running.connect(x_gateway_territory="DE")
+        kept = await id_of(socket)
+        running.app.activate(table_of(CONFIG.merge(TRANSIT), {"KEY": "sk"}))
+        assert await code_of(socket, previous_response_id=kept) == "previous_response_not_found"
+        assert running.hub.state_bytes == 0
+
+
 async def test_transit_region_keeps_nothing() -> None:
-    patch = "{cell: {territory: US}, regions: {world: {boundary: [DE], transit: [US]}}, deployments: {house: {stores: DE, processes: DE}}}"
-    async with serving(patch, "{regions: {cn: {boundary: [DE], transit: [US]}}}") as running:
+    async with serving(TRANSIT) as running:
         socket = await running.connect(x_gateway_territory="DE")
         kept = await id_of(socket)
         assert running.hub.state_bytes == 0
