@@ -138,7 +138,7 @@ class ModeratedStream(AnswerStream):
         Args:
             stream: The answer.
             judge: The judges of the request.
-            prompt: The user's last text. None for a transcript, which a person has spoken.
+            prompt: The user's last text, or None if the answer is a person's own words.
             passed: Remembers released answers.
             is_whole: Each choice is judged as a whole.
             flagged: The categories of the choices that were flagged as a whole, which now lose their end. The other

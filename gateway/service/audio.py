@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gateway.execution.exchange import Exchange
 from gateway.execution.judging import Judge, PassedTexts, pieces_of
+from gateway.execution.moderated_stream import ModeratedStream
 from gateway.execution.upstream_client import Answer
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.deployment import Deployment
@@ -15,7 +16,6 @@ from gateway.model.moderation import Flagged, NoVerdict
 from gateway.model.record import AttemptRecord, FeatureNote, Record
 from gateway.model.region_text import Label
 from gateway.policy.labels import LABEL_DATA, TextSigner
-from gateway.service.moderation import moderated
 from gateway.usage.usage_row import shown_seconds
 from providers.audio import SpeechRequest, Transcript
 from providers.audio.kinds import lengths_of
@@ -123,14 +123,13 @@ async def judged_transcript(judge: Judge, answer: Answer, passed: PassedTexts) -
     moderation = judge.moderation
     is_same = [it.name for it in moderation.input] == [it.name for it in moderation.output]
     both = [it for it in (moderation.input, () if is_same else moderation.output) if it]
-    judge = replace(judge, verdicts={})  # no deployment judges a text twice
-    if isinstance(answer.result, Transcript):
-        for judges in both:
-            await _expect_passed(judge, judges, answer.result)
-        return answer
+    judge = replace(judge, verdicts=judge.verdicts or {})  # no deployment judges a text twice
     for judges in both:
-        one = replace(judge, moderation=replace(moderation, output=judges))
-        answer = await moderated(one, answer, None, passed)
+        if isinstance(answer.result, Transcript):
+            await _expect_passed(judge, judges, answer.result)
+        elif answer.stream is not None:
+            one = replace(judge, moderation=replace(moderation, output=judges))
+            answer = replace(answer, stream=ModeratedStream(answer.stream, one, None, passed, is_whole=False))
     return answer
 
 

@@ -207,16 +207,11 @@ def _media_of(message: Message) -> Iterator[Part]:
         yield from (part for part in message.content if not isinstance(part, TextPart))
 
 
-async def moderated(judge: Judge, answer: Answer, request: ChatRequest | None, passed: PassedTexts) -> Answer:
-    """Return the answer, of which only what passes is shown. Raises NoVerdict for a whole answer without one.
-
-    `request`: the chat that it answers. None: it is a transcript, which is judged as the words of a person.
-    """
-    prompt, is_whole = None, False
-    if request is not None:
-        users = [text_of(one.content) for one in request.messages if isinstance(one, UserMessage)]
-        asked, is_whole = users[-1] if users else "", request.response_format is not None
-        prompt = excerpt(asked, max(0, len(asked) - MOST_CHARACTERS), len(asked))
+async def moderated(judge: Judge, answer: Answer, request: ChatRequest, passed: PassedTexts) -> Answer:
+    """Return the answer, of which only what passes is shown. Raises NoVerdict for a whole answer without one."""
+    users = [text_of(one.content) for one in request.messages if isinstance(one, UserMessage)]
+    asked, is_whole = users[-1] if users else "", request.response_format is not None
+    prompt = excerpt(asked, max(0, len(asked) - MOST_CHARACTERS), len(asked))
     if answer.stream is not None:
         stream = ModeratedStream(answer.stream, judge, prompt, passed, is_whole=is_whole)
         return replace(answer, stream=stream)

@@ -59,6 +59,15 @@ def test_transcript_that_passes_is_released_and_judged(records: list[Record]) ->
     assert moderation.fields()["output"] == "passed"
 
 
+@pytest.mark.parametrize("lists", [(["judge"], ["judge"]), (["judge"], ["judge", "spare"]), ([], ["spare"])])
+@pytest.mark.parametrize("fields", [{}, {"response_format": "verbose_json"}, {"stream": "true"}])
+def test_no_deployment_judges_a_transcript_twice(fields: dict[str, str], lists: tuple[list[str], list[str]]) -> None:
+    world, (of_input, of_output) = Heard(), lists
+    rules = {"regions": {"default": {"moderation": {"input": of_input, "output": of_output}}}}
+    assert served(world, rules).post_form(HEARS, transcription_form(**fields)).status_code == 200
+    assert world.judged == ["Hello, world."]
+
+
 @pytest.mark.parametrize("form", ["json", "text", "srt"])
 def test_flagged_transcript_is_not_returned(form: str) -> None:
     response = served(Heard(f"about {HARM}")).post_form(HEARS, transcription_form(response_format=form))
