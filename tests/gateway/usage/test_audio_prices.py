@@ -89,6 +89,38 @@ async def test_budget_is_exact_with_64_at_once(priced: PricedGateway) -> None:
     assert sum(row.amount_nano or 0 for row in priced.written) == 10 * SECOND_NANO
 
 
+SPOKEN = {"path": "/v1/audio/speech", "json": {"model": "assistant", "voice": "v", "input": "Gr\u00fc\u00dfe"}}
+
+
+async def test_budget_of_characters_is_exact_with_64_at_once(priced: PricedGateway) -> None:
+    prices = {"catalogue": {"models": str(priced.folder / "models.yaml")}}
+    budget = {"clients": {"app": {"budgets": [{"amount": "0.00105 EUR", "per": "day"}]}}}
+    answers = await priced.send(CONFIG, prices, budget, **SPOKEN, count=64)
+    assert [answer.status_code for answer in answers].count(200) == 10
+    assert [row.amount_nano for row in priced.written] == [105_000] * 10
+
+
+@pytest.mark.parametrize(
+    ("limits", "status"),
+    [({"budgets": [{"tokens": 1, "per": "day"}]}, 200), ({"max_request": {"amount": "0.0001 EUR"}}, 400)],
+)
+async def test_limit_of_money_holds_characters_and_one_of_tokens_nothing(
+    priced: PricedGateway, limits: dict[str, Any], status: int
+) -> None:
+    prices = {"catalogue": {"models": str(priced.folder / "models.yaml")}}
+    (answer,) = await priced.send(CONFIG, prices, {"clients": {"app": limits}}, **SPOKEN)
+    assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize("unit", ["requests", "amount"])
+async def test_quota_counts_speech_as_other_calls(priced: PricedGateway, unit: str) -> None:
+    limit = {"requests": {"hour": 3}, "amount": {"day": "0.000315 EUR"}}[unit]
+    quota = {"quotas": {"account": {unit: limit}}, "deployments": {"mouth": {"quota": "account"}}}
+    prices = {"catalogue": {"models": str(priced.folder / "models.yaml")}}
+    answers = await priced.send(CONFIG, prices, quota, **SPOKEN, count=8)
+    assert sorted(answer.status_code for answer in answers) == [200] * 3 + [503] * 5
+
+
 async def test_quota_of_seconds_counts_each_begun_second_over_all_calls(priced: PricedGateway) -> None:
     quota = {"quotas": {"account": {"seconds": {"hour": 7}}}, "deployments": {"ears": {"quota": "account"}}}
     prices = {"catalogue": {"models": str(priced.folder / "models.yaml")}}
