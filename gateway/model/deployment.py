@@ -17,7 +17,7 @@ from gateway.model.sign_in import SignIn
 from gateway.model.units import Seconds
 from providers.adapter import Adapter, Capabilities, Target
 from providers.audio import speech_of, transcription_of
-from providers.audio.decode import most_characters
+from providers.audio.values import MOST_CHARACTERS
 from providers.auth import Secret
 from providers.catalogue.prices import Price, Retirement
 from providers.embeddings import capabilities_of, embeddings_of
@@ -313,7 +313,8 @@ def most_audio_bytes(deployment: Deployment) -> int:
 def most_spoken_characters(deployment: Deployment) -> int:
     """Return the longest text that a deployment speaks, or 0 if it does not speak."""
     speech = speech_of(deployment.adapter)
-    return most_characters(speech.facts(deployment.model).most_characters) if speech is not None else 0
+    stated = speech.facts(deployment.model).most_characters if speech is not None else 0
+    return MOST_CHARACTERS if stated is None else stated
 
 
 def voice_of(deployment: Deployment, name: str) -> str | None:

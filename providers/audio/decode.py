@@ -8,7 +8,7 @@ from typing import Literal
 
 from providers.audio.form import FormPart, text_of_part
 from providers.audio.kinds import KINDS, kind_of
-from providers.audio.values import FORMATS, MOST_CHARACTERS, SPEECH_FORMATS, SpeechRequest, TranscriptionRequest
+from providers.audio.values import FORMATS, SPEECH_FORMATS, SpeechRequest, TranscriptionRequest
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.fields import mapping, needed_text, number, text
 
@@ -158,8 +158,3 @@ def decode_speech(value: object) -> SpeechRequest:
         style == "sse",
         {name: item for name, item in body.items() if name not in _SPEECH and item is not None},
     )
-
-
-def most_characters(limit: int | None) -> int:
-    """Return the most characters of an input where a vendor has this limit, or none of its own."""
-    return MOST_CHARACTERS if limit is None else limit

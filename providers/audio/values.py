@@ -13,7 +13,6 @@ FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
 """The formats of a transcription."""
 SPEECH_FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
 """The formats of speech."""
-SUBTITLES = frozenset({"srt", "vtt"})
 MOST_CHARACTERS = 4096
 _MOST_CUE_MS = 359_999_999
 """The end of the last hour that subtitles can write: the 99th."""
@@ -72,7 +71,7 @@ class TranscriptionRequest(Value, frozen=True):
     @property
     def asks_segments(self) -> bool:
         """Whether the answer needs segments."""
-        return self.response_format in SUBTITLES or self.response_format in ("verbose_json", "diarized_json")
+        return self.response_format not in ("json", "text")
 
 
 class Transcript(Value, frozen=True):
