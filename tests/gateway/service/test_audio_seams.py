@@ -110,6 +110,15 @@ def test_refusal_that_needs_no_body_comes_before_it(why: str, use: str) -> None:
     assert answer.headers.get("location") == ("https://home.example" if answer.status_code == 421 else None)
 
 
+@USES
+@pytest.mark.parametrize("has_use", [False, True])
+def test_explain_and_capabilities_know_the_band(has_use: bool, use: str) -> None:
+    gateway = InputGateway(heard, CONFIG.merge(patch({use: has_use})), SECRET)
+    outcome = gateway.get(f"/v1/explain?use={use}").json()["outcome"]
+    assert outcome.get("refusal", {}).get("code") == (None if has_use else "age_restricted")
+    assert (gateway.get("/v1/capabilities").json()[use] is not None) is has_use
+
+
 def only(*names: str) -> dict[str, Any]:
     return {"assistants": {"assistant": {use: {"default": [*names]} for use in ("transcription", "speech")}}}
 
