@@ -45,8 +45,10 @@ from providers.value import replace
 from providers.wire import WireResponse
 
 _SEGMENT = frozenset(
-    "id seek start end text tokens temperature avg_logprob compression_ratio no_speech_prob speaker type".split()
+    "id seek start end text tokens temperature avg_logprob compression_ratio no_speech_prob type speaker "
+    "speaker_id".split()
 )
+_TIMES, _LOGPROB = frozenset({"start", "end"}), frozenset({"token", "logprob", "bytes"})
 _GUESSES = re.compile(r"<\|[^|<>]{1,32}\|>|[\U0001f60a\U0001f614\U0001f621\U0001f630\U0001f922\U0001f62e]")
 """The marks of emotion, sounds and language that SenseVoice writes into a text. It is never passed on."""
 _MOST_MS = 10**12
@@ -72,7 +74,7 @@ def read_transcript(body: Mapping[str, object]) -> Transcript:
         raise malformed("the answer has no text")
     duration = body.get("duration")
     languages = tuple([one for one in as_list(body.get("languages")) if isinstance(one, str)])
-    segments, words = body.get("segments"), body.get("words")
+    segments, words, logprobs = body.get("segments"), body.get("words"), body.get("logprobs")
     return Transcript(
         plain_words(text),
         read_str(body, "language") or None,
@@ -80,7 +82,7 @@ def read_transcript(body: Mapping[str, object]) -> Transcript:
         length / 1000 if (length := milliseconds(duration)) else None,
         tuple(map(_segment, as_list(segments))) if isinstance(segments, list) else None,
         tuple(map(_word, as_list(words))) if isinstance(words, list) else None,
-        body.get("logprobs") if isinstance(body.get("logprobs"), list) else None,
+        [_members(one, _LOGPROB) for one in logprobs] if isinstance(logprobs, list) else None,
         read_usage(read_map(body, "usage"), duration),
     )
 
@@ -91,18 +93,26 @@ def plain_words(text: str) -> str:
     return _GUESSES.sub("", text).strip() if _GUESSES.search(text) else text
 
 
+def _members(value: object, names: frozenset[str]) -> dict[str, object]:
+    """Return the members of these names that are texts, numbers or lists of numbers: what is deeper may be a guess."""
+    return {name: item for name, item in as_map(value).items() if name in names and _is_plain(item)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(one, int | float) for one in value)
+    return value is None or isinstance(value, str | int | float)
+
+
 def _segment(value: object) -> Mapping[str, object]:
-    source = as_map(value)
-    found = {name: item for name, item in source.items() if name in _SEGMENT}
-    found["text"] = plain_words(read_str(source, "text") or "")
-    speaker = source.get("speaker", source.get("speaker_id"))
+    found = _members(value, _SEGMENT)
+    found["text"] = plain_words(read_str(found, "text") or "")
+    speaker = found.get("speaker", found.pop("speaker_id", None))
     return found if speaker is None else {**found, "speaker": str(speaker)}
 
 
 def _word(value: object) -> Mapping[str, object]:
-    source = as_map(value)
-    times = {name: item for name, item in source.items() if name in ("start", "end")}
-    return {"word": plain_words(read_str(source, "word") or ""), **times}
+    return {"word": plain_words(read_str(as_map(value), "word") or ""), **_members(value, _TIMES)}
 
 
 def milliseconds(seconds: object) -> int:

@@ -134,8 +134,8 @@ def test_subtitles_and_text_are_written_here(form: str, text: str) -> None:
     assert response.headers["x-gateway-emulated"] == "response_format"
 
 
-ODD = b"""{"text": "Hi \\ud83d", "duration": 1.0, "logprobs": [NaN], "words": [{"word": "\\udc00"}],
- "segments": [{"start": 1e308, "end": 1%b, "text": "Hi.", "id": 1%b}, {"end": "x"}, null]}"""
+ODD = b"""{"text": "Hi \\ud83d", "duration": 1.0, "logprobs": [NaN, {"emotion": "sad"}], "words": [{"word": "\\udc00"}],
+ "segments": [{"start": 1e308, "end": 1%b, "text": "Hi.", "id": 1%b}, {"end": {"emotion": "sad"}}, null]}"""
 
 
 @pytest.mark.parametrize(
@@ -145,6 +145,7 @@ def test_values_that_no_writer_of_json_takes_are_no_internal_error(fields: dict[
     gateway = InputGateway(lambda _: httpx.Response(200, content=ODD % (b"0" * 400, b"0" * 30)), CONFIG)
     response = gateway.post_form(PATH, transcription_form(**fields))
     assert (response.status_code, "internal_error" in response.text) == (200, False), response.text
+    assert "emotion" not in response.text
     if "stream" not in fields and "srt" not in fields.values():
         assert response.json()["text"] == "Hi \ufffd"
 
