@@ -169,8 +169,9 @@ class _Reader:
             events = step(*data)
         except ProviderFailed as error:
             events = [Failed(error.failure)]
-        self._done = bool(events) and isinstance(events[-1], Finished | Failed)
-        return tuple(events)
+        end = next((at for at, event in enumerate(events, 1) if isinstance(event, Finished | Failed)), None)
+        self._done = end is not None
+        return tuple(events[:end])
 
     def _read(self, data: bytes) -> list[StreamEvent]:
         raise NotImplementedError

@@ -285,6 +285,15 @@ def test_whole_answer_is_one_delta_and_one_done() -> None:
     assert [one["type"] for one in events[:-1]] == ["transcript.text.delta", "transcript.text.done"]
 
 
+def test_nothing_follows_the_first_end() -> None:
+    gateway = InputGateway(streamed(*FORMS["typed"], *FORMS["typed"]), CONFIG)
+    events = events_of(gateway.post_form(PATH, transcription_form(stream="true")))
+    assert [one if one == "[DONE]" else one["type"].rpartition(".")[2] for one in events] == ["delta"] * 2 + [
+        "done",
+        "[DONE]",
+    ]
+
+
 @pytest.mark.parametrize("end", [DELTAS, (CHUNK.format("Hello"),)])
 def test_stream_without_the_end_of_its_vendor_is_an_error(end: tuple[str, ...]) -> None:
     events = events_of(InputGateway(streamed(*end), CONFIG).post_form(PATH, transcription_form(stream="true")))
