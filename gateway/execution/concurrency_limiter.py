@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 from gateway.execution.deadline import Clock
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Concurrency, Deployment
-from gateway.model.quota import Priority
+from gateway.model.quota import KEEP_NOTHING, Keep, Priority
 from providers.value import replace
 
 ShedReason = Literal["queue_full", "wait_over", "no_time"]
@@ -299,8 +299,15 @@ class ConcurrencyLimiters:
 
 def share_of(rule: Concurrency, process: int, processes: int) -> Concurrency:
     """Return one process's share of a rule. The shares add up to the whole, except that each is at least one."""
-    queue = _part(rule.queue, process, processes) if rule.queue else 0
-    return replace(rule, limit=_part(rule.limit, process, processes), queue=queue)
+    limit, queue = _part(rule.limit, process, processes), _part(rule.queue, process, processes) if rule.queue else 0
+
+    def kept(priority: Priority) -> int:
+        """Return the percentage that leaves a priority its part of the slots that the whole rule leaves it."""
+        left = _part(rule.limit - rule.limit * rule.keep.percent(priority) // 100, process, processes)
+        return -(-100 * max(0, limit - left) // limit)
+
+    keep = Keep(low=kept(Priority.LOW), normal=kept(Priority.NORMAL)) if rule.keep != KEEP_NOTHING else rule.keep
+    return replace(rule, limit=limit, queue=queue, keep=keep)
 
 
 def _part(whole: int, process: int, processes: int) -> int:

@@ -333,6 +333,17 @@ def test_shares_of_all_workers_add_up_to_the_limit(limit: int, queue: int, proce
         assert max(shares) - min(shares) <= 1
 
 
+@given(st.integers(1, 100), st.integers(0, 99), st.integers(0, 99), st.integers(1, 8))
+def test_shares_of_the_processes_leave_a_priority_what_the_whole_leaves_it(
+    limit: int, low: int, normal: int, processes: int
+) -> None:
+    rule = Concurrency(limit, keep=Keep(low=max(low, normal), normal=normal))
+    parts = [share_of(rule, process, processes) for process in range(processes)]
+    for priority in Priority:
+        of_all = sum(it.limit - it.limit * it.keep.percent(priority) // 100 for it in parts)
+        assert of_all == max(limit - limit * rule.keep.percent(priority) // 100, processes)
+
+
 def bounded(concurrency: str) -> Config:
     return CONFIG.merge(f"deployments: {{first: {{concurrency: {concurrency}}}}}")
 
