@@ -20,6 +20,7 @@ from contextlib import suppress
 
 from gateway.model.budget import Money, Window
 from gateway.model.quota import QuotaUnit
+from gateway.usage.amounts import NANO
 from gateway.usage.gate import (
     REQUESTS,
     TOKENS,
@@ -36,11 +37,14 @@ from gateway.usage.gate import (
 from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.journal import Journal
 from gateway.usage.quotas import NOTHING, RUNNING, Parts, QuotaHold, QuotaLimit, QuotaRefusal, QuotaState
-from gateway.usage.windows import FOREVER_NS, AllBounds
+from gateway.usage.windows import AllBounds
 from providers.value import replace
 
 _ENDED_S = 60.0
 _NOTED_S = 1.0
+_AGAIN_NS = NANO
+"""A store may answer again at any time: a client asks again as after `gate_unavailable`."""
+
 _SPENT = "on_loss"
 _DENIED = "the shared store can't be asked, and `usage.on_loss` is deny"
 _REBUILT = "the counters of the shared store are being rebuilt"
@@ -150,7 +154,7 @@ class OutageGate:
             allowed = self._on_loss()
         if spent is not None and (allowed is None or self.shared.is_rebuilt):
             why = _REBUILT if self.shared.is_rebuilt else _DENIED
-            return HoldRefused((), (), quota=QuotaRefusal((spent,), FOREVER_NS, why=why))
+            return HoldRefused((), (), quota=QuotaRefusal((spent,), _AGAIN_NS, why=why))
         if allowed is not None:
             limits.append(BudgetLimit(_counter(allowed), allowed.nano))
         changed = HoldRequest(
@@ -164,7 +168,7 @@ class OutageGate:
             self.shared.adopt(request)
             return found
         if spent is not None and not budgets and found.budget == len(limits) - 1:
-            return HoldRefused((), found.rates, quota=QuotaRefusal((spent,), FOREVER_NS, why=_ALONE))
+            return HoldRefused((), found.rates, quota=QuotaRefusal((spent,), _AGAIN_NS, why=_ALONE))
         return replace(found, instead=changed.budgets)
 
     def _own(self, hold: QuotaHold) -> QuotaHold:
