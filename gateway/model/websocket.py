@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.model.section import PlainSection, UnitError, key, section
 from gateway.model.units import ByteCount, Seconds
 
-_LEAST_S, _MOST_S = 60.0, 3600.0
+_LEAST_S, _MOST_S, _USUAL_IDLE_S = 60.0, 3600.0, 1800.0
 _LEAST_STATE_BYTES = 64 * 1024
 _MB = 1024 * 1024
 
@@ -14,11 +14,11 @@ _MB = 1024 * 1024
 class WebSocketRules(PlainSection):
     """The Responses API over WebSocket. Nothing is kept beyond a connection."""
 
-    idle_s: Seconds = key(
-        "How long a connection without a turn or a message stays open, from 1m to `age`.",
-        default=1800.0,
+    idle_s: Seconds | None = key(
+        "How long a connection without a turn or a message stays open, from 1m to `age`. "
+        "Default: 30m, or `age` if that is shorter.",
+        default=None,
         name="idle",
-        written="30m",
     )
     age_s: Seconds = key(
         "How old a connection may become, from 1m to 60m. A turn that runs is finished.",
@@ -40,14 +40,19 @@ class WebSocketRules(PlainSection):
         written="64 MB",
     )
 
+    @property
+    def most_idle_s(self) -> float:
+        """How long a connection stays open without a turn or a message."""
+        return self.idle_s or min(_USUAL_IDLE_S, self.age_s)
+
     def problem(self) -> tuple[str, UnitError] | None:
         """Return the key whose value is out of its bounds or does not fit another one, and why; None if all fit."""
         for name, seconds in (("idle", self.idle_s), ("age", self.age_s)):
-            if not _LEAST_S <= seconds <= _MOST_S:
+            if seconds is not None and not _LEAST_S <= seconds <= _MOST_S:
                 return name, UnitError("must be from 1m to 60m", "such as 30m")
         if self.state_bytes < _LEAST_STATE_BYTES:
             return "state", UnitError("must be at least 64 KB", "such as 8 MB")
-        if self.idle_s > self.age_s:
+        if self.most_idle_s > self.age_s:
             return "idle", UnitError("must not be longer than `age`", "shorten `idle`, or raise `age`")
         if self.state_total_bytes < self.state_bytes:
             return "state_total", UnitError("must not be less than `state`", "raise `state_total`, or lower `state`")

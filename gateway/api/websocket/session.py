@@ -145,7 +145,7 @@ class TurnSession:
         rules = self._hub.rules
         if now - self._begun_at >= rules.age_s * self._share:
             self.close(_AWAY, "age")
-        elif now - self.active_at >= rules.idle_s:
+        elif now - self.active_at >= rules.most_idle_s:
             self.close(_NORMAL, "idle")
 
     def cut(self) -> None:

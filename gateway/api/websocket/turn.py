@@ -411,7 +411,7 @@ class TurnExchange(HttpExchange):
         """Return whose the answer is. `user`: what the body names as its user."""
         region, client = self.location.region, self.caller.client
         named = user_of(self.caller, self.claim)
-        # What was kept before the region got `transit` is not used there.
+        # An answer that was kept before the region got `transit` is not used there.
         place = (region.name, region.transit) if region is not None else None, self.location.territory
         return client.name if client is not None else None, named, user, *place
 

@@ -45,7 +45,14 @@ def test_section_is_compiled(section: str, rules: WebSocketRules | None) -> None
 
 def test_default_is_on() -> None:
     rules = table_of(BASE).websocket
-    assert rules == WebSocketRules(1800.0, 3600.0, 2000, 8 * MB, 64 * MB)
+    assert rules == WebSocketRules(None, 3600.0, 2000, 8 * MB, 64 * MB)
+    assert rules.most_idle_s == 1800.0
+
+
+def test_connection_that_becomes_less_old_is_idle_for_less_long() -> None:
+    rules = table_of(BASE.merge("websocket: {age: 10m}")).websocket
+    assert rules is not None
+    assert rules.most_idle_s == 600.0
 
 
 @pytest.mark.parametrize(
