@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from pathlib import PurePath
 from traceback import extract_tb
 from typing import Any
@@ -43,6 +42,7 @@ from gateway.usage.client_limits import LimitReached
 from gateway.usage.refusals import CallRefused
 from providers.chat import ChatCompletion, StreamEvent, Usage
 from providers.embeddings import EmbeddingAnswer
+from providers.value import replace
 
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]

@@ -80,6 +80,7 @@ HOMES = {
         "gateway/service",
         "gateway/api/caller",
         "gateway/api/websocket/session.py",
+        "gateway/api/websocket/turn.py",
         "gateway/api/dialects",
         "gateway/usage",
         "providers/catalogue/__init__.py",
@@ -268,7 +269,6 @@ def test_no_module_names_the_providers_in_code() -> None:
 
 
 _YET_TO_CHANGE = {
-    "gateway/api/chat.py",
     "gateway/execution/run.py",
     "gateway/execution/upstream_client.py",
     "gateway/service/chat_service.py",

@@ -211,7 +211,7 @@ def test_invalid_price_is_an_error_at_its_key(old: str, new: str, message: str) 
         ("on = 2027-01-14", "on = 3", "retirements[0].on: must be a day"),
         ("on = 2027-01-14\n", "", "retirements[0].on: must be a day"),
         ("as_of = 2026-11-01\n", "", "retirements[0].as_of: must be a day"),
-        ("on =", "at =", "retirements[0]: 'at' is not known; expected one of as_of, instead, models, on, quote"),
+        ("on =", "at =", "retirements[0]: 'at' is not known; expected one of as_of, instead, models, on, paths, quote"),
         ('source = "a page"', 'instead = ""', "retirements[0].source: is missing"),
     ],
 )

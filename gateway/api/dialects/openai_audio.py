@@ -6,7 +6,6 @@ import asyncio
 import json
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import replace
 from hashlib import sha256
 from typing import Literal
 
@@ -40,6 +39,7 @@ from providers.chat import (
     UsageReport,
 )
 from providers.reading.folding import text_of_run
+from providers.value import replace
 
 _PLAIN = b"content-type: text/plain; charset=utf-8"
 _TYPES = {
