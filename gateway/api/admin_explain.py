@@ -12,7 +12,7 @@ from gateway.model.location import Reports
 from gateway.model.status import Status
 from gateway.policy.territory_answers import answers_of, territories_of
 from gateway.service.assistants import AssistantNotFound, assistants_of
-from gateway.service.explain import PlainRequest, explain_with_facts, reports_from
+from gateway.service.explain import PlainRequest, explain_with_facts, reports_from, why_not_supposed
 from providers.json_values import as_map
 from providers.territories import TerritoryError
 
@@ -43,7 +43,9 @@ def explain_document(
         "benched": unavailable_by_deployment(status.workers, by_breaker=False),
         "breakers": unavailable_by_deployment(status.workers, by_breaker=True),
     }
-    return {**_with_uses(explained, status), "client": client, **unavailable}
+    why_not = why_not_supposed(config, territory) if territory is not None else ""
+    note = {"note": f"`territory` has no effect: {why_not}"} if why_not else {}
+    return {**_with_uses(explained, status), "client": client, **unavailable, **note}
 
 
 def _with_uses(explained: dict[str, object], status: Status) -> dict[str, object]:

@@ -25,7 +25,7 @@ from gateway.model.decision import Unavailable
 from gateway.model.status import AnswerTimes, AskedCounts, Finding, Overview, Status, Traffic, TrafficCounts
 from gateway.model.stored_client import Role
 from tests.gateway.admin_calls import LOADED, TABLE, AdminCallbacks
-from tests.kit.configs import KEYS
+from tests.kit.configs import BASE, KEYS, table_of
 
 TOKEN = "a-token-of-the-operator"
 MISTAKE = Finding("error", "gateway.yaml", 3, 5, "regions", "is missing", "add it")
@@ -357,6 +357,15 @@ async def test_explain_takes_any_stated_evidence(
     assert shown["location"]["region"] == region
     assert shown["outcome"]["plan"][0]["deployment"] == first
     assert shown["client"] == query.get("client")
+
+
+async def test_explain_names_a_territory_that_no_signal_can_report(callbacks: AdminCallbacks) -> None:
+    query = {"territory": "DE", "client": "app"}
+    assert "note" not in (await client(callbacks).get("/explain", params=query)).json()
+    config = table_of(BASE.merge({"location": {"signals": ["api_key", "assertion"], "edges": None}}))
+    callbacks.now = replace(callbacks.now, config=config)
+    shown = (await client(callbacks).get("/explain", params=query)).json()
+    assert shown["note"] == "`territory` has no effect: `edge_header` is not among `location.signals`"
 
 
 async def test_explain_skips_a_deployment_only_if_every_worker_benched_it(callbacks: AdminCallbacks) -> None:
