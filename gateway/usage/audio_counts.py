@@ -44,11 +44,6 @@ class HeldAudio(Value, frozen=True):
     price: Price | None = None
 
     @property
-    def most(self) -> Usage:
-        """All that is held."""
-        return Usage(self.input, self.output, audio_ms=self.most_ms, characters=self.characters)
-
-    @property
     def own(self) -> Usage:
         """The gateway's own count, for a call about which the vendor states nothing that can be true."""
         share = self.own_ms / self.most_ms if self.most_ms else 1

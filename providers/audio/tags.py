@@ -112,78 +112,57 @@ def _plain_size(data: bytes) -> int | None:
     return data[0] << 21 | data[1] << 14 | data[2] << 7 | data[3] if all(byte < 128 for byte in data) else None
 
 
-def _with_comments(block: bytes, tags: Sequence[tuple[str, str]], start: int) -> tuple[bytes, int] | None:
-    """Return the comments of Vorbis with those of the tags before them, and where the old ones end."""
-    if start + 4 > len(block):
-        return None
-    (vendor,) = struct.unpack_from("<I", block, start)
-    at = start + 4 + vendor
+def _with_comments(block: bytes, tags: Sequence[tuple[str, str]]) -> bytes | None:
+    """Return a block of Vorbis' comments with those of the tags before them, or None if it is cut off."""
+    at = 4 + int.from_bytes(block[:4], "little")
     if at + 4 > len(block):
         return None
     (count,) = struct.unpack_from("<I", block, at)
     own = [f"AIGC={value}".encode() for _, value in tags]
     added = b"".join([struct.pack("<I", len(one)) + one for one in own])
-    return block[:at] + struct.pack("<I", count + len(own)) + added + block[at + 4 :], at
+    return block[:at] + struct.pack("<I", count + len(own)) + added + block[at + 4 :]
 
 
 def _flac(head: bytes, tags: Sequence[tuple[str, str]]) -> bytes | None:
     """Return the file with comments: in its own block of them, else in a new one after the first block."""
     if len(head) < 8 or head[:4] != b"fLaC":
         return None
-    first_end, at = 8 + int.from_bytes(head[5:8], "big"), 4
-    while at + 4 <= len(head):
-        kind, size = head[at], int.from_bytes(head[at + 1 : at + 4], "big")
-        if at + 4 + size > len(head):
+    first_end, at, kind = 8 + int.from_bytes(head[5:8], "big"), 4, 0
+    while not kind & 128:
+        end = at + 4 + int.from_bytes(head[at + 1 : at + 4], "big")
+        if at + 4 > len(head) or end > len(head):
             return None
+        kind = head[at]
         if kind & 127 == _COMMENTS:
-            found = _with_comments(head[at + 4 : at + 4 + size], tags, 0)
-            if found is None or len(found[0]) >= 1 << 24:
+            own = _with_comments(head[at + 4 : end], tags)
+            if own is None or len(own) >= 1 << 24:
                 return None
-            return head[: at + 1] + len(found[0]).to_bytes(3, "big") + found[0] + head[at + 4 + size :]
-        at += 4 + size
-        if kind & 128:
-            break
-    else:
-        return None
-    found = _with_comments(struct.pack("<II", 0, 0), tags, 0)
-    if found is None:
-        return None
-    block = bytes([_COMMENTS | head[4] & 128]) + len(found[0]).to_bytes(3, "big") + found[0]
+            return head[: at + 1] + len(own).to_bytes(3, "big") + own + head[end:]
+        at = end
+    new = _with_comments(bytes(8), tags) or b""
+    block = bytes([_COMMENTS | head[4] & 128]) + len(new).to_bytes(3, "big") + new
     return head[:4] + bytes([head[4] & 127]) + head[5:first_end] + block + head[first_end:]
 
 
 def _opus(head: bytes, tags: Sequence[tuple[str, str]]) -> bytes | None:
-    """Return the stream with comments in its second packet, whose pages are written anew (RFC 3533, RFC 7845)."""
+    """Return the stream with comments in its second packet, which has a page of its own (RFC 3533, RFC 7845).
+
+    Comments that need a second page have no place: the numbers of all pages after it would change.
+    """
     pages = _pages(head)
     if len(pages) < 2 or b"OpusHead" not in pages[0][1][:64]:
         return None
-    packet, used = b"", 1
-    for _, page in pages[1:]:
-        lacing = page[27 : 27 + page[26]]
-        packet += page[27 + len(lacing) :]
-        used += 1
-        if not lacing or lacing[-1] < 255:
-            break
-    else:
+    at, page = pages[1]
+    lacing = page[27 : 27 + page[26]]
+    packet = page[27 + len(lacing) :]
+    if lacing[-1:] == b"\xff" or lacing[:-1].strip(b"\xff") or packet[:8] != b"OpusTags":
         return None
-    last = pages[used - 1]
-    found = _with_comments(packet, tags, 8) if packet[:8] == b"OpusTags" else None
-    if found is None:
+    own = _with_comments(packet[8:], tags)
+    if own is None or len(own) + 8 >= 255 * 255:
         return None
-    serial, number = pages[0][1][14:18], 1
-    written, rest = b"", found[0]
-    is_first = True
-    while rest or is_first:
-        piece, rest = rest[: 255 * 255], rest[255 * 255 :]
-        lacing = b"\xff" * (len(piece) // 255) + (b"" if rest else bytes([len(piece) % 255]))
-        granule = b"\0" * 8 if not rest else b"\xff" * 8
-        kind = b"\0" if is_first else b"\x01"
-        written += _page(kind, granule, serial, number, lacing, piece)
-        number, is_first = number + 1, False
-    if number != used:  # the numbers of all pages after it would change: the packet must take as many as before
-        return None
-    end = last[0] + len(last[1])
-    return head[: pages[1][0]] + written + head[end:]
+    full, rest = divmod(len(own) + 8, 255)
+    body = bytes([full + 1]) + b"\xff" * full + bytes([rest]) + packet[:8] + own
+    return head[:at] + page[:22] + struct.pack("<I", _crc(page[:22] + bytes(4) + body)) + body + head[at + len(page) :]
 
 
 def _pages(data: bytes) -> list[tuple[int, bytes]]:
@@ -197,12 +176,6 @@ def _pages(data: bytes) -> list[tuple[int, bytes]]:
         found.append((at, data[at:end]))
         at = end
     return found
-
-
-def _page(kind: bytes, granule: bytes, serial: bytes, number: int, lacing: bytes, body: bytes) -> bytes:
-    start = b"OggS\0" + kind + granule + serial + struct.pack("<I", number)
-    page = start + b"\0\0\0\0" + bytes([len(lacing)]) + lacing + body
-    return page[:22] + struct.pack("<I", _crc(page)) + page[26:]
 
 
 def _crc(data: bytes) -> int:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.audio.tags import MOST_BYTES, PLACES, Tagger, tag_names
-from providers.testkit.audio_files import spoken_file
+from providers.testkit.audio_files import _ogg_page, spoken_file
 
 VALUE = json.dumps({"Label": "1", "ContentProducer": "生产者"}, ensure_ascii=False)
 TAGS = [("AIGC", VALUE), ("ai-label", '{"ai_generated":true}')]
@@ -59,6 +59,26 @@ def test_own_tag_of_an_mp3_is_kept_and_extended(version: int) -> None:
     assert found[10 + size :] == spoken_file("mp3", 0.1)
     assert (b"\\u751f" in found) == (version == 3)
     assert (VALUE.encode() in found) == (version == 4)
+
+
+ROOM = 255 * 255 - 1 - len(b"OpusTags") - 8 - sum(4 + len(f"AIGC={value}".encode()) for _, value in TAGS)
+
+
+@pytest.mark.parametrize(
+    ("packets", "is_written"),
+    [
+        ([b"OpusTags" + struct.pack("<I", ROOM) + bytes(ROOM + 4)], True),
+        ([b"OpusTags" + struct.pack("<I", ROOM + 1) + bytes(ROOM + 5)], False),  # it would need a second page
+        ([b"OpusTags" + bytes(8), b"a packet of sound"], False),
+    ],
+    ids=["full page", "fuller page", "page with another packet"],
+)
+def test_comments_of_opus_stay_on_their_own_page(packets: list[bytes], is_written: bool) -> None:
+    whole = spoken_file("opus", 0.1)
+    second, third = (whole.index(b"OggS", at) for at in (1, whole.index(b"OpusTags")))
+    data = whole[:second] + _ogg_page(packets, 1, 0, 0) + whole[third:]
+    found = tagged("opus", data)
+    assert (found != data, found[:second], found[-len(whole[third:]) :]) == (is_written, whole[:second], whole[third:])
 
 
 @pytest.mark.parametrize("form", [*sorted(PLACES), "aac", "pcm"])

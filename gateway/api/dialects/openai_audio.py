@@ -83,12 +83,8 @@ class TranscriptionDialect(InputDialect):
         parts, self._parts = self._parts or parse_form(body, self._boundary), ()
         request = decode_transcription(parts, self.task)
         self._format = request.response_format
+        self.whole_type = _PLAIN if self._format in ("text", "srt", "vtt") else None
         return request
-
-    @property
-    def whole_type(self) -> bytes | None:
-        """See InputDialect."""
-        return _PLAIN if self._format in ("text", "srt", "vtt") else None
 
     def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
         """See InputDialect."""

@@ -31,10 +31,7 @@ class InputDialect(OpenAIChat, ABC):
         whole_type: The header line with the content type of a whole answer, or None for JSON.
     """
 
-    @property
-    def whole_type(self) -> bytes | None:
-        """See the class."""
-        return None
+    whole_type: bytes | None = None
 
     @abstractmethod
     def decode(self, body: bytes) -> InputRequest:
