@@ -71,6 +71,8 @@ class HeldAudio(Value, frozen=True):
         own, price = self.own, self.price
         if reported is None:
             return own, False
+        if reported == Usage():  # of audio without a text
+            return reported, True
         has_length = 0 < reported.audio_ms <= max(self.most_ms, self.least_ms) * 1.05 + 1000
         has_characters = 0 < reported.characters <= max(self.utf8_bytes, self.characters)
         tokens = reported.prompt_tokens, reported.completion_tokens

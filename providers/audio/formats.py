@@ -58,7 +58,7 @@ class VendorTranscription(Value, frozen=True):
         if content is None or not all(isinstance(text, str) for text in texts):
             raise malformed("the answer has no text")
         text = plain_words("".join(map(str, texts)))
-        return Transcript(text, usage=read_usage(read_map(body, "usage")))
+        return Transcript(text, usage=read_usage(read_map(body, "usage"), text))
 
     def stream_reader(self, request: TranscriptionRequest, head: WireResponse, target: Target) -> TranscriptReader:
         """See `providers.audio.TranscriptionFormat`."""

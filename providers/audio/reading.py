@@ -83,7 +83,7 @@ def read_transcript(body: Mapping[str, object]) -> Transcript:
         tuple(map(_segment, as_list(segments))) if isinstance(segments, list) else None,
         tuple(map(_word, as_list(words))) if isinstance(words, list) else None,
         [_members(one, _LOGPROB) for one in logprobs] if isinstance(logprobs, list) else None,
-        read_usage(read_map(body, "usage"), duration),
+        read_usage(read_map(body, "usage"), text, duration),
     )
 
 
@@ -127,15 +127,18 @@ def milliseconds(seconds: object) -> int:
     return round(seconds * 1000) if 0 < seconds * 1000 < _MOST_MS else 0
 
 
-def read_usage(source: Mapping[str, object], duration: object = None) -> Usage | None:
-    """Return the counts of an answer: tokens, and the length that is billed, or else the length of the audio."""
+def read_usage(source: Mapping[str, object], text: str, duration: object = None) -> Usage | None:
+    """Return the counts of an answer: tokens, and the length that is billed, or else the length of the audio.
+
+    All counts are 0 if the provider states so of audio without a text.
+    """
     prompt = read_count(source, "input_tokens") or read_count(source, "prompt_tokens")
     completion = read_count(source, "output_tokens") or read_count(source, "completion_tokens")
     details = read_map(source, "input_token_details")
-    length = next(
-        filter(None, map(milliseconds, (source.get("seconds"), source.get("prompt_audio_seconds"), duration))), 0
-    )
-    if not (prompt or completion or length):
+    stated = source.get("seconds"), source.get("prompt_audio_seconds"), duration
+    length = next(filter(None, map(milliseconds, stated)), 0)
+    is_nothing = not text and any(type(one) in (int, float) and one == 0 for one in stated)
+    if not (prompt or completion or length or is_nothing):
         return None
     return Usage(prompt, completion, audio_tokens=read_count(details, "audio_tokens"), audio_ms=length)
 
@@ -260,10 +263,11 @@ class TranscriptReader(_Reader):
             case "transcript.text.segment" | "transcription.segment":
                 return [SegmentDelta(_segment(body))]
             case "transcript.text.done" | "transcription.done":
-                return self._ended(read_str(body, "text"), read_usage(read_map(body, "usage")))
+                text = read_str(body, "text") or ""
+                return self._ended(text, read_usage(read_map(body, "usage"), self._shown + text))
         if body.get("object") == "transcription.chunk":
             self._is_chunked = True
-            self._usage = read_usage(read_map(body, "usage")) or self._usage
+            self._usage = read_usage(read_map(body, "usage"), " ") or self._usage
             pieces = [read_str(read_map(as_map(one), "delta"), "content") for one in as_list(body.get("choices"))]
             return self._delta("".join([piece for piece in pieces if piece]))
         return []

@@ -76,6 +76,14 @@ async def test_count_that_cannot_be_true_is_absent(priced: PricedGateway, second
     assert (row.amount_nano, row.usage_source, row.audio_ms) == (SECOND_NANO, "estimated", 1000)
 
 
+async def test_no_seconds_of_silence_cost_nothing(priced: PricedGateway) -> None:
+    silence = {"text": "", "segments": [], "usage": {"type": "duration", "seconds": 0}}
+    priced.provider = lambda _: httpx.Response(200, json=silence)
+    (answer,) = await ask(priced)
+    (row,) = priced.written
+    assert (row.amount_nano, row.usage_source, answer.json()["usage"]["seconds"]) == (0, "provider", 0)
+
+
 @pytest.mark.parametrize("claimed", [0, 2**63])
 async def test_header_of_a_file_decides_nothing(priced: PricedGateway, claimed: int) -> None:
     priced.provider = counting(None)
