@@ -8,6 +8,7 @@ import { createOpenAI } from "@ai-sdk/openai";
 import { generateText, stepCountIs, streamText, tool } from "ai";
 import OpenAI from "openai";
 import { zodTextFormat } from "openai/helpers/zod";
+import { ResponsesWS } from "openai/resources/responses/ws";
 import { z } from "zod";
 
 const baseURL = `${process.env.GATEWAY_URL}/v1`;
@@ -84,6 +85,23 @@ test("a stream that breaks off ends with a failure", async () => {
   for await (const event of stream) last = event;
   assert.equal(last.type, "response.failed");
   assert.equal(last.response.error.code, "stream_interrupted");
+});
+
+test("a conversation over one WebSocket", async () => {
+  const socket = new ResponsesWS(at("DE"), { headers: { "cf-ipcountry": "DE" } });
+  const ask = (message) =>
+    new Promise((resolve, reject) => {
+      socket.once("response.completed", (event) => resolve(event.response));
+      socket.once("error", reject);
+      socket.send({ type: "response.create", model, ...message });
+    });
+  const first = await ask({ input: "Hello!" });
+  const second = await ask({ input: "And now?", previous_response_id: first.id });
+  assert.equal(second.previous_response_id, first.id);
+  await assert.rejects(ask({ input: "And then?", previous_response_id: "resp_1" }), (error) =>
+    JSON.stringify(error.error).includes("previous_response_not_found"),
+  );
+  socket.close();
 });
 
 test("state at a provider is refused by name", async () => {
