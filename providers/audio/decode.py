@@ -20,6 +20,7 @@ _REFUSED = {
     **dict.fromkeys(("known_speaker_names", "known_speaker_references"), "a sample would identify a person"),
 }
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{1,8}){0,8}")
+_NAME = re.compile(r"[a-z_.]{1,64}")
 MOST_VOICE_CHARACTERS = 256
 _SPEECH = frozenset({"model", "input", "voice", "response_format", "speed", "instructions", "stream_format"})
 
@@ -45,6 +46,8 @@ def decode_transcription(
     many = {name: _listed(fields.get(name, [])) for name in _REPEATED}
     granularities = many["timestamp_granularities"]
     form, is_stream = _format_of(one, granularities)
+    if not all(map(_NAME.fullmatch, many["include"])):  # no judge and no redaction reads it
+        raise InvalidRequest("`include` must be a name, such as `logprobs`", "include")
     chunking = one.get("chunking_strategy")
     if chunking is not None and chunking.strip() != "auto":
         unread, chunking = unread | {"chunking_strategy"}, None

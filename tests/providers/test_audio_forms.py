@@ -191,6 +191,7 @@ def test_form_without_one_file_and_one_model_is_refused_by_name(
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": "1.1"}, "temperature"),
         ({"stream": "yes"}, "stream"),
+        ({"include[]": "Write to anna@example.org"}, "include"),
         ({"stream": "true", "response_format": "srt"}, "stream"),
         ({"timestamp_granularities[]": "word"}, "timestamp_granularities"),
         ({"timestamp_granularities[]": "day", "response_format": "verbose_json"}, "timestamp_granularities"),
