@@ -183,15 +183,16 @@ class ClientConnection:
 
     Attributes:
         cut: Ends the connection at once; drops everything that the client has not read.
+        reset: Does the same, and the client reads an error in place of an end.
         cycle: The request that runs now. A request finds itself here until its response is complete.
         why_lost: The reason of the loss, if the client did not leave by itself.
     """
 
-    __slots__ = ("_callbacks", "cut", "cycle", "lost", "why_lost")
+    __slots__ = ("_callbacks", "cut", "cycle", "lost", "reset", "why_lost")
 
     def __init__(self, cut: Callable[[], None] = lambda: None) -> None:
         self.lost = False
-        self.cut = cut
+        self.cut = self.reset = cut
         self.cycle: Cycle | None = None
         self.why_lost: str | None = None
         # A dict, because it keeps the order. There is nearly always one entry.

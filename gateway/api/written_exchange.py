@@ -91,6 +91,7 @@ class WrittenExchange(Exchange):
         "cycle",
     )
     _headers: RequestHeaders
+    _scope: Any
 
     def __init__(
         self,
@@ -345,7 +346,9 @@ class WrittenExchange(Exchange):
         """Close the connection before the end of an answer that has no place for an error: it must not look whole."""
         if self.connection is not None:
             self.connection.forget(self._cancel)
-            self.connection.cut()
+            # A body of HTTP/1.0 has no other end than that of its connection.
+            end = self.connection.reset if self._scope["http_version"] == "1.0" else self.connection.cut
+            end()
             await asyncio.sleep(0)
 
     async def _cut_off(self) -> None:

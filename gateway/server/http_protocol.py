@@ -9,9 +9,11 @@ which nothing moves are in `idle_timeout`.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -63,6 +65,7 @@ MAX_DISCARDED_BYTES = 32 * 1024 * 1024
 """As much as a body may have: what is discarded may be the rest of one. None of it is kept."""
 _INVALID = "the request is not valid HTTP/1.1"
 _HEADER_LINE_BYTES = len(": \r\n")
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _MAX_QUEUED = 32
 _MAX_READ_AHEAD = 4
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
@@ -151,7 +154,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own does
         """See asyncio.Protocol."""
         super().connection_made(transport)
-        self._line.cut = transport.abort
+        self._line.cut, self._line.reset = transport.abort, partial(_reset, transport)
         self._shared_scope = connection_scope(self, {CONNECTION: self._line})
         self._start_head_timer()
         if self.client is None:
@@ -530,6 +533,13 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         if cycle is None or cycle.state is COMPLETE:
             return True
         return cycle.state is RUNNING and cycle.body_state is ARRIVING
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """End a connection so that the client reads an error in place of an end."""
+    if (peer := transport.get_extra_info("socket")) is not None:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    transport.abort()
 
 
 @cache

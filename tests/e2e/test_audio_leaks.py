@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,12 +28,20 @@ USER = "user-of-the-app"
 class Vendor(Recipient):
     """Fails at the first path, and else transcribes `HEARD`, or speaks. It takes traces too."""
 
+    has_arrived = threading.Event()
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.received.append((self.path, body))
         if self.path.startswith("/slow"):  # until the gateway leaves
             self.connection.settimeout(20)
             self.received.append(("left", self.connection.recv(1)))
+            self.close_connection = True
+            return
+        if self.path.startswith("/cut"):  # after the half of its answer, when that has arrived
+            audio = spoken_file("mp3", 1)
+            self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(audio) + audio[: len(audio) // 2])
+            assert self.has_arrived.wait(20)
             self.close_connection = True
             return
         status, kind, answer = 200, "application/json", b""
@@ -118,6 +128,34 @@ def test_no_word_and_no_file_name_is_found_and_an_erasure_takes_the_user_out(tmp
         assert not [name for name, content in (*stored.items(), *traces, *texts) if secret.encode() in content], secret
     assert all(NAME.encode() not in body for _, body in received)
     assert any(TAG.encode() in body for _, body in received)
+
+
+@pytest.mark.slow("asks a gateway in a process of its own")
+def test_broken_file_has_no_end_in_either_version_of_http(tmp_path: Path) -> None:
+    body = json.dumps({"model": "assistant", "voice": "anna", "input": SPOKEN}).encode()
+    with (
+        receiving(Vendor) as (origin, _),
+        running_gateway(
+            config(origin, ["cut"]).write(tmp_path), {"GATEWAY_STATE_DIR": str(tmp_path / "state")}
+        ) as gateway,
+    ):
+        host, port = gateway.url.removeprefix("http://").split(":")
+        for version in ("1.1", "1.0"):
+            head = f"POST /v1/audio/speech HTTP/{version}\r\nhost: x\r\nauthorization: Bearer {APP_KEY}\r\n"
+            head += f"x-gateway-user: {USER}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            with socket.create_connection((host, int(port)), timeout=20) as client:
+                client.sendall(head.encode() + body)
+                read, is_reset = b"", False
+                try:
+                    while piece := client.recv(65_536):
+                        read += piece
+                        if read.partition(b"\r\n\r\n")[2]:
+                            Vendor.has_arrived.set()
+                except ConnectionResetError:
+                    is_reset = True
+                Vendor.has_arrived.clear()
+            assert (is_reset, read.endswith(b"0\r\n\r\n")) == (version == "1.0", False)
+            assert is_reset or read.startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.slow("asks a gateway in a process of its own")
