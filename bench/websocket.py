@@ -34,6 +34,8 @@ __all__ = ["main"]
 
 _CASES = {"short text": (1, 0), "200 deltas": (200, 0), "body of 20 KB": (1, 20_000)}
 """The events of the answer, and the bytes that are added to the request."""
+_END = b'"total_tokens":'
+"""Only the last event has usage, at its end."""
 _REPEATS = 10
 _WARM_UPS = 30
 _FIRST = 200
@@ -59,7 +61,7 @@ class OverWebSocket(InProcess):
 
     def _take(self, data: bytes) -> None:
         self._received.append(data)
-        if b'"type":"response.completed"' in data and not self._complete.done():
+        if _END in data[-80:] and not self._complete.done():
             self._complete.set_result(None)
 
 

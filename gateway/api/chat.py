@@ -385,7 +385,7 @@ class HttpExchange(WrittenExchange):
         if hasattr(self, "deadline"):
             self.deadline.close()
         # Leave no reference cycle, so that all of it is freed here without the garbage collector.
-        self._running = self._watcher = None
+        self._running = self._watcher = self._encoder = None
         if self._is_counted:
             self._endpoint.streams.give_back()
 

@@ -281,6 +281,9 @@ class SocketTurn:
         finally:
             task, self.task = self.task, None
             self.session.end_turn(self, task)
+            # Leave no reference cycle, so that all of it is freed here without the garbage collector.
+            self.exchange = self.line.cycle = self.dialect.made = None
+            del self.dialect
 
     def cancel(self) -> None:
         """End the turn for its client, which stays."""

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket as sockets
 import sys
+import weakref
 from typing import Any
 
 import pytest
@@ -188,6 +189,27 @@ async def test_a_thousand_idle_connections_hold_up_no_turn_and_end_one_after_the
         await running.until_quiet()
         assert running.hub.status() == {"connections": 0, "state_bytes": 0}
         assert running.counts("gateway_websocket_closed_total") == {"drain": 1000}
+
+
+@pytest.mark.parametrize("words", [("one",), ("one", "by", "one")], ids=["at once", "as it comes"])
+async def test_turn_is_freed_without_the_garbage_collector(words: tuple[str, ...]) -> None:
+    async with serving(provider=Provider(words)) as running:
+        connection = await running.connect()
+        (session,) = running.hub.sessions
+        running.provider.hold()
+        connection.create()
+        await running.provider.asked.wait()
+        turn, exchange = weakref.ref(session._turn), weakref.ref(session._turn.exchange)
+        gc.disable()
+        try:
+            running.provider.gate.set()
+            assert (await connection.turn())[-1]["type"] == "response.completed"
+            async with asyncio.timeout(LIMIT_S):
+                while running.state.tasks:  # noqa: ASYNC110  # there is no event for it
+                    await asyncio.sleep(0.005)
+            assert (turn(), exchange()) == (None, None)
+        finally:
+            gc.enable()
 
 
 @pytest.mark.slow("asks some hundred turns")
