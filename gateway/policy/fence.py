@@ -50,7 +50,7 @@ def wrapper_of(
     """Return the rules of all that requests of the region send to the deployment, or None if it gets the values."""
     if not region.parts.every and not deployment.parts.every:
         return behind
-    key = ("wrapper", region.name, deployment.name, behind.key if behind is not None else b"")
+    key = (wrapper_of.__name__, region.name, deployment.name, behind.key if behind is not None else b"")
     return remember(config, key, lambda: wrapper_of_step(region, deployment, behind))
 
 
