@@ -146,8 +146,13 @@ def _text(past: Past) -> str:
         lines += _wrapped(f"  {number}. ", _attempt_text(attempt))
         if followed := _decision_text(attempt):
             lines += _wrapped("     -> ", followed)
+    others = [f"  - {_attempt_text(it)}, judge" for it in past.get("judges") or past.get("failed_judges") or ()]
+    if shadow := past.get("shadow"):
+        others.append(f"  - {shadow['deployment'] if isinstance(shadow, Mapping) else shadow}, shadow")
     if not attempts:
-        lines.append("  none: no deployment got the request")
+        lines.append(f"  none: no {'other ' if others else ''}deployment got the request")
+    if others:
+        lines += ["", "also sent to", *others]
     skipped = past.get("passed_over") or past.get("skipped") or {}
     if skipped:
         lines += ["", "passed over"]

@@ -97,6 +97,16 @@ def test_refusal_shows_its_code_and_its_reason(gateway: Command, tmp_path: Path)
     assert "none: no deployment got the request" in shown.out
 
 
+@pytest.mark.parametrize("shadow", ["shade", {"deployment": "shade"}])
+def test_judges_and_the_shadow_got_the_request_too(gateway: Command, tmp_path: Path, shadow: object) -> None:
+    got = {"judges": [{"deployment": "judge", "outcome": "ok"}], "shadow": shadow}
+    line = {"event": "request", "request_id": "r-1", "outcome": "ok", "status": 200, "tried": [], **got}
+    (tmp_path / "log").write_text(json.dumps(line))
+    shown = gateway("explain", "--request", "r-1", "--log", tmp_path / "log")
+    assert "none: no other deployment got the request" in shown.out
+    assert "also sent to\n  - judge: ok, judge\n  - shade, shadow\n" in shown.out
+
+
 def test_version_of_a_line_is_shown(gateway: Command, tmp_path: Path) -> None:
     line = {"event": "request", "request_id": "r-1", "outcome": "ok", "status": 200, "config_version": "b0b7d81e6d30"}
     (tmp_path / "log").write_text(json.dumps(line))
