@@ -25,11 +25,11 @@ from gateway.execution.upstream_client import Answer, AttemptOptions, UpstreamCl
 from gateway.features.shadow.model import Shadow, ShadowNote, ShadowRecord
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Step
-from gateway.model.deployment import Deployment
 from gateway.model.kept_metadata import may_keep
 from gateway.model.location import Location
 from gateway.model.quota import Priority
 from gateway.model.record import AttemptRecord, Decided, Record
+from gateway.model.wrapper import WrapperNote
 from gateway.policy.routing import judge_alone
 from gateway.policy.transcript import MAX_CHARACTERS, transcript
 from gateway.usage.accounting import Accounting
@@ -286,7 +286,7 @@ class ShadowTraffic:
             if slot is None:
                 self._sink.count((*labels, "busy"))
                 return
-        turn.record.notes += (ShadowNote(_attempt_at(step.deployment)),)
+        turn.record.notes += (ShadowNote(_attempt_at(step)),)
         task = asyncio.create_task(self._run(turn, step, request))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -396,11 +396,11 @@ def _own_record(turn: ShadowTurn) -> Record:
     return Record(record.request_id, record.started_at, record.config_version, decided)
 
 
-def _attempt_at(deployment: Deployment) -> AttemptRecord:
+def _attempt_at(step: Step) -> AttemptRecord:
     """Return the record of an attempt before it is made: the request's record must show where its prompt went."""
-    return AttemptRecord(
-        deployment.name, deployment.provider, deployment.model, 0.0, places=deployment.places, proxy=deployment.proxy
-    )
+    it, wrapper = step.deployment, step.permit.wrapper
+    note = WrapperNote(wrapper.names, {}) if wrapper is not None else None
+    return AttemptRecord(it.name, it.provider, it.model, 0.0, places=it.places, proxy=it.proxy, redacted=note)
 
 
 async def _whole(answer: Answer) -> ChatCompletion:

@@ -26,6 +26,7 @@ from gateway.features.shadow.traffic import (  # type: ignore[attr-defined]
 from gateway.model.config_version import ConfigVersion
 from gateway.model.parts import Parts
 from gateway.model.record import Record, Resumed
+from gateway.model.wrapper import WrapperNote
 from gateway.policy.location.resolution import resolve
 from gateway.policy.location.signals import EdgeReport
 from providers.chat import (
@@ -52,10 +53,13 @@ from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.request_records import record_with
 
 
-def shadowed(deployment: str = "chatgpt-us", share: str = "100%", **deployments: Mapping[str, Any]) -> ConfigVersion:
+def shadowed(
+    deployment: str = "chatgpt-us", share: str = "100%", patch: Any = None, **deployments: Mapping[str, Any]
+) -> ConfigVersion:
     shadow = {"deployment": deployment, "share": share}
     assistant = {"routes": {"default": ["gemini"]}, "shadow": {"default": shadow}}
-    return table_of(BASE.merge({"assistants": {"assistant": assistant}, "deployments": deployments}))
+    changed = BASE.merge({"assistants": {"assistant": assistant}, "deployments": deployments})
+    return table_of(changed.merge(patch) if patch is not None else changed)
 
 
 ANSWER = {
@@ -66,6 +70,7 @@ ANSWER = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
 }
+REDACTED = {"redactions": {"personal": {"kinds": ["email"]}}, "deployments": {"chatgpt-us": {"redact": "personal"}}}
 QUESTION = ChatRequest("assistant", (UserMessage("Hello"),))
 NOW_S = 1_800_000_000.0
 
@@ -207,6 +212,10 @@ async def test_record_of_a_request_names_the_shadow_deployment() -> None:
     shadow = note.attempt
     assert shadow is not None
     assert (shadow.deployment, shadow.provider, shadow.places) == ("chatgpt-us", "openai", ("US", "US"))
+    assert shadow.redacted is None
+    (note,) = (await Scene(shadowed(patch=REDACTED)).offer()).notes
+    assert isinstance(note, ShadowNote)
+    assert note.attempt.redacted == WrapperNote(("personal",), {})
     for scene in (Scene(shadowed(share="1%"), drawn=0.99), Scene(shadowed("qwen-intl"))):
         assert (await scene.offer()).notes == ()
 
