@@ -53,7 +53,7 @@ from gateway.service.answer_stages import AnswerStages, Turn
 from gateway.service.assistants import find_assistant
 from gateway.service.audio import AudioNote, emulated_by, judged_transcript, refuse_by_labels
 from gateway.service.client_tokens import ClientTokens
-from gateway.service.decider import Decider, sticky_conversation
+from gateway.service.decider import Decider, ask_before_decision, sticky_conversation
 from gateway.service.help import help_answer
 from gateway.service.input_requests import InputCalls, calls_of, counted_anew, with_assistant
 from gateway.service.location import LocationService, locate
@@ -216,6 +216,8 @@ class ChatService:
         that would get it first, if its server counts.
         """
         request, region = exchange.request, exchange.location.region
+        if region is not None and region.doors and not region.helps_first:
+            ask_before_decision(exchange)
         self.decider.ask_doors_late(exchange)
         assistant = find_assistant(exchange.config, exchange.caller.client, request.model)
         exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)

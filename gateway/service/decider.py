@@ -135,7 +135,7 @@ class Decider:
         if region is None or not region.helps_first:
             return
         self._ask_before_body(exchange)
-        _ask_before_decision(exchange)
+        ask_before_decision(exchange)
 
     def recall(self, exchange: Exchange) -> None:
         """Note the location of a caller that a limit refuses, if it is known without waiting."""
@@ -192,7 +192,7 @@ class Decider:
         assistant = find_assistant(config, caller.client, request.model)
         if isinstance(request, ChatRequest):
             if location.region is not None and location.region.doors and not location.region.helps_first:
-                _ask_before_decision(exchange)
+                ask_before_decision(exchange)
             if assistant.intents or caller.prefer:
                 assistant = self._prepare_chat(exchange, assistant, request)
         else:
@@ -357,7 +357,8 @@ class Decider:
         return Conversation(key, client, user, caller.session, region.protected)
 
 
-def _ask_before_decision(exchange: Exchange) -> None:
+def ask_before_decision(exchange: Exchange) -> None:
+    """Ask the doors of a region about the content of a chat. Raises Refused."""
     request = exchange.request
     if not isinstance(request, ChatRequest):
         return

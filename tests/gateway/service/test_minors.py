@@ -147,6 +147,12 @@ def test_band_without_tools(world: World, dialect: str, stream: bool) -> None:
     assert len(world.asked) == (2 if dialect in TOOLS else 1)
 
 
+@pytest.mark.parametrize(("band", "status"), [("toolless", 403), ("adult", 200)])
+def test_count_of_tokens_is_refused_as_its_chat(world: World, band: str, status: int) -> None:
+    body = {"model": "assistant", "messages": [{"role": "user", "content": "Hi"}], "tools": TOOLS["messages"]}
+    assert served_by(world).post("/v1/messages/count_tokens", body, headers(band)).status_code == status
+
+
 def test_search_of_a_provider_is_a_tool(world: World) -> None:
     response = ask(served_by(world), "chat", headers=headers("toolless"), web_search_options={})
     assert (response.status_code, response.json()["error"]["param"]) == (403, "web_search_options")
