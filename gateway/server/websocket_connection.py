@@ -231,7 +231,7 @@ class WebSocketConnection(asyncio.Protocol):
     # --- frames ----------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        """Write what the library has to send, and begin to wait for the end after a close frame."""
+        """Write what the library has to send. After a close frame, end the turn and begin to wait for the end."""
         writes = self._frames.data_to_send()
         if writes and not self._transport.is_closing():
             self._has_sent = True
@@ -240,6 +240,7 @@ class WebSocketConnection(asyncio.Protocol):
                 self._transport.write_eof()
         if self._frames._state is not OPEN and self._ending is None:
             self._release_room()
+            self._session.leave()
             self._ending = self.loop.call_later(CLOSING_S, self._transport.abort)
 
     def _note_failure(self, code: int) -> CloseReason:
@@ -269,7 +270,6 @@ class WebSocketConnection(asyncio.Protocol):
         if opcode is Opcode.CLOSE:
             received = self._frames.close_rcvd
             self._why = self._why or ("client", int(received.code) if received is not None else _NORMAL)
-            self._session.leave()
         elif self._frames._state is not OPEN:
             return
         elif opcode is Opcode.PING or opcode is Opcode.PONG:

@@ -39,6 +39,8 @@ _INCOMPLETE: dict[FinishReason, bytes] = {
     "other": b"max_output_tokens",
 }
 _BYTES_A_TOKEN = 4
+_WRITTEN = ("text", "refusal", "arguments", "input")
+"""The members of items and their parts that have what a model wrote."""
 _NO_ECHO = encode_echo(echo_of({}, (), ToolNames()), 0)
 USUAL_TIER = b"default"
 _TIERS = SERVICE_TIERS - {"auto"}
@@ -169,9 +171,12 @@ def encode_usage(usage: Usage) -> bytes:
     )
 
 
-def estimated_usage(asked: ResponsesRequest, text: str) -> Usage:
-    """Return an estimate of the usage of an answer whose provider counted nothing. Both counts are above 0."""
-    return Usage(max(1, asked.body_bytes // _BYTES_A_TOKEN), max(1, estimated_tokens(text)))
+def estimated_usage(asked: ResponsesRequest, output: bytes) -> Usage:
+    """Return an estimate of the usage of these items, whose provider counted nothing. Both counts are above 0."""
+    items = orjson.loads(b"[%b]" % output)
+    parts = [part for item in items for part in (item, *item.get("content", ()), *item.get("summary", ()))]
+    words = [part[name] for part in parts for name in _WRITTEN if isinstance(part.get(name), str)]
+    return Usage(max(1, asked.body_bytes // _BYTES_A_TOKEN), max(1, estimated_tokens("".join(words))))
 
 
 def encode_logprobs(logprobs: Logprobs) -> bytes:
@@ -255,12 +260,10 @@ def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record
     completion, member = label_answer(completion, style, record, is_estimated=completion.usage is None)
     choice = completion.choices[0] if completion.choices else _EMPTY
     status = status_of(choice.finish_reason)
-    usage = completion.usage
-    if usage is None:
-        usage = estimated_usage(asked, text_of(choice.message.content))
     tier = USUAL_TIER if completion.service_tier is None else tier_of(completion.service_tier, style)
     head = ResponseHead(record, asked, style.shown_model or completion.model, completion.created, tier)
     output = b",".join(_items(choice, status, record, asked))
+    usage = completion.usage or estimated_usage(asked, output)
     return head.encode(status, output, encode_usage(usage), finish=choice.finish_reason, member=member)
 
 

@@ -228,15 +228,12 @@ class ResponseStreamEncoder(StreamEncoder):
         if self._record.resumed is not None:
             self._head.tier = USUAL_TIER
         member = self._labels.member(is_estimated=self.usage is None)
-        usage = self.usage or estimated_usage(self._asked, self._all_text())
+        usage = self.usage or estimated_usage(self._asked, self.output)
         status = status_of(self._finish)
         body = self._head.encode(status, self.output, encode_usage(usage), finish=self._finish, member=member)
         # As in each API, it is a member of the event itself. A reader of the response alone finds it there, too.
         beside = b',"x_gateway":' + orjson.dumps(member) if member else b""
         return written + self._event(b"response." + status, b'"response":' + body + beside)
-
-    def _all_text(self) -> str:
-        return b"".join([item.done for item in self._items]).decode()
 
     def _fail(self, error: ApiError) -> bytes:
         """Return the last event of a stream that broke off. Items that had not ended are incomplete in it."""

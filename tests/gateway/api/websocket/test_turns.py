@@ -11,6 +11,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.execution.resume_request import estimated_tokens
 from gateway.server import websocket_connection
 from tests.gateway.api.websocket.websocket_gateway import LIMIT_S, Provider, expect_a_turn_to_be_the_post, serving
 from tests.kit.claim_tokens import jwks, public
@@ -57,6 +58,7 @@ async def test_estimate_of_tokens_is_that_of_the_post() -> None:
     async with serving(provider=Provider(counts=False)) as running:
         answer = await running.post(b'{"model":"assistant","input":"hello","stream":true}')
         last = json.loads(answer.text.rpartition("data: ")[2])
+        assert last["response"]["usage"]["output_tokens"] == estimated_tokens("Hello there")  # without ids
         socket = await running.connect()
         for more in ("", ',"stream":true', ',"stream_id":"lane","generate":null'):
             socket.send_text('{"type":"response.create","model":"assistant","input":"hello"' + more + "}")
@@ -265,6 +267,20 @@ async def test_close_frame_cancels_the_turn_although_the_client_keeps_its_end_op
             while not running.provider.cancelled:  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.005)
         assert len(running.provider.bodies) == 1
+        assert running.state.websockets
+
+
+async def test_message_that_breaks_a_rule_cancels_the_turn_that_runs() -> None:
+    async with serving("clients: {app: {limits: {body_bytes: 1024}}}") as running:
+        socket = await running.connect()
+        running.provider.hold()
+        socket.create()
+        await running.provider.asked.wait()
+        socket.send_text("x" * 1025)
+        assert (await socket.until_closed())[0] == 1009
+        async with asyncio.timeout(LIMIT_S):
+            while not running.provider.cancelled:  # noqa: ASYNC110  # there is no event for it
+                await asyncio.sleep(0.005)
         assert running.state.websockets
 
 
