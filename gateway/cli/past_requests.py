@@ -146,9 +146,7 @@ def _text(past: Past) -> str:
         lines += _wrapped(f"  {number}. ", _attempt_text(attempt))
         if followed := _decision_text(attempt):
             lines += _wrapped("     -> ", followed)
-    others = [f"  - {_attempt_text(it)}, judge" for it in past.get("judges") or past.get("failed_judges") or ()]
-    if shadow := past.get("shadow"):
-        others.append(f"  - {shadow['deployment'] if isinstance(shadow, Mapping) else shadow}, shadow")
+    others = _others_of(past)
     if not attempts:
         lines.append(f"  none: no {'other ' if others else ''}deployment got the request")
     if others:
@@ -159,6 +157,14 @@ def _text(past: Past) -> str:
         for deployment, detail in skipped.items():
             lines += _wrapped("  - ", f"{deployment}: {detail}")
     return "\n".join(visible(line) for line in [*lines, "", f"config       {past.get('config_version')}"])
+
+
+def _others_of(past: Past) -> list[str]:
+    """Return a line for each judge, and for the shadow, that got the request."""
+    others = [f"  - {_attempt_text(it)}, judge" for it in past.get("judges") or past.get("failed_judges") or ()]
+    if shadow := past.get("shadow"):
+        others.append(f"  - {shadow['deployment'] if isinstance(shadow, Mapping) else shadow}, shadow")
+    return others
 
 
 def _attempts_of(past: Past) -> list[Past]:
