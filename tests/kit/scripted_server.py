@@ -21,9 +21,9 @@ async def turns(count: int = 3) -> None:
         await asyncio.sleep(0)
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool], limit_s: float = _LIMIT_S) -> None:
     """Wait for a condition, no longer than needed. Fails if it never becomes true."""
-    async with asyncio.timeout(_LIMIT_S):
+    async with asyncio.timeout(limit_s):
         while not condition():  # noqa: ASYNC110  # a socket's other end gives no event to wait for
             await asyncio.sleep(0.001)
 

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.gateway.api.websocket.websocket_gateway import KEYS, LIMIT_S, Running, serving
+from tests.kit.scripted_server import until
 
 KEY = base64.b64encode(bytes(16)).decode()
 GOOD = {
@@ -189,9 +190,7 @@ async def test_worker_and_client_have_so_many_connections() -> None:
         answer = await answer_to(running, authorization=None)
         assert (answer[:2], answer[2]["retry-after"]) == ((503, "overloaded"), "5")
         await first.close()
-        async with asyncio.timeout(LIMIT_S):
-            while len(running.state.websockets) > 2:  # noqa: ASYNC110  # there is no event for it
-                await asyncio.sleep(0.005)
+        await until(lambda: len(running.state.websockets) <= 2, LIMIT_S)
         assert (await running.connect()).status == 101
 
 

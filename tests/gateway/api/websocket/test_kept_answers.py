@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -12,6 +11,7 @@ from structlog.testing import capture_logs
 from gateway.api.websocket import session as session_module
 from tests.gateway.api.websocket.websocket_gateway import CONFIG, LIMIT_S, Connection, Provider, Running, serving
 from tests.kit.configs import table_of
+from tests.kit.scripted_server import until
 
 MARK = "kept-mark-4711"
 
@@ -211,9 +211,7 @@ async def test_connection_with_turns_that_wait_is_not_closed_for_room() -> None:
         await running.provider.asked.wait()
         (session,) = [it for it in running.hub.sessions if not it.is_idle]
         busy.create("second")
-        async with asyncio.timeout(LIMIT_S):
-            while not session._queue:  # noqa: ASYNC110  # there is no event for it
-                await asyncio.sleep(0.005)
+        await until(lambda: bool(session._queue), LIMIT_S)
         idle_session = next(it for it in running.hub.sessions if it is not session)
         idle_session.active_at = session.active_at + LIMIT_S  # so that the busy one would come first
         running.provider.gate.set()

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from gateway.server import websocket_connection as module
 from tests.gateway.api.websocket.websocket_gateway import LIMIT_S, Connection, Provider, Running, serving
+from tests.kit.scripted_server import until
 
 MINUTE_S = 60.0
 
@@ -106,9 +107,7 @@ async def test_message_that_does_not_end_in_60_seconds_gets_408_and_1008(begun: 
         connection = await running.connect()
         connection.write(begun)
         (websocket,) = running.state.websockets
-        async with asyncio.timeout(LIMIT_S):
-            while websocket._message_since is None:  # noqa: ASYNC110  # there is no event for it
-                await asyncio.sleep(0.005)
+        await until(lambda: websocket._message_since is not None, LIMIT_S)
         look_after(running, 59)
         look_after(running, 60)
         event = await connection.event()
@@ -126,9 +125,7 @@ async def test_client_that_takes_nothing_is_cut_and_holds_its_provider_back() ->
         connection._writer.transport.pause_reading()  # type: ignore[attr-defined]
         connection.create()
         (websocket,) = running.state.websockets
-        async with asyncio.timeout(LIMIT_S):
-            while not websocket.flow.write_paused:  # noqa: ASYNC110  # there is no event for it
-                await asyncio.sleep(0.005)
+        await until(lambda: websocket.flow.write_paused, LIMIT_S)
         await asyncio.sleep(0.1)
         look_after(running, 0)
         look_after(running, 74)
@@ -145,14 +142,10 @@ async def test_cancelled_turn_of_a_slow_client_leaves_out_no_event() -> None:
         connection._writer.transport.pause_reading()  # type: ignore[attr-defined]
         connection.create()
         (websocket,) = running.state.websockets
-        async with asyncio.timeout(LIMIT_S):
-            while not websocket.flow.write_paused:  # noqa: ASYNC110  # there is no event for it
-                await asyncio.sleep(0.005)
+        await until(lambda: websocket.flow.write_paused, LIMIT_S)
         await asyncio.sleep(0.05)
         connection.send(type="response.cancel")
-        async with asyncio.timeout(LIMIT_S):
-            while running.state.tasks:  # noqa: ASYNC110  # there is no event for it
-                await asyncio.sleep(0.005)
+        await until(lambda: not running.state.tasks, LIMIT_S)
         connection._writer.transport.resume_reading()  # type: ignore[attr-defined]
         events = await connection.turn()
         assert events[-1]["response"]["error"]["code"] == "request_cancelled"
@@ -204,9 +197,7 @@ async def test_turn_is_freed_without_the_garbage_collector(words: tuple[str, ...
         try:
             running.provider.gate.set()
             assert (await connection.turn())[-1]["type"] == "response.completed"
-            async with asyncio.timeout(LIMIT_S):
-                while running.state.tasks:  # noqa: ASYNC110  # there is no event for it
-                    await asyncio.sleep(0.005)
+            await until(lambda: not running.state.tasks, LIMIT_S)
             assert (turn(), exchange()) == (None, None)
         finally:
             gc.enable()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from typing import Any
@@ -15,6 +14,7 @@ from gateway.execution.resume_request import estimated_tokens
 from gateway.server import websocket_connection
 from tests.gateway.api.websocket.websocket_gateway import LIMIT_S, Provider, expect_a_turn_to_be_the_post, serving
 from tests.kit.claim_tokens import jwks, public
+from tests.kit.scripted_server import until
 from tests.kit.token_gateway import BATCH, signed
 from tests.kit.token_gateway import CONFIG as TOKENS
 
@@ -263,9 +263,7 @@ async def test_close_frame_cancels_the_turn_although_the_client_keeps_its_end_op
         await running.provider.asked.wait()
         socket.protocol.send_close(1000)
         socket._flush()
-        async with asyncio.timeout(LIMIT_S):
-            while not running.provider.cancelled:  # noqa: ASYNC110  # there is no event for it
-                await asyncio.sleep(0.005)
+        await until(lambda: bool(running.provider.cancelled), LIMIT_S)
         assert len(running.provider.bodies) == 1
         assert running.state.websockets
 
@@ -278,9 +276,7 @@ async def test_message_that_breaks_a_rule_cancels_the_turn_that_runs() -> None:
         await running.provider.asked.wait()
         socket.send_text("x" * 1025)
         assert (await socket.until_closed())[0] == 1009
-        async with asyncio.timeout(LIMIT_S):
-            while not running.provider.cancelled:  # noqa: ASYNC110  # there is no event for it
-                await asyncio.sleep(0.005)
+        await until(lambda: bool(running.provider.cancelled), LIMIT_S)
         assert running.state.websockets
 
 
@@ -363,9 +359,7 @@ async def test_token_that_ends_while_its_turn_waits_was_valid_when_the_frame_arr
         await running.provider.asked.wait()
         socket.create("two")
         (session,) = running.hub.sessions
-        async with asyncio.timeout(LIMIT_S):
-            while not session._queue:  # noqa: ASYNC110  # there is no event for it
-                await asyncio.sleep(0.005)
+        await until(lambda: bool(session._queue), LIMIT_S)
         session._queue[0].arrived_at -= hour_s
         session._begun_at -= hour_s
         tokens.clock = time.time

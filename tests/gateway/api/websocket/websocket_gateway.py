@@ -21,6 +21,7 @@ from gateway.server.http_protocol import ConnectionProtocol, DrainingState
 from gateway.server.uvicorn_server import server_config
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.httpx_transport import HttpxTransport
+from tests.kit.scripted_server import until
 
 LIMIT_S = 30.0
 KEYS = {"app": "gk-app", "other": "gk-other"}
@@ -218,9 +219,7 @@ class Running:
 
     async def until_quiet(self) -> None:
         """Wait until no connection and no turn is left."""
-        async with asyncio.timeout(LIMIT_S):
-            while self.state.connections or self.state.websockets or self.state.tasks:  # noqa: ASYNC110  # there is no event for it
-                await asyncio.sleep(0.005)
+        await until(lambda: not (self.state.connections or self.state.websockets or self.state.tasks), LIMIT_S)
 
     def counts(self, name: str) -> dict[str, int]:
         """The counts of a metric with one label."""
