@@ -29,13 +29,11 @@ class FactEnding(Ending, frozen=True):
     instead: str = ""
 
     def __str__(self) -> str:
-        is_model = self.kind == "model"
-        if self.is_over:
-            return f"{self.what} {'is RETIRED since' if is_model else 'ended on'} {self.on}{_PASSED_OVER * is_model}"
-        return f"{self.what} {'will be retired' if is_model else 'ends'} on {self.on}, {self.in_days}"
-
-
-_PASSED_OVER = ": routes pass it over"
+        if self.kind == "model":
+            if self.is_over:
+                return f"{self.what} is RETIRED since {self.on}: routes pass it over"
+            return f"{self.what} will be retired on {self.on}, {self.in_days}"
+        return f"{self.what} ended on {self.on}" if self.is_over else f"{self.what} ends on {self.on}, {self.in_days}"
 
 
 def deployment_endings_of(deployments: Iterable[Deployment], days: Days) -> list[FactEnding]:
@@ -45,13 +43,15 @@ def deployment_endings_of(deployments: Iterable[Deployment], days: Days) -> list
     """
     found = []
     for one in deployments:
-        subject, end = {"deployment": one.name}, one.retirement
-        if end is not None and not one.accept_ended:
+        if one.accept_ended:
+            continue
+        subject, end, price = {"deployment": one.name}, one.retirement, one.price
+        if end is not None:
             what, left = end.what or f"its model {one.model!r}", end.on.toordinal() - days.last
             found.append(FactEnding(left, "model", subject | {"model": one.model}, what, end.on, end.instead))
-        if one.price is not None and one.price.ends is not None and not one.accept_ended:
-            left = one.price.ends.toordinal() - days.last
-            found.append(FactEnding(left, "price", subject, "its price", one.price.ends))
+        if price is not None and price.ends is not None:
+            left = price.ends.toordinal() - days.last
+            found.append(FactEnding(left, "price", subject, "its price", price.ends))
     return found
 
 
