@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -16,6 +14,7 @@ import pytest
 
 from gateway.settings import read_settings
 from tests.cli.conftest import LIMIT_S, ROOT, Command, Running
+from tests.kit.ports import free_port
 
 EXAMPLE = ROOT / "config" / "gateway.yaml"
 DEMO = ROOT / "config" / "demo.yaml"
@@ -27,14 +26,6 @@ Start = Callable[..., Running]
 def busy_port() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
-
-
-def unassigned_port() -> int:
-    """Return a free port that the system assigns to no connection of another test, as it does with a port that was just closed."""
-    for port in range(20_000 + os.getpid() % 10_000, 32_000):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise AssertionError("no port is free")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +90,7 @@ def test_public_admin_listener_needs_a_token(gateway: Command, monkeypatch: pyte
 @pytest.mark.slow("starts three demos")
 def test_two_demos_run_at_the_same_time(start: Start, busy_port: int) -> None:
     # Not 0, so that the default port of the admin listener is used too.
-    first, second = start("demo", "--port", unassigned_port()), start("demo", "--port", "0")
+    first, second = start("demo", "--port", free_port()), start("demo", "--port", "0")
     admins = {demo.wait_for(r"For operators: +curl (http\S+)/readyz")[1] for demo in (first, second)}
     assert len(admins) == 2
     with_busy_port = start("demo", "--port", "0", "--admin-port", busy_port)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import key_hash
 from tests.kit.gateway_template import TEMPLATE
+from tests.kit.ports import free_port
 from tests.kit.reloading_gateway import LIMIT_S, config, operated, two_providers
 from tests.kit.waiting import eventually
 
@@ -156,7 +156,7 @@ def test_workflow_checks_and_plans_a_pull_request(
     environment = {
         **os.environ,
         "CONFIG": config_file.name,
-        "GATEWAY_PORT": str(unused_port()),
+        "GATEWAY_PORT": str(free_port()),
         "GATEWAY_ADMIN_PORT": "0",
         "GITHUB_BASE_REF": "main",
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
@@ -189,12 +189,6 @@ def test_units_are_valid(tmp_path: Path) -> None:
 def providers() -> Iterator[SimulatorThread]:
     with two_providers() as thread:
         yield thread
-
-
-def unused_port() -> int:
-    """Return a port that nothing uses now. nginx cannot choose one itself."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @contextmanager
@@ -256,7 +250,7 @@ def test_streams_pass_nginx_event_by_event_and_clients_cannot_name_their_country
     path.write_text(config(providers, "a", 0, patch).text, "utf-8")
     authority = trustme.CA()
     with operated(path, EDGE_SECRET=SECRET) as operator:
-        port, folder = unused_port(), tmp_path / "nginx"
+        port, folder = free_port(), tmp_path / "nginx"
         folder.mkdir()
         trusted = ssl.create_default_context()
         authority.configure_trust(trusted)

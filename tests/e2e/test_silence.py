@@ -22,6 +22,7 @@ from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
 from tests.kit.configs import Config
 from tests.kit.gateway_process import running_gateway
+from tests.kit.ports import free_port
 from tests.kit.waiting import eventually
 
 anthropic = pytest.importorskip("anthropic", reason="make install-sdks installs the official clients")
@@ -80,8 +81,7 @@ listen gateway
 
 @contextmanager
 def nginx(folder: Path, upstream: str) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:  # nginx cannot choose a port itself
-        port = free.getsockname()[1]
+    port = free_port()  # nginx cannot choose one itself
     file = folder / "nginx.conf"
     file.write_text(NGINX.format(folder=folder, port=port, upstream=upstream), "utf-8")
     command = [shutil.which("nginx") or "/usr/sbin/nginx", "-c", str(file), "-p", str(folder)]

@@ -7,7 +7,6 @@ import contextlib
 import importlib.util
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import psutil
 
 from gateway.model.budget import StoreServer
 from providers.auth import Secret
+from tests.kit.ports import free_port
 from tests.kit.waiting import eventually
 
 _OPTIONS = ("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "shared_buffers=16MB")
@@ -46,8 +46,7 @@ class RunningPostgres:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._data = directory / "data"
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port = int(listener.getsockname()[1])
+        self.port = free_port()
         password_file = directory / "password"
         password_file.write_text(PASSWORD)
         if _USER:
@@ -87,11 +86,9 @@ class RunningPostgres:
 
     def start_standby(self) -> subprocess.Popen[bytes]:
         """Start the server whose data is in `standby` of the directory, on any port."""
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = int(listener.getsockname()[1])
         standby = self.directory / "standby"
         return subprocess.Popen(
-            [_BINARIES / "postgres", "-D", standby, "-p", str(port), *_OPTIONS],
+            [_BINARIES / "postgres", "-D", standby, "-p", str(free_port()), *_OPTIONS],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=standby, **_USER,
         )  # fmt: skip
 

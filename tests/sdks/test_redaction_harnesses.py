@@ -21,7 +21,7 @@ from gateway.features.redaction.policy.placeholders import Placeholders
 from gateway.model.wrapper import WrapperNote
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Finished, StreamEvent, TextDelta, ToolCallDelta
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_one_region, running_gateway
-from tests.kit.valkey_server import free_port
+from tests.kit.ports import free_port
 
 _EXTRA = "make install-sdks installs the harnesses"
 benchmark = pytest.importorskip("pii_leak_benchmark", reason=_EXTRA)

@@ -23,7 +23,7 @@ import httpx
 import pytest
 
 from tests.kit.gateway_process import config_of_one_region, running_gateway
-from tests.kit.valkey_server import free_port
+from tests.kit.ports import free_port
 from tests.servers.comparison import FORMS, HELLO, OPTIONS, SAME, TOOL, Both, called, folded, image
 from tests.servers.llamacpp_server import CONTEXT_TOKENS, TEMPLATE, running_llamacpp
 

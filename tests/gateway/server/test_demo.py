@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import httpx
 import pytest
 import respx
@@ -11,14 +9,13 @@ import respx
 from gateway.server.demo import ExampleRequestFailed, _answers, _places_of, fault_text  # type: ignore[attr-defined]
 from providers.testkit.scenario import Fault, HttpError, Slow
 from tests.kit.configs import BASE, table_of
+from tests.kit.ports import free_port
 
 
 @pytest.fixture
 def closed_url() -> str:
     """Return the URL of a port on which nothing listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 async def test_gateway_that_is_stopped_during_the_example_requests_gives_no_answers(closed_url: str) -> None:

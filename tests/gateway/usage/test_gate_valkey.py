@@ -32,8 +32,9 @@ from providers.auth import Secret
 from tests.gateway.usage.reference_gate import budget, rate, windows_at
 from tests.kit import waiting
 from tests.kit.configs import BASE, table_of
+from tests.kit.ports import free_port
 from tests.kit.usage_rows import usage_row
-from tests.kit.valkey_server import RunningValkey, free_port, running_valkey
+from tests.kit.valkey_server import RunningValkey, running_valkey
 
 IN_CLUSTER_MODE = (
     "it is in cluster mode ({}): turn that off, or name a cluster of one shard, which has all keys of a cell"
