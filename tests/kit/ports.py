@@ -1,4 +1,4 @@
-"""Ports for servers that must be told theirs because they cannot choose one."""
+"""Ports for servers that cannot choose one."""
 
 from __future__ import annotations
 
