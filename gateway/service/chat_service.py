@@ -325,7 +325,6 @@ class ChatService:
         record.note(AudioNote(request))
         if region is not None and region.log_prompts and region.name not in exchange.config.moderation:
             self._log(record, request)
-        self.decider.prepare(exchange)
         calls = InputCalls((request,))
         try:
             answer = by_deployment(await self._answer_decided(exchange, calls))

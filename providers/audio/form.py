@@ -21,7 +21,7 @@ MOST_TEXT_BYTES = 64 * 1024
 MOST_TEXTS_BYTES = 256 * 1024
 PIECE_BYTES = 256 * 1024
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
-_LINE_END = rb"(?:(--)[ \t]{0,64}(?:\r\n|\Z)|[ \t]{0,64}\r\n)"
+_LINE_END = re.compile(rb"(?:(--)[ \t]{0,64}(?:\r\n|\Z)|[ \t]{0,64}\r\n)")
 _LINE_END_BYTES = len("--") + 64 + len("\r\n")
 _HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n]*)")
 _HEAD_BYTES = MOST_HEADER_BYTES + 16 * MOST_HEADERS
@@ -62,8 +62,9 @@ def parse_form(body: Body, boundary: str) -> tuple[FormPart, ...]:
 class FormReader:
     """Reads the parts of a whole form, in its order, within the bounds of this module.
 
-    A delimiter counts only as a whole line, so that the same text inside a file is a part of the file. One expression
-    finds it: a hostile file has a million lines that begin as a delimiter does.
+    A delimiter counts only as a whole line, so that the same text inside a file is a part of the file. The first text
+    that begins as one nearly always is one. If it is not, an expression for this boundary searches on, since a hostile
+    file has a million such lines. To compile it takes longer than to read a small form.
 
     Attributes:
         parts: The parts, after the last step.
@@ -74,7 +75,6 @@ class FormReader:
         self._view = memoryview(body)
         self._whole: Any = self._view.obj  # a view has no `find`; it begins where its object does
         self._begin = b"\r\n--" + boundary.encode()
-        self._line = re.compile(re.escape(self._begin) + _LINE_END)
         self._most_line = len(self._begin) + _LINE_END_BYTES
 
     def steps(self, piece_bytes: int = PIECE_BYTES) -> Iterator[None]:
@@ -84,11 +84,12 @@ class FormReader:
         """
         found: list[FormPart] = []
         texts_bytes = 0
-        line = self._line.match(b"\r\n" + bytes(self._view[: self._most_line]))
-        at = line.end() - 2 if line is not None else 0
-        while line is None or line[1] is None:  # until the closing line
-            if line is None:
-                raise InvalidRequest(_BROKEN)
+        first = len(self._begin) - 2  # no line end comes before the first line
+        line_end = _LINE_END.match(self._view, first) if self._view[:first] == self._begin[2:] else None
+        if line_end is None:
+            raise InvalidRequest(_BROKEN)
+        at, is_last = line_end.end(), line_end[1] is not None
+        while not is_last:
             if len(found) == MOST_PARTS:
                 raise InvalidRequest(f"the form has more than {MOST_PARTS} parts")
             name, is_file, begin = self._headers(at)
@@ -98,21 +99,26 @@ class FormReader:
                 yield
             if line is None:
                 raise InvalidRequest("the form is cut off: it has no closing line")
-            data = self._view[begin : max(begin, line.start())]
+            end, at, is_last = line
+            data = self._view[begin : max(begin, end)]
             texts_bytes += 0 if is_file else len(data)
             if not is_file and (len(data) > MOST_TEXT_BYTES or texts_bytes > MOST_TEXTS_BYTES):
                 limits = f"{MOST_TEXT_BYTES // 1024} KB each, and {MOST_TEXTS_BYTES // 1024} KB together"
                 raise InvalidRequest(f"the texts of the form are too long: at most {limits}")
             found.append(FormPart(name, data, is_file))
-            at = line.end()
         self.parts = tuple(found)
 
-    def _line_in(self, at: int, piece_bytes: int) -> re.Match[bytes] | None:
-        """Return the first delimiter that begins in a piece, or None."""
+    def _line_in(self, at: int, piece_bytes: int) -> tuple[int, int, bool] | None:
+        """Return where the first delimiter that begins in a piece begins and ends, and whether it is the last."""
         end = min(at + piece_bytes + self._most_line, len(self._view))
-        first = self._whole.find(self._begin, at, end)  # faster than an expression, and nearly always all
-        line = self._line.search(self._view, first, end) if first >= 0 else None
-        return line if line is not None and line.start() < at + piece_bytes else None
+        begin = self._whole.find(self._begin, at, end)
+        if begin < 0:
+            return None
+        line_end = _LINE_END.match(self._view, begin + len(self._begin), end)
+        if line_end is None:
+            line_end = re.compile(re.escape(self._begin) + _LINE_END.pattern).search(self._view, begin, end)
+            begin = line_end.start() if line_end is not None else end
+        return (begin, line_end.end(), line_end[1] is not None) if line_end and begin < at + piece_bytes else None
 
     def _headers(self, at: int) -> tuple[str, bool, int]:
         """Return the name of the part whose headers begin here, whether it is a file, and where its data begin."""
