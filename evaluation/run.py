@@ -39,6 +39,7 @@ from evaluation.store import RunStore
 from evaluation.suite import CandidatePriceSection, PricesSection
 from evaluation.texts import visible_line, words_of
 from evaluation.work import SpendReached
+from gateway.config.check_report import what_deployments_can
 from gateway.config.loading import parse_document, read_config
 from gateway.config.problems import ConfigRejected, choice_hint
 from gateway.config.route_edit import with_route, without_schedule
@@ -50,6 +51,7 @@ from gateway.model.deployment import Deployment
 from gateway.model.route import deployments_of
 from gateway.policy.routing import config_exclusion
 from gateway.usage.accounting import Accounting
+from providers.adapter import answers_chats
 from providers.catalogue.prices import MICROS, NO_CURRENCY
 from providers.registry import load_registry
 from providers.value import replace
@@ -219,6 +221,7 @@ def _named(config: ConfigVersion, suite: Suite, options: Options) -> tuple[list[
     if len(set(names)) != len(names):
         raise OptionsError("a candidate is named twice or is also the judge; name another deployment")
     simulated: dict[tuple[str, str], str] = {}
+    can = what_deployments_can(config)
     for one in (config.deployments[name] for name in names):
         if one.simulates is not None:
             other = simulated.setdefault((one.provider, one.simulates), one.name)
@@ -227,6 +230,9 @@ def _named(config: ConfigVersion, suite: Suite, options: Options) -> tuple[list[
                 raise OptionsError(f"{same}; use different sites")
         elif (reason := config_exclusion(one, time.time())) is not None:
             raise OptionsError(f"{one.name} can't be evaluated: {reason[1]}")
+        if "text" not in can[one.name] or not answers_chats(one.adapter):
+            uses = f": this config asks it for {', '.join(can[one.name])} only" if "text" not in can[one.name] else ""
+            raise OptionsError(f"{one.name} can't be evaluated, because it answers no chats{uses}")
     return [config.deployments[name] for name in options.candidates], config.deployments[judge] if judge else None
 
 

@@ -88,6 +88,21 @@ def test_recommended_route_replaces_a_running_canary(tmp_path: Path, route: tupl
     assert proposed_config(path, "assistant", "cn", route, demo=True) == "".join(lines)
 
 
+def test_deployment_of_audio_alone_is_no_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be sent a thousand questions that it cannot answer, and be reported as a bad model."""
+    suite_in(tmp_path, "performance: {sets: [{name: a, file: many.yaml}]}", items=40)
+    monkeypatch.setenv("KEY", "sk-test")
+    config = config_of({"one": "http://127.0.0.1:9", "ears": "http://127.0.0.1:9"})
+    heard = config.merge("assistants: {assistant: {transcription: {cn: [ears]}}}")
+    (tmp_path / "gateway.yaml").write_text(heard.text, "utf-8")
+    named = ["--config", str(tmp_path / "gateway.yaml"), "--suite", str(tmp_path / "suite.yaml"), "--region", "cn"]
+    assert main(["evaluate", *named, "--candidates", "one,ears", "--out", str(tmp_path / "out"), "--dry-run"]) == 2
+    problem = "ears can't be evaluated, because it answers no chats: this config asks it for transcription only"
+    assert problem in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["a\tb\nc", "👩\u200d💻", "می\u200cخواهم", "　全角", "naïve — “x”", "שלום"])
 def test_ordinary_text_stays_as_it_is(text: str) -> None:
     assert visible_text(text) == text
