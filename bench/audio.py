@@ -26,7 +26,7 @@ from bench.processes import Cores, Process, free_port
 SIZES_MB = (1, 8, 25)
 AT_ONCE = 8
 ROUNDS = 3
-BOUNDARY = "bench-of-audio"
+BOUNDARY = "-" * 24 + "k3Wz9TqLr7VhX2mNc8JpYd"  # as long as curl's
 KEY = "gk-bench"
 SPEECH = b"\xff\xfb\x90\xc4" + bytes(4096)
 ANSWER = json.dumps({"text": "Hello.", "segments": [], "usage": {"type": "duration", "seconds": 1}})
