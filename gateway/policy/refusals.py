@@ -227,6 +227,8 @@ def _refuse_audio(needs: AudioNeeds, judged: Verdicts) -> Refusal | None:
             able = frozenset[str]().union(*(capabilities_for(it, needs.use).features for it in every))
             forms = sorted(name.partition(".")[2] for name in able if name.startswith("response_format."))
             message = f"`response_format` is not one of this region: it has {', '.join(forms)}"
+        case "translation":
+            message = "no deployment of this region translates audio: ask for a transcription"
         case "file":
             kind = feature.partition(".")[2]
             message = f"`file` is a {kind} file by its first bytes, and no deployment of this region takes this kind"

@@ -206,6 +206,21 @@ def test_what_no_step_has_is_refused_by_name(fields: dict[str, str], file: bytes
     assert gateway.requests == []
 
 
+def test_translation_that_no_step_makes_is_named_as_one() -> None:
+    vendor = {
+        "provider": "siliconflow",
+        "endpoint": "intl",
+        "model": "FunAudioLLM/SenseVoiceSmall",
+        "api_key": "k-11111111",
+    }
+    config = CONFIG.merge({"deployments": dict.fromkeys(("house", "spare"), vendor)})
+    gateway = InputGateway(heard, config)
+    response = gateway.post_form("/v1/audio/translations", transcription_form())
+    assert error_of(response) == (400, "unsupported_capability", "model")
+    assert "translates audio: ask for a transcription" in response.text
+    assert gateway.requests == []
+
+
 def test_refused_file_goes_to_the_next_step_and_is_no_failure() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.host == "house.example":
