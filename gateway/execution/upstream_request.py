@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.model.permit import AnyPermit, Permit
 from providers.transport import Link, PoolRequest, Recheck, request_start
-from providers.wire import WireRequest
+from providers.wire import BodyPiece, WireRequest
 
 Headers = Sequence[tuple[str, str]]
 
@@ -90,7 +90,7 @@ class UpstreamRequest(msgspec.Struct):
     anew: bool = False
     was_sent: bool = False
     pooled: PoolRequest | None = None
-    rest: tuple[bytes | memoryview, ...] = ()
+    rest: tuple[BodyPiece, ...] = ()
 
     @property
     def is_sent(self) -> bool:

@@ -5,8 +5,6 @@ Source: OpenAI's Python SDK 3.51 (`TranscriptionCreateParams`, `SpeechCreatePara
 
 from __future__ import annotations
 
-import base64
-
 from providers.adapter import Target
 from providers.audio.facts import SpeechFacts, TranscriptionFacts, VendorAudio
 from providers.audio.form import written_form
@@ -17,7 +15,7 @@ from providers.formats.azure import azure_path
 from providers.json_values import as_list, as_map, dumps, read_map
 from providers.reading.errors import error_object, malformed
 from providers.value import Value
-from providers.wire import WireRequest, WireResponse
+from providers.wire import Base64, WireRequest, WireResponse
 
 _WHOLE, _EVENTS = "application/json", "text/event-stream"
 _SPEAKING = (("content-type", "application/json"), ("accept", _EVENTS), ("x-dashscope-sse", "enable"))
@@ -109,9 +107,9 @@ def _qwen_chat(request: TranscriptionRequest, target: Target, facts: Transcripti
         "parameters": {"asr_options": options},
     }
     headers = (("content-type", "application/json"), ("accept", _WHOLE))
-    # The file goes between, encoded once: as a text of the JSON it would be copied four times.
+    # The file goes between: as a text of the JSON it would be copied four times.
     begin, mark, end = dumps(body).rpartition(_BASE64.encode())
-    rest = base64.b64encode(request.file), end
+    rest = Base64(request.file), end
     return WireRequest("POST", target.base_path + facts.path, headers, begin + mark, rest=rest)
 
 

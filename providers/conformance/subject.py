@@ -144,7 +144,7 @@ def parse_stream(adapter: Adapter, target: Target, pieces: Iterable[bytes]) -> t
 def incoming_of(wire: WireRequest) -> IncomingRequest:
     """Return the request as a server receives it."""
     headers = {name.lower(): value for name, value in wire.headers}
-    body = b"".join((wire.body, *wire.rest))
+    body = b"".join((wire.body, *map(bytes, wire.rest)))
     headers |= {"host": ORIGIN.removeprefix("https://"), "content-length": str(len(body))}
     return IncomingRequest(wire.method, wire.path, urlencode(wire.query), headers, body)
 

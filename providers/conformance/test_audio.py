@@ -79,7 +79,7 @@ def test_form_that_leaves_has_the_model_first_and_the_file_last(
     boundary = boundary_of(dict(wire.headers)["content-type"])
     if boundary is None:
         return  # a chat with a data URL
-    parts = parse_form(b"".join((wire.body, *wire.rest)), boundary)
+    parts = parse_form(b"".join((wire.body, *map(bytes, wire.rest))), boundary)
     assert (parts[0].name, parts[-1].name, bytes(parts[-1].data)) == ("model", "file", sample())
     assert len(wire.rest) == 2, "the file is a piece of its own, so that it is not copied"
 

@@ -11,6 +11,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol, TypeAlias
 
 import httptools
 
@@ -31,6 +32,18 @@ _PIECE_BYTES = 256 * 1024
 """The part of a large body that is written before others run: the system would take megabytes at once."""
 _NO_BODY = (204, 304)
 _NOT_YET = -1
+
+
+class LatePiece(Protocol):
+    """A piece of a body whose bytes are made when they are sent."""
+
+    def __len__(self) -> int: ...
+    def __bytes__(self) -> bytes: ...
+    def split(self, size: int) -> Iterable[LatePiece]:
+        """Return pieces of at most this many bytes, which are the same together."""
+
+
+BodyPiece: TypeAlias = bytes | memoryview | LatePiece
 
 
 class Connection(asyncio.Protocol):
@@ -92,7 +105,7 @@ class Connection(asyncio.Protocol):
         self._error: TransportError | None = None
         self._reusable = True
         self._head_only = self._paused = self._write_paused = False
-        self._unsent: deque[memoryview] = deque()
+        self._unsent: deque[memoryview | LatePiece] = deque()
         self._bare_bytes = self._buffered = self._raw_start = self.status = self.end = 0
         self._raw = b""
         self.headers = ResponseHeaders(b"")
@@ -143,17 +156,21 @@ class Connection(asyncio.Protocol):
             self.transport.write(request)
         return waiter
 
-    def send_rest(self, pieces: Iterable[bytes | memoryview], pacer: Pacer) -> None:
+    def send_rest(self, pieces: Iterable[BodyPiece], pacer: Pacer) -> None:
         """Send more of the body, as fast as the provider takes it, in pieces between which other requests run."""
         self._pacer = pacer
         for piece in pieces:
-            view = memoryview(piece)
-            self._unsent += [view[at : at + _PIECE_BYTES] for at in range(0, len(view), _PIECE_BYTES)]
+            if isinstance(piece, bytes | memoryview):
+                view = memoryview(piece)
+                self._unsent += [view[at : at + _PIECE_BYTES] for at in range(0, len(view), _PIECE_BYTES)]
+            else:
+                self._unsent += piece.split(_PIECE_BYTES)
         self._send_next()
 
     def _send_next(self) -> None:
         if self._unsent and not self._write_paused:
-            self.transport.write(self._unsent.popleft())
+            piece = self._unsent.popleft()
+            self.transport.write(piece if isinstance(piece, memoryview) else bytes(piece))
             self._pacer.ask(self._send_next)
 
     def pause_writing(self) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from providers.transport.connection import Connection
+from providers.transport.connection import BodyPiece, Connection
 from providers.transport.dial import Names, check_remote, first_socket
 from providers.transport.errors import ConnectFailed, ConnectionBroken, lacks_room, reason_of
 from providers.transport.pacing import Pacer
@@ -85,7 +85,7 @@ class PoolRequest:
     head_only: bool = False
     is_sent: bool = False
     anew: bool = False
-    rest: tuple[bytes | memoryview, ...] = ()
+    rest: tuple[BodyPiece, ...] = ()
 
     def __repr__(self) -> str:
         """Show neither the head, which holds a key, nor the body, which holds a prompt."""

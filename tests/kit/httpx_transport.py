@@ -29,7 +29,11 @@ class HttpxTransport:
         timeout = {"connect": connect_s, "read": None, "write": None, "pool": connect_s}
         extensions = {"gateway.link": request.link, "timeout": timeout, "trace": _before_first_byte(request)}
         sent = httpx.Request(
-            head.method, url, headers=headers, content=b"".join((request.body, *request.rest)), extensions=extensions
+            head.method,
+            url,
+            headers=headers,
+            content=b"".join((request.body, *map(bytes, request.rest))),
+            extensions=extensions,
         )
         try:
             link = request.link

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import random
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import cast
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from providers.transport import BadResponse, ConnectionBroken, TransportError
 from providers.transport.connection import MAX_HEAD_BYTES, Connection, Tap
 from providers.transport.pacing import Pacer
+from providers.wire import Base64
 from tests.kit.example_counts import examples
 from tests.providers.transport.http_responses import LEGAL, NO_SECOND, REFUSED, STRICTER, Wire
 
@@ -511,6 +514,19 @@ async def test_large_bodies_leave_in_turns_and_as_fast_as_the_provider_takes_the
     for _ in range(5):
         await asyncio.sleep(0)
     assert pairs[0][1].sent == b"head" + body + b"end"
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 196_607, 196_608, 196_609, 500_000])
+async def test_base64_is_made_while_it_is_sent(size: int) -> None:
+    connection, transport = connected()
+    data, pacer = random.Random(size).randbytes(size), Pacer()
+    connection.begin(b"head")
+    connection.send_rest((piece := Base64(memoryview(data)), b"end"), pacer)
+    for _ in range(8):
+        await asyncio.sleep(0)
+    assert transport.sent == b"head" + base64.b64encode(data) + b"end"
+    assert len(piece) == len(bytes(piece)) == len(transport.sent) - len(b"headend")
+    assert all(len(one) <= 262_144 for one in piece.split(262_144))
 
 
 async def test_end_of_the_connection_drops_what_is_unsent() -> None:
