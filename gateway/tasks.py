@@ -12,11 +12,7 @@ _Result = TypeVar("_Result")
 
 
 async def stopped(task: asyncio.Task[None] | None) -> None:
-    """Cancel a task, and wait until it has ended. If it has failed before, its exception is raised.
-
-    Args:
-        task: The task. None: it was never started.
-    """
+    """Cancel a task, and wait until it has ended. If it has failed before, its exception is raised."""
     if task is not None:
         task.cancel()
         with suppress(asyncio.CancelledError):

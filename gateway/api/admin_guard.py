@@ -74,12 +74,7 @@ class Guard:
     issued: OperatorTokens | None = field(default=None, repr=False)
 
     async def check(self, scope: Mapping[str, Any], needed: Role = Role.VIEWER) -> Identity:
-        """Return the sender of a request; raise ApiError if it is not allowed.
-
-        Args:
-            scope: The ASGI scope.
-            needed: The role that the action needs.
-        """
+        """Return the sender of a request; raise ApiError if it is not allowed."""
         identity: Identity | None = scope.get(IDENTITY)
         if identity is None:
             identity = await self._identify(scope["headers"], (scope.get("client") or ("",))[0])

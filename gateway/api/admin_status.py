@@ -83,11 +83,6 @@ def cell_document(
     """Return the state of a cell as its shared database has it: without health, limits and traffic of its instances.
 
     Args:
-        config: The version that the cell has activated last.
-        instances: All instances.
-        since_s: When the cell activated it (Unix time).
-        at_s: The time of this state (Unix time).
-        problems: Further problems.
         store_problems: Why a store cannot be used now, by its kind.
         pinned: The version that a rollback of the cell pinned, or an empty text.
     """

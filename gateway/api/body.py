@@ -156,9 +156,7 @@ def check_content_headers(visitor: RequestHeaders, client_bytes: int | None = No
     """Raise ApiError for a body that is not announced as `media`, or is announced as too large.
 
     Args:
-        visitor: The headers of the request.
         client_bytes: The limit of the client, if it has one.
-        media: The content type of the body.
     """
     headers = visitor.headers
     if headers.get(b"content-type") != media or b"content-type" in visitor.repeated:
@@ -194,9 +192,7 @@ async def read_body(
     """Read the whole body within its room, which the caller settles or releases.
 
     Args:
-        receive: ASGI's `receive`.
         room: The room. If it is small, it may become large.
-        deadline: The deadline of the request.
         client_bytes: The limit of the client, if it has one.
         copies: Whether the body is returned as bytes, which costs a copy.
 

@@ -108,10 +108,6 @@ class ChatEndpoint:
         """Answer one request in this dialect. Never raises on what a client or a provider does.
 
         Args:
-            scope: The ASGI scope.
-            receive: ASGI's `receive`.
-            send: ASGI's `send`.
-            dialect: The dialect of this request.
             counting: The same dialect, if the tokens of the request are counted. None: it is answered.
             exchange_kind: The class of its exchange, or None for a request of HTTP.
         """

@@ -129,8 +129,6 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
     """Return the error for the client. An error that no layer raises on purpose becomes `internal_error`.
 
     Args:
-        error: The error that was raised.
-        attempts: The attempts of the request.
         quoting: The provider's message about an invalid request, and its `param`, may be shown. The message usually
             names the model.
     """

@@ -387,7 +387,6 @@ def add_errors(
     """Return every error of the application in OpenAI's envelope.
 
     Args:
-        app: The application.
         hint: Returns a hint for a path that does not exist.
         current: Returns the active version for the errors of the public API.
     """

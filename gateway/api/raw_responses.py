@@ -45,7 +45,6 @@ def error_response(scope: Any, error: Exception, config: ConfigVersion | None = 
 
     Args:
         scope: The ASGI scope of the request. Its state may have the caller's location.
-        error: The error that was raised.
         config: The active version, for errors of the public API: it has the sentences for end users, and the page of
             the authority that refuses by law or policy, for a status 451.
     """

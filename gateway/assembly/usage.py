@@ -201,7 +201,6 @@ async def command_accounting(state_dir: Path | None, config: ConfigVersion) -> A
 
     Args:
         state_dir: The state directory. None: usage is not recorded.
-        config: The config version.
 
     Raises:
         StateError: The directory can't be used.
@@ -250,7 +249,6 @@ def keeping_ledger(
     Args:
         state_dir: The state directory. None: there is no ledger.
         config: Returns the present config, with the stored clients.
-        stores: The shared stores, or None.
 
     Raises:
         StateError: The ledger or the gate can't be used.

@@ -200,7 +200,6 @@ class Scheduler:
         """Start to check at intervals. Needs a running event loop.
 
         Args:
-            counts: Returns the metrics of all processes.
             restage: Calls `stage`, and returns the workers that have not confirmed the new weights.
         """
         self._started_with = counts, restage

@@ -85,7 +85,6 @@ class AdminClient:
         """Yield the lines of an answer of any length, which are JSON. Raises NotReached.
 
         Args:
-            path: The path and the query.
             rows_deleted: Called with the last day whose rows were deleted, if there is one.
         """
         self._check_url()

@@ -42,7 +42,6 @@ def approval_document(
     Args:
         evidence: The evidence about the region, as an auditor gets it.
         configs: The configurations of these months. The last one that can be read decides who answers.
-        report: The report of an evaluation, or None.
 
     Raises:
         CommandError: The region is not one of mainland China, whose file this is, or the report is of another region.

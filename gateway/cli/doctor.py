@@ -214,7 +214,6 @@ def is_optimised(configured: str, prefix: str) -> bool:
 
     Args:
         configured: The arguments of its `configure`. Distributions optimise without naming it there.
-        prefix: Where it is installed.
     """
     return "--enable-optimizations" in configured or (prefix == "/usr" and sys.platform == "linux")
 
@@ -414,7 +413,6 @@ def check_origin(origin: str, context: ssl.SSLContext | None = None, link: Link 
     """Connect to an origin, and compare its certificate and its clock with ours.
 
     Args:
-        origin: The origin.
         context: The authorities to trust, or None for those that the gateway trusts.
         link: With a proxy, the connection is made through it.
     """

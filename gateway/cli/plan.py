@@ -222,9 +222,6 @@ def plan_between(
     """Return the changes from one state to the other, with their checks.
 
     Args:
-        before: None if no config was active.
-        after: The new state.
-        strict: Treat warnings as errors.
         accepted: The values of `--accept-loss`: territories whose users may lose their answer, separated by commas.
         intent: Show the territories of chats of this intent only. The checks are about all.
 

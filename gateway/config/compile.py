@@ -83,8 +83,6 @@ def compile_config(
     """Compile a document.
 
     Args:
-        document: The configuration, with its references resolved.
-        registry: The adapters of the providers.
         features: The compilers of all features, in the order in which they are asked.
         simulators: The origin of each simulated (provider, site), or None if none is started, as in a check.
         demo: Compile as if the document contained `demo: true`.

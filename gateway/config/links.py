@@ -82,8 +82,6 @@ def read_content(path: str, most_bytes: int, most: str, decode: Callable[[bytes]
     """Return a file of the configuration.
 
     Args:
-        path: Its path.
-        most_bytes: Its largest size.
         most: The same in words.
         decode: Returns its text. Raises UnicodeDecodeError.
     """

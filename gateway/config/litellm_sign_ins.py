@@ -60,7 +60,6 @@ class SignInReader:
         """Return the name of the sign-in of an entry, a gap if it needs one that is not converted, or None.
 
         Args:
-            provider: The provider of the gateway.
             paths: The path of each parameter of the entry.
         """
         if self.reading.at(*paths.get("api_key", _NOWHERE)) not in (None, ""):

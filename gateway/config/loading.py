@@ -217,7 +217,6 @@ def read_config(path: FilePath | str, *, waits: bool = True) -> bytes:
     """Return the bytes of a config file, and at most one more than the allowed number.
 
     Args:
-        path: The file.
         waits: Whether the file may also be a pipe. Reading then waits for its writer.
 
     Raises:
@@ -247,13 +246,11 @@ def parse_document(
     """Read a configuration from bytes. See `load_document`.
 
     Args:
-        data: The bytes.
         file: The name of the file in problems.
         environ: The environment variables that references may name.
         relative_to: The file to which relative paths refer, if `file` is not a path, as for a version of the history.
         stored_catalogues: The files of a version of the history, as `SourceText.catalogues` has them. Empty for none.
         secrets: False to resolve no reference. `own`: not those of what a rehearsal does not call.
-        clock: Returns the Unix time.
     """
     source = parse_yaml(data, file)
     folder = os.path.dirname(os.path.abspath(relative_to or file))
@@ -322,7 +319,6 @@ def content_hash(values: object, catalogues: list[dict[str, object]] | None, ter
     """Return the content hash of a configuration: of its values, and of the files that are a part of it.
 
     Args:
-        values: Its values.
         catalogues: The values of its catalogue files.
         terms: The digests of the files with terms of its redactions.
     """

@@ -71,8 +71,6 @@ def read_shape(
     """Return a section, or None, and the errors of its shape at the paths that are written.
 
     Args:
-        section: The section.
-        values: Its values.
         known: Errors that were found already. They take precedence over others at the same path.
     """
     read = None
@@ -103,10 +101,7 @@ def valid_part(
     """Return a section without its errors of shape, and the values that are left.
 
     Args:
-        section: The section.
         required: Values of the required keys, for those that are missing or taken out.
-        values: The values of the section.
-        errors: Their errors of shape.
         take_out: Removes the part around a wrong value without which the rest is valid.
     """
     part = mended(values, errors, take_out)

@@ -30,7 +30,6 @@ def check_access(scope: Any, *, is_page: bool) -> None:
     """Raise ApiError unless a browser on this machine sends the request for itself or for a page of the console.
 
     Args:
-        scope: The ASGI scope.
         is_page: Whether a page is requested. Links of other sites may lead to it.
     """
     headers = {name: [value.lower() for value in values] for name, values in headers_by_name(scope).items()}

@@ -49,11 +49,7 @@ def users_of(config: ConfigVersion) -> list[DemoUser]:
 
 
 def claim_of(config: ConfigVersion, region: str, band: str, now_s: float) -> str:
-    """Return a signed claim of the user of this region and age band. Raises ApiError if there is none.
-
-    Args:
-        now_s: Unix time.
-    """
+    """Return a signed claim of the user of this region and age band. Raises ApiError if there is none."""
     signing = _signing(config)
     user = next((user for user in users_of(config) if (user.region, user.band) == (region, band)), None)
     if signing is None or user is None:

@@ -24,13 +24,7 @@ def read_query(scope: Any) -> dict[str, list[str]]:
 
 
 async def read_form(kind: str, receive: Receive, most_bytes: int = MOST_BYTES) -> dict[str, str]:
-    """Return the fields of a form; of a file its text. The last field of a name counts. Raises ApiError.
-
-    Args:
-        kind: The content type.
-        receive: Receives the body.
-        most_bytes: The largest body.
-    """
+    """Return the fields of a form; of a file its text. The last field of a name counts. Raises ApiError."""
     data = await read_small(receive, "form", most_bytes, _TIME_S)
     name = kind.partition(";")[0].strip().lower()
     try:

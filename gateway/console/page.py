@@ -138,9 +138,6 @@ class Pages:
         """Return the page as HTML, and its HTTP status.
 
         Args:
-            status: The state of the gateway.
-            sites: The simulated sites of a demo.
-            request: The choices of the reader.
             navigation: The bar of the console outside a demo, as markup.
         """
         config, texts = status.config, texts_in(language_of(request.lang, request.languages))

@@ -69,9 +69,6 @@ class WorldPage:
         """Return the page of the map.
 
         Args:
-            request: The choices of the reader.
-            headers: Further headers of the response.
-            sites: The simulated sites of a demo.
             navigation: The HTML of the links to the other views, outside a demo.
         """
         status = await self._control.status()

@@ -11,14 +11,7 @@ TERRITORY_HEADER = "cf-ipcountry"
 
 
 def curl_command(url: str, assistant: str, territory: str, question: str) -> str:
-    """Return the streamed request as a command for a POSIX shell.
-
-    Args:
-        url: The origin of the gateway.
-        assistant: The assistant that is asked.
-        territory: The territory from which the page asks.
-        question: The text of the user.
-    """
+    """Return the streamed request as a command for a POSIX shell."""
     body = {"model": assistant, "stream": True, "messages": [{"role": "user", "content": question}]}
     return (
         f"curl -iN {shlex.quote(f'{url}/v1/chat/completions')} \\\n"

@@ -31,7 +31,6 @@ def language_of(chosen: str, accepted: str) -> str:
 
     Args:
         chosen: The language that the visitor has chosen, or an empty text.
-        accepted: The header `accept-language`.
     """
     if chosen in LANGUAGES:
         return chosen
@@ -68,7 +67,6 @@ class ViewTexts(Value, frozen=True):
 
         Args:
             kind: The kind of codes, such as `error`: the context in the catalogue.
-            code: The code.
             own: The gateway's own words. They are returned in English, and for a code without a translation.
         """
         words = _catalogue(self.language).get(f"{kind}\4{code}")

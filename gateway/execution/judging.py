@@ -49,7 +49,6 @@ def pieces_of(text: str, before: str = "", after: str = "") -> Iterator[str]:
     Escapes of JSON (`\u4f60`), as in arguments of tools, become their characters: few judges read them.
 
     Args:
-        text: The text.
         before: The text before it, which is not judged now. `after`: the text after it.
     """
     if "\\u" in text:
@@ -157,7 +156,6 @@ class Judging:
         """Return what is found in these inputs: the categories of each in which something is. No further one is asked.
 
         Args:
-            judges: The deployments, asked in order if one fails.
             inputs: The contents, each of which is judged by itself.
             found_in: Returns what a verdict finds in an input, or None.
             prompt: The user's text that they answer, for guard models.

@@ -136,8 +136,6 @@ class ModeratedStream(AnswerStream):
         """Moderate a stream.
 
         Args:
-            stream: The answer.
-            judge: The judges of the request.
             prompt: The user's last text, or None if the answer is a person's own words.
             passed: Remembers released answers.
             is_whole: Each choice is judged as a whole.

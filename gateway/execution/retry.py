@@ -134,12 +134,7 @@ def rule_of(failure: Failure) -> FailureRule:
 
 
 def is_resent(failure: Failure, *, has_effects: bool) -> bool:
-    """Return whether the request is sent again on a new connection, because a kept one ended under it.
-
-    Args:
-        failure: The failure.
-        has_effects: The request has effects, which must not happen twice.
-    """
+    """Return whether the request is sent again on a new connection, because a kept one ended under it."""
     return failure.was_kept and (failure.unsent or not has_effects)
 
 
@@ -156,12 +151,9 @@ def next_action(
     """Return what to do after a failed attempt. A retry that waits needs the consent of breaker and budget, too.
 
     Args:
-        failure: The failure.
-        bounds: The limits of attempts and waits.
         tried_here: Attempts on this deployment, including this one.
         has_other_key: An unused key of the deployment is left, and may be tried.
         is_last_step: No step follows.
-        left_s: The remaining time until the deadline.
         jitter: A random number from 0 to 1.
     """
     rule, leaving = rule_of(failure), partial(leave, failure, is_last_step=is_last_step)

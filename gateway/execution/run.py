@@ -729,11 +729,7 @@ def _forget_frames(state: RetryCallState) -> None:
 def options_for(
     request: ServedRequest, step: Step, context: RunContext, health: Health, left_s: float, is_last_step: bool
 ) -> AttemptOptions:
-    """Return how to ask this step: as a stream or for one JSON answer, and how long it may stay silent.
-
-    Args:
-        left_s: The remaining time until the deadline.
-    """
+    """Return how to ask this step: as a stream or for one JSON answer, and how long it may stay silent."""
     bounds, deadline = context.bounds, context.deadline
     options = AttemptOptions(request, left_s, bounds.connect_s, bounds.idle_s, usage=context.usage, bounds=bounds)
     options.conversation = context.conversation

@@ -66,8 +66,6 @@ class SignInTokens:
         If the present one is already another, no exchange is asked for.
 
         Args:
-            sign_in: The id of the sign-in.
-            sent: The token that was refused.
             limit_s: How long to wait for an exchange.
         """
         present = self.current(sign_in)

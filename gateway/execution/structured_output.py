@@ -160,9 +160,6 @@ async def held(
     """Return the answer, or a stream that waits for it if it does not come in the time to the first token.
 
     Args:
-        asking: Gives the answer.
-        context: The limits of its run.
-        first: The step that is asked first.
         anew: Gives the whole answer if another config version has to decide after the client's stream has begun.
     """
     timer = context.deadline = context.deadline.apart()

@@ -120,12 +120,7 @@ class TokenRefresher:
                 each.cancel()
 
     def force(self, sign_in: str, sent: Secret) -> None:
-        """Make an exchange now, because a provider has refused a token: at most one in 60 s. A note is published.
-
-        Args:
-            sign_in: The id of the sign-in.
-            sent: The token.
-        """
+        """Make an exchange now, because a provider has refused a token: at most one in 60 s. A note is published."""
         kept = next((it for it in self._kept.values() if it.sign_in.id == sign_in), None)
         now = self._monotonic()
         if kept is not None and (kept.is_busy or kept.hurry.is_set()):
@@ -266,8 +261,6 @@ async def tokens_for_command(
     """Return the tokens of a command, which makes one exchange for each sign-in. One that fails has no token.
 
     Args:
-        config: The config version.
-        transport: The way to the issuers.
         seen: Gets each answer with the name of the sign-in.
         deployment: The only deployment that the command calls. None: tokens for all.
     """
@@ -302,12 +295,7 @@ async def exchange(
     """Make one exchange of a sign-in. Raises ExchangeFailed.
 
     Args:
-        services: Calls the issuer.
-        sign_in: The sign-in.
         source: The token or credentials of its source, if it has one.
-        monotonic: The clock of relative ends.
-        unix: The clock of absolute ends.
-        seen: Gets each answer.
     """
     if sign_in.source is not None and source is None:
         message = f"its source, the sign-in {sign_in.source}, has no token"

@@ -41,7 +41,6 @@ class WatchedChat(Protocol):
 
         Args:
             request: The request as the deployment got it.
-            body_bytes: The length of its body.
         """
 
 

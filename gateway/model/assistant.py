@@ -44,11 +44,7 @@ class RoutePart(Part):
     __slots__ = ()
 
     def recipients(self, path: RoutePath) -> Iterable[tuple[RoutePath, Deployment]]:
-        """Return the deployments that get prompts of the route next to its steps, with the path of the key of each.
-
-        Args:
-            path: The names of the assistant and of the region.
-        """
+        """Return the deployments that get prompts of the route next to its steps, with the path of the key of each."""
         return ()
 
     def route_lines(self) -> Iterable[str | Deployment]:

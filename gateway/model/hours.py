@@ -20,11 +20,7 @@ class Hours(Value, frozen=True):
     timezone: str
 
     def wait_s(self, now_s: float) -> float:
-        """Return the seconds until the hours begin. 0 within them.
-
-        Args:
-            now_s: Unix time.
-        """
+        """Return the seconds until the hours begin. 0 within them."""
         zone = ZoneInfo(self.timezone)
         now = datetime.fromtimestamp(now_s, zone)
         if self._contain(now):

@@ -338,8 +338,6 @@ def instance_state(silent_s: float, *, is_draining: bool, behind_s: float) -> In
     """Return the state of an instance.
 
     Args:
-        silent_s: The time since its last sign of life.
-        is_draining: Whether it drains.
         behind_s: How long the cell has activated another version than the one of the instance.
     """
     if silent_s >= _SILENT_S:

@@ -29,12 +29,7 @@ class RegionDoor(RegionPart):
 
 
 def refuse_before_body(location: Location, now_s: float) -> Refusal | None:
-    """Return the first refusal of a chat that needs headers and location only, or None.
-
-    Args:
-        location: Where it comes from.
-        now_s: When it arrived, in Unix time.
-    """
+    """Return the first refusal of a chat that needs headers and location only, or None."""
     doors: tuple[RegionDoor, ...] = location.region.doors if location.region is not None else ()
     refusals = (door.before_body(location, now_s) for door in doors)
     return next(filter(None, refusals), None)

@@ -95,7 +95,6 @@ def hand_off_after(rule: BarrierRule, steps: Sequence[Sequence[Outcome]], *, may
     """Return the hand-off for which a barrier opens, or None: it stays closed.
 
     Args:
-        rule: The rule of the barrier.
         steps: The outcomes of each private step, in order, of the member that this user has.
         may_fail_over: A request may fail over after the last failure, or there was none.
     """

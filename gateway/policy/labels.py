@@ -118,8 +118,6 @@ def labelling_of(
     """Return the labelling of the answer to this request, or None if the region has no labels.
 
     Args:
-        locale: The texts of the region in the language of the user.
-        request: The request.
         notice: How the label that repeats is due if this is not the first answer of the conversation.
         signer: Signs the mark of the label that has one.
     """

@@ -59,11 +59,7 @@ def intent_of(
     `default`.
 
     Args:
-        assistant: The assistant with its intents.
-        client: The client that sent the request.
         asserted: Every value of `x-gateway-intent`. It counts only if the client may assert intents.
-        tools: The names of the client's tools.
-        age: The rules for the age of the user.
 
     Raises:
         InvalidRequest: The client asserts two intents.
@@ -88,7 +84,6 @@ def seen_by_intent(
     """Return the assistant as chats of an intent see it, and a note if the stated one has no effect.
 
     Args:
-        assistant: The assistant with its intents.
         caller: The caller, who may assert an intent.
         named: The intent that a question names. None: that of the caller.
         age: The rules for the age of the user, which come first.
@@ -137,8 +132,6 @@ def decide_preferring(
 
     Args:
         assistant: The assistant, as the request's intent sees it.
-        region: The name of the caller's region.
-        name: The name of the choice.
         decide: Decides for an assistant, with the user's own member of each weighted step.
         sticky: Returns the sticky key of the user, or None without one.
     """
@@ -221,8 +214,6 @@ def availability(
     """Return the first deployment of a choice that the law allows here; else the first one on the route, and why not.
 
     Args:
-        choice: The choice.
-        route: The caller's route.
         reasons: By deployment, why it is skipped; None if it is not.
         theirs: The deployments that this user has at the steps of the route. None if the user is unknown.
     """

@@ -133,7 +133,6 @@ def seal_of(
 
     Args:
         cell_keys: The valid secrets of this cell, the newer one first.
-        deployment: The deployment.
         values: See `ReasoningSeal`.
     """
     bound: tuple[Any, ...] = ("reasoning 1", deployment.provider, deployment.site, deployment.origin, deployment.model)

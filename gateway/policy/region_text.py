@@ -53,10 +53,7 @@ def sentence_for(
     It is the region's own for the error code, else the one for the reason: that of `messages` or the built-in one.
 
     Args:
-        config: The active version.
         location: The caller's location, or None if it is not known yet.
-        accept_language: The header of the request.
-        code: The error code.
         built_in: The sentence in place of that of the reason, if the refusal has its own.
     """
     preferences = location.preferences if location is not None else NO_PREFERENCES
@@ -190,10 +187,6 @@ def with_region_text(
     """Return the request for a deployment: without our labels in its history, and with the region's system message.
 
     Args:
-        config: The version that decides.
-        location: Where the caller is.
-        locale: The texts of the region in the caller's language.
-        request: The request of the client.
         help: The help for its user, with instructions for the model.
 
     Returns:

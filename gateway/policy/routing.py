@@ -67,7 +67,6 @@ def decide(
     Args:
         health: The deployments that may not be asked now, by name.
         now_s: Unix time, which decides what has expired.
-        consents: The consents of the user.
     """
     region = location.region
     if region is None or location.problem is not None:

@@ -20,7 +20,6 @@ async def publish_requests(feed: EventFeed, recent: Callable[[], Awaitable[_Docu
     """Publish the requests that have finished since the last event, without end. Costs nothing without subscribers.
 
     Args:
-        feed: Where they are published.
         recent: Returns the last finished requests, the latest first.
     """
     known: set[object] | None = None

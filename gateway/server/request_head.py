@@ -56,7 +56,6 @@ class RepeatedHead:
         Args:
             data: bytes that begin with this head; empty if it came in pieces or after other data.
             headers: its headers as the parser read them.
-            scope: its ASGI scope without `headers` and `state`.
         """
         self.forget()
         if not data or self._unmatched >= _MAX_UNMATCHED:
@@ -150,8 +149,6 @@ def names_other_protocol(data: bytes | bytearray, head: bytes, method: str, targ
     Args:
         data: bytes that contain the request line, and whatever came before and after it.
         head: the same bytes if nothing but empty lines came before it, else none.
-        method: the method of the request.
-        target: its target.
     """
     if len(data) > _LONG_BYTES and (head := head.lstrip(b"\r\n")):
         data = head[: head.find(b"\n") + 1]  # what comes after it may be much of a body

@@ -32,10 +32,6 @@ class AddressDatabase:
         Args:
             rules: The file and its maximum age.
             former: The database of the previous config. Its file is not read again if the path is the same.
-            services: Is not used.
-            note: Writes a line to the log.
-            clock: Unix time in seconds.
-            ticks: Monotonic seconds.
         """
         self.rules = rules
         self.kept: RefreshingCache[GeoIpFile]

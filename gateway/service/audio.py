@@ -56,10 +56,7 @@ class AudioNote(FeatureNote):
         """Note the labels of speech, and what of them the file has.
 
         Args:
-            labels: The labels of the region.
             data: Their data, in the same order.
-            request: The request.
-            id: The id of the request.
         """
         has_place = request.response_format in PLACES
         for label, one in zip(labels, data, strict=True):

@@ -131,11 +131,6 @@ class ChatService:
         """Create the service for one event loop.
 
         Args:
-            current: Returns the active config version.
-            executor: Executes plans.
-            locations: Locates callers.
-            limits: Admits requests under the limits of clients.
-            clock: Unix time.
             consent_key: Signs consent tokens if the config has no key for them.
             log_prompt: Logs the text of a request in regions with `log_prompts`.
         """
@@ -443,7 +438,6 @@ class ChatService:
         """Decide, and return a coroutine that executes the plan until an answer has begun.
 
         Args:
-            exchange: The request.
             calls: The calls of a request that is not a chat. The current one is answered. None: the request is one.
             tier: The side of a barrier. None: of the whole route.
             consenting: The user's consents to a chat, prepared.

@@ -133,7 +133,6 @@ class ClientTokens:
 
         Args:
             issuers: The issuers whose tokens are accepted.
-            text: The token.
             now_s: The Unix time at which the token must be valid. None: now.
 
         Raises:

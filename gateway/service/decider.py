@@ -243,11 +243,7 @@ class Decider:
         """Return who may answer. The decision is recorded. Raises Refused or PlanExhausted.
 
         Args:
-            exchange: The request.
             chat: The chat as providers get it. None: the request is not a chat.
-            needs: Its requirements.
-            profile: The version of the region's text in it.
-            consenting: The user's consents.
             opened: The hand-off, if the steps after the barrier are asked.
         """
         config, location, assistant = exchange.config, exchange.location, exchange.assistant
@@ -296,8 +292,6 @@ class Decider:
         """Return the hand-off to which the user has agreed for this content, or None.
 
         Args:
-            exchange: The request.
-            barrier: The barrier of its route.
             chat: The request that would be sent.
             needs: The requirements of `chat`.
         """

@@ -85,7 +85,6 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
     """Return how a request would be routed, decided by the same functions as for real requests.
 
     Args:
-        request: The request to explain.
         reveal_model: Include the names of models.
         to_operator: Include the addresses of the operator's own servers, and how the gateway gets their keys.
     """

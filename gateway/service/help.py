@@ -20,8 +20,6 @@ def help_answer(exchange: Exchange, help: Help, *, is_counted: bool) -> OwnAnswe
     """Return the answer that is the text of a help alone, and set how it is shown. No provider gets the prompt.
 
     Args:
-        exchange: The request.
-        help: The help for its user.
         is_counted: It counts in the time of its user. False: the request would have been refused.
 
     Raises:

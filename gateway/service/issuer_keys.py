@@ -41,10 +41,7 @@ class IssuerKeys:
         """Create them without loading.
 
         Args:
-            source: Where the keys are.
             services: Calls the URL of the keys.
-            note: Writes a line to the log.
-            ticks: Monotonic seconds.
             named: The key of the configuration that names them.
         """
         self.source = source

@@ -104,7 +104,6 @@ async def judge_input(
     """Judge what a client sends, before any provider gets it.
 
     Args:
-        judge: The judges of the request.
         messages: Its messages, without the words of labels.
         others: Its other texts, see `other_texts`.
         passed: Remembers the texts that passed.

@@ -43,7 +43,6 @@ def open_database(
     Any thread may use the connection, one at a time.
 
     Args:
-        directory: The state directory.
         name: The name of the file without its suffix.
         layout: `CREATE TABLE IF NOT EXISTS` statements.
         version: The version of the layout. A file with a later version is refused, so that an older gateway does not

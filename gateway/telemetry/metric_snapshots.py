@@ -59,7 +59,6 @@ def quantile_s(metric: str, counts: Sequence[int], share: float) -> float | None
     It is interpolated within the bucket, as PromQL's `histogram_quantile` does. Above the last bound, it is that bound.
 
     Args:
-        metric: The name of the histogram.
         counts: The number of values in each bucket, the one above the last bound included.
     """
     rank, seen, lower_s = share * sum(counts), 0, 0.0

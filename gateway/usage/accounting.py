@@ -256,8 +256,6 @@ class RequestUsage:
         """Hold the worst cost of a call before it is sent.
 
         Args:
-            step: The step of the plan.
-            sent: The request as it is sent.
             is_counted: Whether it counts in the quotas of its deployment, as all calls do but counts of tokens.
 
         Raises:
@@ -530,10 +528,6 @@ class CallUsage:
     async def counted(self, usage: Usage | None, search_units: int | None = None) -> tuple[Usage | None, int | None]:
         """Record a whole answer without text, such as vectors, by the counts of the provider if there are any.
 
-        Args:
-            usage: The tokens.
-            search_units: The search units of a rerank.
-
         Returns:
             Both counts as they are charged: an estimate of tokens if theirs cannot be true, and where searches have a
             price the most units that the request can have if theirs is missing or cannot be true.
@@ -560,7 +554,6 @@ class CallUsage:
         """Record a failed call. One whose connection failed was not sent.
 
         Args:
-            failure: The failure.
             usage: The provider's count for a whole answer that was refused, or None.
         """
         if failure.unsent or not self._is_sent:

@@ -92,13 +92,7 @@ class ExchangeRates:
         return own_nano * PICO_PER_NANO * denominator // numerator
 
     def cost(self, usage: Usage, price: Price, tool_calls: Mapping[str, int] | None = None) -> CallAmount:
-        """Return the cost of a call.
-
-        Args:
-            usage: The tokens of the call.
-            price: The price of the model.
-            tool_calls: The number of calls of each tool that the vendor ran.
-        """
+        """Return the cost of a call."""
         return self.amount_of(exact_cost(usage, price, tool_calls), price.currency)
 
 

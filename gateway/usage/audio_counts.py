@@ -62,9 +62,6 @@ class HeldAudio(Value, frozen=True):
     def counted(self, reported: Usage | None) -> tuple[Usage, bool]:
         """Return what is charged, and whether the vendor has counted it.
 
-        Args:
-            reported: The counts of the vendor, or None.
-
         Returns:
             The counts: each of the vendor's that can be true, and else the own one.
         """
@@ -99,9 +96,6 @@ def held_audio(request: AudioRequest, deployment: Deployment, price: Price | Non
     """Return the audio of a call.
 
     Args:
-        request: The request.
-        deployment: The deployment to which it is sent.
-        price: Its price at the time of the call.
         text_bound: The most tokens of the texts of the request.
     """
     is_by_tokens, audio = price is not None and price.is_by_tokens, price.audio if price is not None else None

@@ -30,8 +30,6 @@ def counter_sums(statements: Statements, windows: AllBounds, zone: tzinfo) -> li
     """Return each counter of an open window with what was spent, and its top-ups.
 
     Args:
-        statements: A transaction of the ledger.
-        windows: The bounds of the windows.
         zone: The time zone of the days of the ledger.
     """
     spent: dict[Counter, int] = defaultdict(int)

@@ -132,9 +132,7 @@ def report_rows(
     """Return the rows of the report as JSON data, one for each key, with null for what a key does not have.
 
     Args:
-        sums: The sums of the months.
         by: The length of the period of a row.
-        region: The region that is reported, or None for all regions.
         least: A number above 0 and below this one is shown as `<` and this one, so that it points to no person.
     """
     found: dict[DutyKey, int] = {}

@@ -102,7 +102,6 @@ def most_input(request: ChatRequest, bound: int) -> int | None:
     """Return the highest input that a provider's count may state, or None if the provider adds an unknown part.
 
     Args:
-        request: The request as it is sent.
         bound: The bound of its input. A vendor may add a text of its own.
     """
     if request.extra and moving_fields(request.extra):
@@ -123,7 +122,6 @@ def is_plausible(usage: Usage | None, most_input: int | None = None, most_output
     """Return whether a provider's count can be true. If not, it counts as absent.
 
     Args:
-        usage: The count.
         most_input: The highest input that it may state, or None without a bound.
         most_output: The highest output that it may state, or None without a bound.
     """
@@ -256,11 +254,6 @@ class LearnedUsage:
         """Learn from a call that its provider counted.
 
         Args:
-            owner: The client and the model.
-            deployment: The deployment that was called.
-            usage: The provider's count.
-            choices: How many choices were asked for.
-            duration_s: How long the call took.
             at_cap: Whether the answer ended at a cap that the gateway had set, so it would have been longer.
         """
         answers = self._answers.get(owner)
@@ -279,9 +272,6 @@ class LearnedUsage:
         """Learn from the input of a call that its provider counted.
 
         Args:
-            deployment: The deployment that was called.
-            tokens: The provider's count.
-            bound: The bound of the input.
             own_count: The gateway's own count, or None if the provider may have read more than was sent.
         """
         inputs = self._inputs.get(deployment)
@@ -303,12 +293,7 @@ class LearnedUsage:
         return (int(answers.largest) if answers and answers.count == _SAMPLES else 0) or _UNLEARNED_ANSWER
 
     def usual_cap(self, owner: tuple[str, str], *, thinks: bool) -> int:
-        """Return a cap that ends next to no answer to a client by a model.
-
-        Args:
-            owner: The client and the model.
-            thinks: Whether the model thinks before it answers.
-        """
+        """Return a cap that ends next to no answer to a client by a model."""
         answers = self._answers.get(owner)
         if answers is None or answers.count < _SAMPLES:
             return _UNLEARNED_THINKING if thinks else _UNLEARNED_ANSWER

@@ -265,7 +265,6 @@ def present_state(stored: CounterState | None, bounds: WindowBounds, now_ns: int
     Args:
         stored: The numbers that the store has, or None.
         bounds: The bounds of the counter's window, as the caller knows them.
-        now_ns: The time of the store.
     """
     start_ns, end_ns = bounds.current(now_ns)
     if stored is None or stored.end_ns <= now_ns:
@@ -378,14 +377,6 @@ def refusal_of(
     Budgets come before rates, and these before quotas. If the hold would fit into every budget without the running
     calls, the first budget that refuses is named. Otherwise the first into which it does not fit even without them:
     waiting for running calls does not help.
-
-    Args:
-        request: The hold.
-        states: The state of each budget.
-        rates: The state of each rate.
-        missing_ns: The time until each rate is full.
-        quotas: The state of each limit of a quota.
-        now_ns: The time of the gate.
     """
     amounts = request.amounts
     spent_first = held_first = None

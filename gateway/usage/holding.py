@@ -148,8 +148,6 @@ def sized(call: PlannedCall, cap: int, room_calls: int = 1) -> Hold:
     """Return the hold of a call with a cap of each choice. Raises CallRefused if `max_request` is below it.
 
     Args:
-        call: The call, whose row gets the output and the amounts.
-        cap: The cap.
         room_calls: The hold is refused if a budget without its holds does not pay so many calls like this one.
     """
     facts, limits, row = call.facts, call.limits, call.row
@@ -236,8 +234,6 @@ class FollowingCalls:
         """Hold the current call, and at its deployment those that follow, in place of what was held for them before.
 
         Args:
-            gate: The gate.
-            call: The current call.
             call_of: Returns another call at the same deployment.
 
         Raises:
@@ -279,8 +275,6 @@ async def hold_calls(
     """Hold calls of one request that all have a stated cap, or none of them.
 
     Args:
-        gate: The gate.
-        calls: The calls.
         instead_of: Holds of the request that are given back at the same time.
         others: The other holds of the request, which stay.
 
@@ -318,8 +312,6 @@ async def hold_call(gate: UsageGate, call: PlannedCall, together: Sequence[Hold]
     """Hold the worst cost of a call.
 
     Args:
-        gate: The gate.
-        call: The call.
         together: The holds of all calls of the request, in order, if there are others.
 
     Raises:

@@ -64,7 +64,6 @@ def lost_usage(row: bytes, tokens: int, amount_nano: int, cost: RunningCost | No
 
     Args:
         row: Its usage row with all that it held. It is empty if the call had not begun.
-        tokens: The tokens that it held.
         amount_nano: The amount that it held.
         cost: Its cost, or None if that is unknown, so that its whole hold is charged.
         alive_ns: The last sign of life of its process, in Unix nanoseconds, or None if that is unknown.

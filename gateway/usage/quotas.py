@@ -257,13 +257,7 @@ class QuotaRefusal(Value, frozen=True):
 
 
 def quota_refusal(holds: Sequence[QuotaHold], states: Sequence[QuotaState], now_ns: int) -> QuotaRefusal | None:
-    """Return why a call has no room, or None if it has.
-
-    Args:
-        holds: Its holds.
-        states: The state of each limit.
-        now_ns: The time of the gate.
-    """
+    """Return why a call has no room, or None if it has."""
     lacking, waits, is_kept = list[QuotaHold](), list[int | None](), False
     for one, state in zip(holds, states, strict=True):
         wait_ns = one.limit.wait_ns(one.amount, state, now_ns)

@@ -113,8 +113,6 @@ def refusal_error(
     """Return the error of a hold that was refused.
 
     Args:
-        request: The hold.
-        refused: The answer of the gate.
         shows_projects: Whether the client may see what its project has spent.
         max_tokens: The largest cap with which the call fits now, or None.
     """

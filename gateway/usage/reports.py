@@ -149,7 +149,6 @@ class UsageQuery(Value, frozen=True):
 
         Args:
             after: Time and number of the last row of the page before.
-            newest: The number of the last row.
             columns: Their columns, of which the second is the time. Default: those that `read_row` reads.
         """
         where, values = self._where()

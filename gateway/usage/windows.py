@@ -44,11 +44,6 @@ def bounds(window: Window, at_ns: int, zone: tzinfo) -> WindowBounds:
 
     Days begin at midnight of the zone, or at the first instant after it if daylight saving skips midnight. So a day has
     23, 24 or 25 hours. If midnight occurs twice, the day begins at the first. Weeks begin on Monday.
-
-    Args:
-        window: The kind of window.
-        at_ns: The time, in Unix nanoseconds.
-        zone: The time zone of the calendar.
     """
     match window:
         case Window.TOTAL:

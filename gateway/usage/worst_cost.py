@@ -84,12 +84,7 @@ class CallFacts(msgspec.Struct, gc=False):
     audio: HeldAudio | None = None
 
     def running(self, input_tokens: int, tokens_per_s: float) -> RunningCost:
-        """Return what the call costs if it is lost.
-
-        Args:
-            input_tokens: About how many tokens its input has.
-            tokens_per_s: About how many tokens the deployment generates in a second.
-        """
+        """Return what the call costs if it is lost."""
         price = self.price
         if price is None:
             return RunningCost(input_tokens, tokens_per_s)
@@ -142,9 +137,7 @@ def charged_by(
     """Return the price of a deployment at a time, and the calls with a fee: of tools that the provider may run.
 
     Args:
-        deployment: The deployment.
         extra: The unknown fields of the request as it is sent.
-        now_s: The time.
         searches: The search units of a rerank.
     """
     price = deployment.price
@@ -178,8 +171,6 @@ def largest_cap(facts: CallFacts, *, tokens: int | None = None, nano: int = 0) -
     """Return the largest cap of each choice with which the worst cost is within an amount. Negative: there is none.
 
     Args:
-        facts: The facts of the call.
-        tokens: The amount in tokens.
         nano: The amount in the operator's currency, if `tokens` is None.
     """
     if tokens is not None:

@@ -85,11 +85,6 @@ class TokenUnverified(Exception):
 def authenticate(config: ConfigVersion, headers: RequestHeaders, tokens: ClientTokens | None = None) -> Client | None:
     """Return the client to which the key belongs, or None where the config asks for no keys.
 
-    Args:
-        config: The config version.
-        headers: The headers of the request.
-        tokens: The verified tokens.
-
     Raises:
         ApiError: There is no valid key.
         TokenUnverified: There is a token that is not among the verified ones.

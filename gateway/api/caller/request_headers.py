@@ -91,8 +91,6 @@ def read_caller(
     """Authenticate a request and read everything about the caller from its headers.
 
     Args:
-        config: The config version.
-        headers: The headers of the request.
         limiter: Counts failed keys; None for a request that it has counted already.
         verified: The client of the request's token, which has just been verified.
 

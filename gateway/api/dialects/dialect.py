@@ -64,7 +64,6 @@ class StreamEncoder(ABC):
         """Make it for one stream.
 
         Args:
-            style: The parts of the answer that are shown, and their form.
             record: The record of the request, which knows whether its answer was resumed.
         """
         self.usage: Usage | None = None

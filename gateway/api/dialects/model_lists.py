@@ -58,7 +58,6 @@ def form_of(path: str, headers: Mapping[bytes, bytes]) -> ListForm:
     """Return the form in which a request for a list of models is answered.
 
     Args:
-        path: The path of the request.
         headers: Its headers by lower-case name.
     """
     if path.startswith("/v1beta/") or b"x-goog-api-key" in headers:

@@ -52,7 +52,6 @@ def dialect_at(path: str, query: bytes = b"") -> Dialect | None:
     """Return the dialect for one POST request to this path; None if no chat dialect has the path.
 
     Args:
-        path: The decoded path.
         query: The query, which decides on the form of a stream in Gemini's API.
     """
     if path == CHAT_PATH:
@@ -86,9 +85,6 @@ def encode_error_at(path: str, error: ApiError, request_id: str, headers: Iterab
     """Return the body of an error at a path, in the form of the path's API. OpenAI's form is the default.
 
     Args:
-        path: The path of the request.
-        error: The error.
-        request_id: The id of the request.
         headers: The headers of the request. At a path of no API alone, they show the API that asks.
     """
     form: ListForm = "chat"

@@ -117,7 +117,6 @@ def _helplines(territories: Places, own: Mapping[str, str] | None) -> tuple[dict
     """Return the number of each territory, and the one that is valid in the whole region.
 
     Args:
-        territories: Those of the region.
         own: The operator's numbers, which are those of the whole region. None: the built-in ones.
     """
     built_in = helplines()

@@ -124,7 +124,6 @@ def extended(
         record: The present record, which other chats of the user may have changed since this one arrived.
         at_ms: When the chat arrived (`Arrival.at_ms`).
         until_ms: Until when its time counts.
-        rules: The rules of its region.
         is_noticed: Its answer has shown the label with `repeat`.
     """
     # Comparisons, as in `part_of`.

@@ -125,9 +125,6 @@ class SharedTimes:
         """Extend the time of a user to now. See `extended`. Raises ValkeyUnavailable.
 
         Args:
-            key: The user.
-            at_ms: When the chat arrived.
-            rules: The rules of its region.
             is_noticed: Its answer has shown the label with `repeat`.
         """
         packed = _pack((at_ms, rules.gap_ms, is_noticed, rules.timezone, KEPT_MS))

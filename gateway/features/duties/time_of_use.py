@@ -347,12 +347,6 @@ class TimeOfUse:
         Its `refusal` is set if the user has reached a limit, or has limits and is not known or cannot be read.
 
         Args:
-            config: The active version.
-            location: Where the chat comes from.
-            caller: Its sender.
-            user: Its user, as `user_of` returns it.
-            claim: Its claim, or None.
-            record: Its record.
             known: Its time as another version has judged it, or None.
         """
         known = known if isinstance(known, ChatTime) else None

@@ -209,13 +209,9 @@ class ShadowTraffic:
         """Make it for one event loop.
 
         Args:
-            current: Returns the active config version.
-            client: Sends requests to providers.
             health: The keys that may be used, and the deployments that may not be asked.
-            sink: Where results go.
             limiters: The concurrency slots of deployments, which requests take too.
             draw: Draws a number from 0 to 1.
-            clock: Unix time.
         """
         self._current = current
         self._client = client
@@ -257,9 +253,7 @@ class ShadowTraffic:
         """Send the shadow request, unless a check prevents it. Call this when the client has its answer.
 
         Args:
-            turn: The result of `begin`.
             request: The request as the deployment got it.
-            body_bytes: The length of its body.
         """
         labels, record = turn.labels, turn.record
         if record.outcome != "ok" or record.answered_by.deployment == labels[-1] or turn.config is not self._current():

@@ -91,9 +91,7 @@ class SectionReader(Protocol):
         """Return the versions of a secret, the newer one first. Empty after an error.
 
         Args:
-            key: The key of the secret.
             texts: The texts or references of its versions in the section.
-            variable: The variable of the environment that a hint suggests.
             least: The fewest characters of a version.
         """
 

@@ -24,8 +24,6 @@ class Gemini:
         """Make it for one request.
 
         Args:
-            assistant: The name of the assistant in the path.
-            stream: The answer is streamed.
             events: A stream is sent as server-sent events, not as one JSON array.
         """
         self._assistant = assistant

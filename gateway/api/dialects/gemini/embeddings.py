@@ -35,12 +35,7 @@ class GeminiEmbeddingsDialect(InputDialect):
     """One request for `embedContent` or `batchEmbedContents`."""
 
     def __init__(self, assistant: str, *, is_batch: bool) -> None:
-        """Make it for one request.
-
-        Args:
-            assistant: The name of the assistant in the path.
-            is_batch: The request is for `batchEmbedContents`.
-        """
+        """Make it for one request."""
         self.route = f"/v1beta/models/{{model}}:{'batchEmbedContents' if is_batch else 'embedContent'}"
         self._assistant = assistant
         self._is_batch = is_batch

@@ -30,9 +30,6 @@ def encode_answer(
     """Return the body of a whole answer.
 
     Args:
-        completion: The answer.
-        style: How it is shown.
-        record: The record of the request.
         usage: The token counts, which may be estimated.
         shows_thoughts: The answer may contain thoughts.
     """
@@ -101,10 +98,8 @@ def end_of(reason: FinishReason, raw: str | None, broken: str | None, *, is_refu
     """Return the members of a candidate that has ended: `finishReason`, and `finishMessage` if there is one.
 
     Args:
-        reason: Why it ended.
         raw: The provider's own word.
         broken: The name of a call whose arguments are not an object.
-        is_refusal: The model has refused to answer.
     """
     if broken is not None and reason != "length":
         message = f"the model called {broken!r} with arguments that are not a JSON object"

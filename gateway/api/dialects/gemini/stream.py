@@ -110,11 +110,8 @@ class GeminiEncoder(StreamEncoder):
         """Make it for one stream.
 
         Args:
-            style: The parts of the answer that are shown, and their form.
-            record: The record of the request.
             form: How objects are separated.
             prompt_tokens: An estimate of the prompt, for a provider that counts nothing.
-            shows_thoughts: Thoughts are shown.
         """
         super().__init__(style, record)
         self._form = form

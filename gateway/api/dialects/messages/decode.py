@@ -233,7 +233,6 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
     """Return the request in a parsed body. Raises InvalidRequest or UnsupportedFeature.
 
     Args:
-        body: The parsed JSON.
         counts: The request only counts tokens, so it needs no `max_tokens`.
     """
     body = _supported(mapping(body, ""))

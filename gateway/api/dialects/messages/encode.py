@@ -54,9 +54,6 @@ def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record
 
     Args:
         completion: The answer. Its reasoning state is sealed.
-        style: How it is shown.
-        record: The record of the request.
-        asked: The facts of the request.
     """
     counted = completion.usage if record.is_own_answer else counted_usage(completion.usage)
     labelled, member = label_answer(completion, style, record, is_estimated=counted is None)
@@ -186,10 +183,7 @@ def usage_members(usage: Usage, tier: str | None, style: AnswerStyle, record: Re
     """Return the members of `usage` that only a message has: how the cache was written, and where the model computed.
 
     Args:
-        usage: The counts.
         tier: The provider's word for how it processed the request.
-        style: How the answer is shown.
-        record: The record of the request.
     """
     long, split = usage.cache_write_1h_tokens, None
     if long is not None:

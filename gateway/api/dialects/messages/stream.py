@@ -82,13 +82,7 @@ class MessageStreamEncoder(StreamEncoder):
     """Encodes the stream of one client."""
 
     def __init__(self, style: AnswerStyle, record: Record, asked: Asked) -> None:
-        """Make it for one stream.
-
-        Args:
-            style: How the answer is shown.
-            record: The record of the request.
-            asked: The facts of the request.
-        """
+        """Make it for one stream."""
         super().__init__(style, record)
         self._style = style
         self._asked = asked

@@ -120,7 +120,6 @@ def decode_request(body: object, *, counts: bool = False) -> DecodedResponse:
     """Return the request in a parsed body.
 
     Args:
-        body: The parsed JSON, which may be any JSON value.
         counts: The request only counts tokens, so `instructions` or `tools` may stand without `input`.
 
     Raises:

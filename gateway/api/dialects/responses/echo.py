@@ -43,7 +43,6 @@ def echo_of(source: Mapping[str, object], sent: tuple[Tool, ...], names: ToolNam
     """Return the members of a valid request that its answer repeats.
 
     Args:
-        source: The request.
         sent: Its functions as a provider gets them.
         names: The names of functions in groups.
     """

@@ -84,7 +84,6 @@ def decode_tools(
     """Return the functions of `tools`, without groups.
 
     Args:
-        value: The value of the field.
         names: Gets the functions in groups, and the kinds of tools.
         unread: Gets the names of unknown fields.
         more: The tools in items of `input`, by path. A later definition of a tool replaces the former one.

@@ -92,10 +92,6 @@ class Redacted(Wrapped, frozen=True):
 def redact(request: ServedRequest, rules: RedactionRules) -> Redacted:
     """Return the request with placeholders.
 
-    Args:
-        request: It, as the adapter would get it.
-        rules: The rules of its recipient.
-
     Raises:
         NotWrappable: It has media or tokens, or asks for log probabilities of placeholders.
         TooMuchToSearch: It is too large, or has too many values.
