@@ -192,7 +192,6 @@ class CandidateLane:
     """All workers of one candidate on one axis.
 
     Attributes:
-        ask: Sends a question and returns its result.
         failed: The number of questions, and of attempts, without an answer since the last answer.
         given_up: The last failure, if the candidate failed too often in a row.
     """

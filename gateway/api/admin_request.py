@@ -29,7 +29,6 @@ class AdminRequest:
     """A request whose sender may use its route.
 
     Attributes:
-        request: The request.
         control: The operations of the gateway.
     """
 

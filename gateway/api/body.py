@@ -92,7 +92,6 @@ class BodyLease:
 
     Attributes:
         body: The body, until it is taken.
-        size_bytes: The length of the body.
     """
 
     __slots__ = ("_held_bytes", "_limits", "_turns", "body", "size_bytes")

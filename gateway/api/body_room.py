@@ -115,7 +115,6 @@ class BodyRoom:
     Attributes:
         client: The client's name. All requests without a key are one client.
         most_bytes: The most that it may need if it is not small.
-        held_bytes: The bytes counted for it.
         is_large: It has room for `most_bytes`.
         is_evicted: It was refused while it arrived, in favour of another client.
     """

@@ -102,7 +102,6 @@ class WebSocket(Protocol):
     """A WebSocket connection as its session uses it.
 
     Attributes:
-        loop: The loop of the connection.
         tasks: The tasks of turns for which the end of the server waits.
         is_draining: Whether the connection closes with the end of its turn, or after a time.
         is_closing: Whether a close frame was sent or received, so that nothing more can be sent.

@@ -83,12 +83,7 @@ class UsageReportSource(Protocol):
 
 
 class StoredSources(Value, frozen=True):
-    """The sources of routes in the state directory. Each is None if there is no state directory.
-
-    Attributes:
-        receipts: The receipts of requests.
-        usage: The usage of clients.
-    """
+    """The sources of routes in the state directory. Each is None if there is no state directory."""
 
     receipts: ReceiptSource | None = None
     usage: UsageReportSource | None = None

@@ -63,7 +63,6 @@ class BudgetAlert(Value, frozen=True):
 
     Attributes:
         of: `client` or `project`.
-        name: Its name.
         per: The window.
         unit: `tokens` or the currency.
         percent: The share that is reached.

@@ -24,7 +24,6 @@ class KeyUses:
     """The keys that this process has seen, and when. They are written in a thread, at most once a minute for each key.
 
     Args:
-        directory: The state directory.
         current: Returns the active config version.
     """
 

@@ -49,8 +49,6 @@ class UsageWiring:
     """Holds and records what the calls of this process cost, in a state directory.
 
     Args:
-        state_dir: The state directory.
-        config: Returns the present config.
         overshot: Called when a call has cost more than its hold.
         count_implausible: Called with the deployment, and `input` or `other`, for each count that cannot be true.
 
@@ -114,9 +112,6 @@ class SharedStores:
     """The gate of one process on the shared Valkey. Call `start` in the event loop that uses it.
 
     Args:
-        database: The shared database.
-        valkey: The shared Valkey.
-        config: Returns the present config.
         state_dir: The state directory of this instance.
         journal: The journal of this instance. Its owner closes it.
 

@@ -64,8 +64,6 @@ class CellMember:
     Args:
         server: The shared database. It is connected when it is first used.
         change_log: The record of this instance.
-        state_dir: Its state directory.
-        name: The setting `GATEWAY_INSTANCE`, or None.
 
     Raises:
         StateError: The state directory cannot be used.

@@ -33,7 +33,6 @@ class ReviewedState(Value, frozen=True):
     """The state of a live config that reviews read.
 
     Attributes:
-        active: The active version.
         files: The files that it is made of. A text to plan may read no others.
         pinned: The version that a rollback pinned, or an empty text.
     """

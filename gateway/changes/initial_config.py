@@ -37,7 +37,6 @@ class InitialConfig(Value, frozen=True):
     """The config version that a process starts with.
 
     Attributes:
-        outcome: The outcome of its compile.
         change_log: The record of changes; None if there is no state directory.
         pinned: The rollback that is in effect, if there is one.
         cell: This instance as a member of its cell; None without a shared database.

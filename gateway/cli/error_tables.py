@@ -25,11 +25,8 @@ class Row(NamedTuple):
 
     Attributes:
         what: `member`, `status`, `code`, `type`, `sentence` or `words`.
-        word: The entry.
-        kind: The failure kind.
         about: The subject of the failure: the request, the key or the deployment.
         stated: Whether it is stated or guessed.
-        source: The source, with its date.
     """
 
     what: str

@@ -191,9 +191,7 @@ class _Receipts(msgspec.Struct):
     Attributes:
         configs: The configurations by whose rules receipts were kept.
         oldest_s: The Unix time of the oldest receipt of any region, which is infinite without receipts.
-        count: The receipts of the region.
         checked: The receipts of all regions whose seals were checked.
-        changed: The number of receipts that were changed.
         left_out: The requests of the region whose receipt the sample left out, if they were successful.
         missing_by_day: The requests whose receipt should be here and is not.
         missing_months: The months with requests more than a day before the oldest receipt.

@@ -25,7 +25,6 @@ class ReliedFact(Value, frozen=True):
 
     Attributes:
         subject: The name of the fact, such as `the site openai eu`.
-        citation: Its evidence.
         is_vendors: Whether it comes from the adapter. False: it comes from the operator's own catalogue.
     """
 

@@ -108,8 +108,6 @@ class Way(Value, frozen=True):
     """How a deployment is reached.
 
     Attributes:
-        tls: The names of its files.
-        proxy: Its proxy.
         link: Both for connections, with the content of the files and the credentials.
         residency: Where content is stored and processed, with a proxy that reads it.
         missing: The sources of credentials of the proxy that are not set.

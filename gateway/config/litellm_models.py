@@ -43,8 +43,6 @@ class Model:
 
     Attributes:
         index: Its position in the list.
-        name: The name of the deployment.
-        group: Its `model_name`.
         use: chat, embeddings or moderations.
         weight: Its share among the entries of the same name and order, if the source has one.
         order: Entries with a lower number answer first.

@@ -42,7 +42,6 @@ class Resolution(Value, frozen=True):
 
     Attributes:
         source: The variable or the file, or empty for a text in the configuration.
-        secret: The secret, or None.
         missing: Why there is no value, such as `is not set`.
         mistake: Why the value cannot be used, or the reference is invalid.
         hint: How to fix the mistake.

@@ -104,7 +104,6 @@ class Draft:
     """The valid part of a configuration.
 
     Attributes:
-        values: The mappings from which it was read.
         broken: The paths that were removed: sections, entries and parts of entries. The compiler adds the entries that
             it finds invalid.
         wrong: The keys that have an error of shape.

@@ -26,8 +26,6 @@ class AdminFailed(Exception):
     """The admin API has refused or failed. The message is its own, or that of its code in the visitor's language.
 
     Attributes:
-        status: The HTTP status.
-        code: The error code.
         details: The further members of the error.
     """
 

@@ -39,8 +39,6 @@ class OperatorConsole:
     Args:
         admin: The admin API, which decides by the role of the visitor.
         guard: The admin tokens.
-        access: The settings of access.
-        world: The map.
     """
 
     def __init__(self, admin: Application, guard: Guard, access: ConsoleAccess, world: WorldPage) -> None:

@@ -92,7 +92,6 @@ class PageSettings(Value, frozen=True):
     """The config file and the territory with which the page begins.
 
     Attributes:
-        config: The path of the config file.
         territory: The territory of callers whom no signal locates, or None. The page begins with it.
     """
 

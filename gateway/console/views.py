@@ -91,8 +91,6 @@ class ConsoleView(Value, frozen=True):
 
     Attributes:
         path: Its address below the prefix.
-        title: Its title and heading.
-        show: Answers GET.
         actions: The role that each action needs, and what answers POST, by the path.
         in_footer: Whether the end of each page links to it, in place of the navigation.
     """
@@ -108,7 +106,6 @@ class Views:
     """Answers the requests for all views.
 
     Args:
-        admin: The admin API.
         views: The views in the order of the navigation.
         prefix: The text before the path of every view.
         is_demo: Whether this is a demo, whose visitors need no sign-in.

@@ -41,7 +41,6 @@ class NotShown(Exception):
 
     Args:
         text: The reason and the fix, marked for translation.
-        status: The status of the response.
         values: The values of the fields of the text.
     """
 

@@ -44,7 +44,6 @@ class View(Value, frozen=True):
     Attributes:
         name: Its name in an address; empty for the whole world.
         title: Its name on the page.
-        box: The value of `viewBox`.
         zoom: How much larger than on the whole map a distance is.
     """
 

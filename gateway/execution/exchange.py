@@ -100,10 +100,8 @@ class Exchange:
 
     Attributes:
         record: The facts of the request for logs, metrics and receipts.
-        config: The version that decides.
         caller: The sender, as this version reads the headers.
         location: Where the caller is. `claim`: its signed claim, if there is one.
-        deadline: The deadline, from `start` on.
         request: The request as it was sent. None before it is decoded, and when nothing needs it any more.
         assistant: The requested assistant, as the use and the intent of the request see it.
         reveal_model: It reveals its models. If it does not, no error quotes a provider's words, which usually name one.

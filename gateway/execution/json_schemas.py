@@ -90,7 +90,6 @@ class AnswerSchema:
     """A client's schema, ready to check answers.
 
     Attributes:
-        text: The schema as JSON, for the model.
         is_object: Whether every valid answer is an object, which a JSON mode requires.
         unchecked: The keywords of the schema that are passed on and not checked.
     """

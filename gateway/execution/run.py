@@ -156,7 +156,6 @@ class _Attempt(msgspec.Struct):
     """One attempt of a run. It ends once: as answered, failed or stopped, by which it frees what it holds.
 
     Attributes:
-        step: The step.
         slot: The slot of its deployment, or None if the deployment has no limit.
         secret: The key that it uses.
         tickets: Those of the breaker.

@@ -54,7 +54,6 @@ class _Kept:
     Attributes:
         has_tried: Set when its first exchange has ended.
         hurry: Set to end a wait.
-        failures: The failures in a row.
         forced_at: When an exchange was last forced, in monotonic seconds.
         is_busy: Whether an exchange runs.
     """

@@ -109,9 +109,7 @@ class StillActive(Value, frozen=True):
     """A `StillAllowed` of the plan of a config version: its steps may be taken while that version is active.
 
     Attributes:
-        current: Returns the active config version.
         config: The version that has decided the plan.
-        region: The region of the plan.
         clock: Unix time.
     """
 
@@ -162,7 +160,6 @@ class AttemptOptions(msgspec.Struct):
     """The request of an attempt, and the limits of its parts.
 
     Attributes:
-        request: The request for the deployment.
         limit_s: Seconds until the answer begins; for one JSON answer, until it is complete.
         connect_s: Limit for DNS, TCP and TLS together.
         idle_s: The longest silence within a stream.

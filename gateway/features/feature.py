@@ -82,12 +82,9 @@ class Process(Value, frozen=True):
 
     Attributes:
         current: Returns the active config version.
-        state_dir: The state directory, or None.
         executor: Executes plans, with the accounting of calls if there is a state directory.
-        passed: The texts that judges have passed.
         gate: The gate of budgets, which also keeps digests of texts; None without a state directory.
         user_key: Makes the pseudonyms of users, if the configuration has no key for them.
-        valkey: The connection to the Valkey of the cell, or None.
     """
 
     current: Callable[[], ConfigVersion]
@@ -112,7 +109,6 @@ class KeptData:
     Attributes:
         member: Its name in exports and erasures of an end user.
         noun: Its name in texts.
-        export: Returns the data of these requests.
         erase: Removes it. Returns the number of records.
         forget: Removes all of these regions, whose data may not be kept any more.
         elsewhere: The places that an erasure does not reach, with the reason.
@@ -135,7 +131,6 @@ class KeptOfUsers:
 
     Attributes:
         member: Its name in exports and erasures of an end user.
-        export: Returns the data.
         erase: Removes it. Returns the number of records.
     """
 
@@ -149,10 +144,8 @@ class Feature:
     """One feature in a process.
 
     Attributes:
-        name: The name of its folder.
         kept: The data that it keeps of requests, or None.
         of_users: The data that it keeps of end users, or None.
-        gate: Returns its gate in a process.
         watcher: Returns its watcher in a process, or None if it has nothing to do there.
     """
 

@@ -30,7 +30,6 @@ class CellKey:
     Attributes:
         cell: The name of the cell that issued it.
         id: Its id, which is not secret.
-        text: The whole key.
     """
 
     cell: str

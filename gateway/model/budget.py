@@ -218,7 +218,6 @@ class UsageRules:
     Attributes:
         currency: The operator's currency, of budgets and reports, or None if amounts are not converted.
         rates: Units of `currency` for one unit of another currency, as exact decimal text.
-        rates_as_of: The day of the rates, or None.
         timezone: The IANA time zone of days, weeks and months.
         on_loss: The amount that each instance may spend while the shared store cannot be asked, or None for nothing.
         retention: How long rows are kept.
@@ -290,7 +289,6 @@ class Stores(Value, frozen=True):
 
     Attributes:
         database: PostgreSQL, for the ledger, keys and budgets.
-        valkey: Valkey, for the gate.
     """
 
     database: StoreServer | None = None

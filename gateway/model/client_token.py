@@ -145,7 +145,6 @@ class TokenIssuer(TokenIssuerRules):
     """An issuer with its name in the configuration.
 
     Attributes:
-        keys: The source of its public keys.
         same_users: The first issuer with the same `iss` and `user`, which names the same users. Empty if that is this
             one.
     """

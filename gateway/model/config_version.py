@@ -91,10 +91,8 @@ class Region:
         keeps_receipts: Whether this cell stands where the region's receipts may be stored.
         log_prompts: Whether the text of its requests is written to the log.
         websocket: The Responses API is offered over WebSocket here.
-        parts: The parts of features on it.
         doors: Those of its parts that may refuse a chat.
         helps_first: Refusals wait until its judges have looked for a user who needs help.
-        kinds: The types of its parts.
     """
 
     name: str
@@ -284,7 +282,6 @@ class Cors(Value, frozen=True):
     """The web origins whose pages may call the API from a browser.
 
     Attributes:
-        origins: The listed origins.
         any_origin: Every page may call.
         loopback: Pages of this machine may call, from any port, as in the demo.
         headers: Further headers that these pages may send, in lower case.

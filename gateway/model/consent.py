@@ -43,7 +43,6 @@ class ConsentStatement(Value, frozen=True):
         caller: Identifies the client key, and the user if one is named.
         standing: The recipients that a verified claim names.
         asserted: Whether a backend that may assert consent states that the user agrees.
-        token: The consent token that has to be verified.
         note: Why a consent that was sent is not accepted.
         has_session: Whether they name a session, from which a key of a provider's cache may be made.
     """

@@ -77,7 +77,6 @@ class Proxy(Value, frozen=True):
     """An HTTP proxy on the way to a deployment. It sees which server is called and when.
 
     Attributes:
-        origin: Its own origin.
         territory: Where it is.
         inspects: Whether it reads what is sent, so that it is a place of processing.
     """
@@ -133,7 +132,6 @@ class Deployment:
         sign_in: How its tokens are got, if it has no key of its own.
         link: How connections are made, with the content of these files and the credentials of the proxy. None:
             directly, with the public authorities; or secrets are not resolved.
-        proxy_origin: The origin of the proxy, or empty.
         voices: The vendor's voices by the product's names, `*` for every other name. Empty: names go as they are.
         audio_bytes: The largest file that a server of one's own takes, or None for the fact of the provider.
         counts: See `Target.counts`.

@@ -24,7 +24,6 @@ class Quoting(str):
 
     Attributes:
         head: The words before the quoted part.
-        quoted: The part.
         tail: The words after it.
     """
 

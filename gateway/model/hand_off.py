@@ -25,7 +25,6 @@ class HandOff(Value, frozen=True):
     """A barrier that is open for one request. `gateway.policy.hand_off` makes it, for a cause that the barrier lists.
 
     Attributes:
-        cause: The cause that opened it.
         share: The content that is sent: the conversation, or the last message of the user.
     """
 

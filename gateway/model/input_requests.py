@@ -139,8 +139,6 @@ class MeasuredInput(ChatRequest, frozen=True):
     """A request of another use as a chat whose cost bounds its own.
 
     Attributes:
-        use: The use.
-        audio: The request, if it is for audio.
         search_units: The most search units that a vendor counts for a rerank.
     """
 

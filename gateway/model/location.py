@@ -134,7 +134,6 @@ class ClaimReport:
     """The content of a request's claim, or why it is rejected.
 
     Attributes:
-        territory: The territory that the claim names, or None.
         subject: The user whom the claim is about. It is not evidence of a location, so it does not take part in
             comparisons, and a remembered location never belongs to one user.
         preferences: The user's preferences, as far as they are valid.

@@ -28,7 +28,6 @@ class Preference(Value, frozen=True):
 
     Attributes:
         choice: Its name. None for a name that the assistant does not have, because a client made it up.
-        deployments: The deployments of the choice.
         reason: Why none of them is in the plan. None if one is.
         is_reordered: The plan has another order than without the preference.
     """

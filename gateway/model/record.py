@@ -261,7 +261,6 @@ class Shown(msgspec.Struct):
         max_tokens: The cap that the request got because a limit pays for no more tokens.
         charged: The cost of all calls of the request so far, with the currency. None if the client may not see it.
         usage_is_estimated: A count was missing or could not be true, so the client gets an estimate, at least in part.
-        labels: The labels on the answer.
         marked: The answer has a signed mark.
         embedding_space: The model and the length of the vectors of an answer.
         is_noticed: The answer shows the label that repeats.
@@ -295,7 +294,6 @@ class WebSocketTurn(Value, frozen=True):
 
     Attributes:
         connection: The id of the connection, eight hexadecimal digits.
-        number: The number of the turn on it, from 1.
         is_warm_up: No deployment is asked. The turn that continues it is prepared.
     """
 

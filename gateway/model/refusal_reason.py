@@ -37,7 +37,6 @@ class ErrorCode(NamedTuple):
     """An error code of the API.
 
     Attributes:
-        status: The HTTP status of its response.
         has_region: Whether the region of the request is known where it arises.
     """
 

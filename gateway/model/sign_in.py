@@ -54,10 +54,8 @@ class SignIn:
         permits: The permission to call each host of the terms.
         links: How connections to each host are made.
         places: Where the hosts are, with those of its source.
-        token_file: The file with the subject, or None.
         authorization_file: The file that a container's credentials need, or None.
         source: The name of the sign-in whose token is the subject, or None.
-        header: The header of the token.
         missing: The sources of values that are not set.
         read_from: The variables of the environment from which a value was read.
         key: Stands for its token where keys are compared: it is one key, whatever its token.
@@ -129,7 +127,6 @@ class HeldToken(Value, frozen=True):
     """A token that was issued.
 
     Attributes:
-        secret: The token, or AWS credentials.
         ends_at: Its end: monotonic seconds, or Unix seconds if `is_absolute`.
         lifetime_s: Its lifetime when it arrived.
     """
@@ -188,7 +185,6 @@ class SignInStatus(Value, frozen=True):
 
     Attributes:
         seconds_left: How many seconds its token is valid, or None without one.
-        deployments: The deployments that use it.
     """
 
     name: str

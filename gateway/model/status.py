@@ -198,7 +198,6 @@ class AnswerTimes(NamedTuple):
     """How long the complete answers of a region took: 95 % of them, in the last five minutes and in five an hour ago.
 
     Attributes:
-        answers: The number of answers.
         first_s: Until the first byte of a stream. None without a stream.
         end_s: Until the end of an answer, streamed or not.
         answers_ago, first_ago_s, end_ago_s: The same an hour ago.
@@ -255,7 +254,6 @@ class QuotaUse(Value, frozen=True):
         free_in_s: The seconds until then, or None if that is unknown.
         share: The part of it that is used and held, from 0 to 1; of a bucket, the part that is not full.
         words: The limit in words.
-        deployments: The deployments that name the quota.
     """
 
     name: str

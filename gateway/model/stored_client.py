@@ -28,7 +28,6 @@ class KeyInfo(Value, frozen=True):
 
     Attributes:
         expires_at_s: When it stops to work (Unix time), or None.
-        revoked_at_s: When it was revoked, or None.
         last_used_at_s: When a request used it last, to the minute, or None.
         secrets: For each valid secret, the newest first: when it was made, and until when it is valid, or None for as
             long as the key.
@@ -115,8 +114,6 @@ class ConfigFacts(Value, frozen=True):
         source: Where clients are.
         cell: The name of the cell in its keys.
         assistants: The names of the assistants, without aliases.
-        regions: The names of the regions.
-        currency: `usage.currency`, or None.
         pepper: Where the newest pepper is: in the state directory, or in the section `secrets`.
         config: The path of the config file, or an empty text.
         is_shared: Whether the database of the clients is `stores.database`.

@@ -59,7 +59,6 @@ class Wrapped(Value, frozen=True):
     """A request as its recipient gets it.
 
     Attributes:
-        request: The request.
         counts: The number of different values by kind in lower case.
         dropped: The keys that were left out of its schemas.
     """

@@ -59,9 +59,6 @@ class Consenting:
     Of a large request that is redacted, `prepare` takes long: call it in a thread before the other methods.
 
     Args:
-        statement: The consent in the headers.
-        request: The request.
-        needs: Its requirements.
         keys: The valid keys of tokens, the newer one first. The first signs new tokens.
         now_s: The Unix time at which the token is judged, for all attempts.
         opened: The assistant's name and the hand-off, if its barrier is open. `request` is then what would be sent.

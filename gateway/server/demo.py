@@ -85,7 +85,6 @@ class Demo(Value, frozen=True):
     Attributes:
         is_rehearsal: Print the injected faults in place of the answers to the example requests, which may fail.
         territory: The territory of callers whom no signal locates, or None.
-        real: The real deployment of the demo, or None.
         build_console: Returns the application with the console in front of it, or None without a console.
     """
 

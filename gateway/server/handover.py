@@ -62,7 +62,6 @@ class Given(Value, frozen=True):
     Attributes:
         sockets: The listeners by the names that systemd would give them.
         consent_key: The key of consent tokens that the processes have made for themselves.
-        service: The service manager.
     """
 
     sockets: Mapping[str, socket.socket]

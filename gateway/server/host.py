@@ -69,7 +69,6 @@ class Host:
     """Runs a gateway until it is stopped, or until it has handed over. See `gateway.api.admin_control.Control`.
 
     Args:
-        workers: The workers.
         keepers: The live config and the schedules.
         operators: The listeners of operators.
         settings: The state directory, the name of this instance, and the delay of a drain.

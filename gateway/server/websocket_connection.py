@@ -77,8 +77,6 @@ class WebSocketConnection(asyncio.Protocol):
 
     Args:
         session: Gets the messages.
-        transport: The transport of the HTTP connection before it.
-        tasks: The tasks of the server.
         forget: Called with this connection when it has ended.
         unread_s: How long a client may take nothing.
     """

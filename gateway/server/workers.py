@@ -84,7 +84,6 @@ class Workers(Protocol):
     Attributes:
         wanted: The number of workers that should run.
         restarts: The number of workers that were started again.
-        events: The events of all workers.
     """
 
     wanted: int
@@ -140,7 +139,6 @@ class WorkerProcess:
     """A running worker process. Its replacement gets the same `seat` (1, 2, …).
 
     Attributes:
-        state: Its last state.
         metrics: Its last snapshot of metrics.
         missed: The rounds of heartbeats since its last message.
     """

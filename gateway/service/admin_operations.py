@@ -23,7 +23,6 @@ class Field(Value, frozen=True):
     """One field of an operation.
 
     Attributes:
-        about: Its meaning.
         metavar: Its value in the help of the command.
         option: The option of the command. Empty: a positional argument.
         is_number_too: Whether the admin API takes a number in place of a text.

@@ -16,7 +16,6 @@ class AssistantNotFound(Exception):
     """The client asks for an assistant that it does not have.
 
     Attributes:
-        name: The name that it sent.
         nearest: Similar names that it may use.
         param: Where in the request it sent the name.
     """

@@ -40,8 +40,6 @@ class AdminRefused(Exception):
     """An action that is refused. The message states the reason and the fix.
 
     Attributes:
-        status: The HTTP status of the admin API.
-        code: The error code of the admin API.
         details: Further members of the error, such as the lines to add to the config file.
     """
 
@@ -60,7 +58,6 @@ class ClientAdmin:
     """The actions on stored clients.
 
     Args:
-        store: The database.
         facts: Returns the facts of the active config.
         pepper: Returns the newest pepper. May raise StateError.
         who: The name of the operator, for the audit trail.

@@ -27,7 +27,6 @@ class CheckedToken(msgspec.Struct, frozen=True):
     """A token that its issuer signed, that is valid now and that is not denied.
 
     Attributes:
-        issuer: Its issuer.
         user: The user that it names, in the member `user` of the issuer.
         signed: All its members, and until when it is valid.
     """

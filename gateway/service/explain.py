@@ -57,10 +57,8 @@ class PlainRequest:
     """A request with nothing special in its body, which is explained instead of being answered.
 
     Attributes:
-        config: The version that decides.
         client: The client that would ask; None if the config asks for no keys.
         reports: The reports of the location signals.
-        assistant: The requested assistant.
         now_s: Unix time.
         health: The deployments that are unavailable now. Empty in a terminal, which does not know them.
         user: The user that the request would name. The subject of a signed claim takes precedence.

@@ -97,7 +97,6 @@ class InputCalls:
 
     Attributes:
         current: The call whose turn it is.
-        answers: The answers of the calls before it.
         paid: These, and the answers that were given up for those of another deployment, as one. None: there are none.
         redacted: The number of values by kind that their recipients did not get.
         judged_by: The config version whose judges have passed the whole request, or None.
@@ -221,8 +220,6 @@ class EmbeddingSpace:
     """The space of an assistant's vectors in a region: the name of the model, and the length of the vectors.
 
     Args:
-        assistant: The assistant, as embeddings see it.
-        region: The region of the caller.
         key: Hides the name of the model if the assistant does not reveal it.
     """
 

@@ -43,7 +43,6 @@ class Backup(Value, frozen=True):
     """The content of an archive.
 
     Attributes:
-        release: The release that wrote it.
         created: When, in ISO 8601.
         files: The SHA-256 of each file, by its name in the state directory.
         missing_keys: The key files that the directory had and the archive has not.

@@ -73,7 +73,6 @@ class ClientStore:
     """The database of clients. Any thread may use it, one at a time each of its files. Methods raise StateError.
 
     Args:
-        directory: The state directory.
         shared: The database of a cell. Default: all is in the state directory.
         instance: The name of this instance of the cell.
         shares_clients: Whether clients and admin tokens are in the shared database too, and not only blocks of keys.

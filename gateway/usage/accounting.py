@@ -212,10 +212,8 @@ class RequestUsage:
     """The calls of one request.
 
     Attributes:
-        limits: The limits that apply.
         named_cap: The cap that a call of the request got because no cap was stated, or None. No further call gets a
             larger one.
-        record: The record of the request.
         stopped: The outcome of calls that end early: the client leaves, or the gateway stops them.
         priority: The place of its calls where a quota is full.
         place: Its place in the line of a quota, or None.

@@ -17,7 +17,6 @@ class LimitReached(Exception):
     """A client has reached one of its limits.
 
     Attributes:
-        message: The message for the client.
         retry_after_s: The time after which another request may succeed.
     """
 

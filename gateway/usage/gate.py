@@ -96,11 +96,9 @@ class Counter:
         kind: Whether it counts for a client, a project or an end user.
         name: The name of the client or project, or the pseudonym of the end user.
         unit: `tokens`, a currency code, or `requests` (running requests, with the window `total`).
-        window: The window.
         client: The client whose `user_budget` it counts, for an end user. Two clients may both have a user `1`.
         measure: Which amount of a hold counts.
         tag: The digest by which a store finds the counter.
-        key: The digest as bytes.
     """
 
     kind: CounterKind
@@ -129,7 +127,6 @@ class BudgetLimit:
     """A counter and the most that may be spent and held in its window.
 
     Attributes:
-        counter: The counter.
         limit: Tokens, nano-units of the currency, or concurrent requests.
     """
 
@@ -152,7 +149,6 @@ class RatePerMinute:
         per_minute: The size of the bucket, and what is refilled per minute.
         measure: Which amount of a hold counts.
         tag: The digest by which a store finds the bucket.
-        key: The digest as bytes.
     """
 
     kind: CounterKind
@@ -191,7 +187,6 @@ class HoldRequest(msgspec.Struct, frozen=True, gc=False):
         amount_nano: The most that it can cost, in nano-units of the operator's currency.
         budgets: The budgets that apply, in the order in which they refuse: client, project, end user. A counter that
             occurs twice counts once.
-        rates: The rates that apply.
         windows: The bounds of all windows (`WindowCalendar.at`).
         row: The usage row if the call is lost. Empty if it needs none: it is held for a call that begins later.
         usual_tokens: The tokens that count in rates, which promise no exactness, or None if `tokens` count.
@@ -303,9 +298,7 @@ class HoldRefused(Value, frozen=True):
     Attributes:
         states: The state of each budget of the request, in its order.
         rates: The state of each rate of the request, in its order.
-        budget: The index of the budget that refused, or None.
         only_held: Whether the hold fits into every budget as soon as running calls have ended.
-        rate: The index of the rate that refused, or None.
         wait_ns: The time until the hold fits into the rate, or None if the hold is above the whole rate.
         instead: The budgets that decided in place of those of the request, if `usage.on_loss` allows any.
             `states` and `budget` refer to them.

@@ -47,8 +47,6 @@ class EpochKeeper:
     """Keeps one gate in the epoch of its cell, from `start` to `close`.
 
     Args:
-        gate: The gate of this process.
-        database: The shared database.
         instance: The name of this instance, whose spool positions show what is shipped.
         unshipped: Returns whether rows of this machine are not in the ledger. It may read files.
         zone: Returns the time zone of windows (`usage.timezone`).

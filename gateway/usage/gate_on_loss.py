@@ -55,7 +55,6 @@ class OutageGate:
     """The shared gate, and what `usage.on_loss` allows without it.
 
     Args:
-        shared: The shared gate.
         journal: Keeps the rows of this instance, and counts what its processes spend in an outage.
         on_loss: Returns the amount of `usage.on_loss`, or None for `deny`.
         clock: Returns Unix time.

@@ -57,15 +57,12 @@ class PlannedCall(msgspec.Struct, gc=False):
     Attributes:
         row: Its row as it would be if it used all that is held. `sized` sets the output and the amounts.
         facts: The facts that decide its cost.
-        limits: The limits that apply.
         windows: The bounds of all windows when it is admitted.
         counted_input: The input tokens by the gateway's own count, at most the bound.
         running: Its cost if it is lost.
-        learned: The usage of earlier calls.
         named_cap: The cap that an earlier call of the request got, or what a broken answer has left of it, or None.
         request_room_nano: The amount that this request may still cost, or None.
         is_ahead: Whether it begins later.
-        quotas: The limits of the quotas of its deployment.
     """
 
     row: UsageRow

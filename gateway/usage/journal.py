@@ -107,11 +107,7 @@ _Settled = tuple[bytes, list[_Entry], tuple[_QuotaEntry, ...], tuple[int, int, i
 
 
 class Journal:
-    """The journal of a state directory, as one thread uses it. Open it with `Journal.open`, and close it with `close`.
-
-    Attributes:
-        directory: The directory of its files.
-    """
+    """The journal of a state directory, as one thread uses it. Opened with `Journal.open`, and closed with `close`."""
 
     def __init__(self, directory: Path, path: Path, clock: Callable[[], int], flags: int) -> None:
         self.directory = directory

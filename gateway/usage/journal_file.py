@@ -72,7 +72,6 @@ class JournalFile:
         changed: The keys of the cells that the present transaction has changed.
         take: Takes the lock. Raises BlockingIOError if another process has it.
         give: Releases the lock.
-        begin: Begins a transaction.
     """
 
     def __init__(self, path: Path, flags: int) -> None:

@@ -637,11 +637,6 @@ class LedgerLine(Value, frozen=True):
 
     Attributes:
         key: The values of the chosen columns.
-        usage_source: The source of the numbers.
-        currency: The currency of `amount`.
-        vendor_currency: The currency of `vendor_amount`.
-        sums: The sums of `MEASURES`.
-        audio: The sums of `AUDIO`.
     """
 
     key: tuple[str | None, ...]

@@ -24,7 +24,6 @@ class RunningCost(msgspec.Struct, array_like=True, frozen=True, gc=False):
         input_tokens: About how many tokens its input has.
         tokens_per_s: About how many tokens its deployment generates in a second.
         input_pico: The cost of an input token in the vendor's currency. It is 0 if the price is unknown.
-        output_pico: The cost of an output token.
         fees_pico: The fees of tools that the provider may run.
     """
 
@@ -40,7 +39,6 @@ class LostUsage(msgspec.Struct, frozen=True):
 
     Attributes:
         row: Its usage row. It is empty if the call had not begun, which costs nothing.
-        tokens: Its tokens.
         amount_nano: Its cost in nano-units of the operator's currency.
     """
 

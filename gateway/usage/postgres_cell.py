@@ -94,7 +94,6 @@ class CellDatabase:
 
     Args:
         server: The database.
-        instance: The id of the instance.
 
     Attributes:
         instance: The same.

@@ -83,13 +83,11 @@ class QuotaLimit:
     Attributes:
         quota: The name of the quota, or of the deployment whose running calls it counts.
         unit: The unit that it counts: a `QuotaUnit`, or `RUNNING`.
-        limit: The limit of the configuration.
         kept: The percentage that stays free of the priority.
         currency: The currency of an amount, or an empty text.
         holds: The weights of the parts of a call that begins.
         uses: The weights of the parts of a call that has ended.
         burst_s: The seconds whose refill a bucket of requests holds.
-        calendar: The calendar of the windows.
         most: The most that may be used at any time by the priority.
         whole: The largest call that ever fits.
         size_ns: The time in which an empty bucket is full.
@@ -97,9 +95,7 @@ class QuotaLimit:
         is_bucket: Whether it refills evenly.
         always: The part of a window that every priority may use at any time.
         counts_calls: Whether it counts requests, each of which is used when it is admitted.
-        counts_tokens: Whether it counts tokens.
         tag: The digest by which a store finds the counter: of name, unit and window.
-        key: The digest as bytes.
     """
 
     quota: str

@@ -40,11 +40,8 @@ class CallRefused(Exception):
     """A call may not be sent. Nothing is held, and nothing was sent.
 
     Attributes:
-        code: The error code of the API.
-        message: The message for the client.
         retry_after_s: The time after which it may be admitted, or None.
         should_retry: Whether the client should repeat the request, or None if the client decides.
-        budget: The budget that refused, as the API shows it, or None.
         rates: The state of each rate of the client, if the gate was asked.
         sentences: The sentence for the end user, or None for that of the reason.
     """

@@ -79,7 +79,6 @@ class UsageQuery(Value, frozen=True):
     Attributes:
         by: The dimensions of the groups (`DIMENSIONS`).
         first_day: The first day, as `2026-11-01`.
-        last_day: The last day.
         client: The client that is reported, or None for all clients.
         assistant: The assistant that is reported, an empty text for calls without an assistant, or None for all calls.
         request: The request whose rows are read, which no report has, or None for all requests.
@@ -189,7 +188,6 @@ class UsageSums(msgspec.Struct):
         unconverted_calls: Calls with an amount in the vendor's currency only.
         amount_nano: The amount in the own currency, of all other calls.
         vendor_nano: The amounts in the vendors' currencies.
-        audio: The sums of `AUDIO`.
     """
 
     calls: int = 0
@@ -244,7 +242,6 @@ class UsageGroup(msgspec.Struct):
     Attributes:
         key: The values of the query's dimensions.
         currency: The own currency. It is None without one, and in a total of several currencies.
-        all: The sums of all calls.
         estimated: The part of `all` that the gateway estimated.
     """
 
@@ -272,7 +269,6 @@ class GroupedUsage(Value, frozen=True):
     """A report.
 
     Attributes:
-        by: The dimensions of the groups.
         groups: The groups, in the order of their keys. If `usage.currency` changed in the reported days, a key occurs
             once for each currency.
         total: The sums of all groups.

@@ -21,8 +21,6 @@ class SpendingLimits(msgspec.Struct, frozen=True):
     """The limits of the calls of a client, ready for the gate.
 
     Attributes:
-        client: The name of the client, or None.
-        project: The name of the project, or None.
         budgets: The budgets of the client and of its project, in the order in which they refuse.
         rates: The tokens per minute.
         user_budgets: The budgets of each end user.
@@ -50,10 +48,7 @@ class Terms(NamedTuple):
     """The terms of the calls for one client under one config version.
 
     Attributes:
-        config: The config version.
         limits: The limits. Those of an end user are added for each request.
-        conversion: The exchange rates.
-        calendar: The calendar of the windows of budgets.
         priority: The place of the calls where a quota is full.
     """
 

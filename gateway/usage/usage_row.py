@@ -73,7 +73,6 @@ class BudgetChange(msgspec.Struct, frozen=True):
     """A change of a budget by an operator. The row names the client, the project or the end user.
 
     Attributes:
-        of: The owner of the budget.
         per: The window of the budget, such as `day`.
         unit: `tokens`, or the currency.
         amount: The added amount of a top-up, or the amount that a reset removed: tokens, or nano-units.

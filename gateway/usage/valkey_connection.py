@@ -159,7 +159,6 @@ class ValkeyConnection:
     """Keeps a connection to one server, from `start` to `close`.
 
     Args:
-        server: The address.
         prepared: Called with the connection after each connect, before any other command is accepted. If it raises
             ValkeyUnavailable, the connection is closed and tried again.
         deadline_s: The time in which a command must be answered.

@@ -99,7 +99,6 @@ class OpenCall(msgspec.Struct, array_like=True):
         counters: The tag, the measure and the bounds of the windows of each counter.
         rates: The tag, the measure and the size of each rate.
         running: Its cost if it is lost, or None if a lost call costs its whole hold.
-        quotas: Its holds in quotas.
     """
 
     call: str

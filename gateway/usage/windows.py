@@ -21,7 +21,6 @@ class WindowBounds(NamedTuple):
     Attributes:
         start_ns: The first instant of the window.
         end_ns: The first instant of the next window.
-        next_end_ns: The end of the next window.
     """
 
     start_ns: int
@@ -81,11 +80,7 @@ def _calendar_bounds(first: date, following: Callable[[date], date], at_ns: int,
 
 
 class WindowCalendar:
-    """Returns the bounds of all windows, and computes them again only when one has ended.
-
-    Args:
-        zone: The time zone of the calendar.
-    """
+    """Returns the bounds of all windows, and computes them again only when one has ended."""
 
     __slots__ = ("_bounds", "_from_ns", "_until_ns", "_zone")
 

@@ -62,9 +62,6 @@ class CallFacts(msgspec.Struct, gc=False):
     """The facts that decide what a call may cost.
 
     Attributes:
-        request: The request as it is sent.
-        deployment: The deployment to which it is sent.
-        conversion: The exchange rates.
         price: The price that holds when the call is admitted, or None if it is unknown.
         tools: How many calls of each tool with a fee are held and charged, or None.
         bound: The most tokens of its input.

@@ -49,7 +49,6 @@ class WebSockets:
     Attributes:
         endpoint: Answers their turns.
         current: Returns the active config version.
-        count: Counts in a metric.
         is_draining: Whether the process is about to end.
         sessions: The open connections.
         state_bytes: The bytes that they keep of their last answers.

@@ -77,7 +77,6 @@ class TurnSession:
         id: Eight hexadecimal digits, for logs.
         client_name: The name of the client of the handshake. Empty without one.
         shows_heads: Each turn begins with the headers that a POST would have had.
-        socket: The connection.
         kept_bytes: The bytes that the lanes keep.
         active_at: The loop's time of the last message, or of the end of the last turn.
     """

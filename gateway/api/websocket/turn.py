@@ -83,7 +83,6 @@ class TurnHost(Protocol):
     Attributes:
         id: Eight hexadecimal digits, for logs.
         shows_heads: Each turn begins with the headers that a POST would have had.
-        socket: The connection.
     """
 
     id: str

@@ -236,7 +236,6 @@ class FeatureKey(NamedTuple):
 
     Attributes:
         section: The section whose entries have it (`regions`), or an empty text for a key of the file itself.
-        name: The key.
         type: The type of its value.
         field: Its default and its meaning.
     """

@@ -33,7 +33,6 @@ class _Asked(msgspec.Struct):
 
     Attributes:
         policy: The name under which a text is remembered that passes.
-        judges: The judges of a crisis.
         new: The texts of the user since the last answer.
         moderation: The moderation of the region's requests, or None.
         former: The texts before it, for the judges of moderation.

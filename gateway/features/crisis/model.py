@@ -39,7 +39,6 @@ class CrisisRules(RegionPart):
         judges: The names of the deployments that judge, asked in order if one fails.
         categories: The categories of verdicts that are a crisis.
         is_open: Whether a request goes on without a verdict.
-        text: The crisis text.
         has_number: It is ours, with `NUMBER` in the place of the number. The operator's is used as it is.
         helplines: The number of each territory.
         common: The number that is valid in the whole region, or None.
@@ -116,7 +115,6 @@ class Crisis(Help):
         categories: Those of the region's categories that were found.
         helpline: The number for the user, or None if none is known.
         sentence: The crisis text in the user's language.
-        instructions: Instructions for the model.
     """
 
     then: Then

@@ -41,7 +41,6 @@ class UseRules(RegionPart):
         timezone: The time zone of its days.
         repeat_s: The label with `repeat` is shown again after so long. None: no label is.
         pause: The sentence for a user who has reached a limit. None: the operator has one for the reason.
-        gap_ms: The gap in milliseconds.
     """
 
     gap_s: float = DEFAULT_GAP_S

@@ -75,7 +75,6 @@ class Arrival(Value, frozen=True):
         record: The record, or None if its user has none.
         is_new: It begins a session.
         session_ms: How long the session has lasted.
-        day: The calendar day.
         day_ms: The time of the day.
         day_seen_ms: The same without the running pause.
         gap_ms: The gap after which this session ends.

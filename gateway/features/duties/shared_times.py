@@ -92,7 +92,6 @@ class SharedTimes:
     """The time of users in Valkey.
 
     Args:
-        connection: The connection of this process.
         cell: The name of the cell, which all keys contain.
         now_ms: Returns the time instead of the server, for tests.
     """
@@ -162,7 +161,6 @@ class CellTimes:
     """The time of users in the Valkey of a cell, whose clock decides.
 
     Args:
-        shared: The store.
         former: The records of the time before the cell had shared stores.
         clock: Returns Unix time in seconds.
     """

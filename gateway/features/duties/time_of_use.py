@@ -226,15 +226,12 @@ class ChatTime(msgspec.Struct, eq=False):
 
     Attributes:
         use: Counts the time of its process.
-        rules: The rules of its region.
         note: Its part of the log line and the receipt.
         key: Its user, or None: no time is counted.
-        now: Its arrival, or None.
         notice: How the label with `repeat` is due, apart from the first answer of a conversation.
         is_noticed: Its answer has shown this label.
         is_notice_kept: The record has the time at which it did.
         has_begun: Its answer has begun, and has not ended.
-        refusal: Why it is refused, or None.
     """
 
     use: TimeOfUse

@@ -21,7 +21,6 @@ class RedactionRules(Value, frozen=True):
     """The rules of one redaction, or of several that apply together.
 
     Attributes:
-        names: The names of the redactions, sorted.
         kinds: Members of `BUILT_IN`.
         countries: ISO codes, whose numbers are found.
         terms: Words of the company.

@@ -141,12 +141,9 @@ class ShadowTurn(Value, frozen=True):
     """A request that goes to a shadow deployment too, once it is answered.
 
     Attributes:
-        shadow: The shadow of its route.
         labels: Assistant, region and shadow deployment, as the metrics name them.
         config: The version that the request was answered by.
         location: Where the caller is.
-        record: The record of the request.
-        offer: Sends the shadow request.
         capture: Keeps the client's answer, if texts are kept. A stream is then read from there.
     """
 
@@ -180,7 +177,6 @@ class ShadowSink(Value, frozen=True):
         store: Keeps a record. It may take its time.
         count: Adds one to the counter with these labels and this outcome.
         time: Adds a time in seconds to the histogram with these labels.
-        close: Closes the store.
     """
 
     store: Callable[[ShadowRecord], Awaitable[None]]

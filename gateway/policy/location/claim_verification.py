@@ -167,7 +167,6 @@ class SignedMembers(Value, frozen=True):
     """A verified token of a client.
 
     Attributes:
-        members: Its members.
         until: Until when it is valid (Unix time).
         lifetime_s: For how long it is valid in all.
         digests: The SHA-256 (hex) of each form in which it is valid.

@@ -101,11 +101,7 @@ def _hosted(part: Fields) -> str | None:
 
 
 class ContentReader:
-    """Reads the contents of one request.
-
-    Attributes:
-        messages: The messages that were read.
-    """
+    """Reads the contents of one request."""
 
     def __init__(self, dropped: DroppedFields, *, is_partial: bool = False) -> None:
         """Make it for one request.

@@ -48,7 +48,6 @@ class GeminiRequest(Value, frozen=True):
     """A decoded request.
 
     Attributes:
-        chat: The canonical request.
         shows_thoughts: The answer may contain thoughts (`includeThoughts`).
     """
 

@@ -221,7 +221,6 @@ class Decoded(Value, frozen=True):
     """A decoded request.
 
     Attributes:
-        request: The canonical request.
         hides_thinking: The client wants no text of thoughts (`thinking.display: omitted`).
     """
 

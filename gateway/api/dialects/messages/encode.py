@@ -35,7 +35,6 @@ class Asked(Value, frozen=True):
     Attributes:
         prompt_tokens: An estimate, for an answer whose provider has not counted, or not yet.
         hides_thinking: The text of thoughts is left out.
-        stops: The stop sequences.
     """
 
     prompt_tokens: int = 1

@@ -90,7 +90,6 @@ class DecodedResponse(Value, frozen=True):
     """A request as it was read.
 
     Attributes:
-        request: The chat request.
         paths: The paths of the messages in the client's request.
         names: The functions in groups.
         wants_state: The client takes the reasoning state of a model as `encrypted_content`.

@@ -56,7 +56,6 @@ class ResponsesRequest(Value, frozen=True):
         names: The functions in groups.
         wants_state: The client takes reasoning state as `encrypted_content`. Else it is in the ids of calls, as in
             chat.
-        body_bytes: The size of the request.
         previous: The id of the answer that it continues, over WebSocket.
     """
 

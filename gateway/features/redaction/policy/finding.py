@@ -279,11 +279,7 @@ class _Subject:
 
 
 class _Replaced:
-    """A text in which parts are replaced, and where its characters were before.
-
-    Attributes:
-        text: The text with the replaced parts.
-    """
+    """A text in which parts are replaced, and where its characters were before."""
 
     def __init__(self, text: str, parts: Iterable[tuple[int, int, str]]) -> None:
         # From a place of `text` on: the place before, and for a part that was replaced its end before. 0: it was kept.
