@@ -75,15 +75,10 @@ from providers.chat import (
     said_in,
     text_of,
 )
-from providers.embeddings import (
-    EmbeddingAnswer,
-    EmbeddingFacts,
-    EmbeddingFormat,
-    EmbeddingRequest,
-    Embeds,
-    OpenAIEmbeddings,
-    VendorEmbeddings,
-)
+from providers.embeddings.contract import EmbeddingFacts, EmbeddingFormat, Embeds
+from providers.embeddings.facts import VendorEmbeddings
+from providers.embeddings.openai_format import OpenAIEmbeddings
+from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.evidence import Citation
 from providers.failures import Failure, FailureKind, InvalidRequest, ProviderError, ProviderFailed, UnsupportedFeature
 from providers.formats.json_adapter import NO_HTTP_ERROR, JsonAdapter
@@ -116,7 +111,8 @@ from providers.json_values import (
     read_str,
 )
 from providers.matching.requirements import FEATURES, PARAMETERS, Requirements, requirements_of
-from providers.moderations import Moderates, ModerationAnswer, ModerationFormat, ModerationRequest, ModerationResult
+from providers.moderations.contract import Moderates, ModerationFormat
+from providers.moderations.values import ModerationAnswer, ModerationRequest, ModerationResult
 from providers.reading.assembler import Assembler
 from providers.reading.errors import (
     MESSAGES,
@@ -136,7 +132,8 @@ from providers.reading.folding import fold
 from providers.reading.json_object import with_json_instruction
 from providers.reading.rate_limits import LimitHeaders
 from providers.registry import check_adapter
-from providers.rerank import RerankAnswer, RerankFacts, RerankFormat, RerankRequest
+from providers.rerank.contract import RerankFacts, RerankFormat
+from providers.rerank.values import RerankAnswer, RerankRequest
 from providers.sites import Availability, OriginError, Residency, Scope, Site, parse_origin
 from providers.territories import ANYWHERE, EVERYWHERE, NOWHERE, Places, TerritoryError, parse_places
 from providers.wire import WireRequest, WireResponse

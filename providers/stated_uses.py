@@ -5,8 +5,10 @@ A file of facts names the vendor, or the use is not offered. Embeddings stay wit
 
 from __future__ import annotations
 
-from providers.audio import VendorSpeech, VendorTranscription, load_speech_facts, load_transcription_facts
-from providers.rerank import VendorRerankFormat, load_rerank_facts
+from providers.audio.facts import load_speech_facts, load_transcription_facts
+from providers.audio.formats import VendorSpeech, VendorTranscription
+from providers.rerank.facts import load_rerank_facts
+from providers.rerank.formats import VendorRerankFormat
 
 
 class StatedUses:
@@ -21,18 +23,18 @@ class StatedUses:
 
     @property
     def rerank(self) -> VendorRerankFormat | None:
-        """See `providers.rerank.Reranks`."""
+        """See `Reranks`."""
         vendor = load_rerank_facts(self.name)
         return VendorRerankFormat(vendor) if vendor is not None else None
 
     @property
     def transcription(self) -> VendorTranscription | None:
-        """See `providers.audio.Transcribes`."""
+        """See `Transcribes`."""
         vendor = load_transcription_facts(self.name)
         return VendorTranscription(vendor) if vendor is not None else None
 
     @property
     def speech(self) -> VendorSpeech | None:
-        """See `providers.audio.Speaks`."""
+        """See `Speaks`."""
         vendor = load_speech_facts(self.name)
         return VendorSpeech(vendor) if vendor is not None else None

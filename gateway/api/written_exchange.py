@@ -41,7 +41,7 @@ from gateway.tasks import run_apart
 from gateway.usage.client_limits import LimitReached
 from gateway.usage.refusals import CallRefused
 from providers.chat import ChatCompletion, StreamEvent, Usage
-from providers.embeddings import EmbeddingAnswer
+from providers.embeddings.values import EmbeddingAnswer
 from providers.value import replace
 
 Receive = Callable[[], Any]

@@ -36,7 +36,8 @@ from gateway.model.sign_in import remedy_for
 from gateway.operator_errors import CommandError, StateError
 from gateway.policy.routing import config_exclusion
 from gateway.settings import Settings
-from providers.transport import ConnectFailed, Link, tls_context
+from providers.transport.errors import ConnectFailed
+from providers.transport.tls import Link, tls_context
 from providers.transport.tunnel import address_of, check_reply, connect_request
 
 _OK, _ERRORS, _WARNINGS = 0, 1, 3

@@ -12,7 +12,7 @@ from gateway.execution.redaction import parts_of
 from gateway.execution.transport import Transport, UpstreamResponse
 from gateway.execution.upstream_request import Headers, UpstreamRequest
 from providers.auth import Secret
-from providers.transport import Tap
+from providers.transport.connection import Tap
 
 _MASK = "(masked)"
 _MAX_SHOWN_CHARACTERS = 4096

@@ -29,7 +29,7 @@ from providers.territories import Places
 from providers.value import Value, replace
 
 if TYPE_CHECKING:
-    from providers.transport import Link
+    from providers.transport.tls import Link
 
 _MOST_BYTES = 1024 * 1024
 _WARNING_DAYS = 14
@@ -150,7 +150,7 @@ class Links:
         credentials, missing = self._credentials((*path, "proxy", "url"), section.proxy.url)
         if proxy is None:
             return Way(endpoint.residency, tls)
-        from providers.transport import Link
+        from providers.transport.tls import Link
 
         link = replace(link or Link(), proxy=proxy.origin, authorization=credentials)
         residency = endpoint.residency
@@ -239,7 +239,7 @@ class Links:
                 texts[key] = file.text
         if self.files is None or len(texts) < len(named):
             return None
-        from providers.transport import Link
+        from providers.transport.tls import Link
 
         link = Link(texts.get("ca", ""), texts.get("client_certificate", ""), texts.get("client_key", ""))
         for key in ("ca", "client_certificate"):

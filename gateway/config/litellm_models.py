@@ -19,8 +19,8 @@ from gateway.config.service_permits import is_this_machine
 from providers.adapter import Adapter, KnowsOffers
 from providers.auth import NoAuth
 from providers.catalogue.prices import NO_CURRENCY
-from providers.embeddings import embeddings_of
-from providers.moderations import moderation_format
+from providers.embeddings.contract import embeddings_of
+from providers.moderations.contract import moderation_format
 from providers.registry import Registry
 from providers.sites import PROJECT, OriginError, Site, parse_origin
 

@@ -26,10 +26,12 @@ from gateway.model.input_requests import USES, Use
 from gateway.model.route import Barrier, Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
 from providers.adapter import Adapter, answers_chats
-from providers.audio import speech_of, transcription_of
-from providers.embeddings import VendorEmbeddings, embeddings_of, load_embedding_facts
-from providers.moderations import GuardModel
-from providers.rerank import VendorRerank, load_rerank_facts, rerank_of
+from providers.audio.contract import speech_of, transcription_of
+from providers.embeddings.contract import embeddings_of
+from providers.embeddings.facts import VendorEmbeddings, load_embedding_facts
+from providers.moderations.guard_models import GuardModel
+from providers.rerank.contract import rerank_of
+from providers.rerank.facts import VendorRerank, load_rerank_facts
 from providers.value import Value, replace
 
 _Steps = Sequence[str | Mapping[str, int] | BarrierRule]

@@ -33,7 +33,7 @@ from providers.territories import ANYWHERE, Places
 from providers.value import replace
 
 if TYPE_CHECKING:
-    from providers.transport import Link
+    from providers.transport.tls import Link
 
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,127}")
 _POOL = "//iam.googleapis.com/"
@@ -438,7 +438,7 @@ class _SignInCompiler:
 
 
 def _remote(link: Link | None) -> Link:
-    from providers.transport import Link
+    from providers.transport.tls import Link
 
     return replace(link or Link(), is_remote=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,6 @@ from gateway.console.all_views import VIEWS
 from gateway.console.areas import Move, areas, labels, legend, moves
 from gateway.console.demo_users import users_of
 from gateway.console.own_config import OwnConfig, candidates, movable_routes
-from gateway.console.snippets import QUESTION, TERRITORY_HEADER, curl_command, python_program
 from gateway.console.texts import LANGUAGES, ViewTexts, _, language_of, texts_in
 from gateway.console.vendors import Product, product_at
 from gateway.console.views import environment_of
@@ -34,6 +34,9 @@ from providers.value import Value
 _EXAMPLES = (*PINS, "CN", "DE", "JP", "US", "CU")
 _MOST_CHARACTERS = 2000
 _MOST_TABLES = 16
+_QUESTION = "Hello! Who are you?"
+_TERRITORY_HEADER = "cf-ipcountry"
+"""The header with which the page asks as if from a territory. In a demo, every client is a trusted edge."""
 FAULTS: Mapping[str, str] = {
     "429=1": _("429: wait 1 s"),
     "429=30": _("429: wait 30 s"),
@@ -238,11 +241,11 @@ def _map_members(
 
 def _question_members(config: ConfigVersion, request: Request, assistant: str, code: str | None) -> dict[str, object]:
     """Return the question, and the programs that ask it from the territory."""
-    question = request.question[:_MOST_CHARACTERS] or QUESTION
+    question = request.question[:_MOST_CHARACTERS] or _QUESTION
     asked = request.url, assistant, code or "", question
     return {
         "question": question,
-        "header": TERRITORY_HEADER,
+        "header": _TERRITORY_HEADER,
         "no_effect": _no_effect(config, code),
         "curl": curl_command(*asked) if code is not None else "",
         "python": python_program(*asked) if code is not None else "",
@@ -298,8 +301,8 @@ def _no_effect(config: ConfigVersion, code: str | None) -> str:
     if code is None:
         return ""
     reason = why_not_supposed(config, code)
-    if not reason and TERRITORY_HEADER.encode() not in locator_of(config).headers:
-        return f"no edge of this configuration sends the header {TERRITORY_HEADER}"
+    if not reason and _TERRITORY_HEADER.encode() not in locator_of(config).headers:
+        return f"no edge of this configuration sends the header {_TERRITORY_HEADER}"
     return reason
 
 
@@ -331,3 +334,36 @@ def _sites(sites: Sequence[SimulatedSite], decision: Mapping[str, Any] | None) -
         for site in sites
         if site.deployments
     ]
+
+
+def curl_command(url: str, assistant: str, territory: str, question: str) -> str:
+    """Return the streamed request as a command for a POSIX shell."""
+    body = {"model": assistant, "stream": True, "messages": [{"role": "user", "content": question}]}
+    return (
+        f"curl -iN {shlex.quote(f'{url}/v1/chat/completions')} \\\n"
+        f"  -H 'content-type: application/json' -H {shlex.quote(f'{_TERRITORY_HEADER}: {territory}')} \\\n"
+        f"  -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
+    )
+
+
+def python_program(url: str, assistant: str, territory: str, question: str) -> str:
+    """Return the same request as a program that uses the OpenAI SDK. See `curl_command`."""
+    return f"""\
+from openai import OpenAI
+
+client = OpenAI(base_url={_literal(f"{url}/v1")}, api_key="demo")
+stream = client.chat.completions.create(
+    model={_literal(assistant)},
+    messages=[{{"role": "user", "content": {_literal(question)}}}],
+    extra_headers={{{_literal(_TERRITORY_HEADER)}: {_literal(territory)}}},
+    stream=True,
+)
+for chunk in stream:
+    print(chunk.choices[0].delta.content or "" if chunk.choices else "", end="", flush=True)
+print()
+"""
+
+
+def _literal(text: str) -> str:
+    """Return the text as a literal of Python, as JSON quotes it."""
+    return json.dumps(text, ensure_ascii=not text.isprintable())

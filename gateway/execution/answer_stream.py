@@ -31,7 +31,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.reading.event_stream import EndsWithBody, StreamShortcuts
-from providers.transport import Tap
+from providers.transport.connection import Tap
 
 TakeText = Callable[[bytes], bool]
 """Writes more text of choice 0, as the inside of a JSON string, to the client. Returns False if it cannot; then nothing

@@ -29,7 +29,7 @@ import msgspec
 from gateway.execution.breaker import ALL, CLOSED, Breaker, Tickets
 from gateway.model.input_requests import ServedRequest
 from gateway.model.resilience import BreakerRule
-from providers.audio import TranscriptionRequest
+from providers.audio.values import TranscriptionRequest
 from providers.chat import ChatRequest
 from providers.failures import FailureKind
 from providers.value import replace

@@ -20,7 +20,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.matching.requirements import has_effects
 from providers.reading.folding import Folding
 from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE
-from providers.transport import Tap
+from providers.transport.connection import Tap
 
 
 def folds(request: ChatRequest, deployment: Deployment, *, is_last_step: bool) -> bool:

@@ -11,15 +11,18 @@ from gateway.model.decision import Step
 from gateway.model.deployment import Deployment, moderations_of, voice_of
 from gateway.model.input_requests import TRANSCRIPTION_PARAMETERS, InputAnswer, InputRequest, ServedRequest
 from providers.adapter import InputFormat
-from providers.audio import SpeechFormat, SpeechRequest, Transcript, TranscriptionRequest, speech_of, transcription_of
+from providers.audio.contract import SpeechFormat, speech_of, transcription_of
+from providers.audio.values import SpeechRequest, Transcript, TranscriptionRequest
 from providers.chat import AnswerRefused
-from providers.embeddings import EmbeddingAnswer, EmbeddingRequest, check_answer, embeddings_of
+from providers.embeddings.contract import embeddings_of
+from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest, check_answer
 from providers.failures import FailureKind, ProviderFailed
-from providers.moderations import ModerationAnswer, ModerationRequest
+from providers.moderations.values import ModerationAnswer, ModerationRequest
 from providers.reading.errors import error_object, malformed
 from providers.reading.event_stream import StreamShortcuts
 from providers.reading.response_reader import check_head
-from providers.rerank import RerankAnswer, RerankRequest, rerank_of
+from providers.rerank.contract import rerank_of
+from providers.rerank.values import RerankAnswer, RerankRequest
 from providers.value import replace
 from providers.wire import WireRequest, WireResponse
 

@@ -28,8 +28,7 @@ from gateway.policy.fence import evaluation_permit, judge_still_permitted
 from gateway.policy.routing import config_exclusion
 from gateway.policy.verdicts import counting, found_in
 from providers.failures import Failure, FailureKind
-from providers.moderations import ModerationAnswer, ModerationRequest, ModerationResult
-from providers.moderations.values import ModerationInput
+from providers.moderations.values import ModerationAnswer, ModerationInput, ModerationRequest, ModerationResult
 from providers.value import replace
 
 VERDICT_S = 5.0

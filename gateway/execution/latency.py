@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import ServedRequest
 from gateway.model.resilience import Resilience
-from providers.audio import TranscriptionRequest
 from providers.audio.kinds import lengths_of
+from providers.audio.values import TranscriptionRequest
 from providers.chat import ChatRequest
 from providers.matching.capability_matching import reasons_unseen
 

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from providers.auth import Secret
 from providers.chat import ChatRequest
-from providers.embeddings import EmbeddingRequest
+from providers.embeddings.values import EmbeddingRequest
 from providers.matching.requirements import CACHE_KEY, IDENTITY
-from providers.moderations import ModerationRequest
+from providers.moderations.values import ModerationRequest
 from providers.value import replace
 
 _DIGITS = 32

@@ -30,7 +30,7 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
-from providers.embeddings import EmbeddingRequest
+from providers.embeddings.values import EmbeddingRequest
 from providers.failures import Failure
 from providers.matching.requirements import IDENTITY
 from providers.reading.errors import MESSAGES

@@ -10,7 +10,7 @@ from gateway.execution.upstream_request import FenceBreach, upstream_request
 from gateway.model.permit import ServicePermit
 from providers.failures import ProviderFailed
 from providers.reading.response_reader import TOO_LARGE
-from providers.transport import Link
+from providers.transport.tls import Link
 from providers.value import Value
 from providers.wire import WireRequest
 

@@ -18,18 +18,10 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.permit import Permit, ServicePermit
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE
-from providers.transport import (
-    BadResponse,
-    ConnectFailed,
-    Connection,
-    ConnectionBroken,
-    NotAllowed,
-    Pool,
-    PoolRequest,
-    Tap,
-    TransportError,
-)
+from providers.transport.connection import Connection, Tap
 from providers.transport.decoding import Decoder, decoder_for
+from providers.transport.errors import BadResponse, ConnectFailed, ConnectionBroken, NotAllowed, TransportError
+from providers.transport.pool import Pool, PoolRequest
 from providers.wire import WireResponse
 
 _Result = TypeVar("_Result")

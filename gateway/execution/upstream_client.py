@@ -35,7 +35,7 @@ from gateway.usage.accounting import CallUsage, RequestUsage
 from gateway.usage.refusals import CallRefused
 from gateway.usage.token_count import count_tokens
 from providers.adapter import STREAM_OPTIONS, CountsTokens
-from providers.audio import TranscriptionRequest
+from providers.audio.values import TranscriptionRequest
 from providers.auth import Secret, credential
 from providers.chat import (
     AnswerRefused,
@@ -58,7 +58,7 @@ from providers.reading.errors import MESSAGES
 from providers.reading.event_stream import StreamShortcuts, TextReader
 from providers.reading.json_object import json_start_of
 from providers.reading.response_reader import AnswerReader, is_event_stream, read_answer
-from providers.rerank import RerankAnswer
+from providers.rerank.values import RerankAnswer
 from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 

@@ -15,7 +15,8 @@ from urllib.parse import urlencode
 import msgspec
 
 from gateway.model.permit import AnyPermit, Permit
-from providers.transport import Link, PoolRequest, Recheck, request_start
+from providers.transport.pool import PoolRequest, Recheck, request_start
+from providers.transport.tls import Link
 from providers.wire import BodyPiece, WireRequest
 
 Headers = Sequence[tuple[str, str]]
@@ -55,7 +56,7 @@ class RequestHead:
 
     Attributes:
         headers: The adapter's headers and our own.
-        start: All of it as bytes, see `providers.transport.request_start`.
+        start: All of it as bytes, see `providers.transport.pool.request_start`.
     """
 
     origin: str

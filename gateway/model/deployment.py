@@ -16,22 +16,23 @@ from gateway.model.section import PlainSection, key, section
 from gateway.model.sign_in import SignIn
 from gateway.model.units import Seconds
 from providers.adapter import Adapter, Capabilities, Target
-from providers.audio import speech_of, transcription_of
+from providers.audio.contract import speech_of, transcription_of
 from providers.audio.values import MOST_CHARACTERS
 from providers.auth import Secret
 from providers.catalogue.prices import Price, Retirement
-from providers.embeddings import capabilities_of, embeddings_of
+from providers.embeddings.contract import capabilities_of, embeddings_of
 from providers.matching.capability_matching import CapabilityMatch, has_effects_there, match_capabilities
 from providers.matching.requirements import CACHE_KEY, FEATURES, IDENTITY, IMPLIED, PARAMETERS, Requirements, moves_data
-from providers.moderations import GuardKind, ModerationFormat, moderation_format
+from providers.moderations.contract import ModerationFormat, moderation_format
+from providers.moderations.guard_models import GuardKind
 from providers.openai_json.misspelled_fields import FIELDS
-from providers.rerank import rerank_capabilities, rerank_of
+from providers.rerank.contract import rerank_capabilities, rerank_of
 from providers.sites import Residency
 from providers.territories import Places
 from providers.value import Value, replace
 
 if TYPE_CHECKING:
-    from providers.transport import Link
+    from providers.transport.tls import Link
 
 _NOTHING = Capabilities(frozenset(), frozenset())
 _STANDARD_NAMES = (

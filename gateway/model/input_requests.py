@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, TypeAlias, assert_never, get_args
 
-from providers.audio import SpeechRequest, Transcript, TranscriptionRequest
+from providers.audio.values import SpeechRequest, Transcript, TranscriptionRequest
 from providers.chat import ChatRequest, ImagePart, TextPart, UserMessage
-from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
+from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.matching.requirements import Requirements, moving_fields
-from providers.moderations import ModerationAnswer, ModerationRequest
-from providers.rerank import RerankAnswer, RerankRequest
+from providers.moderations.values import ModerationAnswer, ModerationRequest
+from providers.rerank.values import RerankAnswer, RerankRequest
 
 Use: TypeAlias = Literal["chat", "embeddings", "moderations", "rerank", "transcription", "speech"]
 """A kind of requests to an assistant. Each has routes of its own."""

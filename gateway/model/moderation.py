@@ -9,7 +9,7 @@ from gateway.model.section import Listed, PlainSection, key, section
 
 if TYPE_CHECKING:
     from gateway.model.deployment import Deployment
-    from providers.moderations import ModerationResult
+    from providers.moderations.values import ModerationResult
 
 Judged = Literal["passed", "flagged", "skipped", "failed"]
 """`skipped`: no verdict was possible, and the policy lets the request go on. `failed`: it does not."""

@@ -19,7 +19,7 @@ from providers.territories import Places
 from providers.value import Value
 
 if TYPE_CHECKING:
-    from providers.transport import Link
+    from providers.transport.tls import Link
 
 SignInState: TypeAlias = Literal["ok", "failing", "none"]
 """Whether the last exchange succeeded, failed while the token before is valid, or there is no token."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from providers.moderations import CATEGORIES, ModerationResult
+from providers.moderations.values import CATEGORIES, ModerationResult
 
 _STANDARD = frozenset(CATEGORIES)
 

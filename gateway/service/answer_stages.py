@@ -20,7 +20,7 @@ from gateway.service.audio import AudioNote
 from gateway.service.decider import Decider
 from gateway.service.input_requests import EmbeddingSpace
 from gateway.usage.worst_cost import charged_by
-from providers.audio import SpeechRequest
+from providers.audio.values import SpeechRequest
 from providers.chat import ChatRequest
 from providers.matching.capability_matching import without_parameters
 from providers.reading.json_object import emulated_fields

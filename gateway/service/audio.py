@@ -17,9 +17,9 @@ from gateway.model.record import AttemptRecord, FeatureNote, Record
 from gateway.model.region_text import Label
 from gateway.policy.labels import LABEL_DATA, TextSigner
 from gateway.usage.usage_row import shown_seconds
-from providers.audio import SpeechRequest, Transcript
 from providers.audio.kinds import lengths_of
 from providers.audio.tags import PLACES, Tagger, tag_names
+from providers.audio.values import SpeechRequest, Transcript
 from providers.chat import Usage
 from providers.json_values import dumps
 from providers.value import replace

@@ -27,7 +27,7 @@ from gateway.policy.routing import MEDIA, decide
 from gateway.policy.territory_answers import plain_needs
 from gateway.service.explain import consent_of
 from gateway.service.moderation import refused_media
-from providers.audio import speech_of, transcription_of
+from providers.audio.contract import speech_of, transcription_of
 from providers.matching.requirements import FEATURES, TOOL_FEATURES
 from providers.value import Value
 

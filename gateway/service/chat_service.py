@@ -64,14 +64,14 @@ from gateway.usage.quota_store import Admission
 from gateway.usage.refusals import CallRefused
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
 from gateway.usage.token_count import count_tokens
-from providers.audio import SpeechRequest, TranscriptionRequest
+from providers.audio.values import SpeechRequest, TranscriptionRequest
 from providers.catalogue.prices import SEARCH
 from providers.chat import ChatRequest, Message, Texts, UserMessage, change_request
-from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
+from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import Failure, FailureKind
 from providers.formats.fitting import changes_for
 from providers.matching.requirements import CACHE_KEY, Requirements, requirements_of
-from providers.rerank import RerankAnswer, RerankRequest
+from providers.rerank.values import RerankAnswer, RerankRequest
 from providers.value import replace as change
 
 _AUDIO = TranscriptionRequest, SpeechRequest

@@ -22,12 +22,14 @@ from gateway.model.record import AttemptRecord, Record
 from gateway.model.route import deployments_of
 from gateway.service.assistants import assistants_of
 from gateway.usage.accounting import RequestUsage
-from providers.audio import SpeechRequest, TranscriptionRequest
+from providers.audio.values import SpeechRequest, TranscriptionRequest
 from providers.chat import ChatRequest, summed
-from providers.embeddings import EmbeddingAnswer, EmbeddingFacts, EmbeddingRequest, batches_of, embeddings_of, joined
+from providers.embeddings.contract import EmbeddingFacts, batches_of, embeddings_of, joined
+from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import InvalidRequest
-from providers.moderations import ModerationAnswer, ModerationRequest
-from providers.rerank import RerankAnswer, RerankRequest, rerank_batches, rerank_joined, rerank_of
+from providers.moderations.values import ModerationAnswer, ModerationRequest
+from providers.rerank.contract import rerank_of
+from providers.rerank.values import RerankAnswer, RerankRequest, rerank_batches, rerank_joined
 from providers.value import replace
 
 _MODEL_DIGITS = 8

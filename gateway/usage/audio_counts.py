@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import AudioRequest
-from providers.audio import SpeechRequest, speech_of, transcription_of
+from providers.audio.contract import speech_of, transcription_of
 from providers.audio.kinds import lengths_of
+from providers.audio.values import SpeechRequest
 from providers.catalogue.prices import Price
 from providers.chat import Usage
 from providers.value import Value

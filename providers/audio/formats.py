@@ -24,16 +24,16 @@ _BASE64 = ";base64,"
 
 
 class VendorTranscription(Value, frozen=True):
-    """The format of a vendor, by its facts. See `providers.audio.TranscriptionFormat`."""
+    """The format of a vendor, by its facts. See `TranscriptionFormat`."""
 
     vendor: VendorAudio[TranscriptionFacts]
 
     def facts(self, model: str) -> TranscriptionFacts:
-        """See `providers.audio.TranscriptionFormat`."""
+        """See `TranscriptionFormat`."""
         return self.vendor.of(model)
 
     def build_request(self, request: TranscriptionRequest, target: Target) -> WireRequest:
-        """See `providers.audio.TranscriptionFormat`. The file is not copied, but for a chat with a data URL."""
+        """See `TranscriptionFormat`. The file is not copied, but for a chat with a data URL."""
         facts = self.vendor.of(target.model)
         if facts.form == "qwen":
             return _qwen_chat(request, target, facts)
@@ -46,7 +46,7 @@ class VendorTranscription(Value, frozen=True):
         return WireRequest("POST", path, (("content-type", kind), ("accept", accept)), body, query, rest=rest)
 
     def parse_response(self, response: WireResponse, target: Target) -> Transcript:
-        """See `providers.audio.TranscriptionFormat`."""
+        """See `TranscriptionFormat`."""
         body = error_object(response.body)
         if self.vendor.of(target.model).form != "qwen":
             return read_transcript(body)
@@ -59,7 +59,7 @@ class VendorTranscription(Value, frozen=True):
         return Transcript(text, usage=read_usage(read_map(body, "usage"), text))
 
     def stream_reader(self, request: TranscriptionRequest, head: WireResponse, target: Target) -> TranscriptReader:
-        """See `providers.audio.TranscriptionFormat`."""
+        """See `TranscriptionFormat`."""
         return TranscriptReader(head, lambda response: self.parse_response(response, target))
 
 
@@ -114,16 +114,16 @@ def _qwen_chat(request: TranscriptionRequest, target: Target, facts: Transcripti
 
 
 class VendorSpeech(Value, frozen=True):
-    """The format of a vendor, by its facts. See `providers.audio.SpeechFormat`."""
+    """The format of a vendor, by its facts. See `SpeechFormat`."""
 
     vendor: VendorAudio[SpeechFacts]
 
     def facts(self, model: str) -> SpeechFacts:
-        """See `providers.audio.SpeechFormat`."""
+        """See `SpeechFormat`."""
         return self.vendor.of(model)
 
     def build_request(self, request: SpeechRequest, target: Target) -> WireRequest:
-        """See `providers.audio.SpeechFormat`."""
+        """See `SpeechFormat`."""
         facts = self.vendor.of(target.model)
         sent = sent_format(request.response_format, facts)
         path = target.base_path + facts.path
@@ -140,7 +140,7 @@ class VendorSpeech(Value, frozen=True):
         return WireRequest("POST", path, headers, dumps(body), facts.query)
 
     def stream_reader(self, request: SpeechRequest, head: WireResponse, target: Target) -> SpeechReader:
-        """See `providers.audio.SpeechFormat`."""
+        """See `SpeechFormat`."""
         facts = self.vendor.of(target.model)
         sent = sent_format(request.response_format, facts)
         return SpeechReader(head, request.response_format, sent, facts.form)

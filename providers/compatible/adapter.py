@@ -24,7 +24,8 @@ from providers.catalogue.takes import Takes
 from providers.chat import ChatCompletion, ChatRequest
 from providers.compatible.dialect import CompatibleDialect, DialectError, read_dialect
 from providers.compatible.request import encode_body, path_and_query
-from providers.embeddings import OpenAIEmbeddings, load_embedding_facts
+from providers.embeddings.facts import load_embedding_facts
+from providers.embeddings.openai_format import OpenAIEmbeddings
 from providers.failures import Failure
 from providers.formats.azure import azure_path
 from providers.json_values import dumps
@@ -111,7 +112,7 @@ class CompatibleAdapter(StatedUses):
 
     @property
     def embeddings(self) -> OpenAIEmbeddings | None:
-        """See `providers.embeddings.Embeds`."""
+        """See `Embeds`."""
         vendor = load_embedding_facts(self.name)
         if vendor is None:
             return None

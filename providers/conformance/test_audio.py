@@ -7,16 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.adapter import Target
-from providers.audio import (
-    SpeechFormat,
-    SpeechRequest,
-    TranscriptionFormat,
-    TranscriptionRequest,
-    speech_of,
-    transcription_of,
-)
+from providers.audio.contract import SpeechFormat, TranscriptionFormat, speech_of, transcription_of
 from providers.audio.form import boundary_of, parse_form
 from providers.audio.kinds import TYPES, kind_of
+from providers.audio.values import SpeechRequest, TranscriptionRequest
 from providers.chat import AudioDelta, Failed, Finished, StreamEvent, TextDelta
 from providers.conformance.subject import Subject
 from providers.conformance.test_inputs import any_json, change_model, dumped, thorough

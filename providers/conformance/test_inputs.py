@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from providers.adapter import Target
 from providers.chat import Usage
 from providers.conformance.subject import ORIGIN, Subject
-from providers.embeddings import EmbeddingAnswer, EmbeddingFormat, EmbeddingRequest, check_answer, embeddings_of
+from providers.embeddings.contract import EmbeddingFormat, embeddings_of
+from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest, check_answer
 from providers.failures import ProviderFailed
 from providers.json_values import JsonError, dumps, loads
-from providers.moderations import Moderates, ModerationAnswer, ModerationFormat, ModerationRequest
-from providers.moderations.values import verdict_of
+from providers.moderations.contract import Moderates, ModerationFormat
+from providers.moderations.values import ModerationAnswer, ModerationRequest, verdict_of
 from providers.testkit.simulator import RequestRejected, SimulatesInputs, SimulatesModerations
 from providers.value import replace
 from providers.wire import WireResponse

@@ -23,12 +23,14 @@ from providers.conformance.cases import (
 from providers.conformance.checks import check_wire
 from providers.conformance.meaning import callable_tools, conversation, is_absent, parameters
 from providers.conformance.subject import Subject
-from providers.embeddings import EmbeddingRequest, embeddings_of
+from providers.embeddings.contract import embeddings_of
+from providers.embeddings.values import EmbeddingRequest
 from providers.failures import ProviderError, UnsupportedFeature
 from providers.json_values import as_map, dumps, loads
 from providers.matching.capability_matching import ANSWERS_ITSELF
 from providers.matching.requirements import ATTRIBUTION, FEATURES, PARAMETERS
-from providers.moderations import Moderates, ModerationRequest
+from providers.moderations.contract import Moderates
+from providers.moderations.values import ModerationRequest
 from providers.openai_json import encode_request
 from providers.reading.json_object import JSON_OBJECT
 from providers.testkit.simulator import RequestRejected, SimulatesCounts

@@ -13,7 +13,8 @@ from providers.chat import Usage
 from providers.conformance.subject import ORIGIN, Subject
 from providers.conformance.test_inputs import any_json, change_model, dumped, thorough
 from providers.failures import ProviderFailed
-from providers.rerank import RerankAnswer, RerankFormat, RerankRequest, rerank_of
+from providers.rerank.contract import RerankFormat, rerank_of
+from providers.rerank.values import RerankAnswer, RerankRequest
 from providers.testkit.simulator import RequestRejected, SimulatesRerank
 from providers.value import replace
 from providers.wire import WireResponse

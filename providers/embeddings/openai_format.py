@@ -107,7 +107,7 @@ def _numbers(vector: Vector) -> list[float]:
 
 
 class OpenAIEmbeddings(Value, frozen=True):
-    """The format of OpenAI, and of vendors that speak it. See `providers.embeddings.EmbeddingFormat`.
+    """The format of OpenAI, and of vendors that speak it. See `EmbeddingFormat`.
 
     Attributes:
         vendor: The facts of the vendor, and its differences from OpenAI's format.
@@ -118,11 +118,11 @@ class OpenAIEmbeddings(Value, frozen=True):
     path_of: Callable[[Target, str], tuple[str, tuple[tuple[str, str], ...]]] | None = None
 
     def facts(self, model: str) -> EmbeddingFacts:
-        """See `providers.embeddings.EmbeddingFormat`."""
+        """See `EmbeddingFormat`."""
         return self.vendor.facts(model)
 
     def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:
-        """See `providers.embeddings.EmbeddingFormat`. Base64 is a quarter of the size of numbers, which are the
+        """See `EmbeddingFormat`. Base64 is a quarter of the size of numbers, which are the
         default everywhere: servers that know nothing else refuse the field."""
         body: dict[str, object] = {"model": target.model, "input": list(request.inputs)}
         if self.facts(target.model).base64:
@@ -139,7 +139,7 @@ class OpenAIEmbeddings(Value, frozen=True):
         return WireRequest("POST", path, _HEADERS, dumps(body), query)
 
     def parse_response(self, response: WireResponse, target: Target) -> EmbeddingAnswer:
-        """See `providers.embeddings.EmbeddingFormat`. Both encodings are read, whichever was asked for."""
+        """See `EmbeddingFormat`. Both encodings are read, whichever was asked for."""
         body = error_object(response.body)
         data = as_list(body.get("data"))
         if not data:

@@ -37,7 +37,7 @@ class EmbeddingRequest(Value, frozen=True):
         folded: Always false.
 
     Examples:
-        >>> from providers.embeddings import EmbeddingRequest
+        >>> from providers.contract import EmbeddingRequest
         >>> EmbeddingRequest("assistant", ("one text", "another")).takes_tokens
         False
     """

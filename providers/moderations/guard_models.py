@@ -78,7 +78,7 @@ def guard_kind_of(model: str) -> GuardKind | None:
 
 
 class GuardModel(Value, frozen=True):
-    """A guard model of a chat provider. See `providers.moderations.ModerationFormat`.
+    """A guard model of a chat provider. See `ModerationFormat`.
 
     Attributes:
         adapter: The adapter of the provider.
@@ -90,12 +90,12 @@ class GuardModel(Value, frozen=True):
 
     @property
     def most_inputs(self) -> int:
-        """See `providers.moderations.ModerationFormat`. Each text is a chat of its own."""
+        """See `ModerationFormat`. Each text is a chat of its own."""
         return 1
 
     @property
     def capabilities(self) -> Capabilities:
-        """See `providers.moderations.ModerationFormat`."""
+        """See `ModerationFormat`."""
         return Capabilities(frozenset(), frozenset())
 
     @property
@@ -110,11 +110,11 @@ class GuardModel(Value, frozen=True):
                 assert_never(self.kind)
 
     def accepts(self, model: str) -> bool:
-        """See `providers.moderations.ModerationFormat`."""
+        """See `ModerationFormat`."""
         return bool(model)
 
     def build_request(self, request: ModerationRequest, target: Target) -> WireRequest:
-        """See `providers.moderations.ModerationFormat`."""
+        """See `ModerationFormat`."""
         content = request.inputs[0]
         text = content if isinstance(content, str) else prompt_text(content)
         known = self.adapter.capabilities.parameters - target.facts.without
@@ -133,7 +133,7 @@ class GuardModel(Value, frozen=True):
             return self.adapter.build_request(chat, target)
 
     def parse_response(self, response: WireResponse, target: Target) -> ModerationAnswer:
-        """See `providers.moderations.ModerationFormat`."""
+        """See `ModerationFormat`."""
         completion = read_answer(self.adapter, response, target)
         if len(completion.choices) != 1 or completion.choices[0].finish_reason != "stop":
             raise malformed("the guard model did not finish its verdict")

@@ -94,16 +94,16 @@ def encode_rerank(answer: RerankAnswer, shown: ShownRerank, model: str, answer_i
 
 
 class VendorRerankFormat(Value, frozen=True):
-    """The format of a vendor, by its facts. See `providers.rerank.RerankFormat`."""
+    """The format of a vendor, by its facts. See `RerankFormat`."""
 
     vendor: VendorRerank
 
     def facts(self, model: str) -> RerankFacts:
-        """See `providers.rerank.RerankFormat`."""
+        """See `RerankFormat`."""
         return self.vendor.of(model).facts
 
     def build_request(self, request: RerankRequest, target: Target) -> WireRequest:
-        """See `providers.rerank.RerankFormat`. All scores are asked for: the caller joins and cuts them."""
+        """See `RerankFormat`. All scores are asked for: the caller joins and cuts them."""
         how, documents = self.vendor.of(target.model), list(request.documents)
         body: dict[str, object] = {"model": target.model}
         if how.form == "tei":
@@ -119,7 +119,7 @@ class VendorRerankFormat(Value, frozen=True):
         return WireRequest("POST", base + how.path, _HEADERS, dumps(body))
 
     def parse_response(self, response: WireResponse, target: Target) -> RerankAnswer:
-        """See `providers.rerank.RerankFormat`. Results come in the order of their scores, or of the documents."""
+        """See `RerankFormat`. Results come in the order of their scores, or of the documents."""
         form = self.vendor.of(target.model).form
         if form == "tei":
             tokens = response.headers.get("x-compute-tokens", "")

@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, assert_never
 
 from providers.chat import ChatCompletion, ChatRequest, Usage
-from providers.embeddings import EmbeddingRequest, load_embedding_facts
+from providers.embeddings.facts import load_embedding_facts
+from providers.embeddings.values import EmbeddingRequest
 from providers.failures import FailureKind
-from providers.moderations import guard_kind_of
+from providers.moderations.guard_models import guard_kind_of
 from providers.testkit.capacity import Gate
 from providers.testkit.prefix_cache import PrefixCache
 from providers.testkit.scenario import Fault, HttpError, Scenario

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from importlib import resources
 
-from providers.audio import SpeechFacts, TranscriptionFacts, load_speech_facts, load_transcription_facts
+from providers.audio.facts import SpeechFacts, TranscriptionFacts, load_speech_facts, load_transcription_facts
 from providers.audio.form import boundary_of, parse_form
 from providers.audio.kinds import kind_of, lengths_of
 from providers.failures import InvalidRequest

@@ -7,9 +7,15 @@ from array import array
 from hashlib import blake2b
 
 from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, TextPart, Usage, UserMessage, text_of
-from providers.embeddings import EmbeddingAnswer, EmbeddingRequest, Tokens, Vector
-from providers.moderations import GuardKind, ModerationAnswer, ModerationRequest, ModerationResult
-from providers.moderations.values import ModerationInput, verdict_of
+from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest, Tokens, Vector
+from providers.moderations.guard_models import GuardKind
+from providers.moderations.values import (
+    ModerationAnswer,
+    ModerationInput,
+    ModerationRequest,
+    ModerationResult,
+    verdict_of,
+)
 from providers.value import replace
 
 DIMENSIONS = 1536

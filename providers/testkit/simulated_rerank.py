@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from providers.chat import Usage
 from providers.json_values import JsonError, as_list, as_map, dumps, loads, read_map
-from providers.rerank import RerankAnswer, RerankRequest, load_rerank_facts
+from providers.rerank.facts import load_rerank_facts
+from providers.rerank.values import RerankAnswer, RerankRequest
 from providers.testkit.simulator import IncomingRequest
 from providers.wire import WireResponse
 

@@ -30,12 +30,12 @@ from gateway.policy.location.signals import EdgeReport
 from gateway.service.chat_service import ChatService
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
-from providers.audio import SpeechRequest, TranscriptionRequest
+from providers.audio.values import SpeechRequest, TranscriptionRequest
 from providers.chat import ChatRequest, UserMessage
-from providers.embeddings import EmbeddingRequest
+from providers.embeddings.values import EmbeddingRequest
 from providers.failures import Failure, FailureKind
-from providers.moderations import ModerationRequest
-from providers.rerank import RerankRequest
+from providers.moderations.values import ModerationRequest
+from providers.rerank.values import RerankRequest
 from tests.gateway.deciding_anew import answer_of, exchange_of
 from tests.gateway.location_reports import reported
 from tests.gateway.random_configs import TERRITORIES, compiled, configs, fits

@@ -10,8 +10,8 @@ import httpx
 from gateway.execution.transport import UpstreamResponse, allow, failure_of, local_resource_failure
 from gateway.execution.upstream_request import FenceBreach, UpstreamRequest
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.transport import ConnectFailed, NotAllowed, Tap, lacks_room
-from providers.transport.connection import joined
+from providers.transport.connection import Tap, joined
+from providers.transport.errors import ConnectFailed, NotAllowed, lacks_room
 
 
 class HttpxTransport:

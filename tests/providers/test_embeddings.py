@@ -16,8 +16,14 @@ from hypothesis import strategies as st
 from providers.adapter import Target
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import Usage
-from providers.embeddings import EmbeddingAnswer, EmbeddingFacts, EmbeddingRequest, batches_of, embeddings_of, joined
-from providers.embeddings.values import vector_from_base64, vector_from_json, vector_to_base64
+from providers.embeddings.contract import EmbeddingFacts, batches_of, embeddings_of, joined
+from providers.embeddings.values import (
+    EmbeddingAnswer,
+    EmbeddingRequest,
+    vector_from_base64,
+    vector_from_json,
+    vector_to_base64,
+)
 from providers.failures import ProviderFailed
 from providers.registry import load_registry
 from providers.value import replace as change

@@ -11,7 +11,8 @@ from providers.adapter import Target
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import Usage
 from providers.registry import load_registry
-from providers.rerank import RerankAnswer, RerankRequest, rerank_batches, rerank_of
+from providers.rerank.contract import rerank_of
+from providers.rerank.values import RerankAnswer, RerankRequest, rerank_batches
 from providers.wire import WireResponse
 
 REQUEST = RerankRequest("assistant", "上海天气", ("北京美食", "上海气候"))

@@ -22,10 +22,9 @@ from gateway.model.input_requests import InputAnswer, InputRequest
 from gateway.model.record import Record
 from gateway.service.audio import AudioNote, note_audio
 from gateway.usage.token_count import tokens_of
-from providers.audio import SpeechRequest, Transcript
 from providers.audio.decode import decode_speech, decode_transcription
 from providers.audio.form import FormPart, FormReader, boundary_of, parse_form
-from providers.audio.values import srt_of, vtt_of
+from providers.audio.values import SpeechRequest, Transcript, srt_of, vtt_of
 from providers.chat import (
     AudioDelta,
     ChoiceFinish,

@@ -10,15 +10,12 @@ from gateway.execution.exchange import AnswerStyle
 from gateway.model.input_requests import InputAnswer, InputRequest, texts_of
 from gateway.model.record import Record
 from providers.chat import Usage
-from providers.embeddings import (
-    EmbeddingAnswer,
-    EmbeddingRequest,
-    Encoding,
-    decode_embedding_request,
-    encode_embeddings,
-)
-from providers.moderations import ModerationAnswer, decode_moderation_request, encode_moderations
-from providers.rerank import RerankAnswer, ShownRerank, decode_rerank_request, encode_rerank
+from providers.embeddings.openai_format import Encoding, decode_embedding_request, encode_embeddings
+from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
+from providers.moderations.openai_format import decode_moderation_request, encode_moderations
+from providers.moderations.values import ModerationAnswer
+from providers.rerank.formats import ShownRerank, decode_rerank_request, encode_rerank
+from providers.rerank.values import RerankAnswer
 from providers.value import replace
 
 _BYTES_PER_TOKEN = 4

@@ -18,7 +18,7 @@ from gateway.model.deployment import moderations_of
 from gateway.model.location import Location
 from gateway.model.parts import RegionPart
 from gateway.model.region_text import Locale
-from providers.moderations import known_categories
+from providers.moderations.contract import known_categories
 from providers.value import Value, replace
 
 Claim = Literal["health-licence"]

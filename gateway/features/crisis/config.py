@@ -23,7 +23,7 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.region_text import Sentences
 from gateway.model.units import Line
-from providers.moderations import known_categories
+from providers.moderations.contract import known_categories
 from providers.territories import Places, parent, territory_data, territory_name
 from providers.value import replace
 

@@ -23,8 +23,7 @@ from gateway.policy.region_text import said
 from gateway.policy.verdicts import found_in
 from gateway.usage.refusals import CallRefused
 from providers.chat import ChatRequest
-from providers.moderations import ModerationResult
-from providers.moderations.values import ModerationInput
+from providers.moderations.values import ModerationInput, ModerationResult
 from providers.value import replace
 
 

@@ -14,7 +14,7 @@ from providers.adapter import Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, Bearer
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
-from providers.embeddings import load_embedding_facts
+from providers.embeddings.facts import load_embedding_facts
 from providers.failures import Failure
 from providers.json_values import dumps
 from providers.matching.requirements import FEATURES, PARAMETERS
@@ -53,7 +53,7 @@ class DashScopeAdapter(StatedUses, FactsAdapter):
 
     @property
     def embeddings(self) -> DashScopeEmbeddings | None:
-        """See `providers.embeddings.Embeds`."""
+        """See `Embeds`."""
         vendor = load_embedding_facts(self.name)
         return DashScopeEmbeddings(vendor) if vendor is not None else None
 

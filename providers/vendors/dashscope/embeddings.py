@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 from providers.adapter import Target
 from providers.chat import Usage
-from providers.embeddings import EmbeddingAnswer, EmbeddingFacts, EmbeddingRequest, Vector, VendorEmbeddings
-from providers.embeddings.values import vector_from_json
+from providers.embeddings.contract import EmbeddingFacts
+from providers.embeddings.facts import VendorEmbeddings
+from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest, Vector, vector_from_json
 from providers.json_values import as_list, as_map, dumps, read_count, read_map
 from providers.reading.errors import error_object, malformed
 from providers.value import Value
@@ -21,16 +22,16 @@ _HEADERS = (("content-type", "application/json"), ("accept", "application/json")
 
 
 class DashScopeEmbeddings(Value, frozen=True):
-    """See `providers.embeddings.EmbeddingFormat`."""
+    """See `EmbeddingFormat`."""
 
     vendor: VendorEmbeddings
 
     def facts(self, model: str) -> EmbeddingFacts:
-        """See `providers.embeddings.EmbeddingFormat`."""
+        """See `EmbeddingFormat`."""
         return self.vendor.facts(model)
 
     def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:
-        """See `providers.embeddings.EmbeddingFormat`."""
+        """See `EmbeddingFormat`."""
         parameters: dict[str, object] = {"output_type": "dense"}
         if request.dimensions is not None:
             parameters["dimension"] = request.dimensions
@@ -39,7 +40,7 @@ class DashScopeEmbeddings(Value, frozen=True):
         return WireRequest("POST", target.base_path + _PATH, _HEADERS, dumps(body))
 
     def parse_response(self, response: WireResponse, target: Target) -> EmbeddingAnswer:
-        """See `providers.embeddings.EmbeddingFormat`."""
+        """See `EmbeddingFormat`."""
         body = error_object(response.body)
         data = as_list(read_map(body, "output").get("embeddings"))
         if not data:

@@ -20,7 +20,7 @@ from providers.adapter import Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, GoogleAccount, HeaderKey
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
-from providers.embeddings import load_embedding_facts
+from providers.embeddings.facts import load_embedding_facts
 from providers.failures import Failure
 from providers.formats.fitting import fit
 from providers.json_values import dumps
@@ -62,7 +62,7 @@ class GeminiAdapter(FactsAdapter):
 
     @property
     def embeddings(self) -> GeminiEmbeddings | None:
-        """See `providers.embeddings.Embeds`. Vertex AI has another API for embeddings, which is not supported."""
+        """See `Embeds`. Vertex AI has another API for embeddings, which is not supported."""
         vendor = load_embedding_facts(self.name)
         return GeminiEmbeddings(vendor) if vendor is not None else None
 

@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 from providers.adapter import Target
 from providers.chat import Usage
-from providers.embeddings import EmbeddingAnswer, EmbeddingFacts, EmbeddingRequest, VendorEmbeddings
-from providers.embeddings.values import vector_from_json
+from providers.embeddings.contract import EmbeddingFacts
+from providers.embeddings.facts import VendorEmbeddings
+from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest, vector_from_json
 from providers.json_values import as_list, as_map, dumps, read_count, read_map
 from providers.reading.errors import error_object, malformed
 from providers.value import Value
@@ -22,16 +23,16 @@ _HEADERS = (("content-type", "application/json"), ("accept", "application/json")
 
 
 class GeminiEmbeddings(Value, frozen=True):
-    """See `providers.embeddings.EmbeddingFormat`."""
+    """See `EmbeddingFormat`."""
 
     vendor: VendorEmbeddings
 
     def facts(self, model: str) -> EmbeddingFacts:
-        """See `providers.embeddings.EmbeddingFormat`."""
+        """See `EmbeddingFormat`."""
         return self.vendor.facts(model)
 
     def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:
-        """See `providers.embeddings.EmbeddingFormat`."""
+        """See `EmbeddingFormat`."""
         more: dict[str, object] = dict(self.vendor.fields(request.extra))
         if request.dimensions is not None:
             more["outputDimensionality"] = request.dimensions
@@ -43,7 +44,7 @@ class GeminiEmbeddings(Value, frozen=True):
         return WireRequest("POST", path, _HEADERS, dumps({"requests": requests}))
 
     def parse_response(self, response: WireResponse, target: Target) -> EmbeddingAnswer:
-        """See `providers.embeddings.EmbeddingFormat`."""
+        """See `EmbeddingFormat`."""
         body = error_object(response.body)
         data = as_list(body.get("embeddings"))
         if not data:

@@ -31,14 +31,15 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
-from providers.embeddings import OpenAIEmbeddings, load_embedding_facts
+from providers.embeddings.facts import load_embedding_facts
+from providers.embeddings.openai_format import OpenAIEmbeddings
 from providers.failures import Failure, ProviderFailed
 from providers.formats.fitting import fit
 from providers.formats.request_options import nearest_effort
 from providers.json_values import dumps
 from providers.matching.capability_matching import THINKS_BY_RESPONSES
 from providers.matching.requirements import FEATURES, PARAMETERS, REASONING
-from providers.moderations import OpenAIModerations
+from providers.moderations.openai_format import OpenAIModerations
 from providers.openai_json import encode_request
 from providers.openai_json.read_answer import USUAL, ChatReader, read_completion
 from providers.openai_json.stream_relay import RelayingParser
@@ -85,13 +86,13 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
 
     @property
     def embeddings(self) -> OpenAIEmbeddings | None:
-        """See `providers.embeddings.Embeds`."""
+        """See `Embeds`."""
         vendor = load_embedding_facts(self.name)
         return OpenAIEmbeddings(vendor) if vendor is not None else None
 
     @property
     def moderations(self) -> OpenAIModerations:
-        """See `providers.moderations.Moderates`."""
+        """See `Moderates`."""
         return _OPENAI_MODERATIONS if self.is_openai else _OWN_MODERATIONS
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from providers.moderations import CATEGORIES
+from providers.moderations.values import CATEGORIES
 from tests.kit.case_files import cases
 from tests.kit.configs import Config, key_hash
 from tests.kit.input_gateway import CONFIG, MODERATIONS, InputGateway

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.console.snippets import curl_command, python_program
+from gateway.console.page import curl_command, python_program
 from gateway.console.texts import texts_in
 from gateway.console.timeline import duration, timeline
 

@@ -13,7 +13,7 @@ from providers.adapter import Adapter, Target
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.failures import Failure
 from providers.reading.event_stream import StreamShortcuts
-from providers.transport import Tap
+from providers.transport.connection import Tap
 from providers.vendors.openai.adapter import COMPATIBLE
 
 TARGET = Target("m", "", UNKNOWN_MODEL)

@@ -17,7 +17,8 @@ from providers.chat import ChoiceFinish, Failed, Finished, Heartbeat, Opened, St
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.reading.folding import expand
 from providers.registry import load_registry
-from providers.transport import Pool, Tap
+from providers.transport.connection import Tap
+from providers.transport.pool import Pool
 from providers.wire import WireRequest
 from tests.gateway.clocks import SetClock
 from tests.gateway.execution.live_streams import DONE, HANGS, LONG_S, WHOLE, Pieces, chunk, live, new_parser, redact

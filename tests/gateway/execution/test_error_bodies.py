@@ -10,7 +10,7 @@ from gateway.execution.upstream_client import AttemptOptions, UpstreamClient
 from gateway.execution.upstream_request import UpstreamRequest
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import FailureKind, ProviderFailed
-from providers.transport import Tap
+from providers.transport.connection import Tap
 from providers.wire import WireResponse
 from tests.gateway.execution.conftest import Bench
 

@@ -10,7 +10,7 @@ from gateway.execution.transport import Transport, UpstreamResponse
 from gateway.execution.upstream_request import upstream_request
 from gateway.model.permit import Permit
 from providers.auth import Secret
-from providers.transport import Tap
+from providers.transport.connection import Tap
 from providers.wire import WireRequest
 
 

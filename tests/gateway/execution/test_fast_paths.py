@@ -29,7 +29,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.openai_json.stream_relay import RelayingParser
 from providers.reading.folding import expand
 from providers.reading.response_reader import AnswerReader
-from providers.transport import Tap
+from providers.transport.connection import Tap
 from providers.vendors.anthropic import adapter as anthropic
 from providers.vendors.gemini import adapter as gemini
 from providers.vendors.openai import adapter as openai

@@ -14,7 +14,7 @@ from gateway.execution.transport import PoolTransport, Transport
 from gateway.execution.upstream_request import FenceBreach, upstream_request
 from gateway.model.permit import ServicePermit
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.transport import Link
+from providers.transport.tls import Link
 from providers.wire import WireRequest
 from tests.gateway.execution.transport_calls import PERMIT
 from tests.kit.network_peers import connect_proxy, server_context

@@ -10,7 +10,7 @@ from gateway.execution.service_client import ServiceClient, ServiceFailed, Servi
 from gateway.execution.transport import PoolTransport, allow
 from gateway.execution.upstream_request import FenceBreach
 from gateway.model.permit import Permit, ServicePermit
-from providers.transport import NotAllowed
+from providers.transport.errors import NotAllowed
 from providers.wire import WireRequest
 from tests.kit.scripted_server import GOOD, Peer, hold, say, scripted, until
 

@@ -27,8 +27,10 @@ from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport
 from gateway.execution.upstream_client import Withdrawn
 from gateway.execution.upstream_request import FenceBreach, upstream_request
 from providers.failures import FailureKind, ProviderFailed
-from providers.transport import ConnectFailed, Pool, tls_context
 from providers.transport.decoding import Decoder
+from providers.transport.errors import ConnectFailed
+from providers.transport.pool import Pool
+from providers.transport.tls import tls_context
 from providers.wire import WireRequest
 from tests.gateway.execution.transport_calls import PERMIT, fetch, opened, sent
 from tests.kit.httpx_transport import HttpxTransport

@@ -14,7 +14,8 @@ from gateway.execution.transport import PoolTransport, allow
 from gateway.execution.upstream_request import FenceBreach, RequestHead, upstream_request
 from gateway.model.permit import Permit
 from providers.failures import FailureKind, ProviderFailed
-from providers.transport import NotAllowed, Pool
+from providers.transport.errors import NotAllowed
+from providers.transport.pool import Pool
 from providers.wire import WireRequest
 from tests.kit.case_files import cases
 from tests.kit.httpx_transport import HttpxTransport

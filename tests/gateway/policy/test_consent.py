@@ -34,9 +34,9 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
-from providers.embeddings import EmbeddingRequest
+from providers.embeddings.values import EmbeddingRequest
 from providers.matching.requirements import Requirements, requirements_of
-from providers.moderations import ModerationRequest
+from providers.moderations.values import ModerationRequest
 from providers.value import replace as change
 from tests.gateway.location_reports import reported
 from tests.kit.configs import Config, table_of

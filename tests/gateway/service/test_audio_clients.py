@@ -18,7 +18,7 @@ from gateway.execution.latency import first_token_timeout_s
 from gateway.features.configuration import compile_config
 from gateway.model.record import Record
 from gateway.model.resilience import Resilience
-from providers.audio import SpeechRequest, TranscriptionRequest
+from providers.audio.values import SpeechRequest, TranscriptionRequest
 from providers.catalogue.models import ModelFacts
 from providers.registry import load_registry
 from providers.testkit.audio_files import spoken_file

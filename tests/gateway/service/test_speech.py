@@ -20,8 +20,8 @@ from gateway.service import audio
 from gateway.service.audio import AudioNote
 from gateway.signing import Signer
 from gateway.telemetry.request_log import JsonLines
-from providers.audio import SpeechRequest
 from providers.audio.decode import MOST_VOICE_CHARACTERS
+from providers.audio.values import SpeechRequest
 from providers.testkit.audio_files import spoken_file
 from providers.testkit.simulator import IncomingRequest, SimulatesAudio, load_simulators
 from tests.kit.configs import Config

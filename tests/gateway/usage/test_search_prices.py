@@ -13,7 +13,7 @@ from gateway.telemetry.request_log import JsonLines
 from providers.adapter import KnowsOffers
 from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
-from providers.rerank import RerankRequest
+from providers.rerank.values import RerankRequest
 from tests.gateway.usage.priced_gateway import ACME, STREAMS, PricedGateway, codes
 
 CONFIG = """

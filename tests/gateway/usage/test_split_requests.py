@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.usage.amounts import shown_nano
-from providers.embeddings import EmbeddingFacts
+from providers.embeddings.contract import EmbeddingFacts
 from tests.gateway.usage.priced_gateway import STREAMS, PricedGateway, codes
 
 CONFIG = """

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from providers.transport import Pool
+from providers.transport.pool import Pool
 from tests.providers.transport.name_resolution import Names
 from tests.providers.transport.pool_calls import anyone
 

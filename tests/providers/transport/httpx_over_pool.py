@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import httpx
 
-from providers.transport import Pool, TransportError
+from providers.transport.errors import TransportError
+from providers.transport.pool import Pool
 from tests.providers.transport.pool_calls import Response
 from tests.providers.transport.pool_calls import request as request_over
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from providers.transport import Connection, Link, Pool, PoolRequest, request_start
+from providers.transport.connection import Connection
+from providers.transport.pool import Pool, PoolRequest, request_start
+from providers.transport.tls import Link
 
 
 def anyone(_: str, __: object, ___: str) -> None:

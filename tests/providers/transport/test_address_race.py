@@ -9,8 +9,9 @@ import socket
 
 import pytest
 
-from providers.transport import ConnectFailed, Pool, lacks_room
 from providers.transport.dial import first_socket
+from providers.transport.errors import ConnectFailed, lacks_room
+from providers.transport.pool import Pool
 from tests.providers.transport.name_resolution import Names
 from tests.providers.transport.pool_calls import anyone, ask
 

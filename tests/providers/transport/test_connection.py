@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.transport import BadResponse, ConnectionBroken, TransportError
 from providers.transport.connection import MAX_HEAD_BYTES, Connection, Tap
+from providers.transport.errors import BadResponse, ConnectionBroken, TransportError
 from providers.transport.pacing import Pacer
 from providers.wire import Base64
 from tests.kit.example_counts import examples

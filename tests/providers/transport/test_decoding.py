@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.transport import BadResponse
 from providers.transport.decoding import Decoder, decoder_for
+from providers.transport.errors import BadResponse
 
 PLENTY = 1 << 20
 TEXT = b"data: some event\n\n" * 50

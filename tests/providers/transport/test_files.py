@@ -9,7 +9,8 @@ import ssl
 
 import pytest
 
-from providers.transport import errors, lacks_room
+from providers.transport import errors
+from providers.transport.errors import lacks_room
 
 FULL = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 NO_PORT = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))

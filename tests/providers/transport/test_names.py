@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from providers.transport import ConnectFailed, Link, Pool
 from providers.transport.dial import Names, check_remote
+from providers.transport.errors import ConnectFailed
+from providers.transport.pool import Pool
+from providers.transport.tls import Link
 from tests.kit.case_files import cases
 from tests.kit.scripted_server import GOOD, say, scripted, turns, until
 from tests.providers.transport.name_resolution import _LIMIT_S, FOUND, System

@@ -13,19 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 import aiohappyeyeballs
 import pytest
 
-from providers.transport import (
-    BadResponse,
-    ConnectFailed,
-    Connection,
-    ConnectionBroken,
-    NotAllowed,
-    Pool,
-    PoolRequest,
-    Recheck,
-    TransportError,
-    request_start,
-)
 from providers.transport import pool as module
+from providers.transport.connection import Connection
+from providers.transport.errors import BadResponse, ConnectFailed, ConnectionBroken, NotAllowed, TransportError
+from providers.transport.pool import Pool, PoolRequest, Recheck, request_start
 from tests.kit.scripted_server import GOOD, Peer, Script, hold, say, scripted, turns, until
 from tests.providers.transport.name_resolution import Names
 from tests.providers.transport.pool_calls import Response, ask, request, send

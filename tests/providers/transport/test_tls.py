@@ -15,7 +15,9 @@ import certifi
 import pytest
 import trustme
 
-from providers.transport import ConnectFailed, Link, Pool, TransportError, tls_context
+from providers.transport.errors import ConnectFailed, TransportError
+from providers.transport.pool import Pool
+from providers.transport.tls import Link, tls_context
 from tests.kit.network_peers import server_context
 from tests.kit.scripted_server import GOOD, Peer, Scripted, hold, say, scripted, turns, until
 from tests.providers.transport.name_resolution import Names

@@ -7,7 +7,9 @@ import asyncio
 import pytest
 import trustme
 
-from providers.transport import ConnectFailed, Link, Pool
+from providers.transport.errors import ConnectFailed
+from providers.transport.pool import Pool
+from providers.transport.tls import Link
 from tests.kit.network_peers import connect_proxy, server_context
 from tests.kit.scripted_server import GOOD, say, scripted, until
 from tests.providers.transport.pool_calls import ask

@@ -15,7 +15,7 @@ from gateway.api.errors import ApiError
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.input_requests import InputAnswer
 from gateway.model.record import Record
-from providers.embeddings import EmbeddingAnswer, EmbeddingRequest
+from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_request import check_unknown
 from providers.openai_json.fields import integer, present, text

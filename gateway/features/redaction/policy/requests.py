@@ -19,7 +19,7 @@ from gateway.features.redaction.policy.placeholders import Placeholders
 from gateway.model.excerpt import Excerpt, Quoting
 from gateway.model.input_requests import AudioRequest, InputRequest, ServedRequest, texts_of
 from gateway.model.wrapper import NotWrappable, Wrapped, WrapperNote
-from providers.audio import SpeechRequest, TranscriptionRequest
+from providers.audio.values import SpeechRequest, TranscriptionRequest
 from providers.chat import (
     AssistantMessage,
     ChatRequest,
@@ -33,9 +33,9 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
-from providers.embeddings import EmbeddingRequest
-from providers.moderations import ModerationRequest
-from providers.rerank import RerankRequest
+from providers.embeddings.values import EmbeddingRequest
+from providers.moderations.values import ModerationRequest
+from providers.rerank.values import RerankRequest
 from providers.value import replace
 
 NOTICE = (
