@@ -48,102 +48,37 @@ BASE64 = {
     **LIST,
     "data": [{"index": place, "embedding": one} for place, one in enumerate([encoded(0.5, 0), encoded(0.25, -1)])],
 }
-# The request is the body of a request with two texts and the length 2, where the model can shorten its vectors. The
-# answers have the form of the vendors' reference pages, which `embeddings.toml` names.
+SENT = {"input": [*REQUEST.inputs]}
+SHORT = {**SENT, "dimensions": 2}
+SHORT_BASE64 = {**SHORT, "encoding_format": "base64"}
+GEMINI = {"model": "models/gemini-embedding-001", "outputDimensionality": 2}
+# The model; the path; the body of a request with two texts and the length 2, where the model can shorten its vectors, of
+# OpenAI's form without `model`; and an answer of the form of the vendor's reference page, which `embeddings.toml` names.
 RECORDED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
-    "openai": (
-        "text-embedding-3-small",
-        "/v1/embeddings",
-        {
-            "model": "text-embedding-3-small",
-            "input": ["天很蓝", "海很深"],
-            "encoding_format": "base64",
-            "dimensions": 2,
-        },
-        BASE64,
-    ),
-    "openai-compatible": (
-        "m",
-        "/v1/embeddings",
-        {"model": "m", "input": ["天很蓝", "海很深"], "dimensions": 2},
-        NUMBERS,
-    ),
-    "azure": (
-        "m",
-        "/openai/v1/embeddings",
-        {"model": "m", "input": ["天很蓝", "海很深"], "encoding_format": "base64", "dimensions": 2},
-        BASE64,
-    ),
+    "openai": ("text-embedding-3-small", "/v1/embeddings", SHORT_BASE64, BASE64),
+    "openai-compatible": ("m", "/v1/embeddings", SHORT, NUMBERS),
+    "azure": ("m", "/openai/v1/embeddings", SHORT_BASE64, BASE64),
     "ark": (
         "doubao-embedding-large-text-250515",
         "/api/v3/embeddings",
-        {
-            "model": "doubao-embedding-large-text-250515",
-            "input": ["天很蓝", "海很深"],
-            "encoding_format": "base64",
-            "dimensions": 2,
-        },
+        SHORT_BASE64,
         {**BASE64, "id": "021718049470528d92fcbe", "created": 1718049470},
     ),
-    "mistral": (
-        "codestral-embed-2505",
-        "/v1/embeddings",
-        {"model": "codestral-embed-2505", "input": ["天很蓝", "海很深"], "output_dimension": 2},
-        NUMBERS,
-    ),
-    "qianfan": (
-        "embedding-v1",
-        "/v2/embeddings",
-        {"model": "embedding-v1", "input": ["天很蓝", "海很深"]},
-        {**NUMBERS, "id": "as-1", "created": 1},
-    ),
-    "ollama": (
-        "bge-m3",
-        "/v1/embeddings",
-        {"model": "bge-m3", "input": ["天很蓝", "海很深"], "dimensions": 2},
-        NUMBERS,
-    ),
-    "vllm": (
-        "BAAI/bge-m3",
-        "/v1/embeddings",
-        {"model": "BAAI/bge-m3", "input": ["天很蓝", "海很深"], "encoding_format": "base64", "dimensions": 2},
-        {**BASE64, "id": "embd-1", "created": 1},
-    ),
-    "sglang": ("gte", "/v1/embeddings", {"model": "gte", "input": ["天很蓝", "海很深"], "dimensions": 2}, NUMBERS),
-    "tei": ("bge-m3", "/v1/embeddings", {"model": "bge-m3", "input": ["天很蓝", "海很深"]}, NUMBERS),
-    "llamacpp": (
-        "bge-m3",
-        "/v1/embeddings",
-        {"model": "bge-m3", "input": ["天很蓝", "海很深"], "encoding_format": "base64"},
-        BASE64,
-    ),
-    "lmstudio": ("nomic", "/v1/embeddings", {"model": "nomic", "input": ["天很蓝", "海很深"]}, NUMBERS),
-    "dashscope-compatible": (
-        "text-embedding-v4",
-        "/compatible-mode/v1/embeddings",
-        {"model": "text-embedding-v4", "input": ["天很蓝", "海很深"], "dimensions": 2},
-        NUMBERS,
-    ),
-    "siliconflow": (
-        "Qwen/Qwen3-Embedding-8B",
-        "/v1/embeddings",
-        {"model": "Qwen/Qwen3-Embedding-8B", "input": ["天很蓝", "海很深"], "dimensions": 2},
-        NUMBERS,
-    ),
-    "zhipu": (
-        "embedding-3",
-        "/api/paas/v4/embeddings",
-        {"model": "embedding-3", "input": ["天很蓝", "海很深"], "dimensions": 2},
-        NUMBERS,
-    ),
+    "mistral": ("codestral-embed-2505", "/v1/embeddings", {**SENT, "output_dimension": 2}, NUMBERS),
+    "qianfan": ("embedding-v1", "/v2/embeddings", SENT, {**NUMBERS, "id": "as-1", "created": 1}),
+    "ollama": ("bge-m3", "/v1/embeddings", SHORT, NUMBERS),
+    "vllm": ("BAAI/bge-m3", "/v1/embeddings", SHORT_BASE64, {**BASE64, "id": "embd-1", "created": 1}),
+    "sglang": ("gte", "/v1/embeddings", SHORT, NUMBERS),
+    "tei": ("bge-m3", "/v1/embeddings", SENT, NUMBERS),
+    "llamacpp": ("bge-m3", "/v1/embeddings", {**SENT, "encoding_format": "base64"}, BASE64),
+    "lmstudio": ("nomic", "/v1/embeddings", SENT, NUMBERS),
+    "dashscope-compatible": ("text-embedding-v4", "/compatible-mode/v1/embeddings", SHORT, NUMBERS),
+    "siliconflow": ("Qwen/Qwen3-Embedding-8B", "/v1/embeddings", SHORT, NUMBERS),
+    "zhipu": ("embedding-3", "/api/paas/v4/embeddings", SHORT, NUMBERS),
     "dashscope": (
         "text-embedding-v4",
         "/api/v1/services/embeddings/text-embedding/text-embedding",
-        {
-            "model": "text-embedding-v4",
-            "input": {"texts": ["天很蓝", "海很深"]},
-            "parameters": {"output_type": "dense", "dimension": 2},
-        },
+        {"input": {"texts": [*REQUEST.inputs]}, "parameters": {"output_type": "dense", "dimension": 2}},
         {
             "status_code": 200,
             "request_id": "1ba94ac8-e058-99bc-9cc1-7fdb37940a46",
@@ -158,16 +93,7 @@ RECORDED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "gemini": (
         "gemini-embedding-001",
         "/v1beta/models/gemini-embedding-001:batchEmbedContents",
-        {
-            "requests": [
-                {
-                    "model": "models/gemini-embedding-001",
-                    "content": {"parts": [{"text": text}]},
-                    "outputDimensionality": 2,
-                }
-                for text in ("天很蓝", "海很深")
-            ]
-        },
+        {"requests": [{**GEMINI, "content": {"parts": [{"text": text}]}} for text in REQUEST.inputs]},
         {"embeddings": [{"values": [0.5, 0]}, {"values": [0.25, -1]}]},
     ),
 }
@@ -198,7 +124,8 @@ def test_request_and_answer_are_those_of_the_vendor(provider: str) -> None:
     embeddings, target = format_of(provider), target_of(provider, model)
     request = change(REQUEST, dimensions=2) if embeddings.facts(model).shortens else REQUEST
     wire = embeddings.build_request(request, target)
-    assert (wire.method, wire.path, json.loads(wire.body)) == ("POST", path, body)
+    named = {} if provider == "gemini" else {"model": model}
+    assert (wire.method, wire.path, json.loads(wire.body)) == ("POST", path, named | body)
     read = embeddings.parse_response(answer_of(answer), target)
     assert [vector.tolist() for vector in read.vectors] == [[0.5, 0.0], [0.25, -1.0]]
     assert read.usage == (None if provider == "gemini" else Usage(prompt_tokens=9))

@@ -27,87 +27,33 @@ NATIVE = {
     "request_id": "85ba5752-1900-47d2-8896-23f99b13f6e1",
 }
 
+COHERE = {
+    "id": "07734bd2-2473-4f07-94e1-0d9f0e6843cf",
+    "results": RESULTS,
+    "meta": {"api_version": {"version": "2", "is_experimental": False}, "billed_units": {"search_units": 1}},
+}
+QWEN = {"object": "list", "results": RESULTS, "model": "qwen3-rerank", "id": "x", "usage": {"total_tokens": 22}}
+SILICONFLOW = {"id": "x", "results": WITH_DOCUMENTS, "meta": {"tokens": {"input_tokens": 22, "output_tokens": 0}}}
+HUAWEI = {"id": "rerank-1", "model": "bge-reranker-v2-m3", "usage": {"total_tokens": 22}, "results": WITH_DOCUMENTS}
+QIANFAN = {
+    "id": "as-hkck49jsue",
+    "object": "reranker_list",
+    "created": 1715067228,
+    "results": [{**one, "document": SENT["documents"][int(one["index"])]} for one in RESULTS],
+    "usage": {"prompt_tokens": 22, "total_tokens": 22},
+}
+GTE_PATH = "/api/v1/services/rerank/text-rerank/text-rerank"
+GTE_SENT = {"input": SENT, "parameters": {"return_documents": False}}
+TEI_SENT = {"query": SENT["query"], "texts": SENT["documents"]}
+TEI = [{"index": one["index"], "score": one["relevance_score"]} for one in RESULTS]
 RECORDED: list[tuple[str, str, str, str, dict[str, Any], Any, Usage | None, int | None]] = [
-    (
-        "cohere",
-        "rerank-v4.0-pro",
-        "/compatibility/v1",
-        "/v2/rerank",
-        SENT,
-        {
-            "id": "07734bd2-2473-4f07-94e1-0d9f0e6843cf",
-            "results": RESULTS,
-            "meta": {"api_version": {"version": "2", "is_experimental": False}, "billed_units": {"search_units": 1}},
-        },
-        None,
-        1,
-    ),
-    (
-        "dashscope",
-        "qwen3-rerank",
-        "/api/v1",
-        "/compatible-api/v1/reranks",
-        SENT,
-        {"object": "list", "results": RESULTS, "model": "qwen3-rerank", "id": "x", "usage": {"total_tokens": 22}},
-        TOKENS,
-        None,
-    ),
-    (
-        "dashscope",
-        "gte-rerank-v2",
-        "/api/v1",
-        "/api/v1/services/rerank/text-rerank/text-rerank",
-        {"input": SENT, "parameters": {"return_documents": False}},
-        NATIVE,
-        TOKENS,
-        None,
-    ),
-    (
-        "siliconflow",
-        "BAAI/bge-reranker-v2-m3",
-        "/v1",
-        "/v1/rerank",
-        SENT,
-        {"id": "x", "results": WITH_DOCUMENTS, "meta": {"tokens": {"input_tokens": 22, "output_tokens": 0}}},
-        TOKENS,
-        None,
-    ),
-    (
-        "huawei",
-        "bge-reranker-v2-m3",
-        "/v2",
-        "/v1/rerank",
-        SENT,
-        {"id": "rerank-1", "model": "bge-reranker-v2-m3", "usage": {"total_tokens": 22}, "results": WITH_DOCUMENTS},
-        TOKENS,
-        None,
-    ),
-    (
-        "qianfan",
-        "bce-reranker-base",
-        "/v2",
-        "/v2/rerank",
-        SENT,
-        {
-            "id": "as-hkck49jsue",
-            "object": "reranker_list",
-            "created": 1715067228,
-            "results": [{**one, "document": SENT["documents"][int(one["index"])]} for one in RESULTS],
-            "usage": {"prompt_tokens": 22, "total_tokens": 22},
-        },
-        TOKENS,
-        None,
-    ),
-    (
-        "tei",
-        "m",
-        "/v1",
-        "/rerank",
-        {"query": SENT["query"], "texts": SENT["documents"]},
-        [{"index": one["index"], "score": one["relevance_score"]} for one in RESULTS],
-        TOKENS,
-        None,
-    ),
+    ("cohere", "rerank-v4.0-pro", "/compatibility/v1", "/v2/rerank", SENT, COHERE, None, 1),
+    ("dashscope", "qwen3-rerank", "/api/v1", "/compatible-api/v1/reranks", SENT, QWEN, TOKENS, None),
+    ("dashscope", "gte-rerank-v2", "/api/v1", GTE_PATH, GTE_SENT, NATIVE, TOKENS, None),
+    ("siliconflow", "BAAI/bge-reranker-v2-m3", "/v1", "/v1/rerank", SENT, SILICONFLOW, TOKENS, None),
+    ("huawei", "bge-reranker-v2-m3", "/v2", "/v1/rerank", SENT, HUAWEI, TOKENS, None),
+    ("qianfan", "bce-reranker-base", "/v2", "/v2/rerank", SENT, QIANFAN, TOKENS, None),
+    ("tei", "m", "/v1", "/rerank", TEI_SENT, TEI, TOKENS, None),
     ("vllm", "m", "/v1", "/v1/rerank", SENT, {"id": "score-1", **JINA}, TOKENS, None),
     ("llamacpp", "m", "/v1", "/v1/rerank", SENT, {"object": "list", **JINA}, TOKENS, None),
     ("openai-compatible", "m", "/v1", "/v1/rerank", SENT, JINA, TOKENS, None),
