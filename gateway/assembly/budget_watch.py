@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport
 from gateway.model.budget import AlertWebhook, Window
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import QuotaUse
+from gateway.model.units import at_second
 from gateway.operator_errors import StateError
 from gateway.telemetry.log import logger
 from gateway.usage.amounts import NANO
@@ -83,9 +83,7 @@ class BudgetAlert(Value, frozen=True):
     @classmethod
     def at(cls, counter: Counter, limit: int, state: CounterState, percent: int) -> BudgetAlert:
         """Return the alert of a counter."""
-        resets_at = None
-        if state.end_ns < FOREVER_NS:
-            resets_at = datetime.fromtimestamp(state.end_ns // NANO, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        resets_at = at_second(state.end_ns // NANO) if state.end_ns < FOREVER_NS else None
         owner = str(counter.kind), counter.name, str(counter.window), counter.unit
         shown = shown_in(counter.unit, state.spent), shown_in(counter.unit, limit + state.credit)
         return cls(*owner, percent, *shown, resets_at)

@@ -5,8 +5,9 @@ Counters belong to a kind, a name, a unit and a window. With another name or uni
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
+from gateway.config.limits_report import listed_budgets
 from gateway.model.config_version import Client, ConfigVersion
 
 
@@ -20,18 +21,14 @@ def budget_changes(old: ConfigVersion, new: ConfigVersion) -> Iterator[tuple[str
 
 def _budgets(config: ConfigVersion) -> Mapping[str, str]:
     """Return the text of the budgets, by the text for their owner. Owners without budgets are left out."""
-    found = {f"project {name}": _listed(project.budgets) for name, project in config.projects.items()}
+    found = {f"project {name}": listed_budgets(project.budgets) for name, project in config.projects.items()}
     for client in config.clients.values():
         spending = client.spending
-        found[f"client {client.name}"] = _listed(spending.budgets)
-        found[f"each end user of {client.name}"] = _listed(spending.user_budgets)
-        found[f"each request of {client.name}"] = _listed(filter(None, [spending.max_request]))
+        found[f"client {client.name}"] = listed_budgets(spending.budgets)
+        found[f"each end user of {client.name}"] = listed_budgets(spending.user_budgets)
+        found[f"each request of {client.name}"] = listed_budgets(filter(None, [spending.max_request]))
     found |= {f"quota {name}": str(quota) for name, quota in config.quotas.items()}
     return {name: text for name, text in found.items() if text}
-
-
-def _listed(budgets: Iterable[object]) -> str:
-    return ", ".join(map(str, budgets))
 
 
 def budget_notes(old: ConfigVersion, new: ConfigVersion) -> Iterator[str]:

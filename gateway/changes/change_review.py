@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import closing
-from datetime import UTC, datetime
 from difflib import unified_diff
 from itertools import islice
 from pathlib import Path
@@ -17,6 +16,7 @@ from gateway.changes.compile_process import CompileFailed
 from gateway.changes.plan import ChangePlan, Check, Traffic, with_traffic
 from gateway.changes.plan_checks import compiles, protected_changes
 from gateway.changes.plan_text import plan_data, summary_data
+from gateway.model.units import at_second
 from gateway.operator_errors import NotStored
 from providers.value import Value, replace
 
@@ -172,8 +172,7 @@ def _opened(directory: Path) -> History:
 def activation_data(item: Activation) -> Json:
     """Return an activation as JSON data: of its plan only the summary."""
     names = ("version", "previous", "cause", "who", "summary")
-    at = datetime.fromtimestamp(item.at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {**{name: getattr(item, name) for name in names}, **summary_data(item.plan), "at": at}
+    return {**{name: getattr(item, name) for name in names}, **summary_data(item.plan), "at": at_second(item.at_s)}
 
 
 def activations_data(activations: Iterable[tuple[str | None, Activation]], active: Activation | None) -> list[Json]:

@@ -27,13 +27,14 @@ import msgspec
 from gateway import __version__
 from gateway.cli.approval_file import approval_document
 from gateway.cli.evaluate import read_report
-from gateway.cli.evidence_configs import ActiveConfigs, RecordedChanges, iso
+from gateway.cli.evidence_configs import ActiveConfigs, RecordedChanges
 from gateway.cli.evidence_page import page_of
 from gateway.cli.terminal import settings_of, tell
 from gateway.cli.usage import ledger_place
 from gateway.files import path_exists
 from gateway.model.refusal_reason import REASON_BY_CODE
 from gateway.model.sampling import is_number_kept, number_of
+from gateway.model.units import at_second
 from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def write_evidence(options: argparse.Namespace) -> int:
     document = {
         "object": "evidence",
         "gateway": __version__,
-        "made_at": iso(_now_s()),
+        "made_at": at_second(_now_s()),
         "region": options.region,
         "names": sorted(configs.names),
         "from": options.first,
@@ -226,7 +227,7 @@ class _Receipts(msgspec.Struct):
         self, pairs: Iterable[tuple[str, Mapping[str, object] | None]], wanted: set[int], period: _Period
     ) -> None:
         """Count the receipts, and remove the numbers of their requests from `wanted`."""
-        until = iso(period.until_s)
+        until = at_second(period.until_s)
         for request, receipt in pairs:
             wanted.discard(number_of(request))
             self.checked += 1
@@ -266,7 +267,7 @@ class _Receipts(msgspec.Struct):
             "kept": any(kept) if kept else self.count > 0,
             "transit": not all(kept),
             "instances": self.configs.instances,
-            "oldest": iso(self.oldest_s) if self.oldest_s < math.inf else None,
+            "oldest": at_second(self.oldest_s) if self.oldest_s < math.inf else None,
             "receipts": self.count,
             "seals_checked": self.checked,
             "changed": self.changed,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from gateway.cli.cell import opened_cell
 from gateway.cli.plan import compiled_version, opened_history, state_directory
 from gateway.config.problems import ConfigRejected
+from gateway.model.units import at_second
 from gateway.operator_errors import CommandError, StateError
 from providers.value import Value
 
@@ -146,8 +146,8 @@ class ActiveConfigs(Value, frozen=True):
             {
                 "version": item.version,
                 "instance": instance,
-                "at": iso(item.at_s),
-                "until": iso(end_s) if end_s is not None else None,
+                "at": at_second(item.at_s),
+                "until": at_second(end_s) if end_s is not None else None,
                 "who": item.who or None,
                 "cause": item.cause,
                 "lines": _lines(compiled[item.version], names),
@@ -163,7 +163,7 @@ class ActiveConfigs(Value, frozen=True):
             if not isinstance(state := compiled[item.version], str)
         ]
         instances = len({instance for instance, _, _ in shown})
-        since = iso(first_s) if first_s > since_s else None
+        since = at_second(first_s) if first_s > since_s else None
         unreadable = {version: state for version, state in compiled.items() if isinstance(state, str)}
         return cls(names, items, named, since, samples, instances, unreadable)
 
@@ -331,8 +331,3 @@ def _rules(state: CompiledState, name: str) -> _Item:
         "moderation": str(judges) if judges is not None else None,
         "features": [{"rule": rule, "text": text} for rule, text in feature_lines(region)],
     }
-
-
-def iso(at_s: float) -> str:
-    """Return a Unix time in UTC as ISO 8601."""
-    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%dT%H:%M:%SZ}"

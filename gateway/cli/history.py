@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from gateway.cli.cell import cell_activations, opened_cell, verify_cell
 from gateway.cli.plan import admin_client, named_state, opened_history, plan_between, state_directory
 from gateway.cli.terminal import json_text, operator_of, settings_of, tell
 from gateway.files import read_file_or_pipe
+from gateway.model.units import at_second
 from gateway.operator_errors import CommandError, expect_file
 from providers.value import Value, replace
 
@@ -134,7 +134,7 @@ def _print_activations(
     for instance, item in activations:
         mark, operator = "*" if item is active else " ", f" by {item.who}" if item.who else ""
         at = f" at {instance}" if instance else ""
-        print(f"{mark} {item.version}  {_time_text(item.at_s)}  {item.cause}{operator}{at}: {item.summary}")
+        print(f"{mark} {item.version}  {at_second(item.at_s)}  {item.cause}{operator}{at}: {item.summary}")
     if pinned is not None:
         print(f"{pinned} is pinned by a rollback; `gateway rollback --release` activates the config file")
 
@@ -162,10 +162,6 @@ def _show_one(versions: History | CellRecord, options: argparse.Namespace) -> in
     }
     print(json_text(details))
     return _OK
-
-
-def _time_text(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def diff(options: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from gateway.model.input_requests import USES, Use
 from gateway.model.route import Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
 from gateway.model.sign_in import SignIn
+from gateway.model.units import first_names
 from gateway.model.wrapper import Wrapper
 from gateway.operator_errors import CommandError, RejectedConfig
 from gateway.policy.fence import wrapper_of_step
@@ -76,10 +77,8 @@ def _grouped(warnings: Sequence[Problem]) -> Iterator[str]:
         if len(group) <= _LISTED_WARNINGS or warning is not group[0]:
             continue
         names = list(dict.fromkeys("/".join(_entry_of(other)) for other in group[1:]))
-        rest = len(names) - _LISTED_NAMES
-        more = f" and {rest} more" if rest > 0 else ""
         yield str(warning)
-        yield visible(f"    the same for {', '.join(names[:_LISTED_NAMES])}{more}")
+        yield visible(f"    the same for {first_names(names, _LISTED_NAMES)}")
 
 
 def _kind_of(warning: Problem) -> tuple[object, ...]:

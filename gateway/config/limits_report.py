@@ -17,7 +17,7 @@ def limit_lines(config: ConfigVersion) -> Iterator[tuple[str, str]]:
     """Yield the start and the text of each line. Nothing if the config limits nothing."""
     clients = {client.name: client for client in config.clients.values()}
     limited = [(name, text) for name, client in clients.items() if (text := _client(client))]
-    budgeted = [(name, _listed(project.budgets)) for name, project in config.projects.items()]
+    budgeted = [(name, listed_budgets(project.budgets)) for name, project in config.projects.items()]
     if limited or budgeted or config.clients_source == "database":
         yield "limits", ""
         yield from _rules(config)
@@ -53,8 +53,8 @@ def _rules(config: ConfigVersion) -> Iterator[tuple[str, str]]:
 def _client(client: Client) -> str:
     spending = client.spending
     parts = [*_limits(client.limits)] if client.limits is not None else []
-    parts += [_listed(spending.budgets)] if spending.budgets else []
-    parts += [f"each end user {_listed(spending.user_budgets)}"] if spending.user_budgets else []
+    parts += [listed_budgets(spending.budgets)] if spending.budgets else []
+    parts += [f"each end user {listed_budgets(spending.user_budgets)}"] if spending.user_budgets else []
     parts += [f"each request {spending.max_request}"] if spending.max_request is not None else []
     parts += [f"project {spending.project.name}"] if spending.project is not None else []
     return ", ".join(parts)
@@ -72,7 +72,8 @@ def _limits(limits: ClientLimitRule) -> Iterator[str]:
             yield f"{number} {unit}"
 
 
-def _listed(budgets: Iterable[object]) -> str:
+def listed_budgets(budgets: Iterable[object]) -> str:
+    """Return the texts of budgets in a line."""
     return ", ".join(map(str, budgets))
 
 

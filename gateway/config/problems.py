@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from heapq import nlargest
 from typing import Literal
 
+from gateway.model.units import first_names
 from providers.value import Value
 
 KeyPath = tuple[str | int, ...]
@@ -142,6 +143,4 @@ def choice_hint(word: str, names: Iterable[str], *, none: str = "there is none")
         return f"did you mean {quoted(near)}?"
     if not known:
         return none
-    rest = len(known) - _SHOWN_NAMES
-    more = f" and {rest} more" if rest > 0 else ""
-    return f"there {'is' if len(known) == 1 else 'are'} {', '.join(known[:_SHOWN_NAMES])}{more}"
+    return f"there {'is' if len(known) == 1 else 'are'} {first_names(known, _SHOWN_NAMES)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.config.problems import KeyPath
 from gateway.config.validation import Findings
+from gateway.model.units import first_names
 from providers.territories import Places, TerritoryError, parse_places, parse_territory
 
 _SHOWN = 6
@@ -42,9 +43,7 @@ def read_territory(findings: Findings, path: KeyPath, word: str) -> str | None:
 
 def listed(codes: frozenset[str] | set[str]) -> str:
     """Return the first codes in order, and the number of the others."""
-    shown = sorted(codes)[:_SHOWN]
-    rest = len(codes) - len(shown)
-    return ", ".join(shown) + (f" and {rest} more" if rest else "")
+    return first_names(sorted(codes), _SHOWN)
 
 
 def _report(findings: Findings, path: KeyPath, error: TerritoryError) -> None:

@@ -29,6 +29,7 @@ from gateway.model.budget import (
 from gateway.model.config_version import Client
 from gateway.model.deployment import Deployment
 from gateway.model.route import deployments_of
+from gateway.model.units import first_names
 from gateway.policy.location.claim import ClaimSection
 from providers.catalogue.prices import NO_CURRENCY
 
@@ -254,8 +255,7 @@ def check_prices(
 
 
 def _some(users: Sequence[str]) -> str:
-    rest = len(users) - _SHOWN_CLIENTS
-    return ", ".join(users[:_SHOWN_CLIENTS]) + (f" and {rest} more" if rest > 0 else "")
+    return first_names(users, _SHOWN_CLIENTS)
 
 
 def _reached_by(

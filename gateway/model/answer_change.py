@@ -8,6 +8,7 @@ from unicodedata import normalize
 
 from gateway.model.decision import Considered
 from gateway.model.input_requests import Use
+from gateway.model.units import first_names
 from providers.territories import territory_name
 from providers.value import Value
 
@@ -66,9 +67,8 @@ class AnswerChange(Value, frozen=True):
     @property
     def summary(self) -> str:
         """The change in one line. Only the first of many territories are listed."""
-        codes = [*self.territories[:_MOST_CODES]] or ["callers without a known territory"]
-        more = f" and {len(self.territories) - _MOST_CODES} more" if len(self.territories) > _MOST_CODES else ""
-        return f"{self.route}: {', '.join(codes)}{more} {self.words}"
+        codes = first_names(self.territories, _MOST_CODES) or "callers without a known territory"
+        return f"{self.route}: {codes} {self.words}"
 
     def who(self, most: int) -> str:
         """Return the territories with their names. If there are more than `most`, the rest is a number."""
@@ -97,9 +97,8 @@ class AnswerChange(Value, frozen=True):
 def territory_list(codes: Collection[str], most: int) -> str:
     """Return codes with the names of the territories. If there are more than `most`, the rest is a number."""
     # A part has only the name of its country, so its code alone is shown.
-    shown = [f"{code} ({_in_ascii(territory_name(code))})" if len(code) == 2 else code for code in [*codes][:most]]
-    more = f" and {len(codes) - most} more" if len(codes) > most else ""
-    return f"{', '.join(shown)}{more}"
+    shown = [f"{code} ({_in_ascii(territory_name(code))})" if len(code) == 2 else code for code in codes]
+    return first_names(shown, most)
 
 
 def _in_ascii(name: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from math import isfinite
 from typing import Annotated
@@ -211,6 +212,12 @@ Line = Annotated[str, FileForm(parse_line, _text(_LINE))]
 DailyHours = Annotated[tuple[int, int], FileForm(parse_hours, _text(_HOURS, "06:00-22:00"))]
 
 
-def at_second(time_s: int) -> str:
+def at_second(time_s: float) -> str:
     """Return a Unix time as answers and errors have it."""
     return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def first_names(names: Sequence[str], most: int) -> str:
+    """Return names in a line. If there are more than `most`, the rest is a number."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

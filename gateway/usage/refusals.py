@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal
 
 from gateway.model.budget import Window
 from gateway.model.region_text import Sentences
+from gateway.model.units import at_second
 from gateway.usage.amounts import NANO, shown_nano
 from gateway.usage.gate import BudgetLimit, CounterKind, CounterState, HoldRefused, HoldRequest, RateState, shown_in
 from gateway.usage.quotas import RUNNING, QuotaRefusal
@@ -177,4 +177,4 @@ def _per(window: Window) -> str:
 def _resets_at(window: Window, end_ns: int) -> str | None:
     if window is Window.TOTAL or end_ns >= FOREVER_NS:
         return None
-    return datetime.fromtimestamp(end_ns // NANO, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return at_second(end_ns // NANO)

@@ -8,11 +8,11 @@ openrouter.ai/docs/guides/overview/models (Architecture Object, Supported Parame
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Literal
 
 from gateway.api.errors import ApiError
 from gateway.model.input_requests import USES, Use
+from gateway.model.units import at_second
 from gateway.service.capabilities import Offer
 from providers.matching.requirements import INNER_PARAMETERS, PARAMETERS
 
@@ -48,7 +48,7 @@ _LIMITS: Mapping[ListForm, tuple[str, str]] = {
 
 # Assistants have no creation time. This value is the same in every worker and after every start (2026-11-20, UTC).
 _CREATED = 1_795_132_800
-_CREATED_AT = datetime.fromtimestamp(_CREATED, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+_CREATED_AT = at_second(_CREATED)
 _MOST_LISTED = 1000
 _USUAL_OF_ANTHROPIC = 20
 _USUAL_OF_GEMINI = 50

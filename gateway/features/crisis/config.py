@@ -22,7 +22,7 @@ from gateway.features.crisis.model import CrisisRules, Helpline
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.region_text import Sentences
-from gateway.model.units import Line
+from gateway.model.units import Line, first_names
 from providers.moderations.contract import known_categories
 from providers.territories import Places, parent, territory_data, territory_name
 from providers.value import replace
@@ -143,9 +143,8 @@ def _check_numbers(
     without = sorted(code for code in codes if code not in known)
     hint = "write `crisis.text`, or the number in `profile.helplines`: {crisis: …}"
     if without and not (common is not None and territories.included is None):
-        names = ", ".join(f"{territory_name(code)} ({code})" for code in without[:_MOST_NAMED])
-        more = f" and {len(without) - _MOST_NAMED} more" if len(without) > _MOST_NAMED else ""
-        findings.error(path, f"no number for a crisis or an emergency is known in {names}{more}", hint)
+        names = first_names([f"{territory_name(code)} ({code})" for code in without], _MOST_NAMED)
+        findings.error(path, f"no number for a crisis or an emergency is known in {names}", hint)
     elif common is None:
         message = "no number is valid in the whole region, for a user of whom only the region is known"
         findings.error(path, message, hint)
