@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from providers.audio.kinds import KINDS
 from providers.catalogue import CatalogueError, FactsFile
-from providers.catalogue.models import best_match
+from providers.catalogue.models import ByModel
 from providers.value import Value
 
 _FILE = FactsFile("providers.audio", "audio")
@@ -93,40 +93,19 @@ class SpeechFacts(Value, frozen=True, forbid_unknown_fields=True):
 _FactsT = TypeVar("_FactsT", TranscriptionFacts, SpeechFacts)
 
 
-class VendorAudio(Value, Generic[_FactsT], frozen=True):
-    """The models of one provider.
-
-    Attributes:
-        usual: The facts of a model that is not listed.
-        models: Those of the others, by name or glob pattern.
-    """
-
-    usual: _FactsT
-    models: Mapping[str, _FactsT]
-
-    def of(self, model: str) -> _FactsT:
-        """Return the facts of a model, by its exact name or the longest pattern that matches, or the usual ones."""
-        found = best_match(self.models, model)
-        return self.models[found] if found is not None else self.usual
-
-    def knows(self, model: str) -> bool:
-        """Return whether a model is listed."""
-        return best_match(self.models, model) is not None
-
-
 @cache
-def load_transcription_facts(provider: str) -> VendorAudio[TranscriptionFacts] | None:
+def load_transcription_facts(provider: str) -> ByModel[TranscriptionFacts] | None:
     """Return the transcribers of a provider, or None if it has none."""
     return _vendor(provider, "transcription", TranscriptionFacts)
 
 
 @cache
-def load_speech_facts(provider: str) -> VendorAudio[SpeechFacts] | None:
+def load_speech_facts(provider: str) -> ByModel[SpeechFacts] | None:
     """Return the speaking models of a provider, or None if it has none."""
     return _vendor(provider, "speech", SpeechFacts)
 
 
-def _vendor(provider: str, use: str, kind: type[_FactsT]) -> VendorAudio[_FactsT] | None:
+def _vendor(provider: str, use: str, kind: type[_FactsT]) -> ByModel[_FactsT] | None:
     data: Any = _FILE.read()
     section = data.get(provider, {}).get(use)
     if section is None:
@@ -137,4 +116,4 @@ def _vendor(provider: str, use: str, kind: type[_FactsT]) -> VendorAudio[_FactsT
         models = {name: msgspec.convert({**own, **table}, kind) for name, table in section.get("models", {}).items()}
     except msgspec.ValidationError as error:
         raise CatalogueError(f"audio.toml, {provider}.{use}: {error}") from None
-    return VendorAudio(usual, models)
+    return ByModel(usual, models)

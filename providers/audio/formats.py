@@ -6,11 +6,12 @@ Source: OpenAI's Python SDK 3.51 (`TranscriptionCreateParams`, `SpeechCreatePara
 from __future__ import annotations
 
 from providers.adapter import Target
-from providers.audio.facts import SpeechFacts, TranscriptionFacts, VendorAudio
+from providers.audio.facts import SpeechFacts, TranscriptionFacts
 from providers.audio.form import written_form
 from providers.audio.kinds import TYPES
 from providers.audio.reading import SpeechReader, TranscriptReader, plain_words, read_transcript, read_usage
 from providers.audio.values import SpeechRequest, Transcript, TranscriptionRequest
+from providers.catalogue.models import ByModel
 from providers.formats.azure import azure_path
 from providers.json_values import as_list, as_map, dumps, read_map
 from providers.reading.errors import error_object, malformed
@@ -26,7 +27,7 @@ _BASE64 = ";base64,"
 class VendorTranscription(Value, frozen=True):
     """The format of a vendor, by its facts. See `TranscriptionFormat`."""
 
-    vendor: VendorAudio[TranscriptionFacts]
+    vendor: ByModel[TranscriptionFacts]
 
     def facts(self, model: str) -> TranscriptionFacts:
         """See `TranscriptionFormat`."""
@@ -116,7 +117,7 @@ def _qwen_chat(request: TranscriptionRequest, target: Target, facts: Transcripti
 class VendorSpeech(Value, frozen=True):
     """The format of a vendor, by its facts. See `SpeechFormat`."""
 
-    vendor: VendorAudio[SpeechFacts]
+    vendor: ByModel[SpeechFacts]
 
     def facts(self, model: str) -> SpeechFacts:
         """See `SpeechFormat`."""

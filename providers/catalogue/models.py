@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from providers.catalogue import FactsFile
 from providers.catalogue.toml_schema import TABLE, TEXTS, check_table, check_tables, shapes_of, value_of
@@ -83,6 +83,30 @@ def best_match(patterns: Collection[str], model: str) -> str | None:
     if model in patterns:
         return model
     return max([pattern for pattern in patterns if fnmatchcase(model, pattern)], key=len, default=None)
+
+
+_FactsT = TypeVar("_FactsT")
+
+
+class ByModel(Value, Generic[_FactsT], frozen=True):
+    """Facts of the models of one provider for one use.
+
+    Attributes:
+        usual: The facts of a model that is not listed.
+        models: Those of the others, by name or glob pattern.
+    """
+
+    usual: _FactsT
+    models: Mapping[str, _FactsT]
+
+    def of(self, model: str) -> _FactsT:
+        """Return the facts of a model, by its exact name or the longest pattern that matches, or the usual ones."""
+        found = best_match(self.models, model)
+        return self.models[found] if found is not None else self.usual
+
+    def knows(self, model: str) -> bool:
+        """Return whether a model is listed."""
+        return best_match(self.models, model) is not None
 
 
 def _facts(name: str, table: Any, shared: Any) -> ModelFacts:

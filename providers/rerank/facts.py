@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from providers.catalogue import FactsFile
-from providers.catalogue.models import best_match
+from providers.catalogue.models import ByModel
 from providers.catalogue.toml_schema import TABLE, TEXT, check_table, shapes_of
 from providers.rerank.contract import RerankFacts
 from providers.value import replace
@@ -37,31 +37,13 @@ class RerankModel:
     form: str = "flat"
 
 
-@dataclass(frozen=True, slots=True)
-class VendorRerank:
-    """The rerank models of one provider.
-
-    Attributes:
-        usual: How a model is asked that is not listed.
-        models: The others by name or glob pattern.
-    """
-
-    usual: RerankModel
-    models: Mapping[str, RerankModel]
-
-    def of(self, model: str) -> RerankModel:
-        """Return how a model is asked, by its exact name or the longest pattern that matches, or else the usual way."""
-        found = best_match(self.models, model)
-        return self.models[found] if found is not None else self.usual
+class VendorRerank(ByModel[RerankModel], frozen=True):
+    """How the rerank models of one provider are asked."""
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The paths at which its models are asked."""
         return tuple({one.path for one in (self.usual, *self.models.values())})
-
-    def knows(self, model: str) -> bool:
-        """Return whether a model is listed."""
-        return best_match(self.models, model) is not None
 
 
 def _model(before: RerankModel, table: Mapping[str, Any]) -> RerankModel:
