@@ -24,6 +24,7 @@ from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.structured_output import EMULATED, HeldAnswer, StructuredOutput, WholeAnswer, held
 from gateway.execution.upstream_client import Answer, ConfigChanged, OwnAnswer, StillActive
 from gateway.features.feature import RegionGate, WatchedChat, Watcher
+from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, RefusalCode, Refused
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
@@ -214,12 +215,9 @@ class ChatService:
         if region is not None and region.doors and not region.helps_first:
             ask_before_decision(exchange)
         self.decider.ask_doors_late(exchange)
-        assistant = find_assistant(exchange.config, exchange.caller.client, request.model)
-        exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
+        _expect_route(exchange, find_assistant(exchange.config, exchange.caller.client, request.model))
         if not isinstance(request, ChatRequest):
             raise TypeError("only the tokens of a chat can be counted")
-        if region is not None and region.name not in assistant.routes:
-            raise Refused(not_offered(exchange.config, assistant, region))
         counted = await self._counted(exchange, request)
         return counted or count_tokens(request), counted is None
 
@@ -227,10 +225,7 @@ class ChatService:
         """Check a request as far as no deployment, judge or limit of money is asked. Raises the error of a refusal."""
         self.decider.prepare(exchange)
         self.decider.ask_doors_late(exchange)
-        assistant, region = exchange.assistant, exchange.location.region
-        exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
-        if region is not None and region.name not in assistant.routes:
-            raise Refused(not_offered(exchange.config, assistant, region))
+        _expect_route(exchange, exchange.assistant)
 
     async def _counted(self, exchange: Exchange, request: ChatRequest) -> int | None:
         """Return the count of the deployment that would be asked first. None: there is none, or it may not be asked.
@@ -708,6 +703,14 @@ class ChatService:
                 self._log_prompt(record, transcript(request))
             else:
                 self._log_prompt(record, "\n".join(texts_of(request))[-MAX_CHARACTERS:])
+
+
+def _expect_route(exchange: Exchange, assistant: Assistant) -> None:
+    """Record the assistant. Raises Refused if it is not offered in the region of the caller."""
+    exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
+    region = exchange.location.region
+    if region is not None and region.name not in assistant.routes:
+        raise Refused(not_offered(exchange.config, assistant, region))
 
 
 def _barrier_of(exchange: Exchange) -> Barrier | None:
