@@ -72,6 +72,7 @@ class ApiError(Exception):
         retry_after_s: Sent as the header `retry-after`.
         headers: Further response headers.
         extra: Further fields of the error object.
+        beside: Further fields of the object that has the error, such as `x_gateway`.
         sentence: The sentence for the end user. None if no version of the config is known.
         sentences: It in all languages, if it is not that of the reason.
         log_message: The message for the log, if `message` has a name that the client made up. None: the same message.
@@ -84,6 +85,7 @@ class ApiError(Exception):
     retry_after_s: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, object] = field(default_factory=dict)
+    beside: Mapping[str, object] = field(default_factory=dict)
     log_message: str | None = None
     sentence: Sentence | None = None
     sentences: Sentences | None = None
@@ -122,7 +124,7 @@ def encode_error(error: ApiError) -> dict[str, object]:
     }
     if error.code in _LISTS_ATTEMPTS:
         body["attempts"] = []
-    return {"error": {**body, **error.user_fields, **error.extra}}
+    return {"error": {**body, **error.user_fields, **error.extra}, **error.beside}
 
 
 def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: bool = True) -> ApiError:

@@ -19,6 +19,7 @@ from typing import Any
 from gateway.api.body import drain, is_little
 from gateway.api.connection import NOT_TAKEN, ClientConnection, Cycle
 from gateway.api.dialects.dialect import CountingDialect, Dialect, StreamEncoder
+from gateway.api.dialects.labelling import MEMBER
 from gateway.api.dialects.messages.dialect import USER_FIELD, Messages
 from gateway.api.dialects.openai_inputs import InputDialect
 from gateway.api.errors import ApiError, blocking_link, from_domain, whole_seconds
@@ -409,6 +410,9 @@ class WrittenExchange(Exchange):
         language = self._headers.one(b"accept-language") if b"accept-language" in self._headers.headers else None
         sentence = sentence_for(self.config, self.record.decided.location, language, error.code, error.sentences)
         texts = self.locale.refusals if self.locale is not None else {}
+        if self._head_sent and (charged := self.record.shown.charged) is not None:
+            # The head of a whole answer has it; that of a stream has left before the cost was known.
+            error = replace(error, beside={MEMBER: {"cost": charged}})
         if (found := self.record.help) is not None:
             self.record.note_duty(found.duty)
             # The user reads the text of the help, so the message is for developers, and has no words of the region.

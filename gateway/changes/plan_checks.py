@@ -121,6 +121,11 @@ def _age_member(config: ConfigVersion, _: Region) -> str | None:
     return claim.age_band if claim is not None else None
 
 
+def _location(change: _RegionChange) -> Iterator[str]:
+    """Yield the keys of `location` that change: they decide which region a caller is in."""
+    yield from (key for key in change.plan.keys if key.partition(".")[0] == "location")
+
+
 def _marks(change: _RegionChange) -> Iterator[str]:
     """Yield the marks if answers of the region have a signed mark, and its keys or its rules change."""
     texts = change.region.texts
@@ -152,6 +157,7 @@ _PARTS: tuple[_Part, ...] = (
     _intents_of_clients,
     _deployments,
     _value("location.claim.age_band", _age_member),
+    _location,
     _marks,
     _value("exporters", _exporters_of),
     _value("receipts.sample", lambda config, region: config.receipts.sample if region.keeps_receipts else None),

@@ -53,6 +53,9 @@ CHANGES = {
     "moderation": (JUDGED, "moderation"),
     "a band": ({"regions": {"cn": {"age_bands": {"child": {}}, "age_missing": "refuse"}}}, "age bands"),
     "the age of a claim": ({"location": {"claim": CLAIM}}, "location.claim.age_band"),
+    "another issuer of claims": ({"location": {"claim": CLAIM}}, "location.claim"),
+    "another edge": ("location: {unknown: us}", "location.unknown"),
+    "no WebSocket": ("regions: {cn: {websocket: false}}", "websocket"),
     "a judge": (JUDGED, "the deployment judge"),
     "help in a crisis": (IN_CRISIS, "crisis"),
     "a judge of a crisis": (IN_CRISIS, "the deployment judge"),
@@ -68,6 +71,7 @@ ELSEWHERE = {
     "another client is bound to another region": "clients: {app: {region: us}}",
     "other people are blocked": "blocked: [SD, CU, IR, KP, SY]",
     "a deployment that nobody asks": {"deployments": SPARE},
+    "no WebSocket anywhere": "websocket: false",
 }  # fmt: skip
 
 

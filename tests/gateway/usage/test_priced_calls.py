@@ -12,7 +12,7 @@ import httpx
 import pytest
 import structlog.testing
 
-from gateway.usage.amounts import NANO
+from gateway.usage.amounts import NANO, shown_nano
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import json_line
 from gateway.usage.worst_cost import charged_by
@@ -208,6 +208,18 @@ async def test_stream_of_every_dialect_states_its_cost_once_at_its_end(
     assert not any("cost" in member_of(event) for event in events[:-1])
     hidden = {"clients": {"app": {"show_cost": False}}}
     (answer,) = await acme.ask(hidden, **streaming(dialect), **more)
+    assert "cost" not in answer.text
+
+
+@pytest.mark.parametrize("dialect", STREAMS)
+async def test_stream_that_breaks_off_states_its_cost_in_its_error(acme: PricedGateway, dialect: str) -> None:
+    broken = stream_answer(httpx.Request("POST", "https://api.acme.example", json={"stream": True})).text
+    cut = httpx.Response(200, text=broken[: broken.index("\n\n") + 2], headers={"content-type": "text/event-stream"})
+    acme.provider = lambda request: cut
+    (answer,) = await acme.ask(**streaming(dialect))
+    (row,) = acme.written
+    assert events_of(answer)[-1]["x_gateway"] == {"cost": f"{shown_nano(row.amount_nano or 0)} EUR"}
+    (answer,) = await acme.ask({"clients": {"app": {"show_cost": False}}}, **streaming(dialect))
     assert "cost" not in answer.text
 
 

@@ -68,7 +68,7 @@ def _own_param(param: str) -> str:
 
 
 def error_object(error: ApiError, request_id: str = "") -> dict[str, object]:
-    """Return the error as an object with `error` as its only member."""
+    """Return the object whose member `error` is the error."""
     status = error.status
     metadata = {"reason": str(error.reason)}
     message = _GOOGLES_WORDS.get(error.code, "") + error.message
@@ -89,7 +89,7 @@ def error_object(error: ApiError, request_id: str = "") -> dict[str, object]:
     if error.extra:
         details.append({"@type": f"{_TYPES}google.protobuf.Struct", "value": dict(error.extra)})
     name = _STATUS.get(status) or ("INTERNAL" if status >= _SERVER_ERROR else "INVALID_ARGUMENT")
-    return {"error": {"code": status, "message": message, "status": name, "details": details}}
+    return {"error": {"code": status, "message": message, "status": name, "details": details}, **error.beside}
 
 
 def encode_error(error: ApiError, request_id: str = "") -> bytes:

@@ -241,7 +241,9 @@ class ResponseStreamEncoder(StreamEncoder):
         output = b",".join([item.done or self._whole(item, INCOMPLETE) for item in self._items])
         reason = orjson.dumps({"code": error.code, "message": error.message, **error.user_fields, **error.extra})
         usage = encode_usage(self.usage) if self.usage is not None else b"null"
-        return self._event(b"response.failed", b'"response":' + self._head.encode(FAILED, output, usage, reason))
+        body = self._head.encode(FAILED, output, usage, reason)
+        beside = b"," + orjson.dumps(error.beside)[1:-1] if error.beside else b""
+        return self._event(b"response.failed", b'"response":' + body + beside)
 
     # Items.
 
