@@ -289,6 +289,8 @@ def region_lines(region: Region, config: ConfigVersion) -> Iterator[str]:
         yield "      approvals: required"
     if region.log_prompts:
         yield "      prompts are logged"
+    if not config.has_websocket(region):
+        yield "      no WebSocket: answers to it are 426 `websocket_not_offered`"
     if region.protected:
         yield "      protected: changes with an admin's signature"
     if region.texts is not None:

@@ -326,7 +326,8 @@ class Record:
         notes: The parts that features add. A plain request has none.
         help: The help for the user that a note brought, see `note`.
         abandoned: The attempts that were running when the client disconnected.
-        cost_micros: The cost in millionths of the price's currency unit. None if unknown.
+        cost_micros: The cost of the answer in millionths of the price's currency unit. None if unknown.
+        charge: Returns the cost of all calls so far, as `x-gateway-cost` shows it. None if no call has ended.
         moderation: The verdicts of the region's moderation, if it has one.
         judges: The calls that sent a text to a judge, the first one of each deployment and outcome.
         route: The path of the API, with `{model}` in place of a name.
@@ -359,6 +360,7 @@ class Record:
     answered_by: AnsweredBy = UNANSWERED
     usage: Usage | None = None
     cost_micros: int | None = None
+    charge: Callable[[], str | None] | None = None
     resumed: Resumed | None = None
     notes: tuple[FeatureNote, ...] = ()
     help: Help | None = None

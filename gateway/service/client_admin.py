@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gateway.config.stored_clients import InvalidDefinition, check_name, compile_stored_client, compile_stored_project
 from gateway.model.api_key import ALPHABET, ID_ALPHABET, ID_LENGTH, SECRET_LENGTH, CellKey, compose_key, digest_of
-from gateway.model.budget import Project
+from gateway.model.budget import BudgetRule, Project
 from gateway.model.config_version import Client, ClientLimitRule, ConfigVersion
 from gateway.model.quota import Priority
 from gateway.model.status import audited
@@ -358,7 +358,8 @@ class FileClients:
     def list_all(self, section: Section) -> Json:
         """Return all clients or projects."""
         if section == "projects":
-            return {section: [{"name": name} for name in self._config.projects], "source": "file"}
+            projects = self._config.projects.values()
+            return {section: [{"name": it.name, **_budgets("budgets", it.budgets)} for it in projects], "source": "file"}
         by_name = {client.name: client for client in self._config.clients.values()}
         return {section: [_of_file(client) for client in by_name.values()], "source": "file"}
 
@@ -382,16 +383,30 @@ class FileClients:
 
 def _of_file(client: Client) -> Json:
     """Return a client of the config file as a stored one is shown: with the keys that its definition gives."""
-    limits, project = client.limits or ClientLimitRule(), client.spending.project
+    limits, spending = client.limits or ClientLimitRule(), client.spending
+    project = spending.project
     given: Json = {
         "region": client.region,
         "project": project.name if project is not None else None,
         "assistants": sorted(client.assistants) if client.assistants is not None else None,
         "may_assert": sorted(client.may_assert) or None,
         "limits": {name: value for name, value in asdict(limits).items() if value is not None} or None,
+        "show_cost": spending.show_cost or None,
+        **_budgets("budgets", spending.budgets),
+        **_budgets("user_budget", spending.user_budgets),
+        "max_request": {"amount": str(spending.max_request)} if spending.max_request is not None else None,
         "priority": str(client.priority) if client.priority is not Priority.NORMAL else None,
     }
     return {"name": client.name, **{name: value for name, value in given.items() if value is not None}}
+
+
+def _budgets(key: str, rules: Sequence[BudgetRule]) -> Json:
+    """Return the member with these budgets as they are written; empty if there are none."""
+    listed = [
+        {**({"tokens": it.tokens} if it.amount is None else {"amount": str(it.amount)}), "per": str(it.per)}
+        for it in rules
+    ]
+    return {key: listed} if listed else {}
 
 
 def clients_in_file(action: str, name: str, facts: ConfigFacts) -> AdminRefused:

@@ -92,7 +92,10 @@ def _codes(record: Record) -> dict[str, str]:
 
 
 def _cost(record: Record) -> dict[str, str] | None:
-    """Return the cost of the answer in the vendor's currency, or None if it is not known."""
+    """Return the cost of all calls, or without a ledger that of the answer in the vendor's currency; None if unknown."""
+    if record.charge is not None:
+        amount, _, currency = (record.charge() or "").partition(" ")
+        return {"amount": amount, "currency": currency} if currency else None
     price = record.answered_by.price
     if record.cost_micros is None or price is None:
         return None

@@ -420,6 +420,7 @@ class RequestUsage:
         self._own_nano = None if own_nano is None or self._own_nano is None else self._own_nano + own_nano
         for currency, nano in vendor_nano.items():
             self._vendor_nano[currency] = self._vendor_nano.get(currency, 0) + nano
+        self.record.charge = self._charged
         if self.limits.shows_cost:
             self.record.shown.charged = self._charged()
 

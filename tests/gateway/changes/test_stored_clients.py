@@ -112,6 +112,21 @@ def test_clients_of_the_file_are_unchanged(database: ClientDatabase) -> None:
     assert (refused.value.status, refused.value.code) == (409, "clients_in_file")
 
 
+def test_client_of_the_file_is_listed_with_what_it_may_spend() -> None:
+    spending = {
+        "show_cost": True,
+        "max_request": {"amount": "0.50 EUR"},
+        "budgets": [{"amount": "5.00 EUR", "per": "day"}, {"tokens": 9, "per": "total"}],
+        "user_budget": [{"amount": "1.00 EUR", "per": "week"}],
+    }
+    projects = {"team": {"budgets": spending["budgets"]}}
+    app = {**spending, "keys": [key_hash("gk-app")], "project": "team"}
+    config = BASE.replace(clients={"app": app}, projects=projects, usage={"currency": "EUR", "rates": {"USD": 1, "CNY": 1}})
+    shown = FileClients(table_of(config))
+    assert shown.list_all("clients")["clients"] == [{"name": "app", "project": "team", **spending}]
+    assert shown.list_all("projects")["projects"] == [{"name": "team", **projects["team"]}]
+
+
 APP_KEY, OF_FILE = "gk-app", "app"
 FILE = table_of(BASE.without("clients").merge({"clients": {OF_FILE: {"keys": [key_hash(APP_KEY)]}}}))
 

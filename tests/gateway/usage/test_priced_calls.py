@@ -12,6 +12,7 @@ import httpx
 import pytest
 import structlog.testing
 
+from gateway.telemetry.recent_requests import describe_request
 from gateway.usage.amounts import NANO, shown_nano
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import json_line
@@ -218,9 +219,13 @@ async def test_stream_that_breaks_off_states_its_cost_in_its_error(acme: PricedG
     acme.provider = lambda request: cut
     (answer,) = await acme.ask(**streaming(dialect))
     (row,) = acme.written
-    assert events_of(answer)[-1]["x_gateway"] == {"cost": f"{shown_nano(row.amount_nano or 0)} EUR"}
+    amount = shown_nano(row.amount_nano or 0)
+    assert events_of(answer)[-1]["x_gateway"] == {"cost": f"{amount} EUR"}
     (answer,) = await acme.ask({"clients": {"app": {"show_cost": False}}}, **streaming(dialect))
     assert "cost" not in answer.text
+    # Operators see it in any case.
+    shown = [describe_request(record, 0.0)["cost"] for record in acme.records]
+    assert shown == [{"amount": amount, "currency": "EUR"}] * 2
 
 
 @pytest.mark.parametrize("dialect", STREAMS)
