@@ -358,8 +358,8 @@ class FileClients:
     def list_all(self, section: Section) -> Json:
         """Return all clients or projects."""
         if section == "projects":
-            projects = self._config.projects.values()
-            return {section: [{"name": it.name, **_budgets("budgets", it.budgets)} for it in projects], "source": "file"}
+            items = [{"name": it.name, **_budgets("budgets", it.budgets)} for it in self._config.projects.values()]
+            return {section: items, "source": "file"}
         by_name = {client.name: client for client in self._config.clients.values()}
         return {section: [_of_file(client) for client in by_name.values()], "source": "file"}
 

@@ -92,7 +92,7 @@ def _codes(record: Record) -> dict[str, str]:
 
 
 def _cost(record: Record) -> dict[str, str] | None:
-    """Return the cost of all calls, or without a ledger that of the answer in the vendor's currency; None if unknown."""
+    """Return the cost of all calls, or without a ledger the cost of the answer; None if it is not known."""
     if record.charge is not None:
         amount, _, currency = (record.charge() or "").partition(" ")
         return {"amount": amount, "currency": currency} if currency else None

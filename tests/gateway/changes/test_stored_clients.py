@@ -121,7 +121,9 @@ def test_client_of_the_file_is_listed_with_what_it_may_spend() -> None:
     }
     projects = {"team": {"budgets": spending["budgets"]}}
     app = {**spending, "keys": [key_hash("gk-app")], "project": "team"}
-    config = BASE.replace(clients={"app": app}, projects=projects, usage={"currency": "EUR", "rates": {"USD": 1, "CNY": 1}})
+    config = BASE.replace(
+        clients={"app": app}, projects=projects, usage={"currency": "EUR", "rates": {"USD": 1, "CNY": 1}}
+    )
     shown = FileClients(table_of(config))
     assert shown.list_all("clients")["clients"] == [{"name": "app", "project": "team", **spending}]
     assert shown.list_all("projects")["projects"] == [{"name": "team", **projects["team"]}]
