@@ -20,6 +20,8 @@ _BUDGET = re.compile(
     r"(?:(?P<amount>\S+ [A-Z]{3})|(?P<tokens>[0-9]{1,16}) tokens)(?: per |/| in )(?P<per>[a-z]+)", re.ASCII
 )
 _T = TypeVar("_T", bound=Section)
+STORED_KEYS = {"clients": ClientSection.model_fields.keys() - {"keys"}, "projects": ProjectSection.model_fields.keys()}
+"""The keys that a definition of each section may have."""
 
 
 class InvalidDefinition(ValueError):

@@ -14,7 +14,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gateway.config.stored_clients import InvalidDefinition, check_name, compile_stored_client, compile_stored_project
+from gateway.config.stored_clients import (
+    STORED_KEYS,
+    InvalidDefinition,
+    check_name,
+    compile_stored_client,
+    compile_stored_project,
+)
 from gateway.model.api_key import ALPHABET, ID_ALPHABET, ID_LENGTH, SECRET_LENGTH, CellKey, compose_key, digest_of
 from gateway.model.budget import BudgetRule, Project
 from gateway.model.config_version import Client, ClientLimitRule, ConfigVersion
@@ -222,6 +228,10 @@ class ClientAdmin:
         word = section.removesuffix("s")
         self._expect_database(f"{section} update", name)
         before = self._found(section, name)
+        removed = {key for key, value in changes.items() if value is None}
+        if unknown := sorted(removed - STORED_KEYS[section]):
+            known = ", ".join(sorted(STORED_KEYS[section]))
+            raise AdminRefused(400, "invalid_request", f"a {word} has no key {unknown[0]!r} to remove; it has {known}")
         definition = {key: value for key, value in {**before, **changes}.items() if value is not None}
         self._checked(section, name, definition)
         entry = self._entry(f"{word}_changed", {word: name, "before": dict(before), "definition": definition})

@@ -134,6 +134,16 @@ def test_commands_work_before_the_first_start(gateway: Command, tmp_path: Path) 
     assert gateway("audit", "verify", "--state", str(tmp_path / "state")).status == 0
 
 
+def test_key_that_no_definition_has_is_not_removed_in_silence(gateway: Command, tmp_path: Path) -> None:
+    where = ["--config", written(tmp_path, IN_DATABASE), "--state", str(tmp_path / "state")]
+    assert gateway("clients", "create", "app", "--rpm", "5", *where).status == 0
+    for key in "rpm", "budget", "keys":
+        refused = gateway("clients", "update", "app", "--unset", key, *where)
+        assert (refused.status, f"no key {key!r} to remove" in refused.err, "limits" in refused.err) == (1, True, True)
+    assert gateway("clients", "update", "app", "--unset", "limits", "--unset", "budgets", *where).status == 0
+    assert "limits" not in json.loads(gateway("clients", "show", "app", "--json", *where).out)
+
+
 def test_budgets_that_a_new_currency_makes_invalid_are_listed_apart(gateway: Command, tmp_path: Path) -> None:
     state = ["--state", str(tmp_path / "state")]
     config = written(tmp_path, IN_DATABASE)
