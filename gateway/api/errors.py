@@ -72,11 +72,11 @@ class ApiError(Exception):
         retry_after_s: Sent as the header `retry-after`.
         headers: Further response headers.
         extra: Further fields of the error object.
-        beside: Further fields of the object that has the error, such as `x_gateway`.
         sentence: The sentence for the end user. None if no version of the config is known.
         sentences: It in all languages, if it is not that of the reason.
         log_message: The message for the log, if `message` has a name that the client made up. None: the same message.
         token_issuer: The name of the issuer whose valid token has no client, for the log.
+        beside: Further fields of the object that has the error, such as `x_gateway`.
     """
 
     code: str
@@ -85,11 +85,11 @@ class ApiError(Exception):
     retry_after_s: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, object] = field(default_factory=dict)
-    beside: Mapping[str, object] = field(default_factory=dict)
     log_message: str | None = None
     sentence: Sentence | None = None
     sentences: Sentences | None = None
     token_issuer: str = ""
+    beside: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def status(self) -> int:
