@@ -135,7 +135,8 @@ def _key_text(key: Json) -> str:
         return f"the key is stored with the id {key['id']}"
     note = "Give it to the client application. It is not stored, so it can't be shown again."
     old = f"\nThe old key works for {key['grace']} more." if key.get("grace") is not None else ""
-    return f"Key: {key['key']}\n  {note}\n\nId: {key['id']}{old}"
+    ended = f"\nNote: {key['note']}." if "note" in key else ""
+    return f"Key: {key['key']}\n  {note}\n\nId: {key['id']}{old}{ended}"
 
 
 def _unused_text(found: Any) -> str:

@@ -148,7 +148,9 @@ class ClientAdmin:
         )
         digest, sha256 = self._digest(key), _sha256(key)
         self._change(lambda: self.store.rotate_key(info.id, digest, now_s, grace_s, entry, sha256=sha256))
-        return {"id": key.id, "key": key.text}
+        ended = [until_s for _, until_s in info.secrets[1:] if until_s is not None and until_s > now_s]
+        note = "a key has two secrets at most, so the secret that would have worked until {} ended now"
+        return {"id": key.id, "key": key.text, **({"note": note.format(time_text(ended[0]))} if ended else {})}
 
     def revoke_key(self, key_id: str) -> Json:
         """End a key immediately, with all its secrets."""

@@ -144,6 +144,16 @@ def test_key_that_no_definition_has_is_not_removed_in_silence(gateway: Command, 
     assert "limits" not in json.loads(gateway("clients", "show", "app", "--json", *where).out)
 
 
+def test_rotation_within_the_grace_time_of_another_says_which_secret_it_ends(gateway: Command, tmp_path: Path) -> None:
+    where = ["--config", written(tmp_path, IN_DATABASE), "--state", str(tmp_path / "state")]
+    assert gateway("clients", "create", "app", *where).status == 0
+    made = json.loads(gateway("keys", "create", "--client", "app", "--json", *where).out)
+    rotated = json.loads(gateway("keys", "rotate", made["id"], "--json", *where).out)
+    assert rotated.keys() == {"id", "key"}
+    again = gateway("keys", "rotate", made["id"], "--grace", "10m", *where).out
+    assert "The old key works for 10m more.\nNote: a key has two secrets at most, so the secret that would" in again
+
+
 def test_budgets_that_a_new_currency_makes_invalid_are_listed_apart(gateway: Command, tmp_path: Path) -> None:
     state = ["--state", str(tmp_path / "state")]
     config = written(tmp_path, IN_DATABASE)
