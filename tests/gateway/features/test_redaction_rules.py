@@ -63,6 +63,14 @@ def test_no_value_is_found(text: str) -> None:
     assert [text[start:end] for start, end, _ in finder_of(RULES).find(text)] == []
 
 
+@pytest.mark.parametrize("text", CASES["addresses"])
+def test_an_address_is_found_next_to_colons(text: str) -> None:
+    """A name that ends with a colon stands before it, and a port follows it."""
+    written = text.replace("‹", "").replace("›", "")
+    found = finder_of(rules_of(["ip"], ["ip"])).find(written)
+    assert [written[start:end] for start, end, _ in found] == re.findall("‹(.*?)›", text)
+
+
 def test_terms_that_overlap_are_one_value() -> None:
     rules = rules_of(["t"], (), terms=["New York", "York Times", "Times", "夜鹰计划", "项目夜鹰", "y"])
     for text in ("new  York Times", "项目夜鹰计划"):

@@ -146,7 +146,8 @@ def test_redaction_skips_audio_and_texts_with_values() -> None:
     assert gateway.get("/v1/capabilities?assistant=assistant").json()["transcription"] is None
     assert gateway.get("/v1/models/assistant").json()["x_gateway"]["serves"] == ["speech"]
     body = {"model": "assistant", "voice": "v", "input": "Write to anna@example.org."}
-    assert gateway.post(SPEAKS, body).json()["error"]["code"] == "unsupported_capability"
+    for told in (body, {**body, "input": "Hello.", "voice": "anna@example.org"}):
+        assert gateway.post(SPEAKS, told).json()["error"]["code"] == "unsupported_capability"
     assert world.hosts == []
     assert gateway.post(SPEAKS, {**body, "input": "Hello."}).status_code == 200
 

@@ -104,7 +104,7 @@ _PRIVATE_KEYS = (
     r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[\s\x00\\]*[A-Za-z0-9+/=][A-Za-z0-9+/=\s\x00\\]*)"
     r"|aws_secret_access_key[\"'\s:=\x00]{1,8}([A-Za-z0-9/+]{40})"
 )
-_IN_URL = r"://([^\s/@:?#\"'<>\x00]{0,64}:[^\s/@\"'<>\x00]{1,256})@"
+_IN_URL = r"://([^\s/@:?#\"'<>\x00]{0,64}:[^\s/@\"'<>\x00]{1,256}(?:@[^\s/@?#\"'<>\x00]{1,64}){0,2})@"
 _TEMPLATE = re.compile(
     r".*:(?:\{[^}]*\}|\$\{[^}]*\}|\$[A-Z_]+|%[sd]|%\([^)]*\)s|\[[^\]]*\]|\*+|\.+|\\[A-Za-z][*+]?)", re.ASCII | re.DOTALL
 )
@@ -662,11 +662,18 @@ def _secrets_in(subject: _Subject) -> Iterator[Span]:
 
 
 def _addresses_in(subject: _Subject) -> Iterator[Span]:
+    """Yield addresses. A colon next to one of v4 is not part of it: it ends a name, or a port follows it."""
     text = subject.text
-    for start, end in (*subject.spans(_scan(_V4)), *subject.spans(_scan(_V6))):
-        is_apart = not _is_word(text, start - 1) and not _is_word(text, end)
-        longer = (start and text[start - 1] in ".:") or (text[end : end + 1] in (".", ":") and _is_word(text, end + 1))
-        if is_apart and not longer and (":" not in text[start:end] or _is_v6(text[start:end])):
+    for start, end in subject.spans(_scan(_V4)):
+        if text[start - 1 : start] != "." and not (text[end : end + 1] == "." and _is_word(text, end + 1)):
+            yield start, end, "IP"
+    for start, end in subject.spans(_scan(_V6)):
+        if _is_word(text, start - 1) or (text[start] == ":" and text[start + 1] != ":"):
+            start = text.index(":", start) + 1  # a word that ends with a colon stands before it
+        if text[end - 1] == ":" and text[end - 2] != ":":
+            end -= 1
+        is_longer = text[start - 1 : start] == "." or (text[end : end + 1] in (".", ":") and _is_word(text, end + 1))
+        if not is_longer and not _is_word(text, end) and _is_v6(text[start:end]):
             yield start, end, "IP"
 
 

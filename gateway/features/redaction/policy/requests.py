@@ -377,7 +377,8 @@ def _audio(request: AudioRequest, rules: RedactionRules) -> Redacted:
     """Return the request as it is if its texts have no value: a placeholder is neither spoken nor restored."""
     named = Placeholders(rules, Clock())
     _fields(named, request.extra)
-    for text in texts_of(request):
+    voice = (request.voice,) if isinstance(request, SpeechRequest) else ()
+    for text in (*texts_of(request), *voice):
         named(text)
     if named:
         raise NotWrappable("its texts have personal values, and a placeholder cannot be spoken")
