@@ -27,6 +27,7 @@ class RedactionRules(Value, frozen=True):
         patterns: Own patterns in RE2 syntax, by the kind of their placeholders, sorted.
         media: `refuse`: nothing that has media is sent.
         arguments: `keep`: the arguments of tool calls keep their placeholders.
+        kept: The digits of phone numbers that are no values: the helplines of a region.
         digest: Identifies everything that decides what is found.
     """
 
@@ -37,6 +38,7 @@ class RedactionRules(Value, frozen=True):
     patterns: tuple[tuple[str, str], ...] = ()
     media: Media = "refuse"
     arguments: Arguments = "restore"
+    kept: frozenset[str] = frozenset()
     digest: bytes = b""
 
     def __repr__(self) -> str:
@@ -55,6 +57,7 @@ class RedactionRules(Value, frozen=True):
             and self.countries >= other.countries
             and {*self.terms} >= {*other.terms}
             and {*self.patterns} >= {*other.patterns}
+            and self.kept <= other.kept
             and (self.media == "refuse" or other.media == "pass")
         )
 
@@ -78,14 +81,18 @@ def rules_of(
     patterns: Iterable[tuple[str, str]] = (),
     media: Media = "refuse",
     arguments: Arguments = "restore",
+    kept: Iterable[str] = (),
 ) -> RedactionRules:
     """Return rules with their digest."""
     kept_kinds, kept_countries = frozenset(kinds), frozenset(countries)
     kept_terms, kept_patterns = tuple(sorted({*terms})), tuple(sorted({*patterns}))
+    spared = frozenset(kept)
     parts = (*sorted(kept_kinds), "", *sorted(kept_countries), "", *kept_terms, "", *sum(kept_patterns, ()))
+    parts += ("", *sorted(spared)) if spared else ()
     digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
     sorted_names = tuple(sorted({*names}))
-    return RedactionRules(sorted_names, kept_kinds, kept_countries, kept_terms, kept_patterns, media, arguments, digest)
+    found = kept_kinds, kept_countries, kept_terms, kept_patterns
+    return RedactionRules(sorted_names, *found, media, arguments, spared, digest)
 
 
 def union(first: RedactionRules, second: RedactionRules) -> RedactionRules:
@@ -98,4 +105,5 @@ def union(first: RedactionRules, second: RedactionRules) -> RedactionRules:
         (*first.patterns, *second.patterns),
         "refuse" if "refuse" in (first.media, second.media) else "pass",
         "keep" if "keep" in (first.arguments, second.arguments) else "restore",
+        first.kept | second.kept,
     )

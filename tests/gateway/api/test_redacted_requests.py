@@ -433,6 +433,21 @@ def test_too_many_values_are_an_error_of_the_request() -> None:
     assert gateway.requests == []
 
 
+def test_the_helplines_of_a_region_are_no_values() -> None:
+    """A crisis text in the history names one, and the next model should know that."""
+    profile = {"locale": "de-DE", "helplines": {"crisis": "0800 111 0 111"}}
+    gateway = InputGateway(echo, REDACTED.merge({"regions": {"default": {"profile": profile}}}))
+    said = "Bitte rufen Sie 0800 1110111 an, oder Tel. 0800-1110222."
+    body = {
+        "model": "assistant",
+        "messages": [{"role": "assistant", "content": said}, {"role": "user", "content": "ok"}],
+    }
+    assert gateway.post("/v1/chat/completions", body).status_code == 200
+    contents = [message["content"] for message in gateway.bodies[0]["messages"]]
+    assert "Bitte rufen Sie 0800 1110111 an, oder Tel. QPHONE1Z." in contents
+    assert any("0800 111 0 111" in content for content in contents)
+
+
 def test_a_deployment_in_clear_gets_the_values_and_one_of_its_own_redaction_does_not() -> None:
     clear = REDACTED.merge({"deployments": {"chat": {"redact": False}}})
     gateway = InputGateway(echo, clear)

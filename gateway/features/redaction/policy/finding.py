@@ -386,6 +386,7 @@ class Finder:
         self._terms = compiled(_terms_pattern(rules.terms)) if rules.terms else None
         self._patterns = [(name, compiled_own(text)) for name, text in rules.patterns]
         self._has_own = bool(rules.terms or rules.patterns)
+        self._kept = rules.kept
         self._look_alike = compiled(f"(?i)Q(?:{'|'.join(rules.placeholder_kinds)})[1-9][0-9]{{0,5}}Z")
         steps = sum(pattern.programsize for _, pattern in self._patterns)
         self.most_at_once = min(_MOST_AT_ONCE, _STEPS_AT_ONCE // steps) if steps else _MOST_AT_ONCE
@@ -459,13 +460,13 @@ class Finder:
         may_have_more = not is_sent or (self._before_numbers is not None and number.finds(self._before_numbers))
         if not may_have_more or self._numeric is None or not number.finds(self._numeric):
             return []
-        found = [*_ibans_in(number)] if "IBAN" in self.kinds else []
+        found, kept = [*_ibans_in(number)] if "IBAN" in self.kinds else [], self._kept
         if self._scans_numbers:
             found += self._numbers_in(number)
         if self._has_letters:
             for start, _ in number.spans(_scan(_LETTERED)):
                 found += self._with_words.at(number.text, start)
-        return found
+        return [it for it in found if "".join(_GROUP.findall(number.text, *it[:2])) not in kept] if kept else found
 
     def _search(self, as_written: _Subject, *, is_sent: bool = False) -> tuple[Span, ...]:
         read, text, clock = as_written, as_written.text, as_written.clock
