@@ -50,7 +50,8 @@ def wrapper_of(
     """Return the rules of all that requests of the region send to the deployment, or None if it gets the values."""
     if not region.parts.every and not deployment.parts.every:
         return behind
-    key = (wrapper_of.__name__, region.name, deployment.name, behind.key if behind is not None else b"")
+    of_barrier = (behind.key, behind.names) if behind is not None else ()
+    key = (wrapper_of.__name__, region.name, deployment.name, of_barrier)
     return remember(config, key, lambda: wrapper_of_step(region, deployment, behind))
 
 

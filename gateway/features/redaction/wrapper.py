@@ -36,7 +36,7 @@ class Redaction(Wrapper, frozen=True):
     @property
     def key(self) -> bytes:
         """See `Wrapper`."""
-        return self.rules.digest + self.rules.media.encode()
+        return self.rules.digest + f"{self.rules.media} {self.rules.arguments}".encode()
 
     @property
     def most_at_once(self) -> int:

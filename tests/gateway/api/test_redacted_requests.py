@@ -718,6 +718,26 @@ def test_what_passes_a_barrier_is_redacted_also_for_a_deployment_in_clear() -> N
     assert (MAIL in last, CARD in last) == (False, True)
 
 
+def test_each_barrier_has_its_own_rules_also_if_they_find_the_same() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"to": "QEMAIL1Z"}'}}
+
+    def provider(request: httpx.Request) -> httpx.Response:
+        is_private = request.url.host == "house.example"
+        return httpx.Response(500) if is_private else whole({"tool_calls": [call]}, "tool_calls")
+
+    barrier = {"hand_off": {"when": ["failure"], "redact": "for_tools"}}
+    gateway = InputGateway(provider, BEHIND.merge({
+        "redactions": {"for_tools": {"kinds": ["email"], "arguments": "keep"}},
+        "assistants": {"other": {"routes": {"default": ["house", barrier, "abroad"]}}},
+    }))  # fmt: skip
+    body = {"messages": [{"role": "user", "content": MAIL}], "tools": [{"type": "function", "function": {"name": "f"}}]}
+    got = []
+    for name in ("assistant", "other"):
+        answer = gateway.post("/v1/chat/completions", {"model": name, **body}).json()["choices"][0]["message"]
+        got.append(json.loads(answer["tool_calls"][0]["function"]["arguments"])["to"])
+    assert got == [MAIL, "QEMAIL1Z"]
+
+
 def test_the_length_of_a_prompt_is_that_of_its_longer_text() -> None:
     """`house` holds the words of the client, and not what it would get in their place."""
     model = {"provider": "cohere", "model": "command-a-translate-08-2025", "redact": "mails", "api_key": "${KEY}"}
