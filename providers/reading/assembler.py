@@ -501,12 +501,13 @@ class Assembler:
         """
         state = self._choice(choice)
         id, name = repair_surrogates(id or ""), repair_surrogates(name)
-        known = state.by_id.get(id)
+        known = state.by_id.get(id) if id else None
         if known is not None and (known.name, known.arguments) == (name, repair_surrogates(arguments)):
             return
         call = state.add()
         call.id = id if known is None else ""
-        state.by_id[id or call.id] = call
+        if id:
+            state.by_id[id] = call
         self._add_to_call(call, choice, arguments, id, name, signature)
 
     def call_to_sign(self, choice: int) -> str | None:

@@ -84,5 +84,8 @@ class TokenCount(Messages):
 
 def _parse(body: bytes) -> object:
     value = parse_json(body)
-    # The arguments of earlier calls are part of the body. Their numbers must not be rounded.
-    return with_exact_integers(value, body) if b'"tool_use"' in body and isinstance(value, dict) else value
+    if b'"tool_use"' not in body or not isinstance(value, dict):
+        return value
+    # The arguments of earlier calls leave as text, and must not be rounded. All else leaves as `parse_json` read it.
+    exact = with_exact_integers(value, body)
+    return {name: exact[name] if name == "messages" else item for name, item in value.items()}
