@@ -39,6 +39,9 @@ from providers.reading.folding import Folding
 from providers.value import replace
 
 _IMAGE = "image\0"
+_TEMPLATE = "chat_template_kwargs"
+_GRAMMARS = ("structured_outputs", "grammar", "regex", "ebnf")
+"""Fields of model servers: the values that a template writes into the prompt, and the forms of an answer."""
 
 
 class _Asked(msgspec.Struct):
@@ -185,7 +188,11 @@ def other_texts(request: ChatRequest, moderation: Moderation) -> Iterator[str]:
     if (prediction := request.extra.get("prediction")) is not None:
         content = as_map(prediction).get("content")
         yield content if isinstance(content, str) else dumps_text(prediction)
+    for value in as_map(request.extra.get(_TEMPLATE)).values():
+        if isinstance(value, str | list | dict):
+            yield value if isinstance(value, str) else dumps_text(value)
     if moderation.on_failure == "closed":
+        yield from (dumps_text(request.extra[name]) for name in _GRAMMARS if request.extra.get(name))
         for tool in request.tools:
             schemas = (dumps_text(schema) for schema in (tool.parameters, tool.own) if schema)
             yield "\n".join([tool.name, tool.description or "", *schemas])

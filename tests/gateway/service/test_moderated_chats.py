@@ -486,6 +486,8 @@ PLACES: list[tuple[str, dict[str, Any], bool]] = [
     ("stop", {"stop": ["end", f"the {HARM}"]}, True),
     ("prediction", {"prediction": {"type": "content", "content": f"The {HARM}."}}, True),
     ("parts of a prediction", {"prediction": {"type": "content", "content": [{"type": "text", "text": HARM}]}}, True),
+    ("value for a template", {"chat_template_kwargs": {"documents": [{"text": HARM}], "thinking": False}}, True),
+    ("grammar of the answer", {"structured_outputs": {"grammar": f'root ::= "{HARM}"'}}, False),
     ("description of a tool", {"tools": [{**HARMFUL_TOOL, "description": f"The {HARM}."}]}, False),
     (
         "description in a schema",
