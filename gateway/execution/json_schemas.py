@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from fractions import Fraction
 from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -132,7 +133,7 @@ class AnswerSchema:
             raise TooMuchWork from None
         try:
             return _problem_of(self._checked, _quotable(value, work), work)
-        except (RecursionError, ArithmeticError):  # `multipleOf` of a number that is too large
+        except RecursionError:
             raise TooMuchWork from None
 
 
@@ -358,6 +359,7 @@ def _validator() -> Any:
         return keyword
 
     keywords: dict[str, Any] = {name: counted(function) for name, function in Draft202012Validator.VALIDATORS.items()}
+    keywords["multipleOf"] = counted(_multiple_of)
     keywords |= {"uniqueItems": _unique_items, "enum": _enum, "const": _const}  # they count by themselves
     keywords |= dict.fromkeys(_UNCHECKED, lambda *_: None)  # they are left out, and a pattern must never run
     kind: Any = validators.extend(Draft202012Validator, keywords)  # type: ignore[no-untyped-call]
@@ -375,6 +377,17 @@ def _validator() -> Any:
 
 def _length(value: object) -> int:
     return len(value) if isinstance(value, list | dict) else 0
+
+
+def _multiple_of(_: Any, divisor: Any, instance: Any, __: Any) -> Iterator[Any]:
+    """Compare decimal numbers as they are written. As binary ones, 19.99 is no multiple of 0.01."""
+    is_number = isinstance(instance, int | float) and not isinstance(instance, bool)
+    if is_number and _exact(instance) % _exact(divisor):
+        yield _error(f"{instance!r} is not a multiple of {divisor!r}")
+
+
+def _exact(number: float) -> Fraction:
+    return Fraction(number if isinstance(number, int) else repr(number))
 
 
 # The library compares each element with each, and all values of an `enum` at each place.

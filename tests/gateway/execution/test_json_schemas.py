@@ -154,9 +154,22 @@ def test_text_that_is_not_json_is_a_problem(text: str) -> None:
         assert len(text) == 100_000
 
 
-def test_number_that_cannot_be_divided_is_too_much_work() -> None:
-    with pytest.raises(TooMuchWork):
-        read({"multipleOf": 0.01}).problem_within("1" + "0" * 400, WorkLimit(MOST_WORK))
+@pytest.mark.parametrize(
+    ("divisor", "text", "is_multiple"),
+    [
+        (0.01, "19.99", True),
+        (0.1, "0.3", True),
+        (0.01, "19.999", False),
+        (2, "4.0", True),
+        (0.5, "7", True),
+        (3, "10", False),
+        (1e-7, "1e-7", True),
+        (0.01, "1" + "0" * 400, True),
+    ],
+)
+def test_multiples_are_those_of_decimal_numbers(divisor: float, text: str, is_multiple: bool) -> None:
+    problem = read({"multipleOf": divisor}).problem_within(text, WorkLimit(MOST_WORK))
+    assert (problem is None) == is_multiple
 
 
 @pytest.mark.parametrize(

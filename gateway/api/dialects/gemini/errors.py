@@ -59,6 +59,7 @@ _PARAMS = {
     "input": "content",
 }
 _FIELD = re.compile(r"[A-Za-z_]+")
+_QUOTED_FIELD = re.compile(rf"`({'|'.join(_PARAMS)})`")
 
 
 def _own_param(param: str) -> str:
@@ -71,10 +72,11 @@ def error_object(error: ApiError, request_id: str = "") -> dict[str, object]:
     """Return the object whose member `error` is the error."""
     status = error.status
     metadata = {"reason": str(error.reason)}
-    message = _GOOGLES_WORDS.get(error.code, "") + error.message
+    message = _QUOTED_FIELD.sub(lambda found: f"`{_PARAMS[found[1]]}`", error.message)
     if error.param is not None:
         param = metadata["param"] = _own_param(error.param)
         message = message.replace(f"`{error.param}`", f"`{param}`")
+    message = _GOOGLES_WORDS.get(error.code, "") + message
     if request_id:
         metadata["request_id"] = request_id
     details: list[dict[str, object]] = [

@@ -24,6 +24,7 @@ from providers.value import replace
 __all__ = ["ResponseTokenCount", "Responses"]
 
 _MESSAGE = re.compile(r"\bmessages\[(\d{1,9})\]")
+_FIELD = re.compile(rf"`({'|'.join(NAMES_OF_CHAT)})`")
 
 
 class Responses:
@@ -36,7 +37,7 @@ class Responses:
     _is_count = False
 
     def __init__(self) -> None:
-        self._paths = MessagePaths()
+        self._paths, self._is_read = MessagePaths(), False
         self._asked = ResponsesRequest()
 
     def decode(self, body: bytes) -> ChatRequest:
@@ -48,7 +49,7 @@ class Responses:
         decoded = decode_request(value, counts=self._is_count)
         echo = encode_echo(decoded.echo, body_bytes)
         self._asked = ResponsesRequest(echo, decoded.names, decoded.wants_state, body_bytes, previous)
-        self._paths = decoded.paths
+        self._paths, self._is_read = decoded.paths, True
         return decoded.request
 
     def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
@@ -64,15 +65,14 @@ class Responses:
         return orjson.dumps(encode_error(self._with_own_names(error)))
 
     def _with_own_names(self, error: ApiError) -> ApiError:
-        paths = self._paths
-        if error.param is None:
-            return error
-
         def path(match: re.Match[str]) -> str:
-            return paths.path_of(int(match[1]))
+            return self._paths.path_of(int(match[1]))
 
-        param = _MESSAGE.sub(path, error.param)
-        return replace(error, param=NAMES_OF_CHAT.get(param, param), message=_MESSAGE.sub(path, error.message))
+        param = _MESSAGE.sub(path, error.param) if error.param is not None else None
+        message = _MESSAGE.sub(path, error.message)
+        if self._is_read:
+            message = _FIELD.sub(lambda found: f"`{NAMES_OF_CHAT[found[1]]}`", message)
+        return replace(error, param=NAMES_OF_CHAT.get(param or "", param), message=message)
 
 
 class ResponseTokenCount(Responses):
