@@ -291,6 +291,9 @@ class ContentReader:
             return
         if "thoughtSignature" in part:
             self._dropped.add("contents.parts.thoughtSignature")
+        if kind in ("inlineData", "fileData"):
+            self._dropped.add(f"contents.parts.{kind}")  # an image of an earlier answer
+            return
         if kind != "text":
             problem = f"`{place}.{kind}` in a turn of the model is not supported: send it in a turn of the user"
             raise UnsupportedFeature(kind, problem, f"{place}.{kind}")

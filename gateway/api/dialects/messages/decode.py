@@ -305,7 +305,7 @@ def _extra(asked: _Request, attribution: str) -> dict[str, Any]:
 
 
 def _without_blocks_of_servers(body: Mapping[str, Any], left_out: set[str]) -> Mapping[str, Any]:
-    """Return the body without blocks of tools that a provider ran, as the history of a conversation has them.
+    """Return the body without images of earlier answers, and blocks of tools that a provider ran, as histories have them.
 
     A turn of the assistant loses them. In a result of a call they become text, and so does a search result of the user.
     """
@@ -322,7 +322,7 @@ def _without_blocks_of_servers(body: Mapping[str, Any], left_out: set[str]) -> M
 
 def _is_readable(block: object, left_out: set[str]) -> bool:
     kind = as_map(block).get("type")
-    if not isinstance(kind, str) or kind in _BLOCKS:
+    if not isinstance(kind, str) or kind in _BLOCKS - {"image"}:
         return True
     left_out.add(f"messages.content.{kind}")
     return False

@@ -38,8 +38,8 @@ _CALL = frozenset({"type", "call_id", "name", "arguments", "namespace", "input",
 _OUTPUT = frozenset({"type", "call_id", "output", "name", "tools", "execution"})
 WITH_TOOLS = ("additional_tools", "tool_search_output")
 """Items that bring further tools."""
-_LEFT_OUT = ("web_search_call", "compaction", "compaction_summary", "context_compaction")
-"""Items of a resumed conversation without a text that another model could read: a search, and encrypted state."""
+_LEFT_OUT = ("web_search_call", "compaction", "compaction_summary", "context_compaction", "image_generation_call")
+"""Items of answers without a text that another model could read: a search, encrypted state, and an image."""
 _REASONING = frozenset({"type", "summary", "content", "encrypted_content"})
 _PARTS = {
     "input_text": frozenset({"type", "text"}),

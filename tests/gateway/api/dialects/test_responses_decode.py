@@ -308,7 +308,7 @@ def test_search_among_functions_is_left_out_and_named(search: str) -> None:
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]", "is an `item_reference`"),
         ({"input": [{"id": "msg_1"}]}, "input[0]", "`store` to false"),
         ({"input": [{"content": "hello"}]}, "input[0].type", "must be 'message'"),
-        ({"input": [{"type": "image_generation_call", "id": "ig_1"}]}, "input[0].type", "leave them out"),
+        ({"input": [{"type": "computer_call", "id": "cu_1"}]}, "input[0].type", "leave them out"),
         ({"input": [{"type": "custom_tool_call", "name": "x"}]}, "input[0].call_id", "is required"),
         (
             {"input": [{"type": "additional_tools", "tools": [{"type": "mcp"}]}]},
