@@ -380,7 +380,7 @@ def _length(value: object) -> int:
 
 
 def _multiple_of(_: Any, divisor: Any, instance: Any, __: Any) -> Iterator[Any]:
-    """Compare decimal numbers as they are written. As binary ones, 19.99 is no multiple of 0.01."""
+    """Compare decimal numbers as they are written. As binary ones, 19.99 is not a multiple of 0.01."""
     is_number = isinstance(instance, int | float) and not isinstance(instance, bool)
     if is_number and _exact(instance) % _exact(divisor):
         yield _error(f"{instance!r} is not a multiple of {divisor!r}")

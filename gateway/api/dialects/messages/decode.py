@@ -305,7 +305,7 @@ def _extra(asked: _Request, attribution: str) -> dict[str, Any]:
 
 
 def _without_blocks_of_servers(body: Mapping[str, Any], left_out: set[str]) -> Mapping[str, Any]:
-    """Return the body without images of earlier answers, and blocks of tools that a provider ran, as histories have them.
+    """Return the body without images of earlier answers, and without blocks of tools that a provider ran.
 
     A turn of the assistant loses them. In a result of a call they become text, and so does a search result of the user.
     """
