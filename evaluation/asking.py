@@ -63,7 +63,6 @@ class QuestionResult:
     """The result of one question, as it is stored: an answer, or the kind of a failure. Times are seconds.
 
     Attributes:
-        detail: The message of the failure.
         first_failure: The kind of failure of the first attempt, also if a later attempt was answered.
         tokens: The prompt and answer tokens; None if the provider did not count them.
         first_s: The time to the first token of a stream.

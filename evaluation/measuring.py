@@ -35,7 +35,6 @@ class Evaluation:
     """One evaluation and its inputs.
 
     Attributes:
-        candidates: The candidates that may be asked.
         given_up: Why a candidate or the judge was not asked to the end.
     """
 

@@ -26,11 +26,7 @@ _IN_DATABASE = {it.command for it in OPERATIONS if it.group in ("keys", "clients
 
 
 class AdminRequest:
-    """A request whose sender may use its route.
-
-    Attributes:
-        control: The operations of the gateway.
-    """
+    """A request whose sender may use its route."""
 
     def __init__(self, request: Request) -> None:
         self.request = request

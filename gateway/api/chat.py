@@ -62,13 +62,11 @@ class ChatEndpoint:
     """The chat endpoint, with the limits that all its requests share.
 
     Attributes:
-        service: Answers the requests.
         in_flight: The requests that have begun and not ended.
         most_requests: With more in flight, a request is refused unread.
         limiter: Counts failed keys, here and at the other paths.
         body_limits: Counts the bytes of bodies.
         large_bodies: Lets one large body at a time be parsed.
-        streams: Counts open streams.
         sweep: Watches over the deadlines of requests.
     """
 

@@ -136,7 +136,6 @@ class WebSocketSession(Protocol):
 
     Attributes:
         client_name: The name of the client. Empty without one.
-        most_bytes: The largest message.
         body_limits: The room for messages.
         is_idle: No turn runs or waits.
     """

@@ -70,7 +70,6 @@ class ApiError(Exception):
     Attributes:
         param: The field of the request that caused the error.
         retry_after_s: Sent as the header `retry-after`.
-        headers: Further response headers.
         extra: Further fields of the error object.
         sentence: The sentence for the end user. None if no version of the config is known.
         sentences: It in all languages, if it is not that of the reason.

@@ -112,7 +112,6 @@ class SharedStores:
     """The gate of one process on the shared Valkey. Call `start` in the event loop that uses it.
 
     Args:
-        state_dir: The state directory of this instance.
         journal: The journal of this instance. Its owner closes it.
 
     Raises:

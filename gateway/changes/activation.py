@@ -81,7 +81,6 @@ class ChangeRequest:
     """A request to change the active config.
 
     Attributes:
-        cause: Why it is made.
         who: The name that its sender gave.
         signature: The signature on the plan, if it is not in the file next to the config.
         is_again: Whether this is a repetition without a new request, because an obstacle may be gone.

@@ -63,7 +63,6 @@ class CellMember:
 
     Args:
         server: The shared database. It is connected when it is first used.
-        change_log: The record of this instance.
 
     Raises:
         StateError: The state directory cannot be used.

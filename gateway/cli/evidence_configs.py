@@ -40,7 +40,6 @@ class RecordedChanges(Value, frozen=True):
 
     Attributes:
         activations: Each with the id of its instance, which is None for this state directory, oldest first.
-        versions: The stored versions, by name.
         trails: The result of checking each audit trail.
     """
 

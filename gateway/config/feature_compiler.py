@@ -45,7 +45,6 @@ class FeatureCompiler:
     """The parts of a configuration that one feature compiles.
 
     Attributes:
-        keys: The keys that it adds to the file.
         of_draft: Compiles a section of the feature before all others, and keeps the result in the draft.
         of_region: Returns a compiled region with the values of the feature.
         of_deployment: Returns a compiled deployment with the values of the feature.

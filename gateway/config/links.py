@@ -125,7 +125,6 @@ class Links:
     """Compile `tls` and `proxy` of deployments.
 
     Attributes:
-        references: The resolved references by their text.
         files: The files by their name in the configuration. None if secrets are not resolved.
         now_s: Unix time, for certificates that end soon.
     """

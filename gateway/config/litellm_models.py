@@ -42,7 +42,6 @@ class Model:
     """One entry of `model_list`, as a deployment.
 
     Attributes:
-        index: Its position in the list.
         use: chat, embeddings or moderations.
         weight: Its share among the entries of the same name and order, if the source has one.
         order: Entries with a lower number answer first.

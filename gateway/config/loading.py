@@ -174,7 +174,6 @@ class Document:
         catalogues: The operator's own catalogue files.
         files: The digest of every file that was read, by its path.
         read_at_s: When it was read (Unix time). Expiry dates are judged by it.
-        written: The text and the values of the file.
         term_files: The files of terms of `redactions`, by their reference.
         has_other_terms: Whether it is a version of the history whose files of terms have changed since.
         reads_secrets: Whether references are resolved.

@@ -107,7 +107,6 @@ class Draft:
         broken: The paths that were removed: sections, entries and parts of entries. The compiler adds the entries that
             it finds invalid.
         wrong: The keys that have an error of shape.
-        wrappers: The compiled wrappers by name.
     """
 
     config: GatewaySection

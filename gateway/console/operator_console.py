@@ -38,7 +38,6 @@ class OperatorConsole:
 
     Args:
         admin: The admin API, which decides by the role of the visitor.
-        guard: The admin tokens.
     """
 
     def __init__(self, admin: Application, guard: Guard, access: ConsoleAccess, world: WorldPage) -> None:

@@ -40,7 +40,6 @@ class Visit(Value, frozen=True):
         path: The path of the request, without the prefix.
         query: The parameters of the address, the last value of each.
         lists: All values of each parameter.
-        form: The fields of a sent form.
     """
 
     visitor: Visitor
@@ -106,7 +105,6 @@ class Views:
     """Answers the requests for all views.
 
     Args:
-        views: The views in the order of the navigation.
         prefix: The text before the path of every view.
         is_demo: Whether this is a demo, whose visitors need no sign-in.
     """

@@ -31,7 +31,6 @@ class Conversation(msgspec.Struct, frozen=True):
 
     Attributes:
         key: Makes the pseudonyms of cache keys.
-        client: The name of the client, or empty.
         user: The end user that the headers name.
         session: The session that an agent names in a header.
         is_protected: The region of the request is protected.

@@ -41,7 +41,6 @@ class AnswerStyle(msgspec.Struct, frozen=True):
     """How an answer is shown to its client. It outlives the request, which a long stream must not hold.
 
     Attributes:
-        include_usage: A stream ends with its usage.
         choices: How many choices were asked for.
         labelling: The labels that the region requires; None if there are none.
         shown_model: The name to show in place of the model's; None to show the model's.
@@ -108,12 +107,10 @@ class Exchange:
         locale: The region's labels, profile and refusals in the caller's language; None if the region has none.
         user: The end user that the headers name.
         consent: The consent that the headers state.
-        prefer: The choice that the user prefers.
         decided_s: When the plan was decided, in Unix time. The prices of that time apply.
         asker: For whom a failure of the request shows something.
         within: Where the request may go by a former version under which it was sent. None: it was not sent.
         wrapped_before: The wrapper by deployment under which a former version sent it, or may have.
-        style: How its answer is shown.
         chat_time: The time of its user, if the region counts it.
         judged: The verdicts for a crisis. None: nothing was judged for one.
         turn: The chat that waits for a provider, for `ChatService.foresee`. None while none does.

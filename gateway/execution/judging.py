@@ -329,7 +329,6 @@ class Judge(Judging):
     """The judges of one request by the moderation of its region.
 
     Attributes:
-        moderation: The policy of the region.
         result: Collects what was decided.
     """
 

@@ -157,7 +157,6 @@ class _Attempt(msgspec.Struct):
 
     Attributes:
         slot: The slot of its deployment, or None if the deployment has no limit.
-        secret: The key that it uses.
         tickets: Those of the breaker.
         options: How the step is asked, and what became of it.
         answers: The answers of the deployment to anybody.

@@ -72,7 +72,6 @@ class TokenRefresher:
     """Keeps the tokens of the sign-ins of the active config version. Clocks and chance are parameters, for tests.
 
     Args:
-        services: Calls the issuers.
         publish: Gets the result of each exchange by the id of its sign-in.
 
     Attributes:

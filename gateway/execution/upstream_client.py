@@ -109,7 +109,6 @@ class StillActive(Value, frozen=True):
     """A `StillAllowed` of the plan of a config version: its steps may be taken while that version is active.
 
     Attributes:
-        config: The version that has decided the plan.
         clock: Unix time.
     """
 

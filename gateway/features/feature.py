@@ -108,7 +108,6 @@ class KeptData:
 
     Attributes:
         member: Its name in exports and erasures of an end user.
-        noun: Its name in texts.
         erase: Removes it. Returns the number of records.
         forget: Removes all of these regions, whose data may not be kept any more.
         elsewhere: The places that an erasure does not reach, with the reason.
@@ -144,7 +143,6 @@ class Feature:
     """One feature in a process.
 
     Attributes:
-        kept: The data that it keeps of requests, or None.
         of_users: The data that it keeps of end users, or None.
         watcher: Returns its watcher in a process, or None if it has nothing to do there.
     """

@@ -28,7 +28,6 @@ class CellKey:
     """A key that has the form of a cell's key, with its checksum.
 
     Attributes:
-        cell: The name of the cell that issued it.
         id: Its id, which is not secret.
     """
 

@@ -144,7 +144,6 @@ class SpendingRules(Value, frozen=True):
     Attributes:
         project: The project whose budgets it shares, or None.
         budgets: Its own budgets, in the order in which they refuse.
-        user_budgets: The budgets of each of its end users.
         max_request: The most that all calls of one request may cost, or None.
         show_cost: Whether its answers state what they cost.
     """

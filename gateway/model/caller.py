@@ -81,7 +81,6 @@ class Caller(msgspec.Struct, frozen=True):
         client: The client whose key was sent, or None if the config requires no key.
         key_digest: The digest of the key. Empty if no deployment asks for consent, or if the config requires no key.
         location_key: The peer and the headers that the signals of the config version read.
-        header_bytes: The size of all headers.
         user: Every value of `x-gateway-user`.
         consent: Every value of `x-gateway-consent`.
         embedding_space: Every value of `x-gateway-embedding-space`.

@@ -54,7 +54,6 @@ class TokenGivesNothing(Exception):
     Attributes:
         lacks: The part that is not there: `groups` if the issuer left out a member that a rule looks at, else `client`
             or `role`, which no rule gives.
-        issuer: The name of its issuer in the configuration.
     """
 
     def __init__(self, lacks: Literal["groups", "client", "role"], issuer: str) -> None:
@@ -164,7 +163,6 @@ class TokenHolder:
     """The part of a verified token that is kept.
 
     Attributes:
-        issuer: The name of its issuer in the configuration.
         iss: The value of its `iss`.
         users_of: The name of the issuer in the name of the end user.
         rule: The number of the rule that names the client. The first one is 1.

@@ -212,7 +212,6 @@ class Cell:
     """One installation of the gateway, with its territory, the regions that it serves, and the URLs of other cells.
 
     Attributes:
-        serves: The regions that it serves, or None for all.
         name: The name in its API keys. Empty if that is its territory in lower case (see `key_name`).
     """
 
@@ -330,7 +329,6 @@ class ConfigVersion:
         known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or
             a deployment passes on.
         law_ends: The first day without the law that a label of a region is for, and what follows, by label.
-        parts: The parts of features on the whole version.
         recipients: The recipients for which some deployment needs the user's consent.
         ends: The moments (Unix time) at which its deployments end, the first one first.
         has_one_client: Whether there is at most one client, by name.

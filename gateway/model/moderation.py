@@ -78,7 +78,6 @@ class ModerationRecord:
 
     Attributes:
         by: The deployments that gave verdicts.
-        categories: The categories of the flagged content.
         is_skipped: Something went on without a verdict.
     """
 

@@ -101,7 +101,6 @@ class AttemptRecord(Value, frozen=True):
             until the attempt failed or was cancelled.
         started_at: Monotonic seconds.
         places: Where the deployment stores and processes data, in words.
-        proxy: The proxy through which it was called.
         redacted: The values that were replaced in its prompt, or None if nothing is configured for it.
         consent: The basis of the user's consent to its deployment, if that requires one.
         decision: The action after the failure. None for an answer, and for a failure that the client's disconnect
@@ -186,12 +185,10 @@ class Decided(Value, frozen=True):
 
     Attributes:
         use: The kind of the request.
-        intent: The intent of a chat with an assistant that has intents.
         preference: The user's preference, if the request states one.
         profile: The version of the region's profile that was added to the prompt.
         decision: The result of routing, with the reason for each skipped deployment.
         variant: The user's member of the first step, if that step is weighted.
-        hand_off: The hand-off by which a barrier is open.
         reveal_model: Whether the assistant shows the names of models. It counts where there is no decision.
     """
 

@@ -64,7 +64,6 @@ class ClientAdmin:
     """The actions on stored clients.
 
     Args:
-        facts: Returns the facts of the active config.
         pepper: Returns the newest pepper. May raise StateError.
         who: The name of the operator, for the audit trail.
     """

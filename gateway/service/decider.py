@@ -67,7 +67,6 @@ class Decider:
 
     Attributes:
         current: Returns the active config version.
-        locations: Locates callers.
         health: The deployments that may not be asked now.
         clock: Unix time.
         consent_key: Signs consent tokens and seals state if the config has no key for them.

@@ -58,7 +58,6 @@ class PlainRequest:
 
     Attributes:
         client: The client that would ask; None if the config asks for no keys.
-        reports: The reports of the location signals.
         now_s: Unix time.
         health: The deployments that are unavailable now. Empty in a terminal, which does not know them.
         user: The user that the request would name. The subject of a signed claim takes precedence.

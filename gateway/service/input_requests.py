@@ -98,7 +98,6 @@ class InputCalls:
     """The calls of a request, of which each is decided and executed by itself. They have one account.
 
     Attributes:
-        current: The call whose turn it is.
         paid: These, and the answers that were given up for those of another deployment, as one. None: there are none.
         redacted: The number of values by kind that their recipients did not get.
         judged_by: The config version whose judges have passed the whole request, or None.

@@ -34,7 +34,6 @@ class Located(msgspec.Struct, frozen=True):
     """The location of a caller, and the refusal if no request from there may be answered.
 
     Attributes:
-        reports: The report of each signal.
         claim: The verified or rejected claim, or None if there is none.
     """
 

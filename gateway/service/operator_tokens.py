@@ -21,7 +21,6 @@ class OperatorTokens:
         issuers: Returns the issuers of the active config version.
         transport: Fetches key sets.
         note: Writes a line to the log.
-        blocked: Returns the blocked keys and tokens, by their SHA-256 (hex).
     """
 
     def __init__(

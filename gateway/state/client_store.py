@@ -74,7 +74,6 @@ class ClientStore:
 
     Args:
         shared: The database of a cell. Default: all is in the state directory.
-        instance: The name of this instance of the cell.
         shares_clients: Whether clients and admin tokens are in the shared database too, and not only blocks of keys.
     """
 

@@ -48,7 +48,6 @@ class Version:
     Attributes:
         content: The complete SHA-256. `version` is the beginning of it.
         text: The text as it was read. None if it is not stored.
-        why_not: Why the text is not stored.
         catalogues: Its other files, as `SourceText.catalogues` has them. The hash covers them too. Empty without any.
     """
 

@@ -32,7 +32,6 @@ class CallAmount(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         currency: The vendor's currency.
-        vendor_nano: The amount in the vendor's currency.
         own_nano: The amount in the operator's currency, or None if there is no such currency, or no rate for it.
         rate: The own currency's units for one unit of the vendor's currency, as decimal text. None as `own_nano`.
     """

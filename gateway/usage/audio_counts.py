@@ -31,7 +31,6 @@ class HeldAudio(Value, frozen=True):
         characters: The characters of the text, as the price counts them.
         utf8_bytes: The length of the text in UTF-8, which no count of characters exceeds.
         input: The most tokens of input, and `output` of output. 0 where the price is not in tokens.
-        price: The price, or None if it is unknown.
     """
 
     most_ms: int = 0

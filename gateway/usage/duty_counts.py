@@ -68,7 +68,6 @@ class SourceCounts(NamedTuple):
     """The counts of one journal since it was made.
 
     Attributes:
-        source: The name of the journal.
         numbers: The number of each key, as `encode_key` returns it.
     """
 

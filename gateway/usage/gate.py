@@ -281,11 +281,7 @@ class RateState(Value, frozen=True, gc=False):
 
 
 class HoldGranted(Value, frozen=True, gc=False):
-    """The call may be sent. It must be settled.
-
-    Attributes:
-        rates: The state of each rate after the hold.
-    """
+    """The call may be sent. It must be settled."""
 
     rates: tuple[RateState, ...]
 

@@ -291,7 +291,6 @@ class Ledger:
     Args:
         database: Where it is: `ledger_file`, or the shared database, which is connected when it is first used.
         zone: Returns the time zone of hours and days (`usage.timezone`).
-        instance: The name of this instance of a cell.
     """
 
     def __init__(self, database: Database, zone: Callable[[], tzinfo], instance: str = "") -> None:

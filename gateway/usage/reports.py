@@ -77,7 +77,6 @@ class UsageQuery(Value, frozen=True):
     """The days, the groups and the filters of a report, and its statements for SQLite and PostgreSQL.
 
     Attributes:
-        by: The dimensions of the groups (`DIMENSIONS`).
         first_day: The first day, as `2026-11-01`.
         client: The client that is reported, or None for all clients.
         assistant: The assistant that is reported, an empty text for calls without an assistant, or None for all calls.
@@ -271,7 +270,6 @@ class GroupedUsage(Value, frozen=True):
     Attributes:
         groups: The groups, in the order of their keys. If `usage.currency` changed in the reported days, a key occurs
             once for each currency.
-        total: The sums of all groups.
     """
 
     by: tuple[str, ...]

@@ -90,11 +90,9 @@ class UsageRow(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     Attributes:
         call: The gateway's own id of the call. The ledger has one row for each id.
         time_ns: When the call was admitted. It decides the window, the hour and the day to which the call belongs.
-        kind: The kind of event.
         request: The id of the request that needed the call.
         client: The client's name, or None if no client asked for the call.
         user: The pseudonym of the end user.
-        territory: The caller's territory.
         assistant: The assistant that the call was for. It is None without one, and in rows of release 0.2.0.
         model: The provider's name of the model.
         price_version: The version of the price list that gave the amounts.

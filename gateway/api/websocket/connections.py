@@ -50,7 +50,6 @@ class WebSockets:
         endpoint: Answers their turns.
         current: Returns the active config version.
         is_draining: Whether the process is about to end.
-        sessions: The open connections.
         state_bytes: The bytes that they keep of their last answers.
     """
 

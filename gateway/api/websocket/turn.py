@@ -168,8 +168,6 @@ class TurnRequest(Responses):
         client_bytes: The limit of the client for a body, or None.
         lane: The member that names the lane in each event, or nothing.
         items: The whole input, as JSON without brackets.
-        user: The users that the body names.
-        made: The encoder of the answer.
     """
 
     keep_alive = b""  # pings fill the silence
@@ -244,7 +242,6 @@ class SocketTurn:
         arrived_at: The loop's time at which its frame had arrived.
         shows_head: It begins with the headers that a POST would have had.
         problem: Why it is refused once its client is known, or None.
-        exchange: The exchange, once it has begun.
         status: The status of the answer. 0 before it is known.
         is_cancelled: The client has cancelled it.
         is_over: Its last event was sent.

@@ -37,12 +37,10 @@ class CrisisRules(RegionPart):
 
     Attributes:
         judges: The names of the deployments that judge, asked in order if one fails.
-        categories: The categories of verdicts that are a crisis.
         is_open: Whether a request goes on without a verdict.
         has_number: It is ours, with `NUMBER` in the place of the number. The operator's is used as it is.
         helplines: The number of each territory.
         common: The number that is valid in the whole region, or None.
-        instructions: Instructions for the model of an answer.
         texts: Each text that a user can get, the longest first.
         digest: Names what is given for which categories: other texts or categories are other rules.
     """

@@ -72,8 +72,6 @@ class Arrival(Value, frozen=True):
 
     Attributes:
         at_ms: When it arrives, by the clock of the record.
-        record: The record, or None if its user has none.
-        is_new: It begins a session.
         session_ms: How long the session has lasted.
         day_ms: The time of the day.
         day_seen_ms: The same without the running pause.

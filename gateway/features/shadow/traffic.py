@@ -143,7 +143,6 @@ class ShadowTurn(Value, frozen=True):
     Attributes:
         labels: Assistant, region and shadow deployment, as the metrics name them.
         config: The version that the request was answered by.
-        location: Where the caller is.
         capture: Keeps the client's answer, if texts are kept. A stream is then read from there.
     """
 

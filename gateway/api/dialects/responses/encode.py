@@ -195,7 +195,6 @@ class ResponseHead(msgspec.Struct):
     """The members of `response` that are the same in each of its occurrences.
 
     Attributes:
-        model: The name of the model that is shown.
         created: Unix seconds.
         tier: How the provider processed the request, in one of OpenAI's words.
     """

@@ -45,7 +45,6 @@ class AnswerRestorer:
     """Restores one answer.
 
     Args:
-        placeholders: Those of the request.
         is_json: The text is JSON, because the request asked for it.
         note: Counts what was restored.
     """

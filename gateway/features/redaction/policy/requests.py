@@ -279,7 +279,6 @@ class _Schemas:
     `_LEFT_OUT` in any request with a placeholder, and those in whose value a placeholder would break the schema.
 
     Args:
-        named: The placeholders of the request.
         keeps_others: Of `_LEFT_OUT`, only members with a value in them are left out, because the request has no other.
 
     Attributes:
