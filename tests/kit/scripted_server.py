@@ -31,10 +31,11 @@ async def until(condition: Callable[[], bool], limit_s: float = _LIMIT_S) -> Non
 class Peer:
     """The server's end of one connection, after the headers of a request have arrived."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, bodies: list[bytes]) -> None:
         self.reader = reader
         self.writer = writer
         self.head = b""
+        self._bodies = bodies
 
     @property
     def length(self) -> int:
@@ -44,11 +45,15 @@ class Peer:
 
     async def body(self) -> bytes:
         """Return the request's body."""
-        return await self.reader.readexactly(self.length)
+        self._bodies.append(await self.reader.readexactly(self.length))
+        return self._bodies[-1]
 
-    async def send(self, *parts: bytes) -> None:
-        """Send each part in its own write, with time for the other end to read it."""
+    async def send(self, *parts: bytes | asyncio.Event | asyncio.Barrier) -> None:
+        """Send each part in its own write, with time for the other end to read it. An event or a barrier is awaited."""
         for part in parts:
+            if not isinstance(part, bytes):
+                await part.wait()
+                continue
             self.writer.write(part)
             await self.writer.drain()
             await turns()
@@ -80,6 +85,7 @@ class Scripted:
         self.connections = 0
         self.open = 0
         self.heads: list[bytes] = []
+        self.bodies: list[bytes] = []
         self.served_by: list[int] = []
         self.errors: list[Exception] = []
         self.tasks: set[asyncio.Task[None]] = set()
@@ -89,7 +95,7 @@ class Scripted:
         task = asyncio.current_task()
         assert task is not None
         self.tasks.add(task)
-        peer = Peer(reader, writer)
+        peer = Peer(reader, writer, self.bodies)
         self.connections += 1
         self.open += 1
         number = self.connections
@@ -112,8 +118,11 @@ class Scripted:
             writer.close()
 
 
-def say(*parts: bytes, then: str = "keep") -> Script:
-    """Read the request, send the parts, and then `keep` the connection, `close` or `reset` it."""
+def say(*parts: bytes | asyncio.Event | asyncio.Barrier, then: str = "keep") -> Script:
+    """Read the request, send the parts, and then `keep` the connection, `close` or `reset` it, or `hold` it.
+
+    A connection that is held stays until the other end closes.
+    """
 
     async def script(peer: Peer) -> None:
         await peer.body()
@@ -122,19 +131,15 @@ def say(*parts: bytes, then: str = "keep") -> Script:
             peer.close()
         elif then == "reset":
             peer.reset()
+        elif then == "hold":
+            await peer.gone()
 
     return script
 
 
-def hold(*parts: bytes) -> Script:
+def hold(*parts: bytes | asyncio.Event) -> Script:
     """Read the request, send the parts, and then nothing until the other end closes."""
-
-    async def script(peer: Peer) -> None:
-        await peer.body()
-        await peer.send(*parts)
-        await peer.gone()
-
-    return script
+    return say(*parts, then="hold")
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from providers.transport.pool import Pool
 from providers.wire import WireRequest
 from tests.gateway.clocks import SetClock
 from tests.gateway.execution.live_streams import DONE, HANGS, LONG_S, WHOLE, Pieces, chunk, live, new_parser, redact
-from tests.kit.scripted_server import GOOD, Peer, hold, say, scripted, until
+from tests.kit.scripted_server import GOOD, hold, say, scripted, until
 
 Event = StreamEvent
 BROKEN = ProviderFailed(Failure(FailureKind.INTERRUPTED, "the provider's answer broke off", "with sk-secret"))
@@ -495,14 +495,7 @@ async def stream_from(way: PoolTransport, origin: str, deadline: Deadline) -> Li
 async def test_connection_of_a_complete_stream_is_reused_after_a_late_end() -> None:
     """Many a server sends the last, empty chunk on its own."""
     seen_whole = asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.body()
-        await peer.send(HEAD, *map(framed, WHOLE))
-        await seen_whole.wait()
-        await peer.send(b"0\r\n\r\n")
-
-    async with scripted(script, say(GOOD)) as server:
+    async with scripted(say(HEAD, *map(framed, WHOLE), seen_whole, b"0\r\n\r\n"), say(GOOD)) as server:
         way = PoolTransport(Pool(lambda *_: None))
         stream = await stream_from(way, server.origin, Deadline.start(LONG_S, LONG_S))
         await stream.begin()
@@ -517,13 +510,7 @@ async def test_connection_of_a_complete_stream_is_reused_after_a_late_end() -> N
 
 async def test_reply_knows_when_all_of_it_is_read() -> None:
     goes_on = asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.send(HEAD + framed(b"a"))
-        await goes_on.wait()
-        await peer.send(framed(b"b") + b"0\r\n\r\n")
-
-    async with scripted(script) as server:
+    async with scripted(say(HEAD + framed(b"a"), goes_on, framed(b"b") + b"0\r\n\r\n")) as server:
         way = PoolTransport(Pool(lambda *_: None))
         permit = Permit(server.origin, "eu", "house", "site", "m", "t")
         reply = await way.send(upstream_request(permit, WireRequest("POST", "/", (), b"{}"), 5))

@@ -29,15 +29,9 @@ async def called(
 
 
 async def test_answer_of_a_service_is_returned_completely() -> None:
-    seen: list[bytes] = []
-
-    async def script(peer: Peer) -> None:
-        seen.append(await peer.body())
-        await peer.send(GOOD)
-
-    async with scripted(script) as server:
+    async with scripted(say(GOOD)) as server:
         assert await called(server.origin) == ServiceResponse(200, {"content-length": "4"}, b"good")
-        assert seen == [b"spans"]
+        assert server.bodies == [b"spans"]
         assert server.heads[0].startswith(b"POST /v1/traces HTTP/1.1\r\n")
 
 

@@ -80,12 +80,7 @@ def gzipped(body: bytes, extra: bytes = b"") -> bytes:
 
 @WAYS
 async def test_a_request_arrives_as_it_was_written(transport: Transport) -> None:
-    bodies: list[bytes] = []
-
-    async def script(peer: Peer) -> None:
-        bodies.append(await peer.body())
-        await peer.send(OK + b"X-A: 1\r\nx-b: \xe9\r\nx-a: 2\r\ncontent-length: 2\r\n\r\nhi")
-
+    script = say(OK + b"X-A: 1\r\nx-b: \xe9\r\nx-a: 2\r\ncontent-length: 2\r\n\r\nhi")
     async with scripted(script) as server:
         incoming = await opened(transport, server.origin)
         assert incoming.status == 200
@@ -97,7 +92,7 @@ async def test_a_request_arrives_as_it_was_written(transport: Transport) -> None
         assert head.startswith(b"post /v1/chat?a=b http/1.1\r\n")
         assert b"\r\nhost: " + server.origin.removeprefix("http://").encode() + b"\r\n" in head
         assert head.count(b"content-length: 2\r\n") == head.count(b"x-a: b\r\n") == 1
-        assert bodies == [b"{}"]
+        assert server.bodies == [b"{}"]
         await transport.aclose()
         await until(lambda: server.open == 0)
 
@@ -363,17 +358,11 @@ async def test_transport_refuses_a_forged_permit(transport: Transport) -> None:
 async def test_the_first_events_come_before_the_rest_is_there(transport: Transport, encoding: str) -> None:
     packer = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
     go_on = asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.body()
-        await peer.send(OK + b"content-encoding: %b\r\ntransfer-encoding: chunked\r\n\r\n" % encoding.encode())
-        first = packer.compress(b"data: 1\n\n") + packer.flush(zlib.Z_SYNC_FLUSH)
-        await peer.send(b"%x\r\n%b\r\n" % (len(first), first))
-        await go_on.wait()
-        second = packer.compress(b"data: 2\n\n") + packer.flush()
-        await peer.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(second), second))
-
-    async with scripted(script) as server:
+    head = OK + b"content-encoding: %b\r\ntransfer-encoding: chunked\r\n\r\n" % encoding.encode()
+    first = packer.compress(b"data: 1\n\n") + packer.flush(zlib.Z_SYNC_FLUSH)
+    second = packer.compress(b"data: 2\n\n") + packer.flush()
+    chunks = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (first, second)]
+    async with scripted(say(head, chunks[0], go_on, chunks[1] + b"0\r\n\r\n")) as server:
         incoming = await opened(transport, server.origin)
         assert await incoming.read() == b"data: 1\n\n"
         go_on.set()

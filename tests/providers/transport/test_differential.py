@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from tests.kit.scripted_server import GOOD, Peer, Script, Scripted, say, scripted, turns
+from tests.kit.scripted_server import GOOD, Peer, Script, Scripted, hold, say, scripted, turns
 from tests.providers.transport.http_responses import LEGAL, NO_SECOND, REFUSED, STRICTER, Wire
 from tests.providers.transport.httpx_over_pool import PoolTransport
 
@@ -112,14 +112,7 @@ async def test_a_poisoned_connection_serves_no_second_request(wire: Wire, apart:
 async def test_bytes_that_come_while_a_connection_is_idle_end_it() -> None:
     speak = asyncio.Event()
     poison = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison"
-
-    async def script(peer: Peer) -> None:
-        await peer.body()
-        await peer.send(GOOD)
-        await speak.wait()
-        await peer.send(poison)
-        await peer.gone()
-
+    script = hold(GOOD, speak, poison)
     async with scripted(script, say(GOOD)) as server, client_over(PoolTransport()) as client:
         assert await fetch(client, server.origin) == SECOND
         speak.set()

@@ -42,19 +42,13 @@ def silent_port() -> Iterator[int]:
 
 
 async def test_request_is_written_once_and_unchanged(pool: Pool) -> None:
-    bodies: list[bytes] = []
-
-    async def script(peer: Peer) -> None:
-        bodies.append(await peer.body())
-        await peer.send(GOOD)
-
-    async with scripted(script) as server:
+    async with scripted(say(GOOD)) as server:
         response = await request(pool, server.origin, "/a?b=c", "X-Ä: \xe9\r\n", b"body")
         host = server.origin.removeprefix("http://").encode()
         assert server.heads == [
             b"POST /a?b=c HTTP/1.1\r\nhost: " + host + b"\r\nX-\xc4: \xe9\r\ncontent-length: 4\r\n\r\n"
         ]
-        assert bodies == [b"body"]
+        assert server.bodies == [b"body"]
         assert (response.status, list(response.headers)) == (200, [(b"content-length", b"4")])
         assert [await response.read(), await response.read()] == [b"good", b""]
         response.close()
@@ -81,16 +75,7 @@ async def test_consecutive_requests_share_a_connection(pool: Pool) -> None:
 
 
 async def test_requests_at_once_have_a_connection_each_and_all_are_kept(pool: Pool) -> None:
-    together = asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.body()
-        if len(server.heads) == 8:
-            together.set()
-        await together.wait()
-        await peer.send(GOOD)
-
-    async with scripted(*[script] * 16) as server:
+    async with scripted(*[say(asyncio.Barrier(8), GOOD)] * 16) as server:
         for _ in range(2):
             assert await asyncio.gather(*[ask(pool, server.origin) for _ in range(8)]) == [b"good"] * 8
         assert (server.connections, pool._open) == (8, 8)
@@ -168,12 +153,7 @@ async def test_nothing_was_sent_on_a_connection_that_had_ended_before(
 
 
 async def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(pool: Pool) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.body()
-        await peer.send(GOOD)
-        peer.close()
-
-    async with scripted(script, say(GOOD)) as server:
+    async with scripted(say(GOOD, then="close"), say(GOOD)) as server:
         await ask(pool, server.origin)
         await until(lambda: server.open == 0)
         await turns()
@@ -219,12 +199,7 @@ async def test_a_connection_that_is_to_close_is_dropped(pool: Pool) -> None:
 async def test_latest_idle_connection_is_used_first(pool: Pool) -> None:
     release = asyncio.Event()
 
-    async def late(peer: Peer) -> None:
-        await peer.body()
-        await release.wait()
-        await peer.send(GOOD)
-
-    async with scripted(late, say(GOOD), say(GOOD)) as server:
+    async with scripted(say(release, GOOD), say(GOOD), say(GOOD)) as server:
         first = asyncio.ensure_future(ask(pool, server.origin))
         await until(lambda: len(server.heads) == 1)
         await ask(pool, server.origin)
@@ -264,16 +239,7 @@ async def test_busy_connection_is_replaced_after_its_maximum_age(pool: Pool, nam
 
 
 async def test_only_long_idle_connections_are_closed(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    together = asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.body()
-        if len(server.heads) == 3:
-            together.set()
-        await together.wait()
-        await peer.send(GOOD)
-
-    async with scripted(*[script] * 3) as server:
+    async with scripted(*[say(asyncio.Barrier(3), GOOD)] * 3) as server:
         await asyncio.gather(*[ask(pool, server.origin) for _ in range(3)])
         (idle,) = pool._idle.values()
         now = asyncio.get_running_loop().time()
@@ -327,14 +293,7 @@ async def test_complete_unread_response_returns_its_connection(pool: Pool) -> No
 async def test_closing_the_pool_leaves_a_running_response_its_connection(pool: Pool) -> None:
     go_on = asyncio.Event()
 
-    async def script(peer: Peer) -> None:
-        await peer.body()
-        await peer.send(HEAD + b"half ")
-        await go_on.wait()
-        await peer.send(b"whole")
-        await peer.gone()
-
-    async with scripted(script, say(GOOD)) as server:
+    async with scripted(hold(HEAD + b"half ", go_on, b"whole"), say(GOOD)) as server:
         response = await send(pool, server.origin)
         await ask(pool, server.origin)
         await pool.aclose()
@@ -393,25 +352,16 @@ async def test_paused_reader_applies_backpressure_to_the_provider(pool: Pool, ch
         response.close()
 
 
-@pytest.mark.parametrize("end", ["close", "reset", "left"])
+@pytest.mark.parametrize("end", ["close", "reset", "hold"])
 async def test_provider_under_backpressure_may_end_its_answer(pool: Pool, end: str) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.body()
-        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 600_000)
-        if end == "reset":
-            peer.reset()
-        elif end == "close":
-            peer.close()
-        else:
-            await peer.gone()
-
-    async with scripted(script) as server:
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n"
+    async with scripted(say(head + b"x" * 600_000, then=end)) as server:
         response = await send(pool, server.origin)
         connection = response._connection
         assert connection is not None
         await until(lambda: connection._paused)
         await turns(20)
-        if end != "left":
+        if end != "hold":
             assert len(await response.read()) > 100_000
             with pytest.raises(ConnectionBroken):
                 await rest_of(response)
