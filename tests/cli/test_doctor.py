@@ -20,6 +20,7 @@ from gateway.cli.doctor import check_origin, environment_of_unit, file_system_of
 from tests.cli.conftest import Command
 from tests.kit.config_cases import edited
 from tests.kit.configs import BASE, key_hash, table_of
+from tests.kit.network_peers import server_context
 
 GOOD = """
 version: 1
@@ -189,8 +190,7 @@ def serving(authority: trustme.CA, name: str = "localhost", *, ahead_s: float = 
             self.wfile.write(f"Date: {format_datetime(at, usegmt=True)}\r\n\r\n".encode())
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name, not_after=datetime.now(UTC) + timedelta(days=days)).configure_cert(context)
+    context = server_context(authority.issue_cert(name, not_after=datetime.now(UTC) + timedelta(days=days)))
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

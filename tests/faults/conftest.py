@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import yaml
 from tests.kit.fault_table import FAULTS, Fault
 from tests.kit.faulty_provider import Provider, answer
 from tests.kit.gateway_process import GatewayProcess, running_gateway
+from tests.kit.network_peers import server_context
 from tests.kit.prompt_paths import ASKING_FORMS, PromptForm
 from tests.kit.waiting import eventually
 
@@ -76,8 +76,8 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultGateways
         authority = trustme.CA()
         yesterday = datetime.now(UTC) - timedelta(days=1)
         old = authority.issue_cert("127.0.0.1", not_before=yesterday - timedelta(days=30), not_after=yesterday)
-        expired = stack.enter_context(Provider({}, _serving(old)))
-        another = stack.enter_context(Provider({}, _serving(authority.issue_cert("provider.test"))))
+        expired = stack.enter_context(Provider({}, server_context(old)))
+        another = stack.enter_context(Provider({}, server_context(authority.issue_cert("provider.test"))))
         other_origins = {
             "refused": f"http://127.0.0.1:{_closed_port(stack)}",
             "no-such-host": "http://nobody.invalid",
@@ -130,12 +130,6 @@ def _closed_port(stack: ExitStack) -> int:
     held.bind(("127.0.0.1", 0))
     port: int = held.getsockname()[1]
     return port
-
-
-def _serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    return context
 
 
 def _environ_with_root(authority: trustme.CA, folder: Path) -> dict[str, str]:

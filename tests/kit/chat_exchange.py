@@ -153,12 +153,6 @@ def answering(*pieces: bytes) -> Handler:
     return handler
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  # what is waited for is deep inside
-            await asyncio.sleep(0)
-
-
 class Endless(httpx.AsyncByteStream):
     """A provider's stream that starts and never ends. It records whether it was closed."""
 

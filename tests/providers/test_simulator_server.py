@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from providers.testkit.scenario import (
 )
 from providers.testkit.simulator import check_simulator
 from providers.vendors.openai.simulator import SIMULATOR
+from tests.kit.scripted_server import until
 
 DEADLINE_S = 60.0
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
@@ -48,13 +49,6 @@ async def server() -> AsyncIterator[SimulatorServer]:
 async def client(server: SimulatorServer) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=server.origin, headers=KEY, trust_env=False, timeout=DEADLINE_S) as opened:
         yield opened
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for the result of another task, and fail after the deadline."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110  # the other side is a socket, which sets no event
-            await asyncio.sleep(0.001)
 
 
 async def chat(client: httpx.AsyncClient, body: dict[str, object] = BODY) -> httpx.Response:

@@ -27,9 +27,9 @@ from tests.kit.chat_exchange import (
     answering,
     chunk,
     streaming,
-    until,
 )
 from tests.kit.configs import key_hash, table_of
+from tests.kit.scripted_server import until
 
 # --- answers --------------------------------------------------------------------------------------
 

@@ -22,9 +22,9 @@ from tests.kit.chat_exchange import (
     chunk,
     streaming,
     table_with,
-    until,
 )
 from tests.kit.configs import key_hash, table_of
+from tests.kit.scripted_server import until
 
 DONE = b"data: [DONE]\n\n"
 

@@ -19,7 +19,8 @@ from gateway.api.dialects.openai_chat import OPENAI_CHAT
 from gateway.api.dialects.paths import dialect_at
 from gateway.api.keep_alive import KeepAlive
 from gateway.model.config_version import ConfigVersion
-from tests.kit.chat_exchange import SSE, Exchange, chunk, streaming, until
+from tests.kit.chat_exchange import SSE, Exchange, chunk, streaming
+from tests.kit.scripted_server import until
 from tests.kit.virtual_time import TEXT, Act, Client, GatewaySetup, TurningLoop, table_for
 
 COMMENT = OPENAI_CHAT.keep_alive

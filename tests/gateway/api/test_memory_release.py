@@ -27,10 +27,9 @@ from tests.kit.chat_exchange import (
     Hanging,
     answer_completely,
     table_with,
-    until,
 )
 from tests.kit.configs import key_hash, table_of
-from tests.kit.scripted_server import GOOD, Peer, scripted
+from tests.kit.scripted_server import GOOD, Peer, scripted, until
 
 LARGE = "word " * 20_000
 

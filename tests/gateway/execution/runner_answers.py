@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-
 import httpx
 
 from providers.chat import ChatCompletion
@@ -29,9 +26,3 @@ def chunk(text: str | None = None, finish: str | None = None) -> bytes:
 def text_of(completion: ChatCompletion | None) -> object:
     assert completion is not None
     return completion.choices[0].message.content
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  # the counters have no event to wait for
-            await asyncio.sleep(0)

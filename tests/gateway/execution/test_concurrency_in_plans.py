@@ -16,8 +16,9 @@ from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import CONFIG, FIRST, ONLY_FIRST, SECOND, Bench, answer_json
-from tests.gateway.execution.runner_answers import SSE, chunk, error, until
+from tests.gateway.execution.runner_answers import SSE, chunk, error
 from tests.kit.configs import table_of
+from tests.kit.scripted_server import until
 
 ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
 

@@ -7,7 +7,6 @@ import contextlib
 import gzip
 import os
 import socket
-import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -34,6 +33,7 @@ from providers.transport.tls import tls_context
 from providers.wire import WireRequest
 from tests.gateway.execution.transport_calls import PERMIT, fetch, opened, sent
 from tests.kit.httpx_transport import HttpxTransport
+from tests.kit.network_peers import server_context
 from tests.kit.scripted_server import GOOD, Peer, Script, Scripted, hold, say, scripted, turns, until
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -158,15 +158,9 @@ async def test_both_transports_report_the_expected_failure_kind(
             await way.aclose()
 
 
-def _serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    return context
-
-
 async def test_a_tls_record_of_garbage_in_an_answer_interrupts_it() -> None:
     authority = trustme.CA()
-    trusting, serving = tls_context(), _serving(authority.issue_cert("127.0.0.1"))
+    trusting, serving = tls_context(), server_context(authority.issue_cert("127.0.0.1"))
     authority.configure_trust(trusting)
 
     async def script(peer: Peer) -> None:
@@ -192,7 +186,7 @@ async def test_session_keys_are_not_written_to_the_file_of_the_environment(
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSLKEYLOGFILE", str(key_log))
-    async with scripted(say(GOOD), tls=_serving(authority.issue_cert("127.0.0.1"))) as server:
+    async with scripted(say(GOOD), tls=server_context(authority.issue_cert("127.0.0.1"))) as server:
         transport = PoolTransport()
         assert await fetch(transport, server.origin) == (200, b"good")
         await transport.aclose()
@@ -246,7 +240,7 @@ async def test_deployment_forbidden_during_the_handshake_receives_nothing(
     transport, reasons, asked = PoolTransport(), list[str](), list[int]()
 
     async with (
-        scripted(*[say(GOOD)] * 4, tls=_serving(authority.issue_cert("127.0.0.1"))) as server,
+        scripted(*[say(GOOD)] * 4, tls=server_context(authority.issue_cert("127.0.0.1"))) as server,
         through_a_relay(server) as (relay, origin),
     ):
 
@@ -308,7 +302,7 @@ async def test_a_certificate_is_refused_for_what_is_wrong_with_it(
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "ca.pem"))
     transport = PoolTransport()
-    good, bad = _serving(authority.issue_cert("127.0.0.1")), _serving(issue(authority))
+    good, bad = server_context(authority.issue_cert("127.0.0.1")), server_context(issue(authority))
     async with scripted(say(GOOD), tls=good) as server:
         assert await fetch(transport, server.origin) == (200, b"good")
     async with scripted(tls=bad) as server:

@@ -13,8 +13,8 @@ from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record, Skipped
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, Bench, answer_json
-from tests.gateway.execution.runner_answers import until
 from tests.kit.configs import Config, table_of
+from tests.kit.scripted_server import until
 
 ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
 OFF = "disabled by the current config"

@@ -27,7 +27,7 @@ from gateway.model.age import UseLimits
 from gateway.operator_errors import StateError
 from gateway.state.database import open_database
 from tests.gateway.killed_process import killed_at_the_end
-from tests.kit.chat_exchange import until
+from tests.kit.scripted_server import until
 
 ANNA, BEN = UseKey("u_1"), UseKey("u_1", "app")
 ZONE = "UTC"

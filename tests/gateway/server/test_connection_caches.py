@@ -29,6 +29,7 @@ from tests.gateway.server.memory_transport import Wire
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.example_counts import examples
 from tests.kit.httpx_transport import HttpxTransport
+from tests.kit.scripted_server import until
 
 LIMIT_S = 60.0
 APP_KEY, NO_KEY = key_hash("app-key"), f"sha256:{'0' * 64}"
@@ -468,12 +469,6 @@ class ConnectedGateway:
 async def turns() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():  # noqa: ASYNC110  # there is no event to wait for
-            await asyncio.sleep(0)
 
 
 _USUAL_CHAT = replace(head_of(USUAL), body=chat("word"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -32,6 +31,7 @@ from providers.auth import Secret
 from tests.gateway.usage.reference_gate import budget, rate, windows_at
 from tests.kit import waiting
 from tests.kit.configs import BASE, table_of
+from tests.kit.network_peers import server_context
 from tests.kit.ports import free_port
 from tests.kit.usage_rows import usage_row
 from tests.kit.valkey_server import RunningValkey, running_valkey
@@ -305,8 +305,7 @@ async def test_certificate_of_the_server_is_verified(tmp_path: Path) -> None:
     issued.private_key_pem.write_to_path(tmp_path / "key.pem")
     issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    issued.configure_cert(context)
+    context = server_context(issued)
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner_reader, inner = await asyncio.open_connection("127.0.0.1", server.port)  # type: ignore[attr-defined]

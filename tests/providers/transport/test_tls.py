@@ -39,12 +39,6 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-def serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    return context
-
-
 def named(server: Scripted, name: str = "provider.test") -> str:
     return server.origin.replace("127.0.0.1", name)
 
@@ -55,7 +49,7 @@ def pool(trusting: ssl.SSLContext) -> Pool:
 
 
 async def test_server_with_a_valid_certificate_is_called(pool: Pool, authority: trustme.CA, names: Names) -> None:
-    context = serving(authority.issue_cert("provider.test"))
+    context = server_context(authority.issue_cert("provider.test"))
     asked_for: list[str | None] = []
     spoken: list[str | None] = []
     versions: list[str | None] = []
@@ -79,16 +73,16 @@ async def test_server_with_a_valid_certificate_is_called(pool: Pool, authority: 
 
 
 async def test_server_without_alpn_is_accepted(pool: Pool, authority: trustme.CA, names: Names) -> None:
-    async with scripted(say(GOOD), tls=serving(authority.issue_cert("provider.test"))) as server:
+    async with scripted(say(GOOD), tls=server_context(authority.issue_cert("provider.test"))) as server:
         assert await ask(pool, named(server)) == b"good"
         await pool.aclose()
 
 
 async def test_an_address_is_verified_like_a_name(pool: Pool, authority: trustme.CA) -> None:
-    async with scripted(say(GOOD), tls=serving(authority.issue_cert("127.0.0.1"))) as server:
+    async with scripted(say(GOOD), tls=server_context(authority.issue_cert("127.0.0.1"))) as server:
         assert await ask(pool, server.origin) == b"good"
         await pool.aclose()
-    async with scripted(tls=serving(authority.issue_cert("127.0.0.2"))) as server:
+    async with scripted(tls=server_context(authority.issue_cert("127.0.0.2"))) as server:
         with pytest.raises(ConnectFailed, match="not valid for"):
             await ask(pool, server.origin)
 
@@ -111,7 +105,7 @@ async def test_an_address_is_verified_like_a_name(pool: Pool, authority: trustme
 async def test_untrusted_certificate_is_refused(
     pool: Pool, authority: trustme.CA, names: Names, issue: Callable[[trustme.CA], trustme.LeafCert], words: str
 ) -> None:
-    async with scripted(tls=serving(issue(authority))) as server:
+    async with scripted(tls=server_context(issue(authority))) as server:
         with pytest.raises(ConnectFailed, match=words) as raised:
             await send(pool, named(server))
         assert (raised.value.timed_out, pool._open, server.heads) == (False, 0, [])
@@ -152,7 +146,7 @@ async def test_link_trusts_its_own_authorities_and_no_public_ones(
     public = trustme.CA()
     public.cert_pem.write_to_path(str(tmp_path / "public.pem"))
     monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "public.pem"))
-    async with scripted(say(GOOD), tls=serving(public.issue_cert("127.0.0.1"))) as server:
+    async with scripted(say(GOOD), tls=server_context(public.issue_cert("127.0.0.1"))) as server:
         pool = Pool(anyone)
         with pytest.raises(ConnectFailed, match="unable to get local issuer"):
             await ask(pool, server.origin, link_of(authority))
@@ -184,7 +178,7 @@ async def test_only_public_authorities_are_trusted_by_default(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
     default = Pool(anyone)
-    async with scripted(tls=serving(authority.issue_cert("provider.test"))) as server:
+    async with scripted(tls=server_context(authority.issue_cert("provider.test"))) as server:
         with pytest.raises(ConnectFailed, match="unable to get local issuer certificate"):
             await send(default, named(server))
         assert (default._open, server.heads) == (0, [])
@@ -247,7 +241,7 @@ async def test_endless_handshake_times_out_and_leaves_no_connection(pool: Pool, 
 async def test_next_connection_succeeds_after_a_cancelled_handshake(
     trusting: ssl.SSLContext, authority: trustme.CA, names: Names
 ) -> None:
-    async with scripted(*[say(GOOD)] * 90, tls=serving(authority.issue_cert("provider.test"))) as server:
+    async with scripted(*[say(GOOD)] * 90, tls=server_context(authority.issue_cert("provider.test"))) as server:
         for count in range(30):
             pool = Pool(anyone, trusting)
             asking = asyncio.ensure_future(ask(pool, named(server)))
@@ -276,7 +270,7 @@ async def test_large_bodies_pass_and_a_slow_reader_holds_them_back(
             await peer.writer.drain()
             sent += 65536
 
-    async with scripted(script, tls=serving(authority.issue_cert("provider.test"))) as server:
+    async with scripted(script, tls=server_context(authority.issue_cert("provider.test"))) as server:
         response = await send(pool, named(server), b"y" * 1_000_000)
         connection = response._connection
         assert connection is not None
@@ -293,7 +287,7 @@ async def test_large_bodies_pass_and_a_slow_reader_holds_them_back(
 
 async def test_abandoned_response_closes_its_connection(pool: Pool, authority: trustme.CA, names: Names) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"
-    async with scripted(hold(head), tls=serving(authority.issue_cert("provider.test"))) as server:
+    async with scripted(hold(head), tls=server_context(authority.issue_cert("provider.test"))) as server:
         response = await send(pool, named(server))
         assert await response.read() == b"half"
         response.close()
