@@ -15,6 +15,12 @@ def body(**more: Any) -> dict[str, Any]:
     return {"model": "assistant", "messages": [{"role": "user", "content": "Hello! Who are you?"}], **more}
 
 
+def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
+    """Return the status, the code and the param of a refusal."""
+    error = response.json()["error"]
+    return response.status_code, error["code"], error["param"]
+
+
 def events_of(response: httpx.Response) -> list[Any]:
     lines = [line.removeprefix("data: ") for line in response.text.split("\n") if line.startswith("data: ")]
     return [line if line == "[DONE]" else json.loads(line) for line in lines]

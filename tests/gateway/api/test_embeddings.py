@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from gateway.telemetry.metric_snapshots import unpack
+from tests.kit.chat_http import error_of
 from tests.kit.configs import key_hash, table_of
 from tests.kit.input_gateway import CONFIG, EMBEDDINGS, InputGateway, vectors_of
 
@@ -32,11 +33,6 @@ def counters_of(gateway: InputGateway) -> Mapping[str, Mapping[tuple[str, ...], 
         return gateway.gateway.metrics.snapshot()
 
     return unpack(asyncio.run(snapshot()))
-
-
-def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
-    error = response.json()["error"]
-    return response.status_code, error["code"], error["param"]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 
 from providers.moderations.values import CATEGORIES
 from tests.kit.case_files import cases
+from tests.kit.chat_http import error_of
 from tests.kit.configs import Config, key_hash
 from tests.kit.input_gateway import CONFIG, MODERATIONS, InputGateway
 
@@ -31,11 +32,6 @@ def guard(model: str, text: str, **more: Any) -> tuple[InputGateway, dict[str, A
     body["choices"][0]["finish_reason"] = more.pop("finish", "stop")  # type: ignore[index]
     config = CONFIG.merge({"deployments": {"judge": {"model": model, **more}}})
     return InputGateway(lambda _: httpx.Response(200, json=body), config), body
-
-
-def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
-    error = response.json()["error"]
-    return response.status_code, error["code"], error["param"]
 
 
 def test_verdict_has_the_shape_of_openai() -> None:

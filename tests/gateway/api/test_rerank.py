@@ -12,6 +12,7 @@ from gateway.api.openapi import EXAMPLES
 from gateway.config.problems import ConfigRejected
 from providers.testkit.simulated_rerank import score
 from providers.testkit.simulator import IncomingRequest, SimulatesRerank, load_simulators
+from tests.kit.chat_http import error_of
 from tests.kit.configs import Config, table_of
 from tests.kit.input_gateway import InputGateway
 
@@ -38,11 +39,6 @@ def scores_of(request: httpx.Request) -> httpx.Response:
     order = sorted(range(len(documents)), key=lambda index: -len(documents[index]))
     results = [{"index": index, "relevance_score": len(documents[index]) / 1000} for index in order]
     return httpx.Response(200, json={"results": results, "usage": {"total_tokens": 9}})
-
-
-def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
-    error = response.json()["error"]
-    return response.status_code, error["code"], error["param"]
 
 
 @pytest.mark.parametrize("path", [RERANK, "/v2/rerank"])

@@ -6,7 +6,6 @@ import hashlib
 import json
 from base64 import b64decode
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -24,6 +23,7 @@ from providers.audio.decode import MOST_VOICE_CHARACTERS
 from providers.audio.values import SpeechRequest
 from providers.testkit.audio_files import spoken_file
 from providers.testkit.simulator import IncomingRequest, SimulatesAudio, load_simulators
+from tests.kit.chat_http import error_of, events_of
 from tests.kit.configs import Config
 from tests.kit.doc_pages import ROOT
 from tests.kit.gateway_command import in_this_process
@@ -58,15 +58,6 @@ def speaking(request: httpx.Request) -> httpx.Response:
     """Return a valid file of the format that is asked for."""
     form = json.loads(request.content)["response_format"]
     return httpx.Response(200, headers={"content-type": "application/octet-stream"}, content=spoken_file(form, 1))
-
-
-def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
-    error = response.json()["error"]
-    return response.status_code, error["code"], error["param"]
-
-
-def events_of(response: httpx.Response) -> list[Any]:
-    return [json.loads(line.removeprefix("data: ")) for line in response.text.splitlines() if line.startswith("data:")]
 
 
 TYPES = {"mp3": "audio/mpeg", "opus": "audio/opus", "aac": "audio/aac", "flac": "audio/flac", "wav": "audio/wav"}

@@ -24,6 +24,7 @@ from providers.registry import load_registry
 from providers.testkit.simulated_audio import SAMPLE_TEXT, sample
 from providers.testkit.simulator import IncomingRequest, SimulatesAudio, load_simulators
 from tests.kit.audio import BOUNDARY, form_of, silent_wav, transcription_form
+from tests.kit.chat_http import error_of, events_of
 from tests.kit.configs import Config, table_of
 from tests.kit.input_gateway import InputGateway
 
@@ -87,11 +88,6 @@ async def test_other_requests_run_while_a_large_form_is_parsed() -> None:
         await asyncio.sleep(0)
         turns += 1
     assert turns > 4
-
-
-def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
-    error = response.json()["error"]
-    return response.status_code, error["code"], error["param"]
 
 
 def test_what_leaves_is_a_new_form_with_the_model_first_and_the_file_last() -> None:
@@ -258,11 +254,6 @@ def test_translation_is_asked_at_its_own_path_without_a_language() -> None:
 
 
 # --- streams --------------------------------------------------------------------------------------
-
-
-def events_of(response: httpx.Response) -> list[Any]:
-    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")]
-    return [line if line == "[DONE]" else json.loads(line) for line in lines]
 
 
 def streamed(*events: str) -> Any:

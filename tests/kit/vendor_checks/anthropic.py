@@ -202,7 +202,7 @@ def _block_errors(role: str, blocks: Sequence[_Block], model: str) -> Iterator[s
                 seal = read_str(block, "signature") or read_str(block, "data")
                 if not _is_signature_of(seal, model, thought):
                     yield "messages: Invalid `signature` in `thinking` block"
-            case "image" | "document" if source.get("type") == "base64" and not _bytes(source.get("data")):
+            case "image" | "document" if source.get("type") == "base64" and not bytes_of(source.get("data")):
                 yield "messages: source.data: invalid base64 data"
             case "image" if source.get("type") == "url" and not str(source.get("url")).lower().startswith(
                 ("https:", "http:")
@@ -212,13 +212,14 @@ def _block_errors(role: str, blocks: Sequence[_Block], model: str) -> Iterator[s
 
 def _is_signature_of(signature: str | None, model: str, thought: str) -> bool:
     """Return whether this model signed the thought. A signature that no simulator wrote is accepted."""
-    content = _bytes(signature)
+    content = bytes_of(signature)
     return bool(content) and (
         not content.startswith(b"simulated thought of ") or signature == signature_of(model, thought)
     )
 
 
-def _bytes(text: object) -> bytes:
+def bytes_of(text: object) -> bytes:
+    """Return the bytes of a field in base64. Empty if it is not."""
     try:
         return base64.b64decode(str(text or ""), validate=True)
     except binascii.Error:

@@ -6,14 +6,13 @@ Source: docs.aws.amazon.com on Converse and public captures of 400 bodies; read 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from providers.catalogue.models import ModelFacts
 from providers.json_values import JsonError, as_map, loads_text, read_float, read_list, read_map, read_str
+from tests.kit.vendor_checks.anthropic import bytes_of
 
 _CALL_ID = re.compile(r"[a-zA-Z0-9_.:-]{1,64}")
 _DOCUMENT_NAME = re.compile(r"[A-Za-z0-9()\[\]-]+( [A-Za-z0-9()\[\]-]+)*")
@@ -134,12 +133,5 @@ def _block_errors(blocks: Sequence[Mapping[str, object]], known: set[str]) -> It
         if "document" in block and not _DOCUMENT_NAME.fullmatch(str(read_map(block, "document").get("name"))):
             yield "messages: the document file name can only contain alphanumeric characters and single spaces"
         for kind in ("image", "document"):
-            if kind in block and not _bytes(read_map(read_map(block, kind), "source").get("bytes")):
+            if kind in block and not bytes_of(read_map(read_map(block, kind), "source").get("bytes")):
                 yield f"messages: {kind}.source.bytes is not base64, or empty"
-
-
-def _bytes(text: object) -> bytes:
-    try:
-        return base64.b64decode(str(text or ""), validate=True)
-    except binascii.Error:
-        return b""
