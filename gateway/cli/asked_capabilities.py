@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from providers.adapter import EmulatesFeatures
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
@@ -188,8 +187,7 @@ async def ask_capabilities(
     if isinstance(permit, str):
         raise CommandError(f"{deployment.name} is not asked: {permit}")
     stated = deployment.capabilities.features | {"text", "stream"}
-    emulated = deployment.adapter.emulated if isinstance(deployment.adapter, EmulatesFeatures) else frozenset[str]()
-    emulated |= {"json_schema"} if deployment.emulates_schemas(bounded=False) else frozenset()
+    emulated = deployment.emulated
     transport = PoolTransport()
     signs_in = deployment.sign_in is not None
     tokens = await tokens_for_command(config, transport, deployment=deployment) if signs_in else None

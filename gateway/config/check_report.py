@@ -28,7 +28,6 @@ from gateway.operator_errors import CommandError, RejectedConfig
 from gateway.policy.fence import wrapper_of_step
 from gateway.policy.location import SIGNALS, can_locate
 from gateway.policy.territory_answers import unanswered
-from providers.adapter import EmulatesFeatures
 from providers.catalogue.prices import Price, shown_amount
 from providers.matching.requirements import CACHE_KEY, FEATURES, TOOL_FEATURES
 from providers.sites import Residency
@@ -187,8 +186,7 @@ def _can(deployment: Deployment, uses: Set[Use]) -> dict[str, bool]:
     others: dict[str, bool] = {use: False for use in USES[1:] if use in uses}
     if "chat" not in uses:
         return others
-    emulated = deployment.adapter.emulated if isinstance(deployment.adapter, EmulatesFeatures) else frozenset[str]()
-    emulated |= {"json_schema"} if deployment.emulates_schemas(bounded=False) else frozenset()
+    emulated = deployment.emulated
     features = deployment.capabilities.features & FEATURES | emulated
     ordered = sorted(features, key=lambda word: (word != "tools", word not in TOOL_FEATURES, word[:4] != "json", word))
     return {"text": False, **{word: word in emulated for word in ordered}, **others}

@@ -15,7 +15,7 @@ from gateway.model.quota import KEEP_NOTHING, Keep, Quota
 from gateway.model.section import PlainSection, key, section
 from gateway.model.sign_in import SignIn
 from gateway.model.units import Seconds
-from providers.adapter import Adapter, Capabilities, Target
+from providers.adapter import Adapter, Capabilities, EmulatesFeatures, Target
 from providers.audio.contract import speech_of, transcription_of
 from providers.audio.values import MOST_CHARACTERS
 from providers.auth import Secret
@@ -246,6 +246,12 @@ class Deployment:
         """Return whether answers by a JSON Schema are emulated. `bounded`: the promise of the site counts."""
         is_native = "json_schema" in self.capabilities.features and not (bounded and "json_schema" in self.excepts)
         return self.structured_output == "emulate" and not is_native
+
+    @property
+    def emulated(self) -> frozenset[str]:
+        """The features that its adapter or the gateway emulates, where the promise of its site does not count."""
+        by_adapter = self.adapter.emulated if isinstance(self.adapter, EmulatesFeatures) else frozenset[str]()
+        return by_adapter | ({"json_schema"} if self.emulates_schemas(bounded=False) else frozenset())
 
     @property
     def has_credential(self) -> bool:
