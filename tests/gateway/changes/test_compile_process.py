@@ -77,21 +77,8 @@ def test_interrupted_parent_does_not_wait_for_the_process(hanging: None, monkeyp
     assert child.start().returncode == -9
 
 
-async def test_cancelled_compile_kills_its_process(hanging: None) -> None:
-    compiler = Compiler()
-    await compiler.prepare(is_wanted=True)
-    child = compiler._waiting
-    assert child is not None
-    process = child.start()
-    compiling = asyncio.ensure_future(compiler.compile(ORDER))
-    await until(lambda: compiler._waiting is None)
-    compiling.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await compiling
-    await until(lambda: process.returncode == -9)
-
-
-async def test_compile_cancelled_before_a_thread_is_free_kills_its_process(hanging: None) -> None:
+@pytest.mark.parametrize("is_busy", [False, True], ids=["running", "before a thread is free"])
+async def test_cancelled_compile_kills_its_process(hanging: None, is_busy: bool) -> None:
     loop, gate = asyncio.get_running_loop(), threading.Event()
     with ThreadPoolExecutor(1) as executor:
         loop.set_default_executor(executor)
@@ -100,14 +87,14 @@ async def test_compile_cancelled_before_a_thread_is_free_kills_its_process(hangi
         child = compiler._waiting
         assert child is not None
         process = child.start()
-        busy = loop.run_in_executor(None, gate.wait)
+        busy = [loop.run_in_executor(None, gate.wait)] if is_busy else []
         compiling = asyncio.ensure_future(compiler.compile(ORDER))
         await until(lambda: compiler._waiting is None)
         compiling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await compiling
         gate.set()
-        await busy
+        await asyncio.gather(*busy)
         await until(lambda: process.returncode == -9)
 
 

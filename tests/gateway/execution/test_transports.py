@@ -64,6 +64,15 @@ async def pooled() -> AsyncIterator[Transport]:
     await transport.aclose()
 
 
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """An authority that new transports trust."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "ca.pem"))
+    return authority
+
+
 async def failure_of(way: Transport, origin: str) -> FailureKind:
     with pytest.raises(ProviderFailed) as raised:
         await fetch(way, origin)
@@ -180,11 +189,9 @@ async def test_a_tls_record_of_garbage_in_an_answer_interrupts_it() -> None:
 
 
 async def test_session_keys_are_not_written_to_the_file_of_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    authority, key_log = trustme.CA(), tmp_path / "keys.log"
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "ca.pem"))
+    key_log = tmp_path / "keys.log"
     monkeypatch.setenv("SSLKEYLOGFILE", str(key_log))
     async with scripted(say(GOOD), tls=server_context(authority.issue_cert("127.0.0.1"))) as server:
         transport = PoolTransport()
@@ -231,12 +238,7 @@ async def through_a_relay(server: Scripted) -> AsyncIterator[tuple[DelayingRelay
         await turns()
 
 
-async def test_deployment_forbidden_during_the_handshake_receives_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "ca.pem"))
+async def test_deployment_forbidden_during_the_handshake_receives_nothing(authority: trustme.CA) -> None:
     transport, reasons, asked = PoolTransport(), list[str](), list[int]()
 
     async with (
@@ -296,11 +298,8 @@ YESTERDAY = datetime.now(UTC) - timedelta(days=1)
     ids=["expired", "another name", "an unknown authority"],
 )
 async def test_a_certificate_is_refused_for_what_is_wrong_with_it(
-    issue: Callable[[trustme.CA], trustme.LeafCert], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    issue: Callable[[trustme.CA], trustme.LeafCert], words: str, authority: trustme.CA
 ) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setattr(certifi, "where", lambda: str(tmp_path / "ca.pem"))
     transport = PoolTransport()
     good, bad = server_context(authority.issue_cert("127.0.0.1")), server_context(issue(authority))
     async with scripted(say(GOOD), tls=good) as server:

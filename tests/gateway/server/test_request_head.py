@@ -200,11 +200,17 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def outcome_of(pieces: list[bytes]) -> tuple[Any, ...]:
-    """Return the requests of the application, the responses, and the state of a connection after these pieces."""
+def connected() -> tuple[App, Writing, ConnectionProtocol]:
+    """Return an application, what a connection writes, and the connection."""
     app, wire = App(), Writing()
     connection = ConnectionProtocol(server_config(app, 1), ServerState(), {})
     connection.connection_made(wire)
+    return app, wire, connection
+
+
+async def outcome_of(pieces: list[bytes]) -> tuple[Any, ...]:
+    """Return the requests of the application, the responses, and the state of a connection after these pieces."""
+    app, wire, connection = connected()
     for piece in pieces:
         if not wire.closed:
             connection.data_received(piece)
@@ -291,9 +297,7 @@ async def test_recognised_head_gives_the_same_request_as_the_parser(pieces: list
 
 @pytest.mark.parametrize("cut", [None, -3, -5])
 async def test_the_third_request_is_not_parsed(cut: int | None) -> None:
-    app, wire = App(), Writing()
-    connection = ConnectionProtocol(server_config(app, 1), ServerState(), {})
-    connection.connection_made(wire)
+    app, wire, connection = connected()
     for _ in range(2):
         connection.data_received(request(b"5", b"hello"))
         await turns()
@@ -321,9 +325,7 @@ async def test_the_third_request_is_not_parsed(cut: int | None) -> None:
 )
 async def test_idle_connection_holds_little_memory_after_long_heads(head: bytes) -> None:
     body = b"hello" if b"length" in head else b""
-    app, wire = App(), Writing()
-    connection = ConnectionProtocol(server_config(app, 1), ServerState(), {})
-    connection.connection_made(wire)
+    app, wire, connection = connected()
     tracemalloc.start()
     try:
         for _ in range(3):

@@ -54,6 +54,20 @@ TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type
 FORMAT = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object", "format": "any"}}}
 
 
+def client_of(served: Gateway, begun: asyncio.Event) -> httpx.AsyncClient:
+    """Return a client of a gateway that sets the event when a response begins."""
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        async def noting(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                begun.set()
+            await send(message)
+
+        await served(scope, receive, noting)
+
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=watched), base_url="http://gateway")
+
+
 async def test_call_of_a_late_answer_brings_its_state_back() -> None:
     begun, asked = asyncio.Event(), list[bytes]()
 
@@ -64,15 +78,7 @@ async def test_call_of_a_late_answer_brings_its_state_back() -> None:
 
     served = Gateway(table_of(CONFIG), HttpxTransport(httpx.MockTransport(provider)))
 
-    async def watched(scope: Any, receive: Any, send: Any) -> None:
-        async def noting(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                begun.set()
-            await send(message)
-
-        await served(scope, receive, noting)
-
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=watched), base_url="http://gateway") as client:
+    async with client_of(served, begun) as client:
         body: dict[str, Any] = {"model": "assistant", "messages": [QUESTION], "tools": [TOOL]}
         path = "/v1/chat/completions"
         late = await client.post(path, json={**body, "response_format": FORMAT, "stream": True})
@@ -118,15 +124,7 @@ async def test_late_answer_is_asked_again_as_the_active_version_decides(assistan
     served = Gateway(table_of(CONFIG.merge(OTHER)), HttpxTransport(httpx.MockTransport(provider)))
     served._chat._observe = records.append
 
-    async def watched(scope: Any, receive: Any, send: Any) -> None:
-        async def noting(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                begun.set()
-            await send(message)
-
-        await served(scope, receive, noting)
-
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=watched), base_url="http://gateway") as client:
+    async with client_of(served, begun) as client:
         body = {"model": "assistant", "messages": [QUESTION], "response_format": FORMAT, "stream": True}
         late = await client.post("/v1/chat/completions", json=body)
     chunks = [json.loads(line[6:]) for line in late.text.splitlines() if line.startswith("data: {")]
