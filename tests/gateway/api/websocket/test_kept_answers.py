@@ -255,11 +255,10 @@ async def test_warm_up_asks_no_provider_and_is_continued() -> None:
         with capture_logs() as logged:
             socket.create([{"role": "user", "content": "before"}], generate=False)
             events = await socket.turn()
-            running.app.flush()
+            (line,) = await running.lines_of(logged)
         assert [event["type"] for event in events] == ["response.created", "response.in_progress", "response.completed"]
         assert (events[-1]["response"]["output"], events[-1]["response"]["usage"]["total_tokens"]) == ([], 0)
         assert not running.provider.bodies
-        (line,) = [line for line in logged if line["event"] == "request"]
         assert (line["outcome"], line["warm_up"], line["status"]) == ("ok", True, 200)
         assert await code_of(socket, previous_response_id=events[-1]["response"]["id"], input="after") == "ok"
         assert inputs_of(running) == [[("user", "before\n\nafter")]]

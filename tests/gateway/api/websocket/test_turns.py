@@ -198,11 +198,10 @@ async def test_cancel_ends_the_running_turn_with_response_failed() -> None:
             assert events[-1]["type"] == "response.failed"
             assert events[-1]["response"]["error"]["code"] == "request_cancelled"
             assert [event["sequence_number"] for event in events] == [*range(len(events))]
-            assert running.provider.cancelled == 1
+            await until(lambda: running.provider.cancelled == 1, LIMIT_S)
             socket.send(type="response.cancel")
             assert (await socket.asked())["type"] == "response.completed"
-            running.app.flush()
-        outcomes = [line["outcome"] for line in logged if line["event"] == "request"]
+            outcomes = [line["outcome"] for line in await running.lines_of(logged)]
         assert outcomes == ["cancelled", "ok"]
 
 
@@ -246,7 +245,8 @@ async def test_client_that_leaves_cancels_its_turn_and_those_that_wait() -> None
         await running.provider.asked.wait()
         await socket.close()
         await running.until_quiet()
-        assert len(running.provider.bodies) == running.provider.cancelled == 1
+        await until(lambda: running.provider.cancelled == 1, LIMIT_S)
+        assert len(running.provider.bodies) == 1
         assert running.app._chat.body_limits._held_bytes == 0
         assert running.counts("gateway_websocket_closed_total") == {"client": 1}
 
@@ -290,8 +290,7 @@ async def test_headers_of_a_turn_replace_those_of_the_handshake() -> None:
             )
             assert (await socket.turn())[-1]["response"]["id"] == "resp_own"
             assert (await socket.asked())["type"] == "response.completed"
-            running.app.flush()
-        lines = [line for line in logged if line["event"] == "request"]
+            lines = await running.lines_of(logged)
         assert [line["territory"] for line in lines] == ["CN", "DE"]
         assert lines[1]["request_id"] != "handshake"
         assert [(line["transport"], line["turn"], len(line["connection"])) for line in lines] == [

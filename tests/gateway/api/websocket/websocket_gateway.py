@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -220,6 +220,12 @@ class Running:
     async def until_quiet(self) -> None:
         """Wait until no connection and no turn is left."""
         await until(lambda: not (self.state.connections or self.state.websockets or self.state.tasks), LIMIT_S)
+
+    async def lines_of(self, logged: Sequence[MutableMapping[str, Any]]) -> list[MutableMapping[str, Any]]:
+        """Return the log lines of requests once no turn is left: a turn ends after its last event."""
+        await until(lambda: not self.state.tasks, LIMIT_S)
+        self.app.flush()
+        return [line for line in logged if line["event"] == "request"]
 
     def counts(self, name: str) -> dict[str, int]:
         """The counts of a metric with one label."""
