@@ -26,14 +26,13 @@ from gateway.usage.accounting import RequestUsage
 
 
 class Judged(msgspec.Struct):
-    """The verdicts on what a client sent so far, by texts, and what they cost. See `Judging.verdicts`.
+    """The verdicts on what a client sent so far, by texts. See `Judging.verdicts`.
 
     Attributes:
         excepted: The categories that do not count for moderation in a text, because help is or was given for it.
     """
 
     verdicts: Verdicts = msgspec.field(default_factory=dict)
-    usage: RequestUsage | None = None
     excepted: dict[str, frozenset[str]] = msgspec.field(default_factory=dict)
 
 
@@ -113,6 +112,7 @@ class Exchange:
         wrapped_before: The wrapper by deployment under which a former version sent it, or may have.
         chat_time: The time of its user, if the region counts it.
         judged: The verdicts for a crisis. None: nothing was judged for one.
+        account: The account of the calls so far. None: there is none yet.
         turn: The chat that waits for a provider, for `ChatService.foresee`. None while none does.
     """
 
@@ -135,6 +135,7 @@ class Exchange:
     wrapped_before: Mapping[str, Wrapper] = field(default_factory=dict, init=False)
     style: AnswerStyle = field(init=False)
     judged: Judged | None = field(default=None, init=False)
+    account: RequestUsage | None = field(default=None, init=False)
     turn: Any = field(default=None, init=False)
     chat_time: TimedChat | None = field(default=None, init=False)
 

@@ -59,7 +59,6 @@ from gateway.service.help import help_answer
 from gateway.service.input_requests import InputCalls, calls_of, counted_anew, with_assistant
 from gateway.service.location import LocationService, locate
 from gateway.service.moderation import judge_input, judge_of, moderated, other_texts
-from gateway.usage.accounting import RequestUsage
 from gateway.usage.client_limits import ClientLimits, LimitReached
 from gateway.usage.quota_store import Admission
 from gateway.usage.refusals import CallRefused
@@ -89,14 +88,12 @@ class Tier(msgspec.Struct):
         rule: Before the barrier: what opens it. None: it stays closed.
         opened: After the barrier: the hand-off.
         is_judged: The request has passed the judges of its region already.
-        usage: The accounting of the calls on both sides.
     """
 
     request: ChatRequest
     rule: BarrierRule | None = None
     opened: HandOff | None = None
     is_judged: bool = False
-    usage: RequestUsage | None = None
 
 
 class ChatWatches(msgspec.Struct, frozen=True):
@@ -402,7 +399,7 @@ class ChatService:
         The request keeps the text of the version that began the answer, and the record keeps that version. Raises the
         error with which the active version refuses the request.
         """
-        further, record, usage = copy(exchange), exchange.record, broken.context.usage
+        further, record = copy(exchange), exchange.record
         before = record.decided
         further.request = own
         try:
@@ -417,8 +414,6 @@ class ChatService:
             raise
         finally:
             record.config_version = exchange.config.version
-        if usage is not None and context.usage is not None:
-            context.usage.named_cap = usage.named_cap
         return Resumption(self.executor, plan, broken.request, context, partial(self._renewed, further, own))
 
     # --- one call under one decision --------------------------------------------------------------
@@ -466,7 +461,6 @@ class ChatService:
             if tier.rule is not None and HandOffCause.CONTEXT in tier.rule.when:
                 # Some servers shorten a prompt that is too long, and answer without an error.
                 context.least_context = count_tokens(chat)
-            context.usage = tier.usage = tier.usage or context.usage
             context.attempts_before = len(exchange.record.tries) if opened is not None else 0
             if opened is not None and opened.share == "last_turn" and context.conversation is not None:
                 # A key of the session would link what is shared of its turns.
@@ -520,7 +514,7 @@ class ChatService:
                     raise
         private, made = record.decided, len(record.attempts)
         try:
-            return await self.answer(exchange, tier=Tier(sent, None, opened, is_judged, tier.usage))
+            return await self.answer(exchange, tier=Tier(sent, None, opened, is_judged))
         except (Refused, PlanExhausted) as error:
             is_question = isinstance(error, Refused) and error.refusal.code is RefusalCode.CONSENT_REQUIRED
             if is_question or len(record.attempts) > made:
@@ -529,7 +523,7 @@ class ChatService:
         if isinstance(result, Refused) or (result is not None and record.attempts):
             raise result
         record.skipped.clear()
-        return await self.answer(exchange, tier=Tier(own, None, None, is_judged, tier.usage))
+        return await self.answer(exchange, tier=Tier(own, None, None, is_judged))
 
     async def _answer_of_input(self, exchange: Exchange, calls: InputCalls) -> Answer:
         request = calls.current
@@ -544,7 +538,7 @@ class ChatService:
             self.stages.space_of(exchange).check(exchange.caller.embedding_space, request.dimensions)
         context = self._context(exchange, plan)
         if context.usage is not None:
-            context.usage = await calls.account(context.usage)
+            context.usage = exchange.account = await calls.account(context.usage)
         whole = exchange.request
         if exchange.config.moderation and isinstance(whole, _JUDGED) and calls.judged_by is not exchange.config:
             # Query and documents are judged as a whole, before any provider gets a part of them.
@@ -673,9 +667,8 @@ class ChatService:
         if has_key:
             context.conversation = self.decider.conversation(exchange, plan.region)
         if self.executor.accounting is not None:
-            context.usage = self.executor.accounting.request(config, exchange.caller.client, exchange.user, record)
-            if exchange.judged is not None and exchange.judged.usage is not None:
-                context.usage.add(exchange.judged.usage)
+            accounting, client, former = self.executor.accounting, exchange.caller.client, exchange.account
+            context.usage = exchange.account = accounting.request(config, client, exchange.user, record, former)
         return context
 
     async def _judge_input(

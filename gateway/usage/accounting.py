@@ -124,8 +124,15 @@ class Accounting:
         since_ns = self.clock() - MINUTE_NS
         return frozenset(name for name, at_ns in self.full.items() if at_ns >= since_ns)
 
-    def request(self, config: ConfigVersion, client: Client | None, user: str | None, record: Record) -> RequestUsage:
-        """Return the accounting of a client's request.
+    def request(
+        self,
+        config: ConfigVersion,
+        client: Client | None,
+        user: str | None,
+        record: Record,
+        former: RequestUsage | None = None,
+    ) -> RequestUsage:
+        """Return the accounting of a client's request. It goes on with the account of the former decisions about it.
 
         Raises:
             CallRefused: The request must name its end user, and does not.
@@ -137,7 +144,12 @@ class Accounting:
             if user is not None and has_issuer(user) and limits.budgets:
                 limits = self._with_former(terms, limits, user)
             terms = terms._replace(limits=limits)
-        return RequestUsage(self, terms, record, pseudonym)
+        usage = RequestUsage(self, terms, record, pseudonym)
+        if former is not None:
+            usage.named_cap = former.named_cap
+            if former.has_paid:
+                usage.add(former)
+        return usage
 
     def _with_former(self, terms: Terms, limits: SpendingLimits, user: str) -> SpendingLimits:
         """Return the limits with the budgets of the user under former names, while their windows last.
@@ -357,7 +369,6 @@ class RequestUsage:
             return await former.follow(None, following)
         if former is not None:
             await former.release_ahead()
-            self.add(former)
         is_limited = self._terms.config.quotas or not self.limits.are_none
         if following and self._following is None and is_limited:
             self._following = FollowingCalls()
@@ -411,6 +422,11 @@ class RequestUsage:
             self._add(None, {})
         elif amount is not _NOTHING:
             self._add(amount.own_nano, {amount.currency: amount.vendor_nano})
+
+    @property
+    def has_paid(self) -> bool:
+        """Whether a call has ended that may cost something."""
+        return self._own_nano != 0 or bool(self._vendor_nano)
 
     def add(self, other: RequestUsage) -> None:
         """Add the cost of other calls that were made for this request, such as verdicts."""

@@ -180,10 +180,9 @@ def _judging(
     config, client, user, record = exchange.config, exchange.caller.client, exchange.user, exchange.record
     context = RunContext(config.resilience, exchange.deadline, record, lambda _: None, asker=exchange.asker)
     if executor.accounting is not None:
-        context.usage = executor.accounting.request(config, client, user, record)
+        context.usage = exchange.account = executor.accounting.request(config, client, user, record, exchange.account)
     if exchange.judged is None:
         exchange.judged = Judged()
-    exchange.judged.usage = context.usage
     assistant = exchange.assistant.for_use("moderations")
     return Judging(
         executor,

@@ -212,6 +212,27 @@ async def test_stream_of_every_dialect_states_its_cost_once_at_its_end(
     assert "cost" not in answer.text
 
 
+@pytest.mark.parametrize(("most", "expected"), [("1 EUR", 200), ("0.0003 EUR", 400)])
+async def test_reload_between_two_attempts_keeps_what_the_first_one_cost(
+    acme: PricedGateway, most: str, expected: int
+) -> None:
+    """Both calls of the request count for its cost and for `max_request`, whichever version decides about them."""
+
+    def break_once(request: httpx.Request) -> httpx.Response:
+        if len(acme.bodies) > 1:
+            return answer(request)
+        assert acme.gateway is not None
+        acme.gateway.activate(replace(acme.gateway.config, version="another"))
+        return httpx.Response(200, text='{"id": "a", "choices": [{"mess', headers={"content-type": "application/json"})
+
+    acme.provider = break_once
+    (got,) = await acme.ask({"clients": {"app": {"max_request": {"amount": most}}}})
+    assert got.status_code == expected, got.text
+    paid = sum(row.amount_nano or 0 for row in acme.written)
+    assert got.headers["x-gateway-cost"] == f"{shown_nano(paid)} EUR"
+    assert len(acme.bodies) == (2 if expected == 200 else 1)
+
+
 @pytest.mark.parametrize("dialect", STREAMS)
 async def test_stream_that_breaks_off_states_its_cost_in_its_error(acme: PricedGateway, dialect: str) -> None:
     broken = stream_answer(httpx.Request("POST", "https://api.acme.example", json={"stream": True})).text
