@@ -75,7 +75,7 @@ class ApiError(Exception):
         sentences: It in all languages, if it is not that of the reason.
         log_message: The message for the log, if `message` has a name that the client made up. None: the same message.
         token_issuer: The name of the issuer whose valid token has no client, for the log.
-        beside: Further fields of the object that has the error, such as `x_gateway`.
+        outer: Further fields of the object that has the error as a member, such as `x_gateway`.
     """
 
     code: str
@@ -88,7 +88,7 @@ class ApiError(Exception):
     sentence: Sentence | None = None
     sentences: Sentences | None = None
     token_issuer: str = ""
-    beside: Mapping[str, object] = field(default_factory=dict)
+    outer: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def status(self) -> int:
@@ -123,7 +123,7 @@ def encode_error(error: ApiError) -> dict[str, object]:
     }
     if error.code in _LISTS_ATTEMPTS:
         body["attempts"] = []
-    return {"error": {**body, **error.user_fields, **error.extra}, **error.beside}
+    return {"error": {**body, **error.user_fields, **error.extra}, **error.outer}
 
 
 def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: bool = True) -> ApiError:

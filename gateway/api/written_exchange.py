@@ -412,7 +412,7 @@ class WrittenExchange(Exchange):
         texts = self.locale.refusals if self.locale is not None else {}
         if self._head_sent and (charged := self.record.shown.charged) is not None:
             # The head of a whole answer has it; that of a stream has left before the cost was known.
-            error = replace(error, beside={MEMBER: {"cost": charged}})
+            error = replace(error, outer={MEMBER: {"cost": charged}})
         if (found := self.record.help) is not None:
             self.record.note_duty(found.duty)
             # The user reads the text of the help, so the message is for developers, and has no words of the region.

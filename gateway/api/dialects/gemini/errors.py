@@ -91,7 +91,7 @@ def error_object(error: ApiError, request_id: str = "") -> dict[str, object]:
     if error.extra:
         details.append({"@type": f"{_TYPES}google.protobuf.Struct", "value": dict(error.extra)})
     name = _STATUS.get(status) or ("INTERNAL" if status >= _SERVER_ERROR else "INVALID_ARGUMENT")
-    return {"error": {"code": status, "message": message, "status": name, "details": details}, **error.beside}
+    return {"error": {"code": status, "message": message, "status": name, "details": details}, **error.outer}
 
 
 def encode_error(error: ApiError, request_id: str = "") -> bytes:

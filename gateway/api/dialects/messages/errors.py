@@ -46,7 +46,7 @@ def error_object(error: ApiError, request_id: str = "") -> dict[str, object]:
         "param": error.param,
         **error.user_fields,
     }
-    return {"type": "error", "error": {**error.extra, **inner}, "request_id": request_id or None, **error.beside}
+    return {"type": "error", "error": {**error.extra, **inner}, "request_id": request_id or None, **error.outer}
 
 
 def encode_error(error: ApiError, request_id: str = "") -> bytes:

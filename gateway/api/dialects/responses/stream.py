@@ -242,8 +242,8 @@ class ResponseStreamEncoder(StreamEncoder):
         reason = orjson.dumps({"code": error.code, "message": error.message, **error.user_fields, **error.extra})
         usage = encode_usage(self.usage) if self.usage is not None else b"null"
         body = self._head.encode(FAILED, output, usage, reason)
-        beside = b"," + orjson.dumps(error.beside)[1:-1] if error.beside else b""
-        return self._event(b"response.failed", b'"response":' + body + beside)
+        outer = b"," + orjson.dumps(error.outer)[1:-1] if error.outer else b""
+        return self._event(b"response.failed", b'"response":' + body + outer)
 
     # Items.
 
