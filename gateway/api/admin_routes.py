@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Security
 from fastapi.openapi.models import HTTPBearer
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.routing import Route
@@ -23,6 +24,7 @@ from gateway.api import admin_config as config
 from gateway.api.admin_control import Control
 from gateway.api.admin_guard import Guard
 from gateway.api.admin_request import Asked, refusal_response
+from gateway.api.errors import ApiError
 from gateway.api.public_routes import NO_TELEMETRY, add_errors
 from gateway.api.raw_responses import Probe
 from gateway.model.stored_client import Role
@@ -146,3 +148,18 @@ class _Access(SecurityBase):
 
     async def __call__(self, request: Request, needed: SecurityScopes) -> None:
         request.state.identity = await self._guard.check(request.scope, Role(needed.scopes[0]))
+        if request.method == "GET" and request.query_params and request.url.path.startswith(PATH):
+            _expect_known(request.scope["route"], request.query_params)
+
+
+def _expect_known(route: APIRoute, names: Iterable[str]) -> None:
+    """Raise ApiError for a parameter that the route does not read: a report without its filter would be another one."""
+    described = (route.openapi_extra or {}).get("parameters", ())
+    known = [
+        *(it.alias for it in route.dependant.query_params),
+        *(it["name"] for it in described if it["in"] == "query"),
+    ]
+    for name in names:
+        if name not in known:
+            message = f"unknown parameter {name!r}: the parameters are {', '.join(known) or 'none'}"
+            raise ApiError("invalid_request", message, name)

@@ -144,7 +144,9 @@ def test_key_that_no_definition_has_is_not_removed_in_silence(gateway: Command, 
     assert "limits" not in json.loads(gateway("clients", "show", "app", "--json", *where).out)
 
 
-def test_rotation_within_the_grace_time_of_another_names_the_secret_that_it_ends(gateway: Command, tmp_path: Path) -> None:
+def test_rotation_within_the_grace_time_of_another_names_the_secret_that_it_ends(
+    gateway: Command, tmp_path: Path
+) -> None:
     where = ["--config", written(tmp_path, IN_DATABASE), "--state", str(tmp_path / "state")]
     assert gateway("clients", "create", "app", *where).status == 0
     made = json.loads(gateway("keys", "create", "--client", "app", "--json", *where).out)

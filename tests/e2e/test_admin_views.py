@@ -181,6 +181,11 @@ def test_usage_of_days_and_one_request_with_its_receipt(admin: Admin) -> None:
     report = admin.get(f"/v1/admin/usage?by=day,region&from={today}&to={today}")
     assert [(group["region"], group["calls"]) for group in report["groups"]] == [("eu", 1)]
     assert admin.call(f"/v1/admin/usage?from={today}").status_code == 400
+    for path in ("usage?mont=2026-01", "usage/rows?user=anna", "budgets?clients=app", "keys/used?since=2026-01"):
+        refused = admin.call(f"/v1/admin/{path}")
+        assert (refused.status_code, "unknown parameter" in refused.text) == (400, True), (
+            "not a report without its filter"
+        )
     report = admin.get("/v1/admin/usage?by=assistant,region&assistant=assistant")
     assert [(group["assistant"], group["region"], group["calls"]) for group in report["groups"]] == [
         ("assistant", "eu", 1)

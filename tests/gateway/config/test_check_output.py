@@ -14,7 +14,7 @@ from gateway.features.configuration import compile_config
 from gateway.policy.location import SIGNALS
 from providers.registry import load_registry
 from tests.kit.config_cases import ENVIRON
-from tests.kit.configs import table_of
+from tests.kit.configs import BASE, table_of
 from tests.kit.expected_files import expected_text
 from tests.kit.location_signals import NAMES, listing, registered, trial, with_another, with_only
 
@@ -99,6 +99,13 @@ def _warnings(count: int) -> list[Problem]:
         for number in range(count)
         for text in texts
     ]
+
+
+@pytest.mark.parametrize("change", ["websocket: false", "regions: {eu: {websocket: false}}"])
+def test_matrix_names_each_region_without_websocket(change: str) -> None:
+    lines = render_matrix(table_of(BASE.merge(change))).splitlines()
+    named = [line for line in lines if "no WebSocket" in line]
+    assert len(named) == (1 if "eu" in change else len(BASE.data["regions"]))
 
 
 def test_errors_come_after_all_warnings() -> None:
