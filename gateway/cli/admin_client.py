@@ -136,7 +136,8 @@ class AdminClient:
             raise NotReached(f"the URL of the admin listener {error}; for example http://127.0.0.1:8081") from None
 
     def _not_reached(self, error: Exception) -> NotReached:
-        return NotReached(f"no gateway answers at {self.url}: {_printable(str(error)) or type(error).__name__}")
+        reason = getattr(error, "strerror", None) or str(error)
+        return NotReached(f"no gateway answers at {self.url}: {_printable(reason) or type(error).__name__}")
 
     def _headers(self, headers: dict[str, bytes]) -> dict[str, bytes]:
         return {**headers, "authorization": f"Bearer {self.token}".encode()} if self.token is not None else headers

@@ -106,7 +106,8 @@ def restore_backup(source: Path, directory: Path) -> Backup:
     except NotADirectoryError:
         raise StateError(f"the state directory {directory} is a file; name a directory") from None
     except (OSError, tarfile.TarError, EOFError) as error:
-        raise StateError(f"{source} cannot be restored: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise StateError(f"{source} cannot be restored: {reason}") from error
     return backup
 
 
