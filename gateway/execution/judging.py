@@ -24,7 +24,7 @@ from gateway.model.moderation import Moderation, ModerationRecord, NoVerdict
 from gateway.model.permit import Permit
 from gateway.model.quota import Priority
 from gateway.model.record import Record
-from gateway.policy.fence import evaluation_permit, judge_still_permitted
+from gateway.policy.fence import evaluation_permit, judge_still_permitted, wrapper_of, wrapping_too
 from gateway.policy.routing import config_exclusion
 from gateway.policy.verdicts import counting, found_in
 from providers.failures import Failure, FailureKind
@@ -310,8 +310,15 @@ class Judging:
         return left_s
 
     def _permit(self, deployment: Deployment) -> Permit | None:
-        """Return the permit to send texts to a judge. It needs no approval, and must be inside the boundary."""
-        return evaluation_permit(self.config, self.region, deployment, self.executor.clock())
+        """Return the permit to send texts to a judge. It needs no approval, and must be inside the boundary.
+
+        Its rules are also those of the version that has become active meanwhile.
+        """
+        permit, current = evaluation_permit(self.config, self.region, deployment, self.executor.clock()), self.current()
+        if permit is None or current is self.config:
+            return permit
+        region, judge = current.regions.get(self.region.name), current.deployments.get(deployment.name)
+        return wrapping_too(permit, wrapper_of(current, region, judge)) if region and judge else permit
 
     def _why_not_now(self, step: Step) -> str | None:
         current = self.current()

@@ -92,5 +92,8 @@ def judge_still_permitted(permit: Permit, current: ConfigVersion, now_s: float) 
         return "disabled in the current config"
     renewed = evaluation_permit(current, region, deployment, now_s)
     # Sites at one host may differ in what they pin, and an attempt keeps the site of its plan.
-    is_same = renewed is not None and renewed.destination == permit.destination
-    return None if is_same else "the current config no longer permits it"
+    if renewed is None or renewed.destination != permit.destination:
+        return "the current config no longer permits it"
+    needed, wrapper = renewed.wrapper, permit.wrapper
+    is_kept = needed is None or (wrapper is not None and wrapper.covers(needed))
+    return None if is_kept else "the current config redacts what it gets"

@@ -257,6 +257,23 @@ def test_results_of_tools_are_judged() -> None:
     assert (response.status_code, world.asked) == (400, [])
 
 
+def test_judge_obeys_the_redaction_of_a_version_that_becomes_active_during_the_answer() -> None:
+    redacted = {"redactions": {"own": {"kinds": ["email"]}}, "deployments": {"judge": {"redact": "own"}}}
+    world = World([f"{GOOD}Write to jane@example.com. {GOOD}"])
+    served = gateway(world)
+
+    def activate(_: str) -> None:
+        if len(world.asked) == 1:  # the model has begun
+            world.judge = lambda _: None
+            served.gateway.activate(table_of(CONFIG.merge(redacted)))
+
+    world.judge = activate
+    response = ask(served, "chat", stream=True)
+    assert "jane@example.com" in text_of(response, stream=True)
+    assert any("QEMAIL1Z" in text for text in world.judged)
+    assert not any("jane@" in text for text in world.judged)
+
+
 def test_long_chat_costs_one_verdict_a_turn() -> None:
     world = World([GOOD])
     served = gateway(world)
