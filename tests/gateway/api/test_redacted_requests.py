@@ -22,7 +22,7 @@ from gateway.cli import main
 from gateway.config.check_report import render_matrix
 from gateway.config.loading import parse_document
 from gateway.execution.upstream_client import characters_of
-from gateway.features.redaction.policy import finding
+from gateway.features.redaction.policy import finding, placeholders
 from gateway.features.redaction.policy.requests import NOTICE
 from gateway.policy.reasoning_seal import seal_of
 from gateway.telemetry.metric_snapshots import tallies
@@ -430,6 +430,11 @@ def test_too_many_values_are_an_error_of_the_request() -> None:
     answer = gateway.post(*asking("chat", " ".join(f"u{number}@x.org" for number in range(10_001))))
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
     assert answer.json()["error"]["reason"] == "request"
+    # The texts of embeddings, which have numbers of their own, are one request.
+    texts = ["a@x.org b@x.org", "c@x.org d@x.org"]
+    with mock.patch.object(placeholders, "MOST_VALUES", 3):
+        answer = gateway.post(EMBEDDINGS, {"model": "assistant", "input": texts})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
     assert gateway.requests == []
 
 

@@ -189,7 +189,7 @@ class Placeholders:
             known = self._by_value[value] = f"Q{kind}{self._numbers[kind]}Z"
             self.values[known.lower()] = value
             self.kinds_of_values[value] = kind
-            if len(self._by_value) > MOST_VALUES:
+            if len(self.kinds_of_values) > MOST_VALUES:
                 raise TooMuchToSearch
         return known
 
