@@ -236,6 +236,8 @@ class ChatService:
             return None
         (chat, plan), record = planned, exchange.record
         step, context = plan.steps[0], self._context(exchange, plan)
+        if has_state(chat):
+            chat = self.stages.unsealed(config, step, chat)
         keys = self.executor.health.usable_keys(step.deployment, exchange.asker)
         if not keys:
             return None

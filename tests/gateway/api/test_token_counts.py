@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.kit.configs import Config
+from gateway.policy.reasoning_seal import seal_of
+from providers.formats.reasoning_state import Thought, pack
+from tests.kit.configs import Config, table_of
 from tests.kit.input_gateway import InputGateway
 
 AT_PROJECT = "/v1/projects/my-project/locations/europe-west1"
@@ -88,6 +90,23 @@ def test_count_has_placeholders_where_the_chat_has_them(provider: str) -> None:
     (sent,) = server.received
     assert b"planted" not in sent.content
     assert b"QEMAIL1Z" in sent.content
+
+
+def test_count_has_the_thoughts_that_the_chat_returns() -> None:
+    config = table_of(CONFIG.merge({"deployments": {"one": COUNTING["anthropic-vertex"]}}), {"KEY": "ya29.made-up"})
+    deployment, server = config.deployments["one"], Server()
+    running = gateway(COUNTING["anthropic-vertex"], server)
+    state = pack([Thought("hm", "SIGN")], deployment.target.model) or ""
+    thought = seal_of(running.gateway._chat.service.decider.keys_of(config), deployment).seal(state)
+    said = [
+        {"type": "thinking", "thinking": "hm", "signature": thought},
+        {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}},
+    ]
+    result = [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "done"}]
+    turns = [{"role": "assistant", "content": said}, {"role": "user", "content": result}]
+    body = {**ASKED, "messages": [*ASKED["messages"], *turns]}
+    assert running.post("/v1/messages/count_tokens", body, {}).json() == {"input_tokens": 41}
+    assert b'"signature":"SIGN"' in server.received[0].content
 
 
 def test_count_at_vertex_has_the_form_that_google_takes() -> None:
