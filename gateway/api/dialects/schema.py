@@ -19,6 +19,8 @@ _TYPES |= {"array": "an array", "object": "an object"}
 _QUOTED = re.compile(r"`(str|int|float|bool|null|array|object)`")
 MOST_UNREAD = 128
 LONGEST_NAME = 128
+NOTHING = (None, "", [])
+"""The values by which a field asks for nothing, so that it need not be refused."""
 
 
 def read(value: object, form: type[_T], dotted: bool = True) -> _T:

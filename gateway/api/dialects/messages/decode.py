@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from gateway.api.dialects.messages.client_tools import as_function, has_type
-from gateway.api.dialects.schema import bounded, read, unread
+from gateway.api.dialects.schema import NOTHING, bounded, read, unread
 from providers.chat import (
     AssistantMessage,
     CacheTime,
@@ -280,7 +280,7 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
 def _supported(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the body with every tool as a function. Raises InvalidRequest for a field that is not supported."""
     for name, why in _REFUSED.items():
-        if (value := body.get(name)) is not None and not (name == "context_management" and _keeps_all(value)):
+        if (value := body.get(name)) not in NOTHING and not (name == "context_management" and _keeps_all(value)):
             raise InvalidRequest(f"{name}: the gateway does not support this field, because {why}", name)
     if (tools := as_list(body.get("tools"))) and any(map(has_type, tools)):
         return {**body, "tools": [as_function(tool, position) for position, tool in enumerate(tools)]}

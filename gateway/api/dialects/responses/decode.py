@@ -12,6 +12,7 @@ from typing import Any
 from gateway.api.dialects.responses.echo import echo_of
 from gateway.api.dialects.responses.input_items import InputReader, tools_in
 from gateway.api.dialects.responses.tools import ToolNames, decode_tool_choice, decode_tools
+from gateway.api.dialects.schema import NOTHING
 from gateway.api.errors import ApiError
 from providers.chat import ChatRequest, JsonObjectFormat, Message, ResponseFormat, Tool
 from providers.failures import InvalidRequest
@@ -236,7 +237,7 @@ def _refuse_state(source: Mapping[str, object]) -> None:
         message = f"`{_PREVIOUS}` refers to an answer, and the gateway keeps none: {_SEND_ALL}"
         raise ApiError("previous_response_not_found", message, _PREVIOUS)
     for name, problem in _STATEFUL.items():
-        if source.get(name) is not None:
+        if source.get(name) not in NOTHING:
             raise InvalidRequest(f"`{name}` {problem}", name)
     for name, problem in _SWITCHES.items():
         if boolean(source, name, name):
