@@ -40,7 +40,7 @@ _QUOTED = re.compile(rf"""{_OPENING}["'`”’»」』》}}\]](?!\w)|{_OPENING}"
 _SPANS = re.compile(r"""(?<!\w)["'`“‘「『《][^"'`”’」』》\n]{1,120}["'`”’」』》](?!\w)""")
 """A name in a message. The name is empty where a quoted text begins or ends with a quotation mark."""
 _MARK = re.compile(r"""(?<!\w)["'`“‘「『《]|["'`”’」』》](?!\w)""")
-_CASES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_CASES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SEPARATORS = re.compile(r"[\s._/:-]+")
 _NAMES = re.compile(r"(?=[!-~]*[0-9])(?=[!-~]*-)[!-~]+")
 """Names such as those of models, whose words do not describe a request: `deepseek-v4-flash-vision-exp`."""

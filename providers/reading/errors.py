@@ -651,10 +651,11 @@ def _by_words(error: _Reported, first: _Judged) -> _Judged | None:
     is_guessed_key = first.kind is FailureKind.CREDENTIALS and not first.is_stated
     is_missing = first.kind is FailureKind.MODEL_NOT_FOUND
     is_invalid = first.kind is FailureKind.INVALID_REQUEST
+    is_large = first.kind is FailureKind.REFUSED_HERE and not first.word
     by_words = judged_by_words(
         words,
         error.detail,
-        is_invalid=is_guessed_key or is_invalid or is_missing,
+        is_invalid=is_guessed_key or is_invalid or is_missing or is_large,
         # A member that is named, other than the model, is what the client sent.
         is_unexplained=is_invalid and error.param in (None, "model"),
     )
