@@ -17,7 +17,7 @@ from gateway.model.caller import RequestHeaders
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
 from gateway.usage.token_count import tokens_of
-from providers.chat import ChatCompletion, Choice, Failed, StreamEvent, Usage, said_in
+from providers.chat import ChatCompletion, Choice, Failed, StreamEvent, TextRun, Usage, said_in
 from providers.failures import Failure, FailureKind
 
 
@@ -73,6 +73,14 @@ class StreamEncoder(ABC):
         self._labels = StreamLabels(style, record)
         self._record = record
         self._model = style.shown_model
+        self._only: int | None = None
+
+    def _is_of_another_choice(self, event: StreamEvent) -> bool:
+        """Return whether an event belongs to a further choice, for an API whose answers have one: the first counts."""
+        choice = 0 if type(event) is TextRun else getattr(event, "choice", None)
+        if self._only is None:
+            self._only = choice
+        return choice is not None and choice != self._only
 
     @abstractmethod
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:

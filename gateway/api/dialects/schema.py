@@ -19,7 +19,7 @@ _TYPES |= {"array": "an array", "object": "an object"}
 _QUOTED = re.compile(r"`(str|int|float|bool|null|array|object)`")
 MOST_UNREAD = 128
 LONGEST_NAME = 128
-NOTHING = (None, "", [])
+NOTHING: tuple[object, ...] = (None, "", [])
 """The values by which a field asks for nothing, so that it need not be refused."""
 
 

@@ -111,7 +111,8 @@ class MessageStreamEncoder(StreamEncoder):
                 break
             if self._state == _IDLE:
                 written.append(self._start(event))
-            self._encode(event, written)
+            if not self._is_of_another_choice(event):
+                self._encode(event, written)
         return b"".join(written)
 
     def lone_text(self, text: bytes) -> bytes:

@@ -145,7 +145,7 @@ class ResponseStreamEncoder(StreamEncoder):
             return b""
         written: list[bytes] = []
         for event in self._labels.add(events):
-            if type(event) is Heartbeat:
+            if type(event) is Heartbeat or self._is_of_another_choice(event):
                 continue
             if self._state == _IDLE:
                 written.append(self._open(event))
