@@ -16,7 +16,7 @@ from providers.audio.values import SpeechRequest, Transcript, TranscriptionReque
 from providers.chat import AnswerRefused
 from providers.embeddings.contract import embeddings_of
 from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest, check_answer
-from providers.failures import FailureKind, ProviderFailed
+from providers.failures import About, FailureKind, ProviderFailed
 from providers.moderations.values import ModerationAnswer, ModerationRequest
 from providers.reading.errors import error_object, malformed
 from providers.reading.event_stream import StreamShortcuts
@@ -142,7 +142,7 @@ def _expect_results(answer: InputAnswer, request: InputRequest, deployment: Depl
                 raise malformed("a verdict contradicts its categories")
         case TranscriptionRequest(), Transcript():
             if request.asks_segments and answer.segments is None:
-                raise malformed("the answer has no segments")
+                raise malformed("the answer has no segments", About.REQUEST)
         case RerankRequest(), RerankAnswer():
             if len(answer.scores) != len(request.documents):
                 raise malformed(f"{len(answer.scores)} scores for {len(request.documents)} documents")

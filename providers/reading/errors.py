@@ -701,10 +701,13 @@ def _is_marked(body: Mapping[str, object], mark: str) -> bool:
     return bool(body.get(last))
 
 
-def malformed(detail: str) -> ProviderFailed:
-    """Return the failure for an answer that is not what the API documents. `detail` is for the log."""
+def malformed(detail: str, about: About | None = None) -> ProviderFailed:
+    """Return the failure for an answer that is not what the API documents. `detail` is for the log.
+
+    `about`: the request, if the answer only lacks what this request asked for beyond the usual form.
+    """
     kind = FailureKind.MALFORMED
-    return ProviderFailed(Failure(kind, MESSAGES[kind], detail))
+    return ProviderFailed(Failure(kind, MESSAGES[kind], detail, about=about))
 
 
 def failure(
