@@ -17,7 +17,22 @@ from gateway.model.caller import RequestHeaders
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
 from gateway.usage.token_count import tokens_of
-from providers.chat import ChatCompletion, Choice, Failed, StreamEvent, TextRun, Usage, said_in
+from providers.chat import (
+    AnnotationsDelta,
+    ChatCompletion,
+    Choice,
+    ChoiceFinish,
+    Failed,
+    ImageDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    TextRun,
+    ToolCallDelta,
+    Usage,
+    said_in,
+)
 from providers.failures import Failure, FailureKind
 
 
@@ -25,6 +40,9 @@ def _interrupted(message: str, code: str = "stream_interrupted") -> ApiError:
     return ApiError(code, message)
 
 
+_OF_A_CHOICE = (
+    TextDelta | TextRun | ReasoningDelta | RefusalDelta | ImageDelta | ToolCallDelta | AnnotationsDelta | ChoiceFinish
+)
 JSON_MEDIA = b"application/json"
 """The content type of nearly all requests."""
 NO_PLACE_FOR_IMAGES = Failure(
@@ -77,10 +95,12 @@ class StreamEncoder(ABC):
 
     def _is_of_another_choice(self, event: StreamEvent) -> bool:
         """Return whether an event belongs to a further choice, for an API whose answers have one: the first counts."""
-        choice = 0 if type(event) is TextRun else getattr(event, "choice", None)
+        if not isinstance(event, _OF_A_CHOICE):
+            return False
+        choice = 0 if isinstance(event, TextRun) else event.choice
         if self._only is None:
             self._only = choice
-        return choice is not None and choice != self._only
+        return choice != self._only
 
     @abstractmethod
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
