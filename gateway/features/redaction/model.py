@@ -27,7 +27,7 @@ class RedactionRules(Value, frozen=True):
         patterns: Own patterns in RE2 syntax, by the kind of their placeholders, sorted.
         media: `refuse`: nothing that has media is sent.
         arguments: `keep`: the arguments of tool calls keep their placeholders.
-        kept: The digits of phone numbers that are no values: the helplines of a region.
+        kept: The digits of phone numbers that are not values: the helplines of a region.
         digest: Identifies everything that decides what is found.
     """
 
