@@ -13,7 +13,7 @@ from gateway.config.schema.location import RegionSection
 from gateway.config.schema.routing import DeploymentSection
 from gateway.config.secret_references import file_of
 from gateway.config.validation import Draft, Findings, check_reference
-from gateway.features.redaction.model import BUILT_IN, TERM, TEXT, RedactionRules, rules_of, union
+from gateway.features.redaction.model import BUILT_IN, TERM, TEXT, RedactionRules, rules_of, sparing
 from gateway.features.redaction.policy.finding import PatternRefused, compiled_own
 from gateway.features.redaction.policy.forms import countries as known_countries
 from gateway.features.redaction.schema import REDACTION_KEYS, RedactionSection
@@ -165,9 +165,7 @@ def _of_region(draft: Draft, findings: Findings, section: RegionSection, region:
     rules = _rules_at(draft, findings, ("regions", region.name, "redact"), redact)
     numbers = (section.profile.helplines if section.profile is not None else None) or {}
     if isinstance(rules, Redaction) and numbers:
-        kept, own = {re.sub("[^0-9]", "", number) for number in numbers.values()}, rules.rules
-        spared = rules_of((), (), media=own.media, arguments=own.arguments, kept=kept)
-        rules = Redaction(union(own, spared))
+        rules = Redaction(sparing(rules.rules, (re.sub("[^0-9]", "", number) for number in numbers.values())))
     return replace(region, parts=region.parts.having(rules))
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Literal
 
-from providers.value import Value
+from providers.value import Value, replace
 
 BUILT_IN = ("email", "phone", "iban", "card", "id", "secret", "ip")
 """The kinds that `redactions.X.kinds` may name."""
@@ -81,23 +81,26 @@ def rules_of(
     patterns: Iterable[tuple[str, str]] = (),
     media: Media = "refuse",
     arguments: Arguments = "restore",
-    kept: Iterable[str] = (),
 ) -> RedactionRules:
     """Return rules with their digest."""
     kept_kinds, kept_countries = frozenset(kinds), frozenset(countries)
     kept_terms, kept_patterns = tuple(sorted({*terms})), tuple(sorted({*patterns}))
-    spared = frozenset(kept)
     parts = (*sorted(kept_kinds), "", *sorted(kept_countries), "", *kept_terms, "", *sum(kept_patterns, ()))
-    parts += ("", *sorted(spared)) if spared else ()
     digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
-    sorted_names = tuple(sorted({*names}))
     found = kept_kinds, kept_countries, kept_terms, kept_patterns
-    return RedactionRules(sorted_names, *found, media, arguments, spared, digest)
+    return RedactionRules(tuple(sorted({*names})), *found, media, arguments, digest=digest)
+
+
+def sparing(rules: RedactionRules, kept: Iterable[str]) -> RedactionRules:
+    """Return rules that spare no number yet with the digits of those that they spare."""
+    spared = frozenset(kept)
+    digest = hashlib.sha256(b"\0".join((rules.digest, *map(str.encode, sorted(spared))))).digest()
+    return replace(rules, kept=spared, digest=digest) if spared else rules
 
 
 def union(first: RedactionRules, second: RedactionRules) -> RedactionRules:
     """Return the rules that find what either finds. `refuse` and `keep` come first."""
-    return rules_of(
+    found = rules_of(
         (*first.names, *second.names),
         first.kinds | second.kinds,
         first.countries | second.countries,
@@ -105,5 +108,5 @@ def union(first: RedactionRules, second: RedactionRules) -> RedactionRules:
         (*first.patterns, *second.patterns),
         "refuse" if "refuse" in (first.media, second.media) else "pass",
         "keep" if "keep" in (first.arguments, second.arguments) else "restore",
-        first.kept | second.kept,
     )
+    return sparing(found, first.kept | second.kept)
