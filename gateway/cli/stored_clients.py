@@ -222,6 +222,9 @@ def _print_lines(options: argparse.Namespace, refused: AdminRefused) -> None:
     elif options.command in ("clients create", "projects create"):
         keys = {"keys": ["sha256:…"]} if options.section == "clients" else {}
         definition = {**keys, **definition_of(options)}
+        if options.json:
+            print(json_text({options.section: {options.name: definition}}))
+            return
         print(f"Add these lines to the config:\n{options.section}:\n  {options.name}:{'' if definition else ' {}'}")
         for name, value in definition.items():
             print(f"    {name}: {json.dumps(value, ensure_ascii=False)}")

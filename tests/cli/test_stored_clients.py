@@ -88,6 +88,7 @@ def test_printed_line_makes_the_key_work(gateway: Command, tmp_path: Path) -> No
             'projects:\n  shop:\n    budgets: [{"tokens": 5, "per": "total"}]\n',
         ),
         (("projects", "create", "plain"), "projects:\n  plain: {}\n"),
+        (("projects", "create", "plain", "--json"), '{\n  "projects": {\n    "plain": {}\n  }\n}\n'),
         (("keys", "revoke", "x"), ""),
         (("clients", "remove", "app"), ""),
     ],
