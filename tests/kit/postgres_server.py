@@ -155,6 +155,8 @@ class RunningPostgres:
 
     def kill(self) -> None:
         """End all processes as `kill -9` does."""
+        # A process that begins for a connection meanwhile would keep the shared memory, and the next server would end.
+        self.process.send_signal(signal.SIGSTOP)
         processes = self._processes()
         for process in processes:
             process.kill()
