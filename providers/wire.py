@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from typing import TypeAlias
 
 from providers.value import Value
 
@@ -35,9 +34,6 @@ class Base64(Value, frozen=True):
         return (Base64(self.data[at : at + step]) for at in range(0, len(self.data), step))
 
 
-BodyPiece: TypeAlias = bytes | memoryview | Base64
-
-
 class WireRequest(Value, frozen=True):
     """A request to send: without host, framing headers and credentials.
 
@@ -65,7 +61,7 @@ class WireRequest(Value, frozen=True):
     body: bytes
     query: tuple[tuple[str, str], ...] = ()
     changed: frozenset[str] = frozenset()
-    rest: tuple[BodyPiece, ...] = ()
+    rest: tuple[bytes | memoryview | Base64, ...] = ()
 
     def __repr__(self) -> str:
         """Leave out the headers, which may contain a key, and the body, which contains a prompt."""

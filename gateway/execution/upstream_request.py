@@ -15,9 +15,10 @@ from urllib.parse import urlencode
 import msgspec
 
 from gateway.model.permit import AnyPermit, Permit
+from providers.transport.connection import BodyPiece
 from providers.transport.pool import PoolRequest, Recheck, request_start
 from providers.transport.tls import Link
-from providers.wire import BodyPiece, WireRequest
+from providers.wire import WireRequest
 
 Headers = Sequence[tuple[str, str]]
 
