@@ -207,10 +207,9 @@ class Prefixer:
         """Yield the same events, with one more before the first text of each choice."""
         for event in events:
             if self._prefix and isinstance(event, TextDelta | TextRun | ImageDelta):
-                choice = 0 if isinstance(event, TextRun) else event.choice
-                if choice not in self._started_choices and (not isinstance(event, TextDelta) or event.text):
-                    self._started_choices.add(choice)
-                    yield TextDelta(self._prefix, choice)
+                if event.choice not in self._started_choices and (not isinstance(event, TextDelta) or event.text):
+                    self._started_choices.add(event.choice)
+                    yield TextDelta(self._prefix, event.choice)
             elif isinstance(event, AnnotationsDelta) and event.choice in self._started_choices:
                 event = replace(event, annotations=tuple(_shifted(one, len(self._prefix)) for one in event.annotations))
             elif self._is_needed:

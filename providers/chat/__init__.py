@@ -23,6 +23,7 @@ from providers.chat.answers import (
 from providers.chat.events import (
     AnnotationsDelta,
     AudioDelta,
+    ChoiceEvent,
     ChoiceFinish,
     Failed,
     Finished,
@@ -83,6 +84,7 @@ __all__ = [
     "ChatCompletion",
     "ChatRequest",
     "Choice",
+    "ChoiceEvent",
     "ChoiceFinish",
     "Failed",
     "FilePart",

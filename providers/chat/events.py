@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from providers.chat.answers import FinishReason, Logprobs, Usage
 from providers.chat.messages import Annotation
@@ -54,6 +55,7 @@ class TextRun(Value, frozen=True):
         pieces: The contents of JSON strings, without quotes. None is empty.
     """
 
+    choice: ClassVar[int] = 0
     pieces: tuple[bytes, ...]
 
 
@@ -191,21 +193,9 @@ class Failed(Value, frozen=True):
     usage: Usage | None = None
 
 
-StreamEvent = (
-    Opened
-    | TextDelta
-    | TextRun
-    | ReasoningDelta
-    | RefusalDelta
-    | AnnotationsDelta
-    | ImageDelta
-    | AudioDelta
-    | SegmentDelta
-    | ToolCallDelta
-    | ChoiceFinish
-    | UsageReport
-    | Heartbeat
-    | Finished
-    | Failed
+ChoiceEvent = (
+    TextDelta | TextRun | ReasoningDelta | RefusalDelta | AnnotationsDelta | ImageDelta | ToolCallDelta | ChoiceFinish
 )
+"""Every event of one choice, which its `choice` states."""
+StreamEvent = ChoiceEvent | Opened | AudioDelta | SegmentDelta | UsageReport | Heartbeat | Finished | Failed
 """Every event of a stream."""

@@ -6,8 +6,9 @@ and headers. A dialect has no retry, failover or fence of its own.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from gateway.api.dialects.labelling import StreamLabels
@@ -17,32 +18,20 @@ from gateway.model.caller import RequestHeaders
 from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
 from gateway.usage.token_count import tokens_of
-from providers.chat import (
-    AnnotationsDelta,
-    ChatCompletion,
-    Choice,
-    ChoiceFinish,
-    Failed,
-    ImageDelta,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    ToolCallDelta,
-    Usage,
-    said_in,
-)
+from providers.chat import ChatCompletion, Choice, ChoiceEvent, Failed, StreamEvent, Usage, said_in
 from providers.failures import Failure, FailureKind
+
+
+def renaming(names: Mapping[str, str]) -> Callable[[str], str]:
+    """Return what writes the names of a chat's fields that stand in backticks as another API has them."""
+    quoted = re.compile(rf"`({'|'.join(names)})`")
+    return lambda message: quoted.sub(lambda found: f"`{names[found[1]]}`", message)
 
 
 def _interrupted(message: str, code: str = "stream_interrupted") -> ApiError:
     return ApiError(code, message)
 
 
-_OF_A_CHOICE = (
-    TextDelta | TextRun | ReasoningDelta | RefusalDelta | ImageDelta | ToolCallDelta | AnnotationsDelta | ChoiceFinish
-)
 JSON_MEDIA = b"application/json"
 """The content type of nearly all requests."""
 NO_PLACE_FOR_IMAGES = Failure(
@@ -95,12 +84,11 @@ class StreamEncoder(ABC):
 
     def _is_of_another_choice(self, event: StreamEvent) -> bool:
         """Return whether an event belongs to a further choice, for an API whose answers have one: the first counts."""
-        if not isinstance(event, _OF_A_CHOICE):
+        if not isinstance(event, ChoiceEvent):
             return False
-        choice = 0 if isinstance(event, TextRun) else event.choice
         if self._only is None:
-            self._only = choice
-        return choice != self._only
+            self._only = event.choice
+        return event.choice != self._only
 
     @abstractmethod
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:

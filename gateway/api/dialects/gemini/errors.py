@@ -10,6 +10,7 @@ import re
 
 import orjson
 
+from gateway.api.dialects.dialect import renaming
 from gateway.api.errors import ApiError
 
 _DOMAIN = "assistant-gateway"
@@ -59,7 +60,7 @@ _PARAMS = {
     "input": "content",
 }
 _FIELD = re.compile(r"[A-Za-z_]+")
-_QUOTED_FIELD = re.compile(rf"`({'|'.join(_PARAMS)})`")
+_renamed = renaming(_PARAMS)
 
 
 def _own_param(param: str) -> str:
@@ -72,7 +73,7 @@ def error_object(error: ApiError, request_id: str = "") -> dict[str, object]:
     """Return the object whose member `error` is the error."""
     status = error.status
     metadata = {"reason": str(error.reason)}
-    message = _QUOTED_FIELD.sub(lambda found: f"`{_PARAMS[found[1]]}`", error.message)
+    message = _renamed(error.message)
     if error.param is not None:
         param = metadata["param"] = _own_param(error.param)
         message = message.replace(f"`{error.param}`", f"`{param}`")

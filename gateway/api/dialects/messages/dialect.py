@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import orjson
 
 from gateway.api.body import parse_json
-from gateway.api.dialects.dialect import JSON_MEDIA
+from gateway.api.dialects.dialect import JSON_MEDIA, renaming
 from gateway.api.dialects.messages import encode, errors
 from gateway.api.dialects.messages.decode import decode_request
 from gateway.api.dialects.messages.stream import PING, MessageStreamEncoder
@@ -32,7 +32,7 @@ _FIELDS: Mapping[str, str] = {
 """The names of fields here, by their name in chat completions."""
 # Here, texts of the system are not messages, so an index would be another one.
 _PART = re.compile(r"messages\[\d+\]\.content\[\d+\]")
-_FIELD_NAME = re.compile(rf"`({'|'.join(_FIELDS)})`")
+_renamed = renaming(_FIELDS)
 
 
 class Messages:
@@ -63,7 +63,7 @@ class Messages:
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
         """See Dialect. Inner layers name the fields as chat completions does."""
-        message = _FIELD_NAME.sub(lambda found: f"`{_FIELDS[found[1]]}`", _PART.sub("messages", error.message))
+        message = _renamed(_PART.sub("messages", error.message))
         param = _PART.sub("messages", _FIELDS.get(error.param, error.param)) if error.param is not None else None
         return errors.encode_error(replace(error, param=param, message=message), request_id)
 

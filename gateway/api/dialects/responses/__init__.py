@@ -10,7 +10,7 @@ import re
 import orjson
 
 from gateway.api.body import parse_json
-from gateway.api.dialects.dialect import JSON_MEDIA
+from gateway.api.dialects.dialect import JSON_MEDIA, renaming
 from gateway.api.dialects.responses.decode import NAMES_OF_CHAT, MessagePaths, decode_request
 from gateway.api.dialects.responses.echo import encode_echo
 from gateway.api.dialects.responses.encode import ResponsesRequest, encode_answer
@@ -24,7 +24,7 @@ from providers.value import replace
 __all__ = ["ResponseTokenCount", "Responses"]
 
 _MESSAGE = re.compile(r"\bmessages\[(\d{1,9})\]")
-_FIELD = re.compile(rf"`({'|'.join(NAMES_OF_CHAT)})`")
+_renamed = renaming(NAMES_OF_CHAT)
 
 
 class Responses:
@@ -71,7 +71,7 @@ class Responses:
         param = _MESSAGE.sub(path, error.param) if error.param is not None else None
         message = _MESSAGE.sub(path, error.message)
         if self._is_read:
-            message = _FIELD.sub(lambda found: f"`{NAMES_OF_CHAT[found[1]]}`", message)
+            message = _renamed(message)
         return replace(error, param=NAMES_OF_CHAT.get(param or "", param), message=message)
 
 
