@@ -52,6 +52,7 @@ class TextRun(Value, frozen=True):
     on how the network cut the bytes. `providers.reading.folding.expand` always returns the same deltas.
 
     Attributes:
+        choice: The number of the choice, which is always 0.
         pieces: The contents of JSON strings, without quotes. None is empty.
     """
 
