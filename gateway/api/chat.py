@@ -52,6 +52,8 @@ from gateway.model.location import ClaimRefused
 from gateway.model.record import Record
 from gateway.policy.caller import timeout_s
 from gateway.service.chat_service import ChatService
+from gateway.service.input_answers import answer_input
+from gateway.service.token_counting import count_prompt
 from gateway.undo import undone_on_failure
 from providers.chat import ChatRequest
 
@@ -205,7 +207,7 @@ class HttpExchange(WrittenExchange):
                 request = self.request
                 answer: Answer | OwnAnswer
                 if not isinstance(request, ChatRequest):
-                    answer = await service.answer_input(self, request)
+                    answer = await answer_input(service, self, request)
                     record.first_s = time.monotonic() - record.started_at
                     if answer.stream is not None:
                         body.release()
@@ -399,4 +401,4 @@ class HttpExchange(WrittenExchange):
     async def answer_apart(self, service: ChatService, counting: CountingDialect | None) -> None:
         """Answer without a chat, with the number of tokens."""
         if counting is not None:
-            await self._respond_count(counting, *await service.count_tokens(self))
+            await self._respond_count(counting, *await count_prompt(service, self))

@@ -5,7 +5,6 @@ Client and location are checked by the headers alone (`ChatService.admitted`), b
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -16,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.execution.exchange import AnswerStyle, Exchange
+from gateway.execution.exchange import Exchange
 from gateway.execution.hand_off_tool import HandOffAsked, offer_tool, tool_name, without_calls
 from gateway.execution.judging import Judge, PassedTexts
 from gateway.execution.resume import Resumption, resuming
@@ -29,20 +28,11 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, RefusalCode, Refused
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
 from gateway.model.help import DutyKind, Help
-from gateway.model.input_requests import (
-    AudioRequest,
-    InputAnswer,
-    InputRequest,
-    ServedRequest,
-    needs_of_input,
-    texts_of,
-    use_of,
-)
+from gateway.model.input_requests import AudioRequest, ServedRequest, texts_of
 from gateway.model.location import Location
-from gateway.model.record import AttemptRecord, Record
+from gateway.model.record import Record
 from gateway.model.region_text import Locale
 from gateway.model.route import Barrier
-from gateway.model.wrapper import WrapperNote
 from gateway.policy.consent import Consenting
 from gateway.policy.hand_off import declines, hand_off_asked, shared
 from gateway.policy.labels import without_labels
@@ -51,12 +41,9 @@ from gateway.policy.refusals import not_offered
 from gateway.policy.region_text import with_region_text, without_profile_message
 from gateway.policy.transcript import MAX_CHARACTERS, transcript
 from gateway.service.answer_stages import AnswerStages, Turn
-from gateway.service.assistants import find_assistant
-from gateway.service.audio import AudioNote, emulated_by, judged_transcript, refuse_by_labels
 from gateway.service.client_tokens import ClientTokens
-from gateway.service.decider import Decider, ask_before_decision, sticky_conversation
+from gateway.service.decider import Decider, sticky_conversation
 from gateway.service.help import help_answer
-from gateway.service.input_requests import InputCalls, calls_of, counted_anew, with_assistant
 from gateway.service.location import LocationService, locate
 from gateway.service.moderation import judge_input, judge_of, moderated, other_texts
 from gateway.usage.client_limits import ClientLimits, LimitReached
@@ -65,19 +52,17 @@ from gateway.usage.refusals import CallRefused
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
 from gateway.usage.token_count import count_tokens
 from providers.audio.values import SpeechRequest, TranscriptionRequest
-from providers.catalogue.prices import SEARCH
 from providers.chat import ChatRequest, Message, Texts, UserMessage, change_request
-from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import Failure, FailureKind
 from providers.formats.fitting import changes_for
 from providers.matching.requirements import CACHE_KEY, Requirements, requirements_of
-from providers.rerank.values import RerankAnswer, RerankRequest
+from providers.rerank.values import RerankRequest
 from providers.value import replace as change
 
 _AUDIO = TranscriptionRequest, SpeechRequest
 _JUDGED = RerankRequest, *_AUDIO
 """The requests other than chats whose texts are judged."""
-_OTHER_MODEL = "the configuration has changed while the request was answered: repeat the request"
+OTHER_MODEL = "the configuration has changed while the request was answered: repeat the request"
 
 
 class Tier(msgspec.Struct):
@@ -180,11 +165,11 @@ class ChatService:
         return admission
 
     def answer_chat(self, exchange: Exchange, request: ChatRequest) -> Awaitable[Answer | OwnAnswer]:
-        """Return the wait for the answer to a chat. See `_answer_decided`."""
+        """Return the wait for the answer to a chat. See `answer_decided`."""
         region = exchange.location.region
         if region is not None and region.log_prompts and region.name not in exchange.config.moderation:
-            self._log(exchange.record, request)
-        return self._answer_decided(exchange)
+            self.log(exchange.record, request)
+        return self.answer_decided(exchange)
 
     def watched(
         self, exchange: Exchange, request: ChatRequest, answer: Answer | OwnAnswer
@@ -202,136 +187,16 @@ class ChatService:
         found = exchange.record.help
         return answer, ChatWatches(tuple(watches), exchange.config, exchange.location, exchange.locale, request, found)
 
-    async def count_tokens(self, exchange: Exchange) -> tuple[int, bool]:
-        """Return how many tokens the prompt of a request has, and whether that is an estimate.
-
-        The caller, its location and its limits are checked as for a chat. The prompt is sent at most to the deployment
-        that would get it first, if its server counts.
-        """
-        request, region = exchange.request, exchange.location.region
-        if region is not None and region.doors and not region.helps_first:
-            ask_before_decision(exchange)
-        self.decider.ask_doors_late(exchange)
-        _expect_route(exchange, find_assistant(exchange.config, exchange.caller.client, request.model))
-        if not isinstance(request, ChatRequest):
-            raise TypeError("only the tokens of a chat can be counted")
-        counted = await self._counted(exchange, request)
-        return counted or count_tokens(request), counted is None
-
     def warm_up(self, exchange: Exchange) -> None:
         """Check a request as far as no deployment, judge or limit of money is asked. Raises the error of a refusal."""
         self.decider.prepare(exchange)
         self.decider.ask_doors_late(exchange)
-        _expect_route(exchange, exchange.assistant)
+        expect_route(exchange, exchange.assistant)
 
-    async def _counted(self, exchange: Exchange, request: ChatRequest) -> int | None:
-        """Return the count of the deployment that would be asked first. None: there is none, or it may not be asked.
-
-        It is not a chat, so that schedules and the record of the request have no decision of it, but the attempt.
-        """
-        config, region = exchange.config, exchange.location.region
-        if region is None or region.name in config.moderation or region.helps_first:
-            return None  # a provider gets no text that was not judged
-        if (planned := await self._unrecorded_plan(exchange, request)) is None:
-            return None
-        (chat, plan), record = planned, exchange.record
-        step, context = plan.steps[0], self._context(exchange, plan)
-        if has_state(chat):
-            chat = self.stages.unsealed(config, step, chat)
-        keys = self.executor.health.usable_keys(step.deployment, exchange.asker)
-        if not keys:
-            return None
-        note = WrapperNote(wrapper.names, {}) if (wrapper := step.permit.wrapper) is not None else None
-        started_at, counted = time.monotonic(), None
-        try:
-            counted = await self.executor.client.count(step, keys[0], chat, context.usage, context.still_allowed, note)
-        except asyncio.CancelledError:
-            counted = 0  # the prompt may have been sent
-            raise
-        finally:
-            if counted is not None:
-                failure = None if counted else Failure(FailureKind.UNAVAILABLE, "the deployment gave no count")
-                it, took_s = step.deployment, time.monotonic() - started_at
-                record.attempts.append(
-                    AttemptRecord(
-                        it.name,
-                        it.provider,
-                        it.model,
-                        took_s,
-                        failure,
-                        started_at,
-                        it.places,
-                        it.proxy,
-                        redacted=note,
-                        consent=step.consent,
-                    )
-                )
-                if note is not None:
-                    record.shown.note_redaction(note)
-        return counted or None
-
-    async def answer_input(self, exchange: Exchange, request: InputRequest) -> Answer:
-        """Return the answer to a request that is not a chat, which is asked for call by call."""
-        if isinstance(request, TranscriptionRequest | SpeechRequest):
-            return await self._answer_audio(exchange, request)
-        record = exchange.record
-        record.decided = change(record.decided, use=use_of(request))
-        request = exchange.request = with_assistant(request, exchange.config, exchange.caller.client)
-        region = exchange.location.region
-        if region is not None and region.log_prompts and not _is_judged(request, exchange.config, region):
-            self._log(record, request)
-        self.decider.prepare(exchange)
-        calls = InputCalls(calls_of(request, exchange.assistant, exchange.location.region))
-        begun = calls.answers
-        try:
-            while not calls.is_answered:
-                with counted_anew(record):
-                    calls.take(by_deployment(await self._answer_decided(exchange, calls)))
-        except BaseException:
-            if (paid := calls.paid) is not None:
-                _note_searches(record, paid)
-                record.count(paid.usage)
-            raise
-        finally:
-            await calls.end()
-        if len({answer.step.deployment.model for answer in begun}) > 1:
-            # Another version of the configuration has another model, and one answer has vectors of one model.
-            raise PlanExhausted(Failure(FailureKind.UNAVAILABLE, _OTHER_MODEL))
-        result = calls.result
-        if isinstance(result, EmbeddingAnswer):
-            space = self.stages.space_of(exchange)
-            space.check(exchange.caller.embedding_space, result.dimensions)
-            record.shown.embedding_space = space.name(result.dimensions)
-        _note_searches(record, result)
-        assistant = exchange.assistant
-        exchange.style = AnswerStyle(shown_model=None if assistant.reveal_model else assistant.name)
-        return change(begun[-1], result=result)
-
-    async def _answer_audio(self, exchange: Exchange, request: AudioRequest) -> Answer:
-        """Return the answer to a request for a transcription or for speech, which may be a stream that has begun."""
-        record, region = exchange.record, exchange.location.region
-        record.decided = change(record.decided, use=use_of(request))
-        record.note(AudioNote(request))
-        if region is not None and region.log_prompts and region.name not in exchange.config.moderation:
-            self._log(record, request)
-        calls = InputCalls((request,))
-        try:
-            answer = by_deployment(await self._answer_decided(exchange, calls))
-            if isinstance(request, TranscriptionRequest):
-                record.shown.emulated = emulated_by(answer, request.response_format)
-                if calls.judge is not None:
-                    answer = await judged_transcript(calls.judge, answer, self.passed_texts)
-        except BaseException:
-            if calls.paid_for is not None:
-                record.count(calls.paid_for.usage)
-            raise
-        finally:
-            await calls.end()
-        self.stages.style_audio(exchange, request)
-        return answer
-
-    async def _answer_decided(self, exchange: Exchange, calls: InputCalls | None = None) -> Answer | OwnAnswer:
-        """Decide, and wait until an answer has begun. `calls`: those of a request that is not a chat.
+    async def answer_decided(
+        self, exchange: Exchange, answer: Callable[[Exchange], Awaitable[Answer]] | None = None
+    ) -> Answer | OwnAnswer:
+        """Decide, and wait until an answer has begun. `answer`: decides a request that is not a chat, and executes it.
 
         Each attempt is decided by the version that is active when it begins. If another one has become active since the
         request was decided, caller, location and plan are decided anew. A prompt that was sent to a
@@ -345,7 +210,7 @@ class ChatService:
                     own = await self._pass_gates(exchange, region)
                     if own is not None:
                         return own
-                return await self.answer(exchange, calls)
+                return await (self.answer(exchange) if answer is None else answer(exchange))
             except ConfigChanged:
                 await self.decider.decide_anew(exchange)
             except Refused:
@@ -378,10 +243,10 @@ class ChatService:
             return None
         request, is_counted = exchange.request, exchange.chat_time is None
         if not is_counted and isinstance(request, ChatRequest):
-            is_counted = await self._unrecorded_plan(exchange, request) is not None
+            is_counted = await self.unrecorded_plan(exchange, request) is not None
         return help_answer(exchange, found, is_counted=is_counted)
 
-    async def _unrecorded_plan(self, exchange: Exchange, request: ChatRequest) -> tuple[ChatRequest, Plan] | None:
+    async def unrecorded_plan(self, exchange: Exchange, request: ChatRequest) -> tuple[ChatRequest, Plan] | None:
         """Return a chat with the text of its region, and its plan; None if no deployment may answer. Record nothing."""
         record, before = exchange.record, exchange.record.decided
         try:
@@ -410,7 +275,7 @@ class ChatService:
             needs = requirements_of(broken.request)
             consenting = await self.decider.consenting(further, broken.request, needs)
             plan = self.decider.decide(further, broken.request, needs, before.profile, consenting)
-            context = self._context(further, plan)
+            context = self.context(further, plan)
         except BaseException:
             record.decided = before
             raise
@@ -421,27 +286,22 @@ class ChatService:
     # --- one call under one decision --------------------------------------------------------------
 
     def answer(
-        self,
-        exchange: Exchange,
-        calls: InputCalls | None = None,
-        tier: Tier | None = None,
-        consenting: Consenting | None = None,
+        self, exchange: Exchange, tier: Tier | None = None, consenting: Consenting | None = None
     ) -> Coroutine[Any, Any, Answer]:
-        """Decide, and return a coroutine that executes the plan until an answer has begun.
+        """Decide about a chat, and return a coroutine that executes its plan until an answer has begun.
 
         Args:
-            calls: The calls of a request that is not a chat. The current one is answered. None: the request is one.
             tier: The side of a barrier. None: of the whole route.
             consenting: The user's consents to a chat, prepared.
 
         Raises:
-            Refused, PlanExhausted, OtherEmbeddingSpace: There is no answer.
+            Refused, PlanExhausted: There is no answer.
             ConfigChanged: Another version has become active, which decides about any further attempt.
         """
         # Long: the decisions about a chat in their order, of which each has a line or two.
         own = exchange.request
         if not isinstance(own, ChatRequest):
-            return self._answer_of_input(exchange, calls or InputCalls((own,)))
+            raise TypeError("only a chat has a plan of its own: see `input_answers`")
         config = exchange.config
         if tier is not None:
             own = tier.request
@@ -456,7 +316,7 @@ class ChatService:
             return self._answer_prepared(exchange, chat, needs, tier)
         opened = tier.opened if tier is not None else None
         plan = self.decider.decide(exchange, chat, needs, profile, consenting, opened)
-        context = self._context(exchange, plan)
+        context = self.context(exchange, plan)
         turn = Turn(exchange, own, chat, plan, context, profile is not None)
         if tier is not None:
             turn.plan, turn.is_judged = replace(plan, barrier=tier.rule), tier.is_judged
@@ -487,7 +347,7 @@ class ChatService:
     ) -> Answer:
         """Answer a chat whose recipients may need a consent. See `answer`."""
         consenting = await self.decider.consenting(exchange, chat, needs, tier.opened if tier is not None else None)
-        return await self.answer(exchange, None, tier, consenting)
+        return await self.answer(exchange, tier, consenting)
 
     async def _answer_by_tiers(self, exchange: Exchange, own: ChatRequest, barrier: Barrier) -> Answer:
         """Ask the private steps of a route; if its barrier opens, ask those after it.
@@ -527,46 +387,13 @@ class ChatService:
         record.skipped.clear()
         return await self.answer(exchange, tier=Tier(own, None, None, is_judged))
 
-    async def _answer_of_input(self, exchange: Exchange, calls: InputCalls) -> Answer:
-        request = calls.current
-        refuse_by_labels(exchange, request)
-        needs = needs_of_input(request)
-        consenting = await self.decider.consenting(exchange, None, needs)
-        plan = self.decider.decide(exchange, None, needs, None, consenting)
-        if not (steps := calls.steps_of(plan.steps)):
-            raise PlanExhausted(Failure(FailureKind.UNAVAILABLE, _OTHER_MODEL))
-        plan = change(plan, steps=steps)
-        if exchange.caller.embedding_space and isinstance(request, EmbeddingRequest):
-            self.stages.space_of(exchange).check(exchange.caller.embedding_space, request.dimensions)
-        context = self._context(exchange, plan)
-        if context.usage is not None:
-            context.usage = exchange.account = await calls.account(context.usage)
-        whole = exchange.request
-        if exchange.config.moderation and isinstance(whole, _JUDGED) and calls.judged_by is not exchange.config:
-            # Query and documents are judged as a whole, before any provider gets a part of them.
-            judge = calls.judge = judge_of(self.executor, self.decider.current, exchange, context, plan.region)
-            if judge is not None:
-                await self._judge_input(judge, whole, exchange)
-            calls.judged_by = exchange.config
-        if isinstance(whole, TranscriptionRequest) and whole.stream:
-            exchange.turn = context
-        try:
-            answer = await self.executor.run(plan, request, context)
-        finally:
-            exchange.turn = None
-        calls.paid_for = answer.result
-        self.stages.note_answer(exchange, answer)
-        shown = exchange.record.shown
-        shown.redacted = calls.note_redacted(shown.redacted)
-        return answer
-
     async def _answer_checked(self, turn: Turn, *, emulates: bool) -> Answer:
         """Judge the input of a chat, and prepare the emulation of its schema, before any provider gets it."""
         exchange, plan, context = turn.exchange, turn.plan, turn.context
         if exchange.config.moderation:
             turn.judge = judge_of(self.executor, self.decider.current, exchange, context, plan.region)
         if turn.judge is not None and not turn.is_judged:
-            await self._judge_input(turn.judge, turn.own, exchange)
+            await self.judge_request(turn.judge, turn.own, exchange)
         if emulates and (emulated := await StructuredOutput.of(turn.chat)) is not None:
             turn.emulated = emulated
             emulated.apply(plan, turn.chat, context)
@@ -582,7 +409,7 @@ class ChatService:
 
         async def anew() -> Answer:
             await self.decider.decide_anew(later)
-            return by_deployment(await self._answer_decided(later))
+            return by_deployment(await self.answer_decided(later))
 
         turn.is_held = True
         answer = await held(self._answer_turn(turn), turn.context, turn.plan.steps[0], anew)
@@ -651,7 +478,7 @@ class ChatService:
         if self.executor.accounting is not None:
             await self.executor.accounting.count_duties(record, kinds)
 
-    def _context(self, exchange: Exchange, plan: Plan) -> RunContext:
+    def context(self, exchange: Exchange, plan: Plan) -> RunContext:
         """Return the limits, checks and accounts of an execution."""
         config, record = exchange.config, exchange.record
         still_allowed = StillActive(self.decider.current, config, plan.region, self.decider.clock)
@@ -673,7 +500,7 @@ class ChatService:
             context.usage = exchange.account = accounting.request(config, client, exchange.user, record, former)
         return context
 
-    async def _judge_input(
+    async def judge_request(
         self, judge: Judge, request: ChatRequest | RerankRequest | AudioRequest, exchange: Exchange
     ) -> None:
         """Judge the client's own texts, without our labels in them, before any provider gets them."""
@@ -689,9 +516,9 @@ class ChatService:
             excepted = exchange.judged.excepted if exchange.judged is not None else {}
             await judge_input(judge, messages, others, self.passed_texts, excepted)
         if region.log_prompts:  # nothing that is flagged is in a log
-            self._log(exchange.record, request)
+            self.log(exchange.record, request)
 
-    def _log(self, record: Record, request: ServedRequest) -> None:
+    def log(self, record: Record, request: ServedRequest) -> None:
         """Log the prompt of a request."""
         if self._log_prompt is not None:
             if isinstance(request, ChatRequest):
@@ -700,7 +527,7 @@ class ChatService:
                 self._log_prompt(record, "\n".join(texts_of(request))[-MAX_CHARACTERS:])
 
 
-def _expect_route(exchange: Exchange, assistant: Assistant) -> None:
+def expect_route(exchange: Exchange, assistant: Assistant) -> None:
     """Record the assistant. Raises Refused if it is not offered in the region of the caller."""
     exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
     region = exchange.location.region
@@ -714,19 +541,8 @@ def _barrier_of(exchange: Exchange) -> Barrier | None:
     return exchange.assistant.barriers.get(region.name) if region is not None else None
 
 
-def _is_judged(request: InputRequest, config: ConfigVersion, region: Region) -> bool:
-    """Return whether the region's moderation judges a request, which is in no log before it has passed."""
-    return isinstance(request, _JUDGED) and region.name in config.moderation
-
-
-def _note_searches(record: Record, result: InputAnswer) -> None:
-    """Record the search units of a rerank, which have a price of their own."""
-    if isinstance(result, RerankAnswer) and result.search_units is not None:
-        record.answered_by = change(record.answered_by, called_tools={SEARCH: result.search_units})
-
-
 def by_deployment(answer: Answer | OwnAnswer) -> Answer:
     """Return an answer that a deployment gave. Raises PlanExhausted for one of the gateway, which has no place here."""
     if isinstance(answer, OwnAnswer):
-        raise PlanExhausted(Failure(FailureKind.UNAVAILABLE, _OTHER_MODEL))
+        raise PlanExhausted(Failure(FailureKind.UNAVAILABLE, OTHER_MODEL))
     return answer

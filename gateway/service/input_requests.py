@@ -1,7 +1,6 @@
-"""Answer a request that is not a chat: split it into calls, and join the answers.
+"""Split a request that is not a chat into calls, and join their answers.
 
-Each call is decided and executed as a chat is (`ChatService.answer`). The calls of one request follow each other, so
-that a request takes one slot of its deployment at a time.
+The calls of one request follow each other, so that a request takes one slot of its deployment at a time.
 """
 
 from __future__ import annotations

@@ -17,6 +17,9 @@ from gateway.model.location import Location
 from gateway.model.record import Record
 from gateway.service.assistants import find_assistant
 from gateway.service.chat_service import ChatService
+from gateway.service.input_answers import answer_call
+from gateway.service.input_requests import InputCalls
+from providers.chat import ChatRequest
 
 
 def exchange_of(
@@ -39,6 +42,13 @@ def exchange_of(
     return exchange
 
 
+async def answer_once(service: ChatService, exchange: Exchange) -> Answer:
+    """Return the answer of the version that is active now."""
+    if isinstance(exchange.request, ChatRequest):
+        return await service.answer(exchange)
+    return await answer_call(service, InputCalls((exchange.request,)), exchange)
+
+
 async def answer_of(service: ChatService, prepared: Callable[[], Exchange]) -> Answer:
     """Return the answer. `prepared` returns the request, as the active version sees it."""
     within = record = None
@@ -46,7 +56,7 @@ async def answer_of(service: ChatService, prepared: Callable[[], Exchange]) -> A
         exchange = prepared()
         exchange.within, exchange.record = within, record or exchange.record
         try:
-            return await service.answer(exchange)
+            return await answer_once(service, exchange)
         except ConfigChanged:
             record = exchange.record
             within = record.decide_again(within)

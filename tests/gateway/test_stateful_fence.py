@@ -47,7 +47,7 @@ from gateway.usage.journal import Journal
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
 from providers.territories import Places, parse_places
-from tests.gateway.deciding_anew import exchange_of
+from tests.gateway.deciding_anew import answer_once, exchange_of
 from tests.gateway.location_reports import reported
 from tests.kit.configs import table_of
 from tests.kit.httpx_transport import HttpxTransport
@@ -450,7 +450,7 @@ class Fence:
         exchange = exchange_of(self.table, location, request, deadline, record, client, consent=statement)
         exchange.within = asked.within
         try:
-            self.loop.run_until_complete(self.service.answer(exchange))
+            self.loop.run_until_complete(answer_once(self.service, exchange))
         except Refused as refused:
             TOLD[str(refused.refusal.code)] += 1
             return refused
