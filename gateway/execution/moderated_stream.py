@@ -11,7 +11,7 @@ import asyncio
 import hmac
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -39,6 +39,7 @@ from providers.chat import (
     ToolCallDelta,
     UsageReport,
 )
+from providers.json_values import as_list, as_map
 from providers.reading.folding import expand
 from providers.value import replace
 
@@ -230,7 +231,7 @@ class ModeratedStream(AnswerStream):
             return
         rest = "".join(map(_text_of, choice.held)) if choice.is_whole else choice.new
         calls = _calls_of(choice.held)
-        if rest or self._is_flagged(index):
+        if rest or self._is_flagged(index) or any(_words_of(choice.held)):
             async for shown in self._judged(choice, rest, index, is_end=True):
                 yield shown
         if index in self.flagged:
@@ -290,7 +291,8 @@ class ModeratedStream(AnswerStream):
         try:
             begin = max(0, len(choice.tail) - judge.moderation.window_chars)
             after = "" if choice.is_whole else choice.new[len(text) : len(text) + AROUND]
-            texts = list(pieces_of(choice.tail[begin:] + text, choice.tail[:begin], after))
+            texts = list(pieces_of(choice.tail[begin:] + text, choice.tail[:begin], after)) if text else []
+            texts += [piece for words in _words_of(choice.held) for piece in pieces_of(words)]
             return (await judge.verdict(judge.moderation.output, texts, self._prompt)).flagged
         except NoVerdict:
             if self._known is not None:
@@ -352,6 +354,23 @@ def _text_of(event: StreamEvent) -> str:
             return (event.name or "") + event.arguments
         case _:
             return ""
+
+
+def _words_of(events: Iterable[StreamEvent]) -> Iterator[str]:
+    """Yield what people read of the annotations among some events, such as titles. It stands outside the text."""
+
+    def within(value: object) -> Iterator[str]:
+        if isinstance(value, str) and value.strip():
+            yield value
+        for key, item in as_map(value).items():
+            if key not in ("type", "url") and not key.endswith("_id"):
+                yield from within(item)
+        for item in as_list(value):
+            yield from within(item)
+
+    for event in events:
+        if isinstance(event, AnnotationsDelta):
+            yield from within(list(event.annotations))
 
 
 def _joined(last: StreamEvent, event: StreamEvent) -> StreamEvent | None:

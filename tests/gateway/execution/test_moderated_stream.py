@@ -15,6 +15,7 @@ from gateway.execution.judging import Judge, PassedTexts, Verdict, pieces_of, po
 from gateway.execution.moderated_stream import ModeratedStream, cut_of
 from gateway.model.moderation import Moderation, ModerationRecord, NoVerdict
 from providers.chat import (
+    AnnotationsDelta,
     ChoiceFinish,
     Failed,
     Finished,
@@ -187,6 +188,21 @@ def test_tool_calls_are_held_as_one_piece(arguments: str) -> None:
     assert [(it.id, it.name) for it in shown[:1]] == ([] if is_bad else [("call-1", "look")])
     assert finish_of(batches) == ["content_filter" if is_bad else "tool_calls"]
     assert text_of(batches).startswith("I look it up.\n")
+
+
+@pytest.mark.parametrize("batches", [["title", "end"], ["text", "title", "end"], ["text", "title", "text", "end"]])
+@pytest.mark.parametrize(("title", "is_shown"), [("A good page", True), (f"A {BAD} page", False), ("", True)])
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_titles_of_sources_are_judged_outside_the_text(
+    batches: list[str], title: str, is_shown: bool, is_whole: bool
+) -> None:
+    source = AnnotationsDelta(({"type": "url_citation", "url": f"https://a/{BAD}", "title": title},))
+    events = {"text": TextDelta("It is a long sentence. And"), "title": source, "end": ChoiceFinish("stop")}
+    judge = FakeJudge()
+    got = released([(*[events[name] for name in batches], Finished())], judge, is_whole=is_whole)
+    assert any(source in batch for batch in got) is is_shown
+    assert finish_of(got) == ["stop" if is_shown else "content_filter"]
+    assert (title in judge.asked) is (title != "")
 
 
 def test_answer_in_a_required_format_is_judged_as_a_whole() -> None:
