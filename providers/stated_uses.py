@@ -23,18 +23,15 @@ class StatedUses:
 
     @property
     def rerank(self) -> VendorRerankFormat | None:
-        """See `Reranks`."""
         vendor = load_rerank_facts(self.name)
         return VendorRerankFormat(vendor) if vendor is not None else None
 
     @property
     def transcription(self) -> VendorTranscription | None:
-        """See `Transcribes`."""
         vendor = load_transcription_facts(self.name)
         return VendorTranscription(vendor) if vendor is not None else None
 
     @property
     def speech(self) -> VendorSpeech | None:
-        """See `Speaks`."""
         vendor = load_speech_facts(self.name)
         return VendorSpeech(vendor) if vendor is not None else None

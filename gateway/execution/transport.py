@@ -307,7 +307,6 @@ class SimulatorsOnly:
         return await self._inner.send(request)
 
     async def aclose(self) -> None:
-        """See `Transport`."""
         await self._inner.aclose()
 
 

@@ -82,12 +82,10 @@ class AgeRules(RegionPart, Value, frozen=True):
     missing: AgeBand | None
 
     def report(self, region: Any) -> Iterator[tuple[str, str]]:
-        """See `RegionPart`."""
         others = "adults" if self.missing is None else self.missing.name or "refused"
         yield "age bands", f"{', '.join(band.name for band in self.bands)}; users whose age no claim names: {others}"
 
     def explained(self, location: Any) -> Iterator[tuple[str, object, str]]:
-        """See `RegionPart`."""
         if location.age is not None:
             yield "age_band", location.age_band, location.age_band or "unknown"
 

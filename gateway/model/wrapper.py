@@ -92,7 +92,6 @@ class Wrapper(RegionPart, Value, frozen=True):
     plan_name: ClassVar[str] = "redaction"
 
     def report(self, region: Any) -> Iterator[tuple[str, str]]:
-        """See `RegionPart`."""
         yield "redaction", str(self)
 
     @property

@@ -77,11 +77,9 @@ class AudioNote(FeatureNote):
             self._fields["characters"] = usage.characters
 
     def log_fields(self) -> Mapping[str, object]:
-        """See `FeatureNote`."""
         return self._fields if self._file is None else {**self._fields, "audio": self._file}
 
     def receipt_members(self, recipient: Callable[[AttemptRecord], Mapping[str, object]]) -> Mapping[str, object]:
-        """See `FeatureNote`."""
         return self.log_fields()
 
     def header_lines(self) -> Iterable[bytes]:

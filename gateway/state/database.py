@@ -184,7 +184,6 @@ class SqliteDatabase:
 
     @contextmanager
     def transaction(self, *, lock: int = 0, reads_only: bool = False) -> Iterator[Statements]:
-        """See `Database`."""
         if self._file is not None and not reads_only:
             self._file.check_path()
         done = "read" if reads_only else "written"

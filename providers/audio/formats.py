@@ -30,7 +30,6 @@ class VendorTranscription(Value, frozen=True):
     vendor: ByModel[TranscriptionFacts]
 
     def facts(self, model: str) -> TranscriptionFacts:
-        """See `TranscriptionFormat`."""
         return self.vendor.of(model)
 
     def build_request(self, request: TranscriptionRequest, target: Target) -> WireRequest:
@@ -47,7 +46,6 @@ class VendorTranscription(Value, frozen=True):
         return WireRequest("POST", path, (("content-type", kind), ("accept", accept)), body, query, rest=rest)
 
     def parse_response(self, response: WireResponse, target: Target) -> Transcript:
-        """See `TranscriptionFormat`."""
         body = error_object(response.body)
         if self.vendor.of(target.model).form != "qwen":
             return read_transcript(body)
@@ -60,7 +58,6 @@ class VendorTranscription(Value, frozen=True):
         return Transcript(text, usage=read_usage(read_map(body, "usage"), text))
 
     def stream_reader(self, request: TranscriptionRequest, head: WireResponse, target: Target) -> TranscriptReader:
-        """See `TranscriptionFormat`."""
         return TranscriptReader(head, lambda response: self.parse_response(response, target))
 
 
@@ -120,11 +117,9 @@ class VendorSpeech(Value, frozen=True):
     vendor: ByModel[SpeechFacts]
 
     def facts(self, model: str) -> SpeechFacts:
-        """See `SpeechFormat`."""
         return self.vendor.of(model)
 
     def build_request(self, request: SpeechRequest, target: Target) -> WireRequest:
-        """See `SpeechFormat`."""
         facts = self.vendor.of(target.model)
         sent = sent_format(request.response_format, facts)
         path = target.base_path + facts.path
@@ -141,7 +136,6 @@ class VendorSpeech(Value, frozen=True):
         return WireRequest("POST", path, headers, dumps(body), facts.query)
 
     def stream_reader(self, request: SpeechRequest, head: WireResponse, target: Target) -> SpeechReader:
-        """See `SpeechFormat`."""
         facts = self.vendor.of(target.model)
         sent = sent_format(request.response_format, facts)
         return SpeechReader(head, request.response_format, sent, facts.form)

@@ -144,7 +144,7 @@ def read_usage(source: Mapping[str, object], text: str, duration: object = None)
 
 
 class _Reader:
-    """The common part of both readers. A subclass overrides `_start` and what it returns."""
+    """The common part of both readers, a `StreamParser` with `StreamShortcuts`. A subclass overrides `_start`."""
 
     def __init__(self, head: WireResponse) -> None:
         self._head = head
@@ -154,15 +154,12 @@ class _Reader:
         """See `StreamShortcuts`."""
 
     def is_complete(self) -> bool:
-        """See `StreamShortcuts`."""
         return False
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        """See `StreamParser`."""
         return self._taken(self._read, data)
 
     def close(self) -> tuple[StreamEvent, ...]:
-        """See `StreamParser`."""
         return self._taken(self._end)
 
     def _taken(self, step: Callable[..., list[StreamEvent]], *data: bytes) -> tuple[StreamEvent, ...]:

@@ -72,12 +72,10 @@ class CompatibleAdapter(StatedUses):
 
     @property
     def capabilities(self) -> Capabilities:
-        """See `providers.adapter.Adapter`."""
         return self.dialect.capabilities
 
     @property
     def auth(self) -> AuthScheme:
-        """See `providers.adapter.Adapter`."""
         return self.dialect.auth
 
     @property
@@ -87,7 +85,6 @@ class CompatibleAdapter(StatedUses):
 
     @property
     def emulated(self) -> frozenset[str]:
-        """See `providers.adapter.EmulatesFeatures`."""
         return self.dialect.emulated
 
     @property
@@ -97,22 +94,18 @@ class CompatibleAdapter(StatedUses):
 
     @property
     def asks_for_usage(self) -> bool:
-        """See `providers.adapter.AsksForUsage`."""
         return self.dialect.requests.stream_options
 
     @property
     def usual_base_path(self) -> str:
-        """See `providers.adapter.KnowsBasePath`."""
         return self.dialect.requests.base_path
 
     @property
     def chats(self) -> bool:
-        """See `providers.adapter.StatesChats`."""
         return self.dialect.chats
 
     @property
     def embeddings(self) -> OpenAIEmbeddings | None:
-        """See `Embeds`."""
         vendor = load_embedding_facts(self.name)
         if vendor is None:
             return None
@@ -135,11 +128,9 @@ class CompatibleAdapter(StatedUses):
 
     @property
     def unconfirmed(self) -> bool:
-        """See `providers.adapter.StatesConfirmation`."""
         return self.dialect.unconfirmed
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
-        """See `providers.adapter.Adapter`."""
         rule = self.dialect.answers.of_server(target.facts.flags)
         return read_completion(response, target.model, rule, self.dialect.errors, self.sites)
 
@@ -152,7 +143,6 @@ class CompatibleAdapter(StatedUses):
         return (EventStreamParser if must_read else RelayingParser)(reader.assembler, reader.read_chunk, end=end)
 
     def classify_error(self, response: WireResponse) -> Failure:
-        """See `providers.adapter.Adapter`."""
         return classify(error_object(response.body), response, self.dialect.errors, self.sites)
 
 

@@ -66,7 +66,6 @@ class CompatibleSimulator:
 
     @property
     def name(self) -> str:
-        """See `providers.testkit.simulator.Simulator`."""
         return self.adapter.name
 
     @property
@@ -75,13 +74,11 @@ class CompatibleSimulator:
         return self.adapter.dialect.lacks
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
-        """See `providers.testkit.simulator.Simulator`."""
         if not incoming.path.endswith(self.adapter.dialect.requests.paths):
             raise self._refused(404, FailureKind.MODEL_NOT_FOUND, f"unknown path: {incoming.path}")
         return self._read_chat(incoming)
 
     def read_count(self, incoming: IncomingRequest) -> ChatRequest | None:
-        """See `providers.testkit.simulator.SimulatesCounts`."""
         path = self.adapter.dialect.requests.count_path
         return self._read_chat(incoming) if path and incoming.path.endswith(path) else None
 
@@ -139,7 +136,6 @@ class CompatibleSimulator:
         return request
 
     def write_embeddings(self, answer: EmbeddingAnswer, incoming: IncomingRequest) -> WireResponse:
-        """See `providers.testkit.simulator.SimulatesInputs`."""
         body = as_map(loads(incoming.body))
         encoding: Encoding = "base64" if body.get("encoding_format") == "base64" else "float"
         shown = as_map(loads(encode_embeddings(answer, read_str(body, "model") or "", encoding)))
@@ -147,15 +143,12 @@ class CompatibleSimulator:
         return WireResponse(200, _headers("simulated-embeddings"), sent, 0)
 
     def read_rerank(self, incoming: IncomingRequest) -> RerankRequest | None:
-        """See `providers.testkit.simulator.SimulatesRerank`."""
         return read_sent_rerank(self.name, incoming, self._check_head, self._wrong)
 
     def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
-        """See `providers.testkit.simulator.SimulatesRerank`."""
         return write_sent_rerank(self.name, answer, incoming)
 
     def answer_audio(self, incoming: IncomingRequest) -> WireResponse | None:
-        """See `providers.testkit.simulator.SimulatesAudio`."""
         return answer_audio(self.name, incoming, self._check_key, self._wrong)
 
     def _check_key(self, incoming: IncomingRequest) -> None:
@@ -170,17 +163,14 @@ class CompatibleSimulator:
             raise self._wrong("the content type must be application/json")
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
-        """See `providers.testkit.simulator.Simulator`."""
         body = self.format.blank.encode() + dumps(encode_answer(completion, self.format))
         return WireResponse(200, _headers(completion.id), body, 0)
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
-        """See `providers.testkit.simulator.Simulator`."""
         wants_usage = request.include_usage or not self.adapter.dialect.requests.stream_options
         return tuple(encode_stream(completion, self.format, wants_usage))
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
-        """See `providers.testkit.simulator.Simulator`."""
         if self._filters_by_finish(kind):
             body = dumps(encode_answer(_FILTERED, self.format))
             return WireResponse(200, _headers("simulated-filter"), body, 0)
@@ -192,7 +182,6 @@ class CompatibleSimulator:
         return WireResponse(status, headers, dumps(error_body(kind, self.format, self._message(kind))), 0)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
-        """See `providers.testkit.simulator.Simulator`."""
         if self._filters_by_finish(kind):
             *_, finish, _ = encode_stream(
                 replace(_FILTERED, usage=None), replace(self.format, whole_at_end=False), False

@@ -95,7 +95,6 @@ class GuardModel(Value, frozen=True):
 
     @property
     def capabilities(self) -> Capabilities:
-        """See `ModerationFormat`."""
         return Capabilities(frozenset(), frozenset())
 
     @property
@@ -110,11 +109,9 @@ class GuardModel(Value, frozen=True):
                 assert_never(self.kind)
 
     def accepts(self, model: str) -> bool:
-        """See `ModerationFormat`."""
         return bool(model)
 
     def build_request(self, request: ModerationRequest, target: Target) -> WireRequest:
-        """See `ModerationFormat`."""
         content = request.inputs[0]
         text = content if isinstance(content, str) else prompt_text(content)
         known = self.adapter.capabilities.parameters - target.facts.without
@@ -133,7 +130,6 @@ class GuardModel(Value, frozen=True):
             return self.adapter.build_request(chat, target)
 
     def parse_response(self, response: WireResponse, target: Target) -> ModerationAnswer:
-        """See `ModerationFormat`."""
         completion = read_answer(self.adapter, response, target)
         if len(completion.choices) != 1 or completion.choices[0].finish_reason != "stop":
             raise malformed("the guard model did not finish its verdict")

@@ -97,22 +97,18 @@ class OpenAIModerations(Value, frozen=True):
 
     @property
     def capabilities(self) -> Capabilities:
-        """See `ModerationFormat`."""
         return _IMAGES if self.takes_images else _TEXT
 
     def accepts(self, model: str) -> bool:
-        """See `ModerationFormat`."""
         return any(fnmatchcase(model, pattern) for pattern in self.models)
 
     def build_request(self, request: ModerationRequest, target: Target) -> WireRequest:
-        """See `ModerationFormat`."""
         first = request.inputs[0]
         content = [_encode_part(part) for part in first] if not isinstance(first, str) else list(request.inputs)
         body = {"model": target.model, "input": content, **request.extra}
         return WireRequest("POST", f"{target.base_path}/moderations", _HEADERS, dumps(body))
 
     def parse_response(self, response: WireResponse, target: Target) -> ModerationAnswer:
-        """See `ModerationFormat`."""
         results = as_list(error_object(response.body).get("results"))
         if not results:
             raise malformed("the answer has no verdict")

@@ -289,11 +289,9 @@ class RelayingParser:
         return self._awaited.only if self._awaited is not None else None
 
     def is_complete(self) -> bool:
-        """See `providers.reading.event_stream.StreamShortcuts`."""
         return self._assembler.certain
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        """See `providers.adapter.StreamParser`."""
         is_large = len(data) > MAX_LINE_BYTES
         if not is_large and self._awaited is not None and (text := self._awaited.only(data)) is not None:
             return (TextRun((text,)),)
@@ -360,6 +358,5 @@ class RelayingParser:
         return start
 
     def close(self) -> tuple[StreamEvent, ...]:
-        """See `providers.adapter.StreamParser`."""
         rest, self._rest, self._awaited = self._rest, b"", None
         return (*self._general_parser.feed(rest), *self._general_parser.close())

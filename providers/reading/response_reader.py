@@ -184,7 +184,6 @@ class AnswerReader:
         self._is_named = False
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        """See `providers.adapter.StreamParser`."""
         if self._done:
             return ()
         if self._parser is not None:
@@ -262,7 +261,6 @@ class AnswerReader:
         return self._shortcuts is not None and self._shortcuts.is_complete()
 
     def close(self) -> tuple[StreamEvent, ...]:
-        """See `providers.adapter.StreamParser`."""
         if self._done:
             return ()
         if self._parser is not None:

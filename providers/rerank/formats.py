@@ -99,7 +99,6 @@ class VendorRerankFormat(Value, frozen=True):
     vendor: VendorRerank
 
     def facts(self, model: str) -> RerankFacts:
-        """See `RerankFormat`."""
         return self.vendor.of(model).facts
 
     def build_request(self, request: RerankRequest, target: Target) -> WireRequest:

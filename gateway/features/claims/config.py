@@ -44,15 +44,12 @@ class ForbiddenClaims(RegionPart, Value, frozen=True):
     plan_name: ClassVar[str] = "claims"
 
     def report(self, region: Region) -> Iterator[tuple[str, str]]:
-        """See `RegionPart`."""
         yield "claims", str(self)
 
     def explained(self, location: Location) -> Iterator[tuple[str, object, str]]:
-        """See `RegionPart`."""
         yield "claims", {"forbidden": list(self.names)}, str(self)
 
     def forbidden_claims(self) -> frozenset[str]:
-        """See `RegionPart`."""
         return frozenset(self.names)
 
     def __str__(self) -> str:

@@ -68,23 +68,18 @@ class CrisisRules(RegionPart):
     helps_first: ClassVar[bool] = True
 
     def report(self, region: Region) -> Iterator[tuple[str, str]]:
-        """See `RegionPart`."""
         yield "crisis", str(self)
 
     def explained(self, location: Location) -> Iterator[tuple[str, object, str]]:
-        """See `RegionPart`."""
         yield "crisis", {"judges": list(self.judges), "then": self.then}, str(self)
 
     def kept_by(self) -> str:
-        """See `RegionPart`."""
         return "crisis"
 
     def judging(self) -> tuple[str, tuple[str, ...]]:
-        """See `RegionPart`."""
         return "crisis", self.judges
 
     def without_own_texts(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        """See `RegionPart`."""
         return tuple(self._without(it) if isinstance(it, AssistantMessage) else it for it in messages)
 
     def _without(self, message: AssistantMessage) -> AssistantMessage:
@@ -123,20 +118,16 @@ class Crisis(Help):
 
     @property
     def is_answer(self) -> bool:
-        """See `Help`."""
         return self.then == "stop"
 
     @property
     def duty(self) -> DutyKind:
-        """See `Help`."""
         return DutyKind.CRISIS
 
     def as_answer(self) -> CrisisNote:
-        """See `Help`."""
         return CrisisNote("stop", replace(self, then="stop"))
 
     def member(self) -> dict[str, object]:
-        """See `Help`."""
         helplines = {self.helpline.kind: self.helpline.number} if self.helpline is not None else {}
         return {"crisis": {"then": self.then, "categories": list(self.categories), "helplines": helplines}}
 
@@ -148,16 +139,13 @@ class CrisisNote(FeatureNote, Value, frozen=True):
     help: Crisis | None = None
 
     def header_lines(self) -> Iterator[bytes]:
-        """See `FeatureNote`."""
         if self.help is not None:
             yield b"x-gateway-crisis: " + self.help.then.encode()
         elif self.outcome == "unjudged":
             yield b"x-gateway-crisis: unjudged"
 
     def log_fields(self) -> Mapping[str, object]:
-        """See `FeatureNote`."""
         return {"crisis": self.outcome}
 
     def receipt_members(self, recipient: Callable[[AttemptRecord], Mapping[str, object]]) -> Mapping[str, object]:
-        """See `FeatureNote`."""
         return {"crisis": self.outcome}

@@ -52,7 +52,6 @@ class UseRules(RegionPart):
     plan_name: ClassVar[str] = "time of use"
 
     def report(self, region: Region) -> Iterator[tuple[str, str]]:
-        """See `RegionPart`."""
         ages = region.parts.of(AgeRules)
         bands = ages.bands if ages is not None else ()
         limits = [
@@ -67,17 +66,14 @@ class UseRules(RegionPart):
             yield "notices", "; ".join([f"again each {_span(self.repeat_s)} of a session", *of_bands])
 
     def explained(self, location: Location) -> Iterator[tuple[str, object, str]]:
-        """See `RegionPart`."""
         if location.age is not None and location.age.use is not None:
             limits = location.age.use.data()
             yield "use_limit", limits, ", ".join(f"{_span(limit)} a {name}" for name, limit in limits.items())
 
     def zone_of_days(self) -> str:
-        """See `RegionPart`."""
         return self.timezone
 
     def kept_by(self) -> str:
-        """See `RegionPart`."""
         return "use" if self.repeat_s is None else "labels, with `repeat`,"
 
     def __post_init__(self) -> None:
@@ -147,14 +143,11 @@ class UseNote(FeatureNote, msgspec.Struct):
     use: str | None = None
 
     def header_lines(self) -> Iterator[bytes]:
-        """See `FeatureNote`."""
         if self.use is not None:
             yield f"x-gateway-use: {self.use}".encode()
 
     def log_fields(self) -> Mapping[str, object]:
-        """See `FeatureNote`."""
         return {"use_limit": self.use_limit}
 
     def receipt_members(self, _recipient: Callable[[AttemptRecord], Mapping[str, object]]) -> Mapping[str, object]:
-        """See `FeatureNote`."""
         return {"use_limit": self.use_limit}

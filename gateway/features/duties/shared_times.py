@@ -158,7 +158,7 @@ def former_of(raw: bytes) -> UsedDay:
 
 
 class CellTimes:
-    """The time of users in the Valkey of a cell, whose clock decides.
+    """The `UseTimes` in the Valkey of a cell, whose clock decides.
 
     Args:
         former: The records of the time before the cell had shared stores.
@@ -174,7 +174,6 @@ class CellTimes:
 
     @property
     def has_records_here(self) -> bool:
-        """See `UseTimes`."""
         return self._former.exists
 
     async def open(self) -> None:
@@ -184,7 +183,6 @@ class CellTimes:
         """See `UseTimes`: all is in the server."""
 
     async def arrive(self, key: UseKey, rules: UseRules, elapsed_s: float) -> Arrival:
-        """See `UseTimes`."""
         try:
             record, now_ms = await self.shared.read(key)
         except ValkeyUnavailable as error:
@@ -192,7 +190,6 @@ class CellTimes:
         return arrival(record, now_ms - round(elapsed_s * 1000), rules)
 
     async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> None:
-        """See `UseTimes`."""
         try:
             await self.shared.extend(key, now.at_ms, rules, is_noticed=is_noticed)
         except ValkeyUnavailable as error:

@@ -101,7 +101,7 @@ class UseTimes(Protocol):
 
 
 class MemoryStore:
-    """The records of one process without a state directory, such as a demo. They end with it."""
+    """The `UseStore` of one process without a state directory, such as a demo. Its records end with it."""
 
     is_open = True
 
@@ -110,15 +110,12 @@ class MemoryStore:
 
     @property
     def exists(self) -> bool:
-        """See `UseStore`."""
         return bool(self._records)
 
     def read(self, key: UseKey) -> UseRecord | None:
-        """See `UseStore`."""
         return self._records.get(key)
 
     def change(self, key: UseKey, before: UseRecord | None, after: UseRecord) -> bool:
-        """See `UseStore`."""
         if self._records.get(key) != before:
             return False
         self._records[key] = after
@@ -128,7 +125,6 @@ class MemoryStore:
         """See `UseStore`."""
 
     def look(self) -> bool:
-        """See `UseStore`."""
         return False
 
     def write(self) -> None:
@@ -138,7 +134,6 @@ class MemoryStore:
         """See `UseStore`: there is no file."""
 
     def tidy(self, before_ms: int) -> None:
-        """See `UseStore`."""
         for key, record in list(self._records.items()):
             if record.seen_ms < before_ms:
                 self._records.pop(key, None)
@@ -148,7 +143,7 @@ class MemoryStore:
 
 
 class LocalTimes:
-    """The time of users in a state directory, which all workers of a machine share.
+    """The `UseTimes` of a state directory, which all workers of a machine share.
 
     Args:
         store: The records. Its methods raise StateError.
@@ -161,7 +156,6 @@ class LocalTimes:
 
     @property
     def has_records_here(self) -> bool:
-        """See `UseTimes`."""
         return self.store.exists
 
     async def open(self) -> None:
@@ -179,7 +173,6 @@ class LocalTimes:
             raise UseUnavailable(str(error)) from error
 
     async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
-        """See `UseTimes`."""
         if not self.store.is_open:
             await self.open()
         return self.extend_now(key, now, rules, is_noticed=is_noticed)
@@ -199,13 +192,11 @@ class LocalTimes:
             raise UseUnavailable(str(error)) from error
 
     async def write(self) -> None:
-        """See `UseTimes`."""
         with _of_store():
             if self.store.look():
                 await asyncio.to_thread(self.store.write)
 
     async def tidy(self) -> None:
-        """See `UseTimes`."""
         now_ms = round(self.clock() * 1000)
         self.store.forget(now_ms - _SILENT_MS)
         with _of_store():

@@ -52,15 +52,12 @@ class MarkRules(TextMarks):
         return (self.public, *self.former) if self.public else self.former
 
     def signer(self, clock: Callable[[], float]) -> MarkSigner:
-        """See `TextMarks`."""
         return MarkSigner(self, clock)
 
     def keys(self) -> dict[str, object]:
-        """See `TextMarks`."""
         return key_set(self.published)
 
     def check(self, mark: str, text: str | None, sha256: str | None = None) -> dict[str, object]:
-        """See `TextMarks`."""
         from gateway.signing import PublicKey
 
         found = check_mark(mark, text, self.issuer, map(PublicKey.parse, self.published), sha256)

@@ -25,11 +25,9 @@ class MinorRules(RegionDoor, Value, frozen=True):
     """The door of a region whose age bands have hours, or may use no tools."""
 
     def before_body(self, location: Location, now_s: float) -> Refusal | None:
-        """See `RegionDoor`."""
         return refuse_hours(location.age, now_s)
 
     def before_decision(self, location: Location, request: ChatRequest) -> Refusal | None:
-        """See `RegionDoor`."""
         return refuse_tools(location.age, request) if location.age is not None else None
 
 

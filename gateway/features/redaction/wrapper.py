@@ -20,43 +20,34 @@ class Redaction(Wrapper, frozen=True):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """See `Wrapper`."""
         return self.rules.names
 
     @property
     def shown_kinds(self) -> tuple[str, ...]:
-        """See `Wrapper`."""
         return self.rules.shown_kinds
 
     @property
     def refuses_media(self) -> bool:
-        """See `Wrapper`."""
         return self.rules.media == "refuse"
 
     @property
     def key(self) -> bytes:
-        """See `Wrapper`."""
         return self.rules.digest + f"{self.rules.media} {self.rules.arguments}".encode()
 
     @property
     def most_at_once(self) -> int:
-        """See `Wrapper`."""
         return finder_of(self.rules).most_at_once
 
     def joined(self, other: Wrapper) -> Redaction:
-        """See `Wrapper`."""
         if not isinstance(other, Redaction):
             raise TypeError("a redaction is joined with redactions only")
         return Redaction(union(self.rules, other.rules))
 
     def covers(self, other: Wrapper) -> bool:
-        """See `Wrapper`."""
         return isinstance(other, Redaction) and self.rules.covers(other.rules)
 
     def wrap(self, request: ServedRequest) -> Redacted:
-        """See `Wrapper`."""
         return redact(request, self.rules)
 
     def may_begin(self, text: str) -> bool:
-        """See `Wrapper`."""
         return may_begin(text)

@@ -26,22 +26,18 @@ class Shadow(RoutePart, Value, frozen=True):
     keep_text: bool = False
 
     def recipients(self, path: RoutePath) -> Iterator[tuple[RoutePath, Deployment]]:
-        """See `RoutePart`."""
         assistant, region = path
         yield ("assistants", assistant, "shadow", region, "deployment"), self.deployment
 
     def route_lines(self) -> Iterator[str | Deployment]:
-        """See `RoutePart`."""
         kept = "; prompts, its answers and the answers to the clients are kept" if self.keep_text else ""
         yield f"shadow of {self.share * 100:.3g}% of the requests{kept}"
         yield self.deployment
 
     def plan_words(self) -> str:
-        """See `RoutePart`."""
         return f"shadow {self.deployment.name}: {self.share * 100:.6g}%{', texts kept' if self.keep_text else ''}"
 
     def off_without_state(self) -> tuple[str, str]:
-        """See `RoutePart`."""
         return "shadows_off", "shadows need GATEWAY_STATE_DIR: no request is sent to one"
 
 
@@ -51,11 +47,9 @@ class ShadowNote(FeatureNote, Value, frozen=True):
     attempt: AttemptRecord
 
     def log_fields(self) -> Mapping[str, object]:
-        """See `FeatureNote`."""
         return {"shadow": self.attempt.deployment}
 
     def receipt_members(self, recipient: Callable[[AttemptRecord], Mapping[str, object]]) -> Mapping[str, object]:
-        """See `FeatureNote`."""
         return {"shadow": recipient(self.attempt)}
 
 

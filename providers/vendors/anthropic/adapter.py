@@ -90,18 +90,15 @@ class AnthropicAdapter(FactsAdapter):
     auth: ClassVar[AuthScheme] = HeaderKey("x-api-key")
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
-        """See `providers.adapter.Adapter`."""
         request, changed = fit(request, self.takes)
         body = encode_body(request, target)
         version = ("anthropic-version", version_of(body))
         return replace(_call(f"{target.base_path}/messages", request, body, version), changed=changed)
 
     def thinking_tokens(self, request: ChatRequest, target: Target) -> int:
-        """See `providers.adapter.BudgetsThinking`."""
         return thinking_tokens(request, target)
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
-        """See `providers.adapter.Adapter`."""
         body = error_object(response.body)
         if body.get("error"):
             raise ProviderFailed(_classify(body, response, self.facts))
@@ -113,12 +110,10 @@ class AnthropicAdapter(FactsAdapter):
         return fold(reader.assembler.take())
 
     def stream_parser(self, target: Target) -> StreamParser:
-        """See `providers.adapter.Adapter`."""
         reader = _reader_of(target, self.facts)
         return EventStreamParser(reader.assembler, reader.read_event)
 
     def classify_error(self, response: WireResponse) -> Failure:
-        """See `providers.adapter.Adapter`."""
         return _classify(error_object(response.body), response, self.facts)
 
 
@@ -131,7 +126,6 @@ class AnthropicVertexAdapter(AnthropicAdapter):
     auth: ClassVar[AuthScheme] = GoogleAccount()
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
-        """See `providers.adapter.Adapter`."""
         request, changed = fit(request, self.takes)
         body = _encoded(request, target)
         for name in ("model", "inference_geo"):

@@ -61,7 +61,6 @@ class AnthropicSimulator:
     name: str = "anthropic"
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
-        """See `providers.testkit.simulator.Simulator`."""
         if incoming.method != "POST" or not incoming.path.endswith("/messages"):
             raise _refused(404, "not_found_error", f"Not found: {incoming.method} {incoming.path[:200]}")
         if not incoming.headers.get("x-api-key") and not incoming.bearer:
@@ -72,7 +71,6 @@ class AnthropicSimulator:
         return _read(_json(incoming))
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
-        """See `providers.testkit.simulator.Simulator`."""
         choice = completion.choices[0]
         message = {
             **_head(completion),
@@ -132,7 +130,6 @@ class VertexSimulator(AnthropicSimulator):
     name: str = "anthropic-vertex"
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
-        """See `providers.testkit.simulator.Simulator`."""
         path, body = _vertex_call(incoming)
         if "model" in body:
             raise _refused(400, "invalid_request_error", "model: Extra inputs are not permitted")
@@ -158,11 +155,9 @@ class VertexSimulator(AnthropicSimulator):
         return _read({**body, "max_tokens": 1})
 
     def write_count(self, tokens: int, incoming: IncomingRequest) -> WireResponse:
-        """See `providers.testkit.simulator.SimulatesCounts`."""
         return WireResponse(200, _HEADERS, dumps({"input_tokens": tokens}), 0)
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
-        """See `providers.testkit.simulator.Simulator`."""
         if kind in _OF_GOOGLE and status in _GOOGLES_WORDS:
             headers = {"retry-after": f"{retry_after_s:g}"} if retry_after_s is not None else {}
             response = _googles(status, _OF_GOOGLE[kind])

@@ -47,7 +47,6 @@ class BedrockAdapter(FactsAdapter):
     auth: ClassVar[AuthScheme] = AwsSigV4("bedrock")
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
-        """See `providers.adapter.Adapter`."""
         request, changed = fit(request, self.takes)
         model = quote(target.model, safe="")
         if not model.strip("."):
@@ -64,19 +63,15 @@ class BedrockAdapter(FactsAdapter):
         )
 
     def thinking_tokens(self, request: ChatRequest, target: Target) -> int:
-        """See `providers.adapter.BudgetsThinking`."""
         return thinking_tokens(request, target)
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
-        """See `providers.adapter.Adapter`."""
         return read_completion(response, target)
 
     def stream_parser(self, target: Target) -> StreamParser:
-        """See `providers.adapter.Adapter`."""
         return ConverseStreamParser(target)
 
     def classify_error(self, response: WireResponse) -> Failure:
-        """See `providers.adapter.Adapter`."""
         body = error_object(response.body)
         name = response.headers.get("x-amzn-errortype") or read_str(body, "__type") or ""
         return exception_failure(name, body, response)

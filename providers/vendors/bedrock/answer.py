@@ -107,11 +107,9 @@ class ConverseStreamParser:
         return None
 
     def is_complete(self) -> bool:
-        """See `providers.reading.event_stream.StreamShortcuts`."""
         return self._assembler.certain
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        """See `providers.adapter.StreamParser`."""
         if self._assembler.done:
             return ()
         for message in self._decoder.feed(data):
@@ -122,7 +120,6 @@ class ConverseStreamParser:
         return self._assembler.take()
 
     def close(self) -> tuple[StreamEvent, ...]:
-        """See `providers.adapter.StreamParser`."""
         if self._assembler.done:
             return ()
         self._assembler.complete()

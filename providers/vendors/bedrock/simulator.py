@@ -60,7 +60,6 @@ class BedrockSimulator:
     stream_type: str = CONTENT_TYPE
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
-        """See `providers.testkit.simulator.Simulator`."""
         path = _PATH.fullmatch(incoming.path)
         if incoming.method != "POST" or path is None:
             raise _refused(404, "UnknownOperationException", f"no operation at {incoming.path[:200]}")
@@ -76,11 +75,9 @@ class BedrockSimulator:
             raise _refused(400, "ValidationException", str(error)) from None
 
     def refuse_token(self) -> WireResponse:
-        """See `providers.testkit.simulator.RefusesTokens`."""
         return _refused(403, "ExpiredTokenException", "The security token included in the request is expired").response
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
-        """See `providers.testkit.simulator.Simulator`."""
         choice = completion.choices[0]
         message = {"role": "assistant", "content": list(_blocks(choice))}
         body = {

@@ -53,7 +53,6 @@ class DashScopeAdapter(StatedUses, FactsAdapter):
 
     @property
     def embeddings(self) -> DashScopeEmbeddings | None:
-        """See `Embeds`."""
         vendor = load_embedding_facts(self.name)
         return DashScopeEmbeddings(vendor) if vendor is not None else None
 
@@ -66,11 +65,9 @@ class DashScopeAdapter(StatedUses, FactsAdapter):
         return WireRequest("POST", target.base_path + path, headers, dumps(body), changed=changed)
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
-        """See `providers.adapter.Adapter`."""
         return read_completion(response, target.model)
 
     def stream_parser(self, target: Target) -> StreamParser:
-        """See `providers.adapter.Adapter`."""
         reader = DashScopeReader(target.model)
         return EventStreamParser(reader.assembler, reader.read_event, read_comment=reader.read_comment)
 

@@ -27,11 +27,9 @@ class DashScopeEmbeddings(Value, frozen=True):
     vendor: VendorEmbeddings
 
     def facts(self, model: str) -> EmbeddingFacts:
-        """See `EmbeddingFormat`."""
         return self.vendor.facts(model)
 
     def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:
-        """See `EmbeddingFormat`."""
         parameters: dict[str, object] = {"output_type": "dense"}
         if request.dimensions is not None:
             parameters["dimension"] = request.dimensions
@@ -40,7 +38,6 @@ class DashScopeEmbeddings(Value, frozen=True):
         return WireRequest("POST", target.base_path + _PATH, _HEADERS, dumps(body))
 
     def parse_response(self, response: WireResponse, target: Target) -> EmbeddingAnswer:
-        """See `EmbeddingFormat`."""
         body = error_object(response.body)
         data = as_list(read_map(body, "output").get("embeddings"))
         if not data:

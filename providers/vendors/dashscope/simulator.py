@@ -86,22 +86,18 @@ class DashScopeSimulator:
         return EmbeddingRequest(model, tuple(texts), read_int(parameters, "dimension"))
 
     def write_embeddings(self, answer: EmbeddingAnswer, incoming: IncomingRequest) -> WireResponse:
-        """See `providers.testkit.simulator.SimulatesInputs`."""
         data = [{"text_index": index, "embedding": vector.tolist()} for index, vector in enumerate(answer.vectors)]
         tokens = answer.usage.prompt_tokens if answer.usage is not None else 0
         body = {"output": {"embeddings": data}, "usage": {"total_tokens": tokens}, "request_id": "simulated"}
         return WireResponse(200, _JSON, dumps(body), 0)
 
     def read_rerank(self, incoming: IncomingRequest) -> RerankRequest | None:
-        """See `providers.testkit.simulator.SimulatesRerank`."""
         return read_sent_rerank(self.name, incoming, _read_head, lambda message: _refused(NativeError(message)))
 
     def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
-        """See `providers.testkit.simulator.SimulatesRerank`."""
         return write_sent_rerank(self.name, answer, incoming)
 
     def answer_audio(self, incoming: IncomingRequest) -> WireResponse | None:
-        """See `providers.testkit.simulator.SimulatesAudio`."""
         return answer_audio(
             self.name, incoming, _read_head, lambda message: _refused(NativeError(message))
         )  # fmt: skip
@@ -143,11 +139,9 @@ class DashScopeSimulator:
         return tuple(events)
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
-        """See `providers.testkit.simulator.Simulator`."""
         return _error(_ERRORS.get(kind, _SERVER_ERROR)[0], failure_text(kind, _TOO_LONG), status)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
-        """See `providers.testkit.simulator.Simulator`."""
         code, status = _ERRORS.get(kind, _SERVER_ERROR)
         return _event(1, "error", status, _error_body(code, failure_text(kind, _TOO_LONG)))
 

@@ -67,7 +67,6 @@ class GeminiAdapter(FactsAdapter):
         return GeminiEmbeddings(vendor) if vendor is not None else None
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
-        """See `providers.adapter.Adapter`."""
         request, changed = fit(request, self.takes)
         method = "streamGenerateContent" if request.stream else "generateContent"
         accept = "text/event-stream" if request.stream else "application/json"
@@ -81,17 +80,14 @@ class GeminiAdapter(FactsAdapter):
         )
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
-        """See `providers.adapter.Adapter`."""
         return read_completion(response, target.model)
 
     def stream_parser(self, target: Target) -> StreamParser:
-        """See `providers.adapter.Adapter`."""
         assembler = Assembler(target.model)
         reader = ChunkReader(assembler, target.model)
         return EventStreamParser(assembler, reader.read, read_run=reader.read_run)
 
     def classify_error(self, response: WireResponse) -> Failure:
-        """See `providers.adapter.Adapter`."""
         return gemini_failure(error_object(response.body), response)
 
 

@@ -28,11 +28,9 @@ class GeminiEmbeddings(Value, frozen=True):
     vendor: VendorEmbeddings
 
     def facts(self, model: str) -> EmbeddingFacts:
-        """See `EmbeddingFormat`."""
         return self.vendor.facts(model)
 
     def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:
-        """See `EmbeddingFormat`."""
         more: dict[str, object] = dict(self.vendor.fields(request.extra))
         if request.dimensions is not None:
             more["outputDimensionality"] = request.dimensions
@@ -44,7 +42,6 @@ class GeminiEmbeddings(Value, frozen=True):
         return WireRequest("POST", path, _HEADERS, dumps({"requests": requests}))
 
     def parse_response(self, response: WireResponse, target: Target) -> EmbeddingAnswer:
-        """See `EmbeddingFormat`."""
         body = error_object(response.body)
         data = as_list(body.get("embeddings"))
         if not data:

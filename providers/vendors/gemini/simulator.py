@@ -76,7 +76,6 @@ class GeminiSimulator:
     bearer: bool = False
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
-        """See `providers.testkit.simulator.Simulator`."""
         path = self.path.fullmatch(incoming.path)
         if incoming.method != "POST" or path is None:
             raise _refused(404, "NOT_FOUND", f"Requested entity was not found: {incoming.method} {incoming.path[:200]}")
@@ -128,7 +127,6 @@ class GeminiSimulator:
             raise _refused(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.")
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
-        """See `providers.testkit.simulator.Simulator`."""
         if _is_blocked(completion):
             return WireResponse(200, _HEADERS, dumps(_block(completion)), 0)
         candidates = [_candidate(choice, request.model) for choice in completion.choices]

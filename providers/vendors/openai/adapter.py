@@ -86,17 +86,14 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
 
     @property
     def embeddings(self) -> OpenAIEmbeddings | None:
-        """See `Embeds`."""
         vendor = load_embedding_facts(self.name)
         return OpenAIEmbeddings(vendor) if vendor is not None else None
 
     @property
     def moderations(self) -> OpenAIModerations:
-        """See `Moderates`."""
         return _OPENAI_MODERATIONS if self.is_openai else _OWN_MODERATIONS
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
-        """See `providers.adapter.Adapter`."""
         request, changed = fit(request, self.takes)
         if not self.is_openai:
             request = _without_openai_only_fields(request)
@@ -126,7 +123,6 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
         return WireRequest("POST", f"{target.base_path}/chat/completions", headers, dumps(body), changed=changed)
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
-        """See `providers.adapter.Adapter`."""
         try:
             return read_completion(response, target.model, USUAL.of_server(target.facts.flags))
         except ProviderFailed:
@@ -135,7 +131,6 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
             raise
 
     def stream_parser(self, target: Target) -> StreamParser:
-        """See `providers.adapter.Adapter`."""
         rule = USUAL.of_server(target.facts.flags)
         chat = ChatReader(target.model, rule)
         end = None if self.is_openai else chat.end
@@ -157,7 +152,6 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
         return RelayingParser(chat.assembler, read)
 
     def classify_error(self, response: WireResponse) -> Failure:
-        """See `providers.adapter.Adapter`."""
         return classify(error_object(response.body), response)
 
 

@@ -67,7 +67,6 @@ class OpenAISimulator:
     name: str = "openai"
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
-        """See `providers.testkit.simulator.Simulator`."""
         if not incoming.path.endswith((_CHAT, _RESPONSES)):
             raise _refused(404, f"Unknown request URL: {incoming.method} {incoming.path}", "unknown_url")
         _check_head(incoming)
@@ -80,7 +79,6 @@ class OpenAISimulator:
             raise _refused(400, str(error), param=error.param) from None
 
     def read_input(self, incoming: IncomingRequest) -> EmbeddingRequest | ModerationRequest | None:
-        """See `providers.testkit.simulator.SimulatesInputs`."""
         if not incoming.path.endswith((_EMBEDDINGS, _MODERATIONS)):
             return None
         _check_head(incoming)
@@ -95,13 +93,11 @@ class OpenAISimulator:
             raise _refused(400, str(error), param=error.param) from None
 
     def write_embeddings(self, answer: EmbeddingAnswer, incoming: IncomingRequest) -> WireResponse:
-        """See `providers.testkit.simulator.SimulatesInputs`."""
         body = as_map(loads(incoming.body))
         encoding: Encoding = "base64" if body.get("encoding_format") == "base64" else "float"
         return _sent(encode_embeddings(answer, read_str(body, "model") or "", encoding))
 
     def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
-        """See `providers.testkit.simulator.SimulatesModerations`."""
         model = read_str(as_map(loads(incoming.body)), "model") or "omni-moderation-latest"
         return _sent(encode_moderations(answer, model, "modr-simulated"))
 
@@ -110,7 +106,6 @@ class OpenAISimulator:
         return read_sent_rerank("openai-compatible", incoming, _check_head, lambda message: _refused(400, message))
 
     def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
-        """See `providers.testkit.simulator.SimulatesRerank`."""
         return write_sent_rerank("openai-compatible", answer, incoming)
 
     def answer_audio(self, incoming: IncomingRequest) -> WireResponse | None:
@@ -120,7 +115,6 @@ class OpenAISimulator:
         return answer_audio(name, incoming, _check_key, lambda message: _refused(400, message))
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
-        """See `providers.testkit.simulator.Simulator`."""
         if wants_response(request):
             return _response(200, write_response(completion, request), completion.id)
         return _response(200, encode_answer(_shown(completion), _FORMAT), completion.id)
@@ -139,7 +133,6 @@ class OpenAISimulator:
         return (*events, END)
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
-        """See `providers.testkit.simulator.Simulator`."""
         response = _response(status, _error(kind), f"req_simulated_{kind.value}")
         if retry_after_s is None:
             return response
@@ -148,7 +141,6 @@ class OpenAISimulator:
         return WireResponse(status, {**response.headers, wait[0]: wait[1]}, response.body, 0)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
-        """See `providers.testkit.simulator.Simulator`."""
         return encode_event(_error(kind), _FORMAT)
 
 

@@ -75,17 +75,14 @@ class Redacted(Wrapped, frozen=True):
 
     @property
     def values(self) -> tuple[str, ...]:
-        """See `Wrapped`."""
         if self.placeholders is None:
             return ()
         return tuple(f"{kind}:{value}" for value, kind in self.placeholders.kinds_of_values.items())
 
     def wrap_text(self, text: str) -> str:
-        """See `Wrapped`."""
         return self.placeholders(text) if self.placeholders is not None else text
 
     def restorer(self, note: WrapperNote, *, is_json: bool) -> AnswerRestorer | None:
-        """See `Wrapped`."""
         return AnswerRestorer(self.placeholders, is_json=is_json, note=note) if self.placeholders is not None else None
 
 
