@@ -51,12 +51,7 @@ def check_members(candidate: object, kind: str, members: Sequence[str], methods:
 
 
 class Registry(Value, frozen=True):
-    """The installed adapters.
-
-    Attributes:
-        adapters: Adapters that loaded, by name.
-        broken: The reason for each that did not load, by name.
-    """
+    """The adapters that loaded, and the reason for each that did not, by name."""
 
     adapters: Mapping[str, Adapter]
     broken: Mapping[str, str]

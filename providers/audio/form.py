@@ -60,14 +60,11 @@ def parse_form(body: Body, boundary: str) -> tuple[FormPart, ...]:
 
 
 class FormReader:
-    """Reads the parts of a whole form, in its order, within the bounds of this module.
+    """Reads the `parts` of a whole form, in its order, within the bounds of this module.
 
     A delimiter counts only as a whole line, so that the same text inside a file is a part of the file. The first text
     that begins as one nearly always is one. If it is not, an expression for this boundary searches on, since a hostile
     file has a million such lines. To compile it takes longer than to read a small form.
-
-    Attributes:
-        parts: The parts, after the last step.
     """
 
     def __init__(self, body: Body, boundary: str) -> None:

@@ -78,13 +78,7 @@ class Lengths(Value, frozen=True):
 
 
 def lengths_of(kind: Kind, data: bytes | memoryview, longest_s: int | None = None) -> Lengths:
-    """Return the lengths of a file.
-
-    Args:
-        kind: The kind of the file.
-        data: The whole file.
-        longest_s: The longest file that the vendor takes, in seconds, or None for any length.
-    """
+    """Return the lengths of a file. `longest_s` is the longest that the vendor takes, or None for any length."""
     if kind == "wav" and (exact := _pcm_ms(data)) is not None:
         return Lengths(exact, exact, exact)
     size, longest = len(data), _LARGEST if longest_s is None else longest_s * 1000

@@ -211,12 +211,7 @@ class _Events:
 
 
 class TranscriptReader(_Reader):
-    """Reads a transcript as events of any form, or as one whole answer.
-
-    Args:
-        head: The head of the response.
-        whole: Returns the transcript of a whole answer.
-    """
+    """Reads a transcript as events of any form, or as one whole answer, which `whole` reads."""
 
     def __init__(self, head: WireResponse, whole: Callable[[WireResponse], Transcript]) -> None:
         super().__init__(head)
@@ -290,11 +285,8 @@ class TranscriptReader(_Reader):
 class SpeechReader(_Reader, EndsWithBody):
     """Reads speech: the bytes of a file, which are checked by their beginning, events with base64, or one JSON with it.
 
-    Args:
-        head: The head of the response.
-        asked: The format that the client asked for.
-        sent: The format that the vendor was asked for: `wav` is made of `pcm`.
-        form: The vendor's form, see `SpeechFacts`.
+    The client asked for the format `asked`, and the vendor for `sent`: `wav` is made of `pcm`. `SpeechFacts` has the
+    vendor's `form`.
     """
 
     def __init__(self, head: WireResponse, asked: str, sent: str, form: str) -> None:

@@ -26,15 +26,10 @@ _COMMENTS = 4
 
 
 class Tagger:
-    """Puts tags into one file.
+    """Puts tags into one file, and then `has_written`.
 
-    Args:
-        form: The format.
-        tags: Names and values, each value as JSON text. No name is there twice. Only ID3 has the names: a chunk and a
-            comment are always `AIGC`.
-
-    Attributes:
-        has_written: The tags have got their place.
+    Each value of a tag is JSON text, and no name is there twice. Only ID3 has the names: a chunk and a comment are
+    always `AIGC`.
     """
 
     def __init__(self, form: str, tags: Sequence[tuple[str, str]]) -> None:

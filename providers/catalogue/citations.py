@@ -39,11 +39,9 @@ _HELP = (
 
 
 class Sources(Value, frozen=True):
-    """The sources of a facts file.
+    """The sources of a facts file: the citations of `[sources.NAME]`.
 
-    Attributes:
-        by_name: The citations of `[sources.NAME]`.
-        are_required: Whether each fact must have a complete citation. True for the files of this repository.
+    In the files of this repository, each fact must have a complete citation (`are_required`).
     """
 
     by_name: Mapping[str, Citation]

@@ -89,12 +89,7 @@ _FactsT = TypeVar("_FactsT")
 
 
 class ByModel(Value, Generic[_FactsT], frozen=True):
-    """Facts of the models of one provider for one use.
-
-    Attributes:
-        usual: The facts of a model that is not listed.
-        models: Those of the others, by name or glob pattern.
-    """
+    """Facts of a provider's models for one use: the usual ones, and by name or glob pattern those of other models."""
 
     usual: _FactsT
     models: Mapping[str, _FactsT]

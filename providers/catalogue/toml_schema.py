@@ -17,12 +17,7 @@ from providers.value import Value
 
 
 class Shape(Value, frozen=True):
-    """A check of a value.
-
-    Attributes:
-        words: A description of valid values, for messages.
-        fits: Returns whether a value passes.
-    """
+    """A check of a value. The words describe valid values, for messages."""
 
     words: str
     fits: Callable[[object], bool]

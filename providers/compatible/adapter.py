@@ -50,17 +50,7 @@ _STREAM = (("content-type", "application/json"), ("accept", "text/event-stream")
 
 @dataclass(frozen=True, slots=True)
 class CompatibleAdapter(StatedUses):
-    """The adapter of one compatible vendor.
-
-    Attributes:
-        name: The provider's name in the configuration.
-        dialect: The differences from OpenAI's API (`[dialect]`).
-        sites: The vendor's sites (`[sites]`).
-        models: The facts about its models (`[models]`).
-        offers: Prices and retirements.
-        headers: Headers that are sent with each request (`[headers]`).
-        known_as: Other names of the vendor.
-    """
+    """The adapter of one compatible vendor: its sections, its offers (prices and retirements), and its other names."""
 
     name: str
     dialect: CompatibleDialect
@@ -147,16 +137,9 @@ class CompatibleAdapter(StatedUses):
 
 
 def adapter_of(toml: str) -> CompatibleAdapter:
-    """Return the adapter of the vendor that a TOML text describes.
+    """Return the adapter of the vendor that the TOML text of a vendor's file describes.
 
-    Args:
-        toml: The text of the vendor's file: `name`, `[dialect]`, `[sites]`, `[models]`, `[headers]`, prices and
-            retirements.
-
-    Raises:
-        DialectError: `name` or `[dialect]` is wrong. The message names the place.
-        CatalogueError: Another section is wrong.
-        TOMLDecodeError: The text is not TOML.
+    Raises DialectError for a wrong `name` or `[dialect]`, CatalogueError for another section, and TOMLDecodeError.
     """
     data: Mapping[str, Any] = tomllib.loads(toml)
     name = data.get("name")
@@ -199,10 +182,7 @@ def _check_names(adapter: CompatibleAdapter) -> None:
 def adapter_named(name: str) -> CompatibleAdapter:
     """Return the adapter of `providers/compatible/NAME.toml`.
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        DialectError: A section is unknown, or `[dialect]` is wrong. The message names the place.
-        CatalogueError: Another section is wrong.
+    Raises FileNotFoundError, DialectError for an unknown section or a wrong `[dialect]`, and CatalogueError.
     """
     facts = facts_of(name)
     data: Mapping[str, Any] = facts.read()

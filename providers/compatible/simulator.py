@@ -56,9 +56,7 @@ _FILTERED = ChatCompletion(
 class CompatibleSimulator:
     """The simulator of one compatible vendor. See `providers.testkit.simulator.Simulator`.
 
-    Attributes:
-        adapter: The vendor's adapter, whose dialect and facts decide what the simulator accepts.
-        format: The form of its answers and errors (`[simulator]`).
+    The dialect and the facts of the adapter decide what it accepts, and `format` (`[simulator]`) what it sends.
     """
 
     adapter: CompatibleAdapter

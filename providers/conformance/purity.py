@@ -46,10 +46,7 @@ def forbidden_imports(module: str) -> list[str]:
 def impurities(module: str, shared_classes: Collection[str] = ()) -> Iterator[str]:
     """Yield a message for each line of a module that reads a clock or a file, or changes state that requests share.
 
-    Args:
-        module: The dotted name of the module.
-        shared_classes: The names of its classes that have one instance for all requests, such as the adapter's. Their
-            methods must not change the instance.
+    Methods of the `shared_classes`, which have one instance for all requests, must not change the instance.
     """
     tree = ast.parse(Path(_source_of(module)).read_text("utf-8"))
     shared = {name for statement in tree.body for name in _bound_by(statement)}

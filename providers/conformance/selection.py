@@ -23,12 +23,7 @@ _WIRE_ARGUMENTS = {"wire_request": "request.json", "wire_answer": "response.json
 
 @dataclass(frozen=True)
 class Selection:
-    """The subjects and fixtures of a run of the kit.
-
-    Attributes:
-        families: A subject for each model family of each adapter.
-        wire: The folder of recorded fixtures, or None if there is none.
-    """
+    """A subject for each model family of each adapter, and the folder of recorded fixtures (`wire`), or None."""
 
     families: tuple[Subject, ...]
     wire: Path | None
@@ -107,15 +102,8 @@ def select(
 ) -> Selection:
     """Load the adapters and simulators that the options name.
 
-    Args:
-        adapters: The values of `--adapter`.
-        simulators: The values of `--simulator`.
-        wire: The folder of recorded fixtures.
-        wire_is_given: Whether `--wire` was given, so that the folder must exist.
-        folder: A folder to add to the import path, as `python -m` does: an adapter in development is not installed.
-
-    Raises:
-        pytest.UsageError: An option is wrong, or no adapter with a simulator is installed.
+    A `wire` that was given must exist. The `folder` is added to the import path, as `python -m` does: an adapter in
+    development is not installed. Raises pytest.UsageError for a wrong option, or without an adapter with a simulator.
     """
     if adapters and folder is not None and str(folder) not in sys.path:
         sys.path.insert(0, str(folder))

@@ -20,12 +20,8 @@ def parts_of(
 ) -> Iterator[slice]:
     """Yield the part of the inputs that each call has, in order.
 
-    Args:
-        inputs: All inputs.
-        size_of: Returns the tokens of an input. It is not called without `most_tokens`.
-        most_inputs: The most inputs of a call.
-        most_tokens: The most tokens of a call, or None for any number. An input that is too long by itself is a call
-            of its own, which the provider refuses.
+    An input that is too long by itself is a call of its own, which the provider refuses. Without `most_tokens`, inputs
+    have no size.
     """
     start = tokens = 0
     for place, one in enumerate(inputs):

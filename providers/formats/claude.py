@@ -2,9 +2,8 @@
 
 The facts about single models are in the catalogue.
 
-Source: anthropic 2.10.0 (transform_schema), platform.claude.com on structured outputs; read 2026-11-20.
-Source: anthropic 2.10.0 (MessageCreateParams), platform.claude.com on thinking, effort and structured outputs; read
-2026-11-20.
+Source: anthropic 2.10.0 (transform_schema, MessageCreateParams), platform.claude.com on thinking, effort and
+structured outputs; read 2026-11-20.
 """
 
 from __future__ import annotations
@@ -108,15 +107,9 @@ def thinking_of(
 ) -> dict[str, object]:
     """Return the value of the `thinking` field, or an empty object for the model's default.
 
-    The thoughts are shown only if the client set an effort.
-
-    Args:
-        request: The client's request.
-        target: The deployment's target, whose model flags decide.
-        choice: The tool choice that is sent.
-        max_tokens: The limit that is sent. A thinking budget must be smaller.
-        lacks_thoughts: Whether the history contains tool calls without thoughts. A model with a thinking budget refuses
-            to continue such a history, so thinking stays off.
+    The thoughts are shown only if the client set an effort. A thinking budget must be smaller than `max_tokens`.
+    Without the thoughts of tool calls in the history (`lacks_thoughts`), a model with a budget refuses to continue, so
+    thinking stays off.
     """
     flags = target.facts.flags
     by_default = "thinking_default" in flags

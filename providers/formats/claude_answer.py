@@ -38,9 +38,7 @@ class _Block:
     """The known part of a content block.
 
     Attributes:
-        kind: The block's type.
-        text: The pieces of a thought.
-        signature: The pieces of a thought's signature.
+        text: The pieces of a thought, and `signature` those of its signature.
         redacted: The pieces of an encrypted thought.
         call: The index of a tool call.
         input: The arguments in the block's start, as JSON text.

@@ -16,13 +16,8 @@ SAFETY_IDENTIFIER = "safety_identifier"
 def nearest_effort(wanted: str, known: Sequence[str], budget: int | None = None) -> str:
     """Return the strongest effort of the model that is not above `wanted`, or else the model's weakest.
 
-    Args:
-        wanted: The client's effort.
-        known: The model's efforts, weakest first.
-        budget: The client's tokens of reasoning. With them, the weakest is the weakest that reasons.
-
-    Raises:
-        UnsupportedFeature: `wanted` is not an effort.
+    The `known` efforts are the weakest first. With a `budget` of the client, the weakest is the weakest that reasons.
+    Raises UnsupportedFeature if `wanted` is not an effort.
     """
     if budget is not None:
         known = [effort for effort in known if effort != "none"] or known

@@ -60,12 +60,9 @@ _UNSET_BY_NONE = PARAMETERS - INNER_PARAMETERS - {"stop"}
 
 
 class CapabilityMatch(Value, frozen=True):
-    """The result of a comparison. The deployment fits if `missing` and `moving` are empty.
+    """The needs that a deployment does not meet: features, parameters that cannot be expressed, and data-moving fields.
 
-    Attributes:
-        missing: Features that the deployment lacks.
-        unsupported: Parameters that cannot be expressed.
-        moving: Data-moving fields that are not allowed.
+    It fits if `missing` and `moving` are empty.
     """
 
     missing: frozenset[str]
@@ -100,12 +97,8 @@ def match_capabilities(
 ) -> CapabilityMatch:
     """Return which requirements a model at a site cannot meet.
 
-    Args:
-        needs: The requirements of the request.
-        capabilities: The capabilities that the wire format and the model both have.
-        facts: The facts of the model.
-        passthrough: Unknown fields that the operator allows to be sent.
-        allowed_moves: Data-moving fields that the site's facts allow.
+    The capabilities are those that the wire format and the model both have. The operator allows unknown fields to be
+    sent (`passthrough`), and the facts of the site allow data-moving ones.
     """
     if THINKS_BY_RESPONSES in facts.flags and "tools" in needs.features and _thinks(needs, facts):
         capabilities = _by_responses(capabilities)

@@ -78,12 +78,7 @@ def guard_kind_of(model: str) -> GuardKind | None:
 
 
 class GuardModel(Value, frozen=True):
-    """A guard model of a chat provider. See `ModerationFormat`.
-
-    Attributes:
-        adapter: The adapter of the provider.
-        kind: How the model answers.
-    """
+    """A guard model of a chat provider. See `ModerationFormat`."""
 
     adapter: Adapter
     kind: GuardKind

@@ -86,7 +86,6 @@ class OpenAIModerations(Value, frozen=True):
     Attributes:
         models: Patterns of the names of models that classify content.
         takes_images: Whether images are classified too.
-        most_inputs: The most inputs of one call.
         is_own: Whether the server is the operator's own, which may have any categories.
     """
 

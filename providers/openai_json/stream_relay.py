@@ -28,15 +28,12 @@ _MOST_HELD_BYTES = 64 * 1024
 
 
 class Template(Value, frozen=True):
-    """The bytes of a text chunk around its text.
+    """The bytes of a text chunk before and after its text.
 
     Attributes:
-        head: The bytes before the text.
-        tail: The bytes from the text to the end of the event.
         seam: The bytes between the texts of two consecutive chunks.
         around: The number of bytes of a chunk without its text.
-        at_head: Where the head of a chunk is.
-        at_tail: Where the tail of a chunk is.
+        at_head, at_tail: Where head and tail of a chunk are.
         inside: Where the text of a chunk is, with its quotes.
     """
 
@@ -87,17 +84,13 @@ class Template(Value, frozen=True):
 
 
 class PaddedTemplate(Value, frozen=True):
-    """The bytes of a padded text chunk around its text and its padding.
+    """The bytes of a padded text chunk: before its text, between text and padding, and after the padding (`rest`).
 
     Attributes:
-        head: The bytes before the text.
-        tail: The bytes between text and padding.
-        rest: The bytes from the padding to the end of the event.
         seam: The bytes between the padding of a chunk and the text of the next one.
         between: The tail without its last quote, after which the padding begins.
         around: The number of bytes of a chunk without text and padding.
-        at_head: Where the head of a chunk is.
-        at_rest: Where the rest of a chunk is.
+        at_head, at_rest: Where head and rest of a chunk are.
         inside: Where text and padding of a chunk are, with the quote before the text.
     """
 

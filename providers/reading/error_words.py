@@ -53,11 +53,8 @@ def judged_by_words(
 ) -> tuple[FailureKind, str] | None:
     """Return the kind by the words of an error, and the rule; None if no word decides.
 
-    Args:
-        words: The codes and types of the error.
-        message: Its message.
-        is_invalid: Whether the request is refused, and not for another known reason, so that words of a refusal count.
-        is_unexplained: Whether nothing else shows why, so that words of the operator's side count.
+    `words` are its codes and types. Words of a refusal count only for a request that is refused without another known
+    reason (`is_invalid`), and those of the operator's side only if nothing else shows why (`is_unexplained`).
     """
     codes = ". ".join(_SEPARATORS.sub(" ", _CASES.sub(" ", word[:200])) for word in words)
     message = message[:_MOST_TEXT]

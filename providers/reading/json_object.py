@@ -131,9 +131,7 @@ def _checked_choice(choice: Choice, start: str, *, may_stop: bool) -> Choice:
 class JsonObjectCheck:
     """Checks the events of one stream, and removes what is around the object.
 
-    Attributes:
-        has_shown: Text was passed on.
-        failed: The failure was returned. No more events follow.
+    Once it has `failed`, the failure was returned, and no more events follow.
     """
 
     def __init__(self, start: str, *, may_stop: bool) -> None:

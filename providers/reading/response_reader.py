@@ -62,13 +62,8 @@ def read_answer(
 ) -> ChatCompletion:
     """Return the whole answer of a response. Raises ProviderFailed if the response is not an answer.
 
-    Args:
-        adapter: The adapter that built the request.
-        response: The whole response.
-        target: The target of the request.
-        stop: The stop sequences of the request.
-        json_start: See `providers.reading.json_object.json_start_of`.
-        max_tokens: The limit of the answer's tokens in the request.
+    Stop sequences and `max_tokens` are those of the request. For `json_start`, see
+    `providers.reading.json_object.json_start_of`.
     """
     form = check_head(adapter, response, target.model)
     if form == "events":

@@ -21,10 +21,6 @@ def merged(known: Mapping[str, object], report: Mapping[str, object]) -> Mapping
     Counts of one vendor are merged in the vendor's own form and read once, at the end, because a report may have only
     some members of a sum. Reports in choices are reports like others.
 
-    Args:
-        known: The usage so far, in the vendor's form.
-        report: The later report.
-
     Examples:
         >>> merged({"prompt_tokens": 9, "details": {"cached": 8}}, {"prompt_tokens": 9, "completion_tokens": 2})
         {'prompt_tokens': 9, 'details': {'cached': 8}, 'completion_tokens': 2}
@@ -49,14 +45,8 @@ def count_prompt(prompt: int, completion: int, cached: int, total: object) -> in
     """Return the number of prompt tokens, including those that were read from or written to a cache.
 
     Most vendors count them in the prompt, as OpenAI does. Claude counts them apart from it, and so do relays of Claude.
-    Claude caches no prompt below 512 tokens, so fewer that exceed the prompt do not count: the result is 0, which no
-    prompt has.
-
-    Args:
-        prompt: The prompt tokens, as the vendor states them.
-        completion: The completion tokens.
-        cached: The tokens that were read from or written to a cache.
-        total: The vendor's total of all tokens, if it is a number.
+    The vendor's own total, if it is a number, shows which one it is. Claude caches no prompt below 512 tokens, so fewer
+    that exceed the prompt do not count: the result is 0, which no prompt has.
 
     Examples:
         >>> count_prompt(20, 50, 1100, total=None), count_prompt(1200, 50, 1100, total=1250)
@@ -76,14 +66,7 @@ def count_completion(prompt: int, completion: int, reasoning: int, total: object
 
     Most vendors count reasoning in the completion, as OpenAI does. xAI counts it separately. The vendor's own total
     shows which one it is. If the total is missing or fits neither, a reasoning count above the completion's cannot be a
-    part of it.
-
-    Args:
-        prompt: The prompt tokens.
-        completion: The completion tokens, as the vendor states them.
-        reasoning: The reasoning tokens.
-        total: The vendor's total of all tokens, if it is a number.
-        separate: Whether the vendor is known to count reasoning separately. Used if the total does not decide.
+    part of it, and is not one if the vendor is known to count it `separate`.
 
     Examples:
         >>> count_completion(10120, 1499, 2809, total=14428)

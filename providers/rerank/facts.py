@@ -25,8 +25,6 @@ class RerankModel:
     """How one model is asked.
 
     Attributes:
-        facts: Its limits and abilities.
-        path: The path below the base path.
         above: The end of the base path that `path` replaces, or empty if `path` is below the whole base path.
         form: `flat`, as Cohere and Jina write it, `native`, as DashScope does, or `tei`.
     """

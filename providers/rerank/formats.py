@@ -30,11 +30,9 @@ _COUNT = re.compile(r"[1-9][0-9]{0,14}")
 
 
 class ShownRerank(Value, frozen=True):
-    """How an answer is shown to its client.
+    """How an answer is shown to its client: with the documents as the client wrote them, and at most `top_n` results.
 
-    Attributes:
-        documents: The documents as the client wrote them, if the answer repeats them; else None.
-        top_n: The most results, or None for all.
+    None stands for no documents, and for all results.
     """
 
     documents: tuple[object, ...] | None = None

@@ -83,11 +83,7 @@ def rerank_batches(
 ) -> tuple[RerankRequest, ...]:
     """Return the calls for a request, in the order of its documents.
 
-    Args:
-        request: The request.
-        most_documents: The most documents of a call.
-        most_tokens: The most tokens of a call by an estimate, in which the query counts with each document, or None for
-            any number.
+    The tokens of a call are an estimate, in which the query counts with each document.
     """
     documents, query = request.documents, request.query
     parts = list(parts_of(documents, lambda text: tokens_in(query, text), most_documents, most_tokens))

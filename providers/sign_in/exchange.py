@@ -38,11 +38,9 @@ class ExchangeResult(StrEnum):
 
 
 class ExchangeFailed(Exception):
-    """An exchange has failed. The message has our words and safe codes only.
+    """An exchange has failed, with a `result`. The message has our words and safe codes only.
 
-    Attributes:
-        result: How it ended.
-        retry_after_s: The time that the issuer asks to wait, in seconds.
+    `retry_after_s` is the time that the issuer asks to wait.
     """
 
     def __init__(self, result: ExchangeResult, message: str, retry_after_s: float | None = None) -> None:
@@ -52,12 +50,9 @@ class ExchangeFailed(Exception):
 
 
 class ExchangeCall(Value, frozen=True):
-    """One request of an exchange.
+    """One request of an exchange to the host of this name in the terms: `token`, `sts` or `impersonate`.
 
-    Attributes:
-        host: The name of the host in the terms: `token`, `sts` or `impersonate`.
-        wire: The request.
-        silent: The probable cause if there is no answer, in words.
+    `silent` is the probable cause if there is no answer, in words.
     """
 
     host: str
@@ -66,14 +61,9 @@ class ExchangeCall(Value, frozen=True):
 
 
 class Issued(Value, frozen=True):
-    """A token, or AWS credentials as `ID:SECRET:SESSION`.
+    """A token, or AWS credentials as `ID:SECRET:SESSION`, which its `repr` does not show.
 
-    Its `repr` does not show it.
-
-    Attributes:
-        text: The token.
-        expires_in_s: Its lifetime from the sending of the request, or None if the end is absolute.
-        expires_at_s: Its end in Unix seconds, or None.
+    It has either a lifetime from the sending of the request, or an end in Unix seconds.
     """
 
     text: str

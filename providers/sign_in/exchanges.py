@@ -50,12 +50,9 @@ class TokenHost(Value, frozen=True):
 
 
 class SignInTerms(Value, frozen=True):
-    """The values of the configuration that an exchange needs.
-
-    Its `repr` does not show the texts, which may be secret.
+    """The values of the configuration that an exchange needs. Its `repr` does not show the texts, which may be secret.
 
     Attributes:
-        kind: The kind of the sign-in.
         hosts: The hosts by name: `token`, for AWS `sts`, for impersonation `impersonate`.
         texts: The values of its keys and variables. The names of `assume` begin with `assume_`.
         source: The terms of the sign-in whose token is the subject, or None.
@@ -72,9 +69,7 @@ class SignInTerms(Value, frozen=True):
 
 
 class ExchangeInput(Value, frozen=True):
-    """The values that an exchange is given at the moment of its start.
-
-    Its `repr` shows the time only.
+    """The values that an exchange is given at the moment of its start. Its `repr` shows the time only.
 
     Attributes:
         now_s: Unix time, which signatures cover.

@@ -12,13 +12,9 @@ _BURST_S = 1.0
 
 
 class Capacity(Value, frozen=True):
-    """The limits of a simulated provider.
+    """The limits of a simulated provider: of concurrent requests, and of requests per second, or None without a limit.
 
-    Attributes:
-        concurrent: The limit of concurrent requests, or None for no limit.
-        rps: The limit of requests per second, or None for no limit.
-        beyond: The answer above a limit: the status 429 or 503, or with `slow` a later answer. A burst of one
-            second is accepted.
+    Above a limit, it answers with the status 429 or 503, or later (`slow`). A burst of one second is accepted.
     """
 
     concurrent: int | None = None

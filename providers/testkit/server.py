@@ -49,12 +49,8 @@ class _Protocol(HttpToolsProtocol):
 class LoopbackServer:
     """A server for one ASGI application on this machine. Use it as an asynchronous context manager.
 
-    It installs no signal handlers and writes no log. At the end of the block all connections are closed at once.
-
-    Args:
-        app: The application.
-        host: The address to listen on.
-        port: The port, or 0 for a free one.
+    It installs no signal handlers and writes no log. Port 0 is a free one. At the end of the block all connections are
+    closed at once.
     """
 
     def __init__(self, app: Any, host: str, port: int) -> None:

@@ -294,12 +294,7 @@ class NoSimulator(LookupError):
 
 
 class Simulators(Value, frozen=True):
-    """The installed simulators.
-
-    Attributes:
-        simulators: Simulators that loaded, by the name of their adapter.
-        broken: The reason for each that did not load, by name.
-    """
+    """The simulators that loaded, by the name of their adapter, and the reason for each that did not."""
 
     simulators: Mapping[str, Simulator]
     broken: Mapping[str, str]

@@ -34,10 +34,7 @@ class Names:
     async def addresses(self, host: str, port: int) -> Addresses:
         """Return the addresses of a name. A caller that is cancelled does not end the look-up.
 
-        Raises:
-            OSError: The name cannot be resolved.
-            ValueError: It is not a name.
-            ConnectFailed: This machine cannot start a look-up.
+        Raises OSError if it cannot be resolved, ValueError for another text, and ConnectFailed without a look-up.
         """
         with suppress(socket.gaierror):
             # An address needs no look-up.

@@ -50,10 +50,7 @@ Others may take the room first, and a closed port stays in use for a while.
 def request_start(origin: str, method: str, target: str, headers: str) -> bytes:
     """Return the head of a request up to `content-length`, for `PoolRequest.start`. It can be used again and again.
 
-    Args:
-        origin: `https://host`, `http://host:8000`.
-        target: Path and query, visible ASCII.
-        headers: Lines that end with CRLF, without `host` and `content-length`.
+    The target is path and query in visible ASCII. The header lines end with CRLF, without `host` and `content-length`.
     """
     host = origin.partition("://")[2]
     return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n{headers}".encode("latin-1")

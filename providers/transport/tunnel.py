@@ -92,12 +92,8 @@ async def connect_through(
 ) -> None:
     """Connect to an origin over a socket that is connected to the proxy of the link.
 
-    Args:
-        context: The context for TLS with the origin, or None if the origin is not reached with TLS.
-
-    Raises:
-        ConnectFailed: The proxy refuses.
-        OSError: TLS fails, with the proxy or with the origin.
+    Without a context, the origin is not reached with TLS. Raises ConnectFailed if the proxy refuses, and OSError if TLS
+    fails.
     """
     loop = connection.loop
     host, _ = address_of(link.proxy)

@@ -1,8 +1,7 @@
-"""Write the body of Anthropic's `POST /v1/messages`.
+"""Write the body of Anthropic's `POST /v1/messages`. The facts about single models are in the catalogue.
 
-Source: anthropic 2.10.0 (MessageParam and its blocks), platform.claude.com on tool use and thinking; read 2026-11-20.
-Source: anthropic 2.10.0 (MessageCreateParams), platform.claude.com on thinking, effort and structured outputs; read
-2026-11-20. The facts about single models are in the catalogue.
+Source: anthropic 2.10.0 (MessageCreateParams, MessageParam and its blocks), platform.claude.com on tool use, thinking,
+effort and structured outputs; read 2026-11-20.
 """
 
 from __future__ import annotations

@@ -44,8 +44,6 @@ class GeminiAdapter(FactsAdapter):
     """The adapter for the native wire format.
 
     Attributes:
-        name: The provider's name.
-        auth: How requests are authenticated.
         bypass_signature: The thought signature that is sent for a call that another model made. Google documents the
             text `skip_thought_signature_validator`. The field is of the type bytes, so its base64 is sent; some clients
             send the text itself.

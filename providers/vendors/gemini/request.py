@@ -1,8 +1,7 @@
 """Write the body of `generateContent`: generation config, tools and contents.
 
-Source: google-genai 3.3.0 (Content, Part), ai.google.dev on function calling and thought signatures; read 2026-11-20.
-Source: google-genai 3.3.0 (GenerateContentConfig and its converter for the Developer API), ai.google.dev on thinking
-and structured output; read 2026-11-20.
+Source: google-genai 3.3.0 (Content, Part, GenerateContentConfig and its converter for the Developer API), ai.google.dev
+on function calling, thought signatures, thinking and structured output; read 2026-11-20.
 """
 
 from __future__ import annotations
@@ -64,12 +63,9 @@ _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 245
 
 
 class Replay(Value, frozen=True):
-    """How earlier tool calls are sent back to a model.
+    """How earlier tool calls are sent back to a model: with ids and signatures (Gemini 3 and later) or without.
 
-    Attributes:
-        model: The model's name.
-        ids: Whether calls have ids and signatures (Gemini 3 and later). To 2.x, an id is an unknown field.
-        bypass: The signature for a call that another model made.
+    To 2.x, an id is an unknown field. `bypass` is the signature for a call that another model made.
     """
 
     model: str

@@ -64,8 +64,6 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
     """The adapter for chat completions of OpenAI, or of a compatible server.
 
     Attributes:
-        name: The provider's name.
-        auth: How requests are authenticated.
         max_tokens_field: The field for the limit of the answer's tokens.
         own_parameters: Parameters that are not canonical.
         is_openai: Whether the server is OpenAI's own. Others get no fields that only OpenAI has.
