@@ -10,6 +10,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -228,16 +229,18 @@ class ClientAdmin:
         """Change the given keys of a client or a project. A null removes a key."""
         word = section.removesuffix("s")
         self._expect_database(f"{section} update", name)
-        before = self._found(section, name)
         removed = {key for key, value in changes.items() if value is None}
         if unknown := sorted(removed - STORED_KEYS[section]):
             known = ", ".join(sorted(STORED_KEYS[section]))
             raise AdminRefused(400, "invalid_request", f"a {word} has no key {unknown[0]!r} to remove; it has {known}")
-        definition = {key: value for key, value in {**before, **changes}.items() if value is not None}
-        self._checked(section, name, definition)
-        entry = self._entry(f"{word}_changed", {word: name, "before": dict(before), "definition": definition})
-        self._change(lambda: self.store.replace(section, name, definition, entry))
-        return {"name": name, **definition}
+        while True:
+            before = self._found(section, name)
+            definition = {key: value for key, value in {**before, **changes}.items() if value is not None}
+            self._checked(section, name, definition)
+            entry = self._entry(f"{word}_changed", {word: name, "before": dict(before), "definition": definition})
+            with suppress(NotStored):  # another operator has changed it meanwhile, and that change stays
+                self.store.replace(section, name, before, definition, entry)
+                return {"name": name, **definition}
 
     def remove(self, section: Section, name: str) -> Json:
         """Remove a project that no client uses, or a client with its keys."""

@@ -239,12 +239,14 @@ class ClientStore:
             row = name, json.dumps(definition)
             database.execute(f"INSERT INTO {section} VALUES (?, ?)", row)  # noqa: S608  # constant
 
-    def replace(self, section: Section, name: str, definition: Definition, entry: Entry) -> None:
-        """Replace the definition of a client or a project. Raises NotStored."""
+    def replace(self, section: Section, name: str, before: Definition, definition: Definition, entry: Entry) -> None:
+        """Replace the definition of a client or a project. Raises NotStored if it is not `before` any more."""
         with self._changing(entry) as database:
-            row = json.dumps(definition), name
-            if not database.execute(f"UPDATE {section} SET definition = ? WHERE name = ?", row).rowcount:  # noqa: S608  # constant
-                raise NotStored(f"there is no {_word(section)} {name!r}")
+            row = database.execute(f"SELECT definition FROM {section} WHERE name = ?", (name,)).fetchone()  # noqa: S608  # constant
+            if row is None or json.loads(row[0]) != before:
+                raise NotStored(f"the {_word(section)} {name!r} was changed or removed meanwhile")
+            values = json.dumps(definition), name
+            database.execute(f"UPDATE {section} SET definition = ? WHERE name = ?", values)  # noqa: S608  # constant
 
     def remove(self, section: Section, name: str, entry: Entry) -> None:
         """Remove a project, or a client with its keys. Raises NotStored."""

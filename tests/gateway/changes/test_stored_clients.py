@@ -104,6 +104,24 @@ def test_client_without_a_key_is_found_by_the_rule_of_an_issuer(database: Client
     assert database.stage(config).clients is with_client.clients, "the same content is the same object"
 
 
+def test_change_by_another_operator_meanwhile_stays(database: ClientDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    database.stage(TABLE)
+    ines, ben = database.admin("ines"), database.admin("ben")
+    ines.create("clients", "app", {})
+    read = ines.store.definition
+
+    def read_before_ben(*named: Any) -> Any:
+        monkeypatch.undo()
+        found = read(*named)
+        ben.update("clients", "app", {"region": "eu"})
+        return found
+
+    monkeypatch.setattr(ines.store, "definition", read_before_ben)
+    both = {"name": "app", "region": "eu", "show_cost": True}
+    assert ines.update("clients", "app", {"show_cost": True}) == both
+    assert ines.list_all("clients")["clients"] == [both]
+
+
 def test_clients_of_the_file_are_unchanged(database: ClientDatabase) -> None:
     config = table_of(BASE)
     assert database.stage(config) is config

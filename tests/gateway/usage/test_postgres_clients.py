@@ -65,7 +65,9 @@ def test_change_by_one_instance_is_read_by_another(store: ClientStore, other: Cl
     other.revoke_key("k1", 300.0, _ENTRY)
     assert store.snapshot(210.0).keys == ()
     assert [it.revoked_at_s for it in store.keys("app")] == [300.0]
-    store.replace("clients", "app", {}, _ENTRY)
+    with pytest.raises(NotStored, match="was changed or removed meanwhile"):
+        store.replace("clients", "app", {}, {}, _ENTRY)
+    store.replace("clients", "app", {"project": "shop"}, {}, _ENTRY)
     assert other.definition("clients", "app") == {}
     store.remove("clients", "app", _ENTRY)
     assert (other.names("clients"), other.names("projects"), other.keys()) == ([], ["shop"], [])
