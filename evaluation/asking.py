@@ -96,10 +96,8 @@ class QuestionResult:
 class CandidateClient:
     """Sends questions to the candidates of one region, as the given assistant.
 
-    Args:
-        accounting: Holds and records what the questions cost, or None if usage is not recorded.
-        of_people: The questions contain text of users. Then no approval is waived: a deployment needs the same approval
-            and consent as a step of a route.
+    Questions `of_people` contain text of users. Then no approval is waived: a deployment needs the same approval and
+    consent as a step of a route. Without `accounting`, usage is not recorded.
     """
 
     def __init__(
@@ -166,9 +164,7 @@ class CandidateClient:
     async def ask(self, deployment: Deployment, request: ChatRequest, *, once: bool = False) -> QuestionResult:
         """Send one question. With `once`, there are no retries and no concurrency limit, as load tests need.
 
-        Raises:
-            NotPermitted: The decision refuses the candidate.
-            CallRefused: A budget of `usage.internal_project` refuses the question.
+        Raises NotPermitted if the decision refuses the candidate, and CallRefused if a budget refuses the question.
         """
         if self._refresher is not None:
             if not self._refresher.statuses():

@@ -309,14 +309,11 @@ def _equal(given: object, wanted: object) -> bool:
     if isinstance(given, str) and isinstance(wanted, str):
         return bare(given) == bare(wanted)
     if isinstance(given, bool) == isinstance(wanted, bool) and isinstance(given, (int, float)):
+        # A larger integer may not fit a float.
         return isinstance(wanted, (int, float)) and (
-            given == wanted or (_is_float(given) and abs(given - wanted) < 1e-9)
+            given == wanted or (abs(given) < 1e15 and abs(given - wanted) < 1e-9)
         )
     return given == wanted
-
-
-def _is_float(value: float) -> bool:
-    return abs(value) < 1e15  # larger integers may not fit a float
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,9 +110,8 @@ async def own_lag() -> AsyncIterator[list[float]]:
 class LoadStep:
     """The results of one step of the ramp. Latencies are of answered requests and of requests that timed out.
 
-    Attributes:
-        own_s: How late the measuring machine was, as its 95th percentile.
-        times: The quantiles of `first_token`, `between_tokens` and `total`.
+    `own_s` is how late the measuring machine was, as its 95th percentile. `times` has the quantiles of `first_token`,
+    `between_tokens` and `total`.
     """
 
     offered: float

@@ -32,11 +32,7 @@ class Progress(Protocol):
 
 @dataclass(slots=True)
 class Evaluation:
-    """One evaluation and its inputs.
-
-    Attributes:
-        given_up: Why a candidate or the judge was not asked to the end.
-    """
+    """One evaluation and its inputs, and why a candidate or the judge was not asked to the end."""
 
     suite: Suite
     client: CandidateClient
@@ -71,7 +67,17 @@ class Evaluation:
         self.budget.check()
         for candidate in self.candidates:
             if self.suite.file.scalability is not None and candidate.name not in self.given_up:
-                await self._ramp(candidate)
+                section = self.suite.file.scalability
+                assert section is not None, "only with load tests"  # noqa: S101  # for mypy
+                part, recovery = f"scalability {candidate.name}", len(section.rates)
+                self.progress.begin(part, recovery + 1, 0)
+                for number, rate in enumerate(section.rates):
+                    rows = await self._step(candidate, number, rate, section.step)
+                    self.progress.advance(part)
+                    if sum(is_good(row, section.objectives) for row in rows) < HOLDS * len(rows):
+                        break
+                await self._step(candidate, recovery, section.rates[0], section.recovery)
+                self.progress.advance(part, recovery)
         if self.judge is not None and self.suite.file.judge is not None:
             axes = ((PERFORMANCE, self.suite.performance), (COMPLIANCE, self.suite.compliance))
             for candidate in self.candidates:
@@ -101,19 +107,6 @@ class Evaluation:
         lane = CandidateLane(deployment, axis, self.store, ask, lambda: self.progress.advance(axis), pace)
         if (why := await lane.run(questions, limits.concurrent)) is not None:
             self.given_up[deployment.name] = why
-
-    async def _ramp(self, candidate: Deployment) -> None:
-        section = self.suite.file.scalability
-        assert section is not None, "only with load tests"  # noqa: S101  # for mypy
-        part, recovery = f"scalability {candidate.name}", len(section.rates)
-        self.progress.begin(part, recovery + 1, 0)
-        for number, rate in enumerate(section.rates):
-            rows = await self._step(candidate, number, rate, section.step)
-            self.progress.advance(part)
-            if sum(is_good(row, section.objectives) for row in rows) < HOLDS * len(rows):
-                break
-        await self._step(candidate, recovery, section.rates[0], section.recovery)
-        self.progress.advance(part, recovery)
 
     async def _step(self, candidate: Deployment, number: int, rate: float, duration_s: float) -> list[QuestionResult]:
         """Run one load step, unless it is stored already, and return its rows."""

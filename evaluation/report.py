@@ -234,15 +234,6 @@ def shares(values: Iterable[float]) -> list[tuple[float, float]]:
     return [(value, (number + 1) / len(ordered)) for number, value in enumerate(ordered)]
 
 
-def html_page(report: Report, diff: str) -> str:
-    """Return the report as HTML. `diff` is the change of the config in the format of `diff -u`, or empty."""
-    environment = _environment(autoescape=True)
-    environment.finalize = lambda value: (
-        visible_text(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
-    )
-    return environment.get_template("report.html.j2").render(**_values(report, diff))
-
-
 def markdown_page(report: Report, diff: str) -> str:
     """Return the report as Markdown. Every inserted text is untrusted, so it is put on one line and escaped."""
     environment = _environment(autoescape=False)
@@ -300,9 +291,13 @@ def write_report(out: Path, report: Report, diff: str = "") -> None:
     The files contain answers of candidates and, for shadow traffic, text of users. Like `run.db`, only their owner can
     read them.
     """
+    environment = _environment(autoescape=True)
+    environment.finalize = lambda value: (
+        visible_text(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    )
     texts = {
         "report.json": json.dumps(report, ensure_ascii=True, indent=1),
-        "report.html": html_page(report, diff),
+        "report.html": environment.get_template("report.html.j2").render(**_values(report, diff)),
         "report.md": markdown_page(report, diff),
     }
     try:

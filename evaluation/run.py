@@ -248,10 +248,8 @@ def with_known_prices(suite: Suite, asked: Sequence[Deployment]) -> Suite:
     """Return the suite with the catalogue's prices of now. The suite's own prices take precedence.
 
     All prices must have one currency: the suite's or, if the suite has no prices, that of all deployments. If
-    reasoning has a higher rate than the answer, it applies to all generated tokens.
-
-    Raises:
-        OptionsError: A cost limit can't be enforced, because a deployment has no price.
+    reasoning has a higher rate than the answer, it applies to all generated tokens. Raises OptionsError if a cost limit
+    can't be enforced, because a deployment has no price.
     """
     own, now_s = suite.file.prices, time.time()
     known = {one.name: price for one in asked if (price := one.price_at(now_s)) is not None}
@@ -373,11 +371,9 @@ class _Candidates:
         }
 
     async def ask(self, evaluation: Evaluation) -> None:
-        """See `MeasuredRun`."""
         await evaluation.run()
 
     def report(self, evaluation: Evaluation, stopped: str | None) -> int:
-        """See `MeasuredRun`."""
         options, assistant, region, candidates = self.options, self.assistant, self.region, self.candidates
         suite, store, judge, config = evaluation.suite, evaluation.store, evaluation.judge, evaluation.client.config
         judge_name = judge.name if judge is not None else None

@@ -140,13 +140,9 @@ def _freedom(sizes: _Floats) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first candidate's figure minus the second's.
+    """The first candidate's figure minus the second's, with the degrees of freedom of its variance.
 
-    Attributes:
-        by_group: The part of each group.
-        noise: A part that is not of items, such as that of two load tests, with its variance.
-        freedom: The degrees of freedom of `variance`.
-        of: The number of items.
+    `noise` is a part that is not of items, such as that of two load tests, with its variance. `of` counts the items.
     """
 
     value: float

@@ -191,9 +191,8 @@ class Questions(Protocol):
 class CandidateLane:
     """All workers of one candidate on one axis.
 
-    Attributes:
-        failed: The number of questions, and of attempts, without an answer since the last answer.
-        given_up: The last failure, if the candidate failed too often in a row.
+    `failed` has the number of questions, and of attempts, without an answer since the last answer. `given_up` is the
+    last failure, if the candidate failed too often in a row.
     """
 
     candidate: Deployment

@@ -102,11 +102,7 @@ class Control(Protocol):
         """Return the body of the last request that reached a simulated deployment, or None. Raises ApiError."""
 
     async def clock(self, ahead_s: int | None = None) -> int:
-        """Move the clock by which a demo counts the time of users, or leave it. Raises ApiError outside a demo.
-
-        Returns:
-            How many seconds it is ahead of the real time.
-        """
+        """Move the clock of a demo's users, or leave it; return by how many seconds it is ahead. Raises ApiError."""
 
 
 def no_faults() -> ApiError:
@@ -131,10 +127,7 @@ def _missing_seats(status: Status) -> list[int]:
 
 
 def is_ready(status: Status) -> bool:
-    """Return whether the gateway should get requests.
-
-    It should while it is degraded: the workers that answer accept all new connections.
-    """
+    """Return whether the gateway should get requests, as it should while it is degraded."""
     return readiness_word(status) in ("ready", "degraded")
 
 

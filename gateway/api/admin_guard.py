@@ -62,7 +62,6 @@ class Guard:
         tokens: Returns the admin tokens that were created, by the SHA-256 of each. May raise StateError.
         is_closed: Returns whether a token was ever needed here, so that one is needed although there is none. May
             raise StateError.
-        failures: Counts wrong tokens.
         issued: Verifies tokens of `token_issuers`, if the gateway has a configuration that may name them.
     """
 
@@ -119,10 +118,7 @@ class Guard:
         return Identity(role, who=user, how=f"issuer:{issuer}")
 
     async def _identify(self, pairs: Iterable[tuple[bytes, bytes]], peer: str) -> Identity:
-        """Return the sender of a request with these headers. The first value of a repeated header counts.
-
-        Raises ApiError for a sender that is not known.
-        """
+        """Return the sender with these headers, of which the first one of a name counts. Raises ApiError."""
         headers: dict[str, str] = {}
         for key, value in pairs:
             headers.setdefault(key.decode("latin-1"), value.decode("latin-1"))

@@ -40,10 +40,7 @@ class AdminRequest:
 
     @property
     def who(self) -> Who:
-        """The name that the sender gives itself, and the id of its admin token, for the audit trail. Raises ApiError.
-
-        The name is not verified and gives no access. The id is verified.
-        """
+        """Return the name that the sender gives itself, which is not verified, and its token's id. Raises ApiError."""
         name = self.request.headers.get(OPERATOR_HEADER, "")
         with suppress(UnicodeDecodeError):
             # Names are in UTF-8, and the framework reads headers as Latin-1, which keeps every byte.

@@ -13,7 +13,6 @@ from typing import Any
 from fastapi import FastAPI, Request, Security
 from fastapi.openapi.models import HTTPBearer
 from fastapi.responses import JSONResponse, Response
-from fastapi.routing import APIRoute
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.routing import Route
@@ -37,13 +36,10 @@ PATH = "/v1/admin"
 
 
 class AdminRoute(Value, frozen=True):
-    """A route of the admin listener.
+    """A route of the admin listener, and the weakest role that may call it.
 
-    Attributes:
-        role: The role that it needs at least.
-        answer: The function that answers. FastAPI reads the query from its parameters, and the document from its text.
-        tag: Its group in the document, or an empty text for a route that is not in the document.
-        extra: Further members of the document: a body, or the parameters of an action.
+    FastAPI reads the query from the parameters of `answer`, and the document from its text. `tag` is its group in the
+    document, or empty for a route that is not there. `extra` has a body, or the parameters of an action.
     """
 
     method: str
@@ -149,17 +145,14 @@ class _Access(SecurityBase):
     async def __call__(self, request: Request, needed: SecurityScopes) -> None:
         request.state.identity = await self._guard.check(request.scope, Role(needed.scopes[0]))
         if request.method == "GET" and request.query_params and request.url.path.startswith(PATH):
-            _expect_known(request.scope["route"], request.query_params)
-
-
-def _expect_known(route: APIRoute, names: Iterable[str]) -> None:
-    """Raise ApiError for a parameter that the route does not read: a report without its filter would be another one."""
-    described = (route.openapi_extra or {}).get("parameters", ())
-    known = [
-        *(it.alias for it in route.dependant.query_params),
-        *(it["name"] for it in described if it["in"] == "query"),
-    ]
-    for name in names:
-        if name not in known:
-            message = f"unknown parameter {name!r}: the parameters are {', '.join(known) or 'none'}"
-            raise ApiError("invalid_request", message, name)
+            # A report without its filter would be another one.
+            route = request.scope["route"]
+            described = (route.openapi_extra or {}).get("parameters", ())
+            known = [
+                *(it.alias for it in route.dependant.query_params),
+                *(it["name"] for it in described if it["in"] == "query"),
+            ]
+            for name in request.query_params:
+                if name not in known:
+                    message = f"unknown parameter {name!r}: the parameters are {', '.join(known) or 'none'}"
+                    raise ApiError("invalid_request", message, name)

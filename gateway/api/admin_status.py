@@ -82,9 +82,8 @@ def cell_document(
 ) -> dict[str, object]:
     """Return the state of a cell as its shared database has it: without health, limits and traffic of its instances.
 
-    Args:
-        store_problems: Why a store cannot be used now, by its kind.
-        pinned: The version that a rollback of the cell pinned, or an empty text.
+    `store_problems` has why a store cannot be used now, by its kind. `pinned` is the version that a rollback pinned, or
+    empty.
     """
     since = datetime.fromtimestamp(since_s, UTC)
     loaded = Reload("start", activated=True, config_version=config.version, at=since, duration_s=0)
@@ -117,6 +116,9 @@ def _document(
         for it in endings_of(config, days_at(status.at_s))
         if it.warned_days is not None
     ]
+    counts = Counter[str]()
+    for (name, _), count in sorted(status.traffic.implausible.items()):
+        counts[name] += count
     return {
         "version": config.file_version,
         "since": since,
@@ -138,7 +140,7 @@ def _document(
             member: [{"deployment": it["deployment"], "on": it["on"]} for it in ends if it["kind"] == kind]
             for member, kind in (("retirements", "model"), ("prices", "price"))
         },
-        "usage_implausible": _implausible(status),
+        "usage_implausible": dict(counts),
         "problems": problems,
         "warnings": warnings,
         **({"simulated": True} if config.demo or config.simulated else {}),
@@ -240,7 +242,11 @@ def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]
         yield f"{name} is skipped for {max(1, math.ceil(unavailable.for_s))} s: {unavailable.reason}"
     yield from _problems_of_callers(status)
     yield from _pin_and_answers(status, regions)
-    yield from _problems_of_quotas(status, regions)
+    for entry in regions:
+        steps = [entry["answers"], *cast("list[str]", entry["then"])]
+        if any(worker.without_room.issuperset(steps) for worker in status.workers):
+            what = f"{entry['assistant']} ({entry['use']}) in the region {entry['region']}"
+            yield f"no step of {what} has room in its quotas: gateway quotas"
     if status.schedules_off and _has_schedules(status.config):
         yield f"no canary schedule runs: {status.schedules_off}"
     for it in status.schedules:
@@ -273,10 +279,7 @@ def _problems_of_traffic(traffic: TrafficCounts) -> tuple[list[str], list[str]]:
 
 
 def _is_slow(times: AnswerTimes) -> bool:
-    """Return whether answers begin or end more than twice as late as an hour ago, and more than 5 s late.
-
-    Where the hour before has too few answers, 20 s are slow.
-    """
+    """Return whether answers are twice as late as an hour ago and over 5 s, or 20 s late without that hour."""
     if times.answers < _FEWEST:
         return False
     pairs = ((times.first_s, times.first_ago_s), (times.end_s, times.end_ago_s))
@@ -310,14 +313,6 @@ def _problems_of_callers(status: Status) -> Iterator[str]:
         share = f"{refused / (attempts + refused):.0%}" if refused else "none"
         whom = f"{most} clients or users" if most > 1 else "1 client or user"
         yield f"{name} is skipped for {whom} alone: {share} of its requests in the last {RECENT_S:g} s"
-
-
-def _implausible(status: Status) -> dict[str, int]:
-    """Return how many counts of each deployment's provider could not be true."""
-    counts = Counter[str]()
-    for (name, _), count in sorted(status.traffic.implausible.items()):
-        counts[name] += count
-    return dict(counts)
 
 
 def _warnings(status: Status) -> Iterator[str]:
@@ -383,15 +378,6 @@ def _problems_of_stores(status: Status) -> Iterator[str]:
             yield f"the shared store `database` cannot be used: {text}; {effects}"
         else:
             yield f"the shared store `{kind}` cannot be used: {text}"
-
-
-def _problems_of_quotas(status: Status, regions: list[dict[str, object]]) -> Iterator[str]:
-    """Yield the routes whose steps all had no room at their last call to a worker."""
-    for entry in regions:
-        steps = [entry["answers"], *cast("list[str]", entry["then"])]
-        if any(worker.without_room.issuperset(steps) for worker in status.workers):
-            what = f"{entry['assistant']} ({entry['use']}) in the region {entry['region']}"
-            yield f"no step of {what} has room in its quotas: gateway quotas"
 
 
 def _pin_and_answers(status: Status, regions: list[dict[str, object]]) -> Iterator[str]:

@@ -86,13 +86,7 @@ class LargeBodyTurns:
 
 
 class BodyLease:
-    """The body of one request, whose bytes count against `BodyLimits` until the lease is released.
-
-    It may be released as soon as nothing holds the request any more.
-
-    Attributes:
-        body: The body, until it is taken.
-    """
+    """The body of one request, which counts against `BodyLimits` until nothing holds the request any more."""
 
     __slots__ = ("_held_bytes", "_limits", "_turns", "body", "size_bytes")
 
@@ -152,26 +146,18 @@ class StreamLimit:
 
 
 def check_content_headers(visitor: RequestHeaders, client_bytes: int | None = None, media: bytes = _JSON) -> None:
-    """Raise ApiError for a body that is not announced as `media`, or is announced as too large.
-
-    Args:
-        client_bytes: The limit of the client, if it has one.
-    """
+    """Raise ApiError for a body that is not announced as `media`, or is announced as too large for the client."""
     headers = visitor.headers
     if headers.get(b"content-type") != media or b"content-type" in visitor.repeated:
-        _check_kind(visitor, media)
+        kinds = visitor.values(b"content-type")
+        if len(kinds) != 1 or kinds[0].partition(b";")[0].strip().lower() != media:
+            given = ", ".join(visitor.all(b"content-type"))[:60]
+            problem = f"the content type {given!r} is not supported" if given else "the content type is missing"
+            raise ApiError("unsupported_media_type", f"{problem}: send `content-type: {media.decode()}`")
     # The server has refused two lengths, and a length that is not a number.
     length = headers.get(b"content-length", b"")
     if (len(length) > _FEWEST_DIGITS or client_bytes is not None) and length.isdigit():
         check_body_size(int(length), client_bytes)
-
-
-def _check_kind(visitor: RequestHeaders, media: bytes) -> None:
-    kinds = visitor.values(b"content-type")
-    if len(kinds) != 1 or kinds[0].partition(b";")[0].strip().lower() != media:
-        given = ", ".join(visitor.all(b"content-type"))[:60]
-        problem = f"the content type {given!r} is not supported" if given else "the content type is missing"
-        raise ApiError("unsupported_media_type", f"{problem}: send `content-type: {media.decode()}`")
 
 
 def check_body_size(size: int, client_bytes: int | None) -> None:
@@ -188,16 +174,10 @@ def check_body_size(size: int, client_bytes: int | None) -> None:
 async def read_body(
     receive: Receive, room: BodyRoom, deadline: Deadline, client_bytes: int | None = None, *, copies: bool = True
 ) -> Body:
-    """Read the whole body within its room, which the caller settles or releases.
+    """Read the whole body within its room, which the caller settles or releases. A small room may become large.
 
-    Args:
-        room: The room. If it is small, it may become large.
-        client_bytes: The limit of the client, if it has one.
-        copies: Whether the body is returned as bytes, which costs a copy.
-
-    Raises:
-        ApiError: request_too_large, request_timeout or overloaded.
-        ClientGone: The client left meanwhile.
+    With `copies` it is returned as bytes, which costs a copy. Raises ApiError (request_too_large, request_timeout or
+    overloaded), and ClientGone if the client left meanwhile.
     """
     # A body that is received piece by piece has one block: many small pieces would stay in the heap. The block has its
     # size at once, and a large one gets its memory page by page: to move megabytes would hold up all other requests.
@@ -259,10 +239,7 @@ def is_little(unread: RequestHeaders) -> bool:
 
 
 async def drain(receive: Receive) -> None:
-    """Read the rest of what the client sends, within limits.
-
-    To close a connection with unread bytes would send a reset, which can destroy an answer on its way.
-    """
+    """Read the rest of what the client sends, within limits: a reset could destroy an answer on its way."""
     size = 0
     try:
         async with asyncio.timeout(_DRAIN_TIME_S):
@@ -289,9 +266,8 @@ def read_request(body: bytes) -> ChatRequest:
 def parse_json(body: bytes) -> object:
     """Return the parsed body.
 
-    Raises:
-        ApiError: The body is not valid JSON (with the line and column of the mistake), is nested too deeply, or has a
-            duplicate name in an object.
+    Raises ApiError if it is not valid JSON (with the line and column of the mistake), is nested too deeply, or has a
+    duplicate name in an object.
     """
     value = _parsed(body)
     _check_depth(body, value)
@@ -300,10 +276,7 @@ def parse_json(body: bytes) -> object:
 
 
 async def read_object(receive: Receive, most_bytes: int = SMALL_OBJECT_BYTES) -> dict[str, object]:
-    """Return the JSON object in the body; an empty one if there is no body. Raises ApiError.
-
-    FastAPI would read a body of any size, at any speed, before the access check.
-    """
+    """Return the JSON object of a body of bounded size and time, or an empty one without a body. Raises ApiError."""
     data = await read_small(receive, "body", most_bytes, _SMALL_OBJECT_TIME_S)
     value = parse_json(data) if data else {}
     if value is None:

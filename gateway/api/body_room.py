@@ -21,7 +21,7 @@ _SMALL_SHARE, _CLIENT_SHARE = 8, 4
 
 
 class BodyLimits:
-    """Counts the bytes of all bodies that this worker holds, and bounds them.
+    """Counts the bytes of all bodies that this worker holds, and bounds them. Its pacer lets one large body bring more.
 
     These hold for everything that clients send, also very slowly:
 
@@ -30,9 +30,6 @@ class BodyLimits:
     - While a client waits for room, another one gets none beyond a quarter. If it has more, its bodies that still
       arrive are refused until there is room, beginning with the one that has been silent for longest.
     - A wait ends: with room, with an error, or with the client.
-
-    Attributes:
-        pacer: Lets one large body at a time bring more.
     """
 
     def __init__(self, most_bytes: int = MAX_BODIES_BYTES) -> None:
@@ -112,11 +109,8 @@ class BodyLimits:
 class BodyRoom:
     """The part of `BodyLimits` that one body has while it arrives and is read, and then until its answer begins.
 
-    Attributes:
-        client: The client's name. All requests without a key are one client.
-        most_bytes: The most that it may need if it is not small.
-        is_large: It has room for `most_bytes`.
-        is_evicted: It was refused while it arrived, in favour of another client.
+    All requests without a key are one client. If it `is_large`, it has room for `most_bytes`. If it `is_evicted`, it
+    was refused while it arrived, in favour of another client.
     """
 
     __slots__ = ("_admitted", "_end_reading", "_limits", "client", "held_bytes", "is_evicted", "is_large", "most_bytes")

@@ -67,21 +67,13 @@ class ChatEndpoint:
         in_flight: The requests that have begun and not ended.
         most_requests: With more in flight, a request is refused unread.
         limiter: Counts failed keys, here and at the other paths.
-        body_limits: Counts the bytes of bodies.
         large_bodies: Lets one large body at a time be parsed.
-        sweep: Watches over the deadlines of requests.
     """
 
     def __init__(
         self, service: ChatService, observe: Callable[[Record], None], most_requests: int = MOST_REQUESTS
     ) -> None:
-        """Create the endpoint for one event loop.
-
-        Args:
-            service: Answers the requests.
-            observe: Gets the record of each request that has ended, in whatever way.
-            most_requests: With more in flight, a request is refused unread.
-        """
+        """Create the endpoint for one event loop. `observe` gets the record of each request that has ended."""
         self.service = service
         self.in_flight = 0
         self.limiter = FailedKeyLimiter(tokens=service.tokens)
@@ -107,9 +99,8 @@ class ChatEndpoint:
     ) -> None:
         """Answer one request in this dialect. Never raises on what a client or a provider does.
 
-        Args:
-            counting: The same dialect, if the tokens of the request are counted. None: it is answered.
-            exchange_kind: The class of its exchange, or None for a request of HTTP.
+        With `counting`, the same dialect, the tokens of the request are counted. `exchange_kind` is the class of its
+        exchange, or None for a request of HTTP.
         """
         started_at = time.monotonic()
         self.in_flight += 1
@@ -146,11 +137,7 @@ class ChatEndpoint:
 
 
 class HttpExchange(WrittenExchange):
-    """See `Exchange`. The request is read here.
-
-    Attributes:
-        is_warm_up: It is checked like a chat, and no deployment is asked.
-    """
+    """See `Exchange`. The request is read here. A warm-up is checked like a chat, and no deployment is asked."""
 
     __slots__ = (
         "_client_bytes",
@@ -286,10 +273,7 @@ class HttpExchange(WrittenExchange):
             self._client_bytes = client.limits.body_bytes
 
     def start(self) -> None:
-        """Check the headers that describe the body, and start the deadline, which the client may shorten.
-
-        Raises ApiError.
-        """
+        """Check the headers of the body, and start the deadline, which the client may shorten. Raises ApiError."""
         if self._to_remember is not None:
             check_content_headers(self._headers, self._client_bytes, self._dialect.media)
             if b"content-encoding" in self._headers.headers:

@@ -50,10 +50,7 @@ def coding_of(visitor: RequestHeaders) -> str | None:
 async def decompress(
     body: bytes, coding: str, room: BodyRoom, deadline: Deadline, client_bytes: int | None = None
 ) -> bytes:
-    """Return the plain body. Both have their place in `room`, which the caller settles or releases.
-
-    Raises ApiError: invalid_request, request_too_large, request_timeout or overloaded.
-    """
+    """Return the plain body. Both have their place in `room`, which the caller settles. Raises ApiError."""
     plain = bytearray()
     limit_s = min(BODY_TIME_S, deadline.left_s(committed=True))
     try:

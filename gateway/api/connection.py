@@ -86,11 +86,7 @@ CloseReason = Literal[
 
 
 class Flow(Protocol):
-    """The flow of bytes to a client.
-
-    Attributes:
-        write_paused: The client has not taken what was sent.
-    """
+    """The flow of bytes to a client, which pauses while the client has not taken what was sent."""
 
     write_paused: bool
 
@@ -99,10 +95,9 @@ class Flow(Protocol):
 
 
 class WebSocket(Protocol):
-    """A WebSocket connection as its session uses it.
+    """A WebSocket connection as its session uses it. The end of the server waits for the tasks of its turns.
 
     Attributes:
-        tasks: The tasks of turns for which the end of the server waits.
         is_draining: Whether the connection closes with the end of its turn, or after a time.
         is_closing: Whether a close frame was sent or received, so that nothing more can be sent.
         flow: Whether the client has taken what was sent.
@@ -132,13 +127,7 @@ class WebSocket(Protocol):
 
 
 class WebSocketSession(Protocol):
-    """The session of a WebSocket connection, as the connection uses it.
-
-    Attributes:
-        client_name: The name of the client. Empty without one.
-        body_limits: The room for messages.
-        is_idle: No turn runs or waits.
-    """
+    """The session of a WebSocket connection, as the connection uses it. While it `is_idle`, no turn runs or waits."""
 
     client_name: str
     most_bytes: int
@@ -166,8 +155,7 @@ class WebSocketSession(Protocol):
 class SameHead:
     """The head that one request after another on a connection has. Only the digits of `content-length` differ.
 
-    Attributes:
-        made: The endpoint's result for this head, which it reuses. It must not depend on those digits.
+    The endpoint reuses `made`, its result for this head, which must not depend on those digits.
     """
 
     __slots__ = ("made",)
@@ -177,10 +165,10 @@ class SameHead:
 
 
 class ClientConnection:
-    """A client's connection. It reports its loss at once, without a task that waits for it.
+    """A client's connection. It reports its loss immediately, without a task that waits for it.
 
     Attributes:
-        cut: Ends the connection at once; drops everything that the client has not read.
+        cut: Ends the connection immediately; drops everything that the client has not read.
         reset: Does the same, and the client reads an error in place of an end.
         cycle: The request that runs now. A request finds itself here until its response is complete.
         why_lost: The reason of the loss, if the client did not leave by itself.

@@ -69,11 +69,10 @@ class ApiError(Exception):
 
     Attributes:
         param: The field of the request that caused the error.
-        retry_after_s: Sent as the header `retry-after`.
         extra: Further fields of the error object.
         sentence: The sentence for the end user. None if no version of the config is known.
         sentences: It in all languages, if it is not that of the reason.
-        log_message: The message for the log, if `message` has a name that the client made up. None: the same message.
+        log_message: The message for the log, if `message` has a name that the client made up.
         token_issuer: The name of the issuer whose valid token has no client, for the log.
         outer: Further fields of the object that has the error as a member, such as `x_gateway`.
     """
@@ -129,9 +128,8 @@ def encode_error(error: ApiError) -> dict[str, object]:
 def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: bool = True) -> ApiError:
     """Return the error for the client. An error that no layer raises on purpose becomes `internal_error`.
 
-    Args:
-        quoting: The provider's message about an invalid request, and its `param`, may be shown. The message usually
-            names the model.
+    With `quoting`, the provider's message about an invalid request may be shown, and its `param`. The message usually
+    names the model.
     """
     match error:
         case ApiError():
@@ -260,10 +258,7 @@ def _encode_attempt(attempt: AttemptRecord) -> dict[str, object]:
 
 
 def blocking_link(error: ApiError, page: str | None) -> dict[str, str]:
-    """Return the `link` header to the page of the authority that blocks the request (RFC 7725, section 4).
-
-    Empty for other errors, and if the operator has configured no page.
-    """
+    """Return the `link` to the authority that blocks the request (RFC 7725, section 4), if there is one."""
     return {"link": f'<{page}>; rel="blocked-by"'} if error.status == 451 and page is not None else {}
 
 

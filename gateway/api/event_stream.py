@@ -24,11 +24,7 @@ _KINDS: tuple[EventKind, ...] = get_args(EventKind)
 async def stream_events(
     control: Control, scope: Any, receive: _Receive, send: Send, headers: Mapping[str, str] | None = None
 ) -> None:
-    """Send every later event, or those of the kinds in the query, until the client leaves or the process ends.
-
-    Raises:
-        ApiError: Before the first byte.
-    """
+    """Send every later event, or those of the kinds in the query, until the end. Raises ApiError at the start."""
     kinds = _kinds_of(scope)
     try:
         subscription = control.events()

@@ -32,9 +32,7 @@ EXAMPLES = _read("openapi_examples.json")
 def complete_document(document: dict[str, Any], *, is_demo: bool) -> None:
     """Add the endpoints of the dialects and the probes, which FastAPI does not know, and the answers of all endpoints.
 
-    Args:
-        document: The document that FastAPI generated. It is changed.
-        is_demo: Whether callers may name their territory in a header.
+    The document that FastAPI generated is changed. In a demo, callers may name their territory in a header.
     """
     data = _read_operations()
     dialects = {path: {"post": _operation(data, path)} for path in data["answered_by_dialects"]}

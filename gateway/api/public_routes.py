@@ -124,10 +124,7 @@ def build_routes(
 
 
 class _DialectRoute:
-    """The endpoints of the dialects, as an ASGI application.
-
-    The server calls the dialects directly. Here arrive paths that are written differently and mean the same.
-    """
+    """The endpoints of the dialects as an ASGI application, for paths that are written differently."""
 
     def __init__(self, chat: ChatEndpoint) -> None:
         self._chat = chat
@@ -379,12 +376,7 @@ def named_assistant(config: ConfigVersion, client: Client | None, name: str | No
 def add_errors(
     app: FastAPI, hint: Callable[[str], str], current: Callable[[], ConfigVersion | None] = lambda: None
 ) -> None:
-    """Return every error of the application in OpenAI's envelope.
-
-    Args:
-        hint: Returns a hint for a path that does not exist.
-        current: Returns the active version for the errors of the public API.
-    """
+    """Return every error of the application in OpenAI's envelope, with a hint for a path that does not exist."""
 
     def respond(request: Request, error: Exception) -> Response:
         answer = error_response(request.scope, error, current())

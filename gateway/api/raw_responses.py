@@ -41,12 +41,10 @@ def json_response(document: object, status: int = 200) -> RawResponse:
 
 
 def error_response(scope: Any, error: Exception, config: ConfigVersion | None = None) -> RawResponse:
-    """Return the response for an error, with the id of its request.
+    """Return the response for an error, with the id of its request. The state of the scope may have a location.
 
-    Args:
-        scope: The ASGI scope of the request. Its state may have the caller's location.
-        config: The active version, for errors of the public API: it has the sentences for end users, and the page of
-            the authority that refuses by law or policy, for a status 451.
+    For errors of the public API, the active version `config` has the sentences for end users, and the page of the
+    authority that refuses by law or policy, for a status 451.
     """
     shown = from_domain(error, [])
     blocked_by = None
@@ -121,12 +119,7 @@ class Probe:
     """One endpoint without a framework, as an ASGI application."""
 
     def __init__(self, respond: Callable[[Any], Awaitable[RawResponse]], *, takes_head: bool = True) -> None:
-        """Create a probe.
-
-        Args:
-            respond: Returns the response for a scope, or raises ApiError.
-            takes_head: HEAD is allowed too.
-        """
+        """Create a probe. `respond` returns the response for a scope, or raises ApiError. HEAD may be allowed too."""
         self._respond = respond
         self._methods = ("GET", "HEAD") if takes_head else ("GET",)
 

@@ -62,12 +62,9 @@ _LATER = (b"x-gateway-attempts:", b"server-timing:", b"openai-processing-ms:")
 
 
 class WrittenExchange(Exchange):
-    """See `Exchange`. Its answer is written here.
+    """See `Exchange`. Its answer is written here, to the client's connection if the server is ours.
 
-    Attributes:
-        client_left: The client closed its connection, which has cancelled the request.
-        connection: The client's connection, if the server is ours.
-        cycle: The request on that connection.
+    `client_left`: The client closed its connection, which has cancelled the request.
     """
 
     # Slots are read faster than defaults of the class, and every request reads most of these.
@@ -270,7 +267,12 @@ class WrittenExchange(Exchange):
             with self.deadline.limit(limit_s + _LAST_EVENT_S):
                 await writing
         except TimeoutError:
-            await self._cut_off()
+            # The client has read nothing until its time was over: it would not read an error.
+            self.record.outcome, self.record.detail = "cancelled", NOT_TAKEN
+            if self.connection is not None:
+                self.connection.cut()
+                # The connection is lost in the next turn of the loop.
+                await asyncio.sleep(0)
 
     async def _write_stream(self, stream: AnswerStream, style: AnswerStyle) -> None:
         """Write events as they arrive. A slow client slows down the provider."""
@@ -350,14 +352,6 @@ class WrittenExchange(Exchange):
             # A body of HTTP/1.0 has no other end than that of its connection.
             end = self.connection.reset if self._scope["http_version"] == "1.0" else self.connection.cut
             end()
-            await asyncio.sleep(0)
-
-    async def _cut_off(self) -> None:
-        """Cut the connection of a client that has read nothing until its time is over. It would not read an error."""
-        self.record.outcome, self.record.detail = "cancelled", NOT_TAKEN
-        if self.connection is not None:
-            self.connection.cut()
-            # The connection is lost in the next turn of the loop.
             await asyncio.sleep(0)
 
     async def stop(self) -> None:

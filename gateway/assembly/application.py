@@ -71,11 +71,8 @@ class Telemetry:
     Attributes:
         observe: Takes each record once. It neither raises nor waits.
         metrics: The metrics of this process. Their gauges are registered by the objects that they describe.
-        recent: The last finished requests.
 
     Args:
-        current: Returns the active config version.
-        transport: The transport to collectors.
         take: Stores the receipt of a record. None if receipts are not stored.
         key_uses: Records the last use of each key. None without a state directory.
     """

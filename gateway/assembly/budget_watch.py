@@ -63,9 +63,7 @@ class BudgetAlert(Value, frozen=True):
 
     Attributes:
         of: `client` or `project`.
-        per: The window.
         unit: `tokens` or the currency.
-        percent: The share that is reached.
         spent: The spent amount, as decimal text.
         limit: The budget with its top-ups.
         resets_at: When the next window begins, in ISO 8601, or None.
@@ -90,16 +88,10 @@ class BudgetAlert(Value, frozen=True):
 
 
 class BudgetMonitor:
-    """The used shares of all budgets.
+    """The used shares of all budgets. `clock` returns Unix nanoseconds.
 
-    Args:
-        gate: Knows what was spent.
-        current: Returns the active config version.
-        clock: Returns Unix nanoseconds.
-        state_dir: Where the reported percentages are kept. None: nowhere.
-
-    Attributes:
-        is_lost: Whether the gate did not answer last, so that no operator waits for it.
+    `state_dir` keeps the reported percentages, if there is one. The monitor `is_lost` if the gate did not answer last,
+    so that no operator waits for it.
     """
 
     def __init__(
@@ -200,14 +192,9 @@ def _labels(counter: Counter) -> BudgetLabels:
 
 
 class BudgetWatch:
-    """Watches the budgets of an installation, from `run` until it is cancelled.
+    """Watches the budgets of an installation, which has a state directory, from `run` until it is cancelled.
 
-    Args:
-        state_dir: The state directory. None: there are no budgets.
-        current: Returns the active config version.
-
-    Attributes:
-        valkey: The latest round trip to Valkey. None: there is no Valkey, or it did not answer.
+    `valkey` is the latest round trip to Valkey. It is None if there is no Valkey, or it did not answer.
     """
 
     def __init__(self, state_dir: Path | None, current: Callable[[], ConfigVersion]) -> None:

@@ -21,11 +21,7 @@ _INTERVAL_S = 60.0
 
 
 class KeyUses:
-    """The keys that this process has seen, and when. They are written in a thread, at most once a minute for each key.
-
-    Args:
-        current: Returns the active config version.
-    """
+    """The keys that this process has seen, and when. A thread writes each at most once a minute."""
 
     def __init__(self, directory: Path, current: Callable[[], ConfigVersion]) -> None:
         self._directory = directory

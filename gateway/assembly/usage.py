@@ -48,13 +48,8 @@ _READY_S = 3.0
 class UsageWiring:
     """Holds and records what the calls of this process cost, in a state directory.
 
-    Args:
-        overshot: Called when a call has cost more than its hold.
-        count_implausible: Called with the deployment, and `input` or `other`, for each count that cannot be true.
-
-    Attributes:
-        accounting: The accounting of this process.
-        stores: The shared stores, or None.
+    `overshot` is called when a call has cost more than its hold, and `count_implausible` with the deployment and
+    `input` or `other` for each count that cannot be true.
     """
 
     def __init__(
@@ -109,13 +104,9 @@ class UsageWiring:
 
 
 class SharedStores:
-    """The gate of one process on the shared Valkey. Call `start` in the event loop that uses it.
+    """The gate of one process on the shared Valkey. Call `start` in the event loop that uses it. Raises StateError.
 
-    Args:
-        journal: The journal of this instance. Its owner closes it.
-
-    Raises:
-        StateError: The state directory cannot be used.
+    The owner of the journal closes it.
     """
 
     def __init__(
@@ -193,11 +184,7 @@ def _shared_stores(config: Callable[[], ConfigVersion], state_dir: Path, journal
 async def command_accounting(state_dir: Path | None, config: ConfigVersion) -> AsyncIterator[Accounting | None]:
     """Open the accounting of a command that calls providers. The ledger writer of a gateway moves its rows.
 
-    Args:
-        state_dir: The state directory. None: usage is not recorded.
-
-    Raises:
-        StateError: The directory can't be used.
+    Without a state directory, usage is not recorded. Raises StateError if it can't be used.
     """
     if state_dir is None:
         yield None
@@ -235,17 +222,10 @@ def report_problem(detail: str) -> None:
 def keeping_ledger(
     state_dir: Path | None, config: Callable[[], ConfigVersion], stores: Stores | None = None
 ) -> Iterator[LedgerWriter | None]:
-    """Move usage rows into the ledger while the block runs, and provide the writer.
+    """Move usage rows into the ledger while the block runs, and provide the writer. `config` has the stored clients.
 
     First, recover the calls that a killed gateway left open, and rebuild the counters of budgets if their file is new.
-    The data of features that an earlier version stored for a region with `transit` is deleted.
-
-    Args:
-        state_dir: The state directory. None: there is no ledger.
-        config: Returns the present config, with the stored clients.
-
-    Raises:
-        StateError: The ledger or the gate can't be used.
+    The data of features that an earlier version stored for a region with `transit` is deleted. Raises StateError.
     """
     if state_dir is None:
         yield None
@@ -310,8 +290,7 @@ def _log_recovered(number: int) -> None:
 def _shared_ledger(stores: Stores | None, state_dir: Path, rules: Callable[[], UsageRules]) -> Ledger | None:
     """Return the shared ledger, or None if there is none. It may be unreachable: then rows wait in the journal.
 
-    Raises:
-        StateError: The database refuses the password, or its schema does not fit this release.
+    Raises StateError if the database refuses the password, or its schema does not fit this release.
     """
     from gateway.usage.ledger import Ledger
 

@@ -98,7 +98,6 @@ class Prepared(Value, frozen=True):
     Attributes:
         findings: The problems as they are shown to operators. A thread makes them: there may be thousands.
         state: The state to activate. None if it must not become active.
-        is_unsigned: Whether its signature is missing.
         is_judged: Whether the config is the cause of the result, and not a failure of the gateway.
     """
 
@@ -113,9 +112,7 @@ class Prepared(Value, frozen=True):
 class VersionActivator(Value, frozen=True):
     """Applies the rules for activation of one gateway.
 
-    Attributes:
-        serving_problem: Returns why this process cannot serve a version, or None if it can.
-        change_log: None if changes are not recorded.
+    `serving_problem` returns why this process cannot serve a version, or None if it can.
     """
 
     job: CompileJob

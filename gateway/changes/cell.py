@@ -61,11 +61,7 @@ class Followed(Protocol):
 class CellMember:
     """One instance of a cell. `start` needs a running event loop.
 
-    Args:
-        server: The shared database. It is connected when it is first used.
-
-    Raises:
-        StateError: The state directory cannot be used.
+    The shared database is connected when it is first used. Raises StateError if the state directory cannot be used.
 
     Attributes:
         database_problem: Why the database could not be used last, or an empty text.
@@ -91,10 +87,7 @@ class CellMember:
         self._task: asyncio.Task[None] | None = None
 
     def close(self) -> None:
-        """Ship the last lines of the record, leave the cell, and close the connection.
-
-        After a handover, the next gateway is the member, and only the connection is closed.
-        """
+        """Ship the last lines of the record, leave the cell (after a handover, stay), and close the connection."""
         with suppress(StateError):
             if not self._change_log.is_paused:
                 self.ship()
@@ -104,11 +97,7 @@ class CellMember:
     # --- the start --------------------------------------------------------------------------------
 
     def adopt_predecessor(self) -> bool:
-        """Give a new history the version that the cell activated last. Return whether there is a predecessor.
-
-        Raises:
-            StateError: The database does not answer.
-        """
+        """Give a new history the version that the cell activated last. Return whether it has one. Raises StateError."""
         if self._change_log.pointer() is None:
             version = self.record.last_version()
             if version is None:
@@ -119,8 +108,7 @@ class CellMember:
     def pin_of_cell(self) -> str | None:
         """Return the version that the cell has pinned, an empty text if it has released it, or None before any command.
 
-        Raises:
-            StateError: The database does not answer.
+        Raises StateError if the database does not answer.
         """
         self._applied, command = self.database.last_commands()
         if command is None:
@@ -132,9 +120,7 @@ class CellMember:
     def fetch_version(self, word: str | None, active: str = "") -> Version:
         """Store a version of the cell in the history of this instance, without a name the previous version.
 
-        Raises:
-            NotStored: The cell has no such version.
-            StateError: The database does not answer.
+        Raises NotStored if the cell has no such version, and StateError if the database does not answer.
         """
         name = word or self.record.before(active)
         if name is None:

@@ -35,8 +35,7 @@ _UNKNOWN = ScheduleProgress(Phase.HELD, reason="the database of the cell has not
 class _Conviction(Value, frozen=True):
     """A candidate that this process rolled back on its own evidence while the database did not answer.
 
-    Attributes:
-        back_at: When the database answered again, in its own time. None until then.
+    It answered again at `back_at`, in its own time.
     """
 
     reason: str

@@ -53,8 +53,7 @@ class NotSigned(Exception):
 class PinnedRollback(Value, frozen=True):
     """A rollback that is in effect: this version is active in place of the config file, until it is released.
 
-    Attributes:
-        file: The digest of the config file that was reported last; first, that of the file at the time of the rollback.
+    `file` is the digest of the config file that was reported last; first, that of the file at the time of the rollback.
     """
 
     version: Version
@@ -77,12 +76,7 @@ class PinnedRollback(Value, frozen=True):
 
 
 class ReviewedChange(Value, frozen=True):
-    """A change that is permitted.
-
-    Attributes:
-        protected: The protected regions that it changes, with the changes as text.
-        signer: The id of the key that signed it.
-    """
+    """A change that is permitted, the protected regions that it changes, in words, and the id of the signing key."""
 
     plan: ChangePlan
     protected: Mapping[str, str]
@@ -133,10 +127,7 @@ def plan_with_checks(
     answers: tuple[AnswerChange, ...] | None = None,
     accepted: Collection[str] = (),
 ) -> ChangePlan:
-    """Return the plan of a change, with the territories that it affects and the checks. See `review_change`.
-
-    `accepted` are the territories and regions whose users may lose their answer.
-    """
+    """Return the plan of a change with the checks. See `review_change`. `accepted` may lose their answer."""
     warnings = tuple(warning for warning in new.warnings if warning not in old.warnings)
     before = old.written.values if old.written is not None else {}
     after = new.written.values if new.written is not None else {}
@@ -245,8 +236,7 @@ class ChangeLog:
     def _switching(self, lines: Iterable[_Line], active: str) -> Iterator[None]:
         """Commit what the block writes to the history together with these lines of the audit trail.
 
-        Raises:
-            StateError: The commit failed. The active version does not change.
+        Raises StateError if the commit failed. The active version does not change.
         """
         with self._one_at_a_time:
             self._write_pending()
@@ -313,10 +303,7 @@ class ChangeLog:
         self.note(event, {"cause": cause, **audited(who), "config_version": active, **shown})
 
     def rollback_target(self, word: str | None, active: str, config: Path) -> PinnedRollback:
-        """Return the version to roll back to. Raises NotStored if it or its text is not stored.
-
-        `word` is the version or a prefix of it. None means the previous version.
-        """
+        """Return the version, or by None the previous one, to roll back to, also by a prefix. Raises NotStored."""
         name = word if word is not None else self.history.before(active)
         if name is None:
             raise NotStored("there is no earlier version; `gateway history` lists the versions")

@@ -32,9 +32,7 @@ _MOST_LINES = 2000
 class ReviewedState(Value, frozen=True):
     """The state of a live config that reviews read.
 
-    Attributes:
-        files: The files that it is made of. A text to plan may read no others.
-        pinned: The version that a rollback pinned, or an empty text.
+    A text to plan may read no other files than `files`. `pinned` is the version that a rollback pinned, or empty.
     """
 
     active: CompiledState

@@ -41,11 +41,9 @@ class CompileJob:
     Attributes:
         demo_territory: The territory of callers whom no signal locates, if this is a demo.
         simulators: The origin of each simulated site, once they run.
-        real: The real deployment that is added to a demo, or None.
         simulated: Whether every deployment is put at a simulator (`gateway serve --simulated`).
         text: Compiled in place of the file's content. Relative paths are still resolved next to the file, and the file
-            is still watched.
-        name: The name of `text` in problems.
+            is still watched. `name` is its name in problems.
         catalogues: The catalogue files of `text` as the history has them. Empty to read the files.
         secrets: Whether secrets are looked up. A version without them can be compared but not served.
         written: Whether the outcome includes the source.
@@ -73,7 +71,6 @@ class Outcome:
     """The outcome of a compile.
 
     Attributes:
-        files: The digest of each file that was read.
         at_rest: Whether none of the files changed during the compile.
         packed: The pickled version with its secrets. None if the problems include an error.
         written: The source, if there is a version and the job asked for it.

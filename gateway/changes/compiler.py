@@ -14,10 +14,7 @@ from gateway.changes.compile_process import Child
 
 
 class Compiler:
-    """Compiles configurations, each in a new child process.
-
-    A child can be started before it is needed: starting takes most of the time of a compile.
-    """
+    """Compiles configurations, each in a new child process, which can be started before it is needed."""
 
     def __init__(self) -> None:
         self._waiting: Child | None = None
@@ -47,10 +44,7 @@ class Compiler:
 
 
 class Compiling:
-    """A compile that runs in a child process while its parent, which does not serve yet, gets ready.
-
-    `child` is a process that is already started.
-    """
+    """A compile in a child process, which may run already, while its parent, which does not serve yet, gets ready."""
 
     def __init__(self, job: CompileJob, child: Child | None = None) -> None:
         self._child = child or Child()

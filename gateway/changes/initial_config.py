@@ -34,13 +34,7 @@ _LOCK_WAIT_S = 3.0
 
 
 class InitialConfig(Value, frozen=True):
-    """The config version that a process starts with.
-
-    Attributes:
-        change_log: The record of changes; None if there is no state directory.
-        pinned: The rollback that is in effect, if there is one.
-        cell: This instance as a member of its cell; None without a shared database.
-    """
+    """The config version that a process starts with. Without a state directory there is no record of changes."""
 
     config: ConfigVersion
     outcome: Outcome
@@ -259,10 +253,7 @@ def compile_in_child(
 def review_from(
     before: Version | None, new: CompiledState, config_path: Path, signature: str | None = None
 ) -> ReviewedChange:
-    """Return the reviewed change from a version of the history. Raises NotSigned and StateError.
-
-    The compile looks up no secrets, because they are not part of the config.
-    """
+    """Return the reviewed change from a version of the history, without secrets. Raises NotSigned and StateError."""
     from gateway.changes.change_log import ReviewedChange, read_signature, review_change, signature_file
     from gateway.changes.plan import NO_CONFIG_VERSION, ChangePlan
 
@@ -289,10 +280,7 @@ def review_from(
 
 
 def _review_without_comparison(before: Version, new: CompiledState, jws: str | None) -> tuple[Mapping[str, str], str]:
-    """Return the protected regions of a version that cannot be compiled any more, and the id of the signer.
-
-    Without a comparison, every protected region counts as changed.
-    """
+    """Return the protected regions, all as changed, of a version that does not compile any more, and the signer."""
     from gateway.changes.change_log import NotSigned
     from gateway.config.yaml_document import parse_yaml
     from gateway.signing import BadSignature, signer_of

@@ -51,17 +51,12 @@ class LiveConfig:
 
     Attributes:
         on_change: Called after each attempt to change the version, and after a schedule has changed its weights.
-        cell: This instance as a member of its cell, or None without a shared database.
-        is_draining: Returns whether this instance drains.
         is_followed: Returns whether an open page waits for edits. Then the process of the next compile is started in
             advance: its start takes longer than the rest of an edit.
 
     Args:
-        job: How to compile the config file.
-        initial: The version to begin with.
         serving_problem: Returns why this process can't serve a version, or None if it can.
         stage: Returns a version with the shares that its schedules have reached, frozen with `is_pinned`.
-        clients: The stored clients, or None without a state directory.
         compile_job: Compiles in place of a process of its own, for tests.
         wait: Sleeps between two looks at the files, for tests.
     """
@@ -128,10 +123,7 @@ class LiveConfig:
         self._close_listener(self.config)
 
     def listener_is_closed(self) -> bool:
-        """Return whether the admin listener refuses requests without a token although there is none any more.
-
-        The state directory knows that, and without one this process. Raises StateError.
-        """
+        """Return whether the admin listener refuses requests although there is no token. Raises StateError."""
         return self.clients.is_closed() if self.clients is not None else self._was_closed
 
     def start(self, activate: Activate) -> None:
@@ -161,10 +153,7 @@ class LiveConfig:
             self.cell.start(self, self.is_draining)
 
     async def pause(self) -> None:
-        """Wait for the end of a running change, and begin no other until `resume`. Raises StateError.
-
-        Meanwhile the next gateway uses the state directory.
-        """
+        """Wait for the end of a running change; the next gateway has the state until `resume`. Raises StateError."""
         await self._one_at_a_time.acquire()
         with undone_on_failure(self._one_at_a_time.release), undone_on_failure(self._follow):
             if self.clients is not None:
@@ -301,8 +290,7 @@ class LiveConfig:
     async def _report_file(self, request: ChangeRequest, pinned: PinnedRollback) -> Reload:
         """Compile the config file, and report its problems and that it does not become active. The pin stays.
 
-        Raises:
-            CompileFailed: No process could compile it. The watch tries again.
+        Raises CompileFailed if no process could compile it. The watch tries again.
         """
         started_at = time.monotonic()
         outcome = await self._outcome(None)
@@ -330,10 +318,7 @@ class LiveConfig:
         return await self._shared(await self.reload("admin", who), "reload", who)
 
     async def rollback(self, version: str | None, who: str = "", signature: str | None = None) -> Reload:
-        """Activate a version of the history with today's environment, on each instance of the cell.
-
-        None means the version before the active one.
-        """
+        """Activate a version of the history with today's environment, by None the previous one, on the whole cell."""
         return await self._shared(await self.roll_back_here(version, who, signature), "rollback", who, signature)
 
     async def release(self, who: str = "", signature: str | None = None) -> Reload:

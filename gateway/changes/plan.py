@@ -54,12 +54,7 @@ NO_CONFIG_VERSION = ConfigVersion("", {}, {}, {}, None, NOWHERE, {}, {}, SignalL
 
 
 class Change(Value, frozen=True):
-    """One difference, as text.
-
-    Attributes:
-        widens: Whether prompts may go to places where they could not go before.
-        kind: Whether a key of the config is new, gone, or has another value.
-    """
+    """One difference, as text. If it `widens`, prompts may go to places where they could not go before."""
 
     what: str
     before: str
@@ -134,10 +129,8 @@ class ChangePlan(Value, frozen=True):
         before: The active version. Empty if there is none.
         after: The new version. Empty if the new config does not compile.
         sections: Other keys of the config whose values differ.
-        keys: Every key whose value differs, as it is written.
-        values: The old and the new value of each of these keys. Secrets are not shown.
+        values: The old and the new value of each key that differs, without secrets.
         requests: The number of requests from which shares are computed. None if requests were not counted.
-        budgets: The budgets of each client and project that change.
         notes: Effects that no key shows, such as counters of budgets that begin anew.
         answers: The territories that lose, gain or change their first answer.
     """

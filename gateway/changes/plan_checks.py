@@ -53,10 +53,7 @@ def _own_changes(change: _RegionChange) -> Iterator[str]:
 
 
 def _moved_clients(change: _RegionChange) -> list[str]:
-    """Return the clients whose keys move into or out of the region.
-
-    Clients that are new or removed do not count: a removed client is not answered any more.
-    """
+    """Return the clients, neither new nor removed, whose keys move into or out of the region."""
     region, now_by_key = change.region.name, change.new.clients
     named = {client.name: client for client in now_by_key.values()}
     moved: set[str] = set()

@@ -40,14 +40,9 @@ _Tallies = Mapping[tuple[str, str, str], Tally]
 
 
 class Scheduler:
-    """The schedules of the active version, and their progress.
+    """The schedules of the active version, and their progress in the store, if there is a state directory.
 
-    Attributes:
-        off: Why no schedule runs. Empty if schedules run.
-
-    Args:
-        store: Where progress is stored. None if there is no state directory.
-        clock: Returns monotonic seconds.
+    If none runs, `off` is the reason. `clock` returns monotonic seconds.
     """
 
     interval_s = CHECK_INTERVAL_S
@@ -77,10 +72,7 @@ class Scheduler:
     # --- the shares -------------------------------------------------------------------------------
 
     def stage(self, config: ConfigVersion, *, is_pinned: bool = False) -> ConfigVersion:
-        """Return the version with the weights of its schedules.
-
-        Known schedules go on, and new ones begin. Those of a version that is pinned by a rollback are frozen.
-        """
+        """Return the version with the weights of its schedules. They go on, or are frozen for a pinned version."""
         schedules = _schedules_of(config)
         if self._store is None:
             if schedules:
@@ -174,8 +166,7 @@ class Scheduler:
     async def stop_schedule(self, assistant: str, region: str, who: str, restage: _Restage) -> bool:
         """Set the candidate of a schedule back for good. Return False if there is no such schedule that can be stopped.
 
-        Raises:
-            StateError: The database of the cell does not answer. Nothing has changed.
+        Raises StateError if the database of the cell does not answer. Nothing has changed then.
         """
         key = assistant, region
         if self._store is None or self._frozen is not None or key not in self._progress:
@@ -199,8 +190,7 @@ class Scheduler:
     def start(self, counts: Callable[[], Awaitable[list[bytes]]], restage: _Restage) -> None:
         """Start to check at intervals. Needs a running event loop.
 
-        Args:
-            restage: Calls `stage`, and returns the workers that have not confirmed the new weights.
+        `restage` calls `stage`, and returns the workers that have not confirmed the new weights.
         """
         self._started_with = counts, restage
         if self._store is not None:

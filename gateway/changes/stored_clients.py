@@ -40,11 +40,9 @@ _NO_CLIENTS: Mapping[str, Client] = {}
 
 
 class _Loaded(Value, frozen=True, eq=False):
-    """The compiled content of the database.
+    """The compiled content of the database. `by_name` has the usable clients, also those without a key.
 
-    Attributes:
-        until_s: When the first key expires (Unix time). Then the content must be loaded again.
-        by_name: The usable clients, also those without a key.
+    When the first key expires, at `until_s` (Unix time), the content must be loaded again.
     """
 
     generation: int
@@ -58,13 +56,10 @@ class _Loaded(Value, frozen=True, eq=False):
 
 
 class ClientDatabase:
-    """The stored clients of an installation, as the active config version uses them.
+    """The stored clients of an installation, as the active config version uses them. Raises StateError.
 
     `config_path` is for messages of commands. `trail` is None if this process does not hold the audit trail. `store` is
     the database of the state directory if it is left out. `clock` returns Unix time.
-
-    Raises:
-        StateError: The database cannot be used.
     """
 
     def __init__(
@@ -153,10 +148,9 @@ class ClientDatabase:
     def stage(self, config: ConfigVersion) -> ConfigVersion:
         """Return the version with the stored clients, if its clients are in the database.
 
-        Raises:
-            StateError: The database or the pepper cannot be read, at the first version. Later, the last content is used
-                and the failure is logged. A shared database that does not answer is logged immediately,
-                and has no clients, and the blocks that the state directory has.
+        Raises StateError at the first version if the database or the pepper cannot be read. Later, the last content is
+        used and the failure is logged. A shared database that does not answer is logged immediately. It has no clients,
+        and the blocks that the state directory has.
         """
         if config.demo:
             return config

@@ -16,10 +16,7 @@ from gateway.state.history import History, Version
 
 
 def verified(version: Version, active: SourceText | None = None) -> Version:
-    """Return the version if its text has its hash and its name. Raises StateError.
-
-    `active` is the source of the active config, if it may be the same: an equal text is not parsed again.
-    """
+    """Return the version if its text has its hash and its name, or is that of `active`. Raises StateError."""
     if fault := _fault_of(version, active):
         raise StateError(f"history.db can't be used: {describe_damage(f'version {version.version}: {fault}')}")
     return version

@@ -137,10 +137,6 @@ def _expect_database(options: argparse.Namespace, facts: ConfigFacts) -> None:
         raise clients_in_file(options.command, name, facts)
 
 
-def _facts_of(path: Path) -> ConfigFacts:
-    return facts_of(compile_file(path, resolve_secrets=False).config, str(path.absolute()))
-
-
 def append_entries(store: ClientStore, directory: Path) -> None:
     """Append the entries of the changes to the audit trail, unless a gateway runs, which does this itself."""
     from gateway.changes.change_log import ChangeLog
@@ -192,7 +188,7 @@ class _Config:
                 return known
             raise CommandError(f"there is no config at {self._path}: name the config file of the gateway with --config")
         try:
-            return _facts_of(self._path)
+            return facts_of(compile_file(self._path, resolve_secrets=False).config, str(self._path.absolute()))
         except CommandError:
             if known is not None and not self._is_named:
                 return known
@@ -224,10 +220,7 @@ class _Config:
             store.store_facts(self._facts)
 
     def version(self, *, resolve_secrets: bool) -> ConfigVersion:
-        """Return the config version with the stored clients.
-
-        The pseudonym of an end user may need secrets, and the shared stores have passwords.
-        """
+        """Return the config version with the stored clients, secrets and passwords."""
         config = self._compiled()
         if resolve_secrets or config.stores is not None:
             config = self._resolved("`stores`" if config.stores is not None else "the pseudonym of an end user")

@@ -36,10 +36,7 @@ class AdminAnswer(dict[str, Any]):
 
 @dataclass(frozen=True, slots=True)
 class AdminClient:
-    """A client for one admin listener.
-
-    `limit_s` is the most seconds for one call, from the lookup of the host to the last byte.
-    """
+    """A client for one admin listener. A call takes `limit_s` at most, from the lookup to the last byte."""
 
     url: str
     token: str | None = field(default=None, repr=False)
@@ -84,8 +81,7 @@ class AdminClient:
     def lines(self, path: str, rows_deleted: Callable[[str], None]) -> Iterator[str]:
         """Yield the lines of an answer of any length, which are JSON. Raises NotReached.
 
-        Args:
-            rows_deleted: Called with the last day whose rows were deleted, if there is one.
+        `rows_deleted` gets the last day whose rows were deleted, if there is one.
         """
         self._check_url()
         try:

@@ -37,14 +37,9 @@ class _Found(msgspec.Struct):
 def approval_document(
     evidence: Mapping[str, Any], configs: ActiveConfigs, report: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return the file.
+    """Return the file about a region of mainland China, with its evidence as an auditor gets it. Raises CommandError.
 
-    Args:
-        evidence: The evidence about the region, as an auditor gets it.
-        configs: The configurations of these months. The last one that can be read decides who answers.
-
-    Raises:
-        CommandError: The region is not one of mainland China, whose file this is, or the report is of another region.
+    The last one of `configs` that can be read decides who answers.
     """
     deployments = _answering(configs, evidence["region"])
     answering = [it.name for it in deployments]

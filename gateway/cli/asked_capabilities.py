@@ -172,8 +172,7 @@ async def ask_capabilities(
 ) -> None:
     """Send one request per capability, and report each result when it is there.
 
-    Raises:
-        CommandError: The deployment may not be asked.
+    Raises CommandError if the deployment may not be asked.
     """
     from gateway.assembly.usage import command_accounting
     from gateway.cli.providers import permit_of
@@ -229,7 +228,11 @@ class _Asking(Value, frozen=True):
 
         question, deployment, bounds = QUESTIONS[name], self.deployment, self.config.resilience
         dropped = {"max_tokens"} - deployment.capabilities.parameters
-        step = Step(_with(deployment, name), self.permit, frozenset(dropped))
+        # The configuration may not state the feature, and its fields are to be sent.
+        facts = deployment.target.facts
+        known = replace(deployment.capabilities, features=deployment.capabilities.features | {name, "tools"})
+        target = replace(deployment.target, facts=replace(facts, features=facts.features | {name, "tools"}))
+        step = Step(replace(deployment, capabilities=known, target=target), self.permit, frozenset(dropped))
         secret = deployment.credentials[0] if deployment.credentials else None
         failure: Failure | None = None
         for _ in range(2):  # once more, without a field that the server has refused
@@ -248,11 +251,3 @@ class _Asking(Value, frozen=True):
             is_there = answer.completion is not None and question.has(answer.completion)
             return None, "" if is_there else question.lack
         return failure, "it refuses a field that the gateway adds"
-
-
-def _with(deployment: Deployment, feature: str) -> Deployment:
-    """Return the deployment with a feature that the configuration may not state, so that its fields are sent."""
-    facts = deployment.target.facts
-    known = replace(deployment.capabilities, features=deployment.capabilities.features | {feature, "tools"})
-    target = replace(deployment.target, facts=replace(facts, features=facts.features | {feature, "tools"}))
-    return replace(deployment, capabilities=known, target=target)

@@ -51,8 +51,7 @@ def stores_of(settings: Settings) -> Stores | None:
 def valkey_state(server: StoreServer, config: ConfigVersion) -> tuple[str | None, float | None]:
     """Return why a gateway of the config cannot use a Valkey, and the own time minus that of Valkey in seconds.
 
-    Raises:
-        ImportError: Its packages are missing.
+    Raises ImportError if its packages are missing.
     """
     from gateway.usage.gate_valkey import ValkeyGate
     from gateway.usage.installation import cell_name

@@ -59,10 +59,7 @@ def init(options: argparse.Namespace) -> int:
 
 
 def _init_from(options: argparse.Namespace) -> int:
-    """Write the files that a configuration becomes: one of LiteLLM, or our own with providers that have ended.
-
-    Print its gaps and what was not converted.
-    """
+    """Write the files that a config of LiteLLM, or our own with ended providers, becomes; print what is missing."""
     from gateway.config.check_report import rejected_config
     from gateway.config.ended_providers import successors_written
     from gateway.config.litellm import convert_litellm
@@ -171,10 +168,7 @@ def _print_unkept(document: Document) -> None:
 
 
 def _print_unknown_predecessor(settings: Settings, config: ConfigVersion) -> bool:
-    """Print a warning if regions are protected and the state directory has nothing to compare them with.
-
-    Return whether there was one.
-    """
+    """Print and return whether regions are protected that the state directory can compare with nothing."""
     from gateway.state.history import has_history
 
     protected = [name for name, region in config.regions.items() if region.protected]

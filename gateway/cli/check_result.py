@@ -10,10 +10,7 @@ Level = Literal["ok", "warning", "error"]
 
 
 class CheckResult(Value, frozen=True):
-    """One fact of an installation.
-
-    `remedy` is the step that fixes it, or empty.
-    """
+    """One fact of an installation, and the step that fixes it, or an empty text."""
 
     level: Level
     subject: str

@@ -66,29 +66,23 @@ def doctor(options: argparse.Namespace) -> int:
     if options.ask is not None:
         _ask(options, report)
     elif options.installed is not None:
-        _compare_installed(options.installed or None, report)
+        from gateway.cli.installed_files import installed_problems
+
+        release, problem = options.installed or None, None
+        for problem in installed_problems(release):
+            report(problem)
+        if problem is None:
+            report(CheckResult("ok", "files", f"as in {release or 'the lists of their packages'}"))
     else:
         for finding in _findings(options):
             report(finding)
     return _ERRORS if "error" in levels else _WARNINGS if "warning" in levels else _OK
 
 
-def _compare_installed(release: Path | None, report: Callable[[CheckResult], None]) -> None:
-    """Compare the installed files with the lists of their packages or, with its folder, with the release."""
-    from gateway.cli.installed_files import installed_problems
-
-    problem = None
-    for problem in installed_problems(release):
-        report(problem)
-    if problem is None:
-        report(CheckResult("ok", "files", f"as in {release or 'the lists of their packages'}"))
-
-
 def environment_of_unit(unit: Path) -> dict[str, str]:
     """Return the variables that systemd sets for a unit: of `Environment=` and `EnvironmentFile=`, and of its drop-ins.
 
-    Raises:
-        CommandError: A file cannot be read.
+    Raises CommandError if a file cannot be read.
     """
     variables: dict[str, str] = {}
     files: list[str] = []
@@ -211,11 +205,7 @@ def _of_process() -> Iterator[CheckResult]:
 
 
 def is_optimised(configured: str, prefix: str) -> bool:
-    """Return whether an interpreter was built with optimisation.
-
-    Args:
-        configured: The arguments of its `configure`. Distributions optimise without naming it there.
-    """
+    """Return whether an interpreter is optimised; distributions do it without an argument of `configure`."""
     return "--enable-optimizations" in configured or (prefix == "/usr" and sys.platform == "linux")
 
 
@@ -319,7 +309,8 @@ def _of_config(settings: Settings, *, uses_network: bool) -> Iterator[CheckResul
         yield from _of_stores(config.stores, config)
     if uses_network:
         yield from _of_sign_ins(config)
-        yield from _of_origins(config)
+        for origin, link in origins_of(config):  # neither a prompt nor a key is sent: the request asks for `/`
+            yield check_origin(origin, link.tls if link is not None else None, link)
     else:
         for sign_in, deployments in config.deployments_by_sign_in.items():
             words = (
@@ -404,19 +395,8 @@ def _of_sign_ins(config: ConfigVersion) -> Iterator[CheckResult]:
             yield CheckResult("error", "clock", f"it is {words}", "run NTP: the ends of tokens depend on the clock")
 
 
-def _of_origins(config: ConfigVersion) -> Iterator[CheckResult]:
-    """Resolve and call each origin. No prompt and no key is sent: the request asks for `/`."""
-    for origin, link in origins_of(config):
-        yield check_origin(origin, link.tls if link is not None else None, link)
-
-
 def check_origin(origin: str, context: ssl.SSLContext | None = None, link: Link | None = None) -> CheckResult:
-    """Connect to an origin, and compare its certificate and its clock with ours.
-
-    Args:
-        context: The authorities to trust, or None for those that the gateway trusts.
-        link: With a proxy, the connection is made through it.
-    """
+    """Connect to an origin, with the proxy of the link, and compare its certificate and its clock with ours."""
     proxy = link.proxy if link is not None else ""
     host, port = address_of(proxy or origin)
     try:

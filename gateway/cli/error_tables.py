@@ -10,7 +10,7 @@ from gateway.cli.terminal import aligned
 from providers.adapter import Adapter
 from providers.catalogue import FactsFile
 from providers.compatible.adapter import CompatibleAdapter
-from providers.failures import ABOUT, FailureKind
+from providers.failures import ABOUT
 from providers.reading.error_words import WORDS, phrases
 from providers.reading.errors import CERTAIN, ErrorRules, by_status, is_certain, load_rules, shared_rules
 
@@ -23,10 +23,8 @@ _STATUSES = (302, 400, 401, 402, 403, 404, 405, 408, 409, 410, 413, 415, 422, 42
 class Row(NamedTuple):
     """An entry of a table.
 
-    Attributes:
-        what: `member`, `status`, `code`, `type`, `sentence` or `words`.
-        about: The subject of the failure: the request, the key or the deployment.
-        stated: Whether it is stated or guessed.
+    `what` is `member`, `status`, `code`, `type`, `sentence` or `words`. `about` names the subject of the failure: the
+    request, the key or the deployment.
     """
 
     what: str
@@ -56,7 +54,10 @@ def rows_of(rules: ErrorRules) -> Iterator[Row]:
     )
     for what, kinds in tables:
         for word, kind in kinds.items():
-            yield _row(what, word, kind, rules, is_stated=is_certain(kind, word))
+            is_stated = is_certain(kind, word)
+            keys = [key for key in rules.sources if key == word or fnmatchcase(word, key.replace("[", "[[]"))]
+            source = rules.sources[max(keys, key=len)] if keys else ""
+            yield Row(what, word, kind, rules.about.get(word, ABOUT[kind]), "yes" if is_stated else "no", source)
 
 
 def rows_of_any() -> Iterator[Row]:
@@ -68,12 +69,6 @@ def rows_of_any() -> Iterator[Row]:
         kind = by_status(status)
         stated = "with a time" if status in (429, 503) else "yes" if status in CERTAIN else "no"
         yield Row("status", f"{status} alone", kind, ABOUT[kind], stated, _OF_HTTP)
-
-
-def _row(what: str, word: str, kind: FailureKind, rules: ErrorRules, *, is_stated: bool) -> Row:
-    keys = [key for key in rules.sources if key == word or fnmatchcase(word, key.replace("[", "[[]"))]
-    source = rules.sources[max(keys, key=len)] if keys else ""
-    return Row(what, word, kind, rules.about.get(word, ABOUT[kind]), "yes" if is_stated else "no", source)
 
 
 def errors_text(adapters: Mapping[str, Adapter]) -> str:

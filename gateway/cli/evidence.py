@@ -59,7 +59,11 @@ def write_evidence(options: argparse.Namespace) -> int:
     report = read_report(options.evaluation) if options.evaluation is not None else None
     signer, place = _signer(settings), ledger_place(options)
     with usage_reader(*place) as reader:
-        _set_months(options, reader.month(_now_s()))
+        this_month = reader.month(_now_s())
+        options.last = options.last or this_month
+        options.first = options.first or _next_month(f"{int(options.last[:4]) - 1}{options.last[4:]}")
+        if options.last < options.first:
+            raise CommandError(f"--to {options.last} is before --from {options.first}: exchange them")
         if options.last > reader.month(_now_s()):
             raise CommandError(f"--to {options.last} is in the future: name a month that has begun")
         period = _Period(options.first, options.last, reader)
@@ -93,14 +97,6 @@ def write_evidence(options: argparse.Namespace) -> int:
     what = "file for an approval" if options.purpose == "approval" else "evidence"
     print(f"wrote {out} with the {what} of region {options.region}, {options.first} to {options.last}{missing}")
     return 0
-
-
-def _set_months(options: argparse.Namespace, this_month: str) -> None:
-    """Set the months that the options leave out: the last is this one, and the first a year before its end."""
-    options.last = options.last or this_month
-    options.first = options.first or _next_month(f"{int(options.last[:4]) - 1}{options.last[4:]}")
-    if options.last < options.first:
-        raise CommandError(f"--to {options.last} is before --from {options.first}: exchange them")
 
 
 def _tell_unreadable(region: str, configs: ActiveConfigs, counted: _Counted) -> None:

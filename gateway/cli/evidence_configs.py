@@ -36,11 +36,9 @@ _Item = dict[str, object]
 
 
 class RecordedChanges(Value, frozen=True):
-    """The record of a state directory or of a cell about its configurations.
+    """The record of a state directory or of a cell about its configurations, and the result of checking its trails.
 
-    Attributes:
-        activations: Each with the id of its instance, which is None for this state directory, oldest first.
-        trails: The result of checking each audit trail.
+    Each activation has the id of its instance, which is None for this state directory. The oldest is the first.
     """
 
     activations: Sequence[tuple[str | None, Activation]]
@@ -119,10 +117,8 @@ class ActiveConfigs(Value, frozen=True):
     ) -> ActiveConfigs:
         """Compile each version once, without secrets.
 
-        Where no version can be compiled, the ledger alone knows whether there was such a region.
-
-        Raises:
-            CommandError: A version can be compiled, and none has the region.
+        Where no version can be compiled, the ledger alone knows whether there was such a region. Raises CommandError if
+        some can be compiled, and none has the region.
         """
         ends_s = _ends(recorded.activations)
         shown = [
@@ -167,10 +163,7 @@ class ActiveConfigs(Value, frozen=True):
         return cls(names, items, named, since, samples, instances, unreadable)
 
     def least_sample(self, at_s: float) -> float:
-        """Return the smallest share by which the receipt of a request of this time may have been left out.
-
-        The configuration decides that is active when the request ends.
-        """
+        """Return the smallest share of kept receipts at this time, by the configuration at the end of a request."""
         shares = {share for _, _, share in self.samples}
         if len(shares) == 1:  # most regions: a month may have a million requests
             return shares.pop()

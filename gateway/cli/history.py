@@ -176,17 +176,13 @@ def diff(options: argparse.Namespace) -> int:
     except ConfigRejected as error:
         raise CommandError(f"a config with errors can't be compared:\n{render_problems(error.problems)}") from None
     if options.text:
-        sys.stdout.writelines(_lines_between(old, new))
+        from difflib import unified_diff
+
+        sys.stdout.writelines(unified_diff(_lines_of(old), _lines_of(new), old.config.version, new.config.version))
         return _OK
     changes = replace(plan_between(old, new), checks=())
     print(json_text(plan_data(changes)) if options.json else plan_text(changes))
     return _OK
-
-
-def _lines_between(old: CompiledState, new: CompiledState) -> Iterable[str]:
-    from difflib import unified_diff
-
-    return unified_diff(_lines_of(old), _lines_of(new), old.config.version, new.config.version)
 
 
 def _lines_of(state: CompiledState) -> list[str]:
@@ -216,20 +212,15 @@ def rollback(options: argparse.Namespace) -> int:
             if url is None:
                 raise CommandError("a gateway is starting with this state directory; try again")
             if options.version is not None:
-                _expect_version(options.version, settings)
+                from gateway.changes.stored_versions import verified
+
+                with opened_history(settings) as versions:
+                    verified(versions.find(options.version))
     if url is None:
         wanted = _Wanted(options.version, options.release, operator, signature)
         return _switch_at_rest(wanted, settings)
     content = {"version": options.version, "signature": signature, "release": options.release or None}
     return _switch_running(url, content, operator, settings, config)
-
-
-def _expect_version(version: str, settings: Settings) -> None:
-    """Raise StateError for an unknown version, as a rollback without a running gateway does."""
-    from gateway.changes.stored_versions import verified
-
-    with opened_history(settings) as versions:
-        verified(versions.find(version))
 
 
 def _read_signature(path: Path | None) -> str | None:

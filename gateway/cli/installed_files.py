@@ -21,8 +21,7 @@ _PINNED = re.compile(r"(?m)^([A-Za-z0-9._-]+)==([^\s;]+)")
 def installed_problems(release: Path | None) -> Iterator[CheckResult]:
     """Report what differs in this installation, as `site_problems` does.
 
-    Raises:
-        CommandError: The gateway is not installed from a wheel, or the folder has no release.
+    Raises CommandError if the gateway is not installed from a wheel, or the folder has no release.
     """
     root = Path(__file__).parents[2]
     try:

@@ -97,10 +97,7 @@ def _exactly(receipt: Mapping[str, object]) -> str:
 
 
 def _read(path: Path) -> tuple[str | None, Mapping[str, object] | None, object]:
-    """Return the JWS, the receipt and the public key of a file.
-
-    The file is an answer of `GET /v1/receipts/{id}`, or only its JWS.
-    """
+    """Return the JWS, the receipt and the public key of a file: `GET /v1/receipts/{id}`, or only its JWS."""
     try:
         text = read_file_or_pipe(path, _MAX_FILE_BYTES).decode("utf-8", "replace").strip()
     except OSError as error:

@@ -30,7 +30,10 @@ _POLL_S = 0.25
 def drain(options: argparse.Namespace) -> int:
     """Let clients go elsewhere, and wait until no request runs (`gateway drain`)."""
     client = _client_of(options)
-    delay_s = _begin(client)
+    status, answer = client.call("POST", "/drain", {}, "")
+    if status != 200:
+        raise CommandError(f"{client.url} refuses to drain: {error_message(answer)}")
+    delay_s = float(str(answer["delay_s"]))
     print("draining: /readyz answers 503, and each answer closes its connection")
     time.sleep(delay_s)
     ends_at = time.monotonic() + options.timeout
@@ -334,14 +337,6 @@ def restore(options: argparse.Namespace) -> int:
         names = ", ".join(restored.missing_keys)
         print(f"put these keys into {directory} before the gateway starts, because it would make new ones: {names}")
     return _OK
-
-
-def _begin(client: AdminClient) -> float:
-    """Begin the drain and return the seconds in which new connections may still come. Raises CommandError."""
-    status, answer = client.call("POST", "/drain", {}, "")
-    if status != 200:
-        raise CommandError(f"{client.url} refuses to drain: {error_message(answer)}")
-    return float(str(answer["delay_s"]))
 
 
 def _running(client: AdminClient) -> int:

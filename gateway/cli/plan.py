@@ -134,10 +134,7 @@ def _active_state(options: argparse.Namespace, settings: Settings) -> CompiledSt
 
 
 def _active_version(settings: Settings) -> str | None:
-    """Return the active version of the state directory, or None if there is no history.
-
-    An unreadable history is an error: the active version may differ from the config file.
-    """
+    """Return the active version of the state directory, or None if there is no history. Raises CommandError."""
     from gateway.operator_errors import StateError
     from gateway.state.history import has_history
 
@@ -152,13 +149,9 @@ def _active_version(settings: Settings) -> str | None:
 
 
 def named_state(name: str, settings: Settings, *, secrets: bool, beside: Path | None = None) -> CompiledState:
-    """Compile the file of this name or, if there is none, the version of the history.
+    """Compile the file of this name, or else the version of the history. Raises CommandError, ConfigRejected.
 
     Paths in a version of the history are relative to the file `beside`, or else to the config file of the settings.
-
-    Raises:
-        CommandError: there is no such file or version.
-        ConfigRejected: the config has errors.
     """
     from gateway.operator_errors import StateError
 
@@ -175,12 +168,7 @@ def named_state(name: str, settings: Settings, *, secrets: bool, beside: Path | 
 
 
 def compiled_version(version: Version, config_path: Path, *, secrets: bool) -> CompiledState:
-    """Compile a recorded version. Its paths are relative to the config file.
-
-    Raises:
-        StateError: its text was changed, or is not stored.
-        ConfigRejected: the config has errors.
-    """
+    """Compile a recorded version, whose paths are relative to the config file. Raises StateError, ConfigRejected."""
     from gateway.changes.stored_versions import verified
     from gateway.operator_errors import StateError
 
@@ -219,14 +207,10 @@ def plan_between(
     accepted: Iterable[str] = (),
     intent: str | None = None,
 ) -> ChangePlan:
-    """Return the changes from one state to the other, with their checks.
+    """Return the changes from one state to the other, with their checks, which are about all intents.
 
-    Args:
-        accepted: The values of `--accept-loss`: territories whose users may lose their answer, separated by commas.
-        intent: Show the territories of chats of this intent only. The checks are about all.
-
-    Raises:
-        CommandError: A word of `accepted` is not a territory.
+    `accepted` are the values of `--accept-loss`: territories whose users may lose their answer, separated by commas.
+    Raises CommandError for a word that is not a territory.
     """
     from gateway.changes.change_log import plan_with_checks
     from gateway.changes.compile_job import CompiledState

@@ -80,7 +80,9 @@ def usage(options: argparse.Namespace) -> int:
         raise CommandError("name a month with --month, or both the first day with --from and the last one with --to")
     if options.admin is not None:
         if options.rows:
-            _print_remote_rows(options)
+            client = admin_client(options.admin, settings_of(options))
+            for line in client.lines(f"/v1/admin/usage/rows?{urlencode(_filters(options))}", _note_deleted):
+                sys.stdout.write(line)
             return _OK
         report = _remote_report(options, by)
     else:
@@ -199,14 +201,6 @@ def _filters(options: argparse.Namespace) -> dict[str, str]:
         "assistant": options.assistant,
     }
     return {name: str(value) for name, value in given.items() if value is not None}
-
-
-def _print_remote_rows(options: argparse.Namespace) -> None:
-    """Print the rows that a running gateway sends. Raises CommandError."""
-
-    client = admin_client(options.admin, settings_of(options))
-    for line in client.lines(f"/v1/admin/usage/rows?{urlencode(_filters(options))}", _note_deleted):
-        sys.stdout.write(line)
 
 
 def _print_csv(report: Mapping[str, Any], by: Sequence[str]) -> None:

@@ -48,10 +48,8 @@ _NO_GAPS: _Gaps = {}
 def render_problems(problems: Iterable[Problem], *, every_warning: bool = False) -> str:
     """Return the problems as lines with their number at the end, or an empty text if there are no problems.
 
-    Errors come last, where a terminal shows them. If many entries have the same warning, one line stands for them.
-
-    Args:
-        every_warning: Return one line for each warning.
+    Errors come last, where a terminal shows them. If many entries have the same warning, one line stands for them,
+    unless `every_warning` is asked for.
     """
     ordered = sorted(problems, key=lambda problem: problem.order)
     if not ordered:
@@ -211,10 +209,7 @@ def _cache_settings(deployment: Deployment) -> Iterator[str]:
 
 
 def check_document(config: ConfigVersion, warnings: Iterable[Problem]) -> dict[str, object]:
-    """Return what `gateway check --json` prints of a valid config.
-
-    It is what each deployment can, where each sign-in gets its tokens, and the warnings.
-    """
+    """Return what `gateway check --json` prints of a valid config: abilities, sign-ins and warnings."""
     abilities = what_deployments_can(config)
     return {
         "config": config.version,

@@ -80,17 +80,11 @@ def compile_config(
     demo_territory: str | None = None,
     simulated: bool = False,
 ) -> Compiled:
-    """Compile a document.
+    """Compile a document. Raises ConfigRejected with all its errors.
 
-    Args:
-        features: The compilers of all features, in the order in which they are asked.
-        simulators: The origin of each simulated (provider, site), or None if none is started, as in a check.
-        demo: Compile as if the document contained `demo: true`.
-        demo_territory: The territory of callers of a demo whom no signal locates.
-        simulated: Put every deployment at a simulator, and leave out what else the gateway would call.
-
-    Raises:
-        ConfigRejected: The document has errors. The exception contains all of them.
+    `features` are asked in their order. `simulators` has the origin of each simulated (provider, site), or is None in a
+    check, which starts none. `simulated` puts every deployment at a simulator, and leaves out what else the gateway
+    would call. `demo_territory` is that of callers of a demo whom no signal locates.
     """
     findings = Findings(document.source)
     draft = validate(findings, _section_of(tuple(features)))

@@ -69,14 +69,7 @@ SIMULATED_KEY = Secret("simulated")
 
 
 class Credentials(Value, frozen=True):
-    """The keys and headers of a deployment.
-
-    Attributes:
-        keys: Shared by conversations.
-        headers: Sent with each call.
-        missing: The variables and files of the values that are not set.
-        are_needed: Whether the deployment cannot be called without a key.
-    """
+    """The keys and headers of a deployment. `missing` names the variables and files of values that are not set."""
 
     keys: tuple[Secret, ...]
     headers: tuple[tuple[str, Secret], ...]

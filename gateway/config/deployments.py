@@ -75,15 +75,7 @@ DeploymentPart: TypeAlias = Callable[[Draft, Findings, DeploymentSection, Deploy
 
 
 class Vendor:
-    """Cached model facts and prices of one adapter.
-
-    Attributes:
-        knows_models: Whether the adapter has facts about individual models.
-        names: The names of models that a hint may propose.
-        facts: Returns the facts of a model, or UNKNOWN_MODEL.
-        price: Returns the price of a model at a site, or None if it is unknown.
-        retirement: Returns the retirement of a model at a site and a path, or None if none is known.
-    """
+    """Cached model facts and prices of one adapter, and the names of models that a hint may propose."""
 
     def __init__(self, adapter: Adapter) -> None:
         models = known_models(adapter)
@@ -159,10 +151,7 @@ class _Parts(Value, frozen=True):
 
 @dataclass(slots=True)
 class DeploymentCompiler:
-    """Compiles the deployments of a draft.
-
-    Invalid ones are marked in the draft.
-    """
+    """Compiles the deployments of a draft, in which invalid ones are marked."""
 
     draft: Draft
     findings: Findings
@@ -282,10 +271,7 @@ class DeploymentCompiler:
         self._passthrough(path, section, unknown, moves_data())
 
     def _as_meant(self, name: str, section: DeploymentSection) -> DeploymentSection:
-        """Return the section with the names that were probably meant, after the errors of its names have been reported.
-
-        With these names, the other mistakes of the entry are found in the same pass.
-        """
+        """Return the section with the names that were probably meant, to find its other mistakes; report its names."""
         registry = self.endpoints.registry
         if section.provider not in registry.adapters:
             self.endpoints.guessed.add(("deployments", name))

@@ -25,9 +25,7 @@ class Destination(Value, frozen=True):
     """A host and a port that the gateway may call.
 
     Attributes:
-        host: A name or an address.
         tls: Whether the first bytes are a TLS handshake with the name of the host, so that a network can read the name.
-        is_http: Whether the requests are HTTP without TLS.
         uses: The keys of the configuration that name it.
     """
 

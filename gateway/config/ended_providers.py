@@ -42,10 +42,8 @@ def hint_for(section: dict[str, object], ended: EndedProvider, file: str) -> str
 def successors_written(data: bytes, file: str) -> tuple[str, list[str]] | None:
     """Return the text of a gateway's config with the successors of ended providers, and a line for each change.
 
-    Comments and all other lines stay as they are. None is returned for a file of another program.
-
-    Raises:
-        ConfigRejected: The file is not valid YAML.
+    Comments and all other lines stay as they are. None is returned for a file of another program. Raises ConfigRejected
+    for invalid YAML.
     """
     source = parse_yaml(data, file)
     if "version" not in source.values or "deployments" not in source.values:

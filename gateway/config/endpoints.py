@@ -38,10 +38,7 @@ _CALL = re.compile(
 
 
 def server_of(origin: str) -> tuple[str, int]:
-    """Return host and port, with `localhost` for every name and address of this machine.
-
-    A port is one server, whether it is called with http or https.
-    """
+    """Return host and port, http or https, with `localhost` for every name and address of this machine."""
     parts = urlsplit(origin)
     host = parts.hostname or ""
     is_own = host in _UNSPECIFIED or host.endswith(".localhost") or is_this_machine(origin)
@@ -69,11 +66,7 @@ class StatedFacts:
 
 
 class Endpoint(Value, frozen=True):
-    """The address of a provider.
-
-    Attributes:
-        facts: The site in the catalogue, or None for a host that only the operator knows.
-    """
+    """The address of a provider. `facts` is None for a host that only the operator knows."""
 
     origin: str
     base_path: str
@@ -94,9 +87,7 @@ class Endpoints:
     Attributes:
         simulated: Whether every deployment is put at a simulator, as in a rehearsal.
         simulators: The origin of each simulator by provider and site, or None if none is started, as in a check.
-        stated: The facts that the operator states about servers outside the catalogue.
         real: The deployments that may be real in a demo.
-        owners: The sites that have been looked up, by provider and origin.
         guessed: The deployments whose provider is unknown and was guessed. Its missing settings are not reported.
     """
 
@@ -140,10 +131,7 @@ class Endpoints:
         return origin
 
     def _own_host(self, path: KeyPath, section: DeploymentSection, site: Site) -> str | None:
-        """Return the origin of the site, with the operator's workspace in the host if the site requires one.
-
-        Return None after an error has been reported.
-        """
+        """Return the origin of the site, with the operator's workspace where it must be; report a missing one."""
         if site.wants_project_in_host and section.project is None:
             message = f"is missing: every customer of {section.provider} has its own host at {site.name}"
             self.findings.error((*path, "project"), message, "write the id of your workspace")
@@ -286,10 +274,7 @@ class Endpoints:
     def _in_project(
         self, path: KeyPath, section: DeploymentSection, base_path: str, *, in_host: bool = False
     ) -> str | None:
-        """Return the path with the operator's project in it, if the provider requires one.
-
-        Return None after an error has been reported.
-        """
+        """Return the path with the operator's project in it, if the provider requires one; report a missing one."""
         if PROJECT not in base_path.split("/"):
             if section.project is not None and not in_host:
                 self.findings.error((*path, "project"), "the path of this endpoint has no project", "remove it")

@@ -16,11 +16,7 @@ _ENVIRONMENT = """\
 
 
 def example_path(name: str) -> Path:
-    """Return the path of an example such as `demo.yaml`, in the installed package or in the checkout.
-
-    Raises:
-        FileNotFoundError: There is no such example.
-    """
+    """Return the path of an example such as `demo.yaml`, in the package or the checkout. Raises FileNotFoundError."""
     for folder in _folders():
         if (folder / name).is_file():
             return folder / name
@@ -33,10 +29,7 @@ def example_names() -> list[str]:
 
 
 def starting_files(example: str | None) -> dict[str, str]:
-    """Return the files for a new configuration by name: the config, its JSON Schema and `env.example`.
-
-    The config is the annotated one, or the named example.
-    """
+    """Return the files for a new configuration: the annotated config or the example, its schema and `env.example`."""
     if example is None:
         return {name: _text(name) for name in ("gateway.yaml", _SCHEMA, "env.example")}
     config = _text(f"examples/{example}.yaml").replace(f"$schema=../{_SCHEMA}", f"$schema={_SCHEMA}", 1)

@@ -43,7 +43,9 @@ def compile_exporters(
         service = read_service(
             findings, (*path, "endpoint"), section.endpoint, usual_path=_USUAL_PATH, insecure=section.insecure
         )
-        residency = _residency(findings, path, section)
+        stores = read_territories(findings, (*path, "stores"), section.stores)
+        processes = read_territories(findings, (*path, "processes"), section.processes)
+        residency = Residency(stores, processes) if stores is not None and processes is not None else None
         headers, missing = _headers(findings, path, section, references)
         if residency is None:
             continue
@@ -66,12 +68,6 @@ def compile_exporters(
             )
         )
     return tuple(compiled)
-
-
-def _residency(findings: Findings, path: KeyPath, section: ExporterSection) -> Residency | None:
-    stores = read_territories(findings, (*path, "stores"), section.stores)
-    processes = read_territories(findings, (*path, "processes"), section.processes)
-    return Residency(stores, processes) if stores is not None and processes is not None else None
 
 
 def _is_valid_collector(

@@ -16,13 +16,7 @@ from gateway.config.validation import Findings
 
 
 class Extra(NamedTuple):
-    """An extra of the gateway, or the part of it that a key needs.
-
-    Attributes:
-        name: Its name in `pyproject.toml`.
-        module: A module that it brings.
-        package: The package that has the module.
-    """
+    """An extra of the gateway in `pyproject.toml`, with a module that it brings and the package that has the module."""
 
     name: str
     module: str

@@ -14,19 +14,13 @@ from gateway.model.approval import days_at
 from gateway.model.deployment import Deployment
 from providers.adapter import KnowsOffers
 from providers.evidence import Citation
-from providers.sites import Site
 from providers.value import Value
 
 _YEAR_DAYS = 365
 
 
 class ReliedFact(Value, frozen=True):
-    """A fact of a vendor on which a deployment relies.
-
-    Attributes:
-        subject: The name of the fact, such as `the site openai eu`.
-        is_vendors: Whether it comes from the adapter. False: it comes from the operator's own catalogue.
-    """
+    """A fact of a vendor on which a deployment relies, of the adapter or of the operator's own catalogue."""
 
     subject: str
     citation: Citation
@@ -36,7 +30,7 @@ class ReliedFact(Value, frozen=True):
 def relied_facts(deployment: Deployment, now_s: float) -> Iterator[ReliedFact]:
     """Yield the facts of a deployment's site, of its list of territories, and of its present price and retirement."""
     provider, model = deployment.provider, deployment.model
-    site = _site_of(deployment)
+    site = deployment.adapter.sites.get(deployment.site)
     if site is not None:
         yield ReliedFact(f"the site {provider} {site.name}", site.citation_of(model))
         if site.availability.citation is not None:
@@ -52,11 +46,6 @@ def relied_facts(deployment: Deployment, now_s: float) -> Iterator[ReliedFact]:
         # An operator's own day has no page that was read.
         subject = f"the retirement of {end.host or f'{provider} {model}'}"
         yield ReliedFact(subject, end.citation, end.as_of is not None)
-
-
-def _site_of(deployment: Deployment) -> Site | None:
-    """Return the site whose facts the deployment uses, or None for a server that only the operator knows."""
-    return deployment.adapter.sites.get(deployment.site)
 
 
 def oldest_fact(deployments: Iterable[Deployment], now_s: float) -> tuple[ReliedFact, date] | None:

@@ -44,13 +44,8 @@ class AssistantScope:
 class FeatureCompiler:
     """The parts of a configuration that one feature compiles.
 
-    Attributes:
-        of_draft: Compiles a section of the feature before all others, and keeps the result in the draft.
-        of_region: Returns a compiled region with the values of the feature.
-        of_deployment: Returns a compiled deployment with the values of the feature.
-        of_assistant: Returns a compiled assistant with the values of the feature.
-        of_config: Returns a part of the whole version, or None.
-        check: Reports mistakes that only the whole configuration shows.
+    `of_draft` compiles a section before all others, and keeps the result in the draft. The other functions return a
+    compiled value with the values of the feature. `check` reports mistakes that only the whole configuration shows.
     """
 
     name: str

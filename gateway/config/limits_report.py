@@ -20,7 +20,12 @@ def limit_lines(config: ConfigVersion) -> Iterator[tuple[str, str]]:
     budgeted = [(name, listed_budgets(project.budgets)) for name, project in config.projects.items()]
     if limited or budgeted or config.clients_source == "database":
         yield "limits", ""
-        yield from _rules(config)
+        usage = config.usage
+        if usage.currency is not None:
+            rates = [f"1 {other} = {rate} {usage.currency}" for other, rate in usage.rates.items()]
+            day = [f"as of {usage.rates_as_of}"] if usage.rates_as_of is not None else []
+            yield "  currency: ", ", ".join([usage.currency, *rates, *day])
+        yield "  days, weeks and months: ", usage.timezone
         for kind, entries in (("project", budgeted), ("client", limited)):
             yield from ((f"  {kind} {name}: ", text or "no budget") for name, text in entries[:_MOST_NAMES])
             if len(entries) > _MOST_NAMES:
@@ -39,15 +44,6 @@ def limit_lines(config: ConfigVersion) -> Iterator[tuple[str, str]]:
         yield from (_store(store) for store in (config.stores.database, config.stores.valkey) if store is not None)
         if config.stores.valkey is None:
             yield "  without Valkey: ", "limits are counted on one machine, so run one instance only"
-
-
-def _rules(config: ConfigVersion) -> Iterator[tuple[str, str]]:
-    usage = config.usage
-    if usage.currency is not None:
-        rates = [f"1 {other} = {rate} {usage.currency}" for other, rate in usage.rates.items()]
-        day = [f"as of {usage.rates_as_of}"] if usage.rates_as_of is not None else []
-        yield "  currency: ", ", ".join([usage.currency, *rates, *day])
-    yield "  days, weeks and months: ", usage.timezone
 
 
 def _client(client: Client) -> str:

@@ -79,12 +79,7 @@ def read_tls_files(values: Mapping[str, object], config: str) -> dict[str, FileC
 
 
 def read_content(path: str, most_bytes: int, most: str, decode: Callable[[bytes], str]) -> FileContent:
-    """Return a file of the configuration.
-
-    Args:
-        most: The same in words.
-        decode: Returns its text. Raises UnicodeDecodeError.
-    """
+    """Return a file of the configuration. `most` is the bound in words. `decode` may raise UnicodeDecodeError."""
     try:
         with open_file(path) as file:
             data = file.read(most_bytes + 1)
@@ -105,10 +100,9 @@ def _pem_text(data: bytes) -> str:
 
 
 class Way(Value, frozen=True):
-    """How a deployment is reached.
+    """How a deployment is reached: `tls` and `proxy` as they are written, and `link` with the content of the files.
 
     Attributes:
-        link: Both for connections, with the content of the files and the credentials.
         residency: Where content is stored and processed, with a proxy that reads it.
         missing: The sources of credentials of the proxy that are not set.
     """
@@ -122,12 +116,7 @@ class Way(Value, frozen=True):
 
 @dataclass(slots=True)
 class Links:
-    """Compile `tls` and `proxy` of deployments.
-
-    Attributes:
-        files: The files by their name in the configuration. None if secrets are not resolved.
-        now_s: Unix time, for certificates that end soon.
-    """
+    """Compile `tls` and `proxy` of deployments. Without resolved secrets, `files` is None."""
 
     findings: Findings
     references: Mapping[str, Resolution]

@@ -39,7 +39,6 @@ class Converted(Value, frozen=True):
     """The files that a configuration becomes, and what to know about them.
 
     Attributes:
-        files: The text of each file, by its name.
         gaps: The path of each value that the source does not have.
         opened: A line for each restriction of the source that these files have not.
         lost: A line for each other value that was not converted.
@@ -59,12 +58,9 @@ class Converted(Value, frozen=True):
 
 
 def convert_litellm(data: bytes, file: str, registry: Registry, today: str) -> Converted:
-    """Convert a configuration of LiteLLM.
+    """Convert a configuration of LiteLLM. Raises ConfigRejected for invalid YAML.
 
     `today` is the day of the prices that the file has, such as 2026-11-24.
-
-    Raises:
-        ConfigRejected: The file is not valid YAML.
     """
     source = parse_yaml(data, file, merges=True)
     if source.problems:
@@ -183,11 +179,7 @@ def _named(path: KeyPath) -> str:
 
 @dataclass(slots=True)
 class _Assistants:
-    """Converts names, fallbacks and aliases.
-
-    Attributes:
-        aliases: The assistant of each name that clients send.
-    """
+    """Converts names, fallbacks and aliases. `aliases` has the assistant of each name that clients send."""
 
     reading: SourceReading
     aliases: dict[str, str] = field(default_factory=dict)

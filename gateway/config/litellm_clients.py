@@ -38,12 +38,7 @@ def _plain(name: object, otherwise: str) -> str:
 
 @dataclass(slots=True)
 class ClientReader:
-    """Converts the master key, keys and teams as LiteLLM's API lists them, and the budgets of all.
-
-    Attributes:
-        aliases: The assistant of each name that clients send.
-        today: The day of the conversion, such as 2026-11-24.
-    """
+    """Converts the master key, keys and teams as LiteLLM's API lists them, and the budgets of all."""
 
     reading: SourceReading
     aliases: Mapping[str, str]

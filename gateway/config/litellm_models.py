@@ -39,12 +39,9 @@ _UNKNOWN_PLACES = {
 
 @dataclass(slots=True)
 class Model:
-    """One entry of `model_list`, as a deployment.
+    """One entry of `model_list`, as a deployment. Entries with a lower `order` answer first.
 
-    Attributes:
-        use: chat, embeddings or moderations.
-        weight: Its share among the entries of the same name and order, if the source has one.
-        order: Entries with a lower number answer first.
+    `weight` is its share among the entries of the same name and order, if the source has one.
     """
 
     index: int
@@ -64,12 +61,9 @@ def facts() -> dict[str, Any]:
 
 @dataclass(slots=True)
 class ModelReader:
-    """Converts the entries of `model_list`.
+    """Converts the entries of `model_list`. `today` is the day of the prices that the file has.
 
-    Attributes:
-        today: The day of the prices that the file has.
-        variables: The variables that the deployments refer to.
-        prices: The models of the operator's own catalogue, by provider.
+    It collects the variables that the deployments refer to, and the models of the operator's own catalogue by provider.
     """
 
     reading: SourceReading

@@ -44,11 +44,9 @@ _AMBIENT_GOOGLE = Gap("google_metadata on GKE or Compute Engine, google_federati
 
 @dataclass(slots=True)
 class SignInReader:
-    """Converts the credentials of entries of `model_list`.
+    """Converts the credentials of entries of `model_list`. Entries with the same credentials share a sign-in.
 
-    Attributes:
-        reference: Returns the reference to a variable, and lists the variable.
-        sections: The sign-ins by their names. Entries with the same credentials share one.
+    `reference` returns the reference to a variable, and lists the variable.
     """
 
     reading: SourceReading
@@ -57,11 +55,7 @@ class SignInReader:
     _names: Unique = field(default_factory=Unique)
 
     def read(self, provider: str | None, paths: Mapping[str, KeyPath]) -> str | Gap | None:
-        """Return the name of the sign-in of an entry, a gap if it needs one that is not converted, or None.
-
-        Args:
-            paths: The path of each parameter of the entry.
-        """
+        """Return the name of the sign-in of an entry, a gap if it needs one that is not converted, or None."""
         if self.reading.at(*paths.get("api_key", _NOWHERE)) not in (None, ""):
             return None
         section: dict[str, Any] | Gap | None

@@ -34,11 +34,9 @@ _MAX_TERM_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Catalogues:
-    """The operator's catalogue files.
+    """The operator's catalogue files that could be read, and why the others could not.
 
     Attributes:
-        sources: The files that could be read.
-        unread: The key of each file that cannot be read, and the reason.
         texts: The problems of files that are not valid YAML.
         files: The digest of each file by its path.
     """
@@ -61,10 +59,8 @@ class Catalogues:
 
 
 def stored_files(stored: str) -> tuple[list[dict[str, object]] | None, list[str]]:
-    """Return the files of a version as the history has them (`SourceText.catalogues`).
-
-    Returns:
-        The values of its catalogue files, or None without them, and the digests of its files of terms.
+    """Return the catalogue files (None without them) and the digests of the files of terms, as a version of the history
+    has them (`SourceText.catalogues`).
     """
     found = json.loads(stored) if stored else None
     return (found["catalogues"], found["terms"]) if isinstance(found, dict) else (found, [])
@@ -114,11 +110,7 @@ def _catalogue_names(values: dict[str, object]) -> Iterator[tuple[KeyPath, str]]
 
 
 def check_files(values: Mapping[str, object], folder: str) -> dict[str, FileState]:
-    """Check the files of location signals and of issuers' keys, so that their problems are reported with the others.
-
-    Returns:
-        The state of each file by its path.
-    """
+    """Return the state of each file of location signals and of issuers' keys, so that its problems are reported."""
     location = read_map(values, "location")
     checked: dict[str, FileState] = {}
     for signal in SIGNALS.values():
@@ -162,21 +154,17 @@ FILE_CHECKS: Mapping[str, Callable[[str], FileState]] = {"claim": _check_keys, "
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One configuration as it was read.
+    """One configuration as it was read. Without resolved secrets, there are no files of signals, `tls` and secrets.
 
     Attributes:
         version: The first 12 hex digits of the content hash, which includes the catalogue files.
         references: The resolution of every `${…}` by its text.
-        signal_files: The state of the files of location signals and of issuers' keys by path. Empty if secrets are not
-            resolved.
-        secrets_file: The file that `secrets.file` names. None if there is none, or if secrets are not resolved.
-        tls_files: The files of `tls` of deployments by their name there. None if secrets are not resolved.
-        catalogues: The operator's own catalogue files.
+        signal_files: The state of the files of location signals and of issuers' keys by path.
+        tls_files: The files of `tls` of deployments by their name there.
         files: The digest of every file that was read, by its path.
         read_at_s: When it was read (Unix time). Expiry dates are judged by it.
         term_files: The files of terms of `redactions`, by their reference.
         has_other_terms: Whether it is a version of the history whose files of terms have changed since.
-        reads_secrets: Whether references are resolved.
         folder: The absolute path of the directory of the file.
         real: The deployments that may be real although this is a demo (`gateway demo --with`).
     """
@@ -201,25 +189,18 @@ class Document:
 def load_document(
     path: FilePath | str, environ: Mapping[str, str], *, secrets: bool = True, clock: Callable[[], float] = time.time
 ) -> Document:
-    """Read a configuration file.
+    """Read a configuration file. Raises ConfigRejected if it cannot be read, or is not valid YAML.
 
     Without `secrets`, no reference is resolved, and each is assumed to have a value: enough for a check. `clock`
     returns Unix time.
-
-    Raises:
-        ConfigRejected: The file cannot be read, or is not valid YAML.
     """
     return parse_document(read_config(path), str(path), environ, secrets=secrets, clock=clock)
 
 
 def read_config(path: FilePath | str, *, waits: bool = True) -> bytes:
-    """Return the bytes of a config file, and at most one more than the allowed number.
+    """Return the bytes of a config file, and at most one more than the allowed number. Raises ConfigRejected.
 
-    Args:
-        waits: Whether the file may also be a pipe. Reading then waits for its writer.
-
-    Raises:
-        ConfigRejected: The file cannot be read.
+    With `waits`, the file may also be a pipe. Reading then waits for its writer.
     """
     try:
         if waits:
@@ -244,12 +225,9 @@ def parse_document(
 ) -> Document:
     """Read a configuration from bytes. See `load_document`.
 
-    Args:
-        file: The name of the file in problems.
-        environ: The environment variables that references may name.
-        relative_to: The file to which relative paths refer, if `file` is not a path, as for a version of the history.
-        stored_catalogues: The files of a version of the history, as `SourceText.catalogues` has them. Empty for none.
-        secrets: False to resolve no reference. `own`: not those of what a rehearsal does not call.
+    `file` is its name in problems. Relative paths refer to `relative_to` if `file` is not a path, as for a version of
+    the history, whose files are `stored_catalogues`. `secrets`: False resolves no reference, and `own` leaves out those
+    of what a rehearsal does not call.
     """
     source = parse_yaml(data, file)
     folder = os.path.dirname(os.path.abspath(relative_to or file))
@@ -315,12 +293,7 @@ def _secrets_file(values: Mapping[str, object], config: str) -> SecretsFile | No
 
 
 def content_hash(values: object, catalogues: list[dict[str, object]] | None, terms: Sequence[str] = ()) -> str:
-    """Return the content hash of a configuration: of its values, and of the files that are a part of it.
-
-    Args:
-        catalogues: The values of its catalogue files.
-        terms: The digests of the files with terms of its redactions.
-    """
+    """Return the content hash of a configuration: of its values, its catalogue files and the digests of its terms."""
     hashed = values if catalogues is None else [values, catalogues]
     hashed = [hashed, *terms] if terms else hashed
     return hashlib.sha256(_canonical(hashed).encode()).hexdigest()

@@ -67,10 +67,7 @@ def canonical(tag: str) -> str:
 
 
 def display_name(tag: str) -> str:
-    """Return the English name of the tag: `Chinese (Simplified, China)`.
-
-    The script is named if the language has more than one.
-    """
+    """Return the English name of the tag: `Chinese (Simplified, China)`, with a script if there are several."""
     from babel import Locale
 
     meant, usual = full(tag), full(tag.partition("-")[0])

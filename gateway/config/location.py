@@ -111,32 +111,26 @@ class SectionProblems:
     document: Document
 
     def error(self, key: str, message: str, hint: str = "") -> None:
-        """See `SectionReader`."""
         self.findings.error(self._at(key), message, hint)
 
     def warn(self, key: str, message: str, hint: str = "") -> None:
-        """See `SectionReader`."""
         self.findings.warn(self._at(key), message, hint)
 
     def secret(self, key: str, texts: Sequence[str], variable: str, *, least: int) -> tuple[Secret, ...]:
-        """See `SectionReader`."""
         references, unset = self.document.references, f"set it, or remove `{self.path[-1]}`"
         versions = required_versions(self.findings, self._at(key), texts, references, variable, unset=unset)
         check_lengths(self.findings, self._at(key), versions, least)
         return versions
 
     def service(self, key: str, url: str) -> tuple[ServicePermit, str] | None:
-        """See `SectionReader`."""
         service = read_service(self.findings, self._at(key), url)
         return (service.permit, service.path) if service is not None else None
 
     @property
     def folder(self) -> str:
-        """See `SectionReader`."""
         return self.document.folder
 
     def file(self, path: str) -> FileState | None:
-        """See `SectionReader`."""
         return self.document.signal_files.get(path)
 
     def _at(self, key: str) -> KeyPath:

@@ -26,11 +26,7 @@ class Problem(Value, frozen=True):
     """One error or warning.
 
     Attributes:
-        file: The name of the file, or empty if the problem is not in a file.
-        line: Counted from 1; 0 if the problem concerns the whole file.
-        column: Counted from 1; 0 if the problem concerns the whole file.
-        path: The keys that lead to the value.
-        message: The error or the fact to know.
+        line: Counted from 1, as `column` is; 0 if the problem concerns the whole file.
         hint: How to fix it, or empty if the message is enough.
         fails_check: Whether a warning is an error for `gateway check`: a configuration with it must not be written,
             but a gateway that runs it must not stop for it.
@@ -88,10 +84,7 @@ def quoted(word: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Return the text on one line, with control characters escaped.
-
-    File names, configurations and answers of servers may contain terminal control sequences.
-    """
+    """Return the text on one line; control characters, which may be of others, are escaped."""
     return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
@@ -106,7 +99,12 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
 
     by_lower = {_folded(name): name for name in sorted(names, reverse=True) if name != word}
     folded_word = _folded(word[:_SHOWN_CHARACTERS])
-    likely = nlargest(_COMPARED, by_lower, key=lambda name: _common_ends(name, folded_word))
+    # A cheap filter: comparing a thousand names with difflib would be slow.
+    likely = nlargest(
+        _COMPARED,
+        by_lower,
+        key=lambda name: _common_beginning(name, folded_word) + _common_beginning(name[::-1], folded_word[::-1]),
+    )
     close = get_close_matches(folded_word, likely, n=1, cutoff=0.65)
     return by_lower[close[0]] if close else None
 
@@ -120,14 +118,6 @@ def nearest_names(word: str, names: Iterable[str], *, most: int = 3, cutoff: flo
 
 def _folded(name: str) -> str:
     return name.lower().replace("-", "_")
-
-
-def _common_ends(one: str, other: str) -> int:
-    """Return how many characters the names share at their start and end.
-
-    This is a cheap filter: comparing a thousand names with difflib would be slow.
-    """
-    return _common_beginning(one, other) + _common_beginning(one[::-1], other[::-1])
 
 
 def _common_beginning(one: str, other: str) -> int:

@@ -24,12 +24,7 @@ _SITE_SEPARATOR = ":"
 
 
 class RealDeployment(Value, frozen=True):
-    """A real deployment of a demo.
-
-    Attributes:
-        site: The name of the provider's site.
-        key_variable: The environment variable that has the key.
-    """
+    """A real deployment of a demo, with the environment variable that has its key."""
 
     provider: str
     site: str
@@ -42,12 +37,9 @@ class RealDeployment(Value, frozen=True):
 
 
 def real_deployment(text: str, registry: Registry) -> RealDeployment:
-    """Return the deployment that `PROVIDER` or `PROVIDER:SITE` names.
+    """Return the deployment that `PROVIDER` or `PROVIDER:SITE` names. Raises ValueError, which names the possible ones.
 
     The site of an ordinary key is the first one of the provider, and its variable has the key.
-
-    Raises:
-        ValueError: There is no such provider or site. The message names the possible ones.
     """
     word, _, site = text.lower().partition(_SITE_SEPARATOR)
     meant = meant_provider(word, registry) if word else None
@@ -67,12 +59,8 @@ def add_real_deployment(
 ) -> Document:
     """Return the document with the deployment, as the first step of each route whose boundary it stays inside.
 
-    The version and the stored text of the file remain.
-
-    Its model is that of the first deployment of its provider.
-
-    Raises:
-        ConfigRejected: The file has a deployment of this name, or none of this provider.
+    The version and the stored text of the file remain. Its model is that of the first deployment of its provider.
+    Raises ConfigRejected if the file has a deployment of this name, or none of this provider.
     """
     source = document.source
     values: dict[str, Any] = deepcopy(source.values)

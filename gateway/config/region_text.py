@@ -263,10 +263,7 @@ class _LabelTexts(Value, frozen=True):
 
 
 class RegionTextCompiler:
-    """Compile the texts of each region of one draft.
-
-    Every region removes the labels of all regions from the history, because users travel.
-    """
+    """Compiles the texts of regions. Each removes the labels of all from the history, because users travel."""
 
     def __init__(self, draft: Draft, findings: Findings, read_at_s: float) -> None:
         self._findings = findings

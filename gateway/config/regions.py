@@ -60,10 +60,7 @@ def _home(draft: Draft, findings: Findings, name: str, url: str) -> str:
 
 
 class Regions(Value, frozen=True):
-    """The valid regions.
-
-    `default` is the region of all territories that no region names, or None.
-    """
+    """The valid regions. `default` is the region of all territories that no region names, or None."""
 
     by_name: Mapping[str, Region]
     by_territory: Mapping[str, Region]
@@ -75,12 +72,7 @@ class Regions(Value, frozen=True):
 def compile_regions(
     draft: Draft, findings: Findings, cell: Cell | None, read_at_s: float, parts: Sequence[RegionPart] = ()
 ) -> Regions:
-    """Return the valid regions of a draft.
-
-    Args:
-        read_at_s: The time when the draft was read (Unix time).
-        parts: Add the values of features to a region.
-    """
+    """Return the valid regions of a draft that was read at `read_at_s`. `parts` add the values of features."""
     blocked = _blocked(draft, findings)
     texts = RegionTextCompiler(draft, findings, read_at_s)
     by_name: dict[str, Region] = {}
@@ -142,10 +134,7 @@ def _region(
 
 
 def _may_log(draft: Draft, findings: Findings, name: str, boundary: Places, cell: Cell | None) -> bool:
-    """Return whether prompts of the region go to this cell's log.
-
-    Report an error if the cell is not known to be inside the boundary.
-    """
+    """Return whether prompts of the region go to this cell's log; report a cell that may be outside the boundary."""
     if draft.is_broken("cell") or not _is_served(name, cell):
         return False
     if not is_cell_inside(cell, boundary):
@@ -241,10 +230,7 @@ def _transit(findings: Findings, path: KeyPath, words: list[str]) -> frozenset[s
 def _transit_of_cell(
     findings: Findings, name: str, boundary: Places, accepted: frozenset[str], cell: Cell | None
 ) -> Places:
-    """Return the territory of the cell if it is outside the boundary.
-
-    Report an error if `transit` does not accept it.
-    """
+    """Return the territory of the cell if it is outside the boundary; report that `transit` does not accept it."""
     path = ("regions", name)
     own = cell.territory if cell is not None and _is_served(name, cell) else None
     outside = own is not None and not Places(frozenset({own})).within(boundary)

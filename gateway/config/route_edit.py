@@ -12,14 +12,9 @@ from gateway.config.yaml_document import scalar
 
 
 def with_route(text: str, file: str, assistant: str, region: str, steps: list[str]) -> str:
-    """Return the text with these steps as the route of an assistant for a region.
+    """Return the text with these steps as the route of an assistant (a name, not an alias) for a region.
 
-    Comments inside the old route are lost.
-
-    `assistant` is a name, not an alias.
-
-    Raises:
-        ConfigRejected: The route is written in a way that cannot be edited, such as an alias.
+    Comments inside the old route are lost. Raises ConfigRejected for a route that cannot be edited, such as an alias.
     """
     path = ("assistants", assistant, "routes", region)
     message = f"the route of {quoted(assistant)} for {quoted(region)} can't be edited in its present form"
@@ -43,12 +38,9 @@ def with_route(text: str, file: str, assistant: str, region: str, steps: list[st
 
 
 def without_schedule(text: str, file: str, assistant: str, region: str) -> str:
-    """Return the text without the schedule of the route.
+    """Return the text without the schedule of the route. Raises ConfigRejected if it cannot be edited.
 
     A schedule belongs to a weighted first step, and the new route may begin with another step.
-
-    Raises:
-        ConfigRejected: The schedule is written in a way that cannot be edited.
     """
     holder = _at(_at(yaml.compose(text, Loader=yaml.SafeLoader), "assistants"), assistant)
     schedules = _at(holder, "schedules")

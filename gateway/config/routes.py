@@ -73,13 +73,9 @@ class _Entry(Value, frozen=True):
 
 
 class _Scored(NamedTuple):
-    """A use whose numbers are those of one model.
+    """A use whose numbers are those of one model. The functions return None for a provider without the use.
 
-    Attributes:
-        format_of: Returns the wire format of an adapter, or None if its provider lacks the use.
-        known_of: Returns the facts of a provider's models, or None.
-        lacks: The words about a deployment without it, with a place for the provider.
-        noun: One of the numbers.
+    `lacks` has the words about a deployment without it, with a place for the provider. `noun` is the word for a number.
     """
 
     format_of: Callable[[Adapter], object]
@@ -245,7 +241,14 @@ class AssistantCompiler(AssistantScope):
         """Check a route, and add its valid steps to the routes if its region is valid."""
         region = self.regions.by_name.get(region_name)
         entries = self._entries(path, steps)
-        self._check_availability_now(path, steps, entries, region)
+        reasons = {entry.deployment.name: ineligible_now(entry.deployment, region, self.days) for entry in entries}
+        if len(entries) == sum(len(names_in(step)) for step in steps) and reasons and all(reasons.values()):
+            details = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+            # It is not an error: it may change without the config.
+            self.findings.warn(path, f"no deployment of this route is available now ({details})")
+        if region is not None:
+            for entry in entries:
+                warn_if_unapproved(self.findings, entry.path, entry.deployment, region)
         if use in _SCORED:
             self._check_scored(path, entries, use)
         elif use == "moderations":
@@ -290,18 +293,6 @@ class AssistantCompiler(AssistantScope):
             if any(weight for _, weight in members):
                 route.append(WeightedSet(members))
         return tuple(route)
-
-    def _check_availability_now(
-        self, path: KeyPath, steps: _Steps, entries: list[_Entry], region: Region | None
-    ) -> None:
-        """Warn if no deployment of a route is available now. It is not an error: it may change without the config."""
-        reasons = {entry.deployment.name: ineligible_now(entry.deployment, region, self.days) for entry in entries}
-        if len(entries) == sum(len(names_in(step)) for step in steps) and reasons and all(reasons.values()):
-            details = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-            self.findings.warn(path, f"no deployment of this route is available now ({details})")
-        if region is not None:
-            for entry in entries:
-                warn_if_unapproved(self.findings, entry.path, entry.deployment, region)
 
     def _check_boundary(self, region: Region, entries: list[_Entry], use: Use) -> None:
         hint = ""

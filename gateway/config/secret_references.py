@@ -44,7 +44,6 @@ class Resolution(Value, frozen=True):
         source: The variable or the file, or empty for a text in the configuration.
         missing: Why there is no value, such as `is not set`.
         mistake: Why the value cannot be used, or the reference is invalid.
-        hint: How to fix the mistake.
         is_open: Whether other users of this machine may read the file. The secrets of containers often have such files.
     """
 
@@ -191,10 +190,7 @@ def _sendable(source: str, value: str, *, is_open: bool = False) -> Resolution:
 
 
 def _on_one_line(value: str) -> str:
-    """Return a JSON object, such as the key file of a service account, or a key in PEM on one line.
-
-    Other values are unchanged.
-    """
+    """Return a value on one line, if it is a JSON object such as the key of a service account, or a key in PEM."""
     if value.startswith("-----BEGIN "):
         return " ".join(value.split())
     if not value.lstrip().startswith("{"):

@@ -34,10 +34,8 @@ class SecretsFile:
     """The content of the file.
 
     Attributes:
-        digest: The digest of its content, for the watch.
         keys: The valid versions of each key, the newer one first.
         problem: Why it cannot be used, or empty. It never contains a key.
-        hint: How to fix the problem.
     """
 
     path: str

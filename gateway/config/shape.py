@@ -70,8 +70,7 @@ def read_shape(
 ) -> tuple[SectionT | None, list[ShapeError]]:
     """Return a section, or None, and the errors of its shape at the paths that are written.
 
-    Args:
-        known: Errors that were found already. They take precedence over others at the same path.
+    Errors that are `known` already take precedence over others at the same path.
     """
     read = None
     errors = {error.path: error for error in known}
@@ -100,9 +99,8 @@ def valid_part(
 ) -> tuple[SectionT, dict[str, object]]:
     """Return a section without its errors of shape, and the values that are left.
 
-    Args:
-        required: Values of the required keys, for those that are missing or taken out.
-        take_out: Removes the part around a wrong value without which the rest is valid.
+    `required` has values of required keys, for those that are missing or taken out. `take_out` removes the part around
+    a wrong value without which the rest is valid.
     """
     part = mended(values, errors, take_out)
     read, errors = read_shape(section, {**required, **part})
@@ -118,7 +116,10 @@ def mended(
     copy = _copied(values)
     for error in errors:
         if error.meant is not None:
-            _rename(copy, error.path, error.meant)
+            # With the key that was probably meant, that key is not reported as missing.
+            parent, key = parent_of(copy, error.path), error.path[-1]
+            if key in parent:
+                parent.setdefault(error.meant, parent.pop(str(key)))
         elif error.removable:
             remove(copy, error.path)
         else:
@@ -167,7 +168,16 @@ def _shape_error(error: ErrorDetails, root: type[BaseModel]) -> ShapeError:
         return ShapeError(path[:-1], f"the name {_message(error)}", at_key=True)
     match error["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
-            return _unknown_key(path, root)
+            key = str(path[-1])
+            if key in UNSUPPORTED_KEYS:
+                return ShapeError(path, f"`{key}` {_NOT_YET}", "remove it", True, True)
+            removed = REMOVED.get((str(path[-2]), key)) if len(path) > 1 else None
+            if removed is not None:
+                message, hint = removed
+                return ShapeError(path, message, hint, at_key=True)
+            names = list(keys_of(_section_at(path[:-1], root)))
+            hint = choice_hint(key, names)
+            return ShapeError(path, f"unknown key {quoted(key)}", hint, True, True, nearest(key, names))
         case "missing":
             return ShapeError(path, "is missing", f"add it: {_description(path, root)}")
         case "literal_error":
@@ -197,19 +207,6 @@ def _message(error: ErrorDetails) -> str:
         case "less_than_equal":
             return f"must be at most {context['le']:.16g}"
     return "is not allowed here"
-
-
-def _unknown_key(path: KeyPath, root: type[BaseModel]) -> ShapeError:
-    key = str(path[-1])
-    if key in UNSUPPORTED_KEYS:
-        return ShapeError(path, f"`{key}` {_NOT_YET}", "remove it", True, True)
-    removed = REMOVED.get((str(path[-2]), key)) if len(path) > 1 else None
-    if removed is not None:
-        message, hint = removed
-        return ShapeError(path, message, hint, at_key=True)
-    names = list(keys_of(_section_at(path[:-1], root)))
-    hint = choice_hint(key, names)
-    return ShapeError(path, f"unknown key {quoted(key)}", hint, True, True, nearest(key, names))
 
 
 def _unknown_word(path: KeyPath, error: ErrorDetails) -> ShapeError:
@@ -318,10 +315,3 @@ def parent_of(values: dict[str, object], path: KeyPath) -> dict[str, object]:
 def remove(values: dict[str, object], path: KeyPath) -> None:
     """Remove the value at the path."""
     parent_of(values, path).pop(str(path[-1]), None)
-
-
-def _rename(values: dict[str, object], path: KeyPath, meant: str) -> None:
-    """Rename a misspelt key to the key that was probably meant, so that this key is not reported as missing."""
-    parent = parent_of(values, path)
-    if path[-1] in parent:
-        parent.setdefault(meant, parent.pop(str(path[-1])))

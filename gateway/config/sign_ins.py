@@ -33,7 +33,7 @@ from providers.territories import ANYWHERE, Places
 from providers.value import replace
 
 if TYPE_CHECKING:
-    from providers.transport.tls import Link
+    pass
 
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,127}")
 _POOL = "//iam.googleapis.com/"
@@ -100,14 +100,7 @@ def compile_sign_ins(
 
 @dataclass(slots=True)
 class _SignInCompiler:
-    """One sign-in that is being compiled.
-
-    Attributes:
-        others: The sign-ins that were compiled before.
-        texts: The values by key, with a placeholder for each that is not set.
-        missing: The sources of the values that are not set.
-        read_from: The variables of the environment from which values were read.
-    """
+    """One sign-in that is being compiled. `texts` has a placeholder for each value that is not set."""
 
     draft: Draft
     findings: Findings
@@ -154,7 +147,9 @@ class _SignInCompiler:
             is_local = host.origin.startswith("http://")
             permits[name] = permit_at(host.origin, way.proxy.origin if way.proxy is not None and not is_local else "")
             if not is_local:
-                links[name] = _remote(way.link)
+                from providers.transport.tls import Link
+
+                links[name] = replace(way.link or Link(), is_remote=True)
         if source is not None and "sts" in source.terms.hosts:
             # The STS of the source is reached as the source reaches it.
             hosts["source"], permits["source"] = source.terms.hosts["sts"], source.permits["sts"]
@@ -342,10 +337,7 @@ class _SignInCompiler:
         return {name: origin for name, origin in named.items() if origin}
 
     def _place(self, origin: str) -> TokenPlace | None:
-        """Return where a host is: where the vendor has it, in its region or in the stated territory.
-
-        Return None if that is not known, because the cell or the region is not.
-        """
+        """Return where a host is: as the vendor has it, in its region or as stated. None if that is not known."""
         section = self.section
         if origin.startswith("http://"):
             cell = self.cell
@@ -435,12 +427,6 @@ class _SignInCompiler:
         is_local = self.section.endpoint is not None or (bool(self.kind.metadata) and not self.texts.get("region"))
         endpoint = Endpoint("https://issuer.invalid", "", Residency(ANYWHERE, ANYWHERE), None)
         return Way(endpoint.residency) if is_local else self.links.way(self.path, self.section, endpoint)
-
-
-def _remote(link: Link | None) -> Link:
-    from providers.transport.tls import Link
-
-    return replace(link or Link(), is_remote=True)
 
 
 # --- deployments ----------------------------------------------------------------------------------

@@ -60,11 +60,7 @@ class Watch:
     """Compare readings of files with the one that was applied last, to decide when to reload.
 
     A reading that could not be applied, for example for lack of memory, is tried again after 1, 2, 4, … and at most 240
-    equal readings.
-
-    Attributes:
-        known: The reading that was applied last.
-        must_apply: Whether the next reading must be applied even if it has not changed.
+    equal readings. With `must_apply`, the next reading is applied even if it has not changed.
     """
 
     def __init__(self, known: Reading) -> None:
@@ -93,10 +89,7 @@ class Watch:
         return self._postponed is not None
 
     def settled(self, reading: Reading) -> bool:
-        """Return whether to apply this reading: it has changed, and it equals the previous one.
-
-        A file that is still being written gives two different readings.
-        """
+        """Return whether to apply this reading: it has changed, and no longer changes, so the file is written."""
         last, self._last = self._last, reading
         if reading != self._postponed:
             self._postponed, self._to_skip, self._next_skip = None, 0, 1
@@ -123,8 +116,7 @@ class Watch:
     def postpone(self, *, must_apply: bool = False) -> None:
         """Record that the last reading could not be applied for lack of a resource of this process.
 
-        Args:
-            must_apply: Apply it later even if the files have not changed.
+        With `must_apply`, it is applied later even if the files have not changed.
         """
         self.must_apply = self.must_apply or must_apply
         # If the change is reverted before it was applied, the reverted files must be applied too.

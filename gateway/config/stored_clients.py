@@ -32,11 +32,7 @@ class InvalidDefinition(ValueError):
 
 
 def read_budget(text: str) -> dict[str, object]:
-    """Return the definition of a budget such as `20 EUR per day` or `5000000 tokens per month`.
-
-    Raises:
-        InvalidDefinition: The text has another form.
-    """
+    """Return the definition of a budget: `20 EUR per day`, `5000000 tokens per month`. Raises InvalidDefinition."""
     match = _BUDGET.fullmatch(text.strip())
     if match is None:
         raise InvalidDefinition(

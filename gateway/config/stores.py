@@ -28,10 +28,7 @@ _SSL_MODES = {"disable": False, "allow": False, "prefer": False, "require": True
 class _Form(Value, frozen=True):
     """The form of the addresses of a kind of store.
 
-    Attributes:
-        schemes: The schemes, and whether each means TLS, or None where the parameter `sslmode` decides.
-        database: The path: the name of the database.
-        ca_parameter: The parameter that names the file with certificate authorities.
+    `schemes` has whether each scheme means TLS, or None where the parameter `sslmode` decides.
     """
 
     schemes: Mapping[str, bool | None]

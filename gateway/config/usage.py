@@ -40,7 +40,11 @@ def compile_usage(draft: Draft, findings: Findings, regions: Regions) -> UsageRu
     """Return the rules of usage of a draft."""
     section = draft.config.usage or UsageSection()
     rates = section.rates.by_currency if section.rates is not None else {}
-    _check_rates(draft, findings, section.currency, rates)
+    currency = section.currency
+    if rates and currency is None and not draft.is_broken("usage", "currency"):
+        findings.error(("usage", "rates"), "needs `usage.currency`", "write your own currency, such as currency: EUR")
+    if currency is not None and currency in rates:
+        findings.error(("usage", "rates", currency), "is `usage.currency` itself", "remove it", key=True)
     on_loss = section.on_loss.allow if section.on_loss is not None else None
     if on_loss is not None:
         check_currency(draft, findings, ("usage", "on_loss", "allow"), on_loss, section.currency)
@@ -59,13 +63,6 @@ def compile_usage(draft: Draft, findings: Findings, regions: Regions) -> UsageRu
         alerts=_alerts(draft, findings, section.alerts, regions) if section.alerts is not None else None,
         internal_project=section.internal_project,
     )
-
-
-def _check_rates(draft: Draft, findings: Findings, currency: str | None, rates: Mapping[str, str]) -> None:
-    if rates and currency is None and not draft.is_broken("usage", "currency"):
-        findings.error(("usage", "rates"), "needs `usage.currency`", "write your own currency, such as currency: EUR")
-    if currency is not None and currency in rates:
-        findings.error(("usage", "rates", currency), "is `usage.currency` itself", "remove it", key=True)
 
 
 def _check_project(draft: Draft, findings: Findings, path: KeyPath, name: str) -> None:
@@ -103,10 +100,7 @@ def check_currency(draft: Draft, findings: Findings, path: KeyPath, amount: Mone
 
 @dataclass(slots=True)
 class SpendingCompiler:
-    """Compiles the projects of a draft and the budgets of its clients.
-
-    Mistakes that concern every budget, such as a missing currency, are reported at the first one only.
-    """
+    """Compiles projects and budgets of clients. A mistake of all budgets is reported at the first one only."""
 
     draft: Draft
     findings: Findings

@@ -103,10 +103,8 @@ class Findings:
 class Draft:
     """The valid part of a configuration.
 
-    Attributes:
-        broken: The paths that were removed: sections, entries and parts of entries. The compiler adds the entries that
-            it finds invalid.
-        wrong: The keys that have an error of shape.
+    `broken` has the paths that were removed: sections, entries and parts of entries. The compiler adds the entries that
+    it finds invalid. `wrong` has the keys with an error of shape.
     """
 
     config: GatewaySection
@@ -136,10 +134,7 @@ class Draft:
 def check_reference(
     draft: Draft, findings: Findings, path: KeyPath, section: str, name: str, *, key: bool = False, none: str = ""
 ) -> bool:
-    """Report a name that its section does not define. Return whether nothing was reported.
-
-    With `key`, the name is the key at this path, and not its value. `none` is the hint if the section defines no name.
-    """
+    """Report a name (with `key`, the key at this path) that its section does not define; return whether it does."""
     known = draft.names(section)
     if name in known or draft.is_broken(section):
         return True

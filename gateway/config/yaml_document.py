@@ -62,12 +62,7 @@ _BEGINNINGS = {
 
 @dataclass(slots=True)
 class Node:
-    """A value and its position.
-
-    Attributes:
-        size: The number of values in its tree, with every alias expanded.
-        height: The number of nested collections in it.
-    """
+    """A value and its position, the number of values in its tree with every alias expanded, and its height."""
 
     line: int
     column: int
@@ -87,8 +82,7 @@ class Node:
 class Source:
     """The values of one file, their positions, and the errors after which parsing could continue.
 
-    Attributes:
-        gaps: An error for each gap that was not filled, where without its key the file would allow more.
+    `gaps` has an error for each gap that was not filled, where without its key the file would allow more.
     """
 
     file: str
@@ -148,11 +142,7 @@ class Builder:
     _size: int = 0
 
     def feed(self, event: yaml.Event) -> None:
-        """Process one event.
-
-        Raises:
-            ConfigRejected: A limit is exceeded, or the document cannot be used.
-        """
+        """Process one event. Raises ConfigRejected if a limit is exceeded, or the document cannot be used."""
         mark = event.start_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
         match event:
@@ -295,10 +285,9 @@ def _resolve(text: str) -> object:
 
 
 def parse_yaml(data: bytes, file: str, *, merges: bool = False) -> Source:
-    """Parse a YAML document whose root is a mapping. With `merges`, it may have merge keys (`<<`), as in YAML 1.1.
+    """Parse a YAML document whose root is a mapping. Raises ConfigRejected.
 
-    Raises:
-        ConfigRejected: The bytes are not a valid document.
+    With `merges`, it may have merge keys (`<<`), as in YAML 1.1.
     """
     builder = Builder(file, merges)
     text = _decode(data, file)
@@ -343,11 +332,7 @@ def _events(text: str) -> Iterator[yaml.Event]:
 
 
 def _decode(data: bytes, file: str) -> str:
-    """Return the text of the file.
-
-    Raises:
-        ConfigRejected: It is not UTF-8, has a control character, or is too large.
-    """
+    """Return the text of the file. Raises ConfigRejected for another code, control characters or a large file."""
     if len(data) > MAX_BYTES:
         raise ConfigRejected([Problem(file, 0, 0, (), f"the file is larger than {MAX_BYTES // 1024**2} MiB")])
     for mark, name in _OTHER_ENCODINGS.items():

@@ -27,11 +27,7 @@ _OWN = ("same-origin", "none")
 
 
 def check_access(scope: Any, *, is_page: bool) -> None:
-    """Raise ApiError unless a browser on this machine sends the request for itself or for a page of the console.
-
-    Args:
-        is_page: Whether a page is requested. Links of other sites may lead to it.
-    """
+    """Raise ApiError unless a browser on this machine asks for itself or for the console, or by a link to a page."""
     headers = {name: [value.lower() for value in values] for name, values in headers_by_name(scope).items()}
     hosts, (peer, _) = headers.get("host", []), scope.get("client") or (None, 0)
     if not is_this_machine(peer) or len(hosts) != 1 or not is_loopback_host(hosts[0]):

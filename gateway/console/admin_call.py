@@ -23,11 +23,7 @@ _ALIVE_EVERY_S = 2.0
 
 
 class AdminFailed(Exception):
-    """The admin API has refused or failed. The message is its own, or that of its code in the visitor's language.
-
-    Attributes:
-        details: The further members of the error.
-    """
+    """The admin API has refused or failed. The message is its own, or that of its code in the visitor's language."""
 
     def __init__(self, status: int, code: str, message: str, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -44,10 +40,7 @@ class AdminCall(Value, frozen=True):
     texts: ViewTexts
 
     def expect(self, needed: Role) -> None:
-        """Raise AdminFailed, as the admin API does, if the person's role ranks below the required role.
-
-        An action that asks for a confirmation or reads a definition does so before it calls the admin API.
-        """
+        """Raise AdminFailed for a person without this role, before a confirmation or a definition is read."""
         try:
             self.identity.expect(needed)
         except ApiError as error:

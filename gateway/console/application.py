@@ -44,13 +44,7 @@ _DEMO_VISITOR = Visitor(Identity(Role.VIEWER, who="the demo"), "demo", "")
 
 
 class Console:
-    """The application of a demo with the console in front of it.
-
-    Args:
-        application: The application that answers every other request.
-        control: The state and the operations of the gateway.
-        settings: The config file and the first territory.
-    """
+    """The application of a demo with the console in front of it."""
 
     def __init__(self, application: Application, control: Control, settings: PageSettings) -> None:
         self._application = application
@@ -86,7 +80,13 @@ class Console:
             _expect(scope, "GET")
             return file
         if path == "/console/faults":
-            return await self._switch_faults(scope, receive)
+            if scope["method"] == "PUT":
+                await self._control.set_fault(*fault_request(await read_object(receive)))
+            elif scope["method"] == "DELETE":
+                await self._control.clear_faults()
+            else:
+                raise method_not_allowed(scope["method"], "PUT, DELETE")
+            return RawResponse(b"", 204)
         if self._views.has(path):
             return await self._view(scope, path, receive)
         if path == "/console/arrived":
@@ -128,15 +128,6 @@ class Console:
         form = await read_form((headers.get("content-type") or [""])[0], receive) if method == "POST" else {}
         visit = self._views.visit(_DEMO_VISITOR, _language(scope), query, form)
         return await self._views.respond(method, path, visit)
-
-    async def _switch_faults(self, scope: Any, receive: _Receive) -> RawResponse:
-        if scope["method"] == "PUT":
-            await self._control.set_fault(*fault_request(await read_object(receive)))
-        elif scope["method"] == "DELETE":
-            await self._control.clear_faults()
-        else:
-            raise method_not_allowed(scope["method"], "PUT, DELETE")
-        return RawResponse(b"", 204)
 
     async def _claim(self, receive: _Receive) -> RawResponse:
         body = await read_object(receive)

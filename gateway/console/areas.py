@@ -41,11 +41,7 @@ class Area(Value, frozen=True):
 
 
 class LegendEntry(Value, frozen=True):
-    """A product in the legend, with the deployments that answer first and their territories.
-
-    Attributes:
-        parts: The name of a deployment, or the reason of a refusal, with its territories as codes and names.
-    """
+    """A product in the legend. Each part has a first deployment or the reason of a refusal, and its territories."""
 
     look: int
     title: str
@@ -145,12 +141,7 @@ def _label_positions(places: Sequence[Place]) -> Iterator[tuple[int, int]]:
 
 
 class Move(Value, frozen=True):
-    """The territories in which an edit changed the first deployment in the same way.
-
-    Attributes:
-        before: The deployment that answered first, or `refused`.
-        after: The deployment that answers first now, or `refused`.
-    """
+    """The territories in which an edit changed the first deployment, or `refused`, in the same way."""
 
     before: str
     before_look: int

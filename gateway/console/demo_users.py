@@ -22,12 +22,7 @@ _ALGORITHM = "HS256"
 
 
 class DemoUser(Value, frozen=True):
-    """A user of a region.
-
-    Attributes:
-        territory: The first territory of the region, with its subdivision.
-        band: The age band. An empty text stands for a claim that names neither the user nor an age.
-    """
+    """A user of a region, in its first territory. An empty band stands for a claim without a user and an age."""
 
     region: str
     territory: str

@@ -34,11 +34,7 @@ NOBODY = Visitor(Identity(Role.VIEWER), "", "")
 
 
 class OperatorConsole:
-    """The application of the console's listener.
-
-    Args:
-        admin: The admin API, which decides by the role of the visitor.
-    """
+    """The application of the console's listener. The admin API decides by the role of the visitor."""
 
     def __init__(self, admin: Application, guard: Guard, access: ConsoleAccess, world: WorldPage) -> None:
         self._world = world

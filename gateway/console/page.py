@@ -92,11 +92,7 @@ SCRIPT_TEXTS = (
 
 
 class PageSettings(Value, frozen=True):
-    """The config file and the territory with which the page begins.
-
-    Attributes:
-        territory: The territory of callers whom no signal locates, or None. The page begins with it.
-    """
+    """The config file, and the territory of callers whom no signal locates, with which the page begins."""
 
     config: Path
     territory: str | None = None
@@ -108,7 +104,6 @@ class Request(Value, frozen=True):
     Attributes:
         url: The origin under which the browser reaches the gateway.
         dismissed: The version whose difference to the previous one is not shown any more.
-        lang: The language that the reader has chosen, if any.
         languages: The header `Accept-Language`, which suggests the first territory.
     """
 
@@ -137,11 +132,7 @@ class Pages:
     def render(
         self, status: Status, sites: Sequence[SimulatedSite], request: Request, navigation: str = ""
     ) -> tuple[str, int]:
-        """Return the page as HTML, and its HTTP status.
-
-        Args:
-            navigation: The bar of the console outside a demo, as markup.
-        """
+        """Return the page as HTML, and its HTTP status. `navigation` is the bar of the console outside a demo."""
         config, texts = status.config, texts_in(language_of(request.lang, request.languages))
         assistants = sorted({assistant.name for assistant in config.assistants.values()})
         assistant = request.assistant if request.assistant in config.assistants else assistants[0]
@@ -316,10 +307,7 @@ def _unavailable(status: Status) -> Mapping[str, dict[str, object]]:
 
 
 def _sites(sites: Sequence[SimulatedSite], decision: Mapping[str, Any] | None) -> list[dict[str, object]]:
-    """Return the simulated sites, always in the same order, and mark those on the route of the territory.
-
-    A site's deployments on the route are apart from the others, such as deployments for embeddings.
-    """
+    """Return the simulated sites, always in the same order, with the deployments that are on the route apart."""
     parts = ("steps", "skipped", "after_barrier") if decision is not None and decision["error"] is None else ()
     route = [item for part in parts for item in (decision or {})[part]]
     on_route = {item["deployment"] for item in route}

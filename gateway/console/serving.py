@@ -46,10 +46,7 @@ def _with_headers(response: RawResponse) -> RawResponse:
 class WorldPage:
     """The view World. One page is rendered at a time, so that many pages leave the processor to requests.
 
-    Args:
-        control: The state of the gateway.
-        settings: The config file and the first territory.
-        own_config: The config file of a demo, which the page may write. None outside a demo.
+    In a demo, the page may write `own_config`.
     """
 
     def __init__(self, control: Control, settings: PageSettings, own_config: OwnConfig | None) -> None:
@@ -66,11 +63,7 @@ class WorldPage:
     async def page(
         self, request: Request, headers: Mapping[str, str], sites: Sequence[SimulatedSite] = (), navigation: str = ""
     ) -> RawResponse:
-        """Return the page of the map.
-
-        Args:
-            navigation: The HTML of the links to the other views, outside a demo.
-        """
+        """Return the page of the map. `navigation` has the links to the other views, outside a demo."""
         status = await self._control.status()
         async with self._rendering:
             html, code = await asyncio.to_thread(self._pages.render, status, sites, request, navigation)

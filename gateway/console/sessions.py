@@ -22,13 +22,9 @@ _CLOCK_STEP_S = 60.0
 
 
 class Session(Value, frozen=True):
-    """A session of a person who has signed in with an admin token.
+    """A session of a person who has signed in with an admin token. Its times are Unix time.
 
-    Attributes:
-        id: The SHA-256 (hex) of the cookie's value, which is stored nowhere.
-        token: The SHA-256 (hex) of the admin token.
-        began_at_s: When it began (Unix time).
-        used_at_s: When it was used last (Unix time).
+    `id` is the SHA-256 (hex) of the cookie's value, which is stored nowhere; `token` is that of the admin token.
     """
 
     id: str

@@ -95,15 +95,11 @@ def days_before(first: date, last: date, today: date) -> tuple[date, date]:
     """
     now = min(last, max(first, today))
     end = first - timedelta(days=1)
-    if first.day == 1 and last == _end_of_month(first):
+    if first.day == 1 and last == first.replace(day=monthrange(first.year, first.month)[1]):
         start = end.replace(day=1)
         return start, end if now == last else min(end, start + (now - first))
     start = first - (last - first) - timedelta(days=1)
     return start, start + (now - first)
-
-
-def _end_of_month(day: date) -> date:
-    return day.replace(day=monthrange(day.year, day.month)[1])
 
 
 async def _report(visit: Visit, by: str, first: date, last: date, chosen: Mapping[str, str]) -> Any:

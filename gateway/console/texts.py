@@ -27,11 +27,7 @@ def _(message: str) -> str:
 
 
 def language_of(chosen: str, accepted: str) -> str:
-    """Return the language of a page.
-
-    Args:
-        chosen: The language that the visitor has chosen, or an empty text.
-    """
+    """Return the language of a page, which the visitor may have chosen."""
     if chosen in LANGUAGES:
         return chosen
     for item in accepted.split(","):
@@ -63,12 +59,7 @@ class ViewTexts(Value, frozen=True):
         return f"{text}{self.gettext(_(' ('))}{note}{self.gettext(_(')'))}"
 
     def code(self, kind: str, code: object, own: str = "") -> str:
-        """Return the words for a code of the gateway, whose own texts are English.
-
-        Args:
-            kind: The kind of codes, such as `error`: the context in the catalogue.
-            own: The gateway's own words. They are returned in English, and for a code without a translation.
-        """
+        """Return the words for a code of this kind, such as `error`, or the gateway's `own` (English) words."""
         words = _catalogue(self.language).get(f"{kind}\4{code}")
         return words.replace("{detail}", own) if words else own or str(code)
 

@@ -22,12 +22,7 @@ REFUSED = 0
 
 
 class Product(Value, frozen=True):
-    """A product of a vendor.
-
-    Attributes:
-        look: The number of its colour and its pattern, from 1.
-        names: The product and its vendor, by language.
-    """
+    """A product of a vendor, its names by language, and the number of its colour and its pattern, from 1."""
 
     look: int
     names: Mapping[str, tuple[str, str]]
@@ -46,10 +41,7 @@ class Product(Value, frozen=True):
 
 @cache
 def products() -> tuple[Product, ...]:
-    """Return the contents of `vendors.toml`.
-
-    The last product stands for every provider that none names, and the second to last for own servers.
-    """
+    """Return the contents of `vendors.toml`, whose last two stand for own servers and for all other providers."""
     data: Any = tomllib.loads((Path(__file__).parent / "vendors.toml").read_text("utf-8"))
     return tuple(
         Product(

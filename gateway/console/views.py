@@ -35,11 +35,8 @@ ROLE_WORDS = {Role.VIEWER: _("viewer"), Role.OPERATOR: _("operator"), Role.ADMIN
 class Visit(Value, frozen=True):
     """One request of a visitor.
 
-    Attributes:
-        prefix: The text before the path of every view.
-        path: The path of the request, without the prefix.
-        query: The parameters of the address, the last value of each.
-        lists: All values of each parameter.
+    `path` is without the prefix, which stands before the path of every view. `query` has the last value of each
+    parameter of the address, and `lists` has all.
     """
 
     visitor: Visitor
@@ -63,12 +60,7 @@ class Visit(Value, frozen=True):
 
 
 class ViewAnswer(Value, frozen=True):
-    """The result of a view or an action.
-
-    Attributes:
-        template: The template, or an empty text for a redirect to `location` or a file.
-        location: The path of a view with its query, below the prefix.
-    """
+    """The result of a view or an action: a template, a file, or a redirect to a path below the prefix."""
 
     template: str = ""
     values: dict[str, Any] = {}  # noqa: RUF012  # msgspec copies it
@@ -86,12 +78,10 @@ Handler: TypeAlias = Callable[[Visit], Awaitable[ViewAnswer]]
 
 
 class ConsoleView(Value, frozen=True):
-    """A view.
+    """A view at a path below the prefix.
 
-    Attributes:
-        path: Its address below the prefix.
-        actions: The role that each action needs, and what answers POST, by the path.
-        in_footer: Whether the end of each page links to it, in place of the navigation.
+    `actions` has the role that each action needs, and what answers POST, by the path. With `in_footer`, the end of each
+    page links to it, in place of the navigation.
     """
 
     path: str
@@ -102,12 +92,7 @@ class ConsoleView(Value, frozen=True):
 
 
 class Views:
-    """Answers the requests for all views.
-
-    Args:
-        prefix: The text before the path of every view.
-        is_demo: Whether this is a demo, whose visitors need no sign-in.
-    """
+    """Answers the requests for all views, whose paths begin with the prefix. A demo needs no sign-in."""
 
     def __init__(
         self, admin: Application, views: Sequence[ConsoleView], prefix: str = "", *, is_demo: bool = False

@@ -37,12 +37,7 @@ _ONLY_HERE = _("this is not the address of the console: open it as http://127.0.
 
 
 class NotShown(Exception):
-    """The visitor may not see the console, or it has no such page.
-
-    Args:
-        text: The reason and the fix, marked for translation.
-        values: The values of the fields of the text.
-    """
+    """The visitor may not see the console, or it has no such page. The text is marked for translation."""
 
     def __init__(self, text: str, status: int = 403, **values: str) -> None:
         super().__init__(text.format(**values))
@@ -56,13 +51,7 @@ class NotShown(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """A person whom the console has identified.
-
-    Attributes:
-        name: The name that the page shows.
-        csrf: The token that each change must send.
-        can_sign_out: Whether there is a session that a sign-out ends.
-    """
+    """A person whom the console has identified. Each change must send the token `csrf`. A session can be signed out."""
 
     identity: Identity
     name: str
@@ -202,11 +191,7 @@ class Visitors:
         return role, user
 
     async def _role_of_token(self, headers: Mapping[str, list[str]]) -> tuple[Role, str, str]:
-        """Return the role, the user and the issuer of the company's token that the proxy sends, as the listener does.
-
-        Raises:
-            NotShown: The visitor has no role, or there is no valid token.
-        """
+        """Return the role, the user and the issuer of the company's token that the proxy sends. Raises NotShown."""
         issued = self._guard.issued
         if issued is None or not issued.has_roles:
             text = _("no group has a role: set GATEWAY_CONSOLE_ROLES, or write `roles` of an issuer in `token_issuers`")
@@ -227,11 +212,7 @@ class Visitors:
             raise NotShown(message, problem=str(refused.problem)) from None
 
     async def sign_in(self, token: str, address: str) -> str | None:
-        """Return the cookie of a new session for the holder of a token; None if there is no such token.
-
-        Raises:
-            ApiError: Too many attempts failed.
-        """
+        """Return the cookie of a new session for the holder of a token; None without one. Raises ApiError."""
         if wait_s := self._failures.wait_s(address):
             message = _("too many failed attempts to sign in from this address: wait a minute")
             raise ApiError("rate_limited", message, retry_after_s=wait_s)

@@ -39,13 +39,7 @@ GROUPS = {"@EU": _("the European Union"), "@EEA": _("the European Economic Area"
 
 
 class View(Value, frozen=True):
-    """A part of the map.
-
-    Attributes:
-        name: Its name in an address; empty for the whole world.
-        title: Its name on the page.
-        zoom: How much larger than on the whole map a distance is.
-    """
+    """A part of the map. Its name in an address is empty for the whole world, from which `zoom` enlarges distances."""
 
     name: str
     title: str
@@ -54,13 +48,7 @@ class View(Value, frozen=True):
 
 
 class Place(Value, frozen=True):
-    """The place of a territory.
-
-    Attributes:
-        x: The centre of a circle in its largest part.
-        size: The square root of the area of that part; 0 if the map has no area of it.
-        radius: The radius of the circle.
-    """
+    """The circle in the largest part of a territory, and the square root of that part's area, which may be 0."""
 
     x: int
     y: int

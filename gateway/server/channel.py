@@ -46,10 +46,7 @@ class Channel:
         return answer
 
     async def calls(self, functions: Mapping[str, Callable[..., Any]]) -> AsyncIterator[str]:
-        """Carry out the calls of the other process in their order. Yield the name of each; an answer has none.
-
-        It ends when the other process is gone.
-        """
+        """Carry out the calls of the other process in their order, and yield their names, until it is gone."""
         while (message := await self.receive()) is not None:
             number, name, given = message
             if not name:

@@ -28,7 +28,7 @@ from gateway.operator_errors import CommandError
 from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS
-from gateway.server.fault_switch import FaultSwitch, Site, fault_text
+from gateway.server.fault_switch import FaultSwitch, fault_text
 from gateway.server.host import Host, Operators
 from gateway.server.keepers import keeping, recording_the_end
 from gateway.server.simulation import Simulation
@@ -40,7 +40,6 @@ from gateway.settings import Settings
 from gateway.telemetry.log import configure
 from gateway.usage.quota_store import QuotaStore
 from providers.territories import territory_data, territory_name
-from providers.testkit.server import SimulatorServer
 from providers.value import Value
 
 if TYPE_CHECKING:
@@ -124,7 +123,12 @@ async def run_demo(
             if not is_this_machine(listener.getsockname()[0]):
                 _print(_opened(settings.host, listener.getsockname()[1]))
             if demo.is_rehearsal:
-                _print(_faults(servers))
+                rows = [
+                    (provider, site, f"{share:.0%}" if fault else "", fault_text(fault) if fault else "none")
+                    for (provider, site), server in servers.items()
+                    for fault, share in server.scenario.faults or ((None, 1.0),)
+                ]
+                _print(_text_table([("provider", "site", "share", "fault"), *rows]))
             elif (answers := await _answers(url, assistant, lambda: gateway.is_draining, places, expected)) is not None:
                 _print(answers)
             else:
@@ -233,15 +237,6 @@ async def _answers(
     if expected and rows[-1].deployment != expected:
         table += f"\n\n{expected} did not answer the last request. The log line of the next one has the reason."
     return table
-
-
-def _faults(servers: Mapping[Site, SimulatorServer]) -> str:
-    rows = [
-        (provider, site, f"{share:.0%}" if fault else "", fault_text(fault) if fault else "none")
-        for (provider, site), server in servers.items()
-        for fault, share in server.scenario.faults or ((None, 1.0),)
-    ]
-    return _text_table([("provider", "site", "share", "fault"), *rows])
 
 
 def _print_help(demo: Demo, urls: tuple[str, str], assistant: str, config: Path, codes: Sequence[str]) -> None:

@@ -37,12 +37,9 @@ def raise_file_limit() -> None:
 
 
 class DescriptorWatch:
-    """Notices when this process has no descriptor left.
+    """Counts the seconds in which this process had no descriptor left, and closed new connections.
 
     libuv reports no failed `accept`: it gives up a spare descriptor, accepts the connection, and closes it.
-
-    Attributes:
-        seconds_without: In how many seconds there was none. New connections were closed then.
     """
 
     def __init__(self, ticks: Callable[[], float] = time.monotonic) -> None:

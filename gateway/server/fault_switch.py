@@ -17,13 +17,7 @@ Site = tuple[str, str]
 
 
 class FaultSwitch:
-    """The faults of the simulated sites. It has no access to real deployments.
-
-    Args:
-        servers: The simulator of each site, by provider and site.
-        current: Returns the active config version.
-        move_clock: Counts the time of users as if it were so many seconds later, or None if that is not possible.
-    """
+    """The faults, and with `move_clock` the time, of simulated sites. It has no access to real deployments."""
 
     def __init__(
         self,

@@ -57,12 +57,7 @@ class HandoverFailed(Exception):
 
 
 class Given(Value, frozen=True):
-    """The things that the next gateway gets.
-
-    Attributes:
-        sockets: The listeners by the names that systemd would give them.
-        consent_key: The key of consent tokens that the processes have made for themselves.
-    """
+    """The things that the next gateway gets. The listeners have the names that systemd would give them."""
 
     sockets: Mapping[str, socket.socket]
     consent_key: bytes
@@ -72,12 +67,8 @@ class Given(Value, frozen=True):
 class Handover:
     """Takes over from an earlier gateway if there is one, and hands over at SIGUSR2. It succeeds once.
 
-    Args:
-        given: The things that the next gateway gets.
-        keepers: The parts of this process.
-        directory: The state directory, through which `gateway restart` asks, or None if there is only the signal.
-        takeover: The connection to the earlier gateway, or None.
-        ready_s: The time in which the next gateway must be ready.
+    `gateway restart` asks through the state directory; without it, there is only the signal. The next gateway must be
+    ready in `ready_s`.
     """
 
     def __init__(
@@ -275,11 +266,7 @@ class RestartBusy(Exception):
 
 
 class _Request:
-    """A request in the state directory, or a bare signal.
-
-    Attributes:
-        python: The interpreter of the next gateway, or None for that of this process.
-    """
+    """A request in the state directory, or a bare signal. It may name the interpreter of the next gateway."""
 
     def __init__(self, descriptor: int | None, identity: str = "", python: str | None = None) -> None:
         self._descriptor = descriptor
@@ -323,16 +310,7 @@ def _write(descriptor: int, content: Mapping[str, object]) -> None:
 
 
 def ask_for_restart(directory: Path, pid: int, python: str | None, limit_s: float = READY_S + 3 * _END_S) -> Any:
-    """Ask a running gateway to hand over, and return its answer. It blocks.
-
-    Returns:
-        `pid` and `release` of the next gateway, or `error`.
-
-    Raises:
-        RestartBusy: Another command is asking.
-        OSError: The process cannot be reached.
-        TimeoutError: The process has not answered in time.
-    """
+    """Ask a gateway to hand over: `pid` and `release`, or `error`. Raises RestartBusy, OSError and TimeoutError."""
     descriptor = os.open(directory / _FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         if os.geteuid() == 0:  # the gateway may be another user

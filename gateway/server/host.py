@@ -71,8 +71,6 @@ class Host:
     Args:
         keepers: The live config and the schedules.
         operators: The listeners of operators.
-        settings: The state directory, the name of this instance, and the delay of a drain.
-        service: The service manager that started the process.
         handover: Hands over to the next gateway, or None if this process never does.
         faults: The faults of a demo's simulated providers, or None.
 
@@ -205,7 +203,6 @@ class Host:
             self._workers.cut()
 
     def drain(self) -> float:
-        """See Control."""
         self._delay.begin()
         self._note_draining()
         self._workers.drain()
@@ -232,7 +229,6 @@ class Host:
     # --- what operators see -----------------------------------------------------------------------
 
     async def status(self, asker: Asker = EVERYBODY) -> Status:
-        """See Control."""
         live, workers = self._live, await self._workers.status(asker)
         return Status(
             live.config,
@@ -256,7 +252,6 @@ class Host:
         )
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
-        """See Control."""
         used = {labels: [share] for labels, share in self._budgets.used_shares().items()}
         counted = await self._sampled()
         status = await self.status()
@@ -289,24 +284,20 @@ class Host:
             return None
 
     def review(self) -> Review:
-        """See Control."""
         return self._live.review
 
     # --- what operators do ------------------------------------------------------------------------
 
     async def resume(self, deployment: str, who: str) -> bool:
-        """See Control."""
         was_out = await self._workers.resume(deployment)
         if was_out:
             logger().info("deployment_resumed", deployment=deployment, operator=who)
         return was_out
 
     async def stop_schedule(self, assistant: str, region: str, who: str) -> bool:
-        """See Control."""
         return await self._scheduler.stop_schedule(assistant, region, who, self._live.restage)
 
     def client_admin(self, who: str) -> ClientAdmin | None:
-        """See Control."""
         return self._live.clients.admin(who) if self._live.clients is not None else None
 
     def _note_change(self) -> None:
@@ -326,25 +317,20 @@ class Host:
     # --- the faults of a demo ---------------------------------------------------------------------
 
     async def faults(self) -> tuple[SimulatedSite, ...]:
-        """See Control."""
         return self._switch().sites()
 
     async def set_fault(self, deployment: str, fault: str) -> None:
-        """See Control."""
         self._switch().set(deployment, fault)
         self._publish_faults()
 
     async def clear_faults(self) -> None:
-        """See Control."""
         self._switch().clear()
         self._publish_faults()
 
     async def arrived(self, deployment: str) -> str | None:
-        """See Control."""
         return self._switch().arrived(deployment)
 
     async def clock(self, ahead_s: int | None = None) -> int:
-        """See Control."""
         return self._switch().clock(ahead_s)
 
     def _switch(self) -> FaultSwitch:

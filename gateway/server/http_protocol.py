@@ -74,9 +74,8 @@ _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header 
 class DrainingState(ServerState):
     """The state that the connections of a server share, with whether it drains, and whether it stops.
 
-    Attributes:
-        websockets: The WebSocket connections. A stop does not wait for them, but for their turns, which are tasks.
-        websockets_s: The time over which a drain closes idle ones.
+    A stop does not wait for WebSocket connections, but for their turns, which are tasks. A drain closes idle ones over
+    `websockets_s`.
     """
 
     is_draining = False
@@ -152,7 +151,6 @@ class ConnectionProtocol(IdleTimeoutProtocol):
     # Events of the transport.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own does
-        """See asyncio.Protocol."""
         super().connection_made(transport)
         self._line.cut, self._line.reset = transport.abort, partial(_reset, transport)
         self._shared_scope = connection_scope(self, {CONNECTION: self._line})
@@ -168,7 +166,6 @@ class ConnectionProtocol(IdleTimeoutProtocol):
                 self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio.Protocol."""
         self._stop_head_timer()
         self._close_input()
         super().connection_lost(exc)
@@ -181,7 +178,6 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         self._line.lose()
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
         state = self._input
         if state is CLOSED:
             return
@@ -272,7 +268,6 @@ class ConnectionProtocol(IdleTimeoutProtocol):
     # Events of the parser.
 
     def on_message_begin(self) -> None:
-        """See httptools."""
         self.url = b""
         self._headers.clear()
         self._enter(HEAD)
@@ -336,14 +331,12 @@ class ConnectionProtocol(IdleTimeoutProtocol):
             raise ValueError("the head is too large")
 
     def on_body(self, body: bytes) -> None:
-        """See httptools."""
         self._overhead_bytes = 0
         cycle = self._latest
         if cycle is not None and cycle.state is not COMPLETE:
             cycle.add_body(body)
 
     def on_message_complete(self) -> None:
-        """See httptools."""
         if self._input is UPGRADE:
             # To the parser, a message with `upgrade` ends with its head.
             return
@@ -372,7 +365,6 @@ class ConnectionProtocol(IdleTimeoutProtocol):
             self.flow.pause_reading()
 
     def has_waiting(self) -> bool:
-        """See IdleTimeoutProtocol."""
         return bool(self._queue)
 
     def on_response_complete(self) -> None:
@@ -519,7 +511,15 @@ class ConnectionProtocol(IdleTimeoutProtocol):
             self.transport.write(_error_response(error, request_id))
             # A load balancer opens connections in advance. It is not worth a line that it sends nothing on one of them.
             if self._overhead_bytes:
-                _log_refusal(error, request_id)
+                logger().info(
+                    "request",
+                    request_id=request_id,
+                    outcome="refused",
+                    status=error.status,
+                    code=error.code,
+                    reason=str(error.reason),
+                    detail=error.message,
+                )
         else:
             self._warn_of_unanswered()
         self.transport.close()
@@ -562,16 +562,3 @@ def _error_response(error: ApiError, request_id: str) -> bytes:
     status_line = b"HTTP/1.1 %d %b\r\n" % (error.status, _REASONS[error.status])
     headers = b"content-type: application/json\r\nx-request-id: %b\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
     return status_line + headers % (request_id.encode(), len(body)) + body
-
-
-def _log_refusal(error: ApiError, request_id: str) -> None:
-    """Write the line of a request that does not reach the application, with the names of the application's lines."""
-    logger().info(
-        "request",
-        request_id=request_id,
-        outcome="refused",
-        status=error.status,
-        code=error.code,
-        reason=str(error.reason),
-        detail=error.message,
-    )

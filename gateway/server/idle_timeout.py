@@ -33,7 +33,6 @@ class IdleTimeoutProtocol(HttpToolsProtocol):
     _unread_bytes = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio.Protocol."""
         for timer in (self.timeout_keep_alive_task, self._leaving_timer, self._unread_timer):
             if timer is not None:
                 timer.cancel()
@@ -98,12 +97,10 @@ class IdleTimeoutProtocol(HttpToolsProtocol):
     # Clients that do not read their answer.
 
     def pause_writing(self) -> None:
-        """See asyncio.Protocol."""
         super().pause_writing()
         self._watch_reading()
 
     def resume_writing(self) -> None:
-        """See asyncio.Protocol."""
         super().resume_writing()
         if self._unread_timer is not None:
             self._unread_timer.cancel()

@@ -205,7 +205,6 @@ class RequestCycle:
     # The methods of `Cycle` that need no wait.
 
     def whole_body(self) -> bytes | None:
-        """See `Cycle`."""
         if self.body_state is ARRIVING or self.expects_continue or self.state in _OVER:
             return None
         body, self.body, self.body_state = bytes(self.body), b"", DELIVERED
@@ -214,11 +213,9 @@ class RequestCycle:
         return body
 
     def respond(self, lines: list[bytes], body: bytes) -> bool:
-        """See `Cycle`."""
         return self._respond_at_once(lines, b"content-length: %d\r\n" % len(body), b"", body, b"")
 
     def respond_stream(self, lines: list[bytes], data: bytes) -> bool:
-        """See `Cycle`."""
         if self._is_http10:
             return False
         return self._respond_at_once(lines, _CHUNKED_LINE, b"%x\r\n" % len(data), data, b"\r\n0\r\n\r\n")
@@ -239,7 +236,6 @@ class RequestCycle:
         return True
 
     def write(self, data: bytes) -> bool:
-        """See `Cycle`."""
         if self._flow.write_paused:
             return False
         write_chunk = self._write_chunk
@@ -252,7 +248,6 @@ class RequestCycle:
         return True
 
     def text_writer(self, head: bytes, tail: bytes, silence: Silence) -> Callable[[bytes], bool] | None:
-        """See `Cycle`."""
         if self._write_chunk is None:
             return None
         flow, around, end = self._flow, len(head) + len(tail), tail + b"\r\n"
@@ -268,7 +263,6 @@ class RequestCycle:
         return write_text
 
     async def upgrade(self, lines: list[bytes], session: WebSocketSession) -> bool:
-        """See `Cycle`."""
         head = b"HTTP/1.1 101 Switching Protocols\r\n%b\r\n" % _header_block(lines)
         is_done = await self._connection.become_websocket(self, head, session)  # type: ignore[attr-defined]  # only ours can
         return bool(is_done)

@@ -17,11 +17,7 @@ _Documents = list[dict[str, object]]
 
 
 async def publish_requests(feed: EventFeed, recent: Callable[[], Awaitable[_Documents]]) -> None:
-    """Publish the requests that have finished since the last event, without end. Costs nothing without subscribers.
-
-    Args:
-        recent: Returns the last finished requests, the latest first.
-    """
+    """Publish the requests that have finished since the last event, without end. Costs nothing without subscribers."""
     known: set[object] | None = None
     while True:
         await asyncio.sleep(EVERY_S)

@@ -53,9 +53,7 @@ class RepeatedHead:
     def remember(self, data: bytes, headers: list[tuple[bytes, bytes]], scope: dict[str, Any]) -> None:
         """Remember the head of an HTTP/1.1 request that the parser has read, if it can be recognised safely.
 
-        Args:
-            data: bytes that begin with this head; empty if it came in pieces or after other data.
-            headers: its headers as the parser read them.
+        `data` begins with this head, or is empty if it came in pieces or after other data.
         """
         self.forget()
         if not data or self._unmatched >= _MAX_UNMATCHED:
@@ -79,9 +77,8 @@ class RepeatedHead:
     def match(self, data: bytes) -> tuple[dict[str, Any], int, int] | None:
         """Recognise one request, or the beginning of one, with the remembered head and any length.
 
-        Returns:
-            None if `data` is anything else. Otherwise the request's scope without `state`, the index in `data` at which
-            its body begins, and the number of bytes of the body that are still to come.
+        Return None if `data` is anything else. Otherwise return the request's scope without `state`, the index at which
+        its body begins, and the number of bytes of the body that are still to come.
         """
         before, after = self._before, self._after
         if not before or not data.startswith(before):
@@ -144,12 +141,7 @@ def head_error(headers: list[tuple[bytes, bytes]], names: list[bytes], version: 
 
 
 def names_other_protocol(data: bytes | bytearray, head: bytes, method: str, target: bytes) -> bool:
-    """Return whether the request line in `data` names RTSP or ICE, which the parser takes for HTTP.
-
-    Args:
-        data: bytes that contain the request line, and whatever came before and after it.
-        head: the same bytes if nothing but empty lines came before it, else none.
-    """
+    """Return whether the request line in `data`, or in the same `head`, names RTSP or ICE, which look like HTTP."""
     if len(data) > _LONG_BYTES and (head := head.lstrip(b"\r\n")):
         data = head[: head.find(b"\n") + 1]  # what comes after it may be much of a body
     if b" RTSP/" not in data and b" ICE/" not in data:

@@ -19,8 +19,7 @@ _MICROSECONDS = 1_000_000
 def sockets_by_name(environ: MutableMapping[str, str] = os.environ) -> dict[str, socket.socket]:
     """Return the listening sockets that the service manager opened, by their names, and forget them.
 
-    Args:
-        environ: The environment, from which the variables are removed, so that no child takes the sockets too.
+    Their variables are removed from the environment, so that no child takes the sockets too.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
@@ -38,8 +37,7 @@ def sockets_by_name(environ: MutableMapping[str, str] = os.environ) -> dict[str,
 class ServiceManager:
     """The connection to the service manager that started this process, if there is one.
 
-    Attributes:
-        environment: The variables with which the next process of the service reaches it.
+    With the variables of `environment`, the next process of the service reaches it.
     """
 
     def __init__(self, environ: MutableMapping[str, str] = os.environ) -> None:

@@ -33,13 +33,10 @@ _STREAM_PACE = SimulatedPace(between_events_s=0.03)
 
 
 class Rehearsal(Value, frozen=True):
-    """The faults and the speed of simulated providers.
+    """The faults of all sites, such as `429:0.2`, and the speed of simulated providers (None: that of the demo).
 
-    Attributes:
-        faults: Faults of all sites, such as `429:0.2`.
-        faults_at: The name of a deployment, and a fault of its site. All deployments at that site share it. Such a site
-            has only its own faults.
-        pace: The speed, or None for that of the plain demo.
+    `faults_at` names a deployment, and a fault of its site. All deployments at that site share it. Such a site has only
+    its own faults.
     """
 
     faults: Sequence[str] = ()
@@ -86,13 +83,7 @@ def _scenario(site: Site, faults: tuple[tuple[Fault, float], ...], pace: Simulat
 
 
 class Simulation(Value, frozen=True):
-    """The running simulators of a config.
-
-    Attributes:
-        initial: The version to serve, whose deployments have the origins of the simulators.
-        job: Compiles later versions for the same simulators.
-        servers: The simulator of each site, by provider and site.
-    """
+    """The running simulators of a config, the version to serve, and the job that compiles later ones."""
 
     initial: InitialConfig
     job: CompileJob

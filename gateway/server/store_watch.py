@@ -28,14 +28,7 @@ LOOK_S = 1.0
 
 
 class StoreWatch:
-    """Knows which stores cannot be used, and what waits for them.
-
-    Args:
-        state_dir: The state directory, or None without stores.
-        keepers: The parts of this process that use the database.
-        valkey: Returns the latest round trip to Valkey, or None.
-        measure: Returns the free space of a directory.
-    """
+    """Knows which stores cannot be used, and what waits for them. `valkey` returns its latest round trip."""
 
     def __init__(
         self,

@@ -29,13 +29,10 @@ _MOST_BYTES = 65_536
 
 
 class Takeover:
-    """The connection to the running gateway, and what it has given.
+    """The connection to the running gateway, and what it has given. See `gateway.server.handover.Given`.
 
-    Attributes:
-        sockets: The listening sockets, by the names that systemd would give them.
-        lock: The descriptor of the locked file of the state directory, or None.
-        consent_key: The key of consent tokens that the processes have made for themselves.
-        service: The service manager. It accepts messages of this process after the handover.
+    `lock` is the descriptor of the locked file of the state directory, or None. The service manager accepts messages of
+    this process after the handover.
     """
 
     def __init__(self, pair_end: socket.socket) -> None:
@@ -63,8 +60,7 @@ class Takeover:
     def of_environment(cls, environ: MutableMapping[str, str] = os.environ) -> Takeover | None:
         """Return the takeover that this process was started for, or None. The variable is removed.
 
-        Raises:
-            CommandError: The running gateway has another protocol. It knows the reason.
+        Raises CommandError if the running gateway has another protocol. It knows the reason.
         """
         descriptor = environ.pop(VARIABLE, "")
         return cls(socket.socket(fileno=int(descriptor))) if descriptor.isdecimal() else None

@@ -165,10 +165,6 @@ class _QuietServer(uvicorn.Server):
 class GatewayServer(_QuietServer):
     """uvicorn's server, which drains, finishes the running requests, and then exits.
 
-    Attributes:
-        descriptors: Whether there are file descriptors left.
-        on_started: Awaited once the server accepts connections.
-
     Args:
         on_draining: Called when the server begins to drain or to stop.
         on_cut: Called before the requests that still run are cancelled.
@@ -321,11 +317,7 @@ def _accept_waiting(listener: socket.socket) -> Iterator[socket.socket]:
 
 
 class DrainDelay:
-    """The time between the begin of a drain and the end of the listener, which runs once.
-
-    Attributes:
-        delay_s: Its length in seconds.
-    """
+    """The time between the begin of a drain and the end of the listener, which runs once."""
 
     def __init__(self, delay_s: float) -> None:
         self.delay_s = delay_s

@@ -62,7 +62,6 @@ class _Frames(Protocol):
         self._failing = failing
 
     def fail(self, code: int, reason: str = "") -> None:
-        """See Protocol."""
         super().fail(code, _WORDS[self._failing(code)])
 
     def send_frame(self, frame: Frame) -> None:
@@ -73,13 +72,7 @@ class _Frames(Protocol):
 
 
 class WebSocketConnection(asyncio.Protocol):
-    """See `gateway.api.connection.WebSocket`.
-
-    Args:
-        session: Gets the messages.
-        forget: Called with this connection when it has ended.
-        unread_s: How long a client may take nothing.
-    """
+    """See `gateway.api.connection.WebSocket`. A client may take nothing for `unread_s`."""
 
     __slots__ = (
         "_control_frames",
@@ -143,25 +136,21 @@ class WebSocketConnection(asyncio.Protocol):
         return self._frames._state is not OPEN
 
     def send_frames(self, frames: bytes) -> None:
-        """See WebSocket."""
         if self._frames._state is OPEN:
             self._has_sent = True
             self._transport.write(frames)
 
     def close(self, code: int, why: CloseReason) -> None:
-        """See WebSocket."""
         if self._frames._state is OPEN:
             self._why = self._why or (why, code)
             self._frames.send_close(code, _WORDS[why])
             self._flush()
 
     def cut(self) -> None:
-        """See WebSocket."""
         self._why = self._why or ("slow", _NO_CLOSE)
         self._transport.abort()
 
     def look(self, now: float) -> None:
-        """See WebSocket."""
         if self._message_since is not None and now - self._message_since >= BODY_TIME_S and self._holding is None:
             self._message_since = None
             self._refuse("request_timeout", _POLICY, "protocol")
@@ -195,7 +184,6 @@ class WebSocketConnection(asyncio.Protocol):
     # --- events of the transport -----------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
         self._frames.receive_data(data)
         self._events += self._frames.events_received()  # type: ignore[arg-type]  # a server gets frames only
         self._process()
@@ -206,16 +194,13 @@ class WebSocketConnection(asyncio.Protocol):
         self._frames.receive_eof()
 
     def pause_writing(self) -> None:
-        """See asyncio.Protocol."""
         self.flow.pause_writing()
 
     def resume_writing(self) -> None:
-        """See asyncio.Protocol."""
         self._unread = None
         self.flow.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio.Protocol."""
         if self._ending is not None:
             self._ending.cancel()
         if self._holding is not None:
@@ -271,7 +256,12 @@ class WebSocketConnection(asyncio.Protocol):
         elif self._frames._state is not OPEN:
             return
         elif opcode is Opcode.PING or opcode is Opcode.PONG:
-            self._count_control_frame()
+            now = self.loop.time()
+            if now - self._control_since >= CONTROL_WINDOW_S:
+                self._control_frames, self._control_since = 0, now
+            self._control_frames += 1
+            if self._control_frames > MOST_CONTROL_FRAMES:
+                self.close(_POLICY, "protocol")
         elif opcode is Opcode.BINARY:
             self.close(_BINARY, "protocol")
         elif opcode is Opcode.TEXT and frame.fin:
@@ -286,14 +276,6 @@ class WebSocketConnection(asyncio.Protocol):
             elif frame.fin:
                 text, self._text, self._fragments, self._size = bytes(self._text), None, 0, 0
                 self._complete(text)
-
-    def _count_control_frame(self) -> None:
-        now = self.loop.time()
-        if now - self._control_since >= CONTROL_WINDOW_S:
-            self._control_frames, self._control_since = 0, now
-        self._control_frames += 1
-        if self._control_frames > MOST_CONTROL_FRAMES:
-            self.close(_POLICY, "protocol")
 
     def _complete(self, text: bytes) -> None:
         """Check a whole message, and pass it on with its room."""

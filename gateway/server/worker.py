@@ -37,13 +37,10 @@ _LAST_S = 0.9
 
 
 class Worker:
-    """One serving process.
-
-    Args:
-        lock: Its descriptor of the locked state directory.
-        makes_exchanges: Whether it gets the tokens of sign-ins itself. If not, its host hands them to it.
+    """One serving process. `lock` is its descriptor of the locked state directory.
 
     Attributes:
+        makes_exchanges: Whether it gets the tokens of sign-ins itself. If not, its host hands them to it.
         is_retired: Whether the next gateway serves, so that this worker may outlive its host.
     """
 
@@ -144,33 +141,26 @@ class OwnWorker:
         return False
 
     async def run(self, on_started: Callable[[], Coroutine[Any, Any, None]]) -> int:
-        """See Workers."""
         await self._worker.serve(duplicates_of(self._listener), on_started)
         return 0
 
     async def activate(self, _: bytes, config: ConfigVersion) -> tuple[int, ...]:
-        """See Workers."""
         self._worker.gateway.activate(config, is_loaded=False)
         return ()
 
     async def status(self, asker: Asker = EVERYBODY) -> tuple[WorkerStatus, ...]:
-        """See Workers."""
         return (self._worker.look(False, asker)[0],)
 
     async def snapshots(self) -> list[bytes]:
-        """See Workers."""
         return [self._worker.look()[1]]
 
     async def requests(self) -> list[dict[str, object]]:
-        """See Workers."""
         return self._worker.gateway.recent_requests()
 
     async def resume(self, deployment: str) -> bool:
-        """See Workers."""
         return self._worker.gateway.resume(deployment)
 
     def renew_keys(self) -> None:
-        """See Workers."""
         self._worker.gateway.renew_keys()
 
 

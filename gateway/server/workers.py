@@ -56,11 +56,7 @@ _ASK_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How a worker serves.
-
-    Attributes:
-        consent_key: All workers sign consent tokens with it if the config version has none.
-    """
+    """How a worker serves. All workers sign consent tokens with `consent_key` if the config version has none."""
 
     grace_s: float | None
     log_format: LogFormat
@@ -79,12 +75,7 @@ class WorkerSettings:
 
 
 class Workers(Protocol):
-    """The workers, as their host uses them.
-
-    Attributes:
-        wanted: The number of workers that should run.
-        restarts: The number of workers that were started again.
-    """
+    """The workers, as their host uses them, and how many of them were started again."""
 
     wanted: int
     restarts: int
@@ -138,9 +129,7 @@ class Workers(Protocol):
 class WorkerProcess:
     """A running worker process. Its replacement gets the same `seat` (1, 2, …).
 
-    Attributes:
-        metrics: Its last snapshot of metrics.
-        missed: The rounds of heartbeats since its last message.
+    It has `missed` the rounds of heartbeats since its last message.
     """
 
     seat: int
@@ -206,14 +195,8 @@ def next_wait_s(last_wait_s: float, lived_s: float) -> float:
 class WorkerProcesses:
     """Worker processes on one socket: they are started, replaced when they die or hang, and stopped. See `Workers`.
 
-    Args:
-        listener: The socket that they share.
-        wanted: The number of workers.
-        config: The version to begin with.
-        packed: The same version as `pack` returns it.
-        settings: How they serve.
-        lock: Returns the descriptor of the locked state directory. If the host is killed, it stays locked until the
-            last worker has ended.
+    They begin with `config`, which `pack` returns as `packed`. `lock` returns the descriptor of the locked state
+    directory. If the host is killed, it stays locked until the last worker has ended.
     """
 
     def __init__(
@@ -267,7 +250,6 @@ class WorkerProcesses:
     # --- questions --------------------------------------------------------------------------------
 
     async def activate(self, packed: bytes, config: ConfigVersion) -> tuple[int, ...]:
-        """See Workers."""
         # Set this first, for workers that start later. One that is starting now gets it on its channel.
         self._config, self._packed = config, packed
         self._refresher.apply(config)
@@ -275,7 +257,6 @@ class WorkerProcesses:
         return tuple(each.seat for each in self if each.ready and each.state.config_version != config.version)
 
     async def status(self, asker: Asker = EVERYBODY) -> tuple[WorkerStatus, ...]:
-        """See Workers."""
         if asker != EVERYBODY:  # not noted: the last report is about everybody
             found = await self._ask_all(_ASK_S, _MOST_MISSED_FOR_STATUS, lambda *_: None, "look", False, asker)
             return tuple(look[0] for _, look in sorted(found.items(), key=lambda item: item[0].seat))
@@ -283,7 +264,6 @@ class WorkerProcesses:
         return tuple(replace(worker.state, answers=worker in answered) for worker in self if worker.ready)
 
     async def snapshots(self) -> list[bytes]:
-        """See Workers."""
         await self._ask_all(_ASK_S, _MOST_MISSED, self._note_look, "look")
         own = pack(
             {
@@ -295,18 +275,15 @@ class WorkerProcesses:
         return [own, self._ended_counts, *(worker.metrics for worker in self)]
 
     async def requests(self) -> list[dict[str, object]]:
-        """See Workers."""
         answers = await self._ask_all(_ASK_S, _MOST_MISSED_FOR_STATUS, lambda *_: None, "recent_requests")
         documents = [document for answer in answers.values() for document in answer]
         return sorted(documents, key=lambda document: str(document["at"]), reverse=True)[:MOST_REQUESTS]
 
     async def resume(self, deployment: str) -> bool:
-        """See Workers."""
         answers = await self._ask_all(_ASK_S, _MOST_MISSED_FOR_STATUS, lambda *_: None, "resume", deployment)
         return any(answers.values())
 
     def renew_keys(self) -> None:
-        """See Workers."""
         for worker in self._workers:
             worker.channel.tell("renew_keys")
 
@@ -450,21 +427,17 @@ class WorkerProcesses:
     # --- the end ----------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """See Workers."""
         self._is_draining = True
         for worker in self:
             worker.channel.tell("drain")
 
     def stop(self) -> None:
-        """See Workers."""
         self._dismiss("stop")
 
     def retire(self) -> None:
-        """See Workers."""
         self._dismiss("retire")
 
     def leave(self) -> bool:
-        """See Workers."""
         logger().info("leaving", pid=os.getpid(), detail="the workers finish their requests, for the next gateway")
         self._is_leaving = True
         self.retire()
@@ -473,7 +446,6 @@ class WorkerProcesses:
         return True
 
     def cut(self) -> None:
-        """See Workers."""
         for worker in self:
             worker.channel.tell("cut")
 

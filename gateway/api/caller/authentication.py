@@ -68,11 +68,7 @@ _NO_CLIENT = {
 
 
 class TokenUnverified(Exception):
-    """The request has a token that must be verified first. `FailedKeyLimiter.verify` does it.
-
-    Attributes:
-        sent_s: The Unix time at which the token must be valid, or None for now.
-    """
+    """The request has a token that `FailedKeyLimiter.verify` must verify first, at `sent_s` (Unix time) or now."""
 
     sent_s: float | None = None
 
@@ -85,9 +81,7 @@ class TokenUnverified(Exception):
 def authenticate(config: ConfigVersion, headers: RequestHeaders, tokens: ClientTokens | None = None) -> Client | None:
     """Return the client to which the key belongs, or None where the config asks for no keys.
 
-    Raises:
-        ApiError: There is no valid key.
-        TokenUnverified: There is a token that is not among the verified ones.
+    Raises ApiError without a valid key, and TokenUnverified for a token that is not among the verified ones.
     """
     if headers.header_bytes > _MAX_HEADER_BYTES:
         message = f"the headers are larger than {_MAX_HEADER_BYTES} bytes: send fewer or shorter ones"
@@ -139,9 +133,8 @@ async def verify_token(
 ) -> Client:
     """Verify a token, and return its client. It must be valid at `now_s` (Unix time), or now.
 
-    Raises:
-        ClaimRefused: The token is not valid.
-        ApiError: No rule names a client for it, or it is blocked, or there are no keys.
+    Raises ClaimRefused for an invalid token, and ApiError if no rule names a client for it, it is blocked, or there are
+    no keys.
     """
     if tokens is None:
         raise TypeError("tokens can't be verified here")
@@ -203,10 +196,7 @@ def _unknown_key(config: ConfigVersion, key: bytes) -> ApiError:
 
 
 def key_digest(config: ConfigVersion, headers: RequestHeaders, client: Client | None = None) -> str:
-    """Return the digest of the caller's key; empty where the config asks for no keys. Raises ApiError as above.
-
-    In place of a token, which is replaced often, it is that of its issuer and client.
-    """
+    """Return the digest of the caller's key, or of its token's issuer and client; empty without. Raises ApiError."""
     if client is not None and client.token is not None:
         return _hash(f"token\0{client.token.issuer}\0{client.name}".encode())
     return _hash(_key_of(headers)) if config.requires_key and not config.demo else ""
@@ -304,24 +294,16 @@ def require_this_machine(config: ConfigVersion, headers: RequestHeaders) -> None
             f"{reason}, and this request comes from a web page of another site: add the origin to `cors.origins`",
         )
     if not config.demo:  # In a demo every peer is an edge, whose headers locate the caller.
-        _refuse_proxies(config, headers, reason, remedy)
-
-
-def _refuse_proxies(config: ConfigVersion, headers: RequestHeaders, reason: str, remedy: str) -> None:
-    edge_headers = config.location.edge_headers
-    names = (name.decode("latin-1") for name in headers.headers)
-    proxy_headers = sorted(name for name in names if name in edge_headers or _FORWARDING.fullmatch(name))
-    if proxy_headers:
-        came = f"this request came through a proxy (it has {', '.join(proxy_headers)[:200]})"
-        raise ApiError("permission_denied", f"{reason}, and {came}: {remedy}")
+        edge_headers = config.location.edge_headers
+        names = (name.decode("latin-1") for name in headers.headers)
+        proxy_headers = sorted(name for name in names if name in edge_headers or _FORWARDING.fullmatch(name))
+        if proxy_headers:
+            came = f"this request came through a proxy (it has {', '.join(proxy_headers)[:200]})"
+            raise ApiError("permission_denied", f"{reason}, and {came}: {remedy}")
 
 
 class FailedKeyLimiter:
-    """Counts the wrong keys of the last minute in this process.
-
-    Attributes:
-        tokens: Verifies tokens of clients, or None if this process takes none.
-    """
+    """Counts the wrong keys of the last minute in this process. `tokens` is None if it takes no tokens of clients."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, tokens: ClientTokens | None = None) -> None:
         """Create a limiter without counts. `clock` returns monotonic seconds."""
@@ -374,10 +356,7 @@ class FailedKeyLimiter:
             await asyncio.sleep(0)
 
     def count(self, address: str, what: str = "key", problem: str = "") -> None:
-        """Count one wrong key, or another secret (`what`), from this address; raises ApiError beyond the bound.
-
-        `problem` is the message about something that is not a secret.
-        """
+        """Count one wrong key, or another secret (`what`), from this address. Raises ApiError beyond the bound."""
         now = self._clock()
         since, count = self._wrong.get(address, (now, 0))
         remaining_s = since + _WINDOW_S - now

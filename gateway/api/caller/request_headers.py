@@ -90,13 +90,8 @@ def read_caller(
 ) -> Caller:
     """Authenticate a request and read everything about the caller from its headers.
 
-    Args:
-        limiter: Counts failed keys; None for a request that it has counted already.
-        verified: The client of the request's token, which has just been verified.
-
-    Raises:
-        ApiError: There is no valid key, or too many failed ones came from this address.
-        TokenUnverified: There is a token that must be verified first.
+    `limiter` is None for a request whose failed key it has counted already. `verified` is the client of the request's
+    token, which has just been verified. Raises ApiError and TokenUnverified, as `authenticate` does.
     """
     if (client := verified) is None:
         client = authenticate(config, headers) if limiter is None else limiter.authenticate(config, headers)
@@ -136,10 +131,7 @@ def session_of(headers: RequestHeaders) -> str | None:
 
 
 def read_context(config: ConfigVersion, headers: RequestHeaders) -> RequestContext:
-    """Return the id, the trace and the timeout of this single request.
-
-    A new id and trace are made if the client sent none.
-    """
+    """Return the id, the trace and the timeout of this single request, which may be new."""
     names = headers.headers
     trace = trace_of(headers) if b"traceparent" in names else None
     if trace is None and config.exporters:

@@ -65,11 +65,9 @@ class Completions:
     route = "/v1/completions"
 
     def decode(self, body: bytes) -> ChatRequest:
-        """See Dialect."""
         return decode_completion(parse_json(body))
 
     def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
-        """See Dialect."""
         if any(choice.message.images for choice in completion.choices):
             raise PlanExhausted(NO_PLACE_FOR_IMAGES)
         labelled, member = label_answer(completion, style, record)
@@ -87,7 +85,6 @@ class Completions:
         return orjson.dumps(body)
 
     def encoder(self, style: AnswerStyle, record: Record) -> CompletionStreamEncoder:
-        """See Dialect."""
         return CompletionStreamEncoder(style, record)
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
@@ -154,7 +151,6 @@ class CompletionStreamEncoder(StreamEncoder):
     """Encodes the stream of one client."""
 
     def __init__(self, style: AnswerStyle, record: Record) -> None:
-        """See StreamEncoder."""
         super().__init__(style, record)
         self._include_usage = style.include_usage
         # The first chunk has what belongs to help.
@@ -166,17 +162,14 @@ class CompletionStreamEncoder(StreamEncoder):
         self._text_head = self._text_tail = b""
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
-        """See StreamEncoder."""
         return b"".join([self._encode(event) for event in self._labels.add(events) if self.failed is None])
 
     def around_text(self) -> tuple[bytes, bytes] | None:
-        """See StreamEncoder."""
         if not self._head or self._labels.reads_texts:
             return None
         return self._text_head, self._text_tail
 
     def encode_failure(self, error: ApiError) -> bytes:
-        """See StreamEncoder."""
         return encode_stream_error(error)
 
     def _encode(self, event: StreamEvent) -> bytes:

@@ -68,11 +68,7 @@ class StreamEncoder(ABC):
     breaks_off = False
 
     def __init__(self, style: AnswerStyle, record: Record) -> None:
-        """Make it for one stream.
-
-        Args:
-            record: The record of the request, which knows whether its answer was resumed.
-        """
+        """Make it for one stream, whose record knows whether the answer was resumed."""
         self.usage: Usage | None = None
         self.failed: Failed | None = None
         self.finished = False

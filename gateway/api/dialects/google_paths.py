@@ -18,12 +18,7 @@ _EVENTS = re.compile(rb"(?:^|&)(?:alt|%24alt|\$alt)=sse(?:&|$)")
 
 
 class GeminiPath(Value, frozen=True):
-    """A path of Gemini's API.
-
-    Attributes:
-        assistant: The name of the assistant. It may contain a slash.
-        method: The part after the last colon, such as `generateContent`.
-    """
+    """A path of Gemini's API: an assistant, whose name may contain a slash, and a method such as `generateContent`."""
 
     assistant: str
     method: str

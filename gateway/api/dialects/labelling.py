@@ -35,10 +35,7 @@ def own_word(reason: FinishReason, raw: str | None) -> str | None:
 def label_answer(
     completion: ChatCompletion, style: AnswerStyle, record: Record, *, is_estimated: bool = False
 ) -> tuple[ChatCompletion, dict[str, object]]:
-    """Return a whole answer with the words of labels in its texts, and the value of `x_gateway`, which may be empty.
-
-    `is_estimated`: its usage is an estimate of the dialect.
-    """
+    """Return a whole answer with the words of labels, and `x_gateway`, which may be empty and names estimates."""
     raw: list[str] = []
     for choice in completion.choices:
         own = choice.raw_finish_reason
@@ -129,10 +126,7 @@ class StreamLabels:
         return {"resumed": {"from": resumed.broken, "by": resumed.by}} if resumed is not None else {}
 
     def member(self, *, with_cost: bool = True, is_estimated: bool = False) -> dict[str, object]:
-        """Return the value of `x_gateway` at the end of a whole answer; empty if there is none.
-
-        `is_estimated`: its usage is an estimate of the dialect.
-        """
+        """Return the value of `x_gateway` at the end of a whole answer, with estimates; empty without one."""
         member: dict[str, object] = {"finish_reason": ", ".join(sorted(self._raw))} if self._raw else {}
         member |= self.resumed()
         if is_estimated or self._record.shown.usage_is_estimated:

@@ -55,22 +55,14 @@ _USUAL_OF_GEMINI = 50
 
 
 def form_of(path: str, headers: Mapping[bytes, bytes]) -> ListForm:
-    """Return the form in which a request for a list of models is answered.
-
-    Args:
-        headers: Its headers by lower-case name.
-    """
+    """Return the form in which a request with these headers, by lower-case name, gets a list of models."""
     if path.startswith("/v1beta/") or b"x-goog-api-key" in headers:
         return "generate"
     return "messages" if b"anthropic-version" in headers else "chat"
 
 
 def encode_list(form: ListForm, offers: Mapping[str, Offer], query: Mapping[str, str]) -> dict[str, object]:
-    """Return the list of these assistants, or the page of it that the query asks for.
-
-    Raises:
-        ApiError: invalid_request, for a page that does not exist.
-    """
+    """Return the list of these assistants, or the page of it that the query asks for. Raises ApiError."""
     entries: list[object]
     names = [*offers]
     match form:

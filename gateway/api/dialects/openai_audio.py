@@ -62,7 +62,6 @@ class TranscriptionDialect(InputDialect):
         self._parts: tuple[FormPart, ...] = ()
 
     def read_head(self, headers: RequestHeaders) -> None:
-        """See Dialect."""
         given = headers.all(b"content-type")
         boundary = boundary_of(given[0]) if len(given) == 1 else None
         if boundary is None:
@@ -71,14 +70,12 @@ class TranscriptionDialect(InputDialect):
         self._boundary = boundary
 
     async def read_large(self, body: Body) -> None:
-        """See FormDialect."""
         form = FormReader(body, self._boundary)
         for _ in form.steps():
             await asyncio.sleep(0)
         self._parts = form.parts
 
     def decode(self, body: Body) -> InputRequest:
-        """See Dialect."""
         parts, self._parts = self._parts or parse_form(body, self._boundary), ()
         request = decode_transcription(parts, self.task)
         self._format = request.response_format
@@ -86,7 +83,6 @@ class TranscriptionDialect(InputDialect):
         return request
 
     def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
-        """See InputDialect."""
         if not isinstance(result, Transcript):
             raise TypeError("an answer to a request for a transcription has no text")
         usage = note_audio(record, result.usage)
@@ -115,7 +111,6 @@ class TranscriptionDialect(InputDialect):
         return _json({**body, **_member(record)})
 
     def encoder(self, style: AnswerStyle, record: Record) -> StreamEncoder:  # type: ignore[override]
-        """See Dialect."""
         return TranscriptEncoder(style, record, has_segments=self._format == "diarized_json")
 
 
@@ -168,7 +163,6 @@ class TranscriptEncoder(StreamEncoder):
         self._is_filtered = False
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
-        """See StreamEncoder."""
         return b"".join([self._encode(event) for event in events])
 
     def _encode(self, event: StreamEvent) -> bytes:
@@ -189,19 +183,14 @@ class TranscriptEncoder(StreamEncoder):
                 self.finished = True
                 counted = usage_of(note_audio(self._record, self.usage))
                 if self._is_filtered:
-                    return self.encode_failure(self._filtered())
+                    error, found = self.interrupted(_FILTERED, "content_filter"), self._record.moderation
+                    told = {"direction": "input", "categories": list(found.categories) if found is not None else []}
+                    return self.encode_failure(replace(error, extra={**error.extra, "moderation": told}))
                 done = {"type": "transcript.text.done", "text": "".join(self._texts), "usage": counted}
                 return _event({**done, **_member(self._record, is_stream=True)}) + DONE
         return b""
 
-    def _filtered(self) -> ApiError:
-        """Return the error that a whole transcript would have been."""
-        error, found = self.interrupted(_FILTERED, "content_filter"), self._record.moderation
-        told = {"direction": "input", "categories": list(found.categories) if found is not None else []}
-        return replace(error, extra={**error.extra, "moderation": told})
-
     def encode_failure(self, error: ApiError) -> bytes:
-        """See StreamEncoder."""
         return encode_stream_error(error)
 
 
@@ -214,7 +203,6 @@ class SpeechDialect(InputDialect):
         self._input, self._events, self._media = "", False, ""
 
     def decode(self, body: Body) -> InputRequest:
-        """See Dialect."""
         request: SpeechRequest = decode_speech(parse_json(bytes(body)))
         self._input, self._events = request.input, request.events
         self._media = _TYPES[request.response_format].decode()
@@ -223,11 +211,9 @@ class SpeechDialect(InputDialect):
         return request
 
     def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
-        """See InputDialect."""
         raise TypeError("speech is always a stream")
 
     def encoder(self, style: AnswerStyle, record: Record) -> StreamEncoder:  # type: ignore[override]
-        """See Dialect."""
         media = self._media
         if self._events:
             return SpeechEventEncoder(style, record, media, self._input)
@@ -248,7 +234,6 @@ class SpeechEncoder(StreamEncoder):
         self._hash = sha256() if note is not None and note.signer is not None else None
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
-        """See StreamEncoder."""
         return b"".join([self._encode(event) for event in events])
 
     def _encode(self, event: StreamEvent) -> bytes:
@@ -279,7 +264,6 @@ class SpeechEncoder(StreamEncoder):
         return b""
 
     def encode_failure(self, error: ApiError) -> bytes:
-        """See StreamEncoder."""
         return b""
 
 
@@ -321,5 +305,4 @@ class SpeechEventEncoder(SpeechEncoder):
         return _event({"type": "speech.audio.done", "usage": tokens, "x_gateway": member})
 
     def encode_failure(self, error: ApiError) -> bytes:
-        """See StreamEncoder."""
         return encode_stream_error(error)

@@ -58,11 +58,9 @@ class OpenAIChat:
     route = "/v1/chat/completions"
 
     def decode(self, body: bytes) -> ServedRequest:
-        """See Dialect."""
         return read_request(body)
 
     def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
-        """See Dialect."""
         if not completion.id or style.shown_model is not None:
             completion = replace(completion, id=f"chatcmpl-{record.request_id}")
         labelled, member = label_answer(completion, style, record)
@@ -70,11 +68,9 @@ class OpenAIChat:
         return orjson.dumps({**body, MEMBER: member} if member else body)
 
     def encoder(self, style: AnswerStyle, record: Record) -> ChunkEncoder:
-        """See Dialect."""
         return ChunkEncoder(style, record)
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
-        """See Dialect."""
         return orjson.dumps(encode_error(error))
 
 
@@ -94,7 +90,6 @@ class ChunkEncoder(StreamEncoder):
     """
 
     def __init__(self, style: AnswerStyle, record: Record) -> None:
-        """See StreamEncoder."""
         super().__init__(style, record)
         self._shown_moderation: dict[str, object] | None = None
         self._include_usage = style.include_usage
@@ -114,7 +109,6 @@ class ChunkEncoder(StreamEncoder):
         self._ended: set[int] = set()
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
-        """See StreamEncoder."""
         labels = self._labels
         if labels.reads_texts:
             events = labels.add(events)
@@ -141,13 +135,11 @@ class ChunkEncoder(StreamEncoder):
         return b"".join(written)
 
     def around_text(self) -> tuple[bytes, bytes] | None:
-        """See StreamEncoder."""
         if 0 not in self._started or self._labels.reads_texts:
             return None
         return self._text_head, self._text_tail
 
     def encode_failure(self, error: ApiError) -> bytes:
-        """See StreamEncoder."""
         return encode_stream_error(error)
 
     def _texts(self, texts: list[str]) -> bytes:

@@ -24,8 +24,7 @@ _BYTES_PER_TOKEN = 4
 class InputDialect(OpenAIChat, ABC):
     """One request that is not a chat. Its errors are those of chats.
 
-    Attributes:
-        whole_type: The header line with the content type of a whole answer, or None for JSON.
+    `whole_type` is the header line with the content type of a whole answer, or None for JSON.
     """
 
     whole_type: bytes | None = None
@@ -49,13 +48,11 @@ class OpenAIEmbeddingsDialect(InputDialect):
         self._estimated_tokens = 0
 
     def decode(self, body: bytes) -> InputRequest:
-        """See Dialect."""
         request, self._encoding = decode_embedding_request(parse_input(body))
         self._estimated_tokens = estimated_tokens(request)
         return request
 
     def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
-        """See InputDialect."""
         if not isinstance(result, EmbeddingAnswer):
             raise TypeError("an answer to a request for embeddings has no vectors")
         if result.usage is None:
@@ -76,11 +73,9 @@ class OpenAIModerationsDialect(InputDialect):
     route = "/v1/moderations"
 
     def decode(self, body: bytes) -> InputRequest:
-        """See Dialect."""
         return decode_moderation_request(parse_input(body))
 
     def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
-        """See InputDialect."""
         if not isinstance(result, ModerationAnswer):
             raise TypeError("an answer to a request for moderations has no verdicts")
         return encode_moderations(
@@ -97,12 +92,10 @@ class RerankDialect(InputDialect):
         self._shown = ShownRerank()
 
     def decode(self, body: bytes) -> InputRequest:
-        """See Dialect."""
         request, self._shown = decode_rerank_request(parse_input(body))
         return request
 
     def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
-        """See InputDialect."""
         if not isinstance(result, RerankAnswer):
             raise TypeError("an answer to a request for scores has none")
         model = style.shown_model or record.answered_by.model or ""

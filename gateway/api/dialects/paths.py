@@ -49,11 +49,7 @@ _AT_PATH: Mapping[str, Callable[[], Dialect]] = {
 
 
 def dialect_at(path: str, query: bytes = b"") -> Dialect | None:
-    """Return the dialect for one POST request to this path; None if no chat dialect has the path.
-
-    Args:
-        query: The query, which decides on the form of a stream in Gemini's API.
-    """
+    """Return the dialect for one POST request to this path with its query; None if no chat dialect has the path."""
     if path == CHAT_PATH:
         return OPENAI_CHAT
     make = _AT_PATH.get(path)
@@ -84,8 +80,7 @@ def counter_at(path: str) -> CountingDialect | None:
 def encode_error_at(path: str, error: ApiError, request_id: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
     """Return the body of an error at a path, in the form of the path's API. OpenAI's form is the default.
 
-    Args:
-        headers: The headers of the request. At a path of no API alone, they show the API that asks.
+    At a path of no API alone, the headers show the API that asks.
     """
     form: ListForm = "chat"
     if path != CHAT_PATH and path not in _AT_PATH:

@@ -20,13 +20,7 @@ Count = Callable[[str, tuple[str, ...]], None]
 
 
 class Connected(Protocol):
-    """An open connection.
-
-    Attributes:
-        client_name: The name of its client. Empty without one.
-        kept_bytes: The bytes that it keeps of its last answers.
-        active_at: The loop's time of its last message, or of the end of its last turn.
-    """
+    """An open connection, when it was active, by the loop's time, and the bytes that it keeps."""
 
     client_name: str
     kept_bytes: int
@@ -44,14 +38,7 @@ class Connected(Protocol):
 
 
 class WebSockets:
-    """The WebSocket connections of a worker.
-
-    Attributes:
-        endpoint: Answers their turns.
-        current: Returns the active config version.
-        is_draining: Whether the process is about to end.
-        state_bytes: The bytes that they keep of their last answers.
-    """
+    """The WebSocket connections of a worker, and the bytes that they keep of their last answers."""
 
     def __init__(self, endpoint: ChatEndpoint, count: Count, is_draining: Callable[[], bool]) -> None:
         self.endpoint, self.count, self.is_draining = endpoint, count, is_draining

@@ -44,11 +44,7 @@ _UNLOGGED = frozenset({"off", "form"})
 
 
 class Handshake(HttpExchange):
-    """The request for a WebSocket. Its caller is judged as that of a POST.
-
-    Attributes:
-        step: The step that is checked now: a refusal is counted by it.
-    """
+    """The request for a WebSocket. Its caller is judged as that of a POST. `step` counts its refusal."""
 
     __slots__ = ("step",)
     step: Step
@@ -129,7 +125,16 @@ async def answer_handshake(hub: WebSockets, scope: Any, receive: Receive, send: 
             await send_response(send, error_response(scope, error, handshake.config))
         else:
             await handshake.fail(error)
-            _log_refusal(record)
+            shown = record.shown
+            fields = {"client": record.client, "status": shown.status, "code": shown.code, "reason": str(record.reason)}
+            logger().info(
+                "request",
+                request_id=record.request_id,
+                transport="websocket",
+                outcome="refused",
+                detail=record.detail,
+                **fields,
+            )
     finally:
         handshake.end()
 
@@ -171,18 +176,4 @@ def _bytes_before() -> ApiError:
     return _malformed(
         "nothing may be sent on the connection between the request for a WebSocket and its answer, and no answer to an "
         "earlier request may be missing"
-    )
-
-
-def _log_refusal(record: Record) -> None:
-    """Write the line of a handshake that was refused, with the names of the lines of requests."""
-    shown = record.shown
-    fields = {"client": record.client, "status": shown.status, "code": shown.code, "reason": str(record.reason)}
-    logger().info(
-        "request",
-        request_id=record.request_id,
-        transport="websocket",
-        outcome="refused",
-        detail=record.detail,
-        **fields,
     )

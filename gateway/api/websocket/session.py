@@ -73,12 +73,8 @@ _read_head = msgspec.json.Decoder(TurnHead).decode
 class TurnSession:
     """See the head of this module, and `gateway.api.connection.WebSocketSession`.
 
-    Attributes:
-        id: Eight hexadecimal digits, for logs.
-        client_name: The name of the client of the handshake. Empty without one.
-        shows_heads: Each turn begins with the headers that a POST would have had.
-        kept_bytes: The bytes that the lanes keep.
-        active_at: The loop's time of the last message, or of the end of the last turn.
+    `id` has eight hexadecimal digits, for logs. With `shows_heads`, each turn begins with the headers that a POST would
+    have had. It was active at the loop's time of the last message, or of the end of the last turn.
     """
 
     __slots__ = (
@@ -131,7 +127,6 @@ class TurnSession:
         return self._turn is None and not self._queue
 
     def begin(self, socket: WebSocket) -> None:
-        """See WebSocketSession."""
         self.socket = socket
         self._begun_at = self.active_at = socket.loop.time()
         self._hub.add(self)
@@ -164,13 +159,11 @@ class TurnSession:
         self._count_kept(-self.kept_bytes)
 
     def leave(self) -> None:
-        """See WebSocketSession."""
         self._forget_all()
         if self._turn is not None:
             self._turn.line.lose()
 
     def end(self, why: CloseReason, code: int) -> None:
-        """See WebSocketSession."""
         self.leave()
         self._hub.remove(self)
         self._hub.count("gateway_websocket_closed_total", (why,))
@@ -187,7 +180,6 @@ class TurnSession:
     # --- messages --------------------------------------------------------------------------------
 
     def take_message(self, text: bytes, room: BodyRoom) -> None:
-        """See WebSocketSession."""
         self.active_at = self.socket.loop.time()
         is_kept, head = False, TurnHead()
         try:
@@ -232,7 +224,6 @@ class TurnSession:
         self.socket.send_frames(text_frame(self._event(error, lane or "")))
 
     def error_event(self, code: str) -> bytes:
-        """See WebSocketSession."""
         return self._event(ApiError(code, _MESSAGES[code], retry_after_s=1 if code == "overloaded" else None), "")
 
     def _event(self, error: ApiError, lane: str) -> bytes:

@@ -78,12 +78,7 @@ class Waiting(msgspec.Struct):
 
 
 class TurnHost(Protocol):
-    """The session of a turn.
-
-    Attributes:
-        id: Eight hexadecimal digits, for logs.
-        shows_heads: Each turn begins with the headers that a POST would have had.
-    """
+    """The session of a turn. See `gateway.api.websocket.session.TurnSession`."""
 
     id: str
     shows_heads: bool
@@ -115,10 +110,7 @@ def _in_lane(payload: bytes, lane: bytes) -> bytes:
 
 
 class FrameEncoder(ResponseStreamEncoder):
-    """Encodes a stream as frames: each has the JSON of an event of the same stream of HTTP.
-
-    It writes the frames itself, because to find the JSON in the events of HTTP takes longer than to write it.
-    """
+    """Encodes a stream as frames with the JSON of the events of HTTP, which it writes itself: that is faster."""
 
     def __init__(self, style: AnswerStyle, record: Record, asked: ResponsesRequest, lane: bytes) -> None:
         """Make it. `lane`: the member that names the lane, with a comma before it, or nothing."""
@@ -127,7 +119,6 @@ class FrameEncoder(ResponseStreamEncoder):
         self._text_tail = b'","logprobs":[]%b}' % lane
 
     def lone_text(self, text: bytes) -> bytes:
-        """See StreamEncoder."""
         texts = self._texts
         if texts is None or self._bytes > MAX_BODY_BYTES:
             return b""
@@ -165,7 +156,6 @@ class TurnRequest(Responses):
 
     Attributes:
         find: Returns the input and output items of an earlier answer, by its id. Raises ApiError.
-        client_bytes: The limit of the client for a body, or None.
         lane: The member that names the lane in each event, or nothing.
         items: The whole input, as JSON without brackets.
     """
@@ -211,7 +201,6 @@ class TurnRequest(Responses):
         return self.read(value, size, previous)
 
     def encoder(self, style: AnswerStyle, record: Record) -> ResponseStreamEncoder:
-        """See Dialect."""
         self.made = FrameEncoder(style, record, self._asked, self.lane)
         return self.made
 
@@ -238,12 +227,9 @@ class SocketTurn:
     Attributes:
         previous: The id of the answer that it continues, or None.
         lane_name: The name of its lane. Empty for the lane without a name.
-        room: The room of its frame.
         arrived_at: The loop's time at which its frame had arrived.
-        shows_head: It begins with the headers that a POST would have had.
         problem: Why it is refused once its client is known, or None.
         status: The status of the answer. 0 before it is known.
-        is_cancelled: The client has cancelled it.
         is_over: Its last event was sent.
     """
 
@@ -334,7 +320,6 @@ class SocketTurn:
         self.is_over = is_last
 
     def whole_body(self) -> bytes | None:
-        """See Cycle."""
         text, self._text = self._text, None
         return text
 
@@ -343,7 +328,6 @@ class SocketTurn:
         return False
 
     def respond_stream(self, lines: list[bytes], data: bytes) -> bool:
-        """See Cycle."""
         if self._socket.flow.write_paused or self.line.lost:
             return False
         self.status, self._head = 200, pairs_of(lines) if self.shows_head else ()
@@ -352,7 +336,6 @@ class SocketTurn:
         return True
 
     def write(self, data: bytes) -> bool:
-        """See Cycle."""
         socket = self._socket
         if socket.flow.write_paused or self.line.lost:
             return False

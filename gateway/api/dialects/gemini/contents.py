@@ -104,12 +104,10 @@ class ContentReader:
     """Reads the contents of one request."""
 
     def __init__(self, dropped: DroppedFields, *, is_partial: bool = False) -> None:
-        """Make it for one request.
+        """Make it for one request. `dropped` collects the names of fields that are not read.
 
-        Args:
-            dropped: Collects the names of fields that are not read.
-            is_partial: The contents may be a part of a conversation, as for counting: calls without responses, and
-                responses without calls.
+        With `is_partial`, the contents may be a part of a conversation, as for counting: calls without responses, and
+        responses without calls.
         """
         self.messages: list[Message] = []
         self._dropped = dropped
@@ -346,10 +344,7 @@ class ContentReader:
 
 
 def read_system(value: object, path: str, dropped: DroppedFields) -> tuple[SystemMessage, ...]:
-    """Return `systemInstruction` as system messages, one for each part.
-
-    Many providers join the parts of one message without a separator.
-    """
+    """Return `systemInstruction`, one message for each part: many providers join parts without a separator."""
     content = read_object(value, path)
     dropped.add_unknown(content, _CONTENT, path)
     texts: list[str] = []

@@ -45,11 +45,7 @@ _JSON, _TEXT = "application/json", "text/plain"
 
 
 class GeminiRequest(Value, frozen=True):
-    """A decoded request.
-
-    Attributes:
-        shows_thoughts: The answer may contain thoughts (`includeThoughts`).
-    """
+    """A decoded request, whose answer may contain thoughts if it `shows_thoughts` (`includeThoughts`)."""
 
     chat: ChatRequest
     shows_thoughts: bool = False

@@ -21,11 +21,7 @@ class Gemini:
     media = JSON_MEDIA
 
     def __init__(self, assistant: str, *, stream: bool = False, events: bool = False) -> None:
-        """Make it for one request.
-
-        Args:
-            events: A stream is sent as server-sent events, not as one JSON array.
-        """
+        """Make it for one request. With `events`, a stream is sent as server-sent events, not as one JSON array."""
         self._assistant = assistant
         self._is_stream = stream
         self._form = form = EVENTS if events else ARRAY
@@ -35,23 +31,19 @@ class Gemini:
         self._prompt_tokens = 1
 
     def decode(self, body: bytes) -> ChatRequest:
-        """See Dialect."""
         decoded = decode.decode_generate(parse_json(body), self._assistant, stream=self._is_stream)
         self._shows_thoughts = decoded.shows_thoughts
         self._prompt_tokens = count_tokens(decoded.chat)
         return decoded.chat
 
     def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
-        """See Dialect."""
         usage = completion.usage or Usage(self._prompt_tokens, estimated_output(completion.choices))
         return encode.encode_answer(completion, style, record, usage, shows_thoughts=self._shows_thoughts)
 
     def encoder(self, style: AnswerStyle, record: Record) -> GeminiEncoder:
-        """See Dialect."""
         return GeminiEncoder(style, record, self._form, self._prompt_tokens, shows_thoughts=self._shows_thoughts)
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
-        """See Dialect."""
         return errors.encode_error(error, request_id)
 
 
@@ -63,9 +55,7 @@ class GeminiCount(Gemini):
         self.route = "/v1beta/models/{model}:countTokens"
 
     def decode(self, body: bytes) -> ChatRequest:
-        """See Dialect."""
         return decode.decode_count(parse_json(body), self._assistant)
 
     def encode_count(self, tokens: int) -> bytes:
-        """See CountingDialect."""
         return orjson.dumps({"totalTokens": tokens})

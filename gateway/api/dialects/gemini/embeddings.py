@@ -42,13 +42,11 @@ class GeminiEmbeddingsDialect(InputDialect):
         self._estimated_tokens = 0
 
     def decode(self, body: bytes) -> EmbeddingRequest:
-        """See Dialect."""
         request = decode_embed(parse_input(body), self._assistant, is_batch=self._is_batch)
         self._estimated_tokens = estimated_tokens(request)
         return request
 
     def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
-        """See InputDialect."""
         if not isinstance(result, EmbeddingAnswer):
             raise TypeError("an answer to a request for embeddings has no vectors")
         embeddings = [{"values": vector.tolist()} for vector in result.vectors]
@@ -57,7 +55,6 @@ class GeminiEmbeddingsDialect(InputDialect):
         return orjson.dumps({**shown, "usageMetadata": {"promptTokenCount": tokens}})
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
-        """See Dialect."""
         return errors.encode_error(error, request_id)
 
 

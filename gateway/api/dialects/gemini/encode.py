@@ -27,12 +27,7 @@ _BROKEN_CALL = "MALFORMED_FUNCTION_CALL"
 def encode_answer(
     completion: ChatCompletion, style: AnswerStyle, record: Record, usage: Usage, *, shows_thoughts: bool
 ) -> bytes:
-    """Return the body of a whole answer.
-
-    Args:
-        usage: The token counts, which may be estimated.
-        shows_thoughts: The answer may contain thoughts.
-    """
+    """Return the body of a whole answer. The token counts may be estimated."""
     labelled, member = label_answer(completion, style, record, is_estimated=completion.usage is None)
     body: dict[str, object] = {
         "candidates": [_candidate(choice, shows_thoughts) for choice in labelled.choices],
@@ -76,10 +71,7 @@ def image_part(url: str) -> dict[str, object]:
 
 
 def call_parts(calls: Sequence[ToolCall]) -> tuple[list[dict[str, object]], str | None]:
-    """Return the parts of calls, and the name of the first call whose arguments are not an object.
-
-    Such a call is left out: Google's clients expect an object and run the function with it.
-    """
+    """Return the parts of calls, and the name of the first one left out, because its arguments are not an object."""
     parts: list[dict[str, object]] = []
     broken: str | None = None
     for call in calls:
@@ -97,9 +89,7 @@ def call_parts(calls: Sequence[ToolCall]) -> tuple[list[dict[str, object]], str 
 def end_of(reason: FinishReason, raw: str | None, broken: str | None, *, is_refusal: bool) -> dict[str, object]:
     """Return the members of a candidate that has ended: `finishReason`, and `finishMessage` if there is one.
 
-    Args:
-        raw: The provider's own word.
-        broken: The name of a call whose arguments are not an object.
+    `raw` is the provider's own word. `broken` is the name of a call whose arguments are not an object.
     """
     if broken is not None and reason != "length":
         message = f"the model called {broken!r} with arguments that are not a JSON object"
@@ -125,10 +115,7 @@ def encode_usage(usage: Usage) -> dict[str, object]:
 
 
 def encode_citations(annotations: Sequence[Annotation]) -> dict[str, object] | None:
-    """Return `citationMetadata` with the addresses of citations.
-
-    Google's positions count the bytes of the text, and OpenAI's its characters, so positions are left out.
-    """
+    """Return `citationMetadata` with addresses; its positions would count bytes, and OpenAI's count characters."""
     sources: list[dict[str, object]] = []
     for annotation in annotations:
         if uri := read_str(as_map(annotation.get("url_citation")), "url"):

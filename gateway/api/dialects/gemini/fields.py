@@ -43,11 +43,7 @@ def repeated(value: object, path: str, *, at_most: int | None = None) -> list[ob
 
 
 class DroppedFields:
-    """Collects the names of fields that are not read.
-
-    Attributes:
-        names: Dotted names without indexes, such as `generationConfig.mediaResolution`.
-    """
+    """Collects the dotted names of fields that are not read, without indexes: `generationConfig.mediaResolution`."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -59,8 +55,7 @@ class DroppedFields:
     def add_unknown(self, source: Fields, known: frozenset[str], path: str) -> None:
         """Note all fields of an object that are not known.
 
-        Raises:
-            UnsupportedFeature: A field keeps or moves data, so the request means something else without it.
+        Raises UnsupportedFeature if a field keeps or moves data, so that the request means something else without it.
         """
         if source.keys() <= known:
             return
@@ -68,13 +63,10 @@ class DroppedFields:
             if name in known:
                 continue
             place = f"{path}.{name}" if path else name
-            refuse_moving(name, value, place)
+            for form in (name, _SNAKE.sub("_", name).lower()):
+                if form in moves_data() and value not in (False, [], {}, ""):
+                    message = (
+                        f"`{place}` is not supported, because it {why_it_moves(form)}: send the content in `contents`"
+                    )
+                    raise UnsupportedFeature(form, message, place)
             self.names.add(place)
-
-
-def refuse_moving(name: str, value: object, place: str) -> None:
-    """Raise UnsupportedFeature for a field that keeps state at a vendor or sends data elsewhere."""
-    for form in (name, _SNAKE.sub("_", name).lower()):
-        if form in moves_data() and value not in (False, [], {}, ""):
-            message = f"`{place}` is not supported, because it {why_it_moves(form)}: send the content in `contents`"
-            raise UnsupportedFeature(form, message, place)

@@ -62,15 +62,7 @@ _LINE_ENDS = re.compile(rb"\xc2\x85|\xe2\x80[\xa8\xa9]")
 
 
 class StreamForm(Value, frozen=True):
-    """How the objects of a stream are separated.
-
-    Attributes:
-        first: Before the first object.
-        between: Between two objects.
-        last: After the last object.
-        content_type: The header line with the type of the stream.
-        keep_alive: The bytes that are sent while the stream is silent.
-    """
+    """The bytes before, between and after the objects of a stream, and those while it is silent."""
 
     first: bytes
     between: bytes
@@ -107,12 +99,7 @@ class GeminiEncoder(StreamEncoder):
     def __init__(
         self, style: AnswerStyle, record: Record, form: StreamForm, prompt_tokens: int, *, shows_thoughts: bool
     ) -> None:
-        """Make it for one stream.
-
-        Args:
-            form: How objects are separated.
-            prompt_tokens: An estimate of the prompt, for a provider that counts nothing.
-        """
+        """Make it for one stream. `prompt_tokens` is an estimate, for a provider that counts nothing."""
         super().__init__(style, record)
         self._form = form
         self._prompt_tokens = prompt_tokens
@@ -127,7 +114,6 @@ class GeminiEncoder(StreamEncoder):
         self._text_head = self._text_tail = b""
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
-        """See StreamEncoder."""
         return _in_one_line(b"".join([self._encode(event) for event in self._labels.add(events)]))
 
     def lone_text(self, text: bytes) -> bytes:
@@ -138,7 +124,6 @@ class GeminiEncoder(StreamEncoder):
         return _in_one_line(self._text_head + text + self._text_tail)
 
     def encode_failure(self, error: ApiError) -> bytes:
-        """See StreamEncoder."""
         return self._write(orjson.dumps(error_object(error, self._record.request_id)), is_last=True)
 
     def _encode(self, event: StreamEvent) -> bytes:
@@ -162,7 +147,10 @@ class GeminiEncoder(StreamEncoder):
             case AnnotationsDelta():
                 self._candidate(event.choice).annotations += event.annotations
             case ToolCallDelta():
-                self._collect(event)
+                call = self._candidate(event.choice).calls.setdefault(event.index, _Call())
+                call.id, call.name = call.id or event.id or "", call.name or event.name or ""
+                call.signature = call.signature or event.signature
+                call.arguments.append(event.arguments)
             case ChoiceFinish():
                 self._candidate(event.choice).finish = event
             case UsageReport():
@@ -228,12 +216,6 @@ class GeminiEncoder(StreamEncoder):
         if not self._text_head and not self._labels.reads_texts:
             self._expect_texts()
         return written
-
-    def _collect(self, event: ToolCallDelta) -> None:
-        call = self._candidate(event.choice).calls.setdefault(event.index, _Call())
-        call.id, call.name = call.id or event.id or "", call.name or event.name or ""
-        call.signature = call.signature or event.signature
-        call.arguments.append(event.arguments)
 
     def _finish(self) -> bytes:
         """Return the last object of a whole answer."""

@@ -33,8 +33,7 @@ def has_type(tool: object) -> bool:
 def as_function(tool: object, position: int) -> object:
     """Return a tool as a function. One of Claude's client tools has its definition for Claude as its `type`.
 
-    Raises:
-        UnsupportedFeature: A provider runs the tool.
+    Raises UnsupportedFeature if a provider runs the tool.
     """
     if not has_type(tool):
         return tool

@@ -218,22 +218,14 @@ _MOST_EFFORT, _USUAL_EFFORT = "max", "high"
 
 
 class Decoded(Value, frozen=True):
-    """A decoded request.
-
-    Attributes:
-        hides_thinking: The client wants no text of thoughts (`thinking.display: omitted`).
-    """
+    """A decoded request. If it `hides_thinking`, the client wants no text of thoughts (`thinking.display: omitted`)."""
 
     request: ChatRequest
     hides_thinking: bool = False
 
 
 def decode_request(body: object, *, counts: bool = False) -> Decoded:
-    """Return the request in a parsed body. Raises InvalidRequest or UnsupportedFeature.
-
-    Args:
-        counts: The request only counts tokens, so it needs no `max_tokens`.
-    """
+    """Return the request in a parsed body, which may only count. Raises InvalidRequest or UnsupportedFeature."""
     body = _supported(mapping(body, ""))
     left_out: set[str] = set()
     texts = _plain_texts(body)
@@ -254,6 +246,8 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
     effort, hides_thinking = _effort(asked, names)
     thinking, form = asked.thinking, (asked.output_config and asked.output_config.format) or asked.output_format
     attribution, rules = _system(asked.system)
+    passed = {"top_k": asked.top_k, "cache_control": asked.cache_control}
+    extra = {name: value for name, value in passed.items() if value is not None}
     request = ChatRequest(
         model=asked.model,
         messages=texts if texts is not None else (*rules, *_messages(asked.messages, names)),
@@ -271,7 +265,7 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
         reasoning_budget=thinking.budget_tokens if thinking and thinking.type == "enabled" else None,
         user=asked.metadata.user_id if asked.metadata else None,
         place=asked.inference_geo if asked.inference_geo != EVERYWHERE else None,
-        extra=_extra(asked, attribution),
+        extra=({**extra, ATTRIBUTION: attribution} if attribution else extra),
         unread=bounded(names),
     )
     return Decoded(request, hides_thinking)
@@ -295,13 +289,6 @@ def _plain_texts(body: Mapping[str, Any]) -> tuple[Message, ...] | None:
         return None
     begun: list[object] = [{"role": "system", "content": system}] if system else []
     return plain_messages([*begun, *entries], len(entries) + 1)
-
-
-def _extra(asked: _Request, attribution: str) -> dict[str, Any]:
-    """Return the fields that are passed on as they are."""
-    passed = {"top_k": asked.top_k, "cache_control": asked.cache_control}
-    extra = {name: value for name, value in passed.items() if value is not None}
-    return {**extra, ATTRIBUTION: attribution} if attribution else extra
 
 
 def _without_blocks_of_servers(body: Mapping[str, Any], left_out: set[str]) -> Mapping[str, Any]:

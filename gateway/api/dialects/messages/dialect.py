@@ -47,18 +47,15 @@ class Messages:
         self._asked = encode.Asked()
 
     def decode(self, body: bytes) -> ChatRequest:
-        """See Dialect."""
         decoded = decode_request(_parse(body))
         request = decoded.request
         self._asked = encode.Asked(count_tokens(request), decoded.hides_thinking, request.stop)
         return request
 
     def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
-        """See Dialect."""
         return encode.encode_answer(completion, style, record, self._asked)
 
     def encoder(self, style: AnswerStyle, record: Record) -> MessageStreamEncoder:
-        """See Dialect."""
         return MessageStreamEncoder(style, record, self._asked)
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
@@ -74,11 +71,9 @@ class TokenCount(Messages):
     route = "/v1/messages/count_tokens"
 
     def decode(self, body: bytes) -> ChatRequest:
-        """See Dialect."""
         return decode_request(_parse(body), counts=True).request
 
     def encode_count(self, tokens: int) -> bytes:
-        """See CountingDialect."""
         return orjson.dumps({"input_tokens": tokens})
 
 

@@ -32,9 +32,8 @@ _MOST_NAMED_PLACES = 8
 class Asked(Value, frozen=True):
     """The facts of a request that its answer depends on.
 
-    Attributes:
-        prompt_tokens: An estimate, for an answer whose provider has not counted, or not yet.
-        hides_thinking: The text of thoughts is left out.
+    `prompt_tokens` is an estimate, for an answer whose provider has not counted, or not yet. With `hides_thinking`, the
+    text of thoughts is left out.
     """
 
     prompt_tokens: int = 1
@@ -49,11 +48,7 @@ class Asked(Value, frozen=True):
 
 
 def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record, asked: Asked) -> bytes:
-    """Return the body of a whole answer.
-
-    Args:
-        completion: The answer. Its reasoning state is sealed.
-    """
+    """Return the body of a whole answer, whose reasoning state is sealed."""
     counted = completion.usage if record.is_own_answer else counted_usage(completion.usage)
     labelled, member = label_answer(completion, style, record, is_estimated=counted is None)
     choice = labelled.choices[0]
@@ -142,10 +137,7 @@ def call_head(call_id: str, name: str, record: Record, position: int) -> dict[st
 
 
 def stop_reason(reason: FinishReason, *, has_calls: bool, is_refusal: bool) -> str:
-    """Return the `stop_reason`. An answer with calls ends with them, and no other, whatever word its provider uses.
-
-    An unknown reason is never presented as a natural end.
-    """
+    """Return the `stop_reason`. An answer with calls, and no other, ends with them; no unknown one is natural."""
     if has_calls and reason in ("stop", "other", "tool_calls"):
         return "tool_use"
     if reason in ("stop", "tool_calls"):
@@ -181,8 +173,7 @@ def encode_usage(usage: Usage) -> dict[str, object]:
 def usage_members(usage: Usage, tier: str | None, style: AnswerStyle, record: Record) -> dict[str, object]:
     """Return the members of `usage` that only a message has: how the cache was written, and where the model computed.
 
-    Args:
-        tier: The provider's word for how it processed the request.
+    `tier` is the provider's word for how it processed the request.
     """
     long, split = usage.cache_write_1h_tokens, None
     if long is not None:

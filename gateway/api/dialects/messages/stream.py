@@ -104,7 +104,6 @@ class MessageStreamEncoder(StreamEncoder):
         self._bytes = 0
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
-        """See StreamEncoder."""
         written: list[bytes] = []
         for event in self._labels.add(events):
             if self._state == _ENDED:
@@ -116,14 +115,12 @@ class MessageStreamEncoder(StreamEncoder):
         return b"".join(written)
 
     def lone_text(self, text: bytes) -> bytes:
-        """See StreamEncoder."""
         if self._block != _TEXT or self._labels.reads_texts:
             return b""
         self._bytes += len(text)
         return self._head + text + _DELTA_TAIL
 
     def encode_failure(self, error: ApiError) -> bytes:
-        """See StreamEncoder."""
         if self._state == _ENDED:
             return b""
         self._state = _ENDED
@@ -172,7 +169,9 @@ class MessageStreamEncoder(StreamEncoder):
                 self._call(event, written)
             case AnnotationsDelta(annotations):
                 self._annotations += annotations
-                self._cite(annotations, written)
+                for citation in citations_of(annotations) if self._block == _TEXT else ():
+                    delta = {"type": "citations_delta", "citation": citation}
+                    written.append(_event(b"content_block_delta", {"index": self._index, "delta": delta}))
             case ChoiceFinish():
                 self._finish = event
             case UsageReport(usage):
@@ -211,11 +210,6 @@ class MessageStreamEncoder(StreamEncoder):
         head, between = self._head, _DELTA_TAIL + self._head
         self._bytes += sum(map(len, pieces))
         written += (head, between.join(pieces), _DELTA_TAIL)
-
-    def _cite(self, annotations: tuple[Annotation, ...], written: list[bytes]) -> None:
-        for citation in citations_of(annotations) if self._block == _TEXT else ():
-            delta = {"type": "citations_delta", "citation": citation}
-            written.append(_event(b"content_block_delta", {"index": self._index, "delta": delta}))
 
     def _begin(self, kind: int, written: list[bytes]) -> None:
         self._block, self._index = kind, self._index + 1

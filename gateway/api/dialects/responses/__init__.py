@@ -41,7 +41,6 @@ class Responses:
         self._asked = ResponsesRequest()
 
     def decode(self, body: bytes) -> ChatRequest:
-        """See Dialect."""
         return self.read(parse_json(body), len(body))
 
     def read(self, value: object, body_bytes: int, previous: str | None = None) -> ChatRequest:
@@ -53,11 +52,9 @@ class Responses:
         return decoded.request
 
     def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
-        """See Dialect."""
         return encode_answer(completion, style, record, self._asked)
 
     def encoder(self, style: AnswerStyle, record: Record) -> ResponseStreamEncoder:
-        """See Dialect."""
         return ResponseStreamEncoder(style, record, self._asked)
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
@@ -82,5 +79,4 @@ class ResponseTokenCount(Responses):
     _is_count = True
 
     def encode_count(self, tokens: int) -> bytes:
-        """See CountingDialect."""
         return orjson.dumps({"object": "response.input_tokens", "input_tokens": tokens})

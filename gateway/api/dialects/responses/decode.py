@@ -72,9 +72,7 @@ _PLAIN_FIELDS = frozenset({"model", "input", "instructions", "stream", "max_outp
 class MessagePaths(Value, frozen=True):
     """The paths of the messages in the client's request, for error messages.
 
-    Attributes:
-        of_messages: The path of each message. Empty if each item of `input` is a message.
-        first_item: The position of the first item among the messages.
+    `of_messages` is empty if each item of `input` is a message, from the message `first_item` on.
     """
 
     of_messages: tuple[str, ...] = ()
@@ -88,13 +86,9 @@ class MessagePaths(Value, frozen=True):
 
 
 class DecodedResponse(Value, frozen=True):
-    """A request as it was read.
+    """A request as it was read, and the members of it that its answer repeats.
 
-    Attributes:
-        paths: The paths of the messages in the client's request.
-        names: The functions in groups.
-        wants_state: The client takes the reasoning state of a model as `encrypted_content`.
-        echo: The members of the request that its answer repeats.
+    With `wants_state`, the client takes the reasoning state of a model as `encrypted_content`.
     """
 
     request: ChatRequest
@@ -117,10 +111,7 @@ _NO_RARE_FIELDS = _RareFields({}, {})
 
 
 def decode_request(body: object, *, counts: bool = False) -> DecodedResponse:
-    """Return the request in a parsed body.
-
-    Args:
-        counts: The request only counts tokens, so `instructions` or `tools` may stand without `input`.
+    """Return the request in a parsed body. With `counts`, `instructions` or `tools` may stand without `input`.
 
     Raises:
         ApiError: The request continues an answer, and none is kept.

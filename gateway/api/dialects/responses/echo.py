@@ -40,12 +40,7 @@ _SUMMARIES = ("auto", "concise", "detailed")
 
 
 def echo_of(source: Mapping[str, object], sent: tuple[Tool, ...], names: ToolNames) -> Mapping[str, object]:
-    """Return the members of a valid request that its answer repeats.
-
-    Args:
-        sent: Its functions as a provider gets them.
-        names: The names of functions in groups.
-    """
+    """Return the members of a valid request that its answer repeats. `sent` are its functions for a provider."""
     given = {name: value for name, value in source.items() if value is not None and name in _DEFAULTS}
     if "tools" in given:
         strict = {tool.name: tool.strict for tool in sent}

@@ -53,7 +53,6 @@ class ResponsesRequest(Value, frozen=True):
 
     Attributes:
         echo: The members of `response` that repeat the request, as JSON with a comma before each.
-        names: The functions in groups.
         wants_state: The client takes reasoning state as `encrypted_content`. Else it is in the ids of calls, as in
             chat.
         previous: The id of the answer that it continues, over WebSocket.
@@ -192,12 +191,7 @@ def encode_annotation(annotation: Annotation) -> Mapping[str, object]:
 
 
 class ResponseHead(msgspec.Struct):
-    """The members of `response` that are the same in each of its occurrences.
-
-    Attributes:
-        created: Unix seconds.
-        tier: How the provider processed the request, in one of OpenAI's words.
-    """
+    """The members of `response` that are the same in each of its occurrences, such as `created` in Unix seconds."""
 
     record: Record
     asked: ResponsesRequest

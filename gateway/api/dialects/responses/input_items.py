@@ -87,13 +87,7 @@ class _Turn(msgspec.Struct):
 
 
 class InputReader:
-    """Reads the items of one request.
-
-    Attributes:
-        messages: The messages, after `finish`.
-        paths: For each message, its path in the request, for error messages.
-        unread: The names of what is not sent to a provider.
-    """
+    """Reads the items of one request. After `finish`, it has the messages, their paths, and what is `unread`."""
 
     def __init__(self, names: ToolNames) -> None:
         """`names` gets the functions in groups that the history calls."""

@@ -83,7 +83,6 @@ class _Item(msgspec.Struct):
     Attributes:
         at: The members `item_id` and `output_index` of its events.
         pieces: The escaped pieces of what is open in it: a text, a refusal, a reasoning text, or arguments.
-        done: The whole item, once it has ended.
     """
 
     id: bytes
@@ -140,7 +139,6 @@ class ResponseStreamEncoder(StreamEncoder):
         return b",".join([item.done for item in self._items])
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
-        """See StreamEncoder."""
         if self._state == _ENDED:
             return b""
         written: list[bytes] = []
@@ -157,7 +155,6 @@ class ResponseStreamEncoder(StreamEncoder):
         return b"".join(written)
 
     def lone_text(self, text: bytes) -> bytes:
-        """See StreamEncoder."""
         texts = self._texts
         if texts is None or self._bytes > MAX_BODY_BYTES:
             return b""
@@ -168,7 +165,6 @@ class ResponseStreamEncoder(StreamEncoder):
         return b'%b%d%b%b","logprobs":[]}\n\n' % (self._text_head, number, self._text_middle, text)
 
     def encode_failure(self, error: ApiError) -> bytes:
-        """See StreamEncoder."""
         if self._state == _ENDED:
             return b""
         opened = self._open(Heartbeat()) if self._state == _IDLE else b""

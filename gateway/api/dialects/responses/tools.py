@@ -49,11 +49,9 @@ _SEARCHES = ("web_search", "web_search_preview")
 
 
 class ToolNames(msgspec.Struct):
-    """The flattened names of functions in groups, and the tools that are not functions for the client.
+    """The flattened names of functions in groups, each with the name of its group and its plain name.
 
-    Attributes:
-        groups: The name of the group and the plain name, by flattened name.
-        kinds: `CUSTOM` or `TOOL_SEARCH`, by flattened name.
+    `kinds` has `CUSTOM` or `TOOL_SEARCH` for the tools that are not functions for the client.
     """
 
     groups: dict[str, tuple[str, str]] = {}
@@ -83,13 +81,11 @@ def decode_tools(
 ) -> tuple[Tool, ...]:
     """Return the functions of `tools`, without groups.
 
-    Args:
-        names: Gets the functions in groups, and the kinds of tools.
-        unread: Gets the names of unknown fields.
-        more: The tools in items of `input`, by path. A later definition of a tool replaces the former one.
+    `names` gets the functions in groups, and the kinds of tools. `unread` gets the names of unknown fields. `more` has
+    the tools in items of `input`, by path. A later definition of a tool replaces the former one.
 
-    Raises:
-        InvalidRequest: A tool runs at a provider, or is not valid. A search is only refused if no function is offered.
+    Raises InvalidRequest if a tool runs at a provider, or is not valid. A search is only refused if no function is
+    offered.
     """
     tools: dict[str, Tool] = {}
     searches: list[str] = []
