@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.telemetry.batching import Ended
 from gateway.telemetry.log import logger
 
 if TYPE_CHECKING:
-    from gateway.model.config_version import ConfigVersion
     from gateway.state.client_store import ClientStore
 
 _INTERVAL_S = 60.0

@@ -29,6 +29,7 @@ from gateway.usage.installation import (
     usage_reader,
     users_renamed_ns,
 )
+from providers.chat import Usage
 
 if TYPE_CHECKING:
     from gateway.usage.accounting import Accounting
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from gateway.usage.ledger import Ledger
     from gateway.usage.ledger_writer import LedgerWriter
     from gateway.usage.valkey_connection import ValkeyConnection
-    from providers.chat import Usage
 
 
 _RECOVERED_S = 5.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gateway.changes.pickling import ConfigNotPortable, pack, unpack
 from gateway.config.problems import ConfigRejected, Problem, dotted
-from gateway.config.source_text import Reading, SourceText
+from gateway.config.source_text import MAX_BYTES, MISSING, Reading, SourceText, digest, read_files
 from gateway.model.config_version import ConfigVersion
 from providers.value import Value
 
@@ -96,7 +96,6 @@ def compile_here(job: CompileJob, environ: Mapping[str, str]) -> Outcome:
     """Compile in this process and return the outcome."""
     from gateway.config.loading import parse_document, read_config
     from gateway.config.real_deployment import add_real_deployment
-    from gateway.config.source_text import MAX_BYTES, MISSING, digest, read_files
     from gateway.features.configuration import compile_config
     from providers.registry import load_registry
 

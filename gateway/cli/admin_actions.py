@@ -22,6 +22,7 @@ from gateway.service.admin_operations import Given, Operation
 from gateway.service.client_admin import AdminRefused, ClientAdmin, FileClients, Json, clients_in_file
 from gateway.settings import Settings
 from gateway.state.client_store import ClientStore, has_clients
+from gateway.state.lock import InUse, holder_of
 from gateway.telemetry.log import configure
 from gateway.usage.installation import client_store
 from providers.auth import Secret
@@ -140,7 +141,6 @@ def _expect_database(options: argparse.Namespace, facts: ConfigFacts) -> None:
 def append_entries(store: ClientStore, directory: Path) -> None:
     """Append the entries of the changes to the audit trail, unless a gateway runs, which does this itself."""
     from gateway.changes.change_log import ChangeLog
-    from gateway.state.lock import InUse
 
     if not store.has_entries():
         return
@@ -167,8 +167,6 @@ class _Config:
         return self._facts
 
     def _read_facts(self) -> ConfigFacts:
-        from gateway.state.lock import holder_of
-
         known = None
         if has_clients(self._directory):
             with closing(ClientStore(self._directory)) as store:
@@ -214,8 +212,6 @@ class _Config:
 
     def remember(self, store: ClientStore) -> None:
         """Store the facts of the config file for later commands, unless a gateway runs, which does this itself."""
-        from gateway.state.lock import holder_of
-
         if self._facts is not None and holder_of(self._directory) is None:
             store.store_facts(self._facts)
 

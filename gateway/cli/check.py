@@ -24,7 +24,7 @@ from gateway.cli.terminal import (
     write_new,
 )
 from gateway.files import path_exists
-from gateway.operator_errors import CommandError
+from gateway.operator_errors import CommandError, StateError
 
 if TYPE_CHECKING:
     from gateway.config.loading import Document
@@ -185,7 +185,6 @@ def _print_unknown_predecessor(settings: Settings, config: ConfigVersion) -> boo
 def _print_closed_listener(settings: Settings, config: ConfigVersion) -> None:
     """Print a note if a gateway with this config and state directory would have a closed admin listener."""
     from gateway.model.stored_client import LISTENER_CLOSED
-    from gateway.operator_errors import StateError
     from gateway.state.client_store import ClientStore, has_clients
 
     if settings.state_dir is None or settings.admin_token or config.gives_roles or not has_clients(settings.state_dir):
@@ -246,7 +245,6 @@ def _at_running_shares(config: ConfigVersion, settings: Settings) -> ConfigVersi
     """Return the config with the shares of its canary schedules in the state directory, if there is one."""
     if settings.state_dir is None or not path_exists(settings.state_dir / "canary.db"):
         return config
-    from contextlib import closing
 
     from gateway.changes.schedules import with_stored_shares
     from gateway.state.schedules import ScheduleStore

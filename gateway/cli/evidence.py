@@ -36,9 +36,9 @@ from gateway.model.refusal_reason import REASON_BY_CODE
 from gateway.model.sampling import is_number_kept, number_of
 from gateway.model.units import at_second
 from gateway.operator_errors import CommandError
+from gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from gateway.settings import Settings
     from gateway.signing import Signer
     from gateway.usage.reports import UsageReader
 

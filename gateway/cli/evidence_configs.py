@@ -16,6 +16,7 @@ from gateway.cli.plan import compiled_version, opened_history, state_directory
 from gateway.config.problems import ConfigRejected
 from gateway.model.units import at_second
 from gateway.operator_errors import CommandError, StateError
+from gateway.settings import Settings
 from providers.value import Value
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from gateway.model.client_token import TokenIssuer
     from gateway.model.config_version import ConfigVersion
     from gateway.model.deployment import Deployment
-    from gateway.settings import Settings
     from gateway.state.audit import TrailVerdict
     from gateway.state.history import Activation, Version
     from gateway.usage.postgres_record import CellRecord

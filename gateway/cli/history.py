@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,8 @@ from gateway.cli.plan import admin_client, named_state, opened_history, plan_bet
 from gateway.cli.terminal import json_text, operator_of, settings_of, tell
 from gateway.files import read_file_or_pipe
 from gateway.model.units import at_second
-from gateway.operator_errors import CommandError, expect_file
+from gateway.operator_errors import CommandError, StateError, expect_file
+from gateway.settings import Settings
 from providers.value import Value, replace
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from gateway.changes.compile_job import CompiledState
     from gateway.model.config_version import ConfigVersion
     from gateway.policy.territory_answers import RegionAnswer
-    from gateway.settings import Settings
     from gateway.state.history import Activation, History
     from gateway.usage.postgres_record import CellRecord
 
@@ -33,8 +34,6 @@ _OK, _REFUSED = 0, 1
 
 def verify_audit(options: argparse.Namespace) -> int:
     """Verify the audit trail (`gateway audit verify`)."""
-    from gateway.operator_errors import StateError
-
     settings = settings_of(options)
     try:
         with opened_cell(settings) as database:
@@ -51,7 +50,6 @@ def verify_audit(options: argparse.Namespace) -> int:
 def _verify_own(options: argparse.Namespace, settings: Settings) -> int:
     """Verify the audit trail of the state directory."""
     from gateway.changes.stored_versions import damaged_versions
-    from gateway.operator_errors import StateError
     from gateway.state.audit import TrailHead, verify_trail
 
     damaged: dict[str, str] = {}
@@ -142,7 +140,6 @@ def _print_activations(
 def _show_one(versions: History | CellRecord, options: argparse.Namespace) -> int:
     from gateway.changes.change_review import activation_data
     from gateway.changes.stored_versions import verified
-    from gateway.operator_errors import StateError
 
     version = versions.find(options.version)
     if options.text:
@@ -367,8 +364,6 @@ def _answers_at_rest(config: ConfigVersion, directory: Path, released: str | Non
     `released` is the version whose pin is released: its schedules go on if this version has the same ones. None if this
     version is pinned.
     """
-    import asyncio
-
     from gateway.changes.schedules import Scheduler
     from gateway.policy.territory_answers import region_answers
     from gateway.state.schedules import ScheduleStore

@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.cli.admin_client import AdminAnswer, AdminClient, NotReached, error_message
 from gateway.cli.plan import admin_client, state_directory
-from gateway.cli.terminal import json_text, operator_of, settings_of, tell
+from gateway.cli.terminal import compile_file, json_text, operator_of, settings_of, tell
 from gateway.clock_skew import store_skew_problem
 from gateway.config.problems import visible
 from gateway.free_space import FreeSpace
@@ -185,7 +185,6 @@ def _status_of_cell(settings: Settings) -> Mapping[str, Any] | None:
     from gateway.changes.initial_config import compile_in_child
     from gateway.changes.pickling import unpack
     from gateway.cli.cell import opened_cell, stores_of, valkey_state
-    from gateway.cli.terminal import compile_file
     from gateway.usage.postgres_record import CellRecord
 
     file, now_s = settings.config, time.time()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from gateway.cli.terminal import json_text, settings_of, tell
 from gateway.files import path_exists
-from gateway.operator_errors import CommandError, expect_file
+from gateway.operator_errors import CommandError, StateError, expect_file
 from providers.value import replace
 
 if TYPE_CHECKING:
@@ -81,7 +81,6 @@ def _new_defaults(config: ConfigVersion, settings: Settings) -> Iterator[str]:
 
 def _used_of_quotas(before: ConfigVersion, after: ConfigVersion, settings: Settings) -> Iterator[str]:
     """Yield what is used of each limit of a quota that changes."""
-    from gateway.operator_errors import StateError
     from gateway.service.budget_admin import in_gate
     from gateway.usage.journal import FOLDER
     from gateway.usage.quota_uses import read_uses
@@ -135,7 +134,6 @@ def _active_state(options: argparse.Namespace, settings: Settings) -> CompiledSt
 
 def _active_version(settings: Settings) -> str | None:
     """Return the active version of the state directory, or None if there is no history. Raises CommandError."""
-    from gateway.operator_errors import StateError
     from gateway.state.history import has_history
 
     if settings.state_dir is None or not has_history(settings.state_dir):
@@ -153,8 +151,6 @@ def named_state(name: str, settings: Settings, *, secrets: bool, beside: Path | 
 
     Paths in a version of the history are relative to the file `beside`, or else to the config file of the settings.
     """
-    from gateway.operator_errors import StateError
-
     if path_exists(name) and not os.path.isdir(name):
         return compiled_state(Path(name), secrets=secrets)
     if settings.state_dir is None:
@@ -170,7 +166,6 @@ def named_state(name: str, settings: Settings, *, secrets: bool, beside: Path | 
 def compiled_version(version: Version, config_path: Path, *, secrets: bool) -> CompiledState:
     """Compile a recorded version, whose paths are relative to the config file. Raises StateError, ConfigRejected."""
     from gateway.changes.stored_versions import verified
-    from gateway.operator_errors import StateError
 
     if verified(version).text is None:
         raise StateError(f"version {version.version} can't be compiled again: {version.why_not}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gateway.cli.terminal import print_pinned_version, settings_of
+from gateway.cli.terminal import compile_document, print_pinned_version, settings_of
 from gateway.operator_errors import CommandError
 
 _OK = 0
@@ -13,7 +13,6 @@ _OK = 0
 
 def redact(options: argparse.Namespace) -> int:
     """Print a text as a deployment with this redaction would get it (`gateway redact`)."""
-    from gateway.cli.terminal import compile_document
     from gateway.config.problems import choice_hint
     from gateway.features.redaction.policy.finding import Clock
     from gateway.features.redaction.policy.placeholders import Placeholders

@@ -16,7 +16,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.operator_errors import CommandError, expect_file
+from gateway.operator_errors import CommandError, StateError, expect_file
 
 if TYPE_CHECKING:
     from gateway.config.compile import Compiled
@@ -122,7 +122,6 @@ def print_pinned_version(settings: Settings) -> None:
 
     A state directory of a gateway that serves another file has nothing to do with this one.
     """
-    from gateway.operator_errors import StateError
     from gateway.state.history import has_history, open_history
     from gateway.state.lock import last_config
 

@@ -11,6 +11,7 @@ from decimal import Decimal
 from itertools import pairwise
 from math import isfinite
 from typing import Annotated, Any, Literal, TypeVar, get_args
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 from pydantic_core import PydanticKnownError
@@ -134,8 +135,6 @@ def _rate(value: object) -> str:
 
 
 def _time_zone(value: object) -> str:
-    from zoneinfo import ZoneInfo, available_timezones  # imported late: most configs have no time zone
-
     if not isinstance(value, str):
         raise UnitError("must be the name of a time zone", "such as Europe/Berlin or UTC")
     try:

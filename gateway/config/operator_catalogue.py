@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -417,7 +418,6 @@ def _fees(section: PriceSection) -> tuple[tuple[str, int], ...]:
 def _ahead_s(section: PriceSection) -> int:
     if section.valid_from is None or section.timezone == "UTC":
         return 0
-    from zoneinfo import ZoneInfo  # imported late: most configs have no time zone
 
     offset = datetime.combine(section.valid_from, time.min, ZoneInfo(section.timezone)).utcoffset()
     return int(offset.total_seconds()) if offset is not None else 0

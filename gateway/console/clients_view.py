@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
 from gateway.console.admin_call import AdminFailed
 from gateway.console.texts import _
-from gateway.console.views import ConsoleView, ViewAnswer, Visit, back_to
+from gateway.console.views import ConsoleView, Handler, ViewAnswer, Visit, back_to
 from gateway.model.stored_client import Role
 
 PATH = "/clients"
@@ -31,9 +31,6 @@ NOTICES = {
     "project-removed": _("The project is removed."),
 }
 _API = "/v1/admin"
-_AT_ONCE = ("", "")
-"""No button and no question: the action needs no confirmation."""
-
 _MOST_KEYS = 200
 _MOST_WITH_FORMS = 20
 _ON_A_PAGE, _MOST_DIGITS = 50, 9
@@ -131,7 +128,7 @@ async def create_key(visit: Visit) -> ViewAnswer:
 async def rotate(visit: Visit) -> ViewAnswer:
     """Give a key a new secret, and show it this one time."""
     grace = visit.form.get("grace", "").strip()
-    return await _new_key(visit, f"{_API}/keys/{_id(visit)}/rotate", {"grace": grace} if grace else {})
+    return await _new_key(visit, _address(visit, "keys/{id}/rotate"), {"grace": grace} if grace else {})
 
 
 async def _new_key(visit: Visit, path: str, wanted: Mapping[str, str]) -> ViewAnswer:
@@ -143,122 +140,66 @@ async def _new_key(visit: Visit, path: str, wanted: Mapping[str, str]) -> ViewAn
     return await _page(visit, client, {"new_key": made})
 
 
-async def revoke(visit: Visit) -> ViewAnswer:
-    """End a key, after a confirmation."""
-    question = visit.texts.gettext(_("Revoke the key {id} of {client}? Requests with it are refused at once."))
-    return await _act(visit, "revoked", (_("Revoke"), question), ("POST", f"{_API}/keys/{_id(visit)}/revoke"), {})
+def _address(visit: Visit, path: str) -> str:
+    """Return an address of the admin API, with what the form has chosen."""
+    chosen = {name: quote(visit.form.get(name, ""), safe="") for name in ("id", "client", "project")}
+    return f"{_API}/{path.format(**chosen)}"
 
 
-async def block(visit: Visit) -> ViewAnswer:
-    """Refuse a key until it is accepted again, after a confirmation."""
-    question = visit.texts.gettext(
-        _("Block the key {id} of {client}? Requests with it are refused at once, until it is accepted again.")
-    )
-    return await _act(visit, "blocked", (_("Block"), question), ("POST", f"{_API}/keys/{_id(visit)}/block"), {})
+def _fields(*names: str) -> Callable[[Visit], dict[str, str]]:
+    """Return what reads the budget of a form, with these fields."""
+
+    def read(visit: Visit) -> dict[str, str]:
+        form = visit.form
+        owner = {"project" if form.get("of") == "project" else "client": form.get("owner", "")}
+        return owner | {name: form.get(name, "").strip() for name in names}
+
+    return read
 
 
-async def unblock(visit: Visit) -> ViewAnswer:
-    """Accept a blocked key again."""
-    return await _act(visit, "unblocked", _AT_ONCE, ("POST", f"{_API}/keys/{_id(visit)}/unblock"), {})
+def _definition(named_by: str = "") -> Callable[[Visit], dict[str, Any]]:
+    """Return what reads the typed definition of a form, with the name of what is created. It raises ValueError."""
 
-
-async def top_up(visit: Visit) -> ViewAnswer:
-    """Add an amount to the open window of a budget."""
-    return await _act(visit, "topped-up", _AT_ONCE, ("POST", f"{_API}/budgets/top-up"), _budget(visit, "amount"))
-
-
-async def reset(visit: Visit) -> ViewAnswer:
-    """Set what was spent in the open window to 0, after a confirmation."""
-    question = visit.texts.gettext(_("Reset the budget of {of} {owner} per {per}? Its spent amount becomes 0."))
-    return await _act(visit, "reset", (_("Reset"), question), ("POST", f"{_API}/budgets/reset"), _budget(visit))
-
-
-def _budget(visit: Visit, *more: str) -> dict[str, str]:
-    form = visit.form
-    owner = {"project" if form.get("of") == "project" else "client": form.get("owner", "")}
-    return owner | {name: form.get(name, "").strip() for name in ("per", *more)}
-
-
-async def create(visit: Visit) -> ViewAnswer:
-    """Create a client."""
-    name = visit.form.get("name", "").strip()
-    return await _define(visit, "created", ("POST", f"{_API}/clients"), {"name": name}, name)
-
-
-async def change(visit: Visit) -> ViewAnswer:
-    """Change the given members of a client, and no others."""
-    return await _define(visit, "changed", ("PATCH", _address(visit, "client")))
-
-
-async def create_project(visit: Visit) -> ViewAnswer:
-    """Create a project."""
-    name = visit.form.get("project", "").strip()
-    return await _define(visit, "project-created", ("POST", f"{_API}/projects"), {"name": name})
-
-
-async def change_project(visit: Visit) -> ViewAnswer:
-    """Change the given members of a project, and no others."""
-    return await _define(visit, "project-changed", ("PATCH", _address(visit, "project")))
-
-
-async def _define(
-    visit: Visit, done: str, endpoint: tuple[str, str], more: Mapping[str, str] | None = None, client: str = ""
-) -> ViewAnswer:
-    """Call the admin API with the typed definition, whose form has the client or the project."""
-    definition = _definition(visit)
-    if definition is None:
-        problem = {"problem": _("The definition must be a JSON object, such as {}.")}
-        return await _page(visit, visit.form.get("client", ""), problem, 400)
-    return await _act(visit, done, _AT_ONCE, endpoint, {**definition, **(more or {})}, client)
-
-
-async def remove(visit: Visit) -> ViewAnswer:
-    """Remove a client with its keys, after a confirmation."""
-    question = visit.texts.gettext(_("Remove the client {client} and all its keys?"))
-    return await _act(visit, "removed", (_("Remove"), question), ("DELETE", _address(visit, "client")), None)
-
-
-async def remove_project(visit: Visit) -> ViewAnswer:
-    """Remove a project, after a confirmation."""
-    question = visit.texts.gettext(_("Remove the project {project} and its budgets?"))
-    endpoint = ("DELETE", _address(visit, "project"))
-    return await _act(visit, "project-removed", (_("Remove"), question), endpoint, None)
-
-
-def _address(visit: Visit, kind: str) -> str:
-    """Return the address of the chosen client or project in the admin API."""
-    return f"{_API}/{kind}s/{quote(visit.form.get(kind, ''), safe='')}"
-
-
-def _id(visit: Visit) -> str:
-    return quote(visit.form.get("id", ""), safe="")
-
-
-def _definition(visit: Visit) -> dict[str, Any] | None:
-    try:
+    def read(visit: Visit) -> dict[str, Any]:
         value = json.loads(visit.form.get("definition", "") or "{}")
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            raise ValueError("the definition is not an object")
+        return value | ({"name": visit.form.get(named_by, "").strip()} if named_by else {})
+
+    return read
 
 
-async def _act(
-    visit: Visit, done: str, asked: tuple[str, str], endpoint: tuple[str, str], body: object, client: str = ""
-) -> ViewAnswer:
-    """Call the admin API. With a question, which has a button, this needs a confirmation before it."""
-    button, question = asked
-    fields = {name: value for name, value in visit.form.items() if name not in ("csrf", "confirmed")}
-    if question and visit.form.get("confirmed") != "yes":
-        shown = {name: fields.get(name, "") for name in ("id", "client", "project", "owner")}
-        shown |= {"of": visit.texts.gettext(fields.get("of", "")), "per": visit.texts.code("window", fields.get("per"))}
-        values = {"question": question.format(**shown), "button": button, "action": visit.path, "fields": fields}
-        return ViewAnswer("confirm.html", values | {"back": PATH, "has_signature": False})
-    try:
-        await visit.admin.call(*endpoint, body)
-    except AdminFailed as failed:
-        return await _refused(visit, failed)
-    named = client or ("" if done == "removed" else visit.form.get("client", ""))
-    return back_to(PATH, done=done, **({"client": named} if named else {}))
+def _calling(
+    done: str,
+    method: str,
+    path: str,
+    body: Callable[[Visit], dict[str, Any]] = lambda _: {},
+    asked: tuple[str, str] = ("", ""),
+) -> Handler:
+    """Return the action that calls the admin API. With a button and its question, this needs a confirmation first."""
+
+    async def act(visit: Visit) -> ViewAnswer:
+        form, (button, question) = visit.form, asked
+        client = form.get("client", "")
+        try:
+            sent = body(visit)
+        except (ValueError, RecursionError):
+            return await _page(visit, client, {"problem": _("The definition must be a JSON object, such as {}.")}, 400)
+        if question and form.get("confirmed") != "yes":
+            fields = {name: value for name, value in form.items() if name not in ("csrf", "confirmed")}
+            shown = {name: fields.get(name, "") for name in ("id", "client", "project", "owner")}
+            of, per = visit.texts.gettext(fields.get("of", "")), visit.texts.code("window", fields.get("per"))
+            words = visit.texts.gettext(question).format(**shown, of=of, per=per)
+            values = {"question": words, "button": button, "action": visit.path, "fields": fields}
+            return ViewAnswer("confirm.html", values | {"back": PATH, "has_signature": False})
+        try:
+            await visit.admin.call(method, _address(visit, path), sent if method != "DELETE" else None)
+        except AdminFailed as failed:
+            return await _refused(visit, failed)
+        named = sent["name"] if done == "created" else "" if done == "removed" else client
+        return back_to(PATH, done=done, **({"client": named} if named else {}))
+
+    return act
 
 
 async def _refused(visit: Visit, failed: AdminFailed) -> ViewAnswer:
@@ -270,6 +211,14 @@ async def _refused(visit: Visit, failed: AdminFailed) -> ViewAnswer:
     return await _page(visit, visit.form.get("client", ""), {"problem": f"{failed}{more}"}, failed.status)
 
 
+_REVOKE = _("Revoke"), _("Revoke the key {id} of {client}? Requests with it are refused at once.")
+_BLOCK = (
+    _("Block"),
+    _("Block the key {id} of {client}? Requests with it are refused at once, until it is accepted again."),
+)
+_RESET = _("Reset"), _("Reset the budget of {of} {owner} per {per}? Its spent amount becomes 0.")
+_REMOVE = _("Remove"), _("Remove the client {client} and all its keys?")
+_REMOVE_PROJECT = _("Remove"), _("Remove the project {project} and its budgets?")
 VIEW = ConsoleView(
     PATH,
     _("Clients"),
@@ -277,16 +226,28 @@ VIEW = ConsoleView(
     {
         f"{PATH}/keys": (Role.OPERATOR, create_key),
         f"{PATH}/keys/rotate": (Role.OPERATOR, rotate),
-        f"{PATH}/keys/revoke": (Role.OPERATOR, revoke),
-        f"{PATH}/keys/block": (Role.OPERATOR, block),
-        f"{PATH}/keys/unblock": (Role.OPERATOR, unblock),
-        f"{PATH}/budgets/top-up": (Role.OPERATOR, top_up),
-        f"{PATH}/budgets/reset": (Role.OPERATOR, reset),
-        f"{PATH}/create": (Role.ADMIN, create),
-        f"{PATH}/change": (Role.ADMIN, change),
-        f"{PATH}/remove": (Role.ADMIN, remove),
-        f"{PATH}/projects/create": (Role.ADMIN, create_project),
-        f"{PATH}/projects/change": (Role.ADMIN, change_project),
-        f"{PATH}/projects/remove": (Role.ADMIN, remove_project),
+        f"{PATH}/keys/revoke": (Role.OPERATOR, _calling("revoked", "POST", "keys/{id}/revoke", asked=_REVOKE)),
+        f"{PATH}/keys/block": (Role.OPERATOR, _calling("blocked", "POST", "keys/{id}/block", asked=_BLOCK)),
+        f"{PATH}/keys/unblock": (Role.OPERATOR, _calling("unblocked", "POST", "keys/{id}/unblock")),
+        f"{PATH}/budgets/top-up": (
+            Role.OPERATOR,
+            _calling("topped-up", "POST", "budgets/top-up", _fields("per", "amount")),
+        ),
+        f"{PATH}/budgets/reset": (Role.OPERATOR, _calling("reset", "POST", "budgets/reset", _fields("per"), _RESET)),
+        f"{PATH}/create": (Role.ADMIN, _calling("created", "POST", "clients", _definition("name"))),
+        f"{PATH}/change": (Role.ADMIN, _calling("changed", "PATCH", "clients/{client}", _definition())),
+        f"{PATH}/remove": (Role.ADMIN, _calling("removed", "DELETE", "clients/{client}", asked=_REMOVE)),
+        f"{PATH}/projects/create": (
+            Role.ADMIN,
+            _calling("project-created", "POST", "projects", _definition("project")),
+        ),
+        f"{PATH}/projects/change": (
+            Role.ADMIN,
+            _calling("project-changed", "PATCH", "projects/{project}", _definition()),
+        ),
+        f"{PATH}/projects/remove": (
+            Role.ADMIN,
+            _calling("project-removed", "DELETE", "projects/{project}", asked=_REMOVE_PROJECT),
+        ),
     },
 )

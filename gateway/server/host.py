@@ -31,6 +31,7 @@ from gateway.telemetry.exposition import expose
 from gateway.telemetry.log import logger
 from gateway.telemetry.metric_snapshots import Series, pack
 from gateway.telemetry.traffic import SAMPLE_S, TrafficWindow
+from gateway.usage.installation import instance_name
 from providers.value import Value, replace
 
 if TYPE_CHECKING:
@@ -276,7 +277,6 @@ class Host:
     def _identity(self) -> str | None:
         if self._state_dir is None:
             return None
-        from gateway.usage.installation import instance_name
 
         try:
             return instance_name(self._state_dir)

@@ -18,6 +18,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import CommandError, StateError
 from gateway.server.uvicorn_server import url_of
 from gateway.telemetry.log import logger
+from gateway.usage.installation import client_store, note_named_users
 from providers.value import Value
 
 if TYPE_CHECKING:
@@ -101,7 +102,6 @@ def keeping(
         if directory is not None:
             from gateway.changes.stored_clients import ClientDatabase
             from gateway.state.schedules import ScheduleStore
-            from gateway.usage.installation import client_store, note_named_users
 
             try:
                 note_named_users(directory)

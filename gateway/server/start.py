@@ -23,17 +23,18 @@ from gateway.server.handover import Given, Handover
 from gateway.server.host import BuildOperatorConsole, ConsoleListener, Host, Operators
 from gateway.server.keepers import Keepers, keeping, recording_the_end
 from gateway.server.service_manager import ServiceManager, sockets_by_name
+from gateway.server.takeover import Takeover
 from gateway.server.uvicorn_server import BindError, bind, grace_s_of, run, url_of
 from gateway.server.workers import WorkerProcesses, Workers, WorkerSettings
 from gateway.settings import Settings, versions_of
 from gateway.telemetry.log import logger
+from gateway.usage.quota_store import QuotaStore
 
 if TYPE_CHECKING:
     from gateway.changes.initial_config import InitialConfig
     from gateway.config.real_deployment import RealDeployment
     from gateway.server.demo import BuildConsole
     from gateway.server.simulation import Rehearsal, Simulation
-    from gateway.server.takeover import Takeover
 
 _SIMULATED = "every provider is simulated on this machine: no answer is of a model, and no request leaves"
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -126,7 +127,6 @@ def _serve(
     workers: Workers
     if is_alone:
         from gateway.server.worker import OwnWorker, Worker
-        from gateway.usage.quota_store import QuotaStore
 
         workers = OwnWorker(Worker(0, live.config, serves, QuotaStore()), listener)
     else:
