@@ -97,11 +97,7 @@ class AnswerStream:
 
 
 class LiveStream(AnswerStream):
-    """One provider's stream, and its own `TextTap`. Iterating to the end and `close` both release the connection.
-
-    Attributes:
-        received_bytes: How many bytes of it have arrived.
-    """
+    """One provider's stream, and its own `TextTap`. Iterating to the end and `close` both release the connection."""
 
     def __init__(
         self,

@@ -62,7 +62,6 @@ class Breaker:
     """The breaker of one scope. Times are monotonic seconds; `draw` returns a random number from 0 to 1.
 
     Attributes:
-        rule: For how long it opens.
         scope: For whom it opens, in words.
         ticket: The current ticket. An attempt holds it while the breaker is closed, and returns it with its result.
         reason: Why the breaker opened last.

@@ -97,12 +97,7 @@ class Slot:
 
 
 class ConcurrencyLimiter:
-    """The slots of one deployment.
-
-    Attributes:
-        in_use: How many are taken.
-        is_blocked: Whether the store had no slot when it was asked last. Then one request asks at a time.
-    """
+    """The slots of one deployment. While it `is_blocked`, the store had no slot, and one request asks at a time."""
 
     __slots__ = ("_clock", "_held_s", "_numbers", "_rule", "_timer", "_waiting", "in_use", "is_blocked")
 
@@ -142,9 +137,7 @@ class ConcurrencyLimiter:
     async def acquire(self, left_s: float, queuer: Queuer = ANYBODY, ticket: Ticket | None = None) -> Slot:
         """Wait for a slot. `ticket`: the place of a request that was turned away.
 
-        Raises:
-            Shed: At once if no slot is expected within `left_s` or the queue is full; later if the time to wait is
-                over.
+        Raises Shed, without a wait if no slot is expected within `left_s` or the queue is full.
         """
         rule = self._rule
         if rule is None:

@@ -52,10 +52,8 @@ def for_caches(
 ) -> ChatRequest:
     """Return the request with the cache key that the deployment may get, with a salt and with a mark, as it needs them.
 
-    Args:
-        request: The request as it is sent, in which the client's key has been left if the deployment may get one.
-        own: The request with all fields of the client.
-        conversation: None for a call that is not the client's chat: it never has a cache key.
+    In `request`, as it is sent, the client's key has been left if the deployment may get one; `own` has all fields of
+    the client. A call that is not the client's chat has no conversation, and never a cache key.
     """
     key = _key_of(own, deployment, conversation) if conversation is not None else None
     added: dict[str, object] = {} if key is None else {CACHE_KEY: key}

@@ -28,8 +28,7 @@ from gateway.usage.accounting import RequestUsage
 class Judged(msgspec.Struct):
     """The verdicts on what a client sent so far, by texts. See `Judging.verdicts`.
 
-    Attributes:
-        excepted: The categories that do not count for moderation in a text, because help is or was given for it.
+    Categories of a text are `excepted` from moderation because help is or was given for it.
     """
 
     verdicts: Verdicts = msgspec.field(default_factory=dict)
@@ -58,9 +57,7 @@ class AnswerStyle(msgspec.Struct, frozen=True):
 class TimedChat(Protocol):
     """The time of a chat whose region counts the time of its users.
 
-    Attributes:
-        notice: How the label with `repeat` is due, apart from the first answer of a conversation.
-        is_noticed: Its answer has shown this label.
+    `notice` is how the label with `repeat` is due, apart from the first answer of a conversation.
     """
 
     notice: Notice | None

@@ -61,9 +61,7 @@ class _Cooldown(Value, frozen=True):
 class Health:
     """The cooldowns, the breakers and the latencies of one process. Times are monotonic seconds.
 
-    Attributes:
-        tokens: The tokens of sign-ins, without which their deployments are not used.
-        refusals: By a deployment's name, the requests that it did not get because of their client or user alone.
+    `refusals` counts by a deployment's name the requests that it did not get because of their client or user alone.
     """
 
     def __init__(

@@ -59,11 +59,7 @@ class TooMuchWork(Exception):
 
 
 class WorkLimit:
-    """The work that is left for one schema or one answer.
-
-    Attributes:
-        done: The work since the start.
-    """
+    """The work that is left for one schema or one answer, and what is done."""
 
     def __init__(self, most: int, pause: Callable[[], None] | None = None) -> None:
         """Allow `most` units, with a `pause` after each `PAUSE_AFTER` of them."""
@@ -88,11 +84,9 @@ class WorkLimit:
 
 
 class AnswerSchema:
-    """A client's schema, ready to check answers.
+    """A client's schema, ready to check answers. A JSON mode requires that every valid answer is an object.
 
-    Attributes:
-        is_object: Whether every valid answer is an object, which a JSON mode requires.
-        unchecked: The keywords of the schema that are passed on and not checked.
+    The keywords that are `unchecked` are passed on.
     """
 
     def __init__(self, data: bytes, work: WorkLimit) -> None:
@@ -240,11 +234,7 @@ def _paced(values: Iterable[_T], work: WorkLimit) -> Iterator[_T]:
 
 
 class _SchemaReader:
-    """Reads the part of a schema that is checked.
-
-    Attributes:
-        unchecked: The keywords that are left out.
-    """
+    """Reads the part of a schema that is checked, and collects the keywords that are left out."""
 
     def __init__(self, work: WorkLimit) -> None:
         self.unchecked: set[str] = set()

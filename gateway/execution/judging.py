@@ -154,14 +154,9 @@ class Judging:
     ) -> list[frozenset[str]]:
         """Return what is found in these inputs: the categories of each in which something is. No further one is asked.
 
-        Args:
-            inputs: The contents, each of which is judged by itself.
-            found_in: Returns what a verdict finds in an input, or None.
-            prompt: The user's text that they answer, for guard models.
-
-        Raises:
-            NoVerdict: No deployment gave one in time.
-            CallRefused: A budget does not pay for it.
+        Each input is judged by itself, for guard models with the user's text that it answers (`prompt`). `found_in`
+        returns what a verdict finds. Raises NoVerdict if none came in time, and CallRefused if a budget does not pay
+        for it.
         """
         now_s = self.executor.clock()
         able = [it for it in judges if config_exclusion(it, now_s) is None]
@@ -298,11 +293,10 @@ class Judging:
             plan = replace(plan, steps=plan.steps[last:])
 
     def _left_s(self) -> float:
-        """Return the time that the request has left.
+        """Return the time that the request has left. Raises PlanExhausted.
 
-        Raises:
-            PlanExhausted: It is over. This is not a missing verdict: a client names the time, and could choose one with
-                which no judge ever answers.
+        Its end is not a missing verdict: a client names the time, and could choose one with which no judge ever
+        answers.
         """
         left_s = self.context.deadline.left_s(committed=True)
         if left_s <= 0:
@@ -333,11 +327,7 @@ def _key(deployment: str, text: str) -> tuple[str, bytes]:
 
 @dataclass(slots=True)
 class Judge(Judging):
-    """The judges of one request by the moderation of its region.
-
-    Attributes:
-        result: Collects what was decided.
-    """
+    """The judges of one request by the moderation of its region. The result collects what was decided."""
 
     moderation: Moderation = field(kw_only=True)
     result: ModerationRecord = field(default_factory=ModerationRecord, kw_only=True)

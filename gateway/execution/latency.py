@@ -27,10 +27,7 @@ _NEVER = float("-inf")
 class RecentAnswers:
     """The last answer of one deployment, and the slowest recent one.
 
-    Attributes:
-        last_at: When an answer has arrived last, or has begun.
-        live: How many streams it is sending now.
-        has_failed: Whether a failure came after the last answer.
+    It is sending `live` streams now. A failure may have come after the last answer.
     """
 
     __slots__ = ("has_failed", "last_at", "live", "slowest_at", "slowest_s")

@@ -134,14 +134,10 @@ class ModeratedStream(AnswerStream):
         is_whole: bool,
         flagged: Mapping[int, tuple[str, ...]] | None = None,
     ) -> None:
-        """Moderate a stream.
+        """Moderate a stream, by choices, or each choice as a whole.
 
-        Args:
-            prompt: The user's last text, or None if the answer is a person's own words.
-            passed: Remembers released answers.
-            is_whole: Each choice is judged as a whole.
-            flagged: The categories of the choices that were flagged as a whole, which now lose their end. The other
-                choices have passed. None if nothing is known.
+        The prompt is the user's last text, or None if the answer is a person's own words. `flagged` has the categories
+        of the choices that were flagged as a whole, which now lose their end, when the other choices have passed.
         """
         self.flagged: dict[int, tuple[str, ...]] = {}
         self._known = flagged

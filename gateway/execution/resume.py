@@ -55,9 +55,7 @@ _ASKED_IN_WORDS = AttemptDecision(AttemptAction.RETRY, DecisionReason.RESUME)
 class Resumption(Value, frozen=True):
     """Continues a request whose answer breaks off, with the steps of the plan after the one that answered.
 
-    Attributes:
-        renew: Returns this as another config version that has become active decides it. None: nothing is continued
-            under another version.
+    `renew` returns this as another active config version decides it. Without it, nothing is continued under that one.
     """
 
     executor: PlanExecutor

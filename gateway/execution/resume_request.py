@@ -122,9 +122,7 @@ def _sum(count: int | None, other: int | None) -> int | None:
 def summed(broken: Usage | None, sent: SentAnswer, added: int, last: Usage) -> tuple[Usage, bool]:
     """Return the usage of both parts together, and whether some of it is an estimate.
 
-    Args:
-        broken: The first provider's usage, up to the failure; None if it reported none.
-        added: By how many tokens the second prompt was longer.
+    The first provider's usage goes up to the failure. The second prompt was longer by the `added` tokens.
     """
     spent = estimated_tokens(sent.text) + estimated_tokens(sent.reasoning)
     known = broken or Usage(prompt_tokens=max(last.prompt_tokens - added, 0))

@@ -150,11 +150,8 @@ def next_action(
 ) -> AttemptDecision:
     """Return what to do after a failed attempt. A retry that waits needs the consent of breaker and budget, too.
 
-    Args:
-        tried_here: Attempts on this deployment, including this one.
-        has_other_key: An unused key of the deployment is left, and may be tried.
-        is_last_step: No step follows.
-        jitter: A random number from 0 to 1.
+    This attempt counts in `tried_here`. Another key may be tried if an unused one is left. `jitter` is a random number
+    from 0 to 1.
     """
     rule, leaving = rule_of(failure), partial(leave, failure, is_last_step=is_last_step)
     may_retry = rule.retry_here or rule.if_told

@@ -353,8 +353,7 @@ class Run(msgspec.Struct):
     def _find(self, *, is_new: bool = False) -> Step | None:
         """Return the first step from the position on that may be tried; None at the end of the plan.
 
-        Args:
-            is_new: The plan was made just now, with the present health of the deployments.
+        A new plan was made with the present health of the deployments.
         """
         context, record = self.context, self.context.record
         while self.position < len(self.plan.steps):

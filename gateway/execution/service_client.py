@@ -42,9 +42,7 @@ class ServiceClient:
     ) -> ServiceResponse:
         """Return the answer to one request. A redirect (3xx) is an answer like any other: it is not followed.
 
-        Raises:
-            ServiceFailed: There is no whole answer.
-            FenceBreach: The request may not be sent.
+        Raises ServiceFailed without a whole answer, and FenceBreach if the request may not be sent.
         """
         if not isinstance(permit, ServicePermit):
             raise FenceBreach("a call of a service needs a service permit")

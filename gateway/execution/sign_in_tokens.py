@@ -19,9 +19,7 @@ _WAIT_S = 10.0
 class SignInTokens:
     """The token of each sign-in, and the wait for another one after a provider has refused it.
 
-    Attributes:
-        refused: Called with the id of a sign-in and the token that a provider has refused. A note follows.
-        renewed: Called with the id of a sign-in that has another token.
+    `refused` gets the id of a sign-in and the token that a provider has refused, and `renewed` that with another token.
     """
 
     def __init__(self, monotonic: Clock = time.monotonic, unix: Clock = time.time) -> None:
@@ -61,12 +59,9 @@ class SignInTokens:
         return f"no credential: the sign-in {sign_in.name} has no token" + (f" ({error})" if error else "")
 
     async def other(self, sign_in: str, sent: Secret, limit_s: float) -> Secret | None:
-        """Return another token than the one that a provider has refused, or None if there is none.
+        """Return another token than the one that a provider has refused, or None if there is none within the limit.
 
         If the present one is already another, no exchange is asked for.
-
-        Args:
-            limit_s: How long to wait for an exchange.
         """
         present = self.current(sign_in)
         if present is None or present == sent:

@@ -159,8 +159,7 @@ async def held(
 ) -> Answer:
     """Return the answer, or a stream that waits for it if it does not come in the time to the first token.
 
-    Args:
-        anew: Gives the whole answer if another config version has to decide after the client's stream has begun.
+    `anew` gives the whole answer if another config version has to decide after the client's stream has begun.
     """
     timer = context.deadline = context.deadline.apart()
     answering = asyncio.ensure_future(asking)

@@ -51,11 +51,7 @@ _SOURCE_S = 10.0
 class _Kept:
     """A sign-in whose token is kept.
 
-    Attributes:
-        has_tried: Set when its first exchange has ended.
-        hurry: Set to end a wait.
-        forced_at: When an exchange was last forced, in monotonic seconds.
-        is_busy: Whether an exchange runs.
+    `has_tried` is set when its first exchange has ended, and `hurry` to end a wait. Times are monotonic seconds.
     """
 
     sign_in: SignIn
@@ -71,11 +67,7 @@ class _Kept:
 class TokenRefresher:
     """Keeps the tokens of the sign-ins of the active config version. Clocks and chance are parameters, for tests.
 
-    Args:
-        publish: Gets the result of each exchange by the id of its sign-in.
-
-    Attributes:
-        exchanges: How many exchanges have ended, by the sign-in and the result.
+    `publish` gets the result of each exchange by the id of its sign-in. `exchanges` counts them by sign-in and result.
     """
 
     def __init__(
@@ -256,11 +248,9 @@ async def tokens_for_command(
     seen: Callable[[str, ServiceResponse], None] = lambda name, answer: None,
     deployment: Deployment | None = None,
 ) -> SignInTokens:
-    """Return the tokens of a command, which makes one exchange for each sign-in. One that fails has no token.
+    """Return the tokens of a command, which makes one exchange for each sign-in, or for its only deployment.
 
-    Args:
-        seen: Gets each answer with the name of the sign-in.
-        deployment: The only deployment that the command calls. None: tokens for all.
+    One that fails has no token. `seen` gets each answer with the name of the sign-in.
     """
     tokens, services = SignInTokens(), ServiceClient(transport)
     of_one = deployment.sign_in.needed if deployment is not None and deployment.sign_in is not None else ()
@@ -290,10 +280,9 @@ async def exchange(
     unix: Clock = time.time,
     seen: Callable[[ServiceResponse], None] = lambda answer: None,
 ) -> HeldToken:
-    """Make one exchange of a sign-in. Raises ExchangeFailed.
+    """Make one exchange of a sign-in, with the token or credentials of its source, if it has one.
 
-    Args:
-        source: The token or credentials of its source, if it has one.
+    Raises ExchangeFailed.
     """
     if sign_in.source is not None and source is None:
         message = f"its source, the sign-in {sign_in.source}, has no token"

@@ -42,9 +42,7 @@ class Transport(Protocol):
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send the request, which is consumed, and return the response when its head has arrived.
 
-        Raises:
-            ProviderFailed: No head arrived.
-            FenceBreach: The permit is not for the origin of the request.
+        Raises ProviderFailed without a head, and FenceBreach if the permit is not for the origin of the request.
         """
 
     async def aclose(self) -> None:
@@ -68,9 +66,7 @@ class Body(Protocol):
 class UpstreamResponse(ABC):
     """The head of a response, and its body as it arrives. `close` must be called, also after a failure.
 
-    Attributes:
-        headers: Lower-case names; repeated ones are joined with `, `.
-        received_at: See WireResponse.
+    Headers and `received_at` are as in `WireResponse`.
     """
 
     __slots__ = ("headers", "received_at", "status")
@@ -88,9 +84,7 @@ class UpstreamResponse(ABC):
     async def read(self, tap: Tap | None = None, /) -> bytes:
         """Return the next decoded bytes of the body, empty at its end; raise ProviderFailed if it breaks off.
 
-        Args:
-            tap: A transport may offer it chunks that arrive while this waits. A transport that does not returns them
-                all.
+        A transport may offer the tap chunks that arrive while this waits, or return them all.
         """
 
     @abstractmethod

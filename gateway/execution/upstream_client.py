@@ -90,9 +90,7 @@ class Withdrawn(Exception):
 class WrapperRefused(Withdrawn):
     """Nothing was sent, because the values of the request can't be replaced. The message is the reason.
 
-    Attributes:
-        failure: The failure to report if no other step answers.
-        is_final: No other step is tried.
+    The failure is reported if no other step answers. If it is final, no other step is tried.
     """
 
     def __init__(self, reason: str, failure: Failure, *, is_final: bool = False) -> None:
@@ -106,11 +104,7 @@ class ConfigChanged(Exception):
 
 
 class StillActive(Value, frozen=True):
-    """A `StillAllowed` of the plan of a config version: its steps may be taken while that version is active.
-
-    Attributes:
-        clock: Unix time.
-    """
+    """A `StillAllowed` of the plan of a config version: its steps may be taken while that version is active."""
 
     current: Callable[[], ConfigVersion]
     config: ConfigVersion
@@ -276,13 +270,9 @@ class UpstreamClient:
     ) -> Coroutine[Any, Any, Answer]:
         """Return a coroutine that makes one call to one deployment.
 
-        Args:
-            still_allowed: Asked again if a connection had to be made, which may take seconds.
-
-        Raises:
-            ProviderFailed: There is no answer.
-            Withdrawn: The step is no longer allowed, and nothing was sent.
-            CallRefused: A limit does not admit the call, and nothing was sent.
+        `still_allowed` is asked again if a connection had to be made, which may take seconds. Raises ProviderFailed
+        without an answer; and, when nothing was sent, Withdrawn for a step that is no longer allowed, and CallRefused
+        by a limit.
         """
         recheck = partial(_recheck, still_allowed, step) if still_allowed is not None else None
         if self._streams_only:

@@ -55,9 +55,7 @@ class Credential:
 class RequestHead:
     """The checked head of a request to one origin, without its credential and its length.
 
-    Attributes:
-        headers: The adapter's headers and our own.
-        start: All of it as bytes, see `providers.transport.pool.request_start`.
+    It has the adapter's headers and our own, and all of it as bytes (`providers.transport.pool.request_start`).
     """
 
     origin: str
@@ -114,11 +112,8 @@ def upstream_request(
 ) -> UpstreamRequest:
     """Check what an adapter wrote and bind it to the permit's origin.
 
-    Args:
-        credential: Further headers, see `providers.auth.credential`.
-
-    Raises:
-        FenceBreach: The request or its credential could choose where it goes.
+    The credential is further headers, see `providers.auth.credential`. Raises FenceBreach if the request or its
+    credential could choose where it goes.
     """
     if wire.method not in (_METHODS if isinstance(permit, Permit) else _SERVICE_METHODS):
         raise FenceBreach("a method must be GET or POST, or PUT at a service")

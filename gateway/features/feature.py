@@ -126,11 +126,8 @@ class KeptOfUsers:
     """The data that a feature keeps of end users by their pseudonyms. The functions raise StateError.
 
     They get the pseudonyms of a person, the client at which the person is asserted (None: everywhere), and the clients
-    of the person's usage rows, which the configuration may have no more.
-
-    Attributes:
-        member: Its name in exports and erasures of an end user.
-        erase: Removes it. Returns the number of records.
+    of the person's usage rows, which the configuration may have no more. The member is its name in exports and
+    erasures; an erasure returns the number of records.
     """
 
     member: str
@@ -140,12 +137,7 @@ class KeptOfUsers:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One feature in a process.
-
-    Attributes:
-        of_users: The data that it keeps of end users, or None.
-        watcher: Returns its watcher in a process, or None if it has nothing to do there.
-    """
+    """One feature in a process: the data that it keeps of end users, or None, and what returns its watcher, or None."""
 
     name: str
     kept: KeptData | None

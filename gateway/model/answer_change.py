@@ -34,13 +34,10 @@ class FirstAnswer(Value, frozen=True):
 
 
 class AnswerChange(Value, frozen=True):
-    """Territories whose users lose, gain or change their first answer from one assistant.
+    """Territories (ISO 3166) whose users lose, gain or change their first answer from one assistant.
 
-    Attributes:
-        region: The region of these users: before the change if they lose their answer, else after it.
-        why: Why there is no answer in the first of these territories. Empty if there is one.
-        skipped: The deployments that `why` names.
-        territories: ISO 3166 codes. Empty for the callers of the region whose territory is unknown.
+    The region is that before the change if they lose their answer, else after it. `why` states why there is no answer
+    in the first of them, and names the skipped deployments. No territory stands for callers whose territory is unknown.
     """
 
     assistant: str

@@ -25,11 +25,7 @@ NO_CELL = "local"
 
 @dataclass(frozen=True, slots=True)
 class CellKey:
-    """A key that has the form of a cell's key, with its checksum.
-
-    Attributes:
-        id: Its id, which is not secret.
-    """
+    """A key that has the form of a cell's key, with its checksum. Its id is not secret."""
 
     cell: str
     id: str

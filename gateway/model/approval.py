@@ -73,10 +73,8 @@ class Approval(PlainSection):
 class Ending(Value, frozen=True):
     """The end of a fact on which a configuration relies: an approval, a model with its site, a price, or a law.
 
-    One rule holds for all: reports from 90 days before it, and an error of `gateway check` after it.
-
-    Attributes:
-        days_left: The days until the first one without the fact, which is 0 or less once it has ended.
+    One rule holds for all: reports from 90 days before it, and an error of `gateway check` after it. The days that are
+    left are 0 or less once it has ended.
     """
 
     days_left: int

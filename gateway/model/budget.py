@@ -47,12 +47,7 @@ class Window(StrEnum):
 
 
 class Money(Value, frozen=True):
-    """An amount of one currency.
-
-    Attributes:
-        nano: Billionths of the currency's unit.
-        currency: The ISO 4217 code.
-    """
+    """An amount of one currency (ISO 4217), in billionths of its unit."""
 
     nano: int
     currency: str
@@ -184,11 +179,9 @@ class AlertWebhook:
 
 
 class Alerts(Value, frozen=True):
-    """When an alert of a budget is sent.
+    """When an alert of a budget is sent: at ascending percentages of it.
 
-    Attributes:
-        at: Percentages of a budget, ascending.
-        webhook: The address to call, or None: an alert is a log event and a metric only.
+    It goes to the webhook, or is a log event and a metric only.
     """
 
     at: tuple[int, ...]
@@ -284,10 +277,9 @@ class StoreServer(Value, frozen=True):
 
 
 class Stores(Value, frozen=True):
-    """The shared stores of a cell. Without one, its data are in SQLite and a memory-mapped file of the state directory.
+    """The shared stores of a cell: PostgreSQL for the ledger, keys and budgets, and Valkey.
 
-    Attributes:
-        database: PostgreSQL, for the ledger, keys and budgets.
+    Without one, its data are in SQLite and a memory-mapped file of the state directory.
     """
 
     database: StoreServer | None = None

@@ -107,10 +107,8 @@ class Caller(msgspec.Struct, frozen=True):
 class RequestContext(msgspec.Struct, frozen=True):
     """Data that belongs to a single request and is never reused for another one.
 
-    Attributes:
-        request_id: The client's own id, or a new one.
-        trace: The client's trace, or one that begins here where traces are exported.
-        timeout: Every value of `x-gateway-timeout-ms`, raw. `gateway.policy.caller.timeout_s` validates them.
+    The id is the client's own or a new one, and so is the trace where traces are exported.
+    `gateway.policy.caller.timeout_s` validates every value of `x-gateway-timeout-ms`.
     """
 
     request_id: str

@@ -229,10 +229,8 @@ class Cell:
 class Secrets(Value, frozen=True):
     """The valid versions of the gateway's own keys, the newer one first.
 
-    Attributes:
-        consent: Signs consent tokens. Without it, a key of the process does.
-        identity: Makes pseudonyms.
-        pepper: Is the key of the stored hashes of API keys.
+    They sign consent tokens, make pseudonyms, and hash stored API keys. A key of the process stands for that of
+    consents.
     """
 
     consent: tuple[Secret, ...] = ()
@@ -278,12 +276,9 @@ _DEFAULT_RECEIPTS, _DEFAULT_LOG = ReceiptRules(), LogRules()
 
 
 class Cors(Value, frozen=True):
-    """The web origins whose pages may call the API from a browser.
+    """The web origins whose pages may call the API from a browser: those named, every one, or any port of this machine.
 
-    Attributes:
-        any_origin: Every page may call.
-        loopback: Pages of this machine may call, from any port, as in the demo.
-        headers: Further headers that these pages may send, in lower case.
+    `headers` are further ones that these pages may send, in lower case.
     """
 
     origins: frozenset[str] = frozenset()

@@ -56,11 +56,7 @@ class ConsentStatement(Value, frozen=True):
 
 
 class Consents(Value, frozen=True):
-    """The consents of a request that are valid under one config version.
-
-    Attributes:
-        confirmed: The names of the deployments for which the request's token is valid.
-    """
+    """The consents of a request that are valid under one config version, with the deployments of its valid token."""
 
     standing: frozenset[str] = frozenset()
     asserted: bool = False

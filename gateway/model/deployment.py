@@ -77,9 +77,7 @@ class TlsFiles(PlainSection):
 class Proxy(Value, frozen=True):
     """An HTTP proxy on the way to a deployment. It sees which server is called and when.
 
-    Attributes:
-        territory: Where it is.
-        inspects: Whether it reads what is sent, so that it is a place of processing.
+    If it `inspects` what is sent, its territory is a place of processing.
     """
 
     origin: str

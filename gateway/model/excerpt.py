@@ -7,12 +7,7 @@ AROUND = 400
 
 
 class Excerpt(str):
-    """A part of a longer text.
-
-    Attributes:
-        before: The end of the text before it.
-        after: The beginning of the text after it.
-    """
+    """A part of a longer text, with the end of the text before it, and the beginning of the text after it."""
 
     __slots__ = ("after", "before")
     before: str
@@ -20,12 +15,7 @@ class Excerpt(str):
 
 
 class Quoting(str):
-    """A text of the gateway that quotes a part of another one.
-
-    Attributes:
-        head: The words before the quoted part.
-        tail: The words after it.
-    """
+    """A text of the gateway that quotes a part of another one, between the words `head` and `tail`."""
 
     __slots__ = ("head", "quoted", "tail")
     head: str

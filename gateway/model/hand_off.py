@@ -24,8 +24,7 @@ Sharing: TypeAlias = Literal["conversation", "last_turn"]
 class HandOff(Value, frozen=True):
     """A barrier that is open for one request. `gateway.policy.hand_off` makes it, for a cause that the barrier lists.
 
-    Attributes:
-        share: The content that is sent: the conversation, or the last message of the user.
+    `share` is the content that is sent: the conversation, or the last message of the user.
     """
 
     cause: HandOffCause

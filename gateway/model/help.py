@@ -22,9 +22,7 @@ class DutyKind(StrEnum):
 class Help:
     """Base of the help that a feature gives to the user of a chat.
 
-    Attributes:
-        sentence: The text in the user's language.
-        instructions: Instructions for the model that answers, or an empty text.
+    It has a sentence in the user's language, and may have instructions for the model that answers.
     """
 
     __slots__ = ()

@@ -50,9 +50,7 @@ def use_of(request: ServedRequest) -> Use:
 class AudioNeeds(Requirements, frozen=True):
     """The requirements of a request for a transcription or for speech, with its numbers, which each deployment bounds.
 
-    Attributes:
-        size: The bytes of the file, or the characters of the text.
-        voice: The product's name of the voice.
+    Its size is the bytes of the file, or the characters of the text. The voice has the product's name.
     """
 
     size: int = 0
@@ -136,11 +134,7 @@ def user_of_input(request: InputRequest) -> str | None:
 
 
 class MeasuredInput(ChatRequest, frozen=True):
-    """A request of another use as a chat whose cost bounds its own.
-
-    Attributes:
-        search_units: The most search units that a vendor counts for a rerank.
-    """
+    """A request of another use as a chat whose cost bounds its own, with the most search units of a rerank."""
 
     use: Use = "chat"
     audio: AudioRequest | None = None

@@ -16,9 +16,7 @@ _LONGEST_S = 86_400.0
 class StoredRequest(Value, frozen=True):
     """A request of a usage row, by which its shadow record and its receipt are found: they name no end user.
 
-    Attributes:
-        request: Its id, which its client may have chosen. Another request may have the same one.
-        time_ns: When one of its calls was admitted.
+    Its client may have chosen the id, which another request may have too. One of its calls was admitted at the time.
     """
 
     request: str
@@ -32,14 +30,10 @@ class StoredRequest(Value, frozen=True):
 
 
 def may_keep(location: Location | None, cell: str | None) -> bool:
-    """Return whether this cell may keep who asked from where.
+    """Return whether this cell, in this territory, may keep who asked from where.
 
     It may not if it lies outside the boundary of the region (`transit`), or if prompts from the caller's territory must
-    stay there and the cell lies elsewhere.
-
-    Args:
-        location: The decided location, or None if the request ended before it was decided.
-        cell: The territory of the gateway, if the config states it.
+    stay there and the cell lies elsewhere. The location is None if the request ended before it was decided.
     """
     if location is None or location.region is None:
         return True

@@ -75,12 +75,7 @@ _WAITS = frozenset({DecisionReason.NAMED_WAIT, DecisionReason.BACKOFF})
 
 
 class AttemptDecision(Value, frozen=True):
-    """The action of the gateway after a failed attempt, with its reason.
-
-    Attributes:
-        wait_s: The wait before the next attempt.
-        bound: The limit that decided. None if the reason has none.
-    """
+    """The action of the gateway after a failed attempt: its reason, the wait, and the limit that decided, if any."""
 
     action: AttemptAction
     reason: DecisionReason
@@ -287,11 +282,9 @@ class Shown(msgspec.Struct):
 
 
 class WebSocketTurn(Value, frozen=True):
-    """The place of a request that is a turn of a WebSocket.
+    """The place of a request that is a turn of a WebSocket, whose id is eight hexadecimal digits.
 
-    Attributes:
-        connection: The id of the connection, eight hexadecimal digits.
-        is_warm_up: No deployment is asked. The turn that continues it is prepared.
+    For a warm-up, no deployment is asked. The turn that continues it is prepared.
     """
 
     connection: str
@@ -503,8 +496,7 @@ class Record:
     def decide_again(self, within: Destinations | None) -> Destinations | None:
         """Forget the decision and the skipped steps, because another version of the config decides anew.
 
-        Returns:
-            The destinations that all former decisions allow, if a deployment was sent the request; else `within`.
+        Returns the destinations that all former decisions allow, if a deployment was sent the request; else `within`.
         """
         decision = self.decided.decision
         if self.attempts and decision is not None:

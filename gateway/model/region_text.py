@@ -20,11 +20,9 @@ class Sentence(Value, frozen=True):
 
 
 class Sentences(Value, frozen=True):
-    """One sentence in several languages.
+    """One sentence by language tag, the first one for readers of other languages.
 
-    Attributes:
-        texts: The sentence by language tag. The first one is for readers of other languages.
-        tags: The language for a tag in lower case that a caller may send. Empty if none fits.
+    `tags` has the language for a tag in lower case that a caller may send. Empty if none fits.
     """
 
     texts: Mapping[str, str]

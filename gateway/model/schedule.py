@@ -58,8 +58,7 @@ class Schedule(Value, frozen=True):
 class Tally(Value, frozen=True):
     """Counts of one variant's requests: answered, failed, and the latencies of those that began to be answered.
 
-    Attributes:
-        times: The histogram of latencies over `VARIANT_BOUNDS_S`, with one more bucket for longer ones.
+    The histogram of latencies is over `VARIANT_BOUNDS_S`, with one more bucket for longer ones.
     """
 
     ok: int = 0
@@ -131,11 +130,7 @@ class ScheduleProgress(Value, frozen=True):
 
 
 class ScheduleStatus(Value, frozen=True):
-    """A schedule as it is shown to operators.
-
-    Attributes:
-        waits_for: Why the next stage has not begun although its time has come.
-    """
+    """A schedule as it is shown to operators, and why the next stage has not begun although its time has come."""
 
     assistant: str
     region: str

@@ -204,11 +204,9 @@ class Sensitive(Value, frozen=True):
 
 @dataclass(frozen=True)
 class OrOff:
-    """In `Annotated[section | None, OrOff()]`: the file has a mapping, or the word `off`, which is None.
+    """In `Annotated[section | None, OrOff()]`: the file has a mapping, or a word (`off` or false), which is None.
 
-    Attributes:
-        off: The word in place of the mapping, `off` or false.
-        example: A mapping with one of its keys.
+    The example is a mapping with one of its keys.
     """
 
     off: Literal["off", False] = "off"

@@ -124,11 +124,9 @@ def key_of(sign_in_id: str) -> Secret:
 
 
 class HeldToken(Value, frozen=True):
-    """A token that was issued.
+    """A token that was issued, with its lifetime when it arrived.
 
-    Attributes:
-        ends_at: Its end: monotonic seconds, or Unix seconds if `is_absolute`.
-        lifetime_s: Its lifetime when it arrived.
+    Its end is in monotonic seconds, or in Unix seconds if it is absolute.
     """
 
     secret: Secret
@@ -151,12 +149,7 @@ class HeldToken(Value, frozen=True):
 
 
 class SignInNote(Value, frozen=True):
-    """The result of the last exchange of a sign-in.
-
-    Attributes:
-        token: The token, which may be that of an earlier exchange, or None.
-        error: Why the last exchange has failed, or empty.
-    """
+    """The result of the last exchange of a sign-in: a token, which may be that of an earlier one, or why it failed."""
 
     token: HeldToken | None = None
     error: str = ""
@@ -181,11 +174,7 @@ def remedy_for(error: str) -> str:
 
 
 class SignInStatus(Value, frozen=True):
-    """The state of a sign-in for operators.
-
-    Attributes:
-        seconds_left: How many seconds its token is valid, or None without one.
-    """
+    """The state of a sign-in for operators. Its token is valid for `seconds_left`, or there is none."""
 
     name: str
     state: SignInState

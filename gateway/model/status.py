@@ -333,11 +333,7 @@ InstanceState = Literal["current", "behind", "draining", "silent"]
 
 
 def instance_state(silent_s: float, *, is_draining: bool, behind_s: float) -> InstanceState:
-    """Return the state of an instance.
-
-    Args:
-        behind_s: How long the cell has activated another version than the one of the instance.
-    """
+    """Return the state of an instance, whose cell has activated another version for `behind_s`."""
     if silent_s >= _SILENT_S:
         return "silent"
     if is_draining:
@@ -358,12 +354,10 @@ class CellInstance(Value, frozen=True):
 
 
 class CellState(Value, frozen=True):
-    """The knowledge of an instance about its cell.
+    """The knowledge of an instance about its cell: all instances, as the database had them last.
 
-    Attributes:
-        instances: All instances, as the database had them last.
-        problems: The reasons that keep this instance from following the cell.
-        unseen: Why the shared database cannot be asked now. Empty if it can.
+    `problems` keep this instance from following the cell. `unseen` is why the shared database cannot be asked now, or
+    empty.
     """
 
     instances: tuple[CellInstance, ...]

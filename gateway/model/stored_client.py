@@ -47,11 +47,9 @@ class KeyInfo(Value, frozen=True):
 
 
 class StoredKey(Value, frozen=True):
-    """A secret of a key that is not revoked.
+    """A secret of a key that is not revoked: the HMAC of the key, or the SHA-256 of an imported one.
 
-    Attributes:
-        digest: The HMAC of the key, or the SHA-256 of an imported one.
-        until_s: When it stops to be valid (Unix time), or None.
+    It stops to be valid at a Unix time, or never.
     """
 
     digest: str
@@ -96,8 +94,7 @@ def may_act(role: Role, needed: Role) -> bool:
 class AdminToken(Value, frozen=True):
     """A token for the admin listener, without its secret.
 
-    Attributes:
-        was: The role that it was made with, if that one does not exist any more. Then its role is `viewer`.
+    If the role that it was made with does not exist any more (`was`), its role is `viewer`.
     """
 
     id: str

@@ -28,11 +28,8 @@ class TooMuchToSearch(Exception):
 class WrapperNote(msgspec.Struct):
     """The effect of a wrapper on one attempt: for its record, and for metrics. It has no value of a person.
 
-    Attributes:
-        by: The names of the rules, sorted.
-        kinds: The number of different values by kind in lower case.
-        restored: How many placeholders of the answer were replaced.
-        unknown: How many placeholders of the answer this request does not have.
+    It has the sorted names of the rules, and numbers: of different values by kind in lower case, of placeholders of the
+    answer that were replaced, and of those that this request does not have.
     """
 
     by: tuple[str, ...]
@@ -56,11 +53,9 @@ class AnswerRestoring(Protocol):
 
 
 class Wrapped(Value, frozen=True):
-    """A request as its recipient gets it.
+    """A request as its recipient gets it, with the number of different values by kind in lower case.
 
-    Attributes:
-        counts: The number of different values by kind in lower case.
-        dropped: The keys that were left out of its schemas.
+    Some keys of its schemas may have been left out.
     """
 
     request: ServedRequest
@@ -79,9 +74,7 @@ class Wrapped(Value, frozen=True):
     def restorer(self, note: WrapperNote, *, is_json: bool) -> AnswerRestoring | None:
         """Return what puts the values back into the answer, or None if the request has no placeholder.
 
-        Args:
-            note: Counts what is restored.
-            is_json: The text of the answer is JSON.
+        The note counts what is restored. The text of the answer may be JSON.
         """
         raise NotImplementedError
 

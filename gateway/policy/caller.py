@@ -24,8 +24,7 @@ _USER_IGNORED = "ignored: this key may not assert a user"
 def timeout_s(values: tuple[str, ...]) -> float:
     """Return the timeout of `x-gateway-timeout-ms` in seconds.
 
-    Raises:
-        InvalidRequest: There are several different values, or it is not a positive whole number.
+    Raises InvalidRequest if it is not a positive whole number, or for several different values.
     """
     if len(set(values)) > 1:
         raise InvalidRequest("`x-gateway-timeout-ms` was sent more than once, with different values")
@@ -39,8 +38,7 @@ def timeout_s(values: tuple[str, ...]) -> float:
 def user_of(caller: Caller, claim: ClaimReport | None) -> str | None:
     """Return the user: that of the client's token, else the subject of the claim, else the one that a backend asserts.
 
-    Raises:
-        InvalidRequest: The backend asserts two users.
+    Raises InvalidRequest if the backend asserts two users.
     """
     if (named := token_user(caller.client)) is not None:
         return named
@@ -52,8 +50,7 @@ def user_of(caller: Caller, claim: ClaimReport | None) -> str | None:
 def asserted_user(caller: Caller) -> str | None:
     """Return the user that the client asserts, or None if there is none or the client may not assert one.
 
-    Raises:
-        InvalidRequest: The client asserts two users.
+    Raises InvalidRequest if the client asserts two users.
     """
     client = caller.client
     if client is None or "user" not in client.may_assert:

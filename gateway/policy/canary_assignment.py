@@ -131,10 +131,8 @@ def _lane(step: RouteStep, verdicts: Mapping[str, Verdict]) -> Lane:
 def assign_variant(decision: Decision, key_of_user: Callable[[], bytes] | None) -> Decision:
     """Return the decision for one user: one member of each weighted set, and no deployment twice.
 
-    Args:
-        decision: The decision for all users.
-        key_of_user: Returns the sticky key of the user. It is called only if there is a weighted set. Without it, the
-            member with the highest weight is chosen.
+    The sticky key of the user is asked for only if there is a weighted set. Without it, the member with the highest
+    weight is chosen.
     """
     plan = decision.outcome
     if not decision.lanes or not isinstance(plan, Plan):

@@ -25,11 +25,7 @@ _MISSING: Any = object()
 
 
 def issuer_of(issuers: Mapping[str, TokenIssuer], token: CompactJws) -> TokenIssuer:
-    """Return the issuer that the token names. Nothing of the token is verified.
-
-    Raises:
-        ClaimRefused: It is not one of these issuers.
-    """
+    """Return the issuer that the token names, of which nothing is verified. Raises ClaimRefused for any other."""
     members = token.members
     of_issuer = [issuer for issuer in issuers.values() if issuer.issuer == members.get("iss")]
     if not of_issuer:
@@ -62,8 +58,7 @@ def user_in(issuer: TokenIssuer, members: Mapping[str, object]) -> str:
 def first_rule(issuer: str, rules: Sequence[TokenRule | RoleRule], members: Mapping[str, object]) -> int | None:
     """Return the index of the first rule that holds for a verified token of an issuer, or None.
 
-    Raises:
-        TokenGivesNothing: A rule looks at a member that the issuer left out.
+    Raises TokenGivesNothing if a rule looks at a member that the issuer left out.
     """
     for index, rule in enumerate(rules):
         _look_at(issuer, rule.where, members)
@@ -75,8 +70,7 @@ def first_rule(issuer: str, rules: Sequence[TokenRule | RoleRule], members: Mapp
 def holder_of(issuer: TokenIssuer, signed: SignedMembers) -> tuple[str, TokenHolder]:
     """Return the client of the rule that holds for a verified token, and what is kept of the token.
 
-    Raises:
-        TokenGivesNothing: No rule holds, or one looks at a member that the issuer left out.
+    Raises TokenGivesNothing if no rule holds, or one looks at a member that the issuer left out.
     """
     members = signed.members
     index = first_rule(issuer.name, issuer.clients, members)

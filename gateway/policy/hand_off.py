@@ -94,9 +94,8 @@ def _cause_of(outcome: Outcome) -> HandOffCause | None:
 def hand_off_after(rule: BarrierRule, steps: Sequence[Sequence[Outcome]], *, may_fail_over: bool) -> HandOff | None:
     """Return the hand-off for which a barrier opens, or None: it stays closed.
 
-    Args:
-        steps: The outcomes of each private step, in order, of the member that this user has.
-        may_fail_over: A request may fail over after the last failure, or there was none.
+    The outcomes of each private step are of the member that this user has. A request may fail over after the last
+    failure, or there was none.
     """
     if not steps or any(not outcomes or None in map(_cause_of, outcomes) for outcomes in steps):
         return None

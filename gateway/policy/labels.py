@@ -117,9 +117,7 @@ def labelling_of(
 ) -> Labelling | None:
     """Return the labelling of the answer to this request, or None if the region has no labels.
 
-    Args:
-        notice: How the label that repeats is due if this is not the first answer of the conversation.
-        signer: Signs the mark of the label that has one.
+    The notice is how the label that repeats is due if this is not the first answer of the conversation.
     """
     if not locale.labels:
         return None

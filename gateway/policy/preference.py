@@ -55,14 +55,8 @@ def intent_of(
 ) -> str:
     """Return the intent of a chat.
 
-    It is that of the user's age band, else the asserted one, else the first one with a pattern of a tool, else
-    `default`.
-
-    Args:
-        asserted: Every value of `x-gateway-intent`. It counts only if the client may assert intents.
-
-    Raises:
-        InvalidRequest: The client asserts two intents.
+    It is that of the user's age band, else the asserted one (every value of `x-gateway-intent`, if the client may
+    assert one), else the first one with a pattern of a tool, else `default`. Raises InvalidRequest if two are asserted.
     """
     if age is not None and age.intent is not None:
         return _known_intent(assistant, age.intent)
@@ -83,13 +77,8 @@ def seen_by_intent(
 ) -> tuple[Assistant, dict[str, object]]:
     """Return the assistant as chats of an intent see it, and a note if the stated one has no effect.
 
-    Args:
-        caller: The caller, who may assert an intent.
-        named: The intent that a question names. None: that of the caller.
-        age: The rules for the age of the user, which come first.
-
-    Raises:
-        InvalidRequest: There is no intent with this name.
+    A question may name the intent in place of the caller. The rules for the age of the user come first. Raises
+    InvalidRequest for an unknown name.
     """
     if named is not None and named != DEFAULT_INTENT and all(named != one.name for one in assistant.intents):
         known = ", ".join([one.name for one in assistant.intents]) or "none"
@@ -130,10 +119,8 @@ def decide_preferring(
 ) -> tuple[Decision, Preference]:
     """Return the decision for a request whose user prefers a choice, and what became of the preference.
 
-    Args:
-        assistant: The assistant, as the request's intent sees it.
-        decide: Decides for an assistant, with the user's own member of each weighted step.
-        sticky: Returns the sticky key of the user, or None without one.
+    `decide` decides for an assistant, with the user's own member of each weighted step. `sticky` returns the sticky key
+    of the user.
     """
     plain, route = decide(assistant), assistant.routes.get(region, ())
     choice = assistant.choices.get(name)
@@ -213,9 +200,8 @@ def availability(
 ) -> tuple[str | None, PreferenceReason | None]:
     """Return the first deployment of a choice that the law allows here; else the first one on the route, and why not.
 
-    Args:
-        reasons: By deployment, why it is skipped; None if it is not.
-        theirs: The deployments that this user has at the steps of the route. None if the user is unknown.
+    `reasons` has by deployment why it is skipped, or None. `theirs` are the deployments that this user has at the steps
+    of the route, or None if the user is unknown.
     """
     named = [it.name for it in deployments_of(route) if it.name in choice.deployments]
     own = [name for name in named if theirs is None or name in theirs]

@@ -32,11 +32,9 @@ _MAC_BYTES = 16
 
 
 class ReasoningSeal(msgspec.Struct, frozen=True):
-    """Seals and unseals the state of one deployment's vendor, site and model.
+    """Seals and unseals the state of one deployment's vendor, site and model. The newer key, which comes first, seals.
 
-    Attributes:
-        keys: The valid keys, the newer one first. It seals; each of them unseals.
-        values: The values of the request that are replaced, in order. None: nothing is redacted for the deployment.
+    `values` are those of the request that are replaced, in order, or None if nothing is redacted for the deployment.
     """
 
     keys: tuple[bytes, ...]
@@ -129,12 +127,7 @@ def _mac(key: bytes, state: str) -> str:
 def seal_of(
     cell_keys: tuple[bytes, ...], deployment: Deployment, values: tuple[str, ...] | None = None
 ) -> ReasoningSeal:
-    """Return the seal of a deployment.
-
-    Args:
-        cell_keys: The valid secrets of this cell, the newer one first.
-        values: See `ReasoningSeal`.
-    """
+    """Return the seal of a deployment by the valid secrets of this cell, the newer one first."""
     bound: tuple[Any, ...] = ("reasoning 1", deployment.provider, deployment.site, deployment.origin, deployment.model)
     data = msgspec.json.encode(bound)
     return ReasoningSeal(tuple(hmac.digest(key, data, "sha256") for key in cell_keys), values)

@@ -50,11 +50,8 @@ def sentence_for(
 ) -> Sentence | None:
     """Return the sentence for the end user of a request that is not answered.
 
-    It is the region's own for the error code, else the one for the reason: that of `messages` or the built-in one.
-
-    Args:
-        location: The caller's location, or None if it is not known yet.
-        built_in: The sentence in place of that of the reason, if the refusal has its own.
+    It is the region's own for the error code, else the one for the reason: that of `messages` or the built-in one. A
+    refusal may have a sentence of its own in place of that of the reason.
     """
     preferences = location.preferences if location is not None else NO_PREFERENCES
     texts = location.region.texts if location is not None and location.region is not None else None
@@ -120,9 +117,8 @@ def _weight(parameter: str) -> float:
 class Block(Value, frozen=True):
     """The system message of a region.
 
-    Attributes:
-        name: The version of the message: the locale, a part of its hash, the preferences that the caller set, and the
-            age band that has instructions.
+    Its name is its version: the locale, a part of its hash, the preferences that the caller set, and the age band that
+    has instructions.
     """
 
     name: str
@@ -184,13 +180,10 @@ def with_block(request: ChatRequest, block: Block) -> ChatRequest:
 def with_region_text(
     config: ConfigVersion, location: Location, locale: Locale | None, request: ChatRequest, help: Help | None = None
 ) -> tuple[ChatRequest, str | None]:
-    """Return the request for a deployment: without our labels in its history, and with the region's system message.
+    """Return the request for a deployment, and the name of the version of its system message, or None without one.
 
-    Args:
-        help: The help for its user, with instructions for the model.
-
-    Returns:
-        The request, and the name of the version of its system message. None: it has none.
+    Our labels in its history are left out, and it has the region's system message. The help for its user has
+    instructions for the model.
     """
     region, age = location.region, location.age
     if region is None:

@@ -62,11 +62,8 @@ def decide(
     """Return the plan for one request, or its refusal, with the verdict on each deployment of the route.
 
     Where the route has a weighted step, the plan has the heaviest member of each weighted set. If the decision has
-    `lanes`, `assign_variant` then gives each user their own member.
-
-    Args:
-        health: The deployments that may not be asked now, by name.
-        now_s: Unix time, which decides what has expired.
+    `lanes`, `assign_variant` then gives each user their own member. The time decides what has expired, and `health` has
+    the deployments that may not be asked now, by name.
     """
     region = location.region
     if region is None or location.problem is not None:
@@ -117,9 +114,7 @@ def decide_evaluation(
 class _Criteria(Value, frozen=True):
     """The part of a request that its deployments are judged by, apart from its location.
 
-    Attributes:
-        others: The deployments of the config, which know names of fields.
-        can_emulate: The caller of this module can ask for a schema in words.
+    The other deployments of the config know names of fields. The caller of this module may ask for a schema in words.
     """
 
     needs: Requirements

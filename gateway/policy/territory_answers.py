@@ -35,10 +35,9 @@ def plain_needs(assistant: Assistant) -> Requirements:
 
 @dataclass(frozen=True, slots=True)
 class TerritoryAnswer:
-    """The deployments that answer in a territory.
+    """The deployments that answer in a territory, whose region is None if no region has it.
 
     Attributes:
-        region: None if no region has the territory.
         deployments: The deployments in the order in which they would be asked.
         refusal: The code of the refusal, if there is no answer.
         why: The skipped deployments with their reasons, or the message of the refusal, if there is no answer.

@@ -27,12 +27,7 @@ class AddressDatabase:
         clock: Callable[[], float],
         ticks: Callable[[], float],
     ) -> None:
-        """Create it without loading the file.
-
-        Args:
-            rules: The file and its maximum age.
-            former: The database of the previous config. Its file is not read again if the path is the same.
-        """
+        """Create it without loading the file, which is not read again if the `former` database has the same path."""
         self.rules = rules
         self.kept: RefreshingCache[GeoIpFile]
         if former is not None and former.rules.path == rules.path:

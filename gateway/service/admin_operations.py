@@ -20,12 +20,9 @@ Given = Mapping[str, Any]
 
 
 class Field(Value, frozen=True):
-    """One field of an operation.
+    """One field of an operation, with its value in the help, and its option of the command, or empty for an argument.
 
-    Attributes:
-        metavar: Its value in the help of the command.
-        option: The option of the command. Empty: a positional argument.
-        is_number_too: Whether the admin API takes a number in place of a text.
+    The admin API may take a number in place of a text.
     """
 
     name: str

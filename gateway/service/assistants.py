@@ -13,11 +13,9 @@ _MAX_NEAREST = 3
 
 
 class AssistantNotFound(Exception):
-    """The client asks for an assistant that it does not have.
+    """The client asks for an assistant that it does not have. `nearest` are similar names that it may use.
 
-    Attributes:
-        nearest: Similar names that it may use.
-        param: Where in the request it sent the name.
+    `param` is where in the request it sent the name.
     """
 
     def __init__(self, name: str, nearest: tuple[str, ...], param: str = "model") -> None:

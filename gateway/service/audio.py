@@ -111,9 +111,7 @@ def refuse_by_labels(exchange: Exchange, request: InputRequest) -> None:
 async def judged_transcript(judge: Judge, answer: Answer, passed: PassedTexts) -> Answer:
     """Return a transcript that the judges of requests and of answers accept: it is the words of a person.
 
-    Raises:
-        Flagged: A judge does not accept it. Nothing of it is returned.
-        NoVerdict: There was no verdict, and the policy requires one.
+    Raises Flagged if a judge does not accept it, and NoVerdict if there was none and the policy requires one.
     """
     moderation = judge.moderation
     is_same = [it.name for it in moderation.input] == [it.name for it in moderation.output]

@@ -99,12 +99,7 @@ def owner_of(given: Mapping[str, str]) -> BudgetOwner | None:
 
 
 class BudgetAdmin:
-    """The actions on budgets and quotas.
-
-    Args:
-        admin: The actions on clients, which know the state directory and the operator.
-        config: The active config version, with the stored clients.
-    """
+    """The actions on budgets and quotas, under the active config version with the stored clients."""
 
     def __init__(self, admin: ClientAdmin, config: ConfigVersion, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self._admin = admin
@@ -218,9 +213,7 @@ class BudgetAdmin:
         """Return the budgets of each person of this name who has spent anything, or of each who could.
 
         A person may count under several names: of its counters the one that refuses first, or with `every_name` all.
-
-        Raises:
-            AdminRefused: Two issuers have named users so.
+        Raises AdminRefused if two issuers have named users so.
         """
         clients = self._client_names() if owner.client is None else [owner.client]
         rules = {name: self._spending(name).user_budgets for name in clients}

@@ -76,12 +76,7 @@ def offer_of(config: ConfigVersion, assistant: Assistant, location: Location, no
 
 
 class Side(Value, frozen=True):
-    """One side of the barrier of a route, or the whole route if it has none.
-
-    Attributes:
-        view: The assistant as requests on this side see it.
-        decision: The decision about plain requests.
-    """
+    """One side of the barrier of a route, or the whole route if it has none, as plain requests there see it."""
 
     view: Assistant
     decision: Decision
@@ -103,9 +98,7 @@ def capabilities(
     """Return what the assistant can do for callers at this location.
 
     Health does not count, because a settings screen outlives an outage. `user`: whose members of weighted steps count.
-
-    Raises:
-        Refused: The location alone refuses every request.
+    Raises Refused if the location alone refuses every request.
     """
     sides = _sides(config, assistant, location, now_s)
     region, age = location.region, location.age or AgeBand("adult")

@@ -19,14 +19,9 @@ _TELL_S = 3600.0
 
 
 class Issuer:
-    """Checks claims by the rules of one config, with the keys from its source.
+    """Checks claims by the rules of one config, with the keys from its source. Ticks are monotonic seconds.
 
-    Args:
-        former: The issuer of the previous config. Its keys are kept if they have the same source.
-        services: Calls the URL of the keys.
-        note: Writes a line to the log.
-        clock: Unix time in seconds.
-        ticks: Monotonic seconds.
+    The keys of the `former` config are kept if they have the same source.
     """
 
     def __init__(

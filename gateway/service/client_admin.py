@@ -62,11 +62,9 @@ class InvalidFields(ValueError):
 
 
 class ClientAdmin:
-    """The actions on stored clients.
+    """The actions on stored clients, by an operator of this name.
 
-    Args:
-        pepper: Returns the newest pepper. May raise StateError.
-        who: The name of the operator, for the audit trail.
+    `pepper` returns the newest one and may raise StateError.
     """
 
     def __init__(
@@ -113,9 +111,8 @@ class ClientAdmin:
     ) -> Json:
         """Make a key, and return its id and, this one time, the key itself.
 
-        Args:
-            expires: How long it works, such as `30d`. None: until it is revoked.
-            imported: The hash `sha256:…` of a key that exists. None: a key is made.
+        It works until it is revoked, or as long as `expires` states (`30d`). With the hash `sha256:…` of a key that
+        exists, that one is imported.
         """
         facts = self._expect_database("keys create", client)
         expires_s = duration_s("expires", expires) if expires is not None else None

@@ -24,11 +24,9 @@ _COMPARED_EACH_S = 1.0
 
 
 class CheckedToken(msgspec.Struct, frozen=True):
-    """A token that its issuer signed, that is valid now and that is not denied.
+    """A token that its issuer signed, that is valid now and that is not denied, with all its members and its end.
 
-    Attributes:
-        user: The user that it names, in the member `user` of the issuer.
-        signed: All its members, and until when it is valid.
+    `user` is the user that it names, in the member `user` of the issuer.
     """
 
     issuer: TokenIssuer
@@ -53,11 +51,7 @@ class _Verified(msgspec.Struct, frozen=True):
 class ClientTokens:
     """Verifies the tokens of clients, and keeps the keys of their issuers. It belongs to one event loop.
 
-    Args:
-        services: Calls the URLs of the keys.
-        note: Writes a line to the log.
-        clock: Unix time in seconds.
-        ticks: Monotonic seconds.
+    The clock is Unix time, and ticks are monotonic, both in seconds.
     """
 
     def __init__(
@@ -128,15 +122,12 @@ class ClientTokens:
     async def check(
         self, issuers: Mapping[str, TokenIssuer], text: str, now_s: float | None = None
     ) -> tuple[CheckedToken, KeySet]:
-        """Verify a token by the issuer that it names, and return it with the keys. It may wait for the issuer.
+        """Verify a token by the issuer that it names, of these, and return it with the keys.
 
-        Args:
-            issuers: The issuers whose tokens are accepted.
-            now_s: The Unix time at which the token must be valid. None: now.
+        It may wait for the issuer.
 
-        Raises:
-            ClaimRefused: The token is not valid, or it is denied, or there are no keys.
-            TokenGivesNothing: An issuer left out a member by which tokens are denied.
+        Raises ClaimRefused, also if it is denied or there are no keys, and TokenGivesNothing if an issuer left out a
+        member by which tokens are denied.
         """
         # Imported late, because most gateways have no issuers.
         from gateway.policy.client_tokens import check_denied, issuer_of, user_in
@@ -153,9 +144,8 @@ class ClientTokens:
     async def verify(self, config: ConfigVersion, text: str, digest: str, now_s: float | None = None) -> Client:
         """Verify a token, remember it, and return its client. See `check`.
 
-        Raises:
-            ClaimRefused: The token is not valid, or it is denied, or there are no keys.
-            TokenGivesNothing: No rule gives it a client.
+        Raises ClaimRefused, also if it is denied or there are no keys, and TokenGivesNothing if no rule gives it a
+        client.
         """
         from gateway.policy.client_tokens import holder_of
 

@@ -241,9 +241,8 @@ class Decider:
     ) -> Plan:
         """Return who may answer. The decision is recorded. Raises Refused or PlanExhausted.
 
-        Args:
-            chat: The chat as providers get it. None: the request is not a chat.
-            opened: The hand-off, if the steps after the barrier are asked.
+        The chat is as providers get it, or None for another request. With the hand-off, the steps after the barrier are
+        asked.
         """
         config, location, assistant = exchange.config, exchange.location, exchange.assistant
         if opened is not None and location.region is not None:
@@ -288,12 +287,7 @@ class Decider:
     async def opened_by_token(
         self, exchange: Exchange, barrier: Barrier, chat: ChatRequest, needs: Requirements
     ) -> HandOff | None:
-        """Return the hand-off to which the user has agreed for this content, or None.
-
-        Args:
-            chat: The request that would be sent.
-            needs: The requirements of `chat`.
-        """
+        """Return the hand-off to which the user has agreed for this chat, as it would be sent, or None."""
         config, region, token = exchange.config, exchange.location.region, exchange.consent.token
         if region is None or token is None or not token.startswith("c2."):
             return None

@@ -81,9 +81,7 @@ class PlainRequest:
 def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bool = True) -> dict[str, object]:
     """Return how a request would be routed, decided by the same functions as for real requests.
 
-    Args:
-        reveal_model: Include the names of models.
-        to_operator: Include the addresses of the operator's own servers, and how the gateway gets their keys.
+    Only an operator sees the addresses of own servers, and how the gateway gets their keys.
     """
     config = request.config
     location = resolve(config, request.client, request.reports)

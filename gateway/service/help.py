@@ -19,11 +19,8 @@ _REFUSED = frozenset({DutyKind.USE_SESSION, DutyKind.USE_DAY, DutyKind.USE_UNKNO
 def help_answer(exchange: Exchange, help: Help, *, is_counted: bool) -> OwnAnswer:
     """Return the answer that is the text of a help alone, and set how it is shown. No provider gets the prompt.
 
-    Args:
-        is_counted: It counts in the time of its user. False: the request would have been refused.
-
-    Raises:
-        HelpUnanswerable: The request requires content for programs.
+    It counts in the time of its user, unless the request would have been refused. Raises HelpUnanswerable if the
+    request requires content for programs.
     """
     request, record, assistant = exchange.request, exchange.record, exchange.assistant
     if not isinstance(request, ChatRequest):

@@ -236,15 +236,10 @@ class EmbeddingSpace:
         return f"{self._model}@{dimensions}"
 
     def check(self, required: tuple[str, ...], dimensions: int | None) -> None:
-        """Check before a call whether its vectors can be in the required space.
+        """Check before a call whether its vectors can be in the space that every value of the request's header names.
 
-        Args:
-            required: Every value of the request's `x-gateway-embedding-space`.
-            dimensions: The length of the vectors that the request names or that were received; None if neither.
-
-        Raises:
-            OtherEmbeddingSpace: They cannot.
-            InvalidRequest: The header was sent twice, with different values.
+        The length of the vectors is the one that the request names or that was received, or None. Raises
+        OtherEmbeddingSpace if they cannot, and InvalidRequest if the header was sent twice, with different values.
         """
         if len(set(required)) > 1:
             raise InvalidRequest("`x-gateway-embedding-space` was sent more than once, with different values")

@@ -38,12 +38,7 @@ class IssuerKeys:
         ticks: Callable[[], float],
         named: str = "location.claim",
     ) -> None:
-        """Create them without loading.
-
-        Args:
-            services: Calls the URL of the keys.
-            named: The key of the configuration that names them.
-        """
+        """Create them without loading. `named` is the key of the configuration that names them."""
         self.source = source
         self._services = services
         self._read: tuple[bytes, KeySet] | None = None
@@ -53,10 +48,8 @@ class IssuerKeys:
     async def verified(self, verify: Callable[[KeySet], _Verified]) -> tuple[_Verified, KeySet]:
         """Return what `verify` returns for the keys, and the keys. It may wait for the issuer.
 
-        For a token of an unknown key the keys are loaded again, because the issuer may have a new one.
-
-        Raises:
-            ClaimRefused: The token is not valid, or there are no keys.
+        For a token of an unknown key the keys are loaded again, because the issuer may have a new one. Raises
+        ClaimRefused, also without keys.
         """
         keys = self.kept.now() or await self.kept.wait()
         if keys is None:

@@ -114,12 +114,7 @@ class LocationService:
     """Locates callers. It keeps the lookups of the active config version.
 
     They belong to one event loop. A lookup is made again when a version has other rules for it; loaded data is kept as
-    long as the versions name the same source.
-
-    Args:
-        note: Writes a line to the log.
-        clock: Unix time in seconds.
-        ticks: Monotonic seconds, for the age of what was loaded.
+    long as the versions name the same source. The age of what was loaded is in monotonic seconds.
     """
 
     def __init__(

@@ -104,19 +104,11 @@ async def judge_input(
     passed: PassedTexts,
     excepted: Mapping[str, frozenset[str]],
 ) -> None:
-    """Judge what a client sends, before any provider gets it.
+    """Judge what a client sends, before any provider gets it: messages without the words of labels, and `other_texts`.
 
-    Args:
-        messages: Its messages, without the words of labels.
-        others: Its other texts, see `other_texts`.
-        passed: Remembers the texts that passed.
-        excepted: The categories that do not count in a text, because help is or was given for it.
-
-    Raises:
-        Flagged: Some content is not accepted.
-        NoVerdict: There was no verdict, and the policy requires one.
-        UnsupportedFeature: There is media that no deployment can judge.
-        CallRefused: A budget does not pay for a verdict.
+    The categories that are `excepted` in a text do not count, because help is or was given for it. Raises Flagged,
+    NoVerdict if the policy requires one, UnsupportedFeature for media that no deployment can judge, and CallRefused by
+    a budget.
     """
     moderation, result = judge.moderation, judge.result
     for part in judge.region.parts.every:

@@ -15,12 +15,7 @@ from gateway.service.client_tokens import ClientTokens
 class OperatorTokens:
     """Verifies the tokens of operators, each time anew, and keeps the keys of their issuers.
 
-    It belongs to one event loop.
-
-    Args:
-        issuers: Returns the issuers of the active config version.
-        transport: Fetches key sets.
-        note: Writes a line to the log.
+    It belongs to one event loop. `issuers` returns those of the active config version.
     """
 
     def __init__(
@@ -50,9 +45,8 @@ class OperatorTokens:
     async def holder(self, text: str) -> tuple[Role, str, str]:
         """Return the role of a token's holder, the user that it names, as it is shown, and the issuer. It may wait.
 
-        Raises:
-            ClaimRefused: The token is not valid, or it is blocked, or there are no keys.
-            TokenGivesNothing: No rule gives it a role.
+        Raises ClaimRefused, also if it is blocked or there are no keys, and TokenGivesNothing if no rule gives it a
+        role.
         """
         # Imported late, because most gateways have no issuers.
         from gateway.policy.client_tokens import first_rule

@@ -42,11 +42,9 @@ _ELSEWHERE = (
 
 
 class SubjectAdmin:
-    """The actions on an end user. Methods raise AdminRefused and StateError.
+    """The actions on an end user, under a config version with the stored clients.
 
-    Args:
-        admin: The actions on clients, which know the state directory and the operator.
-        config: The active config version, with the stored clients.
+    Methods raise AdminRefused and StateError.
     """
 
     def __init__(self, admin: ClientAdmin, config: ConfigVersion) -> None:

@@ -213,12 +213,9 @@ class TrailReader:
 
 
 def verify_trail(directory: Path, heads: Mapping[str, TrailHead | str]) -> TrailVerdict:
-    """Verify the whole trail.
+    """Verify the whole trail against the known heads, of which one may be a hash only, by the name of their source.
 
-    `heads` are the known heads by the name of their source. A head may be only a hash.
-
-    Raises:
-        StateError: The trail cannot be read.
+    Raises StateError if the trail cannot be read.
     """
     try:
         return verify_lines(_lines(path_of(directory)), heads)

@@ -40,12 +40,9 @@ _MOST_KEY_BYTES = 65_536
 
 
 class Backup(Value, frozen=True):
-    """The content of an archive.
+    """The content of an archive: when it was made, and the SHA-256 of each file by its name in the state directory.
 
-    Attributes:
-        created: When, in ISO 8601.
-        files: The SHA-256 of each file, by its name in the state directory.
-        missing_keys: The key files that the directory had and the archive has not.
+    The directory had the `missing_keys`, and the archive has not.
     """
 
     release: str
@@ -55,13 +52,10 @@ class Backup(Value, frozen=True):
 
 
 def write_backup(directory: Path, target: Path, release: str, created: str, *, with_keys: bool) -> Backup:
-    """Write an archive of a state directory to a new file that only its owner can read.
+    """Write an archive of a state directory to a new file that only its owner can read. Raises StateError.
 
     A gateway may use the directory. The target must not exist. `created` is the time now, in ISO 8601. With `with_keys`
     the archive has the keys that the gateway made for itself, and private keys in PEM.
-
-    Raises:
-        StateError: The directory cannot be read, or the file cannot be written.
     """
     names = sorted(item.name for item in _entries(directory))
     try:
@@ -87,9 +81,8 @@ def write_backup(directory: Path, target: Path, release: str, created: str, *, w
 def restore_backup(source: Path, directory: Path) -> Backup:
     """Write the files of an archive into an empty or missing state directory.
 
-    Raises:
-        StateError: The directory is in use or not empty, or the archive is damaged or of a later release. Nothing stays
-            in the directory then.
+    Raises StateError if the directory is in use or not empty, or the archive is damaged or of a later release. Nothing
+    stays in the directory then.
     """
     if holder_of(directory) is not None:
         raise StateError(f"{directory} is in use by a running gateway: restore into another directory")

@@ -72,9 +72,8 @@ class AlreadyStored(StateError):
 class ClientStore:
     """The database of clients. Any thread may use it, one at a time each of its files. Methods raise StateError.
 
-    Args:
-        shared: The database of a cell. Default: all is in the state directory.
-        shares_clients: Whether clients and admin tokens are in the shared database too, and not only blocks of keys.
+    The `shared` database of a cell has blocks of keys, and with `shares_clients` clients and admin tokens too. All else
+    is in the state directory.
     """
 
     def __init__(
@@ -264,9 +263,8 @@ class ClientStore:
     def add_key(self, key: KeyInfo, digest: str, entry: Entry, sha256: str = "") -> None:
         """Add a key of a client, by which it is known, and its SHA-256 (hex) if that is another digest.
 
-        Raises:
-            NotStored: There is no such client.
-            AlreadyStored: The key is, or was, stored. The message names the day of its end.
+        Raises NotStored without such a client, and AlreadyStored with the day of the end of a key that is, or was,
+        stored.
         """
         with self._changing(entry) as database:
             if not database.execute("SELECT 1 FROM clients WHERE name = ?", (key.client,)).fetchone():

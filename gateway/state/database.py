@@ -38,20 +38,16 @@ def layout_of(module: str) -> str:
 def open_database(
     directory: Path, name: str, layout: str, *, version: int = 1, durable: bool = False, page_bytes: int | None = None
 ) -> sqlite3.Connection:
-    """Open the database `name`.db of the directory, and create it if it does not exist.
+    """Open the database `name`.db of the directory, and create it if it does not exist. Raises StateError.
 
     Any thread may use the connection, one at a time.
 
     Args:
-        name: The name of the file without its suffix.
         layout: `CREATE TABLE IF NOT EXISTS` statements.
         version: The version of the layout. A file with a later version is refused, so that an older gateway does not
             misread it.
         durable: Whether a commit survives a power failure, and not only the end of the process.
         page_bytes: The size of the pages of a new file, or None for that of SQLite. Each change writes whole pages.
-
-    Raises:
-        StateError: The database cannot be used.
     """
     path = directory / f"{name}.db"
     try:
@@ -152,11 +148,9 @@ class Database(Protocol):
     """Whether other machines use it too."""
 
     def transaction(self, *, lock: int = 0, reads_only: bool = False) -> AbstractContextManager[Statements]:
-        """Run statements in one transaction.
+        """Run statements in one transaction, which excludes others with the same lock.
 
-        Args:
-            lock: The lock that excludes other transactions of its kind.
-            reads_only: All statements see the same state.
+        If it only reads, all statements see the same state.
         """
 
     def close(self) -> None:

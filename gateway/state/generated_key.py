@@ -33,8 +33,7 @@ _BYTES = 32
 def generated_key(directory: Path, name: str) -> bytes:
     """Return the key of this name. The first call makes it, readable by this user only.
 
-    Raises:
-        StateError: The file can't be used, or was changed.
+    Raises StateError if the file can't be used, or was changed.
     """
     path = directory / name
     try:

@@ -71,11 +71,7 @@ class Activation(Value, frozen=True):
 
 
 class Pointer(Value, frozen=True):
-    """The active version.
-
-    Attributes:
-        overrides: The digest of the config file that a rollback replaced. Not empty until the rollback is released.
-    """
+    """The active version, and the digest of the config file that a rollback replaced, until its release."""
 
     version: str
     overrides: str = ""
@@ -106,9 +102,7 @@ def _path_of(directory: Path) -> Path:
 class History:
     """The stored versions and activations. Any thread may call, one at a time.
 
-    Args:
-        connection: The open database.
-        written_at: The path of the file. None if it is open for reading only.
+    Reading only, it has no path to write at.
     """
 
     def __init__(self, connection: sqlite3.Connection, written_at: Path | None = None) -> None:

@@ -317,11 +317,7 @@ def _parsed(content: object) -> dict[str, object]:
 
 
 def prepare(directory: Path) -> None:
-    """Create the database and the key of its seals before several processes open it.
-
-    Raises:
-        StateError: The database can't be used.
-    """
+    """Create the database and the key of its seals before several processes open it. Raises StateError."""
     read_seals(directory)
     with closing(open_database(directory, _NAME, _LAYOUT)) as database, sqlite_error("receipts.db can't be read"):
         if "seal" not in {row[1] for row in database.execute("PRAGMA table_info(receipt)")}:
@@ -392,9 +388,7 @@ class Receipts:
     def find(self, request_id: str, client: str | None) -> tuple[dict[str, object], bool] | None:
         """Return the client's latest receipt with this id, and whether it may be signed; None without one. Blocks.
 
-        Raises:
-            StateError: The database cannot be read.
-            ReceiptDamaged: The receipt is not that which was stored.
+        Raises StateError, and ReceiptDamaged for a receipt that is not the stored one.
         """
         with self._reading, sqlite_error("receipts.db can't be read"):
             row = self._reader.execute(

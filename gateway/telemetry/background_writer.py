@@ -40,10 +40,8 @@ atexit.register(flush_all)
 class BackgroundWriter(io.TextIOBase):
     """Takes whole lines from any thread and writes them to an open file descriptor, which may block.
 
-    A pipe, which other processes may write to, gets as many lines at a time as it takes at once.
-
-    Attributes:
-        dropped_lines: The number of lines that did not fit the queue or could not be written.
+    A pipe, which other processes may write to, gets as many lines at a time as it takes at once. Lines that did not fit
+    the queue or could not be written are counted.
     """
 
     def __init__(self, descriptor: int, most_characters: int = _MOST_CHARACTERS) -> None:

@@ -56,12 +56,7 @@ class EventFeed:
 
 
 class Subscription:
-    """The events of one subscriber.
-
-    Attributes:
-        is_closed: Whether no further event follows.
-        kinds: The kinds of its events, or nothing for all kinds.
-    """
+    """The events of one subscriber, of these kinds or of all. After it is closed, no further event follows."""
 
     def __init__(self, leave: Callable[[Subscription], None]) -> None:
         self._waiting: deque[Event] = deque(maxlen=_MOST_WAITING)

@@ -37,11 +37,7 @@ def render(snapshot: bytes, accept: str = "") -> tuple[bytes, str]:
 
 
 def read_requests(text: str) -> dict[tuple[str, str], float]:
-    """Return the number of requests by assistant and region, from the text of a gateway's metrics.
-
-    Raises:
-        ValueError: The text does not contain metrics.
-    """
+    """Return the number of requests by assistant and region, from a text of metrics. Raises ValueError."""
     from prometheus_client.parser import text_string_to_metric_families
 
     requests: dict[tuple[str, str], float] = {}

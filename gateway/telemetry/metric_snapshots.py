@@ -57,9 +57,6 @@ def quantile_s(metric: str, counts: Sequence[int], share: float) -> float | None
     """Return the time in seconds within which this share (0 to 1) of the values of a histogram lies.
 
     It is interpolated within the bucket, as PromQL's `histogram_quantile` does. Above the last bound, it is that bound.
-
-    Args:
-        counts: The number of values in each bucket, the one above the last bound included.
     """
     rank, seen, lower_s = share * sum(counts), 0, 0.0
     bounds_s = METRIC_DEFINITIONS[metric].bounds_s

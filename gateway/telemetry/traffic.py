@@ -42,12 +42,7 @@ class TrafficWindow:
         self._minutes: deque[tuple[float, _Times]] = deque()
 
     def sample(self, at_s: float, snapshots: Iterable[bytes]) -> None:
-        """Add the counts since the start of the processes, as their snapshots have them.
-
-        Args:
-            at_s: The time, on a clock that never goes back.
-            snapshots: The snapshots of all processes, ended ones included.
-        """
+        """Add the counts since the start of all processes, ended ones included, at a time that never goes back."""
         series = unpack(merge(snapshots))
         implausible = {(name, why): count for (name, why), [count] in series.get(_IMPLAUSIBLE, {}).items()}
         unjudged = {region: count for (region,), [count] in series.get(_UNJUDGED, {}).items()}

@@ -361,9 +361,8 @@ class RequestUsage:
     async def follow(self, former: RequestUsage | None, following: Sequence[ChatRequest]) -> RequestUsage:
         """Return the account of one of several calls of a request, each of which is decided by itself.
 
-        Args:
-            former: The account of the calls before it. It is used on, unless another config version decides by now.
-            following: The calls after it, as they are sent. They are held before it is sent.
+        The `former` account is used on, unless another config version decides by now. The calls after this one are
+        held, as they are sent, before it is sent.
         """
         if former is not None and former._terms.config is self._terms.config:
             return await former.follow(None, following)
@@ -566,10 +565,9 @@ class CallUsage:
         await (self._end(_ANSWERED) if failure is None else self.failed(failure))
 
     async def failed(self, failure: Failure, usage: Usage | None = None) -> None:
-        """Record a failed call. One whose connection failed was not sent.
+        """Record a failed call, with the provider's count for a whole answer that was refused, or None.
 
-        Args:
-            usage: The provider's count for a whole answer that was refused, or None.
+        One whose connection failed was not sent.
         """
         if failure.unsent or not self._is_sent:
             await self.release()

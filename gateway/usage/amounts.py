@@ -28,12 +28,9 @@ _MOST_DIGITS = 20
 
 
 class CallAmount(msgspec.Struct, frozen=True, gc=False):
-    """The cost of a call in both currencies.
+    """The cost of a call in the vendor's currency, and in the operator's, or None without a rate for it.
 
-    Attributes:
-        currency: The vendor's currency.
-        own_nano: The amount in the operator's currency, or None if there is no such currency, or no rate for it.
-        rate: The own currency's units for one unit of the vendor's currency, as decimal text. None as `own_nano`.
+    `rate` is decimal text: the operator's units for one unit of the vendor's currency.
     """
 
     currency: str
@@ -43,14 +40,10 @@ class CallAmount(msgspec.Struct, frozen=True, gc=False):
 
 
 class ExchangeRates:
-    """Converts amounts of vendors into the operator's currency.
+    """Converts amounts of vendors into the operator's currency (`usage.currency`), if there is one.
 
-    Args:
-        currency: The operator's currency (`usage.currency`), or None if amounts are not converted.
-        rates: The own currency's units for one unit of another currency, as decimal text: `{"USD": "0.92"}`.
-
-    Raises:
-        ValueError: A rate is not a number above 0.
+    Rates are decimal text, the operator's units for one unit of another currency: `{"USD": "0.92"}`. Raises ValueError
+    for one that is not a number above 0.
     """
 
     __slots__ = ("_known", "currency")
@@ -96,11 +89,7 @@ class ExchangeRates:
 
 
 def exact_rate(text: str) -> Fraction:
-    """Return an exchange rate from its decimal text, such as `0.92`.
-
-    Raises:
-        ValueError: The text is not a number above 0 with at most 20 digits.
-    """
+    """Return an exchange rate from its decimal text, such as `0.92`. Raises ValueError for anything else."""
     try:
         number = Decimal(text)
     except InvalidOperation:

@@ -93,11 +93,7 @@ class HeldAudio(Value, frozen=True):
 
 
 def held_audio(request: AudioRequest, deployment: Deployment, price: Price | None, text_bound: int) -> HeldAudio:
-    """Return the audio of a call.
-
-    Args:
-        text_bound: The most tokens of the texts of the request.
-    """
+    """Return the audio of a call, whose texts have at most `text_bound` tokens."""
     is_by_tokens, audio = price is not None and price.is_by_tokens, price.audio if price is not None else None
     if isinstance(request, SpeechRequest):
         characters = len(request.input) if audio is None else audio.counted(request.input)

@@ -14,11 +14,7 @@ _NS = 1_000_000_000
 
 
 class LimitReached(Exception):
-    """A client has reached one of its limits.
-
-    Attributes:
-        retry_after_s: The time after which another request may succeed.
-    """
+    """A client has reached one of its limits. Another request may succeed after `retry_after_s`."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
@@ -38,11 +34,9 @@ class LimitReached(Exception):
 
 
 class ClientLimits:
-    """Admits requests under the limits of their clients.
+    """Admits requests under the limits of their clients, which the store counts for all processes.
 
-    Args:
-        store: Counts the requests of all processes.
-        clock: Returns nanoseconds of a clock that is the same for all processes that share the store.
+    The clock returns nanoseconds, the same for all processes that share the store.
     """
 
     def __init__(self, store: QuotaStore | None = None, clock: Callable[[], int] = time.monotonic_ns) -> None:
@@ -53,10 +47,7 @@ class ClientLimits:
     def take(self, client: Client, limits: ClientLimitRule, record: Record) -> Admission:
         """Count one request and return its admission. The caller must release it when the request ends.
 
-        The client's remaining allowance is written to the record in either case.
-
-        Raises:
-            LimitReached: The client has reached a limit.
+        The client's remaining allowance is written to the record in either case. Raises LimitReached.
         """
         now_ns = self._clock()
         row = self._rows.get(client.name) or self._row_of(client.name, now_ns)

@@ -27,11 +27,7 @@ WHERE kind IN ('top_up', 'reset') AND budget_per = ? AND time_ns >= ? AND budget
 
 
 def counter_sums(statements: Statements, windows: AllBounds, zone: tzinfo) -> list[tuple[Counter, int, int]]:
-    """Return each counter of an open window with what was spent, and its top-ups.
-
-    Args:
-        zone: The time zone of the days of the ledger.
-    """
+    """Return each counter of an open window with what was spent, and its top-ups. The zone is that of the ledger."""
     spent: dict[Counter, int] = defaultdict(int)
     credit: dict[Counter, int] = defaultdict(int)
     for window, (start_ns, _, _) in windows.items():

@@ -50,10 +50,7 @@ Period = Literal["month", "year"]
 class DutyKey(NamedTuple):
     """The facts of a request that is counted. A fact is empty where it is unknown, or may not be kept.
 
-    Attributes:
-        month: The calendar month, such as `2027-01`.
-        territory: The territory, with its subdivision if it is known.
-        kind: A `DutyKind`.
+    The month is as `2027-01`, the territory has its subdivision if it is known, and the kind is a `DutyKind`.
     """
 
     month: str
@@ -65,11 +62,7 @@ class DutyKey(NamedTuple):
 
 
 class SourceCounts(NamedTuple):
-    """The counts of one journal since it was made.
-
-    Attributes:
-        numbers: The number of each key, as `encode_key` returns it.
-    """
+    """The counts of one journal since it was made: the number of each key, as `encode_key` returns it."""
 
     source: str
     numbers: list[tuple[bytes, int]]
@@ -128,11 +121,9 @@ def add_up(statements: Statements, waiting: Iterable[SourceCounts], months: tupl
 def report_rows(
     sums: Mapping[DutyKey, int], by: Period, region: str | None = None, least: int = 0
 ) -> list[dict[str, object]]:
-    """Return the rows of the report as JSON data, one for each key, with null for what a key does not have.
+    """Return the rows of the report as JSON data, one for each key and period, with null for what a key does not have.
 
-    Args:
-        by: The length of the period of a row.
-        least: A number above 0 and below this one is shown as `<` and this one, so that it points to no person.
+    A number above 0 and below `least` is shown as `<` and that bound, so that it points to no person.
     """
     found: dict[DutyKey, int] = {}
     for key, number in sums.items():

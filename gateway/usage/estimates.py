@@ -55,12 +55,7 @@ _ADDED_BY_VENDORS = 4_096
 
 
 class SeenOutput(msgspec.Struct, eq=False):
-    """The part of an answer that was seen.
-
-    Attributes:
-        deltas: The pieces of text, reasoning and arguments.
-        size: Their bytes.
-    """
+    """The part of an answer that was seen: the pieces of text, reasoning and arguments, and their bytes."""
 
     deltas: int = 0
     size: int = 0
@@ -101,8 +96,7 @@ class SeenOutput(msgspec.Struct, eq=False):
 def most_input(request: ChatRequest, bound: int) -> int | None:
     """Return the highest input that a provider's count may state, or None if the provider adds an unknown part.
 
-    Args:
-        bound: The bound of its input. A vendor may add a text of its own.
+    A vendor may add a text of its own to the bound of the input.
     """
     if request.extra and moving_fields(request.extra):
         return None
@@ -119,12 +113,7 @@ def _has_url(content: str | tuple[Part, ...] | None) -> bool:
 
 
 def is_plausible(usage: Usage | None, most_input: int | None = None, most_output: int | None = None) -> bool:
-    """Return whether a provider's count can be true. If not, it counts as absent.
-
-    Args:
-        most_input: The highest input that it may state, or None without a bound.
-        most_output: The highest output that it may state, or None without a bound.
-    """
+    """Return whether a provider's count can be true. If not, it counts as absent. None stands for an unknown bound."""
     if usage is None:
         return False
     prompt, completion, reasoning = usage.prompt_tokens, usage.completion_tokens, usage.reasoning_tokens
@@ -157,10 +146,8 @@ def unlearned_input(request: ChatRequest, bound: int) -> int:
 class KeptUsage(msgspec.Struct):
     """The usage that was learned, as it is kept for the next start.
 
-    Attributes:
-        answers: The lengths of answers by client and model.
-        speeds: The tokens in a second by deployment.
-        inputs: Of each deployment the ratios, the counts and the factors of its inputs.
+    It has the lengths of answers by client and model, and by deployment the tokens in a second and the ratios, counts
+    and factors of inputs.
     """
 
     answers: list[tuple[tuple[str, str], list[float]]] = []
@@ -187,13 +174,7 @@ class KeptUsage(msgspec.Struct):
 
 
 class _Latest:
-    """The latest samples, and the largest of them, which is read for every request.
-
-    Attributes:
-        values: At most `_SAMPLES` numbers, the latest last.
-        count: How many there are.
-        largest: The largest of them.
-    """
+    """The latest samples, at most `_SAMPLES`, their count, and the largest of them, which is read for every request."""
 
     __slots__ = ("count", "largest", "values")
 
@@ -253,8 +234,7 @@ class LearnedUsage:
     ) -> None:
         """Learn from a call that its provider counted.
 
-        Args:
-            at_cap: Whether the answer ended at a cap that the gateway had set, so it would have been longer.
+        An answer that ended at a cap of the gateway would have been longer.
         """
         answers = self._answers.get(owner)
         if answers is None:

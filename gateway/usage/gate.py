@@ -255,12 +255,7 @@ class CounterState(NamedTuple):
 
 
 def present_state(stored: CounterState | None, bounds: WindowBounds, now_ns: int) -> CounterState:
-    """Return the numbers of a counter as the next hold would find them.
-
-    Args:
-        stored: The numbers that the store has, or None.
-        bounds: The bounds of the counter's window, as the caller knows them.
-    """
+    """Return the numbers of a counter, or None, as the next hold would find them in the bounds of its window."""
     start_ns, end_ns = bounds.current(now_ns)
     if stored is None or stored.end_ns <= now_ns:
         return CounterState(start_ns=start_ns, end_ns=end_ns)
@@ -269,12 +264,7 @@ def present_state(stored: CounterState | None, bounds: WindowBounds, now_ns: int
 
 
 class RateState(Value, frozen=True, gc=False):
-    """The rest of a bucket.
-
-    Attributes:
-        remaining: The tokens or requests that may be taken now.
-        full_in_ns: The time until the bucket is full again.
-    """
+    """The tokens or requests that may be taken from a bucket now, and the time until it is full again."""
 
     remaining: int
     full_in_ns: int

@@ -52,12 +52,9 @@ _ALONE = "the shared store can't be asked, and the share of this instance is use
 
 
 class OutageGate:
-    """The shared gate, and what `usage.on_loss` allows without it.
+    """The shared gate, and what `usage.on_loss` allows without it: an amount, or None for `deny`.
 
-    Args:
-        journal: Keeps the rows of this instance, and counts what its processes spend in an outage.
-        on_loss: Returns the amount of `usage.on_loss`, or None for `deny`.
-        clock: Returns Unix time.
+    The journal keeps the rows of this instance, and counts what its processes spend in an outage.
     """
 
     def __init__(

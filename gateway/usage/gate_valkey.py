@@ -78,12 +78,7 @@ _EVICTS = "it may evict counters: set its `maxmemory-policy` to noeviction"
 
 
 class _Pending(msgspec.Struct):
-    """The work that is still to be done for an open call in the background.
-
-    Attributes:
-        is_adopted: Whether the store does not have the hold yet.
-        used: Its use, if it has ended.
-    """
+    """The work for an open call that is still to be done in the background: its hold in the store, and its use."""
 
     is_adopted: bool = False
     used: Used | None = None

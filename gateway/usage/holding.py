@@ -116,24 +116,14 @@ class PlannedCall(msgspec.Struct, gc=False):
 
 
 class Hold(HoldRequest, kw_only=True, frozen=True, gc=False):
-    """The hold of a call with a cap.
-
-    Attributes:
-        output: The most tokens of its output.
-        cap: The cap of each choice.
-    """
+    """The hold of a call with a cap of each choice, and the most tokens of its output."""
 
     output: int
     cap: int
 
 
 class Held(Value, frozen=True):
-    """A hold that was granted.
-
-    Attributes:
-        sent_cap: The cap of each choice that the request must get, or None.
-        rates: The state of each rate after the hold.
-    """
+    """A hold that was granted, the cap that the request must get, if any, and the state of each rate after it."""
 
     call: PlannedCall
     hold: Hold
@@ -144,8 +134,7 @@ class Held(Value, frozen=True):
 def sized(call: PlannedCall, cap: int, room_calls: int = 1) -> Hold:
     """Return the hold of a call with a cap of each choice. Raises CallRefused if `max_request` is below it.
 
-    Args:
-        room_calls: The hold is refused if a budget without its holds does not pay so many calls like this one.
+    The hold is refused if a budget without its holds does not pay `room_calls` calls like this one.
     """
     facts, limits, row = call.facts, call.limits, call.row
     output, amount = worst_cost(facts, cap)
@@ -230,12 +219,8 @@ class FollowingCalls:
     async def hold(self, gate: UsageGate, call: PlannedCall, call_of: Callable[[ChatRequest], PlannedCall]) -> Held:
         """Hold the current call, and at its deployment those that follow, in place of what was held for them before.
 
-        Args:
-            call_of: Returns another call at the same deployment.
-
-        Raises:
-            CallRefused: A limit does not admit all of them.
-            GateUnavailable: The gate cannot be asked.
+        `call_of` returns another call at the same deployment. Raises CallRefused if a limit does not admit all of them,
+        and GateUnavailable.
         """
         deployment = call.facts.deployment
         is_held = bool(self._own or self._ahead)
@@ -271,13 +256,8 @@ async def hold_calls(
 ) -> list[Held]:
     """Hold calls of one request that all have a stated cap, or none of them.
 
-    Args:
-        instead_of: Holds of the request that are given back at the same time.
-        others: The other holds of the request, which stay.
-
-    Raises:
-        CallRefused: A limit does not admit all of them.
-        GateUnavailable: The gate cannot be asked.
+    Holds of `instead_of` are given back at the same time, and the `others` of the request stay. Raises CallRefused if a
+    limit does not admit all of them, and GateUnavailable.
     """
     needed_nano, holds = 0, []
     for call in calls:
@@ -306,14 +286,9 @@ async def _release(gate: UsageGate, holds: Sequence[Held]) -> None:
 
 
 async def hold_call(gate: UsageGate, call: PlannedCall, together: Sequence[Hold] = ()) -> Held:
-    """Hold the worst cost of a call.
+    """Hold the worst cost of a call. Raises CallRefused and GateUnavailable.
 
-    Args:
-        together: The holds of all calls of the request, in order, if there are others.
-
-    Raises:
-        CallRefused: A limit does not admit it.
-        GateUnavailable: The gate cannot be asked.
+    `together` has the holds of all calls of the request, in order, if there are others.
     """
     limits, facts, stated = call.limits, call.facts, call.facts.request.max_tokens
     if limits.limits_money and not facts.is_priced:

@@ -126,8 +126,7 @@ class Journal:
     def open(cls, directory: Path, clock: Callable[[], int] = time.time_ns) -> Journal:
         """Open the journal of a directory, and create its file if there is none. `clock` returns Unix nanoseconds.
 
-        Raises:
-            StateError: The file cannot be used.
+        Raises StateError if the file cannot be used.
         """
         path = current_file(directory)
         try:

@@ -37,11 +37,7 @@ class _Queued(JournalOperation, gc=False):
 
 
 class JournalQueue:
-    """The operations that wait for a transaction of this file.
-
-    Attributes:
-        problem: Why operations that are sure can't be done now, or an empty text.
-    """
+    """The operations that wait for a transaction of this file, and why those that are sure can't be done now."""
 
     def __init__(self, file: JournalFile) -> None:
         self._file = file

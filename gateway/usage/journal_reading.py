@@ -124,8 +124,7 @@ def read_former(path: Path) -> FormerJournal | None:
 def former_rows(directory: Path) -> list[UsageRow]:
     """Return the rows that the next start will move: after a restart of the machine, or in a restored directory.
 
-    Raises:
-        StateError: A file is damaged. The next start sets it aside.
+    Raises StateError for a damaged file, which the next start sets aside.
     """
     found: list[UsageRow] = []
     for path, former in _former(directory):

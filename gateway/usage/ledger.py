@@ -183,12 +183,7 @@ def _places(values: Collection[object]) -> str:
 
 
 class Person(Value, frozen=True):
-    """An end user.
-
-    Attributes:
-        pseudonyms: The pseudonyms, one for each key that may have made one.
-        client: The client whose user it is, or None for all clients.
-    """
+    """An end user of a client, or of all clients, by the pseudonyms that each key may have made."""
 
     pseudonyms: tuple[str, ...]
     client: str | None = None
@@ -311,11 +306,7 @@ class Ledger:
             fact(statements, TIMEZONE)
 
     def insert(self, rows: Sequence[UsageRow]) -> int:
-        """Insert the rows whose calls have none yet, and add them to the totals.
-
-        Returns:
-            The number of inserted rows. The others were in the ledger already.
-        """
+        """Insert the rows whose calls have none yet, add them to the totals, and return their number."""
         with self._changing() as statements:
             self._follow_zone(statements)
             self._remove_erased(statements, rows)
@@ -348,10 +339,9 @@ class Ledger:
             return duty_counts.kept_counts(statements)
 
     def delete_rows(self, before_ns: int) -> int:
-        """Delete rows of earlier calls, a limited number at a time. Their totals stay, and so do changes of budgets.
+        """Delete rows of earlier calls, a limited number at a time, and return their number. Call it until it is 0.
 
-        Returns:
-            The number of deleted rows. Call it again until it is 0.
+        Their totals stay, and so do changes of budgets.
         """
         chosen = f"SELECT number FROM usage_row WHERE time_ns < ? AND {_IS_CALL} ORDER BY time_ns LIMIT ?"  # noqa: S608
         limits = (before_ns, _DELETED_AT_ONCE)
@@ -632,11 +622,7 @@ def series_values(row: UsageRow) -> tuple[str, ...]:
 
 
 class LedgerLine(Value, frozen=True):
-    """Sums of rows that have these values in common. None where the rows have none.
-
-    Attributes:
-        key: The values of the chosen columns.
-    """
+    """Sums of rows that have the values of the chosen columns (`key`) in common. None where the rows have none."""
 
     key: tuple[str | None, ...]
     usage_source: str | None

@@ -47,12 +47,10 @@ _SPOOL_HEADER, _SPOOL_MARK = struct.Struct("<4sII"), b"\xffrow"
 
 
 class LedgerRules(Value, frozen=True):
-    """The rules of a config version for the rows of the ledger.
+    """The rules of a config version for the rows of the ledger: the time zone of its hours and days, and two more.
 
-    Attributes:
-        zone: The time zone of hours and days (`usage.timezone`).
-        keep_s: How long rows are kept (`usage.retention.ledger`), or None if they are never deleted.
-        without_callers: The regions whose rows have neither territory nor end user.
+    Rows are kept for `keep_s`, or for ever (None). In the regions `without_callers` they have no territory and end
+    user.
     """
 
     zone: tzinfo
@@ -173,16 +171,8 @@ class LedgerWriter:
         """Count the budgets of open windows again from the ledger if the journal is new: they must not begin at 0.
 
         The same if release 0.2.0 ran last, which counted in its folder `gate`. The folder is removed: after a way back,
-        0.2.0 would go on with its old counts.
-
-        Args:
-            config: The config version, with the stored clients.
-
-        Returns:
-            The number of counters.
-
-        Raises:
-            StateError: The ledger or the journal cannot be used now.
+        0.2.0 would go on with its old counts. The config version has the stored clients. Returns the number of
+        counters. Raises StateError if the ledger or the journal cannot be used now.
         """
         try:
             former = self._directory / "gate"

@@ -35,12 +35,7 @@ class RunningCost(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class LostUsage(msgspec.Struct, frozen=True):
-    """The charge of a lost call.
-
-    Attributes:
-        row: Its usage row. It is empty if the call had not begun, which costs nothing.
-        amount_nano: Its cost in nano-units of the operator's currency.
-    """
+    """The charge of a lost call: its row, or an empty one if it had not begun, and its cost for the operator."""
 
     row: bytes
     tokens: int

@@ -226,11 +226,7 @@ class PostgresTransaction:
 
 
 class PostgresResult:
-    """The result of a statement.
-
-    Attributes:
-        rowcount: The number of changed rows.
-    """
+    """The result of a statement, which has changed `rowcount` rows."""
 
     def __init__(self, rows: list[tuple[Any, ...]], rowcount: int = 0) -> None:
         self._rows = rows

@@ -47,12 +47,7 @@ class ScheduleKey(NamedTuple):
 
 
 class ScheduleRow(Value, frozen=True):
-    """The progress of a schedule under a config version.
-
-    Attributes:
-        revision: How often the row was written. A change names the revision that it follows.
-        changed_at: When it was written last.
-    """
+    """The progress of a schedule under a config version. A change names the revision that it follows."""
 
     version: str
     key: ScheduleKey
@@ -62,12 +57,9 @@ class ScheduleRow(Value, frozen=True):
 
 
 class CellCommand(Value, frozen=True):
-    """A change that an operator requested for all instances.
+    """A change that an operator requested for all instances: `rollback` (to a version), `release` or `reload`.
 
-    Attributes:
-        action: `rollback`, `release` or `reload`.
-        version: The version of a rollback, otherwise empty.
-        owner: The process that has executed it already.
+    The owner is the process that has executed it already.
     """
 
     number: int
@@ -90,14 +82,9 @@ class Sign(Value, frozen=True):
 
 
 class CellDatabase:
-    """The shared tables, for one process of an instance. It connects when it is first used. Methods raise StateError.
+    """The shared tables, for one process (`owner`) of an instance. It connects when it is first used.
 
-    Args:
-        server: The database.
-
-    Attributes:
-        instance: The same.
-        owner: The name of this process.
+    Methods raise StateError.
     """
 
     def __init__(self, server: StoreServer, instance: str) -> None:

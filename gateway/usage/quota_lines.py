@@ -38,14 +38,7 @@ class LinePlace(msgspec.Struct, eq=False):
 
 
 class QuotaLines:
-    """The lines of one process.
-
-    Args:
-        clock: Returns Unix nanoseconds.
-
-    Attributes:
-        places: The places of all requests that wait.
-    """
+    """The lines of one process, with the places of all requests that wait. The clock returns Unix nanoseconds."""
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock

@@ -33,11 +33,9 @@ _TRIES_AT_ONCE, _MAX_TRIES, _PAUSE_S = 50, 150, 0.0005
 
 
 def spend(full_at_ns: int, now_ns: int, rpm: int) -> tuple[int, int]:
-    """Spend one request of the allowance.
+    """Spend one request of the allowance. Return when the allowance is full again, and the time to wait.
 
-    Returns:
-        The time at which the allowance is full again, and the time to wait. The wait is 0 if the request was counted.
-        Otherwise the first value is unchanged: a refused request spends nothing.
+    The wait is 0 if the request was counted. A refused request spends nothing.
     """
     step_ns = MINUTE_NS // rpm
     spent_ns = max(full_at_ns, now_ns) + step_ns
@@ -100,8 +98,7 @@ _AnyLock = AbstractContextManager[object]
 class QuotaStore:
     """The rows as one process sees them: its own, or those that worker number `process` (0, 1, …) shares with others.
 
-    Attributes:
-        share: The number of this process and the number of processes, between which other limits are divided.
+    `share` is the number of this process and of all, between which other limits are divided.
     """
 
     def __init__(

@@ -61,8 +61,7 @@ class CallRefused(Exception):
 class QuotaSpent(CallRefused):
     """A call has no room in a quota of its deployment. It has not failed: the next step of the plan is taken.
 
-    Attributes:
-        refusal: The quotas without room, or None if they cannot be counted for this call.
+    The refusal is None if its quotas cannot be counted for this call.
     """
 
     def __init__(self, words: str, refusal: QuotaRefusal | None = None) -> None:
@@ -109,9 +108,7 @@ def refusal_error(
 ) -> CallRefused:
     """Return the error of a hold that was refused.
 
-    Args:
-        shows_projects: Whether the client may see what its project has spent.
-        max_tokens: The largest cap with which the call fits now, or None.
+    It shows what the project has spent only if the client may see it. `max_tokens` is the largest cap that fits now.
     """
     if refused.budget is None:
         error = _rate_error(request, refused)

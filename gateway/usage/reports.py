@@ -145,9 +145,7 @@ class UsageQuery(Value, frozen=True):
     def page(self, after: tuple[int, int], newest: int, columns: str = READ) -> tuple[str, list[object]]:
         """Return the statement for the next `PAGE_ROWS` rows, and its values.
 
-        Args:
-            after: Time and number of the last row of the page before.
-            columns: Their columns, of which the second is the time. Default: those that `read_row` reads.
+        `after` is time and number of the last row before. Of the columns, the second is the time.
         """
         where, values = self._where()
         if self.request is not None:
@@ -236,12 +234,9 @@ class UsageSums(msgspec.Struct):
 
 
 class UsageGroup(msgspec.Struct):
-    """The sums of the calls that have these values in common.
+    """The sums of the calls that have the values of the query's dimensions in common, with the estimated part apart.
 
-    Attributes:
-        key: The values of the query's dimensions.
-        currency: The own currency. It is None without one, and in a total of several currencies.
-        estimated: The part of `all` that the gateway estimated.
+    The own currency is None without one, and in a total of several currencies.
     """
 
     key: tuple[str | None, ...]
@@ -265,11 +260,9 @@ class UsageGroup(msgspec.Struct):
 
 
 class GroupedUsage(Value, frozen=True):
-    """A report.
+    """A report: its groups in the order of their keys.
 
-    Attributes:
-        groups: The groups, in the order of their keys. If `usage.currency` changed in the reported days, a key occurs
-            once for each currency.
+    If `usage.currency` changed in the reported days, a key occurs once for each currency.
     """
 
     by: tuple[str, ...]
@@ -316,11 +309,8 @@ def _lines_of_quotas(lines: Iterable[LedgerLine], place: int, config: ConfigVers
 class UsageReader:
     """The usage in a state directory or in the shared ledger, at the moment when it is opened. A context manager.
 
-    Methods raise StateError.
-
-    Attributes:
-        zone: The time zone of hours and days, as the ledger was last written.
-        deleted_through: The last day of which rows were deleted, or None.
+    Methods raise StateError. The time zone is that in which the ledger was last written. Rows of days up to
+    `deleted_through` were deleted.
     """
 
     def __init__(self, directory: Path | None, shared: Database | None = None) -> None:

@@ -57,8 +57,7 @@ class SharedClientLimits:
     async def take(self, client: Client, limits: ClientLimitRule, record: Record) -> SharedAdmission | None:
         """Count one request and return its admission, or None if no such limit applies.
 
-        Raises:
-            LimitReached: The client has reached a limit, or the limits cannot be checked.
+        Raises LimitReached, also if the limits cannot be checked.
         """
         name, rpm, concurrent = client.name, limits.rpm, limits.concurrent
         if rpm is None and concurrent is None:

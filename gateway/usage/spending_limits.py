@@ -45,11 +45,9 @@ class SpendingLimits(msgspec.Struct, frozen=True):
 
 
 class Terms(NamedTuple):
-    """The terms of the calls for one client under one config version.
+    """The terms of the calls for one client under one config version: limits, and the priority where a quota is full.
 
-    Attributes:
-        limits: The limits. Those of an end user are added for each request.
-        priority: The place of the calls where a quota is full.
+    The limits of an end user are added for each request.
     """
 
     config: ConfigVersion

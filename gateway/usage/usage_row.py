@@ -72,10 +72,7 @@ class CallOutcome(StrEnum):
 class BudgetChange(msgspec.Struct, frozen=True):
     """A change of a budget by an operator. The row names the client, the project or the end user.
 
-    Attributes:
-        per: The window of the budget, such as `day`.
-        unit: `tokens`, or the currency.
-        amount: The added amount of a top-up, or the amount that a reset removed: tokens, or nano-units.
+    The amount was added by a top-up or removed by a reset: tokens, or nano-units of the currency that is the unit.
     """
 
     of: Literal["client", "project", "user"]

@@ -51,11 +51,7 @@ class OutcomeUnknown(ValkeyUnavailable):
 
 
 class ValkeyRefused(ValkeyUnavailable):
-    """Valkey answered with an error.
-
-    Attributes:
-        code: The first word of its message, such as `NOSCRIPT`.
-    """
+    """Valkey answered with an error, whose first word is the code, such as `NOSCRIPT`."""
 
     def __init__(self, message: str) -> None:
         self.code = message.partition(" ")[0]
@@ -156,15 +152,10 @@ def _protocol_error(_message: str) -> Exception:
 
 
 class ValkeyConnection:
-    """Keeps a connection to one server, from `start` to `close`.
+    """Keeps a connection to one server, from `start` to `close`. A command must be answered in `deadline_s`.
 
-    Args:
-        prepared: Called with the connection after each connect, before any other command is accepted. If it raises
-            ValkeyUnavailable, the connection is closed and tried again.
-        deadline_s: The time in which a command must be answered.
-
-    Attributes:
-        problem: Why there is no connection, or None.
+    `prepared` is called with the connection after each connect, before any other command is accepted. If it raises
+    ValkeyUnavailable, the connection is closed and tried again. `problem` is why there is no connection, or None.
     """
 
     def __init__(

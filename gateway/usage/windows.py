@@ -16,12 +16,7 @@ FOREVER_NS = 2**63 - 1
 
 
 class WindowBounds(NamedTuple):
-    """A window and the next one, in Unix nanoseconds.
-
-    Attributes:
-        start_ns: The first instant of the window.
-        end_ns: The first instant of the next window.
-    """
+    """A window and the next one, in Unix nanoseconds: the first instants of both, and the end of the next one."""
 
     start_ns: int
     end_ns: int

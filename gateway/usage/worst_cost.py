@@ -103,12 +103,7 @@ class CallFacts(msgspec.Struct, gc=False):
 
 
 class WorstCost(NamedTuple):
-    """The most that a call may use and cost.
-
-    Attributes:
-        output: The most tokens of its output.
-        amount: The most that it may cost, or None if the price is unknown.
-    """
+    """The most tokens of output of a call, and the most that it may cost, or None if the price is unknown."""
 
     output: int
     amount: CallAmount | None
@@ -133,9 +128,7 @@ def charged_by(
 ) -> tuple[Price | None, dict[str, int] | None]:
     """Return the price of a deployment at a time, and the calls with a fee: of tools that the provider may run.
 
-    Args:
-        extra: The unknown fields of the request as it is sent.
-        searches: The search units of a rerank.
+    `extra` has the unknown fields of the request as it is sent, and `searches` the search units of a rerank.
     """
     price = deployment.price
     if price is not None and price.valid_from is not None:
@@ -167,8 +160,7 @@ def worst_cost(facts: CallFacts, cap: int) -> WorstCost:
 def largest_cap(facts: CallFacts, *, tokens: int | None = None, nano: int = 0) -> int:
     """Return the largest cap of each choice with which the worst cost is within an amount. Negative: there is none.
 
-    Args:
-        nano: The amount in the operator's currency, if `tokens` is None.
+    The amount is `nano` units of the operator's currency if `tokens` is None.
     """
     if tokens is not None:
         output = tokens - facts.bound

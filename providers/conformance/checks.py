@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -90,21 +90,51 @@ def event_with_new_members(event: bytes) -> bytes:
 
 def without_each_member(document: bytes) -> Iterator[tuple[str, bytes]]:
     """Yield the JSON without each of its members in turn, after the name of that member. Nothing if it is not JSON."""
-    try:
-        value = loads(document)
-    except JsonError:
-        return
-    yield from ((name, dumps(smaller)) for name, smaller in _smaller(value))
+    yield from ((name, dumps(smaller)) for value in in_list(document) for name, smaller in _smaller(value))
 
 
 def event_without_each_member(event: bytes) -> Iterator[tuple[str, bytes]]:
     """Yield the event without each member of its JSON lines in turn, after the name of that member."""
+    for before, document, after in json_lines(event):
+        yield from ((name, before + smaller + after) for name, smaller in without_each_member(document))
+
+
+def json_lines(event: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Yield each JSON of an event, bare or in a `data` field, between what stands before and after it."""
     lines = event.split(b"\n")
     for position, line in enumerate(lines):
-        start = b"data:" if line.startswith(b"data:") else b""
-        document = line.removeprefix(start).strip()
-        for name, smaller in without_each_member(document) if document.startswith(b"{") else ():
-            yield name, b"\n".join([*lines[:position], start + b" " * bool(start) + smaller, *lines[position + 1 :]])
+        start = b"data: " if line.startswith(b"data:") else b""
+        document = line[5:].strip() if start else line
+        if document.startswith(b"{") or (start and b"{" in document):
+            after = lines[position + 1 :]
+            yield b"\n".join([*lines[:position], start]), document, b"\n".join([b"", *after] if after else [])
+
+
+def altered(document: bytes, values_of: Callable[[object, tuple[object, ...]], Iterable[object]]) -> Iterator[object]:
+    """Yield the JSON with the value at each place in turn replaced by each of `values_of`; nothing without JSON."""
+    whole = in_list(document)
+    for parent, key, place in list(positions(whole)):
+        right = parent[key]
+        for value in values_of(right, place):
+            parent[key] = value
+            yield whole[0]
+        parent[key] = right
+
+
+def in_list(document: bytes) -> list[Any]:
+    """Return the JSON as the only entry of a list, which is empty if it is not JSON."""
+    try:
+        return [loads(document)]
+    except JsonError:
+        return []
+
+
+def positions(value: Any, place: tuple[object, ...] = ()) -> Iterator[tuple[Any, Any, tuple[object, ...]]]:
+    """Yield each position in a value as its container, the key or index in it, and all keys that lead to it."""
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, member in list(members):
+        yield value, key, (*place, key)
+        yield from positions(member, (*place, key))
 
 
 def _smaller(value: object) -> Iterator[tuple[str, object]]:

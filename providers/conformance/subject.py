@@ -108,10 +108,14 @@ class Subject(Value, frozen=True):
         """Build the request and return it as the simulator reads it."""
         return self.read(self.build(request))
 
+    def written(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
+        """Write the answer to the request with the simulator."""
+        return self.simulator.write_answer(completion, self.received(request))
+
     def answer(self, completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
         """Write the answer with the simulator and return it as the adapter reads it. Raises ProviderFailed."""
-        response = self.simulator.write_answer(completion, self.received(request))
-        return read_answer(self.adapter, replace(response, received_at=_RECEIVED_AT), self.target)
+        response = replace(self.written(completion, request), received_at=_RECEIVED_AT)
+        return read_answer(self.adapter, response, self.target)
 
     def stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
         """Write the answer as a stream with the simulator, whatever the adapter asks for. Each item is one event."""

@@ -106,8 +106,7 @@ def test_reasoning_and_refusals_are_read(subject: Subject, kind: str) -> None:
 
 
 def test_unknown_fields_of_a_whole_answer_are_ignored(subject: Subject) -> None:
-    completion, request = rich_answer(subject)
-    response = subject.simulator.write_answer(completion, subject.received(request))
+    response = subject.written(*rich_answer(subject))
     extended = replace(response, body=with_new_members(response.body))
     whole, read = (read_answer(subject.adapter, one, subject.target) for one in (response, extended))
     assert without_new_members(read) == without_new_members(whole)
@@ -117,7 +116,7 @@ def test_missing_member_of_a_whole_answer_is_tolerated_or_fails(subject: Subject
     """Without a member, the answer is read or fails with `ProviderFailed`. A missing finish reason is named so."""
     cut_off = completion_of(subject, Choice(AssistantMessage("Oslo is the capital"), "length"))
     for completion, request in ((cut_off, question()), rich_answer(subject)):
-        response = subject.simulator.write_answer(completion, subject.received(request))
+        response = subject.written(completion, request)
         for name, smaller in without_each_member(response.body):
             try:
                 read = subject.adapter.parse_response(replace(response, body=smaller), subject.target)
@@ -132,8 +131,7 @@ def test_missing_member_of_a_whole_answer_is_tolerated_or_fails(subject: Subject
 
 def test_stream_is_recognised_by_its_content_type(subject: Subject) -> None:
     """A JSON content type means one body, which is read at its end. Any other type, except HTML, means a stream."""
-    completion, request = rich_answer(subject)
-    stream = subject.stream(completion, request)
+    stream = subject.stream(*rich_answer(subject))
     content_type = stream_type_of(subject.simulator)
     head = WireResponse(200, {"content-type": content_type}, b"", _RECEIVED_AT)
     reader = AnswerReader(subject.adapter, head, subject.target)
@@ -164,8 +162,7 @@ def test_generated_call_ids_differ_between_answers(subject: Subject) -> None:
 
 
 def test_stream_events_are_in_canonical_order(subject: Subject) -> None:
-    completion, request = rich_answer(subject)
-    events = subject.events(*subject.stream(completion, request))
+    events = subject.events(*subject.stream(*rich_answer(subject)))
     assert isinstance(check_ends_once(events), Finished)
     assert content_events(events)
     assert sum(isinstance(event, UsageReport) for event in events) == 1
@@ -173,8 +170,7 @@ def test_stream_events_are_in_canonical_order(subject: Subject) -> None:
 
 
 def test_order_is_canonical_when_events_are_repeated_or_missing(subject: Subject) -> None:
-    completion, request = rich_answer(subject)
-    stream = subject.stream(completion, request)
+    stream = subject.stream(*rich_answer(subject))
     for position, event in enumerate(stream):
         check_order(subject.events(*stream[:position], *stream[position + 1 :]))
         for repeated_at in range(len(stream) + 1):
@@ -183,8 +179,7 @@ def test_order_is_canonical_when_events_are_repeated_or_missing(subject: Subject
 
 def test_text_is_streamed_before_the_end(subject: Subject) -> None:
     """A parser that emits its text only at the end would pass all other tests."""
-    completion, request = rich_answer(subject)
-    stream = subject.stream(completion, request)
+    stream = subject.stream(*rich_answer(subject))
     parser = subject.adapter.stream_parser(subject.target)
     early = [event for piece in stream[: len(stream) // 2] for event in parser.feed(piece)]
     assert content_events(list(expand(early))), "the first half of the stream gave no content events"
@@ -211,8 +206,7 @@ def test_body_without_an_answer_fails(subject: Subject, body: bytes) -> None:
 
 @pytest.mark.parametrize("blank", [b"\n\n\n \n", b"\r\n" * 3], ids=["lf", "crlf"])
 def test_blank_lines_before_a_json_answer_are_skipped(subject: Subject, blank: bytes) -> None:
-    completion, request = rich_answer(subject)
-    response = subject.simulator.write_answer(completion, subject.received(request))
+    response = subject.written(*rich_answer(subject))
     padded = subject.response(blank + response.body)
     plain = subject.response(response.body)
     read = subject.adapter.parse_response

@@ -13,7 +13,7 @@ from providers.audio.kinds import TYPES, kind_of
 from providers.audio.values import SpeechRequest, TranscriptionRequest
 from providers.chat import AudioDelta, Failed, Finished, StreamEvent, TextDelta
 from providers.conformance.subject import Subject
-from providers.conformance.test_inputs import any_json, change_model, dumped, thorough
+from providers.conformance.test_inputs import any_json, change_model, dumped, needed, thorough
 from providers.failures import ProviderFailed
 from providers.testkit.simulated_audio import SAMPLE_TEXT, sample
 from providers.testkit.simulator import SimulatesAudio
@@ -24,20 +24,12 @@ _KINDS = {"mp3": "mp3", "opus": "ogg", "aac": "aac", "flac": "flac", "wav": "wav
 
 @pytest.fixture
 def transcription(subject: Subject) -> TranscriptionFormat:
-    """The transcriptions of the adapter. Skips the test if it has none."""
-    found = transcription_of(subject.adapter)
-    if found is None:
-        pytest.skip("the adapter writes no audio down")
-    return found
+    return needed(transcription_of(subject.adapter), "writes no audio down")
 
 
 @pytest.fixture
 def speech(subject: Subject) -> SpeechFormat:
-    """The speech of the adapter. Skips the test if it has none."""
-    found = speech_of(subject.adapter)
-    if found is None:
-        pytest.skip("the adapter does not speak")
-    return found
+    return needed(speech_of(subject.adapter), "does not speak")
 
 
 def _request(stream: bool = False) -> TranscriptionRequest:

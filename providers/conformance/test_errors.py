@@ -10,10 +10,10 @@ import pytest
 
 from providers.chat import ChoiceFinish, Failed, Finished, StreamEvent
 from providers.conformance.cases import rich_answer
-from providers.conformance.checks import check_ends_once, content_events
+from providers.conformance.checks import altered, check_ends_once, content_events, in_list, json_lines, positions
 from providers.conformance.subject import Subject
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.json_values import JsonError, dumps, loads
+from providers.json_values import dumps
 from providers.value import replace
 from providers.wire import WireResponse
 
@@ -229,7 +229,7 @@ def test_error_event_is_classified_and_logged(subject: Subject, kind: FailureKin
     if isinstance(ended, Finished):
         return
     failure = ended.failure
-    for body in _documents_in(event):
+    for before, body, after in json_lines(event):
         if _texts(body):
             assert failure.code or failure.detail, (
                 f"`Failure.code` or `Failure.detail` must keep the error text of {event!r}"
@@ -241,7 +241,7 @@ def test_error_event_is_classified_and_logged(subject: Subject, kind: FailureKin
                 f"the code {failure.code} means {expected}, but was classified as {failure.kind} in a stream"
             )
         for marked in _marked(body):
-            last = subject.events(event.replace(body, marked))[-1]
+            last = subject.events(before + marked + after)[-1]
             assert not isinstance(last, Failed) or _MARK not in last.failure.message, (
                 f"`Failure.message` repeats text of {marked!r}"
             )
@@ -254,16 +254,9 @@ def _kind_by_body(subject: Subject, error: WireResponse) -> FailureKind | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
-def _documents_in(event: bytes) -> list[bytes]:
-    """Return the JSON objects of an event, each in a `data` field or on its own line."""
-    lines = (line.removeprefix(b"data:").strip() for line in event.split(b"\n"))
-    return [line for line in lines if line.startswith(b"{") and line.endswith(b"}")]
-
-
 @_each_kind
 def test_error_in_the_middle_ends_the_stream(subject: Subject, kind: FailureKind, status: int) -> None:
-    completion, request = rich_answer(subject)
-    stream = subject.stream(completion, request)
+    stream = subject.stream(*rich_answer(subject))
     error = subject.simulator.write_error_event(kind)
     for position in range(1, len(stream) // 2):
         events = subject.events(*stream[:position], error, *stream[position:])
@@ -307,35 +300,9 @@ def _message_of_200(subject: Subject, response: WireResponse) -> str:
 
 def _marked(body: bytes) -> Iterator[bytes]:
     """Yield the JSON of an error with each of its texts in turn replaced by a mark that must not be repeated."""
-    try:
-        value = loads(body)
-    except JsonError:
-        return
-    yield from (dumps(changed) for changed in _with_a_mark(value))
-
-
-def _with_a_mark(value: object) -> Iterator[object]:
-    if isinstance(value, dict):
-        yield from ({**value, key: one} for key, member in value.items() for one in _with_a_mark(member))
-    elif isinstance(value, list):
-        for at, member in enumerate(value):
-            yield from ([*value[:at], one, *value[at + 1 :]] for one in _with_a_mark(member))
-    elif isinstance(value, str):
-        yield _MARK
+    return map(dumps, altered(body, lambda value, _: [_MARK] if isinstance(value, str) else ()))
 
 
 def _texts(body: bytes) -> list[str]:
-    try:
-        todo = [loads(body)]
-    except JsonError:
-        return []
-    texts: list[str] = []
-    while todo:
-        value = todo.pop()
-        if isinstance(value, dict):
-            todo.extend(value.values())
-        elif isinstance(value, list):
-            todo.extend(value)
-        elif isinstance(value, str) and len(value) > 24:
-            texts.append(value)
-    return texts
+    values = [parent[key] for parent, key, _ in positions(in_list(body))]
+    return [value for value in values if isinstance(value, str) and len(value) > 24]

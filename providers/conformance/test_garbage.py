@@ -6,7 +6,6 @@ import json
 import tracemalloc
 from collections.abc import Iterator, Set
 from dataclasses import astuple
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -14,10 +13,10 @@ from hypothesis import strategies as st
 
 from providers.chat import ChatCompletion, Failed
 from providers.conformance.cases import rich_answer
-from providers.conformance.checks import check_ends_once, check_order
+from providers.conformance.checks import altered, check_ends_once, check_order, in_list, json_lines, positions
 from providers.conformance.subject import Subject
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.json_values import JsonError, dumps, loads
+from providers.json_values import dumps
 from providers.openai_json import encode_completion
 from providers.reading.folding import fold
 
@@ -76,8 +75,7 @@ def test_random_json_never_raises(subject: Subject, value: object) -> None:
 
 def test_stream_with_one_wrong_value_never_raises(subject: Subject) -> None:
     """Among events in a row that repeat a value at the same place, the first and the last get the wrong values."""
-    completion, request = rich_answer(subject)
-    events = subject.stream(completion, request)
+    events = subject.stream(*rich_answer(subject))
     values = [set(), *map(_values_of, events), set()]
     for position, event in enumerate(events):
         for broken in _broken_events(event, values[position] & values[position + 2]):
@@ -85,8 +83,7 @@ def test_stream_with_one_wrong_value_never_raises(subject: Subject) -> None:
 
 
 def test_answer_with_one_wrong_value_never_raises(subject: Subject) -> None:
-    completion, request = rich_answer(subject)
-    answer = subject.simulator.write_answer(completion, subject.received(request))
+    answer = subject.written(*rich_answer(subject))
     for broken in _broken(answer.body):
         _check_answer(subject, broken)
 
@@ -181,47 +178,20 @@ def _check_writable(outcome: ChatCompletion | Failure) -> None:
 
 def _broken_events(event: bytes, passed_over: Set[object] = frozenset()) -> Iterator[bytes]:
     """Yield the event with each value of its JSON, in a `data` field or on its own line, replaced by each odd value."""
-    lines = event.split(b"\n")
-    for position, line in enumerate(lines):
-        if _has_json(line):
-            name = b"data: " if line.startswith(b"data:") else b""
-            for broken in _broken(line[5:] if name else line, passed_over):
-                yield b"\n".join((*lines[:position], name + broken, *lines[position + 1 :]))
-
-
-def _has_json(line: bytes) -> bool:
-    return line.startswith((b"data:", b"{")) and b"{" in line
+    for before, document, after in json_lines(event):
+        yield from (before + broken + after for broken in _broken(document, passed_over))
 
 
 def _values_of(event: bytes) -> set[object]:
     """Return the place and the value of each member of its JSON."""
-    documents = (line.removeprefix(b"data:") for line in event.split(b"\n") if _has_json(line))
-    return {(place, repr(parent[key])) for one in documents for parent, key, place in _positions(_in_list(one))}
+    wholes = [in_list(document) for _, document, _ in json_lines(event)]
+    return {(place, repr(parent[key])) for whole in wholes for parent, key, place in positions(whole)}
 
 
 def _broken(document: bytes, passed_over: Set[object] = frozenset()) -> Iterator[bytes]:
     """Yield the JSON with the value at each position replaced by each odd value; nothing if it is not JSON."""
-    whole = _in_list(document)
-    for parent, key, place in list(_positions(whole)):
-        right = parent[key]
-        if (place, repr(right)) not in passed_over:
-            for odd_value in _ODD_VALUES:
-                parent[key] = odd_value
-                yield _encoded(whole[0])
-            parent[key] = right
 
+    def odd_values(right: object, place: tuple[object, ...]) -> tuple[object, ...]:
+        return () if (place, repr(right)) in passed_over else _ODD_VALUES
 
-def _in_list(document: bytes) -> list[Any]:
-    """Return the JSON as the only entry of a list, which is empty if it is not JSON."""
-    try:
-        return [loads(document)]
-    except JsonError:
-        return []
-
-
-def _positions(value: Any, place: tuple[object, ...] = ()) -> Iterator[tuple[Any, Any, tuple[object, ...]]]:
-    """Yield each position in a value as its container, the key or index in it, and all keys that lead to it."""
-    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, member in list(members):
-        yield value, key, (*place, key)
-        yield from _positions(member, (*place, key))
+    return map(_encoded, altered(document, odd_values))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from array import array
 from copy import deepcopy
+from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -23,6 +24,7 @@ from providers.testkit.simulator import RequestRejected, SimulatesInputs, Simula
 from providers.value import replace
 from providers.wire import WireResponse
 
+_FormatT = TypeVar("_FormatT")
 _MODEL = "some-embedding-model"
 _VECTORS = (array("f", [0.5, -0.25, 1.0]), array("f", [0.0, 3.5, -1.0]))
 thorough = settings(
@@ -40,13 +42,16 @@ any_json = st.recursive(
 )
 
 
+def needed(found: _FormatT | None, lack: str) -> _FormatT:
+    """Return a format of the adapter. Skips the test if it has none."""
+    if found is None:
+        pytest.skip(f"the adapter {lack}")
+    return found
+
+
 @pytest.fixture
 def embeddings(subject: Subject) -> EmbeddingFormat:
-    """The embeddings of the adapter. Skips the test if it has none."""
-    found = embeddings_of(subject.adapter)
-    if found is None:
-        pytest.skip("the adapter has no embeddings")
-    return found
+    return needed(embeddings_of(subject.adapter), "has no embeddings")
 
 
 @pytest.fixture
@@ -168,11 +173,7 @@ def test_vector_with_a_hole_is_a_failure(
 
 @pytest.fixture
 def moderations(subject: Subject) -> ModerationFormat:
-    """The moderations of the adapter. Skips the test if it has none."""
-    found = subject.adapter.moderations if isinstance(subject.adapter, Moderates) else None
-    if found is None:
-        pytest.skip("the adapter has no moderations")
-    return found
+    return needed(subject.adapter.moderations if isinstance(subject.adapter, Moderates) else None, "has no moderations")
 
 
 def test_verdicts_return_in_order(subject: Subject, moderations: ModerationFormat, simulator: SimulatesInputs) -> None:

@@ -35,8 +35,7 @@ def test_stream_parsers_share_no_state(subject: Subject) -> None:
 
 
 def test_interleaved_streams_do_not_mix(subject: Subject) -> None:
-    completion, request = rich_answer(subject)
-    stream = subject.stream(completion, request)
+    stream = subject.stream(*rich_answer(subject))
     whole = subject.events(*stream)
     parsers = [subject.adapter.stream_parser(subject.target) for _ in range(2)]
     events: list[list[StreamEvent]] = [[], []]

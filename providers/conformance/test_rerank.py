@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from providers.adapter import Target
 from providers.chat import Usage
 from providers.conformance.subject import ORIGIN, Subject
-from providers.conformance.test_inputs import any_json, change_model, dumped, thorough
+from providers.conformance.test_inputs import any_json, change_model, dumped, needed, thorough
 from providers.failures import ProviderFailed
 from providers.rerank.contract import RerankFormat, rerank_of
 from providers.rerank.values import RerankAnswer, RerankRequest
@@ -25,11 +25,7 @@ _SCORES = (0.25, 0.75, 0.5)
 
 @pytest.fixture
 def rerank(subject: Subject) -> RerankFormat:
-    """The scores of the adapter. Skips the test if it has none."""
-    found = rerank_of(subject.adapter)
-    if found is None:
-        pytest.skip("the adapter has no rerank")
-    return found
+    return needed(rerank_of(subject.adapter), "has no rerank")
 
 
 @pytest.fixture

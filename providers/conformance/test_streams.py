@@ -42,8 +42,7 @@ _LINE_ENDS = pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["
 
 
 def _stream(subject: Subject, line_end: bytes = b"\n") -> bytes:
-    completion, request = rich_answer(subject)
-    return _with_line_ends(subject, subject.stream(completion, request), line_end)
+    return _with_line_ends(subject, subject.stream(*rich_answer(subject)), line_end)
 
 
 def _with_line_ends(subject: Subject, events: Sequence[bytes], line_end: bytes) -> bytes:
@@ -110,8 +109,7 @@ def test_invalid_json_event_is_not_ignored(subject: Subject) -> None:
     """The content of such an event is lost, so the answer is incomplete and the stream must fail."""
     if not subject.streams_text and not subject.streams_lines:
         return
-    completion, request = rich_answer(subject)
-    events = subject.stream(completion, request)
+    events = subject.stream(*rich_answer(subject))
     wanted = _choices(subject.events(*events))
     for position, event in enumerate(events):
         broken = re.sub(rb"(?m)^((?:data:)?\s*\{.*)\}\r?$", rb"\1", event)
@@ -151,8 +149,7 @@ def test_call_without_arguments_is_complete_before_the_next_call(subject: Subjec
 
 
 def test_comments_become_heartbeats(sse_subject: Subject) -> None:
-    completion, request = rich_answer(sse_subject)
-    events = sse_subject.stream(completion, request)
+    events = sse_subject.stream(*rich_answer(sse_subject))
     plain = sse_subject.events(*events)
     noisy = sse_subject.events(b": keep-alive\n\n" * 1000, *(piece + b": ping\n\n" for piece in events))
     assert without_heartbeats(noisy) == without_heartbeats(plain)
@@ -166,8 +163,7 @@ def test_a_byte_order_mark_is_skipped(sse_subject: Subject) -> None:
 
 
 def test_a_repeated_or_missing_end_makes_no_difference(subject: Subject) -> None:
-    completion, request = rich_answer(subject)
-    *events, last = subject.stream(completion, request)
+    *events, last = subject.stream(*rich_answer(subject))
     whole = subject.folded(*events, last)
     assert subject.folded(*events, last, last) == whole
     assert subject.folded(*events, last.rstrip(b"\r\n")) == whole
@@ -176,8 +172,7 @@ def test_a_repeated_or_missing_end_makes_no_difference(subject: Subject) -> None
 
 
 def test_multi_line_data_and_data_without_a_space_are_read(sse_subject: Subject) -> None:
-    completion, request = rich_answer(sse_subject)
-    events = sse_subject.stream(completion, request)
+    events = sse_subject.stream(*rich_answer(sse_subject))
     spread = [_with_data(event, lambda text: json.dumps(json.loads(text), indent=1).encode()) for event in events]
     assert any(event.count(b"\ndata:") > 1 for event in spread)
     assert sse_subject.folded(*spread) == sse_subject.folded(*events)
@@ -186,8 +181,7 @@ def test_multi_line_data_and_data_without_a_space_are_read(sse_subject: Subject)
 
 
 def test_data_after_done_is_ignored(sse_subject: Subject) -> None:
-    completion, request = rich_answer(sse_subject)
-    *events, last = sse_subject.stream(completion, request)
+    *events, last = sse_subject.stream(*rich_answer(sse_subject))
     if b"[DONE]" not in last:
         return
     whole = sse_subject.folded(*events, last)
@@ -199,8 +193,7 @@ def test_data_after_done_is_ignored(sse_subject: Subject) -> None:
 
 
 def test_unknown_fields_and_events_are_ignored(subject: Subject) -> None:
-    completion, request = rich_answer(subject)
-    events = subject.stream(completion, request)
+    events = subject.stream(*rich_answer(subject))
     marked = [event_with_new_members(event) for event in events]
     unknown = NEW_EVENT if subject.streams_text else NEW_LINE if subject.streams_lines else b""
     assert marked != list(events) or not unknown
@@ -234,8 +227,7 @@ def test_blank_lines_and_line_ends_of_json_lines_are_ignored(subject: Subject) -
     """Only for JSON Lines; server-sent events have their own tests."""
     if not subject.streams_lines:
         return
-    completion, request = rich_answer(subject)
-    events = subject.stream(completion, request)
+    events = subject.stream(*rich_answer(subject))
     whole = without_heartbeats(subject.events(*events))
     for pieces in (
         [event.removesuffix(b"\n") + b"\r\n" for event in events],

@@ -33,9 +33,7 @@ _LINES: Mapping[Claim, str] = {
 class ForbiddenClaims(RegionPart, Value, frozen=True):
     """The rule of a region: its profile instructs the model, and a verdict with such a category flags an answer.
 
-    Attributes:
-        names: The claims, which are categories of verdicts too.
-        is_instructed: Whether the region has a profile, which instructs the model.
+    The claims are names of categories of verdicts too. Without a profile, nothing is instructed.
     """
 
     names: tuple[str, ...]

@@ -69,11 +69,8 @@ class CrisisGate:
 
         Judged are what the user wrote since the last answer, by the judges of a crisis, and what stands before it, by
         those of moderation: a text that they flag is found as if it had just been written, unless the crisis text was
-        given for it. So moderation, which follows, finds no category of a crisis in the history.
-
-        Raises:
-            NoVerdict: There was no verdict, and the region requires one.
-            CallRefused: A budget does not pay for it.
+        given for it. So moderation, which follows, finds no category of a crisis in the history. Raises NoVerdict if
+        the region requires one, and CallRefused if a budget does not pay for it.
         """
         rules, request, note = region.parts.of(CrisisRules), exchange.request, exchange.record.noted(CrisisNote)
         if rules is None or not isinstance(request, ChatRequest) or (note is not None and note.help is not None):

@@ -24,12 +24,9 @@ _DIGEST_BYTES = 16
 
 
 class GivenTexts:
-    """The texts of the users of one process, or of all that share its gate.
+    """The texts of the users of one process, or of all that share its gate, if there is a state directory.
 
-    Args:
-        user_key: Makes the digests, if the configuration has no key for pseudonyms.
-        gate: Where they are kept. None: there is no state directory.
-        clock: Returns Unix time in seconds.
+    The user key makes the digests, if the configuration has no key for pseudonyms.
     """
 
     def __init__(self, user_key: bytes, gate: UsageGate | None, clock: Callable[[], float] = time.time) -> None:

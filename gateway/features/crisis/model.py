@@ -102,12 +102,9 @@ class CrisisRules(RegionPart):
 
 @dataclass(frozen=True, slots=True)
 class Crisis(Help):
-    """The help for the user of one request who may be in a crisis.
+    """The help for the user of one request who may be in a crisis: the crisis text in the user's language.
 
-    Attributes:
-        categories: Those of the region's categories that were found.
-        helpline: The number for the user, or None if none is known.
-        sentence: The crisis text in the user's language.
+    Some of the region's categories were found. The helpline is None if no number is known.
     """
 
     then: Then

@@ -132,11 +132,9 @@ class UseKey(NamedTuple):
 
 
 class UseNote(FeatureNote, msgspec.Struct):
-    """The effect of the time of its user on a chat.
+    """The effect of the time of its user on a chat: the limit that refused it, or None.
 
-    Attributes:
-        use_limit: The limit that refused the chat, or None.
-        use: The time of the user and its limits, in seconds, for a header. None: it is not shown.
+    `use` is the time of the user and its limits, in seconds, for a header, or None if it is not shown.
     """
 
     use_limit: UseRule | None = None

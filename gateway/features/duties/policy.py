@@ -115,13 +115,10 @@ def arrival(record: UseRecord | None, now_ms: int, rules: UseRules) -> Arrival:
 def extended(
     record: UseRecord | None, at_ms: int, until_ms: int, rules: UseRules, *, is_noticed: bool = False
 ) -> UseRecord:
-    """Return the record with the time of a chat.
+    """Return the record with the time of a chat, which arrived at `at_ms` and counts until `until_ms`.
 
-    Args:
-        record: The present record, which other chats of the user may have changed since this one arrived.
-        at_ms: When the chat arrived (`Arrival.at_ms`).
-        until_ms: Until when its time counts.
-        is_noticed: Its answer has shown the label with `repeat`.
+    Other chats of the user may have changed the record since this one arrived. `is_noticed`: its answer has shown the
+    label with `repeat`.
     """
     # Comparisons, as in `part_of`.
     if until_ms < at_ms:

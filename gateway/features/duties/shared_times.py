@@ -89,12 +89,7 @@ return redis.call('DEL', KEYS[2])
 
 
 class SharedTimes:
-    """The time of users in Valkey.
-
-    Args:
-        cell: The name of the cell, which all keys contain.
-        now_ms: Returns the time instead of the server, for tests.
-    """
+    """The time of users in Valkey. All keys contain the name of the cell. Tests give the time instead of the server."""
 
     def __init__(self, connection: ValkeyConnection, cell: str, now_ms: Callable[[], int] | None = None) -> None:
         self.now_ms = now_ms
@@ -160,9 +155,7 @@ def former_of(raw: bytes) -> UsedDay:
 class CellTimes:
     """The `UseTimes` in the Valkey of a cell, whose clock decides.
 
-    Args:
-        former: The records of the time before the cell had shared stores.
-        clock: Returns Unix time in seconds.
+    `former` has the records of the time before the cell had shared stores.
     """
 
     def __init__(

@@ -143,12 +143,7 @@ class MemoryStore:
 
 
 class LocalTimes:
-    """The `UseTimes` of a state directory, which all workers of a machine share.
-
-    Args:
-        store: The records. Its methods raise StateError.
-        clock: Returns Unix time in seconds.
-    """
+    """The `UseTimes` of a state directory, which all workers of a machine share. The store may raise StateError."""
 
     def __init__(self, store: UseStore | MemoryStore, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
@@ -284,14 +279,10 @@ class ChatTime(msgspec.Struct, eq=False):
 
 
 class TimeOfUse:
-    """Counts the time of the users of this process. Use it from one event loop.
+    """Counts the time of the users of this process, if there is a state directory. Use it from one event loop.
 
-    Args:
-        times: Where it is kept. None: there is no state directory.
-        user_key: Makes the pseudonyms of users, if the configuration has no key for them.
-
-    Attributes:
-        running: The chats whose answers are being sent.
+    The user key makes the pseudonyms, if the configuration has no key for them. `running` are the chats whose answers
+    are being sent.
     """
 
     part = UseRules
@@ -332,10 +323,8 @@ class TimeOfUse:
     ) -> ChatTime | None:
         """Judge a chat by the time of its user, and return its time. None: the region counts none.
 
-        Its `refusal` is set if the user has reached a limit, or has limits and is not known or cannot be read.
-
-        Args:
-            known: Its time as another version has judged it, or None.
+        Its `refusal` is set if the user has reached a limit, or has limits and is not known or cannot be read. `known`
+        is its time as another version has judged it, or None.
         """
         known = known if isinstance(known, ChatTime) else None
         if record.notes and (former := record.noted(UseNote)) is not None:

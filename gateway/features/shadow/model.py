@@ -15,10 +15,7 @@ from providers.value import Value, replace
 class Shadow(RoutePart, Value, frozen=True):
     """A deployment that gets copies of a share (0 to 1) of a route's requests after they are answered.
 
-    Its answers go to no client.
-
-    Attributes:
-        keep_text: Whether the prompt, its answer and the client's answer are stored with the outcome.
+    Its answers go to no client. With `keep_text`, the prompt, its answer and the client's answer are stored too.
     """
 
     deployment: Deployment

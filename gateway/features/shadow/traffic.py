@@ -140,10 +140,8 @@ def _text_of(completion: ChatCompletion) -> str | None:
 class ShadowTurn(Value, frozen=True):
     """A request that goes to a shadow deployment too, once it is answered.
 
-    Attributes:
-        labels: Assistant, region and shadow deployment, as the metrics name them.
-        config: The version that the request was answered by.
-        capture: Keeps the client's answer, if texts are kept. A stream is then read from there.
+    The labels are assistant, region and shadow deployment, as the metrics name them. If texts are kept, `capture` keeps
+    the client's answer, and a stream is read from there.
     """
 
     shadow: Shadow
@@ -170,13 +168,7 @@ class ShadowTurn(Value, frozen=True):
 
 
 class ShadowSink(Value, frozen=True):
-    """Stores and counts the results of shadow requests.
-
-    Attributes:
-        store: Keeps a record. It may take its time.
-        count: Adds one to the counter with these labels and this outcome.
-        time: Adds a time in seconds to the histogram with these labels.
-    """
+    """Stores and counts the results of shadow requests, by labels. The store may take its time. Times are seconds."""
 
     store: Callable[[ShadowRecord], Awaitable[None]]
     count: Callable[[tuple[str, str, str, str]], None]
@@ -201,13 +193,7 @@ class ShadowTraffic:
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Make it for one event loop.
-
-        Args:
-            health: The keys that may be used, and the deployments that may not be asked.
-            limiters: The concurrency slots of deployments, which requests take too.
-            draw: Draws a number from 0 to 1.
-        """
+        """Make it for one event loop. Requests take concurrency slots too. `draw` draws a number from 0 to 1."""
         self._current = current
         self._client = client
         self._health = health

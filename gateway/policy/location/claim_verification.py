@@ -92,10 +92,8 @@ class Verified(Value, frozen=True):
 def parse_keys(data: bytes) -> KeySet:
     """Return the keys of a JWK set (RFC 7517) that can verify a signature.
 
-    Private, symmetric, weak and unknown keys are ignored, because a set may contain other keys.
-
-    Raises:
-        KeySetError: The set has no usable key.
+    Private, symmetric, weak and unknown keys are ignored, because a set may contain other keys. Raises KeySetError if
+    no key is left.
     """
     try:
         document = json.loads(data)
@@ -164,12 +162,9 @@ class SignedRules(Protocol):
 
 
 class SignedMembers(Value, frozen=True):
-    """A verified token of a client.
+    """A verified token of a client: valid until a Unix time, for `lifetime_s` in all.
 
-    Attributes:
-        until: Until when it is valid (Unix time).
-        lifetime_s: For how long it is valid in all.
-        digests: The SHA-256 (hex) of each form in which it is valid.
+    It has the SHA-256 (hex) of each form in which it is valid.
     """
 
     members: dict[str, object]
@@ -179,11 +174,7 @@ class SignedMembers(Value, frozen=True):
 
 
 def verify(rules: ClaimRules, keys: KeySet, token: str, now: float) -> Verified:
-    """Verify a claim at `now` (Unix time), and return its content.
-
-    Raises:
-        ClaimRefused: The claim is not valid.
-    """
+    """Verify a claim at `now` (Unix time), and return its content. Raises ClaimRefused."""
     with _reading():
         jws = read_jws(token, MAX_TOKEN_BYTES)
         _check_signature(rules, keys, jws)
@@ -195,8 +186,7 @@ def verify(rules: ClaimRules, keys: KeySet, token: str, now: float) -> Verified:
 def verify_client_token(rules: SignedRules, keys: KeySet, token: CompactJws, now: float) -> SignedMembers:
     """Verify the token of a client at `now` (Unix time): it has an `iat`, and no other audience.
 
-    Raises:
-        ClaimRefused: The token is not valid.
+    Raises ClaimRefused.
     """
     with _reading():
         _check_signature(rules, keys, token)
@@ -207,8 +197,7 @@ def verify_client_token(rules: SignedRules, keys: KeySet, token: CompactJws, now
 def read_unverified(token: str) -> CompactJws:
     """Read a client's token, to choose the issuer that may have signed it. Nothing is verified.
 
-    Raises:
-        ClaimRefused: The text is not a token.
+    Raises ClaimRefused if the text is not a token.
     """
     with _reading():
         jws = read_jws(token, MAX_CLIENT_TOKEN_BYTES)

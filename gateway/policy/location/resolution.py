@@ -47,10 +47,8 @@ _REFUSE = "refuse"
 class SignalLocator:
     """The rules of one config version, its signals, and the headers that they read.
 
-    It is a part of the config version. Only the rules are pickled and compared.
-
-    Attributes:
-        edge_headers: The headers that only a proxy adds, of every signal that reads edges, listed or not.
+    It is a part of the config version. Only the rules are pickled and compared. `edge_headers` are those that only a
+    proxy adds, of every signal that reads edges, listed or not.
     """
 
     rules: LocationRules

@@ -67,12 +67,7 @@ class Reading(Value, frozen=True):
 
 
 class FileState(Value, frozen=True):
-    """The state of a file that a section names.
-
-    Attributes:
-        problem: Why it cannot be used now, or empty.
-        age_s: The age of a database by its build date.
-    """
+    """The state of a file that a section names: its age by its build date, and why it cannot be used now, or empty."""
 
     problem: str = ""
     age_s: float = 0.0
@@ -90,9 +85,7 @@ class SectionReader(Protocol):
     def secret(self, key: str, texts: Sequence[str], variable: str, *, least: int) -> tuple[Secret, ...]:
         """Return the versions of a secret, the newer one first. Empty after an error.
 
-        Args:
-            texts: The texts or references of its versions in the section.
-            least: The fewest characters of a version.
+        They are texts or references in the section, of at least `least` characters.
         """
 
     def service(self, key: str, url: str) -> tuple[ServicePermit, str] | None:

@@ -16,8 +16,7 @@ def code_of(word: str) -> str:
 def with_part(code: str, parts: tuple[str, ...]) -> str:
     """Return the code with its part (`US-CA`), the part's own code (`HK` for CN and HK), or the code itself.
 
-    Raises:
-        TerritoryError: There are several parts, or the part of a part.
+    Raises TerritoryError for several parts, and for the part of a part.
     """
     country = code[:2]
     named = {code_of(part) for part in parts}

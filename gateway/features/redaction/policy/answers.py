@@ -42,12 +42,7 @@ _OFFSETS = ("start_index", "end_index")
 
 
 class AnswerRestorer:
-    """Restores one answer.
-
-    Args:
-        is_json: The text is JSON, because the request asked for it.
-        note: Counts what was restored.
-    """
+    """Restores one answer, which is JSON if the request asked for it. The note counts what was restored."""
 
     def __init__(self, placeholders: Placeholders, *, is_json: bool, note: WrapperNote) -> None:
         self._placeholders = placeholders

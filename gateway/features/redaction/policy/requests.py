@@ -89,9 +89,8 @@ class Redacted(Wrapped, frozen=True):
 def redact(request: ServedRequest, rules: RedactionRules) -> Redacted:
     """Return the request with placeholders.
 
-    Raises:
-        NotWrappable: It has media or tokens, or asks for log probabilities of placeholders.
-        TooMuchToSearch: It is too large, or has too many values.
+    Raises NotWrappable for media, tokens or log probabilities of placeholders, and TooMuchToSearch for a request that
+    is too large, or has too many values.
     """
     if rules.media == "refuse" and _has_media(request):
         raise NotWrappable("it has media, in which no values are found")
