@@ -12,11 +12,7 @@ from providers.rerank.formats import VendorRerankFormat
 
 
 class StatedUses:
-    """The base of an adapter with these uses.
-
-    Attributes:
-        name: The provider's name.
-    """
+    """The base of an adapter, by the provider's name, with these uses."""
 
     __slots__ = ()
     name: str

@@ -37,11 +37,7 @@ class WatchedChat(Protocol):
         """Return the answer to send, whose stream the feature may read."""
 
     def ended(self, request: ChatRequest, body_bytes: int) -> None:
-        """Act on the chat, because the client has its answer.
-
-        Args:
-            request: The request as the deployment got it.
-        """
+        """Act on the chat, as the deployment got it, because the client has its answer."""
 
 
 class Watcher(Protocol):

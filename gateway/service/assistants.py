@@ -45,8 +45,7 @@ def assistants_of(config: ConfigVersion, client: Client | None) -> dict[str, Ass
 def find_assistant(config: ConfigVersion, client: Client | None, name: str, param: str = "model") -> Assistant:
     """Return the assistant of that name or alias, or of the longest alias with a `*` at its end that matches.
 
-    Raises:
-        AssistantNotFound: There is none for this client. It suggests only assistants of this client.
+    Raises AssistantNotFound, which suggests only assistants of this client.
     """
     assistant = config.assistants.get(name) or _by_pattern(config, name)
     # Most clients have no list, and a look costs less than a call.

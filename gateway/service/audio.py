@@ -53,11 +53,7 @@ class AudioNote(FeatureNote):
             self._file = {"bytes": len(request.file), "format": request.kind, "seconds": None}
 
     def label(self, labels: Sequence[Label], data: list[dict[str, object]], request: SpeechRequest, id: str) -> None:
-        """Note the labels of speech, and what of them the file has.
-
-        Args:
-            data: Their data, in the same order.
-        """
+        """Note the labels of speech with their data, in the same order, and what of them the file has."""
         has_place = request.response_format in PLACES
         for label, one in zip(labels, data, strict=True):
             one["in_file"] = has_place and label.audio != "none"

@@ -46,8 +46,7 @@ _TOKEN_START = "agwadmin"  # noqa: S105  # the beginning of every token, which i
 class AdminRefused(Exception):
     """An action that is refused. The message states the reason and the fix.
 
-    Attributes:
-        details: Further members of the error, such as the lines to add to the config file.
+    `details` are further members of the error, such as the lines to add to the config file.
     """
 
     def __init__(self, status: int, code: str, message: str, details: Mapping[str, object] | None = None) -> None:

@@ -155,11 +155,7 @@ def _decide(request: PlainRequest, location: Location, assistant: Assistant) -> 
 
 
 class _Beyond(Value, frozen=True):
-    """The barrier of a route, and the decision about the steps after it.
-
-    Attributes:
-        opened: The hand-off for which it is open for a plain request. None: it is closed.
-    """
+    """The barrier of a route, the hand-off for which a plain request opens it, if any, and the decision behind it."""
 
     rule: BarrierRule
     opened: HandOff | None

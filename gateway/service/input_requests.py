@@ -201,8 +201,7 @@ def counted_anew(record: Record) -> Iterator[None]:
 def with_assistant(request: InputRequest, config: ConfigVersion, client: Client | None) -> InputRequest:
     """Return the request with the name of its assistant. A moderation may leave it out if there is only one.
 
-    Raises:
-        InvalidRequest: The client has no assistant with moderations, or several.
+    Raises InvalidRequest if the client has no assistant with moderations, or several.
     """
     if request.model or not isinstance(request, ModerationRequest):
         return request
@@ -219,8 +218,7 @@ def with_assistant(request: InputRequest, config: ConfigVersion, client: Client 
 class EmbeddingSpace:
     """The space of an assistant's vectors in a region: the name of the model, and the length of the vectors.
 
-    Args:
-        key: Hides the name of the model if the assistant does not reveal it.
+    A key hides the name of the model if the assistant does not reveal it.
     """
 
     def __init__(self, assistant: Assistant, region: Region, key: bytes) -> None:

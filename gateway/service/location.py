@@ -31,11 +31,7 @@ _MOST_REMEMBERED_BYTES = 2048
 
 
 class Located(msgspec.Struct, frozen=True):
-    """The location of a caller, and the refusal if no request from there may be answered.
-
-    Attributes:
-        claim: The verified or rejected claim, or None if there is none.
-    """
+    """The location of a caller, with the claim, if any, and the refusal if no request from there may be answered."""
 
     reports: Reports
     location: Location
@@ -175,11 +171,7 @@ class LocationService:
         return None
 
     async def answer(self, rules: LocationRules, reports: Reports) -> Reports:
-        """Return the reports with the questions in them answered, such as claims verified and addresses looked up.
-
-        Raises:
-            TypeError: A question has a kind for which there is no lookup.
-        """
+        """Return the reports with the questions in them answered, such as claims verified and addresses looked up."""
         for name, report in reports.by_signal:
             if isinstance(report, Question):
                 if name not in LOOKUPS:

@@ -21,27 +21,21 @@ _MOST_CUE_MS = 359_999_999
 class TranscriptionRequest(Value, frozen=True):
     """A request for the text of an audio file, or for its translation into English.
 
-    Its `repr` shows neither the file nor a text.
+    Its `repr` shows neither the file nor a text. The model is that of the client; the `Target` has the provider's.
 
     Attributes:
-        model: The model that the client asked for. The provider's model is in the `Target`.
         file: The bytes of the file, a view of the client's body.
         kind: The kind of the file, by its first bytes.
         task: `translate` for a translation.
-        language: The language of the audio.
-        languages: Several languages of the audio.
         keywords: Words that the model should know.
         prompt: A text that the audio continues.
         response_format: A member of `FORMATS`.
-        temperature: The temperature.
         granularities: The kinds of times in the answer, of `segment` and `word`.
         include: Further contents of the answer.
         chunking_strategy: How the provider cuts the audio: `auto`.
-        stream: Whether the client wants events.
         extra: Always empty: an unknown field is never sent.
         unread: Names of fields that are not sent.
         boundary: The line between the parts of the form that leaves. The sender sets one that a client can't know.
-        folded: Always false.
     """
 
     folded: ClassVar[bool] = False
@@ -75,12 +69,10 @@ class TranscriptionRequest(Value, frozen=True):
 
 
 class Transcript(Value, frozen=True):
-    """The whole text of an audio file.
+    """The whole text of an audio file. It is empty if there is no speech.
 
     Attributes:
-        text: The text. It is empty if there is no speech.
-        language: The language that the provider recognised.
-        languages: Several such languages.
+        language: The language that the provider recognised, or several in `languages`.
         duration_s: The length of the audio by the provider.
         segments: Parts of the text with `start` and `end` in seconds, and `speaker` if they are diarized.
         words: Words with `start` and `end` in seconds.
@@ -106,8 +98,6 @@ class SpeechRequest(Value, frozen=True):
     """A request for a text to be spoken. Its answer is always a stream of audio.
 
     Attributes:
-        model: The model that the client asked for. The provider's model is in the `Target`.
-        input: The text.
         voice: The product's name of the voice.
         response_format: A member of `SPEECH_FORMATS`.
         speed: The speed, from 0.25 to 4.
@@ -115,8 +105,6 @@ class SpeechRequest(Value, frozen=True):
         events: Whether the client wants events (`stream_format: sse`) in place of the bytes.
         extra: Unknown fields as parsed JSON. They are sent only where the operator allows it.
         unread: Names of fields that are not sent.
-        stream: Always true.
-        folded: Always false.
     """
 
     stream: ClassVar[bool] = True

@@ -277,13 +277,9 @@ def shown_amount(micros: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PriceRow:
-    """An entry of the price list.
+    """An entry of the price list: names or glob patterns of models, and the sites to which it applies, or none for all.
 
-    Attributes:
-        models: Names or glob patterns.
-        sites: The sites to which it applies. Empty means all.
-        price: The price.
-        dearer: Surcharges on tokens in percent, by site.
+    `dearer` has surcharges on tokens in percent, by site.
     """
 
     models: tuple[str, ...]

@@ -109,20 +109,15 @@ class ImageDelta(Value, frozen=True):
 
 
 class AudioDelta(Value, frozen=True):
-    """More of a spoken text, in the answer to a request for speech. No chat has it.
-
-    Attributes:
-        data: Bytes of the audio file.
-    """
+    """More bytes of the file of a spoken text, in the answer to a request for speech. No chat has it."""
 
     data: bytes
 
 
 class SegmentDelta(Value, frozen=True):
-    """A part of a transcript with its times, in the answer to a request for a transcription. No chat has it.
+    """A part of a transcript, in the answer to a request for a transcription. No chat has it.
 
-    Attributes:
-        segment: It has `text`, `start`, `end` and perhaps `speaker`.
+    The segment has `text`, `start`, `end` and perhaps `speaker`.
     """
 
     segment: Mapping[str, object]

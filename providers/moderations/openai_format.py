@@ -81,12 +81,9 @@ def encode_moderations(answer: ModerationAnswer, model: str, answer_id: str) -> 
 
 
 class OpenAIModerations(Value, frozen=True):
-    """The format of OpenAI, and of servers that answer like it. See `ModerationFormat`.
+    """The format of OpenAI, and of servers that answer like it, for models of these patterns. See `ModerationFormat`.
 
-    Attributes:
-        models: Patterns of the names of models that classify content.
-        takes_images: Whether images are classified too.
-        is_own: Whether the server is the operator's own, which may have any categories.
+    A server of the operator's own may have any categories.
     """
 
     models: tuple[str, ...]

@@ -569,12 +569,7 @@ def _named_wait_s(error: _Reported, message: str, kind: FailureKind) -> float | 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """The kind of an error, and the rule that decided.
-
-    Attributes:
-        word: The entry of a table that decided.
-        detail: The message, if it is not that of the body.
-    """
+    """The kind of an error, the rule and the entry of a table that decided, and a message other than the body's."""
 
     kind: FailureKind
     rule: str

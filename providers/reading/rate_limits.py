@@ -111,12 +111,7 @@ class LimitHeaders(Value, frozen=True):
 
 
 class RateLimit(Value, frozen=True):
-    """The state of a rate limit.
-
-    Attributes:
-        remaining: How many requests or tokens are left, or None if unknown.
-        resets_after_s: The seconds until the whole limit is restored, or None if unknown.
-    """
+    """The requests or tokens that are left of a rate limit, and the seconds until all of it is restored, or None."""
 
     remaining: int | None = None
     resets_after_s: float | None = None

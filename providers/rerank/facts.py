@@ -22,11 +22,9 @@ _FILE = FactsFile("providers.rerank", "rerank")
 
 @dataclass(frozen=True, slots=True)
 class RerankModel:
-    """How one model is asked.
+    """How one model is asked: in the form `flat`, as Cohere and Jina write it, `native`, as DashScope does, or `tei`.
 
-    Attributes:
-        above: The end of the base path that `path` replaces, or empty if `path` is below the whole base path.
-        form: `flat`, as Cohere and Jina write it, `native`, as DashScope does, or `tei`.
+    The path replaces the end `above` of the base path, or is below the whole base path if that is empty.
     """
 
     facts: RerankFacts = field(default_factory=RerankFacts)

@@ -71,10 +71,8 @@ class SignInTerms(Value, frozen=True):
 class ExchangeInput(Value, frozen=True):
     """The values that an exchange is given at the moment of its start. Its `repr` shows the time only.
 
-    Attributes:
-        now_s: Unix time, which signatures cover.
-        subject: The subject: the content of a file, or the token or credentials of another sign-in.
-        authorization: The content of the file that a container's credentials need.
+    Signatures cover Unix time. The subject is the content of a file, or the token or credentials of another sign-in.
+    `authorization` is the content of the file that a container's credentials need.
     """
 
     now_s: float

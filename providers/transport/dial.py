@@ -95,8 +95,7 @@ def check_remote(addresses: Addresses) -> None:
 async def first_socket(addresses: Addresses) -> socket.socket:
     """Return a socket that is connected to the first address that accepts.
 
-    Raises:
-        OSError, RuntimeError, ValueError: None accepts. The most specific reason is raised (RuntimeError is uvloop's).
+    If none accepts, the most specific of OSError, RuntimeError (uvloop's) and ValueError is raised.
     """
     tries = _Tries(asyncio.get_running_loop())
     try:

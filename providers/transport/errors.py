@@ -40,13 +40,10 @@ class ConnectFailed(TransportError):
 
 
 class ConnectionBroken(TransportError):
-    """The connection ended early.
+    """The connection ended early: after a byte of a response (`answered`), or after the request may have been sent.
 
-    Attributes:
-        answered: At least one byte of a response had arrived.
-        is_sent: The request may have been sent, completely or in part.
-        was_kept: Whether a kept connection ended soon and without a byte. Its server may have closed it before the
-            request came (RFC 9112, section 9.3.1). The same request may be answered on a new connection.
+    If it `was_kept`, a kept connection ended soon and without a byte: its server may have closed it before the request
+    came (RFC 9112, section 9.3.1). The same request may be answered on a new connection.
     """
 
     def __init__(self, message: str, *, answered: bool, is_sent: bool = True) -> None:

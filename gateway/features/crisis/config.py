@@ -116,8 +116,7 @@ def _rules(findings: Findings, region: Region, section: CrisisSection, profile: 
 def _helplines(territories: Places, own: Mapping[str, str] | None) -> tuple[dict[str, Helpline], Helpline | None]:
     """Return the number of each territory, and the one that is valid in the whole region.
 
-    Args:
-        own: The operator's numbers, which are those of the whole region. None: the built-in ones.
+    The operator's own numbers are those of the whole region. Without them, the built-in ones hold.
     """
     built_in = helplines()
     if own is not None:

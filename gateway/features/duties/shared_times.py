@@ -116,11 +116,7 @@ class SharedTimes:
         return found[0], found[1], int(found[2])
 
     async def extend(self, key: UseKey, at_ms: int, rules: UseRules, *, is_noticed: bool) -> None:
-        """Extend the time of a user to now. See `extended`. Raises ValkeyUnavailable.
-
-        Args:
-            is_noticed: Its answer has shown the label with `repeat`.
-        """
+        """Extend the time of a user to now. See `extended`. Raises ValkeyUnavailable."""
         packed = _pack((at_ms, rules.gap_ms, is_noticed, rules.timezone, KEPT_MS))
         await self._connection.run(EXTEND, self._keys(key)[:1], self._now, packed)
 

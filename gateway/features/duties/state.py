@@ -83,8 +83,7 @@ _MOST = 20_000
 class _Presence:
     """One of the processes that use the file. It waits until none of them has records only in memory.
 
-    Attributes:
-        mark: Changes when another process waits.
+    The mark changes when another process waits.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -120,8 +119,7 @@ class _Presence:
 class UseStore:
     """The database of the time of users, for one thread. Methods raise StateError.
 
-    Attributes:
-        is_open: Whether it can be used without a wait. If not, `open` opens it.
+    While it `is_open`, it can be used without a wait; `open` opens it.
     """
 
     def __init__(self, directory: Path) -> None:

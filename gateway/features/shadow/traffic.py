@@ -231,10 +231,9 @@ class ShadowTraffic:
         return ShadowTurn(shadow, labels, config, location, record, self.offer, capture)
 
     def offer(self, turn: ShadowTurn, request: ChatRequest, body_bytes: int) -> None:
-        """Send the shadow request, unless a check prevents it. Call this when the client has its answer.
+        """Send the shadow of a request, as the deployment got it, unless a check prevents it.
 
-        Args:
-            request: The request as the deployment got it.
+        Call this when the client has its answer.
         """
         labels, record = turn.labels, turn.record
         if record.outcome != "ok" or record.answered_by.deployment == labels[-1] or turn.config is not self._current():

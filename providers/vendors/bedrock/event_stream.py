@@ -36,8 +36,7 @@ class EventMessage(Value, frozen=True):
 class EventStreamDecoder:
     """Decode a stream that arrives in pieces of any size. At most one incomplete message is held in memory.
 
-    Attributes:
-        broken: Whether the bytes were not a valid stream. No messages follow.
+    After bytes that are not a valid stream it is `broken`, and no messages follow.
     """
 
     def __init__(self) -> None:

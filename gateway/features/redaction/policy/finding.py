@@ -364,8 +364,7 @@ class _Index:
 class Finder:
     """Finds the values of some rules. It remembers where they were in texts that it has seen, and never a text.
 
-    Attributes:
-        most_at_once: With more characters, other requests would wait too long while a request is searched.
+    With more characters than `most_at_once`, other requests would wait too long while a request is searched.
     """
 
     def __init__(self, rules: RedactionRules) -> None:

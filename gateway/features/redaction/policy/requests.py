@@ -65,10 +65,9 @@ _ESCAPED = re.compile(r"\\([^A-Za-z0-9])|\[([^\]])\]")
 
 
 class Redacted(Wrapped, frozen=True):
-    """A request as its recipient gets it. See `Wrapped`.
+    """A request as its recipient gets it, with the placeholders of a chat by which its answer is restored.
 
-    Attributes:
-        placeholders: Those of a chat, by which its answer is restored, or None if there are none.
+    See `Wrapped`.
     """
 
     placeholders: Placeholders | None = None
