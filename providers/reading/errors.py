@@ -489,8 +489,13 @@ def with_own_model(failed: Failure, model: str) -> Failure:
 
 
 def _layers_of(body: Mapping[str, object], rules: ErrorRules) -> list[Mapping[str, object]]:
-    """Return an error and the errors inside of it, in `error` or as JSON in a message, the innermost first."""
-    layers = [body]
+    """Return an error and the errors inside of it, in `error` or as JSON in a message, the innermost first.
+
+    Of a list of errors (Cloudflare, watsonx) the first counts.
+    """
+    listed = as_list(body.get("error")) or as_list(body.get("errors"))
+    first = as_map(listed[0]) if listed else {}
+    layers = [{"error": first, **first}, body] if first else [body]
     while len(layers) < _MOST_LAYERS:
         error, text = as_map(layers[0].get("error")), _message_in(layers[0], rules)
         inner = error if error.get("error") else _object_in(text)
@@ -651,8 +656,8 @@ def _by_words(error: _Reported, first: _Judged) -> _Judged | None:
         words,
         error.detail,
         is_invalid=is_guessed_key or is_invalid or is_missing or is_large,
-        # A member that is named, other than the model, is what the client sent.
-        is_unexplained=is_invalid and error.param in (None, "model"),
+        # A member that is named, other than the model and the stream, is what the client sent.
+        is_unexplained=is_invalid and error.param in (None, "model", "stream"),
     )
     if by_words is None:
         return None

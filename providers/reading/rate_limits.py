@@ -23,6 +23,8 @@ _EARLIEST_UNIX = 1e9
 _MILLISECONDS_UNIX = 1e11
 _MOST_DIGITS = 18
 _PARTS = ("remaining", "reset")
+_OF_GATEWAYS = ("x-ratelimit-{part}", "ratelimit-{part}")
+"""Headers of the only limit of a server or a gateway, such as Envoy's and Kong's."""
 _IN_A_SENTENCE = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:T| at | )(\d\d:\d\d(?::\d\d)?)(?:\.\d{1,9})?\s?(UTC|Z|[+-]\d\d:?\d\d)?", re.ASCII
 )
@@ -126,8 +128,8 @@ def moment_in(sentence: str, zone: str) -> str:
 def read_limits(headers: Mapping[str, str], received_at: float, names: LimitHeaders) -> tuple[RateLimit, ...]:
     """Return the rate limits in the headers. Values that are not understood count as unknown. It never raises."""
     limits = []
-    for word in names.of:
-        remaining, reset = (headers.get(names.form.format(part=part, of=word)) for part in _PARTS)
+    for form in (*(names.form.replace("{of}", word) for word in names.of), *_OF_GATEWAYS):
+        remaining, reset = (headers.get(form.format(part=part)) for part in _PARTS)
         if remaining is not None or reset is not None:
             limits.append(RateLimit(_count(remaining), reset_s(reset or "", headers, received_at)))
     return tuple(limits)
