@@ -164,7 +164,7 @@ def decode_any_message(value: object, path: str) -> Message:
         return SystemMessage(_marked(_content(source, path, _text_part), source, path), role, name)
     if role == "tool":
         call_id = needed_text(source, "tool_call_id", f"{path}.tool_call_id")
-        content = _content(source, path, _text_part)
+        content = "" if source.get("content") is None else _content(source, path, _text_part)
         return ToolMessage(split_call_id(call_id)[0], content, cache=cache_mark(source, path))
     if role == "function":
         raise InvalidRequest(f"`{path}.role` 'function' is no longer supported; use 'tool'", f"{path}.role")
@@ -339,7 +339,7 @@ def _thought(value: object) -> str:
 
 def _tool_call(value: object, path: str) -> ToolCall:
     source = mapping(value, path)
-    kind = source.get("type", "function")
+    kind = source.get("type") or "function"
     if kind == "custom":
         raise UnsupportedFeature("custom_tools", f"`{path}` calls a custom tool; {USE_A_FUNCTION}", f"{path}.type")
     if kind != "function":

@@ -136,7 +136,7 @@ def decode_any_request(body: object) -> ChatRequest:
     """Decode a request of any form."""
     source = mapping(body, "")
     for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
-        if source.get(old) is not None:
+        if source.get(old) not in (None, [], "none"):
             raise InvalidRequest(f"`{old}` is no longer supported; use `{new}`", old)
     if source.get("model") is None or source.get("messages") is None:
         # A misspelled name of a required field is the better message.
@@ -247,7 +247,9 @@ def _stop(source: Mapping[str, object], _: str) -> tuple[str, ...]:
 
 def _top_logprobs(source: Mapping[str, object], _: str) -> int | None:
     value = integer(source, "top_logprobs", "top_logprobs", 0, 20)
-    if value is not None and source.get("logprobs") is not True:
+    if source.get("logprobs") is not True:
+        if not value:
+            return None
         raise InvalidRequest("`top_logprobs` needs `logprobs: true`", "top_logprobs")
     return value
 
