@@ -156,6 +156,17 @@ def embed_object(text: str) -> object | None:
         return None
 
 
+def unquoted_object(text: str) -> str:
+    """Return the JSON object in a JSON string, or else the text: some models and clients encode arguments twice."""
+    if not text.lstrip().startswith('"'):
+        return text
+    try:
+        inner = loads(text)
+    except JsonError:
+        return text
+    return inner if isinstance(inner, str) and is_json_object(inner) else text
+
+
 def loads_text(text: str) -> object:
     """Parse JSON in a string, such as the arguments of a tool call.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from providers.adapter import Target
 from providers.chat import Usage
@@ -29,6 +30,8 @@ from providers.json_values import (
 from providers.reading.assembler import Assembler
 from providers.reading.finishes import ending_of, failed_by
 
+_OF_INPUT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+_NO_ZEROS: Mapping[str, int] = {}
 _SAME_AS_OURS = frozenset({"end_turn", "stop_sequence", "tool_use", "max_tokens"})
 _MAX_BLOCKS = 1024
 
@@ -63,7 +66,8 @@ class MessageReader:
         self._target = target
         self._blocks: dict[int, _Block] = {}
         self._thoughts = ThoughtCollector(self.assembler, target.model)
-        self._calls = 0
+        self._calls = self._prompt = 0
+        self._zeros = _NO_ZEROS
 
     def read_message(self, message: Mapping[str, object]) -> None:
         """Read a whole message."""
@@ -180,7 +184,12 @@ class MessageReader:
         """Read usage: counts are cumulative, and later reports contain only changes. Check the place of inference."""
         if not (usage := read_map(source, "usage")):
             return
-        self.assembler.report(usage, _usage)
+        prompt = _usage(usage).prompt_tokens
+        if 0 < self._prompt <= prompt:
+            # The whole input is stated anew, so that its zeros count: what was to be written to a cache was read there.
+            self._zeros = {name: 0 for name in _OF_INPUT if usage.get(name) == 0}
+        self._prompt = max(prompt, self._prompt)
+        self.assembler.report(usage, partial(_usage, zeros=self._zeros))
         wanted, actual = self._target.pins.get("inference_geo"), read_str(usage, "inference_geo")
         if wanted is not None and actual is not None and actual != wanted:
             # The request is not repeated there: the deployment is put into cooldown, and the next step is tried.
@@ -188,21 +197,21 @@ class MessageReader:
             self.assembler.fail(Failure(FailureKind.GEO_REFUSED, message, code="inference_geo"))
 
 
-def _usage(source: Mapping[str, object]) -> Usage:
-    """Return the counts; a missing one is 0. The prompt is 0 if one is invalid.
+def _usage(source: Mapping[str, object], zeros: Mapping[str, int] = _NO_ZEROS) -> Usage:
+    """Return the counts, with those of `zeros`; a missing one is 0. The prompt is 0 if one is invalid.
 
     `input_tokens` excludes tokens read from or written to the cache.
     """
+    source = {**source, **zeros}
     cached = read_count(source, "cache_read_input_tokens")
     written = read_count(source, "cache_creation_input_tokens")
-    names = "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"
     prompt = read_count(source, "input_tokens") + cached + written
     split = read_map(source, "cache_creation")
     return Usage(
-        prompt_tokens=prompt if are_counts(source, *names) else 0,
+        prompt_tokens=prompt if are_counts(source, "output_tokens", *_OF_INPUT) else 0,
         completion_tokens=read_count(source, "output_tokens"),
         cached_tokens=cached,
         reasoning_tokens=read_count(read_map(source, "output_tokens_details"), "thinking_tokens"),
         cache_write_tokens=written,
-        cache_write_1h_tokens=read_count(split, "ephemeral_1h_input_tokens") if split else None,
+        cache_write_1h_tokens=min(written, read_count(split, "ephemeral_1h_input_tokens")) if split else None,
     )

@@ -22,7 +22,7 @@ from providers.chat import (
 )
 from providers.failures import UnsupportedFeature
 from providers.formats.tool_results import has_attachments, result_text, results_as_text
-from providers.json_values import JsonError, dumps_text, embed_object, read_list, read_map
+from providers.json_values import JsonError, dumps_text, embed_object, read_list, read_map, unquoted_object
 from providers.value import replace
 
 _CALL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -197,7 +197,7 @@ def arguments_of(call: ToolCall) -> object:
     A text that is not a JSON object, which another provider's model or a client may have written, is sent as the member
     `_raw`. An empty list is PHP's empty object.
     """
-    text = call.arguments.strip()
+    text = unquoted_object(call.arguments.strip())
     arguments = embed_object("{}" if text in ("", "[]") else text)
     return {"_raw": call.arguments} if arguments is None else arguments
 

@@ -49,6 +49,8 @@ from providers.wire import WireResponse
 
 _WHOLE = ("stop", "length", "tool_calls")
 _NOTHING: Mapping[str, object] = {}
+_NO_FINISH = frozenset({"null", "None", "none"})
+"""Texts that servers write while an answer goes on: DashScope's, and Python's for null."""
 _OF_TEXT = frozenset({"role", "content", "refusal"})
 """The members of most deltas. The first one of OpenAI has an empty refusal."""
 _OF_CALL = frozenset({"index", "id", "type", "function", "custom", "name", "arguments", "object", "status"})
@@ -425,7 +427,7 @@ class ChatReader:
             self.fail(classify({"error": error}, IN_A_STREAM, self.errors, self.sites))
             return
         word = take("finish_reason")
-        end = word if type(word) is str and word != "null" else ""
+        end = word if type(word) is str and word not in _NO_FINISH else ""
         logprobs = (read_map(source, "logprobs") or None) if take("logprobs") else None
         content = delta.get("content")
         if self._is_usual and type(content) is not list and delta.keys() <= _OF_TEXT and not delta.get("refusal"):

@@ -62,7 +62,14 @@ from providers.chat import (
     UsageReport,
 )
 from providers.failures import Failure, FailureKind
-from providers.json_values import dumps, is_json_object, repair_escapes, repair_surrogates, split_high_surrogate
+from providers.json_values import (
+    dumps,
+    is_json_object,
+    repair_escapes,
+    repair_surrogates,
+    split_high_surrogate,
+    unquoted_object,
+)
 from providers.reading.finishes import MISSING, failed_by
 from providers.reading.object_scanner import ObjectScanner
 from providers.reading.token_counts import merged
@@ -119,8 +126,10 @@ class _Call(ObjectScanner):
 
         The end of a piece may be half of an escape or of a surrogate pair, which is held for the piece after it.
         """
-        if not self.pieces and not self.cut and piece.strip() == "null":
-            piece, self.is_empty = "", True
+        if not self.pieces and not self.cut:
+            if piece.strip() == "null":
+                piece, self.is_empty = "", True
+            piece = unquoted_object(piece)
         piece, cut = split_high_surrogate(self.cut + piece)
         piece, escape = repair_escapes(piece)
         if not self.is_whole and _CONTROL.search(piece):

@@ -210,13 +210,16 @@ class SseParser:
             self.overflowed = True
             return None
         if line.startswith(b"data:") or line == b"data":
-            value = line[6:] if line.startswith(b" ", 5) else line[5:]
+            value, event, whole = line[6:] if line.startswith(b" ", 5) else line[5:], self._event, None
+            if self._data and value.startswith((b"{", b"[")) and self._data[-1].rstrip().endswith(b"}"):
+                # No JSON goes on like this: some servers leave out the blank line between two events.
+                whole, self._event = self._dispatch(), event
             self._data_bytes += len(value) + bool(self._data)
             self.overflowed = self._data_bytes > self._max_line_bytes
             self._data.append(value)
             if len(self._data) > _MOST_DATA_LINES:
                 self._data[:] = [b"\n".join(self._data)]
-            return None
+            return whole
         name, _, value = line.partition(b":")
         if not name:
             return SseComment(value.decode("utf-8", "replace").removeprefix(" "))
