@@ -50,6 +50,9 @@ def compile_token_issuers(draft: Draft, findings: Findings, document: Document) 
         if claims is not None and claims.issuer == rules.issuer and rules.user != "sub":
             message = "claims of this issuer name a user by `sub`: who comes by both is two users"
             findings.warn((*path, "user"), message, "write `user: sub`, or send tokens alone")
+        if rules.issued_after is not None and rules.issued_after > document.read_at_s:
+            message = "is in the future, so no token is accepted until then"
+            findings.warn((*path, "issued_after"), message, "write the time before which tokens are not trusted")
         keys = read_key_set(rules.jwks, SectionProblems(findings, path, document), "every new token")
         for index, rule in enumerate(rules.clients):
             if draft.config.clients_source == "file":

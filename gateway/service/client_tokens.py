@@ -64,7 +64,7 @@ class ClientTokens:
         self._services, self._note, self.clock, self._ticks = services, note, clock, ticks
         self._keys: dict[KeySource, IssuerKeys] = {}
         self._verified: OrderedDict[str, _Verified] = OrderedDict()
-        self._compare_at = 0.0
+        self._compared_at = 0.0
         self._current: dict[str, KeySet | None] = {}
 
     def prepare(self, issuers: Mapping[str, TokenIssuer]) -> None:
@@ -81,7 +81,7 @@ class ClientTokens:
         """Ask the issuers for their keys again: one that was withdrawn signs nothing any more, nor did it before."""
         for keys in self._keys.values():
             keys.kept.renew()
-        self._compare_at = 0.0
+        self._compared_at = 0.0
 
     def known(self, config: ConfigVersion, digest: str) -> Client | None:
         """Return the client of a token that was verified before by the rules of this version, or None.
@@ -92,7 +92,11 @@ class ClientTokens:
         if entry is None:
             return None
         # The common case makes no further call. Key sets are compared once a second.
-        if entry.config is config and (now_s := self.clock()) < entry.until and now_s < self._compare_at:
+        if (
+            entry.config is config
+            and (now_s := self.clock()) < entry.until
+            and 0 <= now_s - self._compared_at < _COMPARED_EACH_S
+        ):
             return entry.caller
         return self._still_known(config, digest, entry)
 
@@ -102,10 +106,11 @@ class ClientTokens:
         issuer = config.token_issuers.get(entry.issuer.name)
         if issuer is None or issuer != entry.issuer or now_s >= entry.until:
             return None
-        if now_s >= self._compare_at:
-            self._compare_at = now_s + _COMPARED_EACH_S
+        if not 0 <= now_s - self._compared_at < _COMPARED_EACH_S:  # also if the clock was set back
+            self._compared_at = now_s
             current = {name: self._keys_of(it).kept.now() for name, it in config.token_issuers.items()}
-            if current != self._current:
+            # A stale set is None each time: its tokens wait for the next one, which may lack their key.
+            if current != self._current or None in current.values():
                 self._current = current
                 for key in [key for key, it in self._verified.items() if current.get(it.issuer.name) is not it.keys]:
                     del self._verified[key]

@@ -214,6 +214,14 @@ def test_known_token_is_not_verified_again_until_it_expires(
     assert refused(gateway.ask(token)) == (401, "invalid_api_key", "expired")
 
 
+def test_token_of_a_withdrawn_key_is_refused_after_each_silence(gateway: TokenGateway) -> None:
+    token = signed(**RESEARCH, exp=time.time() + 3000)
+    for gateway.ahead_s in (0, 700, 1400):
+        assert gateway.ask(token).status_code == 200
+    gateway.keys, gateway.ahead_s = jwks(public("k2")), 2100
+    assert refused(gateway.ask(token))[0] == 401
+
+
 def test_known_token_costs_three_calls_more_than_a_key(gateway: TokenGateway) -> None:
     token = signed(**RESEARCH)
     assert gateway.ask(token).status_code == 200
