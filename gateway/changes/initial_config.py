@@ -74,11 +74,13 @@ class InitialConfigLoader:
         job = self._job = CompileJob(str(self._config_path), demo, written=is_written, real=real, simulated=simulated)
         if settings.state_dir is not None:
             from gateway.changes.change_log import ChangeLog
+            from gateway.usage.installation import note_named_users
 
             try:
                 self._change_log = ChangeLog(
                     settings.state_dir, _log_audit_head, wait_s=_LOCK_WAIT_S, inherited_lock=inherited_lock
                 )
+                note_named_users(settings.state_dir)
                 self._pinned = self._change_log.active_rollback()
             except StateError as error:
                 if self._change_log is not None:

@@ -104,7 +104,6 @@ def keeping(
             from gateway.state.schedules import ScheduleStore
 
             try:
-                note_named_users(directory)
                 schedules = stack.enter_context(closing(ScheduleStore(directory)))
                 scheduler = Scheduler(schedules) if initial.cell is None else _cell_scheduler(schedules, initial.cell)
                 stored = stack.enter_context(closing(client_store(config, directory)))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.usage.installation import users_renamed_ns
 from gateway.usage.ledger import Ledger, Person, ledger_file
 from gateway.usage.postgres import Postgres
 from gateway.usage.reports import UsageQuery, UsageReader
@@ -240,6 +241,7 @@ def test_an_erasure_reaches_both_stores_and_the_other_instances_of_a_cell(
     counted = {"regions": {"default": {"use": {}}}}
     more: list[Any] = [{"cell": {"territory": "DE"}}, {"secrets": {"identity": "i" * 40}}, counted]
     with cell(tmp_path, postgres, {"clients": {"app": USER_BUDGET}}, *more, shadow, route="ok, spare") as both:
+        assert [users_renamed_ns(both.state(number)) for number in (0, 1)] == [0, 0], "both are new"
         for number, user in enumerate((ANNA, ANNA, BEN)):
             with client_of(both.instances[number % 2]) as client:
                 headers = {"x-gateway-user": user, "x-request-id": f"request-{number}"}
