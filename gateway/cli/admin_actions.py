@@ -123,8 +123,9 @@ def _opened_directory(
     of_every_key = hasattr(options, "operation") and options.operation.is_of_every_key
     with closing(config.opened_store(of_every_key=of_every_key)) as store:
         yield LocalActions(store, config, operator)
-        config.remember(store)
-        append_entries(store, directory)
+        if store.is_writable:
+            config.remember(store)
+            append_entries(store, directory)
 
 
 def _shows_file(options: argparse.Namespace, facts: ConfigFacts) -> bool:

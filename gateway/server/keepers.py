@@ -18,7 +18,7 @@ from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import CommandError, StateError
 from gateway.server.uvicorn_server import url_of
 from gateway.telemetry.log import logger
-from gateway.usage.installation import client_store, note_named_users
+from gateway.usage.installation import client_store
 from providers.value import Value
 
 if TYPE_CHECKING:

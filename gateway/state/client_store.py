@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,7 +26,7 @@ from typing import Any, Literal
 from gateway.files import path_exists
 from gateway.model.stored_client import AdminToken, ConfigFacts, Definition, KeyInfo, Role, StoredClients, StoredKey
 from gateway.operator_errors import NotStored, StateError
-from gateway.state.database import Database, SqliteDatabase, Statements, layout_of
+from gateway.state.database import Database, SqliteDatabase, Statements, layout_of, open_to_read
 from providers.value import Value, replace
 
 _NAME = "clients"
@@ -74,13 +75,19 @@ class ClientStore:
 
     The `shared` database of a cell has blocks of keys, and with `shares_clients` clients and admin tokens too. All else
     is in the state directory.
+    In a directory that can't be written, such as a mounted backup, an existing database is opened to read it.
     """
 
     def __init__(
         self, directory: Path, shared: Database | None = None, instance: str = "", *, shares_clients: bool = True
     ) -> None:
         self.directory = directory
-        self._file = SqliteDatabase.open(directory, _NAME, _LAYOUT, durable=True)
+        self.is_writable = os.access(directory, os.W_OK) or not has_clients(directory)
+        self._file = (
+            SqliteDatabase.open(directory, _NAME, _LAYOUT, durable=True)
+            if self.is_writable
+            else SqliteDatabase(open_to_read(directory, _NAME), str(directory / _NAME))
+        )
         self._blocks: Database = shared if shared is not None else self._file
         self._database: Database = self._blocks if shares_clients else self._file
         self._instance = instance

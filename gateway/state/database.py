@@ -299,6 +299,7 @@ def _copied_in(parent: str | None, path: Path, version: int) -> sqlite3.Connecti
         with closing(_for_reading(Path(folder, "copy.db"), path, version)) as copied:
             memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             copied.backup(memory)
+            memory.execute("PRAGMA query_only = TRUE")
             return memory
 
 

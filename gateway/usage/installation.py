@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
@@ -108,7 +109,9 @@ async def operator_gate(config: Callable[[], ConfigVersion], state_dir: Path) ->
         from gateway.usage.gate import GateUnavailable
         from gateway.usage.journal import FOLDER, Journal
 
-        with closing(Journal.open(state_dir / FOLDER)) as journal:
+        # In a mounted backup, what is spent can be shown, and not changed.
+        flags = os.O_RDWR | os.O_CREAT if os.access(state_dir, os.W_OK) else os.O_RDONLY
+        with closing(Journal.open(state_dir / FOLDER, flags=flags)) as journal:
             if stores is None or stores.database is None:
                 with suppress(GateUnavailable):  # a gateway uses it
                     if journal.is_new:

@@ -123,7 +123,9 @@ class Journal:
         self._open: dict[str, tuple[bytes, list[_Entry], tuple[_QuotaEntry, ...]]] = {}
 
     @classmethod
-    def open(cls, directory: Path, clock: Callable[[], int] = time.time_ns) -> Journal:
+    def open(
+        cls, directory: Path, clock: Callable[[], int] = time.time_ns, flags: int = os.O_RDWR | os.O_CREAT
+    ) -> Journal:
         """Open the journal of a directory, and create its file if there is none. `clock` returns Unix nanoseconds.
 
         Raises StateError if the file cannot be used.
@@ -131,7 +133,7 @@ class Journal:
         path = current_file(directory)
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return cls(directory, path, clock, os.O_RDWR | os.O_CREAT)
+            return cls(directory, path, clock, flags)
         except (OSError, lmdb.Error, GateUnavailable) as error:
             raise StateError(f"{path} can't be used: {words_of(error)}") from error
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +103,26 @@ def test_command_about_clients_in_the_file_is_refused_with_the_lines_to_add(
     assert shown.status == 1
     assert lines in shown.out
     assert "clients are in the config file (`clients_source: file`)" in shown.err
+
+
+def test_directory_that_cannot_be_written_is_shown_and_not_changed(
+    gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ["--config", written(tmp_path, IN_DATABASE), "--state", str(tmp_path / "state")]
+    assert gateway("clients", "create", "app", "--budget", "20 EUR per day", *place).status == 0
+    shown = [("clients", "list"), ("keys", "list"), ("budgets", "show"), ("quotas",), ("admin-token", "list")]
+    before = [gateway(*words, *place).out for words in shown]
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode, **more: mode != os.W_OK and allowed(path, mode, **more))
+    monkeypatch.setattr(os, "open", partial(_without_writing, os.open, str(tmp_path / "state")))
+    assert [gateway(*words, *place).out for words in shown] == before
+    refused = gateway("clients", "create", "web", *place)
+    assert (refused.status, "state/clients.db can't be written" in refused.err) == (2, True)
+
+
+def _without_writing(opening: Any, folder: str, path: Any, flags: int, *more: Any, **named: Any) -> int:
+    assert flags & os.O_ACCMODE == os.O_RDONLY or not str(path).startswith(folder), path
+    return int(opening(path, flags, *more, **named))
 
 
 def test_commands_work_before_the_first_start(gateway: Command, tmp_path: Path) -> None:
