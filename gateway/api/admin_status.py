@@ -228,12 +228,24 @@ def _stores(status: Status) -> dict[str, str] | None:
     return {kind: status.store_problems.get(kind, "ok") for kind in stores.kinds} if stores is not None else None
 
 
+def _why_rejected(failed: Reload) -> str:
+    """Return why the configuration file is not active, or an empty text if only a pin is the reason, which is shown."""
+    errors = [finding.message for finding in failed.findings if finding.severity == "error"]
+    if failed.refused_by == "gateway_failed":
+        return f"the configuration file cannot be activated now, and is tried again: {errors[0]}"
+    if failed.refused_by == "signature_required":
+        return "the configuration file changes a protected region without its signature: gateway plan --sign makes one"
+    if failed.is_pinned and len(errors) == 1:
+        return ""
+    return "the configuration file has errors, and the version before stays active: gateway check lists them"
+
+
 def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]:
     word = readiness_word(status)
     if word != "ready":
         yield f"the gateway is {word}"
-    if status.failed is not None:
-        yield "the configuration file has errors, and the version before stays active: gateway check lists them"
+    if status.failed is not None and (why := _why_rejected(status.failed)):
+        yield why
     yield from _problems_of_stores(status)
     yield from _problems_of_sign_ins(status)
     if status.config.keys_stale and "database" not in status.store_problems:

@@ -207,6 +207,24 @@ def test_deployment_that_only_some_workers_skip_is_a_warning(callbacks: AdminCal
     assert not [text for text in said_of(now) if "gemini" in text]
 
 
+@pytest.mark.parametrize(
+    ("done", "text"),
+    [
+        ({}, "has errors, and the version before stays active: gateway check lists them"),
+        ({"pinned": "abc"}, None),
+        ({"pinned": "abc", "findings": (MISTAKE, MISTAKE)}, "has errors"),
+        ({"is_unsigned": True}, "changes a protected region without its signature"),
+        ({"retriable": True}, "cannot be activated now, and is tried again: is missing"),
+    ],
+)
+def test_status_states_why_the_file_is_not_active(
+    callbacks: AdminCallbacks, done: dict[str, Any], text: str | None
+) -> None:
+    failed = replace(replace(LOADED, activated=False, cause="file", findings=(MISTAKE,)), **done)
+    said = [line for line in said_of(replace(callbacks.now, failed=failed)) if "configuration file" in line]
+    assert [text in line for line in said if text] == [True] * bool(text)
+
+
 @pytest.mark.parametrize(("free_mb", "word"), [(63, "problems"), (200, "warnings"), (900, "")])
 def test_little_space_in_the_state_directory_is_a_warning_and_then_a_problem(
     callbacks: AdminCallbacks, free_mb: int, word: str
