@@ -65,10 +65,9 @@ class Evaluation:
             for candidate in self.candidates:
                 group.create_task(all_axes(candidate))
         self.budget.check()
+        section = self.suite.file.scalability
         for candidate in self.candidates:
-            if self.suite.file.scalability is not None and candidate.name not in self.given_up:
-                section = self.suite.file.scalability
-                assert section is not None, "only with load tests"  # noqa: S101  # for mypy
+            if section is not None and candidate.name not in self.given_up:
                 part, recovery = f"scalability {candidate.name}", len(section.rates)
                 self.progress.begin(part, recovery + 1, 0)
                 for number, rate in enumerate(section.rates):

@@ -23,16 +23,7 @@ from evaluation.measuring import Evaluation
 from evaluation.questions import Item, Suite
 from evaluation.refusals import refusal_of
 from evaluation.report import FORMAT, measured, percentage, plain, utc_text, write_report
-from evaluation.run import (
-    Compile,
-    OpenAccounting,
-    OptionsError,
-    assistant_of,
-    choose_suite,
-    measure,
-    no_accounting,
-    with_known_prices,
-)
+from evaluation.run import Compile, OptionsError, RunOptions, assistant_of, choose_suite, measure, with_known_prices
 from evaluation.simulation import simulators
 from evaluation.statistics import compare, difference, sign_flip_p
 from evaluation.store import RunStore
@@ -50,18 +41,12 @@ _UNASKED = JudgeVerdict(None, NOT_ASKED)
 Recorded = tuple[int, ShadowRecord]
 
 
-@dataclass(frozen=True, slots=True)
-class ShadowOptions:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowOptions(RunOptions):
     """The options of the command. `state` is the state directory; without a suite, there are no checks."""
 
     state: Path
     suite: str | None
-    region: str
-    assistant: str | None
-    out: Path
-    dry_run: bool = False
-    fresh: bool = False
-    usage: OpenAccounting = no_accounting
 
 
 def run_shadow(options: ShadowOptions, compile_with: Compile) -> int:

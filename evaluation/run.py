@@ -74,39 +74,29 @@ class OptionsError(Exception):
     """The command's options can't be used. The message states the reason and the fix."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options of one evaluation. `seed` replaces the suite's; `usage` opens the accounting of the questions."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The options that every run has. `usage` opens the accounting of its calls."""
 
-    config: Path
-    suite: str
     region: str
     assistant: str | None
-    candidates: tuple[str, ...]
     out: Path
-    seed: int | None = None
     dry_run: bool = False
     fresh: bool = False
     usage: OpenAccounting = no_accounting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(RunOptions):
+    """The options of one evaluation. `seed` replaces the suite's."""
+
+    config: Path
+    suite: str
+    candidates: tuple[str, ...]
+    seed: int | None = None
     sheet: Path | None = None
     sheet_items: int = 50
     marks: Path | None = None
-
-
-class RunOptions(Protocol):
-    """The options that every run has."""
-
-    @property
-    def out(self) -> Path:
-        """The directory of the run."""
-
-    @property
-    def fresh(self) -> bool:
-        """Whether to begin anew."""
-
-    @property
-    def usage(self) -> OpenAccounting:
-        """Opens the accounting of the calls."""
 
 
 class MeasuredRun(Protocol):

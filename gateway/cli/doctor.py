@@ -411,7 +411,12 @@ def check_origin(origin: str, context: ssl.SSLContext | None = None, link: Link 
             if link is not None and proxy:
                 if link.proxy_tls is not None:
                     return CheckResult("ok", origin, f"{message}, which accepts connections; TLS is not checked")
-                _open_tunnel(connection, origin, link)
+                connection.sendall(connect_request(origin, link))
+                received = b""
+                while not check_reply(received):
+                    if not (piece := connection.recv(4096)):
+                        raise ConnectFailed("the proxy closed the connection without an answer")
+                    received += piece
             if not origin.startswith("https:"):
                 return CheckResult("ok", origin, f"{message}, and it accepts connections")
             context, name = context or tls_context(), address_of(origin)[0]
@@ -426,16 +431,6 @@ def check_origin(origin: str, context: ssl.SSLContext | None = None, link: Link 
     except OSError as error:
         reason = error.strerror or type(error).__name__
         return CheckResult("error", origin, f"no connection ({reason})", "allow it in the firewall, or correct the URL")
-
-
-def _open_tunnel(connection: socket.socket, origin: str, link: Link) -> None:
-    """Open a tunnel through the proxy. Raises ConnectFailed."""
-    connection.sendall(connect_request(origin, link))
-    received = b""
-    while not check_reply(received):
-        if not (piece := connection.recv(4096)):
-            raise ConnectFailed("the proxy closed the connection without an answer")
-        received += piece
 
 
 def _of_answer(origin: str, message: str, secured: ssl.SSLSocket) -> CheckResult:

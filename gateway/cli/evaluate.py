@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _OK, _WORSE = 0, 1
+_COMMON = ("region", "assistant", "out", "dry_run", "fresh")
 _EXTRA = "pip install jsonschema numpy rich scipy"
 _LIBRARIES = frozenset({"jinja2", "jsonschema", "numpy", "rich", "scipy"})
 
@@ -47,18 +48,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     try:
         if options.shadow:
             return _score_shadow(options)
+        names = (name.strip() for name in (options.candidates or "").split(","))
         given = Options(
-            settings_of(options).config,
-            options.suite or options.region or "",
-            options.region,
-            options.assistant,
-            tuple(dict.fromkeys(name.strip() for name in (options.candidates or "").split(",") if name.strip())),
-            options.out,
-            options.seed,
-            options.dry_run,
-            options.fresh,
-            partial(command_accounting, settings_of(options).state_dir),
-            *(options.sheet, options.sheet_items, options.marks),
+            config=settings_of(options).config,
+            suite=options.suite or options.region or "",
+            candidates=tuple(dict.fromkeys(filter(None, names))),
+            usage=partial(command_accounting, settings_of(options).state_dir),
+            **{name: getattr(options, name) for name in (*_COMMON, "seed", "sheet", "sheet_items", "marks")},
         )
         return run_evaluation(given, _compiler(options))
     except (ConfigRejected, OptionsError, SheetError, SimulationFailed, StoreError) as error:
@@ -81,12 +77,8 @@ def _score_shadow(options: argparse.Namespace) -> int:
 
     if options.candidates or options.seed is not None:
         raise CommandError("--shadow only reads recorded answers: leave out --candidates and --seed")
-    given = ShadowOptions(
-        options.shadow,
-        options.suite,
-        *(options.region, options.assistant, options.out, options.dry_run, options.fresh),
-        partial(command_accounting, options.shadow),
-    )
+    usage, common = partial(command_accounting, options.shadow), {name: getattr(options, name) for name in _COMMON}
+    given = ShadowOptions(state=options.shadow, suite=options.suite, usage=usage, **common)
     return run_shadow(given, _compiler(options))
 
 

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -51,7 +51,8 @@ _BAR = 30
 
 def write_evidence(options: argparse.Namespace) -> int:
     """Write the folder. Raises CommandError, StateError."""
-    from gateway.usage.installation import usage_reader
+    from gateway.usage.duty_counts import report_rows
+    from gateway.usage.installation import duty_sums, usage_reader
 
     settings, out = settings_of(options), Path(options.out or f"{options.purpose}-{options.region}")
     if path_exists(out):
@@ -73,6 +74,7 @@ def write_evidence(options: argparse.Namespace) -> int:
         counted.read_rows(reader)
     _tell_unreadable(options.region, configs, counted)
     receipts = _Receipts.read(settings, period, configs, counted)
+    sums = duty_sums(*place, (options.first, options.last))
     document = {
         "object": "evidence",
         "gateway": __version__,
@@ -87,7 +89,7 @@ def write_evidence(options: argparse.Namespace) -> int:
         "prompts": counted.prompts(),
         **configs.document(),
         "refusals": receipts.refusals(),
-        "duties": _duties(place, options, configs.names),
+        "duties": [row for name in sorted(configs.names) for row in report_rows(sums, "month", name, 5)],
         "proof": {"receipts": receipts.document(), "audit": recorded.audit()},
     }
     if options.purpose == "approval":
@@ -272,15 +274,6 @@ class _Receipts(msgspec.Struct):
             "requests_without_receipt": self.missing_by_day.total(),
             "without_receipt_by_day": dict(sorted(self.missing_by_day.items())),
         }
-
-
-def _duties(place: tuple[Any, Path], options: argparse.Namespace, names: set[str]) -> list[dict[str, Any]]:
-    """Return the counts of duties in the period, of fewer than five only that they were."""
-    from gateway.usage.duty_counts import report_rows
-    from gateway.usage.installation import duty_sums
-
-    sums = duty_sums(*place, (options.first, options.last))
-    return [row for name in sorted(names) for row in report_rows(sums, "month", name, 5)]
 
 
 def _signer(settings: Settings) -> Signer | None:

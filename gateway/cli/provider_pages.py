@@ -215,11 +215,14 @@ def _price_rows(adapters: Mapping[str, Adapter]) -> Iterator[_Row]:
         for row in offers.prices:
             dearer = [f"{site} +{percent} %" for site, percent in row.dearer.items()]
             longer = [f"{tokens}: {', '.join(_rates(rates))}" for tokens, rates in row.price.above]
+            first, *rest = _amounts(row.price)
+            day = "" if row.price.valid_from is None else f"from {row.price.valid_from}: "
             yield (
                 name,
                 ", ".join(row.models),
                 ", ".join([*sorted(row.sites), *dearer]),
-                *_dated_amounts(row.price),
+                f"{day}{first}",
+                *rest,
                 "; ".join(longer),
                 *_cited(row.price.citation),
             )
@@ -236,12 +239,6 @@ def _offers_of(adapters: Mapping[str, Adapter]) -> Iterator[tuple[str, Offers]]:
         adapter = adapters[name]
         if isinstance(adapter, KnowsOffers):
             yield name, adapter.offers
-
-
-def _dated_amounts(price: Price) -> _Row:
-    """Return the amounts of a price. The first names its first day, if it has one."""
-    first, *rest = _amounts(price)
-    return (first if price.valid_from is None else f"from {price.valid_from}: {first}", *rest)
 
 
 def _amounts(price: Price | None) -> _Row:

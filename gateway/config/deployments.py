@@ -167,7 +167,13 @@ class DeploymentCompiler:
     _without_chats: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._without_chats = _in_other_lists(self.draft)
+        # Listed for another use than chats, and in no route of chats.
+        assistants = self.draft.config.assistants.values()
+        listed = {name for section in assistants for use in USES[1:] for name in section.deployments_of(use)}
+        judges = {name for region in self.draft.config.regions.values() for name in region.judges}
+        self._without_chats = frozenset(
+            (listed | judges).difference(*(section.deployments_of("chat") for section in assistants))
+        )
 
     def compiled(self, features: Sequence[DeploymentPart] = ()) -> dict[str, Deployment]:
         """Return the valid deployments. `features`: add the values of features to a deployment."""
@@ -514,14 +520,6 @@ def find_adapter(findings: Findings, path: KeyPath, provider: str, registry: Reg
         hint = provider_hint(provider, registry)
         findings.error((*path, "provider"), f"unknown provider {quoted(provider)}", hint)
     return registry.adapters.get(provider)
-
-
-def _in_other_lists(draft: Draft) -> frozenset[str]:
-    """Return the deployments that are listed for another use than chats, and in no route of chats."""
-    assistants = draft.config.assistants.values()
-    listed = {name for section in assistants for use in USES[1:] for name in section.deployments_of(use)}
-    judges = {name for region in draft.config.regions.values() for name in region.judges}
-    return frozenset((listed | judges).difference(*(section.deployments_of("chat") for section in assistants)))
 
 
 def warn_of_unknown_model(findings: Findings, path: KeyPath, provider: str, model: str, names: Iterable[str]) -> None:

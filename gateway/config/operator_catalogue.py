@@ -396,23 +396,19 @@ def _check_days(findings: Findings, path: KeyPath, prices: Sequence[PriceSection
 def _price(section: PriceSection) -> Price:
     if section is _FREE:
         return free_price(_OWN)
+    searches = {} if section.search is None else {SEARCH: section.search}
     return Price(
         _rates(section),
         section.currency,
         section.as_of,
         section.source,
         tuple((dearer.prompt_tokens, _rates(dearer)) for dearer in section.above),
-        tool_calls=_fees(section),
+        tool_calls=tuple(sorted({**section.tool_calls, **searches}.items())),
         valid_from=section.valid_from,
         ahead_s=_ahead_s(section),
         audio=section.audio if isinstance(section, PriceSection) else None,
         ends=section.ends if isinstance(section, PriceSection) else None,
     )
-
-
-def _fees(section: PriceSection) -> tuple[tuple[str, int], ...]:
-    searches = {} if section.search is None else {SEARCH: section.search}
-    return tuple(sorted({**section.tool_calls, **searches}.items()))
 
 
 def _ahead_s(section: PriceSection) -> int:

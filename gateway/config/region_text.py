@@ -130,11 +130,6 @@ def units_of(territory: str) -> str:
     return next((system for system in ("us", "uk") if territory in units[system]), "metric")
 
 
-def known_currencies() -> dict[str, str]:
-    """Return the currencies that replace the ones in Babel's data, by territory."""
-    return {place: code for place, code in _table("places")["currencies"].items() if place != "source"}
-
-
 def read_locale(findings: Findings, path: KeyPath, tag: str) -> bool:
     """Return whether there are data for the locale. Report an error if not."""
     if full(tag) is not None and locale_data(tag) is not None:
@@ -213,7 +208,7 @@ def _formats(locale: str) -> str:
 def _currency_of(territory: str, today: date) -> str | None:
     from babel.numbers import get_territory_currencies
 
-    known = known_currencies().get(territory)
+    known: str | None = _table("places")["currencies"].get(territory)
     currencies = get_territory_currencies(territory, start_date=today)
     return known or (str(currencies[0]) if currencies else None)
 

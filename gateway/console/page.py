@@ -142,6 +142,12 @@ class Pages:
         answers = self._answers(config, assistant, status.at_s)
         moved = self._moved(status, assistant, answers, request.dismissed, texts)
         changed = {member for move in moved or () for member, _ in move.members}
+        path, here = self._settings.config, Path.cwd()
+        unavailable = {
+            name: {**entries[0], "by_breaker": by_breaker}
+            for by_breaker in (False, True)
+            for name, entries in unavailable_by_deployment(status.workers, by_breaker=by_breaker).items()
+        }
         html = self._templates[texts.language].render(
             version=__version__,
             texts=texts,
@@ -149,7 +155,7 @@ class Pages:
             query=lambda tag: urlencode({"territory": code or "", "assistant": assistant, "lang": tag}),
             script_texts=json.dumps(_script_texts(texts), ensure_ascii=False),
             config=config,
-            config_path=_shown_path(self._settings.config),
+            config_path=str(path.relative_to(here) if path.is_relative_to(here) else path),
             loaded=reload_report(status.loaded),
             failed=reload_report(status.failed) if status.failed is not None else None,
             moved=moved,
@@ -160,7 +166,7 @@ class Pages:
             code=code,
             decision=decision,
             product=_product(config, decision),
-            unavailable=_unavailable(status),
+            unavailable=unavailable,
             routes=movable_routes(config.assistants[assistant]),
             candidates=candidates(config.assistants[assistant]),
             has_crisis=any(region.helps_first for region in config.regions.values()),
@@ -252,11 +258,6 @@ def _script_texts(texts: ViewTexts) -> dict[str, str]:
     return shown
 
 
-def _shown_path(path: Path) -> str:
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
 def _decision(status: Status, assistant: str, code: str) -> dict[str, Any]:
     """Return the document of `explain`, with the steps and the skipped deployments apart."""
     try:
@@ -295,15 +296,6 @@ def _no_effect(config: ConfigVersion, code: str | None) -> str:
     if not reason and _TERRITORY_HEADER.encode() not in locator_of(config).headers:
         return f"no edge of this configuration sends the header {_TERRITORY_HEADER}"
     return reason
-
-
-def _unavailable(status: Status) -> Mapping[str, dict[str, object]]:
-    """Return the deployments that are not used now: the reason, the remaining time, and whether a breaker is open."""
-    found: dict[str, dict[str, object]] = {}
-    for by_breaker in (False, True):
-        for name, entries in unavailable_by_deployment(status.workers, by_breaker=by_breaker).items():
-            found[name] = {**entries[0], "by_breaker": by_breaker}
-    return found
 
 
 def _sites(sites: Sequence[SimulatedSite], decision: Mapping[str, Any] | None) -> list[dict[str, object]]:

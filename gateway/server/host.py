@@ -16,7 +16,7 @@ from gateway.api.admin_guard import Guard
 from gateway.api.raw_responses import Application
 from gateway.assembly.budget_watch import BudgetWatch
 from gateway.execution.evidence import EVERYBODY, Asker
-from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport
+from gateway.execution.transport import PoolTransport, SimulatorsOnly
 from gateway.model.status import Overview, SimulatedSite, Status
 from gateway.operator_errors import StateError
 from gateway.server.keepers import Keepers
@@ -98,9 +98,10 @@ class Host:
         self._delay = DrainDelay(settings.drain_delay_s)
         self._service = service or ServiceManager({})
         self._handover, self._faults = handover, faults
+        transport = PoolTransport()
         self._tokens = OperatorTokens(
             lambda: keepers.live.config.token_issuers,
-            self._issuers_transport(),
+            SimulatorsOnly(transport, lambda: self._live.config) if self._live.config.simulated else transport,
             lambda it: logger().warning("client_tokens", detail=it),
             lambda: keepers.live.config.blocked_keys,
         )
@@ -309,10 +310,6 @@ class Host:
             self._workers.renew_keys()
         self._service.note_change(live.config.version)
         self._workers.events.publish("config", change_report(live.config.version, live.loaded, live.failed))
-
-    def _issuers_transport(self) -> Transport:
-        transport = PoolTransport()
-        return SimulatorsOnly(transport, lambda: self._live.config) if self._live.config.simulated else transport
 
     # --- the faults of a demo ---------------------------------------------------------------------
 

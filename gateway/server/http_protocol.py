@@ -187,7 +187,13 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         self._overhead_bytes += len(data)
         if state is not DISCARDING:
             if state is COUNTED_BODY:
-                data = self._take_counted_body(data)
+                # The rest of the body after a repeated head. The parser reads the bytes after it.
+                piece = data[: self._counted_bytes]
+                self._counted_bytes -= len(piece)
+                self.on_body(piece)
+                if not self._counted_bytes:
+                    self.on_message_complete()
+                data = data[len(piece) :]
             self._parse(data)
             latest = self._latest
             # A head that arrived whole, as nearly all do, needs no timer: its request is running by now.
@@ -224,15 +230,6 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         self._begin(cycle, scope)
         return True
 
-    def _take_counted_body(self, data: bytes) -> bytes:
-        """Take the rest of the body after a repeated head; return the bytes after it, which the parser reads."""
-        piece = data[: self._counted_bytes]
-        self._counted_bytes -= len(piece)
-        self.on_body(piece)
-        if not self._counted_bytes:
-            self.on_message_complete()
-        return data[len(piece) :]
-
     def _parse(self, data: bytes) -> None:
         if not data:
             return
@@ -249,21 +246,19 @@ class ConnectionProtocol(IdleTimeoutProtocol):
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as offer:
-                self._decline_upgrade(data[offer.args[0] :])
+                # No other protocol is spoken before our 101: the body is read, if there is one.
+                rest = data[offer.args[0] :]
+                if rest and self._latest is not None:
+                    self._latest.can_upgrade = False
+                if self._input is UPGRADE:
+                    self._enter(BODY)
+                    self.parser = body_parser(self, self._upgrade_framing)
+                    self.parser.feed_data(rest)
         except httptools.HttpParserError:
             self._end_input()
         self._head_data = b""
         if self._input is not HEAD:
             self._line_data = b""
-
-    def _decline_upgrade(self, rest: bytes) -> None:
-        """Read the body after a head with `upgrade`, if there is one. No other protocol is spoken before our 101."""
-        if rest and self._latest is not None:
-            self._latest.can_upgrade = False
-        if self._input is UPGRADE:
-            self._enter(BODY)
-            self.parser = body_parser(self, self._upgrade_framing)
-            self.parser.feed_data(rest)
 
     # Events of the parser.
 

@@ -15,7 +15,6 @@ import orjson
 from gateway.api.body import parse_json
 from gateway.api.dialects.dialect import JSON_MEDIA, NO_PLACE_FOR_IMAGES, StreamEncoder
 from gateway.api.dialects.labelling import MEMBER, label_answer
-from gateway.api.dialects.openai_chat import encode_stream_error
 from gateway.api.errors import ApiError, encode_error
 from gateway.execution.exchange import AnswerStyle
 from gateway.execution.run import PlanExhausted
@@ -168,9 +167,6 @@ class CompletionStreamEncoder(StreamEncoder):
         if not self._head or self._labels.reads_texts:
             return None
         return self._text_head, self._text_tail
-
-    def encode_failure(self, error: ApiError) -> bytes:
-        return encode_stream_error(error)
 
     def _encode(self, event: StreamEvent) -> bytes:
         match event:

@@ -11,8 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+import orjson
+
 from gateway.api.dialects.labelling import StreamLabels
-from gateway.api.errors import ApiError
+from gateway.api.errors import ApiError, encode_error
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.caller import RequestHeaders
 from gateway.model.input_requests import ServedRequest
@@ -105,9 +107,9 @@ class StreamEncoder(ABC):
         around = self.around_text()
         return around[0] + text + around[1] if around is not None else b""
 
-    @abstractmethod
     def encode_failure(self, error: ApiError) -> bytes:
-        """Return the last bytes of a stream that the gateway itself breaks off."""
+        """Return the last bytes of a stream that the gateway itself breaks off, here in OpenAI's form."""
+        return b"data: " + orjson.dumps(encode_error(error)) + b"\n\n"
 
     def _broken(self, event: Failed) -> bytes:
         """Note the failure that ends the stream, and return its last bytes."""

@@ -13,7 +13,7 @@ import orjson
 
 from gateway.api.body import Body, parse_json
 from gateway.api.dialects.dialect import StreamEncoder
-from gateway.api.dialects.openai_chat import DONE, encode_stream_error
+from gateway.api.dialects.openai_chat import DONE
 from gateway.api.dialects.openai_inputs import InputDialect
 from gateway.api.errors import ApiError
 from gateway.execution.exchange import AnswerStyle
@@ -190,9 +190,6 @@ class TranscriptEncoder(StreamEncoder):
                 return _event({**done, **_member(self._record, is_stream=True)}) + DONE
         return b""
 
-    def encode_failure(self, error: ApiError) -> bytes:
-        return encode_stream_error(error)
-
 
 class SpeechDialect(InputDialect):
     """One request for speech. Its answer is the bytes of a file, or events."""
@@ -305,4 +302,4 @@ class SpeechEventEncoder(SpeechEncoder):
         return _event({"type": "speech.audio.done", "usage": tokens, "x_gateway": member})
 
     def encode_failure(self, error: ApiError) -> bytes:
-        return encode_stream_error(error)
+        return StreamEncoder.encode_failure(self, error)

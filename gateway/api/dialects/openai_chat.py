@@ -77,11 +77,6 @@ class OpenAIChat:
 OPENAI_CHAT = OpenAIChat()
 
 
-def encode_stream_error(error: ApiError) -> bytes:
-    """Return the last event of a stream that failed."""
-    return b"data: " + orjson.dumps(encode_error(error)) + b"\n\n"
-
-
 class ChunkEncoder(StreamEncoder):
     """Encodes the stream of one client.
 
@@ -138,9 +133,6 @@ class ChunkEncoder(StreamEncoder):
         if 0 not in self._started or self._labels.reads_texts:
             return None
         return self._text_head, self._text_tail
-
-    def encode_failure(self, error: ApiError) -> bytes:
-        return encode_stream_error(error)
 
     def _texts(self, texts: list[str]) -> bytes:
         """Return a chunk for each further text of choice 0."""

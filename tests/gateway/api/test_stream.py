@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 
-from gateway.api.dialects.openai_chat import ChunkEncoder, encode_stream_error
+from gateway.api.dialects.openai_chat import ChunkEncoder
 from gateway.api.errors import ApiError
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record, Resumed
@@ -310,7 +310,7 @@ def test_usage_before_a_failure_is_only_recorded() -> None:
 
 
 def test_internal_error_in_a_stream_has_the_error_envelope() -> None:
-    (error,) = events_in(encode_stream_error(ApiError("stream_interrupted", "so")))
+    (error,) = events_in(ChunkEncoder(AnswerStyle(), RECORD).encode_failure(ApiError("stream_interrupted", "so")))
     assert set(error["error"]) == {"message", "type", "param", "code", "reason"}
 
 
