@@ -13,8 +13,9 @@ from typing import assert_never
 import orjson
 
 from gateway.api.body import parse_json
-from gateway.api.dialects.dialect import JSON_MEDIA, NO_PLACE_FOR_IMAGES, StreamEncoder
+from gateway.api.dialects.dialect import NO_PLACE_FOR_IMAGES, StreamEncoder
 from gateway.api.dialects.labelling import MEMBER, label_answer
+from gateway.api.dialects.openai_chat import DONE, OpenAIChat
 from gateway.api.errors import ApiError, encode_error
 from gateway.execution.exchange import AnswerStyle
 from gateway.execution.run import PlanExhausted
@@ -48,19 +49,15 @@ from providers.openai_json.fields import boolean, integer, mapping, present
 from providers.value import replace
 
 _MESSAGE = re.compile(r"messages(?:\[\d+\][\w.\[\]]*)?")
-DONE = b"data: [DONE]\n\n"
 _USE_CHAT = "use POST /v1/chat/completions"
 _ONE_PROMPT = "the gateway answers one prompt for each request: send several requests"
 _OF_CHAT = ("messages", "tools", "tool_choice", "functions", "function_call")
 _READ_HERE = frozenset({"prompt", "echo", "suffix", "best_of", "logprobs"})
 
 
-class Completions:
-    """One request for a text completion. See `gateway.api.dialects.dialect.Dialect`."""
+class Completions(OpenAIChat):
+    """One request for a text completion."""
 
-    keep_alive = b": keep-alive\n\n"
-    stream_type = b"content-type: text/event-stream; charset=utf-8"
-    media = JSON_MEDIA
     route = "/v1/completions"
 
     def decode(self, body: bytes) -> ChatRequest:

@@ -110,7 +110,7 @@ class TranscriptionDialect(InputDialect):
         body["usage"] = usage_of(usage)
         return _json({**body, **_member(record)})
 
-    def encoder(self, style: AnswerStyle, record: Record) -> StreamEncoder:  # type: ignore[override]
+    def encoder(self, style: AnswerStyle, record: Record) -> StreamEncoder:
         return TranscriptEncoder(style, record, has_segments=self._format == "diarized_json")
 
 
@@ -210,7 +210,7 @@ class SpeechDialect(InputDialect):
     def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
         raise TypeError("speech is always a stream")
 
-    def encoder(self, style: AnswerStyle, record: Record) -> StreamEncoder:  # type: ignore[override]
+    def encoder(self, style: AnswerStyle, record: Record) -> StreamEncoder:
         media = self._media
         if self._events:
             return SpeechEventEncoder(style, record, media, self._input)
@@ -261,7 +261,7 @@ class SpeechEncoder(StreamEncoder):
         return b""
 
     def encode_failure(self, error: ApiError) -> bytes:
-        return b""
+        return b"" if self.breaks_off else super().encode_failure(error)
 
 
 class SpeechEventEncoder(SpeechEncoder):
@@ -300,6 +300,3 @@ class SpeechEventEncoder(SpeechEncoder):
             member["labels"] = labels
         tokens = {"input_tokens": prompt, "output_tokens": completion, "total_tokens": prompt + completion}
         return _event({"type": "speech.audio.done", "usage": tokens, "x_gateway": member})
-
-    def encode_failure(self, error: ApiError) -> bytes:
-        return StreamEncoder.encode_failure(self, error)

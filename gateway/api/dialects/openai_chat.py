@@ -67,7 +67,7 @@ class OpenAIChat:
         body = encode_completion(labelled, style.shown_model)
         return orjson.dumps({**body, MEMBER: member} if member else body)
 
-    def encoder(self, style: AnswerStyle, record: Record) -> ChunkEncoder:
+    def encoder(self, style: AnswerStyle, record: Record) -> StreamEncoder:
         return ChunkEncoder(style, record)
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
