@@ -11,8 +11,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import quote, urlencode
 
 from gateway.changes.stored_clients import ClientDatabase, state_pepper
-from gateway.cli.plan import admin_client
-from gateway.cli.terminal import compile_file, operator_of, settings_of
+from gateway.cli.terminal import admin_client, compile_file, operator_of, settings_of
 from gateway.config.problems import visible
 from gateway.files import path_exists
 from gateway.model.config_version import ConfigVersion

@@ -7,8 +7,7 @@ import csv
 import sys
 from typing import Any
 
-from gateway.cli.plan import admin_client, opened_history, state_directory
-from gateway.cli.terminal import aligned, json_text, settings_of
+from gateway.cli.terminal import admin_client, aligned, json_text, opened_history, settings_of, state_directory
 from gateway.cli.usage import ledger_place
 from gateway.config.problems import choice_hint, quoted, visible
 from gateway.operator_errors import CommandError

@@ -12,7 +12,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from gateway.cli.cell import opened_cell
-from gateway.cli.plan import compiled_version, opened_history, state_directory
+from gateway.cli.plan import compiled_version
+from gateway.cli.terminal import opened_history, state_directory
 from gateway.config.problems import ConfigRejected
 from gateway.model.units import at_second
 from gateway.operator_errors import CommandError, StateError

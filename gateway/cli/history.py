@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.cli.cell import cell_activations, opened_cell, verify_cell
-from gateway.cli.plan import admin_client, named_state, opened_history, plan_between, state_directory
-from gateway.cli.terminal import json_text, operator_of, settings_of, tell
+from gateway.cli.terminal import (
+    admin_client,
+    json_text,
+    opened_history,
+    operator_of,
+    settings_of,
+    state_directory,
+    tell,
+)
 from gateway.files import read_file_or_pipe
 from gateway.model.units import at_second
 from gateway.operator_errors import CommandError, StateError, expect_file
@@ -164,6 +171,7 @@ def _show_one(versions: History | CellRecord, options: argparse.Namespace) -> in
 def diff(options: argparse.Namespace) -> int:
     """Print the differences between two versions or files (`gateway diff`)."""
     from gateway.changes.plan_text import plan_data, plan_text
+    from gateway.cli.plan import named_state, plan_between
     from gateway.config.check_report import render_problems
     from gateway.config.problems import ConfigRejected
 

@@ -12,8 +12,7 @@ from http import HTTPStatus
 from typing import Any
 
 from gateway.cli.admin_client import AdminAnswer, AdminClient, NotReached, error_message
-from gateway.cli.plan import admin_client, state_directory
-from gateway.cli.terminal import compile_file, json_text, operator_of, settings_of, tell
+from gateway.cli.terminal import admin_client, compile_file, json_text, operator_of, settings_of, state_directory, tell
 from gateway.clock_skew import store_skew_problem
 from gateway.config.problems import visible
 from gateway.free_space import FreeSpace

@@ -6,33 +6,34 @@ import argparse
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from gateway.cli.terminal import json_text, settings_of, tell
+from gateway.changes.change_log import NotSigned, plan_with_checks, read_signature, review_change, signature_file
+from gateway.changes.compile_job import CompiledState, distinct_warnings
+from gateway.changes.plan import NO_CONFIG_VERSION, ChangePlan, Check, Traffic, with_traffic
+from gateway.changes.plan_checks import compiles, protected_changes
+from gateway.changes.plan_text import plan_data, plan_markdown, plan_text
+from gateway.changes.stored_versions import verified
+from gateway.cli.admin_client import NotReached
+from gateway.cli.terminal import admin_client, json_text, opened_history, settings_of, tell
+from gateway.config.check_report import render_problems
+from gateway.config.loading import parse_document, read_config, stored_files
+from gateway.config.problems import ConfigRejected
+from gateway.features.configuration import compile_config
 from gateway.files import path_exists
+from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import CommandError, StateError, expect_file
+from gateway.settings import Settings
+from gateway.state.history import Version, has_history
+from providers.registry import load_registry
+from providers.territories import TerritoryError, parse_territory, territory_data
 from providers.value import replace
-
-if TYPE_CHECKING:
-    from gateway.changes.compile_job import CompiledState
-    from gateway.changes.plan import ChangePlan, Traffic
-    from gateway.cli.admin_client import AdminClient
-    from gateway.model.config_version import ConfigVersion
-    from gateway.settings import Settings
-    from gateway.state.history import History, Version
-
 
 _OK, _REFUSED, _CHANGES = 0, 1, 3
 
 
 def plan(options: argparse.Namespace) -> int:
     """Print what a config would change and which checks fail (`gateway plan`)."""
-    from gateway.changes.plan import ChangePlan
-    from gateway.changes.plan_checks import compiles
-    from gateway.config.problems import ConfigRejected
-
     settings = settings_of(options)
     path: Path = options.file or settings.config
     before = _active_state(options, settings)
@@ -62,7 +63,6 @@ def _new_defaults(config: ConfigVersion, settings: Settings) -> Iterator[str]:
     A state directory of release 0.2.0 has no key of cache keys, which the first start of this one makes.
     """
     from gateway.state.generated_key import CACHE_KEY
-    from gateway.state.history import has_history
 
     directory = settings.state_dir
     if directory is None or not has_history(directory) or path_exists(directory / CACHE_KEY):
@@ -99,9 +99,6 @@ def _used_of_quotas(before: ConfigVersion, after: ConfigVersion, settings: Setti
 
 def _active_state(options: argparse.Namespace, settings: Settings) -> CompiledState | None:
     """Return the state to compare with: of `--from`, else the last version of the history, else the config file."""
-    from gateway.config.check_report import render_problems
-    from gateway.config.problems import ConfigRejected
-
     secrets = not options.no_secrets
     beside = options.file if "config" not in settings.model_fields_set else None
     try:
@@ -114,8 +111,6 @@ def _active_state(options: argparse.Namespace, settings: Settings) -> CompiledSt
         if (version := _active_version(settings)) is not None:
             return named_state(version, settings, secrets=secrets, beside=beside)
         if options.state_dir is not None and "config" not in settings.model_fields_set:
-            from gateway.state.history import has_history
-
             rehearsal = options.state_dir / "simulated"
             used = f" but in a rehearsal (--state {rehearsal})" if has_history(rehearsal) else ""
             raise CommandError(
@@ -134,8 +129,6 @@ def _active_state(options: argparse.Namespace, settings: Settings) -> CompiledSt
 
 def _active_version(settings: Settings) -> str | None:
     """Return the active version of the state directory, or None if there is no history. Raises CommandError."""
-    from gateway.state.history import has_history
-
     if settings.state_dir is None or not has_history(settings.state_dir):
         return None
     try:
@@ -165,8 +158,6 @@ def named_state(name: str, settings: Settings, *, secrets: bool, beside: Path | 
 
 def compiled_version(version: Version, config_path: Path, *, secrets: bool) -> CompiledState:
     """Compile a recorded version, whose paths are relative to the config file. Raises StateError, ConfigRejected."""
-    from gateway.changes.stored_versions import verified
-
     if verified(version).text is None:
         raise StateError(f"version {version.version} can't be compiled again: {version.why_not}")
     name = f"version {version.version}"
@@ -175,18 +166,11 @@ def compiled_version(version: Version, config_path: Path, *, secrets: bool) -> C
 
 def compiled_state(path: Path, *, secrets: bool) -> CompiledState:
     """Compile a config file. Raises CommandError if it is missing, ConfigRejected if it has errors."""
-    from gateway.config.loading import read_config
-
     expect_file(path)
     return _compile_text(read_config(path), str(path), path, secrets=secrets)
 
 
 def _compile_text(text: bytes, name: str, config_path: Path, catalogues: str = "", *, secrets: bool) -> CompiledState:
-    from gateway.changes.compile_job import CompiledState, distinct_warnings
-    from gateway.config.loading import parse_document
-    from gateway.features.configuration import compile_config
-    from providers.registry import load_registry
-
     document = parse_document(
         text, name, os.environ, relative_to=str(config_path), stored_catalogues=catalogues, secrets=secrets
     )
@@ -207,11 +191,6 @@ def plan_between(
     `accepted` are the values of `--accept-loss`: territories whose users may lose their answer, separated by commas.
     Raises CommandError for a word that is not a territory.
     """
-    from gateway.changes.change_log import plan_with_checks
-    from gateway.changes.compile_job import CompiledState
-    from gateway.changes.plan import NO_CONFIG_VERSION
-    from gateway.changes.plan_checks import compiles
-
     old = before if before is not None else CompiledState(NO_CONFIG_VERSION, None, ())
     words = _accepted(accepted, {*old.config.regions, *after.config.regions})
     changes = plan_with_checks(old, after, time.time(), accepted=words)
@@ -227,8 +206,6 @@ def plan_between(
 
 def _accepted(texts: Iterable[str], regions: Collection[str]) -> set[str]:
     """Return the territories and regions of `--accept-loss`. A region stands for its callers without a territory."""
-    from providers.territories import TerritoryError, parse_territory, territory_data
-
     data = territory_data()
     words = set(filter(None, (word.strip() for word in ",".join(texts).split(","))))
     if "*" in words:
@@ -245,14 +222,10 @@ def _accepted(texts: Iterable[str], regions: Collection[str]) -> set[str]:
 
 
 def _catalogues(state: CompiledState | None) -> object:
-    from gateway.config.loading import stored_files
-
     return stored_files(state.written.catalogues)[0] if state is not None and state.written is not None else None
 
 
 def _add_traffic(changes: ChangePlan, url: str, settings: Settings) -> ChangePlan:
-    from gateway.changes.plan import with_traffic
-    from gateway.cli.admin_client import NotReached
     from gateway.telemetry.exposition import read_requests
 
     try:
@@ -270,10 +243,6 @@ def _add_signature_check(
     changes: ChangePlan, before: CompiledState | None, after: CompiledState, path: Path, options: argparse.Namespace
 ) -> ChangePlan:
     """Return the plan with the check of protected regions. With `--sign`, write the signature first."""
-    from gateway.changes.change_log import NotSigned, read_signature, review_change, signature_file
-    from gateway.changes.plan import Check
-    from gateway.changes.plan_checks import protected_changes
-
     protected = protected_changes(before.config, after.config, changes) if before is not None else {}
     if options.sign is not None:
         _sign(changes, before, after, path, options)
@@ -291,7 +260,6 @@ def _add_signature_check(
 def _sign(
     changes: ChangePlan, before: CompiledState | None, after: CompiledState, path: Path, options: argparse.Namespace
 ) -> None:
-    from gateway.changes.change_log import signature_file
     from gateway.signing import KeyUnusable, Signer, sign_plan
 
     if not changes.ok:
@@ -309,32 +277,5 @@ def _sign(
 
 
 def _print_plan(options: argparse.Namespace, changes: ChangePlan) -> None:
-    from gateway.changes.plan_text import plan_data, plan_markdown, plan_text
-
     text_of = plan_markdown if options.markdown else plan_text
     print(json_text(plan_data(changes)) if options.json else text_of(changes))
-
-
-# --- shared with `gateway.cli.history` ------------------------------------------------------------
-
-
-def state_directory(settings: Settings) -> Path:
-    """Return the state directory. Raises CommandError if none is set."""
-    if settings.state_dir is None:
-        raise CommandError("no state directory is set: set GATEWAY_STATE_DIR, or use --state DIR")
-    return settings.state_dir
-
-
-def opened_history(settings: Settings) -> closing[History]:
-    """Open the history of the state directory for a `with` block. Raises StateError if there is none."""
-    from gateway.state.history import open_history
-
-    return closing(open_history(state_directory(settings), make=False))
-
-
-def admin_client(url: str, settings: Settings) -> AdminClient:
-    """Return a client for the admin listener of the running gateway, with the token of the environment."""
-    from gateway.cli.admin_client import AdminClient
-    from gateway.settings import versions_of
-
-    return AdminClient(url.rstrip("/"), next(iter(versions_of(settings.admin_token)), None))

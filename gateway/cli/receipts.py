@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from gateway.cli.plan import state_directory
-from gateway.cli.terminal import expect_days, settings_of, tell
+from gateway.cli.terminal import expect_days, settings_of, state_directory, tell
 from gateway.config.problems import visible
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError

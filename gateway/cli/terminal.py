@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 from gateway.operator_errors import CommandError, StateError, expect_file
 
 if TYPE_CHECKING:
+    from gateway.cli.admin_client import AdminClient
     from gateway.config.compile import Compiled
     from gateway.config.loading import Document
     from gateway.settings import Settings
+    from gateway.state.history import History
 
 
 _STDERR = 2
@@ -189,3 +191,25 @@ def confirmed(about: str) -> bool:
         return False
     print(f"{about}. Type yes to continue: ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip() == "yes"
+
+
+def state_directory(settings: Settings) -> Path:
+    """Return the state directory. Raises CommandError if none is set."""
+    if settings.state_dir is None:
+        raise CommandError("no state directory is set: set GATEWAY_STATE_DIR, or use --state DIR")
+    return settings.state_dir
+
+
+def opened_history(settings: Settings) -> closing[History]:
+    """Open the history of the state directory for a `with` block. Raises StateError if there is none."""
+    from gateway.state.history import open_history
+
+    return closing(open_history(state_directory(settings), make=False))
+
+
+def admin_client(url: str, settings: Settings) -> AdminClient:
+    """Return a client for the admin listener of the running gateway, with the token of the environment."""
+    from gateway.cli.admin_client import AdminClient
+    from gateway.settings import versions_of
+
+    return AdminClient(url.rstrip("/"), next(iter(versions_of(settings.admin_token)), None))

@@ -15,8 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from gateway.cli.plan import admin_client, state_directory
-from gateway.cli.terminal import aligned, compile_file, expect_days, json_text, settings_of, tell
+from gateway.cli.terminal import (
+    admin_client,
+    aligned,
+    compile_file,
+    expect_days,
+    json_text,
+    settings_of,
+    state_directory,
+    tell,
+)
 from gateway.config.problems import visible
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError
