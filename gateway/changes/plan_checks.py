@@ -64,12 +64,6 @@ def _moved_clients(change: _RegionChange) -> list[str]:
     return [f"the region of client {name}" for name in sorted(moved)]
 
 
-def _routes(change: _RegionChange) -> Iterator[str]:
-    for route in change.plan.routes:
-        if route.region == change.region.name and route.before != route.after:
-            yield f"the route of {route.assistant}"
-
-
 def _selection(change: _RegionChange) -> Iterator[str]:
     """Yield what changes about the selection of a route of the region by intents and by users' choices."""
     for name, was in change.old.assistants.items():
@@ -118,11 +112,6 @@ def _age_member(config: ConfigVersion, _: Region) -> str | None:
     return claim.age_band if claim is not None else None
 
 
-def _location(change: _RegionChange) -> Iterator[str]:
-    """Yield the keys of `location` that change: they decide which region a caller is in."""
-    yield from (key for key in change.plan.keys if key.partition(".")[0] == "location")
-
-
 def _marks(change: _RegionChange) -> Iterator[str]:
     """Yield the marks if answers of the region have a signed mark, and its keys or its rules change."""
     texts = change.region.texts
@@ -148,13 +137,18 @@ _PARTS: tuple[_Part, ...] = (
     _value("where the gateway stands", lambda config, _: config.cell.territory if config.cell is not None else None),
     _own_changes,
     _moved_clients,
-    _routes,
+    lambda change: (
+        f"the route of {it.assistant}"
+        for it in change.plan.routes
+        if it.region == change.region.name and it.before != it.after
+    ),
     _selection,
     _value("moderation", lambda config, region: config.moderation.get(region.name)),
     _intents_of_clients,
     _deployments,
     _value("location.claim.age_band", _age_member),
-    _location,
+    # The keys of `location` decide which region a caller is in.
+    lambda change: (key for key in change.plan.keys if key.partition(".")[0] == "location"),
     _marks,
     _value("exporters", _exporters_of),
     _value("receipts.sample", lambda config, region: config.receipts.sample if region.keeps_receipts else None),

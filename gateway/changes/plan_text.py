@@ -108,9 +108,12 @@ _INNER = " " * 6
 
 def plan_text(plan: ChangePlan) -> str:
     """Return the plan as text for a terminal."""
-    lines = [f"plan {plan.before or 'nothing'} -> {plan.after or _UNKNOWN}", *_traffic(plan)]
+    lines = [f"plan {plan.before or 'nothing'} -> {plan.after or _UNKNOWN}"]
+    if plan.share is not None and plan.requests is not None:
+        lines.append(f"affects {plan.share:.1%} of {plan.requests:.0f} requests that the running gateway has counted")
     if plan.is_empty:
-        lines += ["", _if_empty(plan)]
+        unknown = "the changes are unknown, because the config does not compile"
+        lines += ["", "nothing changes" if plan.after else unknown]
     for title, section in _SECTIONS:
         if parts := list(section(plan)):
             lines += ["", title] if title else [""]
@@ -120,7 +123,8 @@ def plan_text(plan: ChangePlan) -> str:
 
 def _routes(plan: ChangePlan) -> _Lines:
     for route in plan.routes:
-        yield f"  {MARKS[route.kind]} ", f"{route.assistant} in {route.region}{_share(route)}"
+        share = f" ({route.share:.1%} of requests)" if route.share is not None else ""
+        yield f"  {MARKS[route.kind]} ", f"{route.assistant} in {route.region}{share}"
         for line in _route_lines(route):
             yield _INNER, line
 
@@ -134,7 +138,8 @@ def _answers(plan: ChangePlan) -> _Lines:
 
 def _items(items: Sequence[PlanItem]) -> _Lines:
     for item in items:
-        yield f"  {MARKS[item.kind]} ", _titled(item)
+        used = f" (used by {', '.join(item.asked_by)})" if item.asked_by else ""
+        yield f"  {MARKS[item.kind]} ", f"{item.name}{used}"
         for change in item.changes:
             yield _INNER, _change(change)
 
@@ -169,19 +174,6 @@ _SECTIONS: tuple[tuple[str, Callable[[ChangePlan], Iterable[tuple[str, str]]]], 
 )
 
 
-def _if_empty(plan: ChangePlan) -> str:
-    return "nothing changes" if plan.after else "the changes are unknown, because the config does not compile"
-
-
-def _traffic(plan: ChangePlan) -> Iterator[str]:
-    if plan.share is not None and plan.requests is not None:
-        yield f"affects {plan.share:.1%} of {plan.requests:.0f} requests that the running gateway has counted"
-
-
-def _share(route: RouteChange) -> str:
-    return f" ({route.share:.1%} of requests)" if route.share is not None else ""
-
-
 def _counted(answer: AnswerChange) -> str:
     match len(answer.territories):
         case 0:
@@ -190,12 +182,6 @@ def _counted(answer: AnswerChange) -> str:
             return "users in 1 territory"
         case number:
             return f"users in {number} territories"
-
-
-def _titled(item: PlanItem) -> str:
-    if item.asked_by:
-        return f"{item.name} (used by {', '.join(item.asked_by)})"
-    return item.name
 
 
 def _route_lines(route: RouteChange) -> Iterator[str]:
