@@ -12,7 +12,6 @@ import time
 from contextlib import closing
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
 
 from gateway.cli.terminal import (
     compile_document,
@@ -23,24 +22,30 @@ from gateway.cli.terminal import (
     tell,
     write_new,
 )
+from gateway.config.check_report import check_document, rejected_config, render_matrix, render_problems
+from gateway.config.examples import example_names, schema_file, starting_files
+from gateway.config.loading import Document, read_config
+from gateway.config.problems import ConfigRejected
+from gateway.config.sensitive_keys import secrets_in_clear
+from gateway.features.configuration import schema_json
 from gateway.files import path_exists
+from gateway.model.approval import begun_everywhere, days_at
+from gateway.model.assistant import Assistant
+from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.location import AddressReport, Reports
+from gateway.model.stored_client import LISTENER_CLOSED
 from gateway.operator_errors import CommandError, StateError
-
-if TYPE_CHECKING:
-    from gateway.config.loading import Document
-    from gateway.model.assistant import Assistant
-    from gateway.model.config_version import Client, ConfigVersion
-    from gateway.model.location import AddressReport, Reports
-    from gateway.settings import Settings
-
+from gateway.settings import Settings
+from gateway.state.history import has_history
+from providers.registry import load_registry
+from providers.territories import TerritoryError
+from providers.value import replace
 
 _OK, _REFUSED = 0, 1
 
 
 def init(options: argparse.Namespace) -> int:
     """Write a starting config, its JSON Schema and the list of keys (`gateway init`)."""
-    from gateway.config.examples import example_names, starting_files
-
     if options.source is not None:
         return _init_from(options)
     if options.to is not None:
@@ -60,12 +65,8 @@ def init(options: argparse.Namespace) -> int:
 
 def _init_from(options: argparse.Namespace) -> int:
     """Write the files that a config of LiteLLM, or our own with ended providers, becomes; print what is missing."""
-    from gateway.config.check_report import rejected_config
     from gateway.config.ended_providers import successors_written
     from gateway.config.litellm import convert_litellm
-    from gateway.config.loading import read_config
-    from gateway.config.problems import ConfigRejected
-    from providers.registry import load_registry
 
     if options.example is not None:
         raise CommandError("--from and --example both name a config to start from: give only one of them")
@@ -97,8 +98,6 @@ def _init_from(options: argparse.Namespace) -> int:
 
 def _write_successors(source: Path, directory: Path, text: str, changes: list[str]) -> int:
     """Write a config with the successors of ended providers, and print each changed line."""
-    from gateway.config.examples import schema_file
-
     if not changes:
         raise CommandError(f"{source} names no provider that has ended: there is nothing to change")
     print(f"\nchanged: {len(changes)}", *changes, sep="\n  ")
@@ -112,10 +111,6 @@ def _write_successors(source: Path, directory: Path, text: str, changes: list[st
 
 def check(options: argparse.Namespace) -> int:
     """Print the problems of a config or, if it has none, its routes by region (`gateway check`)."""
-    from gateway.config.check_report import check_document, rejected_config, render_matrix, render_problems
-    from gateway.model.approval import begun_everywhere, days_at
-    from providers.value import replace
-
     if options.file is not None and options.config is not None:
         raise CommandError("FILE and --config both name the config: give only one of them")
     settings = settings_of(options)
@@ -158,8 +153,6 @@ def check(options: argparse.Namespace) -> int:
 
 def _print_unkept(document: Document) -> None:
     """Print a warning if the history will not keep the text of this config."""
-    from gateway.config.sensitive_keys import secrets_in_clear
-
     if keys := secrets_in_clear(document.source.values):
         tell(
             f"warning: this configuration will not be in the history, because a secret is written in it "
@@ -169,8 +162,6 @@ def _print_unkept(document: Document) -> None:
 
 def _print_unknown_predecessor(settings: Settings, config: ConfigVersion) -> bool:
     """Print and return whether regions are protected that the state directory can compare with nothing."""
-    from gateway.state.history import has_history
-
     protected = [name for name, region in config.regions.items() if region.protected]
     has_database = config.stores is not None and config.stores.database is not None
     if not protected or has_database or settings.state_dir is None or has_history(settings.state_dir):
@@ -184,7 +175,6 @@ def _print_unknown_predecessor(settings: Settings, config: ConfigVersion) -> boo
 
 def _print_closed_listener(settings: Settings, config: ConfigVersion) -> None:
     """Print a note if a gateway with this config and state directory would have a closed admin listener."""
-    from gateway.model.stored_client import LISTENER_CLOSED
     from gateway.state.client_store import ClientStore, has_clients
 
     if settings.state_dir is None or settings.admin_token or config.gives_roles or not has_clients(settings.state_dir):
@@ -275,7 +265,6 @@ def _address_report(config: ConfigVersion, text: str) -> AddressReport:
 def schema(options: argparse.Namespace) -> int:
     """Print the config's JSON Schema, or a page of its keys (`gateway schema`)."""
     from gateway.config.reference import reference_page
-    from gateway.features.configuration import schema_json
 
     if options.catalogue:
         from gateway.config.operator_catalogue import catalogue_schema_json
@@ -311,9 +300,7 @@ def _assistant(config: ConfigVersion, client: Client | None, name: str | None) -
 
 def _reports(config: ConfigVersion, territory: str | None, age_band: str | None) -> Reports:
     """Return what a signal such as a trusted edge would report. Prints a note if the config has no such signal."""
-    from gateway.model.location import Reports
     from gateway.service.explain import reports_from, why_not_supposed
-    from providers.territories import TerritoryError
 
     if territory is None:
         return Reports()

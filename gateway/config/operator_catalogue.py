@@ -333,12 +333,11 @@ def _valid_entries(findings: Findings) -> list[tuple[str, str, OwnModelSection]]
     file, errors = read_shape(CatalogueFileSection, values, misplaced((), values))
     if file is None or errors:
         findings.report(errors)
-        file, _ = valid_part(CatalogueFileSection, {"version": 1, "models": {}}, values, errors, _take_out_fact)
+        required = {"version": 1, "models": {}}
+        file, _ = valid_part(
+            CatalogueFileSection, required, values, errors, lambda values, path: remove(values, path[:4])
+        )
     return [(provider, name, section) for provider, own in file.models.items() for name, section in own.items()]
-
-
-def _take_out_fact(values: dict[str, object], path: KeyPath) -> None:
-    remove(values, path[:4])
 
 
 def _check_providers(findings: Findings, registry: Registry) -> None:
@@ -406,15 +405,14 @@ def _price(section: PriceSection) -> Price:
         tool_calls=tuple(sorted({**section.tool_calls, **searches}.items())),
         valid_from=section.valid_from,
         ahead_s=_ahead_s(section),
-        audio=section.audio if isinstance(section, PriceSection) else None,
-        ends=section.ends if isinstance(section, PriceSection) else None,
+        audio=section.audio,
+        ends=section.ends,
     )
 
 
 def _ahead_s(section: PriceSection) -> int:
     if section.valid_from is None or section.timezone == "UTC":
         return 0
-
     offset = datetime.combine(section.valid_from, time.min, ZoneInfo(section.timezone)).utcoffset()
     return int(offset.total_seconds()) if offset is not None else 0
 
