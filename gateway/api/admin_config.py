@@ -188,12 +188,12 @@ async def roll_back(asked: Asked) -> Response:
 
 async def list_history(asked: Asked, limit: Annotated[int, Query(ge=1, le=_MOST_ACTIVATIONS)] = 50) -> Response:
     """List the activations, newest first"""
-    return JSONResponse(await asked.control.review().history(limit))
+    return JSONResponse(await asyncio.to_thread(asked.control.review().history, limit))
 
 
 async def show_version(asked: Asked, name: str) -> Response:
     """Show a version"""
-    return JSONResponse(await asked.control.review().version(name))
+    return JSONResponse(await asyncio.to_thread(asked.control.review().version, name))
 
 
 async def compare(asked: Asked, before: _Version, after: _Version) -> Response:

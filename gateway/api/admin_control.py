@@ -31,11 +31,11 @@ _LISTED = tuple(field.name for field in fields(Changes) if field.name != "answer
 class Review(Protocol):
     """Shows changes to operators, and makes none. Methods raise StateError, NotStored if there is no such version."""
 
-    async def history(self, limit: int) -> dict[str, object]:
-        """Return the latest activations, the newest first."""
+    def history(self, limit: int) -> dict[str, object]:
+        """Return the latest activations, the newest first. It blocks."""
 
-    async def version(self, name: str) -> dict[str, object]:
-        """Return a version with its last activation, its plan and its text."""
+    def version(self, name: str) -> dict[str, object]:
+        """Return a version with its last activation, its plan and its text. It blocks."""
 
     async def differences(self, before: str, after: str) -> dict[str, object]:
         """Return the plan from one version to another, and the lines of the file that differ."""

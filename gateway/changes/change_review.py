@@ -64,11 +64,8 @@ class ChangeReview:
         self._active: tuple[str, CompiledState] | None = None
         """The active version without its secrets, by its name, after a text was planned."""
 
-    async def history(self, limit: int) -> Json:
-        """Return the latest activations, the newest first: of the cell, or of this instance."""
-        return await asyncio.to_thread(self._history, limit)
-
-    def _history(self, limit: int) -> Json:
+    def history(self, limit: int) -> Json:
+        """Return the latest activations, the newest first: of the cell, or of this instance. It blocks."""
         state = self._state()
         active = state.active.config.file_version
         items: list[tuple[str | None, Activation]] = []
@@ -87,11 +84,8 @@ class ChangeReview:
             "activations": activations_data(items, last),
         }
 
-    async def version(self, name: str) -> Json:
-        """Return a version with its last activation, its plan and its text. Raises NotStored."""
-        return await asyncio.to_thread(self._version, name)
-
-    def _version(self, name: str) -> Json:
+    def version(self, name: str) -> Json:
+        """Return a version with its last activation, its plan and its text. It blocks. Raises NotStored."""
         found, last = self._find(name)
         return {
             "version": found.version,
