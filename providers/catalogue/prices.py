@@ -10,6 +10,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from providers.catalogue import CatalogueError, FactsFile
@@ -219,16 +220,12 @@ def price_series(prices: Iterable[Price], before: Price | None = None) -> Price 
     `before` holds until the first of them.
     """
     series = before
-    for price in sorted(prices, key=_begin):
+    for price in sorted(prices, key=attrgetter("begins_s")):
         # An earlier price with a later day never holds.
-        while series is not None and _begin(series) >= _begin(price):
+        while series is not None and series.begins_s >= price.begins_s:
             series = series.before
         series = replace(price, before=series)
     return series
-
-
-def _begin(price: Price) -> float:
-    return price.begins_s
 
 
 def tool_fees(price: Price, tool_calls: Mapping[str, int]) -> int:

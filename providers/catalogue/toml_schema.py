@@ -112,8 +112,4 @@ def shapes_of(form: type, without: Collection[str] = ()) -> dict[str, Shape]:
 def value_of(form: Callable[..., _Form], table: Mapping[str, Any]) -> _Form:
     """Return the value whose attributes a checked table states. Other attributes keep their defaults."""
     kinds = {one.name: str(one.type) for one in fields(form)}  # type: ignore[arg-type]
-    return form(**{name: _HELD.get(kinds[name], _same)(value) for name, value in table.items()})
-
-
-def _same(value: object) -> object:
-    return value
+    return form(**{name: _HELD[kinds[name]](value) if kinds[name] in _HELD else value for name, value in table.items()})

@@ -219,8 +219,7 @@ class CompatibleSimulator:
         return ModelFacts(features=self.adapter.capabilities.features) if facts is UNKNOWN_MODEL else facts
 
     def _refused(self, status: int, kind: FailureKind, message: str) -> RequestRejected:
-        code, error_type = self.format.errors.get(kind, ("", ""))
-        body = dumps(filled_error(self.format, code, error_type, message))
+        body = dumps(error_body(kind, self.format, message))
         return RequestRejected(message, WireResponse(status, _headers("simulated-refused"), body, 0))
 
     def _wrong(self, message: str) -> RequestRejected:

@@ -87,19 +87,13 @@ def read_simulator_format(data: Mapping[str, Any]) -> SimulatorFormat:
         if data.get(name, words[0]) not in words:
             raise DialectError(f"simulator.{name}: {data[name]!r} is not known; expected one of {', '.join(words)}")
     values: dict[str, Any] = dict(data)
-    values["errors"] = {
-        FailureKind(kind): (str(code), str(error_type)) for kind, (code, error_type) in _errors(data).items()
-    }
+    errors: Mapping[str, Any] = data.get("errors", {})
+    values["errors"] = {FailureKind(kind): (str(code), str(type)) for kind, (code, type) in errors.items()}
     values["messages"] = {FailureKind(kind): str(text) for kind, text in data.get("messages", {}).items()}
     if "refused" in data:
         code, error_type, status = data["refused"]
         values["refused"] = (str(code), str(error_type), int(status))
     return SimulatorFormat(**values)
-
-
-def _errors(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    errors: Mapping[str, Any] = data.get("errors", {})
-    return errors
 
 
 def encode_answer(completion: ChatCompletion, wire_format: SimulatorFormat) -> dict[str, object]:
@@ -276,10 +270,7 @@ def error_body(kind: FailureKind, wire_format: SimulatorFormat, message: str) ->
 
 def filled_error(wire_format: SimulatorFormat, code: str, error_type: str, message: str) -> dict[str, object]:
     """Return the vendor's error body with this code, type and message."""
-    body: dict[str, object] = {
-        name: _fill(value, code, error_type, message) for name, value in wire_format.error.items()
-    }
-    return body
+    return {name: _fill(value, code, error_type, message) for name, value in wire_format.error.items()}
 
 
 def _fill(value: Any, code: str, error_type: str, message: str) -> object:

@@ -106,7 +106,7 @@ def _about_messages(
         yield "The reasoning_content in the thinking mode must be passed back to the API."
     for position, message in enumerate(messages):
         role, path = str(message.get("role")), f"messages[{position}]"
-        yield from _ABOUT_ROLES.get(role, _about_any)(message, rule, path, position == len(messages) - 1)
+        yield from _about_role(message, rule, path, position == len(messages) - 1)
         if rule.turns == "spoken" and not message.get("content") and not message.get("tool_calls"):
             yield f"the message at position {position} with role '{role}' must not be empty"
         fields = _MESSAGE_FIELDS.get(role, set()) | names
@@ -117,42 +117,23 @@ def _about_messages(
         yield from _about_sound(message.get("content"), path, is_uri=rule.sound_uri)
 
 
-def _about_any(message: Mapping[str, object], rule: Requests, path: str, is_last: bool) -> Iterator[str]:
-    """Yield nothing about a message of a role without rules of its own."""
-    return iter(())
-
-
-def _about_developer(message: Mapping[str, object], rule: Requests, path: str, is_last: bool) -> Iterator[str]:
-    if not rule.developer:
-        yield f"{path}: unknown variant `developer`, expected one of system, user, assistant, tool"
-
-
-def _about_system(message: Mapping[str, object], rule: Requests, path: str, is_last: bool) -> Iterator[str]:
-    if rule.system == "first" and path != "messages[0]":
-        yield f"{path}: a system message must be the first"
-
-
-def _about_assistant(message: Mapping[str, object], rule: Requests, path: str, is_last: bool) -> Iterator[str]:
-    if rule.prefill is not None and not is_last and any(map(message.get, rule.prefill.message)):
-        yield f"{path}: only the last message may be continued"
-    yield from _about_ids([as_map(call).get("id") for call in read_list(message, "tool_calls")], rule)
-
-
-def _about_tool(message: Mapping[str, object], rule: Requests, path: str, is_last: bool) -> Iterator[str]:
-    return _about_ids([message.get("tool_call_id")], rule)
+def _about_role(message: Mapping[str, object], rule: Requests, path: str, is_last: bool) -> Iterator[str]:
+    match message.get("role"):
+        case "developer" if not rule.developer:
+            yield f"{path}: unknown variant `developer`, expected one of system, user, assistant, tool"
+        case "system" if rule.system == "first" and path != "messages[0]":
+            yield f"{path}: a system message must be the first"
+        case "assistant":
+            if rule.prefill is not None and not is_last and any(map(message.get, rule.prefill.message)):
+                yield f"{path}: only the last message may be continued"
+            yield from _about_ids([as_map(call).get("id") for call in read_list(message, "tool_calls")], rule)
+        case "tool":
+            yield from _about_ids([message.get("tool_call_id")], rule)
 
 
 def _about_ids(ids: list[object], rule: Requests) -> Iterator[str]:
     if rule.call_ids and not all(_NINE.fullmatch(str(id)) for id in ids):
         yield "Tool call id must be a-z, A-Z, 0-9, with a length of 9."
-
-
-_ABOUT_ROLES = {
-    "developer": _about_developer,
-    "system": _about_system,
-    "assistant": _about_assistant,
-    "tool": _about_tool,
-}
 
 
 def _lacks_reasoning(messages: Sequence[Mapping[str, object]], continued: Mapping[str, object]) -> bool:
@@ -307,22 +288,18 @@ def _plain_message(message: Mapping[str, object], dialect: CompatibleDialect) ->
     prefill = dialect.requests.prefill
     dropped = set(prefill.message) if prefill is not None else set()
     plain = {name: value for name, value in message.items() if name not in dropped}
-    if dialect.requests.sound_uri and isinstance(parts := plain.get("content"), list):
+    if (dialect.requests.sound_uri or dialect.requests.document_url) and isinstance(
+        parts := plain.get("content"), list
+    ):
         plain["content"] = [_plain_part(as_map(part)) for part in parts]
-    if dialect.requests.document_url and isinstance(parts := plain.get("content"), list):
-        plain["content"] = [_plain_file(as_map(part)) for part in parts]
     return plain
 
 
-def _plain_file(part: Mapping[str, object]) -> Mapping[str, object]:
-    if part.get("type") != "document_url":
-        return part
-    name = read_str(part, "document_name")
-    file = {"file_data": part.get("document_url"), **({"filename": name} if name else {})}
-    return {"type": "file", "file": file}
-
-
 def _plain_part(part: Mapping[str, object]) -> Mapping[str, object]:
+    if part.get("type") == "document_url":
+        name = read_str(part, "document_name")
+        file = {"file_data": part.get("document_url"), **({"filename": name} if name else {})}
+        return {"type": "file", "file": file}
     sound = read_map(part, "input_audio")
     data = read_str(sound, "data")
     return part if data is None else {**part, "input_audio": {**sound, "data": data.removeprefix(_SOUND_URI)}}

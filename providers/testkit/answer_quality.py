@@ -31,7 +31,8 @@ class Lesson(Value, frozen=True):
     chance: float = 1.0
 
 
-def _draw(words: str) -> float:
+def draw(words: str) -> float:
+    """Return a number in [0, 1) that is evenly distributed over words, and the same at every call."""
     digest = hashlib.sha256(words.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
@@ -50,12 +51,12 @@ class AnswerQuality:
         lesson = self.lessons.get(question)
         if lesson is None:
             return None
-        drawn = _draw(f"{self.seed}:{question}")
+        drawn = draw(f"{self.seed}:{question}")
         if self.spread:
             sample = self.asked[question]
             self.asked[question] += 1
-            if _draw(f"{self.seed}:{sample}:anew:{question}") < self.spread:
-                drawn = _draw(f"{self.seed}:{sample}:{question}")
+            if draw(f"{self.seed}:{sample}:anew:{question}") < self.spread:
+                drawn = draw(f"{self.seed}:{sample}:{question}")
         return lesson.reply if drawn < lesson.chance else lesson.otherwise
 
     def taught(self, request: ChatRequest, completion: ChatCompletion) -> ChatCompletion:

@@ -18,7 +18,7 @@ from providers.embeddings.facts import load_embedding_facts
 from providers.embeddings.values import EmbeddingRequest
 from providers.failures import FailureKind
 from providers.moderations.guard_models import guard_kind_of
-from providers.testkit.capacity import Gate
+from providers.testkit.capacity import Capacity, Gate
 from providers.testkit.prefix_cache import PrefixCache
 from providers.testkit.scenario import Fault, HttpError, Scenario
 from providers.testkit.simulated_inputs import DIMENSIONS, embed, moderate, with_verdict
@@ -133,20 +133,14 @@ class SimulatorApp:
         scenario, gate = self._scenario, self._gate
         if scenario.first_token_p95_s is not None:
             scenario = replace(scenario, first_token_s=scenario.first_token_of(number), first_token_p95_s=None)
-        clock = asyncio.get_running_loop().time
-        if scenario.capacity is None:
-            began_at = clock()
-            steps = self._steps(incoming, scenario, scenario.fault_of(number))
-            return await _play(steps, send, transport, began_at)
-        status = await gate.enter(scenario.capacity)
-        began_at = clock()
-        if status is not None:
-            return await _play(self._steps(incoming, scenario, HttpError(status)), send, transport, began_at)
+        status = await gate.enter(scenario.capacity or Capacity())
+        began_at = asyncio.get_running_loop().time()
+        fault = scenario.fault_of(number) if status is None else HttpError(status)
         try:
-            steps = self._steps(incoming, scenario, scenario.fault_of(number))
-            return await _play(steps, send, transport, began_at)
+            return await _play(self._steps(incoming, scenario, fault), send, transport, began_at)
         finally:
-            gate.leave()
+            if status is None:
+                gate.leave()
 
     def _steps(self, incoming: IncomingRequest, scenario: Scenario, fault: Fault | None) -> tuple[Step, ...]:
         simulator = self._simulator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from statistics import NormalDist
 
 from providers.chat import ChatCompletion
 from providers.failures import FailureKind
-from providers.testkit.answer_quality import AnswerQuality
+from providers.testkit.answer_quality import AnswerQuality, draw
 from providers.testkit.capacity import Capacity
 from providers.value import Value
 
@@ -167,7 +166,7 @@ class Scenario:
         """
         if self.first_token_p95_s is None or self.first_token_s == self.first_token_p95_s:
             return self.first_token_s
-        drawn = (_draw(self.seed, -1) + number * _GOLDEN) % 1.0
+        drawn = (draw(f"{self.seed}:-1") + number * _GOLDEN) % 1.0
         sigma = math.log(self.first_token_p95_s / self.first_token_s) / _NORMAL.inv_cdf(0.95)
         return self.first_token_s * math.exp(sigma * _NORMAL.inv_cdf(min(max(drawn, _EDGE), 1 - _EDGE)))
 
@@ -182,18 +181,12 @@ class Scenario:
         """
         if number < len(self.script):
             return self.script[number]
-        drawn = _draw(self.seed, number)
+        drawn = draw(f"{self.seed}:{number}")
         for fault, probability in self.faults:
             if drawn < probability:
                 return fault
             drawn -= probability
         return None
-
-
-def _draw(seed: int, number: int) -> float:
-    """Return a number in [0, 1) that is evenly distributed over request numbers, and the same at every call."""
-    digest = hashlib.sha256(f"{seed}:{number}".encode()).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
 
 
 class ScenarioError(ValueError):

@@ -132,8 +132,7 @@ def _reasoning(chinese: bool) -> str:
 
 def _text(request: ChatRequest, persona: str, chinese: bool, index: int) -> str:
     """Return the text of an answer without tool calls."""
-    results = _trailing_results(request.messages)
-    text = _after_tools(results, persona, chinese) if results else _greeting(persona, chinese)
+    text = _said(_trailing_results(request.messages), persona, chinese)
     images = _image_count(request.messages)
     if images:
         text += f"我看到{images}张图片。" if chinese else f" I see {images} image{'s' if images > 1 else ''}."
@@ -169,16 +168,13 @@ def _must_answer_json(request: ChatRequest) -> bool:
     return any(map(_JSON_OBJECT.search, systems))
 
 
-def _greeting(persona: str, chinese: bool) -> str:
+def _said(results: Sequence[str], persona: str, chinese: bool) -> str:
+    if chinese and results:
+        return f"{persona}（模拟）得到的结果：{'；'.join(results)}。"
     if chinese:
         return f"你好！我是{persona}（模拟），没有调用任何真实的模型。"
-    return f"Hello! I am {persona}, simulated: no real model was asked."
-
-
-def _after_tools(results: Sequence[str], persona: str, chinese: bool) -> str:
-    if chinese:
-        return f"{persona}（模拟）得到的结果：{'；'.join(results)}。"
-    return f"{persona} (simulated) was told: {'; '.join(results)}."
+    told = f"{persona} (simulated) was told: {'; '.join(results)}."
+    return told if results else f"Hello! I am {persona}, simulated: no real model was asked."
 
 
 def _trailing_results(messages: Sequence[Message]) -> list[str]:

@@ -73,26 +73,23 @@ def stage(
 
     Unless the last step is `Break`, the framing is complete.
     """
-    head = _instead_of_an_answer(simulator, fault)
-    if head is not None:
-        return (Wait(scenario.latency_s), *head)
-    if request.stream:
-        events = simulator.write_stream(completion, request)
-        head_of_stream = Head(200, (("content-type", stream_type_of(simulator)), ("cache-control", "no-cache")))
-        opening = _opening(events, completion)
-        paced = _stream(simulator, events, scenario, fault) if fault else _paced(events, scenario, opening)
-        return (Wait(scenario.latency_s), head_of_stream, *paced)
-    answer = simulator.write_answer(completion, request)
-    return (Wait(scenario.latency_s + scenario.first_token_s), *_json(simulator, answer, fault))
+    if not request.stream:
+        return stage_whole(simulator, simulator.write_answer(completion, request), scenario, fault)
+    if (instead := _instead_of_an_answer(simulator, fault)) is not None:
+        return (Wait(scenario.latency_s), *instead)
+    events = simulator.write_stream(completion, request)
+    head = Head(200, (("content-type", stream_type_of(simulator)), ("cache-control", "no-cache")))
+    opening = _opening(events, completion)
+    paced = _stream(simulator, events, scenario, fault) if fault else _paced(events, scenario, opening)
+    return (Wait(scenario.latency_s), head, *paced)
 
 
 def stage_whole(
     simulator: Simulator, answer: WireResponse, scenario: Scenario, fault: Fault | None
 ) -> tuple[Step, ...]:
     """Return the steps of a response that is never a stream, such as embeddings."""
-    head = _instead_of_an_answer(simulator, fault)
-    if head is not None:
-        return (Wait(scenario.latency_s), *head)
+    if (instead := _instead_of_an_answer(simulator, fault)) is not None:
+        return (Wait(scenario.latency_s), *instead)
     return (Wait(scenario.latency_s + scenario.first_token_s), *_json(simulator, answer, fault))
 
 
