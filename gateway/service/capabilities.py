@@ -55,16 +55,8 @@ class Offer(Value, frozen=True):
 
 def offer_of(config: ConfigVersion, assistant: Assistant, location: Location, now_s: float) -> Offer | None:
     """Return what the assistant can do here; None if no deployment may answer requests from this location."""
-    region = location.region
-    served = [use for use in USES if region is not None and region.name in assistant.routes_for(use)]
-    uses = [use for use in served if _may_have(location, use)]
-    able = {
-        use: [
-            it for it, verdict in _decision(config, assistant.for_use(use), location, now_s).verdicts if _may(verdict)
-        ]
-        for use in uses
-    }
-    steps = able.get("chat", [])
+    able = {use: _able(config, assistant, location, now_s, use) for use in USES}
+    steps = able["chat"]
     offer = Offer(
         frozenset(use for use, deployments in able.items() if deployments),
         _limit(min, (it.capabilities.context_tokens for it in steps)),

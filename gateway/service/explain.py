@@ -109,7 +109,7 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         "config_version": config.version,
         "assistant": assistant.name,
         **selection,
-        "redacted": _redacted(first) if (first := _first_step(outcome)) is not None else None,
+        "redacted": _redacted(outcome.outcome.steps[0]) if isinstance(outcome.outcome, Plan) else None,
         "location": _location(location),
         "outcome": _outcome(outcome, reveal_model=reveal_model, to_operator=to_operator),
         "considered": considered,
@@ -191,11 +191,6 @@ def _first(decision: Decision) -> str | None:
     """Return the deployment that is asked first, or None if the request is refused."""
     plan = decision.outcome
     return plan.steps[0].deployment.name if isinstance(plan, Plan) else None
-
-
-def _first_step(decision: Decision) -> Step | None:
-    plan = decision.outcome
-    return plan.steps[0] if isinstance(plan, Plan) else None
 
 
 def _redacted(step: Step) -> dict[str, object] | None:

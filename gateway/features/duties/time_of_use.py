@@ -67,7 +67,6 @@ _SILENT_MS = 3_600_000
 
 _UPLOAD_S = 1.0
 _NOTED_KINDS = {"session": DutyKind.USE_SESSION, "day": DutyKind.USE_DAY, "user_unknown": DutyKind.USE_UNKNOWN}
-_NO_STORE = "there is no state directory"
 
 
 class UseUnavailable(Exception):
@@ -279,7 +278,7 @@ class ChatTime(msgspec.Struct, eq=False):
 
 
 class TimeOfUse:
-    """Counts the time of the users of this process, if there is a state directory. Use it from one event loop.
+    """Counts the time of the users of this process. Use it from one event loop.
 
     The user key makes the pseudonyms, if the configuration has no key for them. `running` are the chats whose answers
     are being sent.
@@ -287,7 +286,7 @@ class TimeOfUse:
 
     part = UseRules
 
-    def __init__(self, times: UseTimes | None, user_key: bytes) -> None:
+    def __init__(self, times: UseTimes, user_key: bytes) -> None:
         self.times = times
         self.running: set[ChatTime] = set()
         self._user_key = user_key
@@ -299,34 +298,18 @@ class TimeOfUse:
         """See `RegionGate`. Raises Refused, or CallRefused if the time of the user cannot be read."""
         if not isinstance(exchange.request, ChatRequest):
             return
-        chat = exchange.chat_time = await self.admit(
-            exchange.config,
-            exchange.location,
-            exchange.caller,
-            exchange.user,
-            exchange.claim,
-            exchange.record,
-            exchange.chat_time,
-        )
+        chat = exchange.chat_time = await self._admit(exchange)
         if chat is not None and chat.refusal is not None:
             raise chat.refusal
 
-    async def admit(
-        self,
-        config: ConfigVersion,
-        location: Location,
-        caller: Caller,
-        user: str | None,
-        claim: ClaimReport | None,
-        record: Record,
-        known: object,
-    ) -> ChatTime | None:
+    async def _admit(self, exchange: Exchange) -> ChatTime | None:
         """Judge a chat by the time of its user, and return its time. None: the region counts none.
 
-        Its `refusal` is set if the user has reached a limit, or has limits and is not known or cannot be read. `known`
-        is its time as another version has judged it, or None.
+        Its `refusal` is set if the user has reached a limit, or has limits and is not known or cannot be read.
         """
-        known = known if isinstance(known, ChatTime) else None
+        config, location, record, user = exchange.config, exchange.location, exchange.record, exchange.user
+        # Its time as another version has judged it.
+        known = exchange.chat_time if isinstance(exchange.chat_time, ChatTime) else None
         if record.notes and (former := record.noted(UseNote)) is not None:
             former.use = None
         rules = location.region.parts.of(UseRules) if location.region is not None else None
@@ -342,7 +325,7 @@ class TimeOfUse:
             record.notes += (note,)
         note.use_limit = None
         chat = ChatTime(self, rules, note)
-        key = self._key_of(config, location, caller, claim, user) if user is not None else None
+        key = self._key_of(config, location, exchange.caller, exchange.claim, user) if user is not None else None
         if key is None:
             if limits is not None:
                 note.use_limit = "user_unknown"
@@ -387,8 +370,6 @@ class TimeOfUse:
     async def _arrival(self, key: UseKey, rules: UseRules, record: Record, known: ChatTime | None) -> Arrival:
         if known is not None and known.key == key and known.now is not None:
             return arrival(known.now.record, known.now.at_ms, rules)
-        if self.times is None:
-            raise UseUnavailable(_NO_STORE)
         elapsed_s = time.monotonic() - record.started_at
         # Limits are whole seconds. Only an upload takes so long.
         return await self.times.arrive(key, rules, elapsed_s if elapsed_s >= _UPLOAD_S else 0.0)
@@ -409,7 +390,7 @@ class TimeOfUse:
 
     async def extend(self, chat: ChatTime) -> None:
         """Extend the time of a chat's user to now. A failure is logged once."""
-        if self.times is None or chat.key is None or chat.now is None:
+        if chat.key is None or chat.now is None:
             return
         is_new = chat.is_noticed and not chat.is_notice_kept
         try:
@@ -425,7 +406,7 @@ class TimeOfUse:
 
     def extend_now(self, chat: ChatTime) -> bool:
         """Do the same without waiting, for the last time. Return whether it is done: not if the store needs a wait."""
-        if self.times is None or chat.key is None or chat.now is None:
+        if chat.key is None or chat.now is None:
             return True
         is_new = chat.is_noticed and not chat.is_notice_kept
         try:
@@ -461,7 +442,7 @@ class TimeOfUse:
 
     async def _watch(self) -> None:
         times = self.times
-        while times is not None:
+        while True:
             await self.extend_running()
             with suppress(UseUnavailable):
                 await times.open()
@@ -475,7 +456,7 @@ class TimeOfUse:
 
     def start(self) -> None:
         """Begin the work in the background if there are records, which have an end also if nothing counts any more."""
-        if self.times is not None and self.times.has_records_here:
+        if self.times.has_records_here:
             self.watch()
 
     def later(self, step: Coroutine[Any, Any, None]) -> None:

@@ -21,7 +21,7 @@ from gateway.api.caller.request_headers import (
     remember_caller,
 )
 from gateway.api.connection import SameHead
-from gateway.features.duties.time_of_use import TimeOfUse
+from gateway.features.duties.time_of_use import LocalTimes, MemoryStore, TimeOfUse
 from gateway.model.client_token import TokenGivesNothing, TokenRule
 from gateway.policy.caller import read_consent, user_of
 from gateway.policy.client_tokens import first_rule
@@ -215,7 +215,7 @@ def test_duties_and_an_export_find_the_user_by_the_issuer_whichever_client_asks(
     rules = [{"client": name, "where": {"groups": name}} for name in ("research", "batch", "app")]
     gateway.reload(CONFIG.merge({"token_issuers": {"entra": {"clients": rules}}}))
     config, key = gateway.gateway.config, b"k" * 32
-    times = TimeOfUse(None, key)
+    times = TimeOfUse(LocalTimes(MemoryStore()), key)
 
     def counted(token: str, **headers: str) -> str | None:
         caller = caller_of(gateway, token, **headers)
