@@ -67,20 +67,6 @@ class Breaker:
         reason: Why the breaker opened last.
     """
 
-    __slots__ = (
-        "_draw",
-        "_is_on_trial",
-        "_is_probing",
-        "_on_change",
-        "_openings",
-        "_until",
-        "reason",
-        "rule",
-        "scope",
-        "state",
-        "ticket",
-    )
-
     def __init__(
         self, rule: BreakerRule, draw: Callable[[], float], on_change: Callable[[Breaker], None], scope: str
     ) -> None:

@@ -20,24 +20,12 @@ Outcome: TypeAlias = SkipReason | FailureKind | None
 """Why a private step gave no answer. None: it is unknown."""
 
 _OF_SKIP: Mapping[SkipReason, HandOffCause | None] = {
-    SkipReason.CAPABILITY: HandOffCause.CAPABILITY,
-    SkipReason.PARAMETER: HandOffCause.CAPABILITY,
-    SkipReason.EXCEPTED: HandOffCause.CAPABILITY,
-    SkipReason.BOUNDARY: None,
-    SkipReason.AVAILABILITY: None,
-    SkipReason.REQUIREMENT: None,
-    SkipReason.APPROVAL: None,
-    SkipReason.MOVES_DATA: None,
-    SkipReason.INFERENCE_GEO: None,
-    SkipReason.DISABLED: None,
-    SkipReason.ENDED: None,
-    SkipReason.CREDENTIAL: None,
-    SkipReason.HEALTH: None,  # the failures that caused it count in its place, see `outcomes_of_skip`
-    SkipReason.WEIGHT: None,
-    SkipReason.REDACTION: None,
-    SkipReason.CONSENT: None,
+    # For `health`, the failures that caused it count in its place, see `outcomes_of_skip`.
+    **dict.fromkeys(SkipReason),
+    **dict.fromkeys((SkipReason.CAPABILITY, SkipReason.PARAMETER, SkipReason.EXCEPTED), HandOffCause.CAPABILITY),
 }
 _OF_FAILURE: Mapping[FailureKind, HandOffCause | None] = {
+    **dict.fromkeys(FailureKind),
     FailureKind.UNSUPPORTED: HandOffCause.CAPABILITY,
     FailureKind.FIELD_REFUSED: HandOffCause.CAPABILITY,
     FailureKind.CONTEXT_LENGTH: HandOffCause.CONTEXT,
@@ -52,13 +40,6 @@ _OF_FAILURE: Mapping[FailureKind, HandOffCause | None] = {
     FailureKind.INTERRUPTED: HandOffCause.FAILURE,
     FailureKind.TOO_LARGE: HandOffCause.FAILURE,
     FailureKind.OVERLOADED: HandOffCause.FAILURE,
-    FailureKind.QUOTA: None,
-    FailureKind.CREDENTIALS: None,
-    FailureKind.MODEL_NOT_FOUND: None,
-    FailureKind.GEO_REFUSED: None,
-    FailureKind.INVALID_REQUEST: None,
-    FailureKind.CONTENT_FILTER: None,
-    FailureKind.DEADLINE: None,
 }
 _NEVER = "never"
 # The fields of a reduced request: how the answer is written, and nothing that a client can write a text into.

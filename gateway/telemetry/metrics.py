@@ -68,17 +68,6 @@ class _Times:
 class _Row:
     """The counts of one combination of labels. `attempt` holds requests whose only attempt was the answer."""
 
-    __slots__ = (
-        "answers_without_usage",
-        "attempt",
-        "duration",
-        "first_token",
-        "has_usage",
-        "overhead",
-        "tokens",
-        "usages",
-    )
-
     def __init__(self) -> None:
         self.duration = _Times(_REQUEST)
         self.attempt = _Times(_REQUEST)
