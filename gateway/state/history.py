@@ -14,6 +14,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
 
+from msgspec.structs import astuple
+
 from gateway.files import path_exists
 from gateway.operator_errors import NotStored, StateError
 from gateway.state.audit import BEGINNING, TrailHead
@@ -135,15 +137,7 @@ class History:
             self._run(
                 "INSERT INTO activation (version, previous, cause, who, at_s, summary, plan) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    version.version,
-                    activation.previous,
-                    activation.cause,
-                    activation.who,
-                    activation.at_s,
-                    activation.summary,
-                    plan,
-                ),
+                (version.version, *astuple(activation)[1:-1], plan),
             )
             self._point(Pointer(version.version, overrides))
 

@@ -139,8 +139,7 @@ def _reveals_model(record: Record) -> bool:
     decision = record.decided.decision
     if decision is None:
         return record.decided.reveal_model
-    outcome = decision.outcome if decision is not None else None
-    return not isinstance(outcome, Plan) or outcome.assistant.reveal_model
+    return not isinstance(decision.outcome, Plan) or decision.outcome.assistant.reveal_model
 
 
 def _outcome(attempt: AttemptRecord, record: Record) -> str:
