@@ -136,7 +136,7 @@ def decode_any_request(body: object) -> ChatRequest:
     """Decode a request of any form."""
     source = mapping(body, "")
     for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
-        if source.get(old) not in (None, [], "none"):
+        if source.get(old) is not None:
             raise InvalidRequest(f"`{old}` is no longer supported; use `{new}`", old)
     if source.get("model") is None or source.get("messages") is None:
         # A misspelled name of a required field is the better message.
