@@ -624,9 +624,11 @@ def _by_quoted(error: _Reported, first: _Judged) -> _Judged | None:
     Another server's error about its key does not concern the key of this one.
     """
     for text in islice((text for path in error.rules.quoted_at for text in _texts_at(error.body, path)), 1):
-        body = error_object(text.encode("utf-8", "replace")) or {"message": text}
-        quoted = classify(body, replace(error.response, body=b""))
-        if quoted.concerns is About.REQUEST and quoted.kind is not FailureKind.INVALID_REQUEST:
+        body = error_object(text.encode("utf-8", "replace"))
+        quoted = classify(body or {"message": text}, replace(error.response, body=b""))
+        # A text alone, such as "ERROR", gives no reason.
+        has_reason = quoted.kind is not FailureKind.INVALID_REQUEST or (bool(body) and bool(quoted.detail))
+        if quoted.concerns is About.REQUEST and has_reason:
             return _Judged(quoted.kind, f"what it quotes: {quoted.rule}", detail=quoted.detail)
     return None
 
