@@ -185,6 +185,6 @@ def test_erasure_of_a_person_knows_every_name(tmp_path: Path) -> None:
     config = served.gateway.config
     key = pseudonym_key(config, tmp_path / "state")
     names = [end_user_pseudonym(config, key, it) for of in people_named(config, "anna", None).values() for it in of]
-    time_of_use_of(served.gateway).times.store.close()  # type: ignore[union-attr]
+    time_of_use_of(served.gateway).times.store.close()  # type: ignore[attr-defined]
     records = use_records_of(tmp_path / "state", names, None)
     assert [it for it, _ in records] == [UseKey(end_user_pseudonym(config, key, qualified_user("login", "anna")))]
