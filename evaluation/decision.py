@@ -148,10 +148,7 @@ def compare_candidates(
 
 
 def compared_names(evidence: RouteEvidence) -> list[str]:
-    """Return the candidates whose weighted scores decide.
-
-    Such candidates meet all requirements, or are in the route and miss a requirement within noise.
-    """
+    """Return the candidates that decide: those that meet all requirements, or in the route miss one within noise."""
     return [
         name
         for name in evidence.results

@@ -163,10 +163,7 @@ def last_object(text: str) -> Mapping[str, object]:
 
 
 def vendor_of(deployment: Deployment) -> str | None:
-    """Return the vendor of the deployment's model, or None if it is unknown.
-
-    For a model whose name states no vendor, it is the vendor of all models that the catalogue knows of the provider.
-    """
+    """Return the vendor of a deployment's model, else that of all models known of its provider, else None."""
     named = _vendor_by_name(deployment.model)
     vendors = {named} if named is not None else {_vendor_by_name(one) for one in known_models(deployment.adapter)}
     return vendors.pop() if len(vendors) == 1 else None

@@ -47,10 +47,7 @@ _BURIED_CLAUSES, _BURIED_WEIGHT = 3, 60
 
 
 def is_refused_by_provider(answer: RecordedAnswer) -> bool:
-    """Return whether the provider refused and gave nothing of the answer.
-
-    A filter that stops an answer midway has already let a part of it through.
-    """
+    """Return whether the provider refused and gave nothing of the answer, unlike a filter that stops one midway."""
     signalled = answer.filtered or bool(answer.refusal)
     return signalled and _weight(_given(_clauses(answer.text))) <= _IGNORED_WEIGHT
 

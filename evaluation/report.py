@@ -286,11 +286,7 @@ def _values(report: Report, diff: str) -> dict[str, Any]:
 
 
 def write_report(out: Path, report: Report, diff: str = "") -> None:
-    """Write the report as JSON, HTML and Markdown. Raises StoreError.
-
-    The files contain answers of candidates and, for shadow traffic, text of users. Like `run.db`, only their owner can
-    read them.
-    """
+    """Write JSON, HTML and Markdown that only their owner reads, as they have texts of users. Raises StoreError."""
     environment = _environment(autoescape=True)
     environment.finalize = lambda value: (
         visible_text(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

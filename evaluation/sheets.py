@@ -29,10 +29,7 @@ class SheetError(Exception):
 def write_sheet(
     path: Path, store: RunStore, candidates: Sequence[str], items: Sequence[Item], count: int, seed: int
 ) -> int:
-    """Write the answers to `count` items that every candidate answered, as CSV. Return their number.
-
-    An existing file is never overwritten, because it may contain marks. Raises SheetError.
-    """
+    """Write `count` items that every candidate answered to a new CSV file; return their number. Raises SheetError."""
     ids = [ones for name in candidates if (ones := store.answered(name, PERFORMANCE))]
     common = [item for item in items if ids and not item.question and all(item.id in ones for ones in ids)]
     chosen = sorted(common, key=lambda item: draw(seed, "sheet", item.id))[:count]

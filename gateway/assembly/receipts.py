@@ -20,10 +20,7 @@ KIND = "gateway-receipt"
 
 
 class ReceiptSettings(Value, frozen=True):
-    """Where receipts are stored, and the key that signs them: its newer version, then its former one.
-
-    Without a key they are unsigned.
-    """
+    """Where receipts are stored, and the key that signs them, if any: its newer version, then its former one."""
 
     directory: Path
     signers: tuple[Signer, ...] = ()

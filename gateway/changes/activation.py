@@ -110,10 +110,7 @@ class Prepared(Value, frozen=True):
 
 
 class VersionActivator(Value, frozen=True):
-    """Applies the rules for activation of one gateway.
-
-    `serving_problem` returns why this process cannot serve a version, or None if it can.
-    """
+    """Applies the rules for activation of one gateway. `serving_problem` is why this process cannot serve a version."""
 
     job: CompileJob
     serving_problem: Callable[[ConfigVersion], str | None]

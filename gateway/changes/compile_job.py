@@ -133,10 +133,7 @@ def compile_here(job: CompileJob, environ: Mapping[str, str]) -> Outcome:
 
 
 def main() -> None:
-    """Read one job from standard input and write its outcome to standard output.
-
-    Everything that the compile needs is imported before the job is read.
-    """
+    """Read one job from standard input and write its outcome to standard output. All imports precede the job."""
     # The process ends after one outcome, so memory need not be freed. Garbage collection would take 7 % of the time.
     gc.disable()
     from gateway.config.loading import load_document  # noqa: F401  # imported before the job arrives

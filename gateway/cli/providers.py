@@ -293,10 +293,7 @@ async def _send_check(config: ConfigVersion, deployment: Deployment, state_dir: 
 
 
 def permit_of(config: ConfigVersion, deployment: Deployment) -> Permit | str:
-    """Return the permit of the first region that may send to the deployment, or why none may.
-
-    The questions contain no user's prompt.
-    """
+    """Return the permit of the first region that may send prompts without a user's text to it, or why none may."""
     from gateway.policy.fence import prompt_permit
 
     if deployment.simulates is not None:

@@ -58,10 +58,7 @@ class Converted(Value, frozen=True):
 
 
 def convert_litellm(data: bytes, file: str, registry: Registry, today: str) -> Converted:
-    """Convert a configuration of LiteLLM. Raises ConfigRejected for invalid YAML.
-
-    `today` is the day of the prices that the file has, such as 2026-11-24.
-    """
+    """Convert a configuration of LiteLLM, with prices of the day `today`. Raises ConfigRejected for invalid YAML."""
     source = parse_yaml(data, file, merges=True)
     if source.problems:
         raise ConfigRejected(source.problems)

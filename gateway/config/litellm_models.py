@@ -39,10 +39,7 @@ _UNKNOWN_PLACES = {
 
 @dataclass(slots=True)
 class Model:
-    """One entry of `model_list`, as a deployment. Entries with a lower `order` answer first.
-
-    `weight` is its share among the entries of the same name and order, if the source has one.
-    """
+    """One entry of `model_list`, as a deployment: its rank by `order`, and its `weight` within that rank."""
 
     index: int
     name: str

@@ -44,10 +44,7 @@ _AMBIENT_GOOGLE = Gap("google_metadata on GKE or Compute Engine, google_federati
 
 @dataclass(slots=True)
 class SignInReader:
-    """Converts the credentials of entries of `model_list`. Entries with the same credentials share a sign-in.
-
-    `reference` returns the reference to a variable, and lists the variable.
-    """
+    """Converts the credentials of entries of `model_list`, equal ones to one sign-in. `reference` lists variables."""
 
     reading: SourceReading
     reference: Callable[[str], str]

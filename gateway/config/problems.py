@@ -42,10 +42,7 @@ class Problem(Value, frozen=True):
     fails_check: bool = False
 
     def __str__(self) -> str:
-        """Return one line, for example:
-
-        `config/gateway.yaml:12:5: deployments.x.provider: unknown provider 'dashscop'; did you mean 'dashscope'?`
-        """
+        """Return one line, such as `config/gateway.yaml:12:5: deployments.x.provider: unknown provider 'dashscop'`."""
         mark = "warning: " if self.severity == "warning" else ""
         path = f"{dotted(self.path)}: " if self.path else ""
         hint = f"; {self.hint}" if self.hint else ""

@@ -227,10 +227,7 @@ class Builder:
             parent.value[name] = node.value
 
     def _merge(self, parent: Node, node: Node) -> None:
-        """Add the keys of a merge key (`<<`, YAML 1.1), where the mapping does not have them itself.
-
-        Their key nodes have no value, so that a later key of the mapping may replace them.
-        """
+        """Add the keys of a merge key (YAML 1.1) that the mapping lacks. Later keys of the mapping may replace them."""
         if parent.entries is None or not isinstance(parent.value, dict):
             return
         for one in node.items if node.items is not None else [node]:
@@ -285,10 +282,7 @@ def _resolve(text: str) -> object:
 
 
 def parse_yaml(data: bytes, file: str, *, merges: bool = False) -> Source:
-    """Parse a YAML document whose root is a mapping. Raises ConfigRejected.
-
-    With `merges`, it may have merge keys (`<<`), as in YAML 1.1.
-    """
+    """Parse a YAML document whose root is a mapping, also one with `merges` (`<<`, YAML 1.1). Raises ConfigRejected."""
     builder = Builder(file, merges)
     text = _decode(data, file)
     try:
@@ -361,10 +355,7 @@ def _end_of(text: str) -> tuple[int, int]:
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
-    """Return the problem of a syntax error, by the character at its position.
-
-    The message of the parser is not used: it may quote the file, and so a secret.
-    """
+    """Return the problem of a syntax error, without the parser's message, which may quote a secret of the file."""
     lines = _NEW_LINE.split(text)
     for mark in (error.context_mark, error.problem_mark):
         if mark is None or mark.line >= len(lines):

@@ -44,10 +44,7 @@ class StoreWatch:
         self._lost_at: dict[str, float] = {}
 
     def problems(self, workers: Iterable[WorkerStatus]) -> dict[str, str]:
-        """Return why stores cannot be used now, by their kind, as any process of this instance has found.
-
-        `clock` states that the clock of this machine differs from that of a store.
-        """
+        """Return why stores or their clocks cannot be used now, by kind, as any process of this instance has found."""
         found = {kind: text for worker in workers for kind, text in worker.store_problems.items()}
         cell, ledger = self._keepers.live.cell, self._keepers.ledger
         if cell is not None and cell.database_problem:

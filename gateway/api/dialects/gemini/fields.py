@@ -35,10 +35,7 @@ def read_object(value: object, path: str) -> Fields:
 
 
 def repeated(value: object, path: str, *, at_most: int | None = None) -> list[object]:
-    """Return the entries of an array of objects. Google's servers accept one object in its place, and so do its SDKs.
-
-    Raises InvalidRequest.
-    """
+    """Return the entries of an array of objects, or of one object, as Google's servers do. Raises InvalidRequest."""
     return [value] if isinstance(value, dict) else items(value, path, at_most=at_most)
 
 
