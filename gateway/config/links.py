@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gateway.config.endpoints import Endpoint
 from gateway.config.problems import KeyPath
-from gateway.config.schema.routing import ProxySection
+from gateway.config.schema.routing import DeploymentSection, ProxySection
+from gateway.config.schema.sign_in import SignInSection
 from gateway.config.secret_references import Resolution
 from gateway.config.service_permits import is_this_machine
 from gateway.config.source_text import MISSING, digest
@@ -40,21 +41,8 @@ _PROXY_URL = re.compile(
 )
 _URL_HINT = "write http://${PROXY_USER}:${PROXY_PASSWORD}@proxy.example.com:3128: only the credentials are references"
 
-
-class Linked(Protocol):
-    """A section with `tls` and `proxy`. `insecure` allows a connection in clear text."""
-
-    @property
-    def tls(self) -> TlsFiles | None:
-        """Its own authorities, if it has any."""
-
-    @property
-    def proxy(self) -> ProxySection | None:
-        """The HTTP proxy, if there is one."""
-
-    @property
-    def insecure(self) -> bool:
-        """Whether a connection in clear text is allowed."""
+Linked = DeploymentSection | SignInSection
+"""A section with `tls` and `proxy`. `insecure` allows a connection in clear text."""
 
 
 @dataclass(frozen=True, slots=True)

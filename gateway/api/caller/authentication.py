@@ -287,8 +287,7 @@ def require_this_machine(config: ConfigVersion, headers: RequestHeaders) -> None
             f"http://127.0.0.1, or {remedy}",
         )
     # A browser sends some requests without a preflight: it withholds only the answer from the page.
-    cors, own = config.cors, {f"http://{host}", f"https://{host}"}
-    if any(origin not in own and not (cors is not None and cors.allows(origin)) for origin in headers.all(b"origin")):
+    if is_of_other_site(config, headers):
         raise ApiError(
             "permission_denied",
             f"{reason}, and this request comes from a web page of another site: add the origin to `cors.origins`",
@@ -300,6 +299,13 @@ def require_this_machine(config: ConfigVersion, headers: RequestHeaders) -> None
         if proxy_headers:
             came = f"this request came through a proxy (it has {', '.join(proxy_headers)[:200]})"
             raise ApiError("permission_denied", f"{reason}, and {came}: {remedy}")
+
+
+def is_of_other_site(config: ConfigVersion, headers: RequestHeaders) -> bool:
+    """Return whether a web page of another site sends the request. Other clients may name the gateway itself."""
+    cors, host = config.cors, headers.one(b"host")
+    own = {f"http://{host}", f"https://{host}"}
+    return any(origin not in own and not (cors and cors.allows(origin)) for origin in headers.all(b"origin"))
 
 
 class FailedKeyLimiter:

@@ -13,7 +13,7 @@ import time
 from typing import Any, Literal
 
 from gateway.api.body import announces_body
-from gateway.api.caller.authentication import TokenUnverified
+from gateway.api.caller.authentication import TokenUnverified, is_of_other_site
 from gateway.api.caller.request_headers import headers_of, request_id_of
 from gateway.api.chat import HttpExchange
 from gateway.api.dialects.responses import Responses
@@ -65,7 +65,9 @@ class Handshake(HttpExchange):
         if hub.is_draining():
             raise ApiError("overloaded", _DRAINING, retry_after_s=_RETRY_S)
         self.step = "origin"
-        self._check_origin(headers)
+        if is_of_other_site(self.config, headers):
+            message = "web pages of this origin may not call the gateway: add it to `cors.origins` in the config"
+            raise ApiError("permission_denied", message)
         self.step = "full"
         hub.check_room()
         await self._check_caller(hub)
@@ -76,14 +78,6 @@ class Handshake(HttpExchange):
         if not await self.cycle.upgrade([*own, *response_lines(self.record)], session):
             raise _bytes_before()
         return True
-
-    def _check_origin(self, headers: RequestHeaders) -> None:
-        """Raise ApiError for a web page of another site. Other clients may name the gateway itself."""
-        cors, host = self.config.cors, headers.one(b"host")
-        own = {f"http://{host}", f"https://{host}"}
-        if any(origin not in own and not (cors and cors.allows(origin)) for origin in headers.all(b"origin")):
-            message = "web pages of this origin may not call the gateway: add it to `cors.origins` in the config"
-            raise ApiError("permission_denied", message)
 
     async def _check_caller(self, hub: WebSockets) -> None:
         """Check key, room, location and region of the client. Raises the error of a refusal."""
