@@ -263,13 +263,13 @@ def read_request(body: bytes) -> ChatRequest:
     return request if request is not None else decode_any_request(value)
 
 
-def parse_json(body: bytes) -> object:
-    """Return the parsed body.
+def parse_json(body: bytes, most_bytes: int = MAX_BESIDE_TEXTS_BYTES) -> object:
+    """Return the parsed body, which has at most so many bytes outside its strings.
 
     Raises ApiError if it is not valid JSON (with the line and column of the mistake), is nested too deeply, or has a
     duplicate name in an object.
     """
-    value = _parsed(body)
+    value = _parsed(body, most_bytes)
     _check_depth(body, value)
     check_names(body, value)
     return value
@@ -309,12 +309,8 @@ def parse_input(body: bytes) -> object:
 
     Many tokens are accepted, but few lists: each takes more memory than a number.
     """
-    if body.count(b"[") + body.count(b"{") > _MOST_LISTS:
-        return parse_json(body)
-    value = _parsed(body, MAX_TOKENS_BYTES)
-    _check_depth(body, value)
-    check_names(body, value)
-    return value
+    has_few_lists = body.count(b"[") + body.count(b"{") <= _MOST_LISTS
+    return parse_json(body, MAX_TOKENS_BYTES if has_few_lists else MAX_BESIDE_TEXTS_BYTES)
 
 
 def _parsed(body: bytes, most_bytes: int = MAX_BESIDE_TEXTS_BYTES) -> object:
