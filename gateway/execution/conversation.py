@@ -29,11 +29,8 @@ _TIME: CacheTime = "5m"
 class Conversation(msgspec.Struct, frozen=True):
     """The conversation that a chat belongs to, as far as providers' caches need it.
 
-    Attributes:
-        key: Makes the pseudonyms of cache keys.
-        user: The end user that the headers name.
-        session: The session that an agent names in a header.
-        is_protected: The region of the request is protected.
+    The key makes the pseudonyms of cache keys. Headers name the user, and an agent the session. The region of the
+    request may be protected.
     """
 
     key: bytes

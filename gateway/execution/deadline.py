@@ -68,10 +68,7 @@ class Deadline:
 
     It belongs to its `task`, or to the task that first asks it for a limit (looking that up is a system call on Python
     3.11). All of its limits share one timer. A timer that fires too early is set again. `close` the deadline when the
-    request has ended.
-
-    Attributes:
-        check_at: The loop's time at which it must look at its limits.
+    request has ended. At the loop's time `check_at`, it must look at its limits.
     """
 
     __slots__ = (
@@ -212,10 +209,8 @@ class Deadline:
 class TimeLimit(msgspec.Struct, eq=False):
     """A cheap `asyncio.timeout` that can be entered again with other `seconds`. See `Deadline.limit`.
 
-    A cancellation from elsewhere stays a cancellation.
-
-    Attributes:
-        left_s: Called when the time is over. A block that is making progress may return further seconds.
+    A cancellation from elsewhere stays a cancellation. When the time is over, `left_s` may return further seconds for a
+    block that is making progress.
     """
 
     _deadline: Deadline

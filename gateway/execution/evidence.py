@@ -87,10 +87,8 @@ def digest_of(request: ServedRequest) -> bytes:
 class FailureEvidence:
     """The observations and the scopes of one deployment, or of one key of it. Times are monotonic seconds.
 
-    Attributes:
-        everybody: The breaker of all askers.
-        is_clear: Nothing was observed since the last whole answer, and nothing is closed.
-        kinds: The kinds of the failures since then.
+    It `is_clear` if nothing was observed since the last whole answer, and nothing is closed. `kinds` are those of the
+    failures since then.
     """
 
     __slots__ = ("_draw", "_narrow", "_on_change", "_recent", "_rule", "_seen", "everybody", "is_clear", "kinds")

@@ -43,12 +43,10 @@ _REMEMBERED_S = 3600.0
 
 
 def pieces_of(text: str, before: str = "", after: str = "") -> Iterator[str]:
-    r"""Yield a text in pieces of at most 8,000 characters, which overlap by 200, so that no sentence hides between.
+    """Yield a text in pieces of at most 8,000 characters, which overlap by 200, so that no sentence hides between.
 
-    Escapes of JSON (`\u4f60`), as in arguments of tools, become their characters: few judges read them.
-
-    Args:
-        before: The text before it, which is not judged now. `after`: the text after it.
+    Escapes of JSON, as in arguments of tools, become their characters: few judges read them. The texts before and after
+    it are not judged now.
     """
     if "\\u" in text:
         text = _ESCAPES.sub(_unescaped, text)

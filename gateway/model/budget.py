@@ -134,13 +134,9 @@ class Project(Value, frozen=True):
 
 
 class SpendingRules(Value, frozen=True):
-    """The limits of a client in tokens and money, and the project that it belongs to.
+    """The limits of a client in tokens and money, in the order in which they refuse, and the project of the client.
 
-    Attributes:
-        project: The project whose budgets it shares, or None.
-        budgets: Its own budgets, in the order in which they refuse.
-        max_request: The most that all calls of one request may cost, or None.
-        show_cost: Whether its answers state what they cost.
+    `max_request` is the most that all calls of one request may cost. `show_cost`: its answers state what they cost.
     """
 
     project: Project | None = None

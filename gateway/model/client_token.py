@@ -51,9 +51,7 @@ def token_key(client: str) -> str:
 class TokenGivesNothing(Exception):
     """A valid token gives its holder nothing.
 
-    Attributes:
-        lacks: The part that is not there: `groups` if the issuer left out a member that a rule looks at, else `client`
-            or `role`, which no rule gives.
+    It `lacks` the `groups` if the issuer left out a member that a rule looks at, else the `client` or the `role`.
     """
 
     def __init__(self, lacks: Literal["groups", "client", "role"], issuer: str) -> None:
@@ -143,9 +141,7 @@ class TokenIssuerRules(PlainSection):
 class TokenIssuer(TokenIssuerRules):
     """An issuer with its name in the configuration.
 
-    Attributes:
-        same_users: The first issuer with the same `iss` and `user`, which names the same users. Empty if that is this
-            one.
+    `same_users` is the first issuer with the same `iss` and `user`, which names the same users, or empty.
     """
 
     name: str

@@ -211,8 +211,7 @@ class Client:
 class Cell:
     """One installation of the gateway, with its territory, the regions that it serves, and the URLs of other cells.
 
-    Attributes:
-        name: The name in its API keys. Empty if that is its territory in lower case (see `key_name`).
+    Its name in its API keys is empty if that is its territory in lower case (see `key_name`).
     """
 
     territory: str

@@ -110,9 +110,8 @@ class RefusalCode(StrEnum):
 class Step(Value, frozen=True):
     """One step of a plan: the deployment, its permit, and the parameters that are dropped for it.
 
-    Attributes:
-        consent: The basis of the user's consent, if the deployment requires one.
-        emulates: The deployment has no JSON schemas, which the request needs, and the gateway asks in words.
+    `consent` is the basis of a consent that the deployment requires. If it `emulates`, the deployment has no JSON
+    schemas, which the request needs, and the gateway asks in words.
     """
 
     deployment: Deployment
@@ -125,9 +124,8 @@ class Step(Value, frozen=True):
 class Considered(Value, frozen=True):
     """One deployment of the route: in the plan (reason None), or skipped, with the reason in words.
 
-    Attributes:
-        log_detail: The words for the log, if `detail` has a name that the client made up.
-        share: The share of users (0 to 1), if it is a member of a weighted step.
+    The log has other words if these have a name that the client made up. A member of a weighted step has a share of
+    users (0 to 1).
     """
 
     deployment: str
@@ -199,11 +197,8 @@ class Refused(Exception):
 class Lane(Value, frozen=True):
     """One step of a route that has a weighted step, judged for one kind of request, independent of the user.
 
-    Attributes:
-        weights: The configured weights by the name of the deployment.
-        able: The deployments that can be used.
-        unavailable: The deployments that are skipped only because of their health.
-        is_set: Whether the step is a weighted set.
+    It has the configured weights by deployment, the deployments that can be used, and those that are skipped only
+    because of their health.
     """
 
     weights: Mapping[str, float]
@@ -215,8 +210,7 @@ class Lane(Value, frozen=True):
 class Decision(Value, frozen=True):
     """The outcome, and the verdict on each deployment of the route: its step of the plan, or why it is skipped.
 
-    Attributes:
-        lanes: The steps of the route, if one is weighted. Then a verdict with a step means that some users may get it.
+    If a step of the route is weighted, it has `lanes`, and a verdict with a step means that some users may get it.
     """
 
     outcome: Plan | Refusal

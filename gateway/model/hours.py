@@ -9,10 +9,9 @@ from providers.value import Value
 
 
 class Hours(Value, frozen=True):
-    """Daily hours by the clock of a time zone, in minutes after midnight. They may go over midnight.
+    """Daily hours by the clock of a time zone: the first minute and the one after the hours.
 
-    Attributes:
-        end: The first minute after the hours.
+    They may go over midnight.
     """
 
     start: int

@@ -27,12 +27,9 @@ class LocationProblem(StrEnum):
 
 
 class Evidence(Value, frozen=True):
-    """The value of one signal, cleaned for display, and its effect.
+    """The value of one signal, cleaned for display, the region that it points to, and whether it won.
 
-    Attributes:
-        region: The name of the region that the signal points to, or None.
-        note: Why the signal was ignored, or what it means, for people.
-        decided: Whether this signal won.
+    The note states why the signal was ignored, or what it means, for people.
     """
 
     signal: str

@@ -74,11 +74,9 @@ class Moderation(ModerationRules):
 
 @dataclass(slots=True)
 class ModerationRecord:
-    """The decisions of the judges of a request. A direction that is None is not judged.
+    """The decisions of the judges of a request, and the deployments that gave verdicts.
 
-    Attributes:
-        by: The deployments that gave verdicts.
-        is_skipped: Something went on without a verdict.
+    None: a direction is not judged. If it `is_skipped`, something went on without a verdict.
     """
 
     input: Judged | None = None

@@ -42,10 +42,7 @@ class ServicePermit:
 
     A call under it contains no byte of a request. Only `gateway.config.service_permits` creates it, from
     the config alone (the architecture test checks this), and only `gateway.execution.service_client` uses it, so that
-    no prompt can be sent under it.
-
-    Attributes:
-        proxy: The origin of the proxy through which the origin must be reached. Empty if it is reached directly.
+    no prompt can be sent under it. An empty proxy stands for a direct connection.
     """
 
     origin: str

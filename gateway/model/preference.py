@@ -24,12 +24,9 @@ class PreferenceReason(StrEnum):
 
 
 class Preference(Value, frozen=True):
-    """A user's preference.
+    """A user's preference. It has no choice if the assistant does not have the name, because a client made it up.
 
-    Attributes:
-        choice: Its name. None for a name that the assistant does not have, because a client made it up.
-        reason: Why none of them is in the plan. None if one is.
-        is_reordered: The plan has another order than without the preference.
+    The reason states why none of its deployments is in the plan, or None. `is_reordered`: the plan has another order.
     """
 
     choice: str | None

@@ -88,11 +88,7 @@ KEEP_NOTHING = Keep()
 
 
 class QuotaEntry(Value, frozen=True):
-    """One limit of a quota.
-
-    Attributes:
-        limit: Requests, tokens or seconds; of an amount, nano-units of `usage.currency`.
-    """
+    """One limit of a quota: requests, tokens or seconds; of an amount, nano-units of `usage.currency`."""
 
     unit: QuotaUnit
     window: Window

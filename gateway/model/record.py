@@ -56,11 +56,9 @@ class DecisionReason(StrEnum):
 
 
 class Bound(Value, frozen=True):
-    """The limit that a decision compared with.
+    """The limit that a decision compared with: a setting below `resilience`, or `deadline` for the remaining time.
 
-    Attributes:
-        name: The setting below `resilience`, or `deadline` for the request's remaining time.
-        value: Seconds, a number of attempts, or the share of a retry budget.
+    The value is seconds, a number of attempts, or the share of a retry budget.
     """
 
     name: str

@@ -34,11 +34,7 @@ RESERVED = frozenset({RefusalReason.LANGUAGE})
 
 
 class ErrorCode(NamedTuple):
-    """An error code of the API.
-
-    Attributes:
-        has_region: Whether the region of the request is known where it arises.
-    """
+    """An error code of the API. Where it arises, the region of the request may be known."""
 
     status: int
     reason: RefusalReason

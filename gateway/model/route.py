@@ -35,12 +35,10 @@ Route: TypeAlias = "tuple[RouteStep, ...]"
 
 
 class Barrier(Value, frozen=True):
-    """The barrier after the private steps of a route. Routing does not see the steps after it.
+    """The barrier after the private steps of a route, with the causes that open it.
 
-    Attributes:
-        rule: The causes that open it.
-        listed: The steps after it, for those who show or check a config. `Assistant.behind` gives them to routing.
-        wrapper: The wrapper of all that is sent after it, or None.
+    Routing does not see the steps after it. `listed` is for those who show or check a config; `Assistant.behind` gives
+    these steps to routing. The wrapper changes all that is sent after it.
     """
 
     rule: BarrierRule

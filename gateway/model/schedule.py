@@ -41,11 +41,9 @@ class StopRule(PlainSection):
 
 
 class Schedule(Value, frozen=True):
-    """The stages for the candidate of one route.
+    """The stages for the candidate of one route. A rollback may keep the shares as they are (`is_frozen`).
 
-    Attributes:
-        identity: Identifies the text of the schedule and the candidate's definition. Progress belongs to it.
-        is_frozen: Whether a rollback keeps the shares as they are.
+    Progress belongs to the `identity` of the text of the schedule and the candidate's definition.
     """
 
     candidate: str

@@ -36,14 +36,9 @@ _PASSES = frozenset({SkipReason.CONSENT, SkipReason.HEALTH})
 
 
 class Offer(Value, frozen=True):
-    """The abilities of an assistant at a location.
+    """The abilities of an assistant at a location: the uses, features and parameters that some deployment has.
 
-    Attributes:
-        uses: The kinds of requests that a deployment may answer.
-        prompt_tokens: The longest prompt that every deployment for chats takes, or None if it is unknown.
-        answer_tokens: The longest answer that every deployment for chats gives, or None if it is unknown.
-        features: The features that a deployment has for chats.
-        parameters: The parameters that a deployment has for chats.
+    The longest prompt and answer are those that every deployment for chats takes and gives, or None if one is unknown.
     """
 
     uses: frozenset[Use]

@@ -155,7 +155,7 @@ def _decide(request: PlainRequest, location: Location, assistant: Assistant) -> 
 
 
 class _Beyond(Value, frozen=True):
-    """The barrier of a route, the hand-off for which a plain request opens it, if any, and its decision."""
+    """The barrier of a route, the hand-off for which a plain request opens it, if any, and the decision after it."""
 
     rule: BarrierRule
     opened: HandOff | None

@@ -45,12 +45,10 @@ _GRAMMARS = ("structured_outputs", "grammar", "regex", "ebnf")
 
 
 class _Asked(msgspec.Struct):
-    """The texts and the pictures that the judges of a request get.
+    """The texts and the pictures, by their URLs, that the judges of a request get.
 
-    Attributes:
-        texts: The texts, each once, with the name of the policy under which it is remembered if it passes.
-        pictures: The pictures by their URLs.
-        is_unclear: There is media that no judge can be asked about.
+    Each text has the name of the policy under which it is remembered if it passes. `is_unclear`: there is media that no
+    judge can be asked about.
     """
 
     texts: dict[str, str] = msgspec.field(default_factory=dict)

@@ -134,8 +134,7 @@ class Accounting:
     ) -> RequestUsage:
         """Return the accounting of a client's request. It goes on with the account of the former decisions about it.
 
-        Raises:
-            CallRefused: The request must name its end user, and does not.
+        Raises CallRefused if the request must name its end user, and does not.
         """
         terms = terms_of(config, client)
         pseudonym = end_user_pseudonym(config, self._user_key, user) if user is not None else None
@@ -265,12 +264,8 @@ class RequestUsage:
     async def begin(self, step: Step, sent: ChatRequest, *, is_counted: bool = True) -> CallUsage:
         """Hold the worst cost of a call before it is sent.
 
-        Args:
-            is_counted: Whether it counts in the quotas of its deployment, as all calls do but counts of tokens.
-
-        Raises:
-            CallRefused: The call may not be sent.
-            QuotaSpent: It may not be sent to this deployment now.
+        All calls but counts of tokens count in the quotas of their deployment. Raises CallRefused if the call may not
+        be sent, and QuotaSpent if it may not be sent to this deployment now.
         """
         accounting, limits = self.accounting, self.limits
         if accounting.is_closed:
@@ -542,9 +537,8 @@ class CallUsage:
     async def counted(self, usage: Usage | None, search_units: int | None = None) -> tuple[Usage | None, int | None]:
         """Record a whole answer without text, such as vectors, by the counts of the provider if there are any.
 
-        Returns:
-            Both counts as they are charged: an estimate of tokens if theirs cannot be true, and where searches have a
-            price the most units that the request can have if theirs is missing or cannot be true.
+        Returns both counts as they are charged: an estimate of tokens if theirs cannot be true, and where searches have
+        a price the most units that the request can have if theirs is missing or cannot be true.
         """
         if self.is_ended:
             return usage, search_units

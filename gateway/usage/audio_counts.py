@@ -62,8 +62,7 @@ class HeldAudio(Value, frozen=True):
     def counted(self, reported: Usage | None) -> tuple[Usage, bool]:
         """Return what is charged, and whether the vendor has counted it.
 
-        Returns:
-            The counts: each of the vendor's that can be true, and else the own one.
+        Each count of the vendor that can be true is charged, and else the own one.
         """
         own, price = self.own, self.price
         if reported is None:

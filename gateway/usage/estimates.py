@@ -251,8 +251,7 @@ class LearnedUsage:
     def learn_input(self, deployment: str, tokens: int, bound: int, own_count: int | None) -> None:
         """Learn from the input of a call that its provider counted.
 
-        Args:
-            own_count: The gateway's own count, or None if the provider may have read more than was sent.
+        The own count is None if the provider may have read more than was sent.
         """
         inputs = self._inputs.get(deployment)
         if inputs is None:

@@ -124,11 +124,7 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class BudgetLimit:
-    """A counter and the most that may be spent and held in its window.
-
-    Attributes:
-        limit: Tokens, nano-units of the currency, or concurrent requests.
-    """
+    """A counter and the most that may be spent and held in its window: tokens, nano-units, or concurrent requests."""
 
     counter: Counter
     limit: int
@@ -229,14 +225,9 @@ class HoldRequest(msgspec.Struct, frozen=True, gc=False):
 
 
 class CounterState(NamedTuple):
-    """The numbers of a counter in its window.
+    """The numbers of a counter in its window: the cost of settled calls, the holds of running calls, and the top-ups.
 
-    Attributes:
-        spent: The cost of settled calls.
-        held: The sum of the holds of running calls.
-        credit: The top-ups of the window.
-        start_ns: The first instant of the window.
-        end_ns: The end of the window. `FOREVER_NS` if it has none.
+    A window without an end ends at `FOREVER_NS`.
     """
 
     spent: int = 0
@@ -324,10 +315,7 @@ class UsageGate(Counters, Protocol):
         """Replace the hold of a call by what it used, and keep its row. A call that was not sent used nothing.
 
         `parts` is what it used of quotas. It is not lost if it cannot be done at once: after a second it continues in
-        the background.
-
-        Returns:
-            Whether this call had an open hold. A second settlement changes nothing.
+        the background. Returns whether this call had an open hold. A second settlement changes nothing.
         """
 
     async def count(self, keys: Sequence[bytes]) -> None:

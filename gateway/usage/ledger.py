@@ -283,9 +283,7 @@ def _add(lines: dict[_Key, Sequence[int]], key: _Key, sums: Sequence[int]) -> No
 class Ledger:
     """The ledger, open for writing. Methods raise StateError. One process of a state directory writes.
 
-    Args:
-        database: Where it is: `ledger_file`, or the shared database, which is connected when it is first used.
-        zone: Returns the time zone of hours and days (`usage.timezone`).
+    A shared database is connected when it is first used. `zone` returns the time zone of hours and days.
     """
 
     def __init__(self, database: Database, zone: Callable[[], tzinfo], instance: str = "") -> None:
@@ -400,12 +398,8 @@ class Ledger:
     def erase(self, person: Person, at_ns: int, requests: Collection[StoredRequest]) -> tuple[int, int]:
         """Remove request, territory and end user from the rows and totals of a person, also from free space of a file.
 
-        Args:
-            at_ns: Rows of calls that were admitted until then and arrive later lose their caller too.
-            requests: The requests of the rows. Other instances remove them from their own stores (`erasures`).
-
-        Returns:
-            The numbers of changed rows and of lines of totals.
+        Rows of calls that were admitted until `at_ns` and arrive later lose their caller too. Other instances remove
+        the requests from their own stores (`erasures`). Returns the numbers of changed rows and of lines of totals.
         """
         where, values = person.where()
         asked = json.dumps([list(msgspec.structs.astuple(one)) for one in requests] if self.database.is_shared else [])

@@ -53,13 +53,10 @@ class LostUsage(msgspec.Struct, frozen=True):
 
 
 def lost_usage(row: bytes, tokens: int, amount_nano: int, cost: RunningCost | None, alive_ns: int | None) -> LostUsage:
-    """Return what a lost call is charged.
+    """Return what a lost call is charged, of its usage row with all that it held, and of the amount that it held.
 
-    Args:
-        row: Its usage row with all that it held. It is empty if the call had not begun.
-        amount_nano: The amount that it held.
-        cost: Its cost, or None if that is unknown, so that its whole hold is charged.
-        alive_ns: The last sign of life of its process, in Unix nanoseconds, or None if that is unknown.
+    The row is empty if the call had not begun. If its cost is unknown, its whole hold is charged. `alive_ns` is the
+    last sign of life of its process, in Unix nanoseconds, or None.
     """
     if not row:
         return LostUsage(row, 0, 0)

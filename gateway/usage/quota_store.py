@@ -195,12 +195,9 @@ class QuotaRow:
 
 
 class Admission(msgspec.Struct, eq=False):
-    """The result of asking to run one request.
+    """The result of asking to run one request, and the time at which the client's allowance is full again.
 
-    Attributes:
-        is_granted: The request may run.
-        full_at_ns: The time at which the client's allowance is full again.
-        wait_ns: The time to wait if the allowance is spent. 0 if the limit of concurrent requests is reached.
+    The time to wait is that of a spent allowance, or 0 if the limit of concurrent requests is reached.
     """
 
     full_at_ns: int

@@ -61,13 +61,9 @@ def weighed(weights: Parts, parts: Parts) -> int:
 
 
 class QuotaState(NamedTuple):
-    """The numbers of a limit.
+    """The numbers of a limit: the use of settled calls, the holds of running calls, and the bounds of its window.
 
-    Attributes:
-        spent: The use of settled calls; of a bucket, the nanoseconds until it is full.
-        held: The holds of running calls. In a bucket, it is a part of what is not full.
-        start_ns: The first instant of the window. 0 for a bucket.
-        end_ns: The end of the window. 0 for a bucket.
+    Of a bucket, `spent` is the nanoseconds until it is full, of which the holds are a part, and both bounds are 0.
     """
 
     spent: int = 0

@@ -178,13 +178,9 @@ class UsageQuery(Value, frozen=True):
 
 
 class UsageSums(msgspec.Struct):
-    """Sums over calls. Amounts are in nano-units.
+    """Sums over calls. Amounts are in nano-units: in the own currency, and by vendors' currencies.
 
-    Attributes:
-        unpriced_calls: Calls without a known price. No amount contains them.
-        unconverted_calls: Calls with an amount in the vendor's currency only.
-        amount_nano: The amount in the own currency, of all other calls.
-        vendor_nano: The amounts in the vendors' currencies.
+    No amount contains unpriced calls. Unconverted calls have an amount in the vendor's currency only.
     """
 
     calls: int = 0

@@ -93,12 +93,9 @@ class OpenQuota(msgspec.Struct, array_like=True):
 
 
 class OpenCall(msgspec.Struct, array_like=True):
-    """An open call, as its process and the store keep it.
+    """An open call, as its process and the store keep it: tag, measure, and bounds or size of each counter and rate.
 
-    Attributes:
-        counters: The tag, the measure and the bounds of the windows of each counter.
-        rates: The tag, the measure and the size of each rate.
-        running: Its cost if it is lost, or None if a lost call costs its whole hold.
+    `running` is its cost if it is lost, or None if a lost call costs its whole hold.
     """
 
     call: str

@@ -28,13 +28,9 @@ from providers.value import replace
 
 
 class _Asked(msgspec.Struct):
-    """The texts that the judges of a chat get.
+    """The texts that the judges of a chat get: those of the user since the last answer, and those before it (`former`).
 
-    Attributes:
-        policy: The name under which a text is remembered that passes.
-        new: The texts of the user since the last answer.
-        moderation: The moderation of the region's requests, or None.
-        former: The texts before it, for the judges of moderation.
+    The judges of moderation get the latter. A text that passes is remembered under the name of the policy.
     """
 
     policy: str

@@ -109,12 +109,8 @@ class UseRecord(NamedTuple):
 class UsedDay(NamedTuple):
     """The time of one user on one day: what an export shows, and what releases up to 0.2 stored.
 
-    Attributes:
-        date: The calendar day of the end of the user's time.
-        began_ms: The beginning of the last session.
-        seen_ms: The end of the user's time.
-        day_ms: The lengths of the sessions on that day.
-        noticed_ms: When the label with `repeat` was last shown in this session. 0: it was not.
+    The date is that of the end of the user's time (`seen_ms`). It has the beginning of the last session, the lengths of
+    the sessions on that day, and when the label with `repeat` was last shown in this session, or 0.
     """
 
     date: str

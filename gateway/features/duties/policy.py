@@ -68,14 +68,10 @@ def _day_at(quarter: int, timezone: str) -> CalendarDay:
 
 
 class Arrival(Value, frozen=True):
-    """A chat that arrives, with the time of its user at that moment.
+    """A chat that arrives, by the clock of the record, with the time of its user at that moment.
 
-    Attributes:
-        at_ms: When it arrives, by the clock of the record.
-        session_ms: How long the session has lasted.
-        day_ms: The time of the day.
-        day_seen_ms: The same without the running pause.
-        gap_ms: The gap after which this session ends.
+    The session has lasted for `session_ms`, and ends after `gap_ms`. `day_seen_ms` is the time of the day without the
+    running pause.
     """
 
     at_ms: int

@@ -22,8 +22,7 @@ class Form(Value, frozen=True):
 
     Attributes:
         begins: The characters with which it may begin.
-        text: It, as a pattern of `re` with at most one group.
-        pattern: The same, with the boundary after it, for `match`.
+        text: It, as a pattern of `re` with at most one group; `pattern` has the boundary after it, for `match`.
         check: Returns whether the number, without separators and in upper case, has the right check digits.
         context: Matches a word that must stand before it. None: none has to.
     """
