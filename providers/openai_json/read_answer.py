@@ -152,13 +152,28 @@ class _Counts(Value, frozen=True):
     # DeepSeek and Moonshot, and servers and relays that repeat their names.
     prompt_cache_hit_tokens: _Count = 0
     cached_tokens: _Count = 0
+    # LiteLLM and other relays of Claude.
+    cache_read_input_tokens: _Count = 0
+    cache_creation_input_tokens: _Count = 0
 
     @property
     def cached(self) -> int:
-        return self.prompt_tokens_details.cached_tokens or self.prompt_cache_hit_tokens or self.cached_tokens
+        return (
+            self.prompt_tokens_details.cached_tokens
+            or self.prompt_cache_hit_tokens
+            or self.cached_tokens
+            or self.cache_read_input_tokens
+        )
+
+    @property
+    def written(self) -> int:
+        return self.prompt_tokens_details.written or self.cache_creation_input_tokens
 
 
-_CACHED = ("prompt_tokens_details.cached_tokens", "prompt_cache_hit_tokens", "cached_tokens")
+_CACHED = (
+    *("prompt_tokens_details.cached_tokens", "prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens"),
+    "input_tokens_details.cached_tokens",
+)
 
 
 def read_usage(source: Mapping[str, object], rule: Answers | None = None) -> Usage:
@@ -176,11 +191,13 @@ def read_usage(source: Mapping[str, object], rule: Answers | None = None) -> Usa
         and are_counts(of_completion, "reasoning_tokens")
     )
     counts = _Counts(
-        read_count(source, "prompt_tokens"),
-        read_count(source, "completion_tokens"),
+        # Some relays have the names of Messages and Responses in a chat.
+        read_count(source, "prompt_tokens") or read_count(source, "input_tokens"),
+        read_count(source, "completion_tokens") or read_count(source, "output_tokens"),
         source.get("total_tokens"),
         _OfPrompt(0, *(read_count(of_prompt, name) for name in _OfPrompt.__struct_fields__[1:])),
         _OfCompletion(*(read_count(of_completion, name) for name in _OfCompletion.__struct_fields__)),
+        cache_creation_input_tokens=read_count(source, "cache_creation_input_tokens"),
     )
     usage = _usage_of(counts, _first_count(source, (*_CACHED, *paths)), rule)
     return usage if are_valid else replace(usage, prompt_tokens=0)
@@ -192,7 +209,7 @@ def _usage_of(counts: _Counts, cached: int, rule: Answers | None) -> Usage:
     if reasoning := of_completion.reasoning_tokens:
         is_apart = rule is not None and rule.separate_reasoning
         completion = count_completion(prompt, completion, reasoning, counts.total_tokens, is_apart)
-    written = of_prompt.written
+    written = counts.written
     if in_cache := cached + written:
         prompt = count_prompt(prompt, completion, in_cache, counts.total_tokens)
     return Usage(

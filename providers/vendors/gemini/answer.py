@@ -269,14 +269,16 @@ def _token(source: Mapping[str, object]) -> dict[str, object]:
 def read_usage(source: Mapping[str, object]) -> Usage:
     """Return the counts; a missing one is 0. The prompt is 0 if one is invalid.
 
-    The vendor counts thoughts and tool use separately.
+    The vendor counts thoughts and tool use separately. Without a count of the answer, the rest of the total is one.
     """
     thoughts = read_count(source, "thoughtsTokenCount")
     names = "promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount"
     prompt = read_count(source, "promptTokenCount") + read_count(source, "toolUsePromptTokenCount")
+    rest = max(read_count(source, "totalTokenCount") - prompt - thoughts, 0)
+    answer = read_count(source, "candidatesTokenCount") or rest
     return Usage(
         prompt_tokens=prompt if are_counts(source, *names, "cachedContentTokenCount") else 0,
-        completion_tokens=read_count(source, "candidatesTokenCount") + thoughts,
+        completion_tokens=answer + thoughts,
         cached_tokens=read_count(source, "cachedContentTokenCount"),
         reasoning_tokens=thoughts,
         audio_tokens=_count_of("AUDIO", read_list(source, "promptTokensDetails")),
