@@ -220,6 +220,10 @@ class CellMember:
             last, pin = await asyncio.to_thread(self.database.last_commands)
             commands = [pin] if pin is not None else []
         else:
+            if self.database_problem:
+                # It may be another one now, such as a restored backup, which gives the same numbers once more.
+                self._applied = min(self._applied, (await asyncio.to_thread(self.database.last_commands))[0])
+                self._shipped = None
             commands = await asyncio.to_thread(self.database.commands, self._applied)
             last = max([self._applied, *(command.number for command in commands)])
         for command in _in_effect(commands):
