@@ -72,6 +72,8 @@ class CellScheduler(Scheduler):
         """The counts of this process in the present stage."""
         self._convicted: dict[ScheduleKey, _Conviction] = {}
         self._epoch: int | None = None
+        self._is_behind = False
+        """Whether the database may have other rows: those of a restored backup are older."""
         self._last_error = ""
         try:
             self._adopt(*cell.schedules(0.0))
@@ -115,8 +117,12 @@ class CellScheduler(Scheduler):
             self._count(await asyncio.to_thread(tallies, await counts()))
         else:
             self._seen = None
-        version = self._version
-        order = _Order(self._rows, self._looked_at, version, running, {key: self._own[key] for key in running})
+        version, since_s = self._version, self._looked_at
+        if self._is_behind:
+            # A candidate that was rolled back gets no users again.
+            self._rows = {at: row for at, row in self._rows.items() if row.progress.phase is Phase.ROLLED_BACK}
+            since_s = 0.0
+        order = _Order(self._rows, since_s, version, running, {key: self._own[key] for key in running})
         try:
             rows, now_s = await asyncio.to_thread(self._look, order)
         except StateError as error:
@@ -158,6 +164,7 @@ class CellScheduler(Scheduler):
         """Deliver the counts, judge if this process is the judge, and return the changed rows and the time."""
         self._cell.deliver(order.own)
         changed, now_s = self._cell.schedules(order.since_s)
+        self._is_behind = False
         epoch = self._cell.hold(JUDGE) if order.running else None
         by_s = self._time_to_judge(epoch)
         if epoch is not None and by_s is not None:
@@ -192,7 +199,8 @@ class CellScheduler(Scheduler):
             next_row = ScheduleRow(order.version, key, advanced, present.revision if present is not None else 0)
             saved = self._cell.save_schedule(next_row, epoch)
             if saved is None:
-                self._epoch = None  # another process judges now, or an operator has stopped the schedule
+                # Another process judges now, an operator has stopped the schedule, or the database was restored.
+                self._epoch, self._is_behind = None, True
                 break
             written.append(saved)
             if (advanced.phase, advanced.stage) != (progress.phase, progress.stage):
@@ -237,12 +245,12 @@ class CellScheduler(Scheduler):
 
 
 def _merged(rows: _Rows, changed: list[ScheduleRow]) -> _Rows:
-    """Return the rows with the changed ones. Of two states of a row, the one of the higher revision counts."""
+    """Return the rows with the changed ones. Of two states of a row, the one of the higher revision or time counts."""
     merged = dict(rows)
     for row in changed:
         place = row.version, *row.key[:2]
         known = merged.get(place)
-        if known is None or known.revision <= row.revision:
+        if known is None or known.revision <= row.revision or known.changed_at < row.changed_at:
             merged[place] = row
     return merged
 

@@ -21,6 +21,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.usage.postgres import upgrade
 from gateway.usage.postgres_cell import JUDGE, CellDatabase, ScheduleKey, ScheduleRow
 from providers.failures import FailureKind
+from providers.value import replace
 from tests.kit.configs import BASE, table_of
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.request_records import attempt, failed_attempt, record_with
@@ -47,6 +48,9 @@ class Backend(Protocol):
     def lapse(self) -> None:
         """Let the lease of the judge end."""
 
+    def set_back(self) -> None:
+        """Give each row the revision and the time of an older one, as a restored backup has it."""
+
 
 class MemoryTables:
     def __init__(self) -> None:
@@ -60,6 +64,9 @@ class MemoryTables:
 
     def lapse(self) -> None:
         self.lease = (*self.lease[:2], False)
+
+    def set_back(self) -> None:
+        self.rows = {at: (replace(row, revision=1, changed_at=1.0), it) for at, (row, it) in self.rows.items()}
 
 
 class MemoryMember:
@@ -132,6 +139,9 @@ class PostgresTables:
 
     def lapse(self) -> None:
         self.server.sql("UPDATE cell_lease SET until = clock_timestamp() - interval '1 s'")
+
+    def set_back(self) -> None:
+        self.server.sql("UPDATE cell_schedule SET revision = 1, changed_at = 1")
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +238,21 @@ async def test_counts_of_both_are_summed_and_both_use_the_same_shares(pair: tupl
     assert (one.share, two.share) == (0.0, 0.0)
     assert one.progress == two.progress
     assert one.progress.reason.startswith("30 of 60 requests failed")
+
+
+async def test_judge_goes_on_after_its_database_was_restored(pair: tuple[Instance, Instance], tables: Backend) -> None:
+    one, two = pair
+    for _ in range(3):
+        for each in pair:
+            each.serve(ok=30)
+            each.serve(ok=300, side="gemini")
+        await looks(two, one)
+    assert (one.share, two.share) == (0.25, 0.25)
+    tables.set_back()
+    two.serve(ok=30, failed=60)
+    one.serve(ok=300, side="gemini")
+    await looks(two, one, times=3)
+    assert (one.share, two.share) == (0.0, 0.0)
 
 
 async def test_judge_that_was_paused_changes_nothing(pair: tuple[Instance, Instance], tables: Backend) -> None:
