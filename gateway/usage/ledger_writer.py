@@ -217,6 +217,7 @@ class LedgerWriter:
         except Exception as error:  # the thread must not end, or all later rows would stay in the journal
             self.is_of_journal = isinstance(error, GateUnavailable)
             self.problem = _description(error)
+            self._counted = 0  # the ledger may be another one afterwards, such as a restored backup
         else:
             self.problem = None
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY, Mock
 
 import pytest
 from hypothesis import given
@@ -100,6 +101,18 @@ def test_move_that_is_repeated_after_a_failure_counts_once(tmp_path: Path, monke
         monkeypatch.setattr(Ledger, "keep_duties", keep)
         writer.move()
         assert (writer.problem, sums(tmp_path)) == (None, {KEY: 1})
+
+
+def test_ledger_that_was_restored_gets_all_counts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count(tmp_path, KEY)
+    with closing(writer_of(tmp_path)) as writer, closing(Ledger(ledger_file(tmp_path), lambda: UTC)) as ledger:
+        writer.move()
+        with monkeypatch.context() as away, ledger.database.transaction() as statements:
+            away.setattr(Journal, "recover", Mock(side_effect=StateError("the database is being restored")))
+            writer.move()
+            statements.execute("DELETE FROM duty_count")
+        writer.move()
+        assert ledger.duties() == [SourceCounts(ANY, [(encode_key(KEY), 1)])]
 
 
 @pytest.mark.slow("starts a process for each journal of an earlier start")
