@@ -6,7 +6,8 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -99,6 +100,7 @@ class LiveConfig:
         self._last_error = ""
         """The last error of the watch that still persists. It is logged once."""
         self._one_at_a_time = asyncio.Lock()
+        self._has_left = False
         self._requested = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -177,7 +179,16 @@ class LiveConfig:
         await self.stop()
         if self._change_log is not None:
             self._change_log.lock.release()
+        self._has_left = True
         self._one_at_a_time.release()
+
+    @asynccontextmanager
+    async def _one_change(self) -> AsyncIterator[None]:
+        """Wait for the change that runs. Raises StateError if the next gateway serves then: it must be asked."""
+        async with self._one_at_a_time:
+            if self._has_left:
+                raise StateError("the gateway was restarted meanwhile: repeat the request")
+            yield
 
     def describe(self, facts: Mapping[str, object]) -> None:
         """Write these facts into the lock file of the state directory, for commands. Raises StateError."""
@@ -275,7 +286,7 @@ class LiveConfig:
         While a version is pinned by a rollback, a request of the admin listener changes nothing and reports the file's
         problems. A signal compiles the pinned version again, because it is also used to rotate keys.
         """
-        async with self._one_at_a_time:
+        async with self._one_change():
             started_at, request, pinned = time.monotonic(), ChangeRequest(cause, who), self._pinned
             if pinned is not None and cause == "admin":
                 return await self._report_file(request, pinned)
@@ -334,7 +345,7 @@ class LiveConfig:
     async def release_here(self, who: str = "", signature: str | None = None) -> Reload:
         """Activate the config file in place of the version that a rollback pinned, on this instance."""
         request = ChangeRequest("release", who, signature)
-        async with self._one_at_a_time:
+        async with self._one_change():
             started_at = time.monotonic()
             if self._pinned is None:
                 message = "no version is pinned by a rollback: the config file is already active"
@@ -344,7 +355,7 @@ class LiveConfig:
 
     async def restage(self) -> tuple[int, ...]:
         """Update the active config to schedules and stored clients. Return the workers that have not confirmed it."""
-        async with self._one_at_a_time:
+        async with self._one_change():
             config = self._stage(self._state.config)
             active = self.config
             if config.clients is active.clients and all(
@@ -362,7 +373,7 @@ class LiveConfig:
         # Two requests at the same moment mean the same active version: the second must not undo the first.
         request, leaving = ChangeRequest("rollback", who, signature), self._state.config.version
         file = (await asyncio.to_thread(read_files, [self._job.path]))[self._job.path]
-        async with self._one_at_a_time:
+        async with self._one_change():
             started_at = time.monotonic()
             try:
                 pinned = replace(await asyncio.to_thread(self._find_version, version, leaving), file=file)

@@ -32,6 +32,7 @@ from gateway.features.configuration import compile_config
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.model.status import Finding
+from gateway.operator_errors import StateError
 from gateway.server.uvicorn_server import settle
 from providers.registry import load_registry
 from tests.kit.configs import BASE, KEYS, Config
@@ -130,6 +131,19 @@ async def test_edit_is_activated_at_the_second_check_with_equal_content(files: F
     assert len(files.compiled) == 1
     assert files.live.config is files.activated[0]
     assert (files.live.loaded.cause, files.live.loaded.changes.sections) == ("file", ("blocked",))
+
+
+@pytest.mark.parametrize("serves", [True, False])
+async def test_change_that_waits_for_a_restart_is_made_here_only_if_it_fails(files: Files, serves: bool) -> None:
+    files.live.start(files.activate)
+    await files.live.pause()
+    live, who = files.live, "ada"
+    asked = [asyncio.ensure_future(it) for it in (live.reload_for_all(who), live.rollback("abcd"), live.release())]
+    await asyncio.sleep(0)
+    await (files.live.leave() if serves else files.live.resume())
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [isinstance(it, StateError) for it in answers] == [serves] * 3
+    assert len(files.compiled) == (not serves)
 
 
 async def test_compile_of_content_that_was_not_stable_is_not_activated(files: Files) -> None:
