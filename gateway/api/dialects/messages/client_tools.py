@@ -31,7 +31,10 @@ def has_type(tool: object) -> bool:
 
 
 def as_function(tool: object, position: int) -> object:
-    """Return a tool, also a client tool of Claude, as a function. Raises UnsupportedFeature if a provider runs it."""
+    """Return a tool as a function. One of Claude's client tools has its definition for Claude as its `type`.
+
+    Raises UnsupportedFeature if a provider runs the tool.
+    """
     if not has_type(tool):
         return tool
     source = as_map(tool)
