@@ -14,8 +14,6 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
 
-from msgspec.structs import astuple
-
 from gateway.files import path_exists
 from gateway.operator_errors import NotStored, StateError
 from gateway.state.audit import BEGINNING, TrailHead
@@ -137,7 +135,15 @@ class History:
             self._run(
                 "INSERT INTO activation (version, previous, cause, who, at_s, summary, plan) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (version.version, *astuple(activation)[1:-1], plan),
+                (
+                    version.version,
+                    activation.previous,
+                    activation.cause,
+                    activation.who,
+                    activation.at_s,
+                    activation.summary,
+                    plan,
+                ),
             )
             self._point(Pointer(version.version, overrides))
 
