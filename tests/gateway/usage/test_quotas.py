@@ -42,7 +42,7 @@ deployments:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PricedGateway:
     world = PricedGateway(tmp_path, now_s=NOON_NS / NANO)
     opened = Journal.open.__func__  # type: ignore[attr-defined]
-    monkeypatch.setattr(opened, "__defaults__", (lambda: int(world.now_s * NANO),))
+    monkeypatch.setattr(opened, "__defaults__", (lambda: int(world.now_s * NANO), *opened.__defaults__[1:]))
     return world
 
 
