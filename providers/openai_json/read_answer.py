@@ -165,10 +165,6 @@ class _Counts(Value, frozen=True):
             or self.cache_read_input_tokens
         )
 
-    @property
-    def written(self) -> int:
-        return self.prompt_tokens_details.written or self.cache_creation_input_tokens
-
 
 _CACHED = (
     *("prompt_tokens_details.cached_tokens", "prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens"),
@@ -209,7 +205,7 @@ def _usage_of(counts: _Counts, cached: int, rule: Answers | None) -> Usage:
     if reasoning := of_completion.reasoning_tokens:
         is_apart = rule is not None and rule.separate_reasoning
         completion = count_completion(prompt, completion, reasoning, counts.total_tokens, is_apart)
-    written = counts.written
+    written = of_prompt.written or counts.cache_creation_input_tokens
     if in_cache := cached + written:
         prompt = count_prompt(prompt, completion, in_cache, counts.total_tokens)
     return Usage(
