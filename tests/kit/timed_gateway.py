@@ -12,7 +12,10 @@ import httpx
 import jwt
 
 from gateway.app import Gateway
+from gateway.features.duties.model import UseKey, UseRecord
+from gateway.features.duties.state import UseStore
 from gateway.features.duties.time_of_use import LocalTimes, TimeOfUse
+from gateway.operator_errors import StateError
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.input_gateway import InputGateway
@@ -47,6 +50,11 @@ location:
 ).merge({"clients": {name: {"keys": [key_hash(name)], "may_assert": ["user"]} for name in ("gk-1", "gk-2")}})
 
 
+class _Lost(UseStore):
+    def read(self, key: UseKey) -> UseRecord | None:
+        raise StateError("the disk is gone")
+
+
 def time_of_use_of(gateway: Gateway) -> TimeOfUse:
     """Return what counts the time of users in a gateway."""
     return next(gate for gate in gateway._gates if isinstance(gate, TimeOfUse))
@@ -65,9 +73,14 @@ class TimedGateway(InputGateway):
         times = time_of_use_of(self.gateway).times
         assert isinstance(times, LocalTimes)
         times.clock = lambda: self.now_s
+        self._times, self._directory = times, directory
 
     def wait(self, minutes: float) -> None:
         self.now_s += 60 * minutes
+
+    def lose_store(self) -> None:
+        """From now on, the time of no user can be read."""
+        self._times.store = _Lost(self._directory)
 
 
 def headers(band: str | None = None, sub: object = "anna", key: str = "gk-1", **more: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from tests.kit.crisis_gateway import CRISIS, SAD, US, CrisisWorld, served
 from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.input_gateway import InputGateway
 from tests.kit.judged_chats import CONFIG, DIALECTS, World, ask, events_of
-from tests.kit.timed_gateway import TimedGateway, headers, time_of_use_of
+from tests.kit.timed_gateway import TimedGateway, headers
 from tests.kit.usage_rows import kept_rows
 
 DE = "Was Sie gerade erleben, klingt sehr schwer, und Ihr Leben ist wichtig. Bitte sprechen Sie jetzt mit jemandem, zum Beispiel unter der Nummer 988."
@@ -420,7 +420,7 @@ def test_unknown_user_and_a_store_that_is_gone_give_the_text(tmp_path: Path) -> 
     gateway = TimedCrisis(tmp_path, then="answer")
     assert gateway.chat("Hello.", sub=None).status_code == 403
     assert gateway.chat(sub=None).headers["x-gateway-crisis"] == "stop"
-    time_of_use_of(gateway.gateway).times = None
+    gateway.lose_store()
     assert gateway.chat("Hello.").json()["error"]["code"] == "gate_unavailable"
     assert (gateway.chat().status_code, gateway.chat().headers["x-gateway-crisis"]) == (200, "stop")
 

@@ -14,12 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.features.duties.model import UseKey, UseRecord
-from gateway.features.duties.state import UseStore, remove_use_records, use_records_of
-from gateway.features.duties.time_of_use import LocalTimes
+from gateway.features.duties.state import remove_use_records, use_records_of
 from gateway.model.help import DutyKind
 from gateway.model.record import Record
-from gateway.operator_errors import StateError
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
 from tests.kit.configs import table_of
@@ -226,18 +223,11 @@ def test_records_are_deleted_48_hours_after_the_end_of_their_time(tmp_path: Path
     assert use_records_of(tmp_path, [user], None) == []
 
 
-class Broken(UseStore):
-    def read(self, key: UseKey) -> UseRecord | None:
-        raise StateError("the disk is gone")
-
-
 @STREAMS
 @APIS
 def test_store_that_cannot_be_asked_stops_users_with_limits_only(tmp_path: Path, dialect: str, stream: bool) -> None:
     served = TimedGateway(tmp_path, World())
-    times = time_of_use_of(served.gateway).times
-    assert isinstance(times, LocalTimes)
-    times.store = Broken(tmp_path)
+    served.lose_store()
     response = ask(served, dialect, stream=stream, headers=headers("child"))
     assert response.status_code == 503
     assert "gate_unavailable" in response.text
