@@ -309,7 +309,8 @@ def _watch_script(connection: socket.socket, interpreter: Path) -> None:
         main()
         sys.stdout.flush()
         os._exit(0)  # the outcome is all that a compile job leaves
-    connection.sendall(b"%d\n" % pid)
+    with contextlib.suppress(BrokenPipeError):  # the script was killed already
+        connection.sendall(b"%d\n" % pid)
     if connection in select.select([connection, os.pidfd_open(pid)], [], [])[0]:
         os.kill(pid, signal.SIGKILL)  # the script was killed
     _report_end(pid, descriptors, connection)
