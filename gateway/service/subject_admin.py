@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing, suppress
 
 from gateway.features.running import KEPT, OF_USERS
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import StoredRequest
 from gateway.operator_errors import StateError
+from gateway.policy.client_users import names_of, people_named
 from gateway.service.budget_admin import PSEUDONYM, BudgetAdmin, BudgetOwner, expect_one_issuer, people_of
 from gateway.service.client_admin import AdminRefused, ClientAdmin, Json
 from gateway.state.audit import path_of
@@ -69,7 +71,7 @@ class SubjectAdmin:
                 for it in OF_USERS
             },
             "receipts": receipts_of(self._directory, requests),
-            "elsewhere": self._elsewhere(person),
+            "elsewhere": self._elsewhere(person, *self._unnamed(issuer)),
         }
 
     def erase(self, user: str, client: str | None, issuer: str | None = None) -> Json:
@@ -107,7 +109,8 @@ class SubjectAdmin:
         days = self._config.receipts.keep_s / 86_400
         kept = [("receipts", f"{receipts}: {_KEPT_RECEIPT} {days:g} days")] if receipts else []
         subject = {"client": client, "pseudonyms": person.pseudonyms}
-        return {"subject": subject, "erased": erased, "remains": self._elsewhere(person, *kept)}
+        remains = self._elsewhere(person, *self._unnamed(issuer), *kept)
+        return {"subject": subject, "erased": erased, "remains": remains}
 
     def _person(self, user: str, client: str | None, issuer: str | None) -> Person:
         if not user:
@@ -123,6 +126,12 @@ class SubjectAdmin:
         if issuer is None and len(people) > 2:
             expect_one_issuer(user, [of for of, person in found.items() if of and self._is_known(person)])
         return Person(tuple(dict.fromkeys(it for person in found.values() for it in person.pseudonyms)), client)
+
+    def _unnamed(self, issuer: str | None) -> Iterator[tuple[str, str]]:
+        """Yield a note on an issuer that is not in the configuration. A removed one may still have people."""
+        known = names_of(self._config, "")
+        if issuer is not None and not known.keys() >= people_named(self._config, "", issuer).keys():
+            yield f"issuer {issuer!r}", f"it is not in the configuration, which names: {', '.join(known) or 'none'}"
 
     def _is_known(self, person: Person) -> bool:
         rows, totals = self._usage(person)

@@ -145,6 +145,11 @@ def test_commands_mean_the_user_of_an_issuer_by_the_bare_subject(tmp_path: Path,
             refused = in_this_process(*command, "--user", ANNA, "--state", str(state))
             assert "2 issuers name a user" in refused.stderr
         assert shown("--issuer", "other") == [once]
+    for issuer in ("login", ISSUER, "lgoin"):
+        notes = [one for one in export(state, ANNA, "--issuer", issuer)["elsewhere"] if "issuer" in one["place"]]
+        assert [one["why"] for one in notes] == (
+            ["it is not in the configuration, which names: login, other"] if issuer == "lgoin" else []
+        )
 
 
 @pytest.mark.slow("uses every file of a state directory")
