@@ -35,7 +35,7 @@ class Upload:
 
     async def _receive(self) -> object:
         self.asked += 1
-        count = await self.arrived.get()
+        count = min(await self.arrived.get(), self.size)  # the parser lets no more than was announced pass
         self.size -= count
         return {"type": "http.request", "body": bytes(count), "more_body": self.size > 0}
 
