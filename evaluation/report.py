@@ -234,6 +234,15 @@ def shares(values: Iterable[float]) -> list[tuple[float, float]]:
     return [(value, (number + 1) / len(ordered)) for number, value in enumerate(ordered)]
 
 
+def html_page(report: Report, diff: str) -> str:
+    """Return the report as HTML. `diff` is the change of the config in the format of `diff -u`, or empty."""
+    environment = _environment(autoescape=True)
+    environment.finalize = lambda value: (
+        visible_text(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    )
+    return environment.get_template("report.html.j2").render(**_values(report, diff))
+
+
 def markdown_page(report: Report, diff: str) -> str:
     """Return the report as Markdown. Every inserted text is untrusted, so it is put on one line and escaped."""
     environment = _environment(autoescape=False)
@@ -287,13 +296,9 @@ def _values(report: Report, diff: str) -> dict[str, Any]:
 
 def write_report(out: Path, report: Report, diff: str = "") -> None:
     """Write JSON, HTML and Markdown that only their owner reads, as they have texts of users. Raises StoreError."""
-    environment = _environment(autoescape=True)
-    environment.finalize = lambda value: (
-        visible_text(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
-    )
     texts = {
         "report.json": json.dumps(report, ensure_ascii=True, indent=1),
-        "report.html": environment.get_template("report.html.j2").render(**_values(report, diff)),
+        "report.html": html_page(report, diff),
         "report.md": markdown_page(report, diff),
     }
     try:

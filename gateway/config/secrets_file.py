@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,12 +108,17 @@ def rotate_secret(path: Path, name: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with undone_on_failure(lambda: draft.unlink(missing_ok=True)):
+        with undone_on_failure(lambda: _remove(draft)):
             with open(descriptor, "w", encoding="ascii") as file:
                 file.write(_text(keys))
             draft.replace(path)
     except OSError as error:
         raise CommandError(f"{path} can't be written: {error.strerror}") from None
+
+
+def _remove(draft: Path) -> None:
+    with suppress(OSError):
+        draft.unlink()
 
 
 def _is_key(text: str) -> bool:

@@ -33,7 +33,7 @@ from providers.territories import ANYWHERE, Places
 from providers.value import replace
 
 if TYPE_CHECKING:
-    pass
+    from providers.transport.tls import Link
 
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,127}")
 _POOL = "//iam.googleapis.com/"
@@ -147,9 +147,7 @@ class _SignInCompiler:
             is_local = host.origin.startswith("http://")
             permits[name] = permit_at(host.origin, way.proxy.origin if way.proxy is not None and not is_local else "")
             if not is_local:
-                from providers.transport.tls import Link
-
-                links[name] = replace(way.link or Link(), is_remote=True)
+                links[name] = _remote(way.link)
         if source is not None and "sts" in source.terms.hosts:
             # The STS of the source is reached as the source reaches it.
             hosts["source"], permits["source"] = source.terms.hosts["sts"], source.permits["sts"]
@@ -427,6 +425,12 @@ class _SignInCompiler:
         is_local = self.section.endpoint is not None or (bool(self.kind.metadata) and not self.texts.get("region"))
         endpoint = Endpoint("https://issuer.invalid", "", Residency(ANYWHERE, ANYWHERE), None)
         return Way(endpoint.residency) if is_local else self.links.way(self.path, self.section, endpoint)
+
+
+def _remote(link: Link | None) -> Link:
+    from providers.transport.tls import Link
+
+    return replace(link or Link(), is_remote=True)
 
 
 # --- deployments ----------------------------------------------------------------------------------

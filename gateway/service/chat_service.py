@@ -51,7 +51,7 @@ from gateway.usage.quota_store import Admission
 from gateway.usage.refusals import CallRefused
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
 from gateway.usage.token_count import count_tokens
-from providers.audio.values import SpeechRequest, TranscriptionRequest
+from providers.audio.values import TranscriptionRequest
 from providers.chat import ChatRequest, Message, Texts, UserMessage, change_request
 from providers.failures import Failure, FailureKind
 from providers.formats.fitting import changes_for
@@ -59,9 +59,6 @@ from providers.matching.requirements import CACHE_KEY, Requirements, requirement
 from providers.rerank.values import RerankRequest
 from providers.value import replace as change
 
-_AUDIO = TranscriptionRequest, SpeechRequest
-_JUDGED = RerankRequest, *_AUDIO
-"""The requests other than chats whose texts are judged."""
 OTHER_MODEL = "the configuration has changed while the request was answered: repeat the request"
 
 

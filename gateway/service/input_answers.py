@@ -7,7 +7,6 @@ from functools import partial
 from gateway.execution.exchange import AnswerStyle, Exchange
 from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer
-from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.input_requests import AudioRequest, InputAnswer, InputRequest, needs_of_input, use_of
 from gateway.model.record import Record
 from gateway.service.audio import AudioNote, emulated_by, judged_transcript, refuse_by_labels
@@ -32,9 +31,7 @@ async def answer_input(service: ChatService, exchange: Exchange, request: InputR
     record = exchange.record
     record.decided = change(record.decided, use=use_of(request))
     request = exchange.request = with_assistant(request, exchange.config, exchange.caller.client)
-    region = exchange.location.region
-    if region is not None and region.log_prompts and not _is_judged(request, exchange.config, region):
-        service.log(record, request)
+    _log_unjudged(service, exchange, request)
     service.decider.prepare(exchange)
     calls = InputCalls(calls_of(request, exchange.assistant, exchange.location.region))
     begun = calls.answers
@@ -65,11 +62,10 @@ async def answer_input(service: ChatService, exchange: Exchange, request: InputR
 
 async def _answer_audio(service: ChatService, exchange: Exchange, request: AudioRequest) -> Answer:
     """Return the answer to a request for a transcription or for speech, which may be a stream that has begun."""
-    record, region = exchange.record, exchange.location.region
+    record = exchange.record
     record.decided = change(record.decided, use=use_of(request))
     record.note(AudioNote(request))
-    if region is not None and region.log_prompts and not _is_judged(request, exchange.config, region):
-        service.log(record, request)
+    _log_unjudged(service, exchange, request)
     calls = InputCalls((request,))
     try:
         answer = by_deployment(await service.answer_decided(exchange, partial(answer_call, service, calls)))
@@ -125,9 +121,13 @@ async def answer_call(service: ChatService, calls: InputCalls, exchange: Exchang
     return answer
 
 
-def _is_judged(request: InputRequest, config: ConfigVersion, region: Region) -> bool:
-    """Return whether the region's moderation judges a request, which is in no log before it has passed."""
-    return isinstance(request, _JUDGED) and region.name in config.moderation
+def _log_unjudged(service: ChatService, exchange: Exchange, request: InputRequest) -> None:
+    """Log a request where its region wants that. One that is judged there is in no log before it has passed."""
+    region = exchange.location.region
+    if region is None or not region.log_prompts:
+        return
+    if not isinstance(request, _JUDGED) or region.name not in exchange.config.moderation:
+        service.log(exchange.record, request)
 
 
 def _note_searches(record: Record, result: InputAnswer) -> None:

@@ -167,7 +167,10 @@ class _Counts(Value, frozen=True):
 
 
 _CACHED = (
-    *("prompt_tokens_details.cached_tokens", "prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens"),
+    "prompt_tokens_details.cached_tokens",
+    "prompt_cache_hit_tokens",
+    "cached_tokens",
+    "cache_read_input_tokens",
     "input_tokens_details.cached_tokens",
 )
 
