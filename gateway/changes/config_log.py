@@ -7,9 +7,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.config.problems import Problem
-from gateway.model.approval import days_at
+from gateway.model.approval import Term, days_at
 from gateway.model.config_version import ConfigVersion
-from gateway.model.endings import endings_of
+from gateway.model.endings import FactEnding, endings_of
 from gateway.model.status import Changes, Reload
 from gateway.telemetry.log import logger
 
@@ -86,22 +86,28 @@ def _in_short(changes: Changes) -> dict[str, list[str]]:
     }
 
 
+def _reminder_of(ending: Term | FactEnding) -> tuple[object, ...]:
+    """Return what a reminder states. A model and an approval lose a day at different hours, so each is compared."""
+    return ending.kind, *ending.subject.values(), ending.on, ending.days_left
+
+
 async def remind(
     current: Callable[[], ConfigVersion],
     *,
     clock: Callable[[], float] = time.time,
     wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Check the date at intervals, without end. When it changes, log each fact that ends soon."""
+    """Check the dates at intervals, without end. Log each fact that ends soon when the days that are left change."""
     reported = days_at(clock())
     while True:
         await wait(REMINDER_INTERVAL_S)
         days = days_at(clock())
-        if days.last == reported.last:
+        if days == reported:
             continue
-        reported = days
+        before, reported = reported, days
+        told = {_reminder_of(ending) for ending in endings_of(current(), before)}
         for ending in endings_of(current(), days):
-            if ending.warned_days is not None:
+            if ending.warned_days is not None and _reminder_of(ending) not in told:
                 log = logger().error if ending.days_left <= _URGENT_DAYS else logger().warning
                 event = _END_EVENTS[ending.kind][ending.is_over]
                 log(event, **ending.subject, days_left=ending.days_left, detail=str(ending))

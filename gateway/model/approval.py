@@ -74,7 +74,7 @@ class Ending(Value, frozen=True):
     """The end of a fact on which a configuration relies: an approval, a model with its site, a price, or a law.
 
     One rule holds for all: reports from 90 days before it, and an error of `gateway check` after it. The days that are
-    left are 0 or less once it has ended.
+    left are 0 or less once it has ended, at the moment that its kind of fact has for it.
     """
 
     days_left: int
@@ -86,7 +86,7 @@ class Ending(Value, frozen=True):
 
     @property
     def is_over(self) -> bool:
-        """Whether the day has come anywhere on Earth."""
+        """Whether no day is left."""
         return self.days_left <= 0
 
     @property

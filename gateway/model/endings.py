@@ -32,14 +32,16 @@ class FactEnding(Ending, frozen=True):
         if self.kind == "model":
             if self.is_over:
                 return f"{self.what} is RETIRED since {self.on}: routes pass it over"
-            return f"{self.what} will be retired on {self.on}, {self.in_days}"
+            until = f"routes pass it over from {self.on} 12:00 UTC"
+            return f"{self.what} is retired on {self.on}, {self.in_days}; {until}"
         return f"{self.what} ended on {self.on}" if self.is_over else f"{self.what} ends on {self.on}, {self.in_days}"
 
 
 def deployment_endings_of(deployments: Iterable[Deployment], days: Days) -> list[FactEnding]:
     """Return the ends of models and of latest prices. Such a price is used after its end too.
 
-    A deployment that the operator keeps (`accept_ended`) has none.
+    A model ends when its day has begun everywhere on Earth: from then on routes pass it over (`Deployment.ends_s`). All
+    other facts end when their day has begun somewhere. A deployment that the operator keeps (`accept_ended`) has none.
     """
     found = []
     for one in deployments:
@@ -47,7 +49,7 @@ def deployment_endings_of(deployments: Iterable[Deployment], days: Days) -> list
             continue
         subject, end, price = {"deployment": one.name}, one.retirement, one.price
         if end is not None:
-            what, left = end.what or f"its model {one.model!r}", end.on.toordinal() - days.last
+            what, left = end.what or f"its model {one.model!r}", end.on.toordinal() - days.first
             found.append(FactEnding(left, "model", subject | {"model": one.model}, what, end.on, end.instead))
         if price is not None and price.ends is not None:
             left = price.ends.toordinal() - days.last

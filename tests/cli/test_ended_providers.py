@@ -87,7 +87,7 @@ def test_init_from_a_file_without_an_ended_provider_changes_nothing(
     ("model", "day", "status", "words"),
     [
         ("kimi-k2.5", "2026-05-01", 0, ""),
-        ("kimi-k2.5", "2026-07-01", 0, "warning: deployments.voice.model: its model 'kimi-k2.5' will be retired on 2026-08-31"),
+        ("kimi-k2.5", "2026-07-01", 0, "warning: deployments.voice.model: its model 'kimi-k2.5' is retired on 2026-08-31"),
         ("kimi-k2.5", "2026-09-01", 1, ":13:38: deployments.voice.model: its model 'kimi-k2.5' is RETIRED since 2026-08-31"),
         ("kimi-latest", "2026-09-01", 1, "RETIRED since 2026-01-28"),
         ("kimi-thinking-preview", "2026-09-01", 1, "RETIRED since 2025-11-11"),

@@ -98,4 +98,4 @@ def test_costs_and_last_days_follow_the_catalogue_file(path: Path) -> None:
     costs = [line["cost_micros"] for line in lines if line.get("event") == "request"]
     assert sum(costs) == expected
     assert {line["currency"] for line in lines if line.get("event") == "request"} == {"EUR"}
-    assert any(f"will be retired on {LAST}" in str(line.get("detail", "")) for line in lines)
+    assert any(f"is retired on {LAST}" in str(line.get("detail", "")) for line in lines)

@@ -66,12 +66,12 @@ async def test_retired_model_is_logged_in_the_same_way(lines: io.StringIO, tmp_p
     table = compile_config(load_document(tmp_path / "gateway.yaml", KEYS), registry=load_registry()).config
     logged = await logged_from(datetime(2026, 8, 20, tzinfo=UTC), table, lines)
     logged = [line for line in logged if line["deployment"] == "qwen-cn"]
-    assert [line["days_left"] for line in logged] == list(range(90, -3, -1))
+    assert [line["days_left"] for line in logged] == list(range(90, -2, -1))
     assert {line["model"] for line in logged} == {"qwen3-max"}
     levels = {line["days_left"]: (line["event"], line["level"]) for line in logged}
     assert levels[90] == levels[8] == ("model_retiring", "warning")
     assert levels[7] == levels[1] == ("model_retiring", "error")
-    assert levels[0] == levels[-2] == ("model_retired", "error")
+    assert levels[0] == levels[-1] == ("model_retired", "error")
     assert logged[-1]["detail"].startswith("its model 'qwen3-max' is RETIRED since 2026-11-20")
 
 

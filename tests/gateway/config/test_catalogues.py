@@ -218,17 +218,17 @@ def test_retirement_is_warned_of_before_and_after_its_day(home: Path) -> None:
         assert f"model retires: {on}" in render_matrix(compiled.config)
         warnings = [str(warning).split("warning: ")[1] for warning in compiled.warnings]
         assert [warning.fails_check for warning in compiled.warnings if "RETIRED" in warning.message] == [True] * (
-            date.fromisoformat(on) <= date(2026, 11, 20)
+            date.fromisoformat(on) <= date(2026, 11, 19)
         )
         return [warning for warning in warnings if "retire" in warning.lower()]
 
     ending = "; use another model, such as gpt-6-luna"
     kept = "; if the vendor still serves you, write `accept_ended: true`"
     start = "deployments.old.model: its model 'gpt-4o' "
-    assert warned("2027-02-19") == []
-    assert warned("2027-02-18") == [f"{start}will be retired on 2027-02-18, in 90 days{ending}"]
-    assert warned("2026-11-21") == [f"{start}will be retired on 2026-11-21, in 1 day{ending}"]
-    assert warned("2026-11-20") == [f"{start}is RETIRED since 2026-11-20: routes pass it over{ending}{kept}"]
+    assert warned("2027-02-18") == []
+    for on, when in (("2027-02-17", "in 90 days"), ("2026-11-20", "in 1 day")):
+        assert warned(on) == [f"{start}is retired on {on}, {when}; routes pass it over from {on} 12:00 UTC{ending}"]
+    assert warned("2026-11-19") == [f"{start}is RETIRED since 2026-11-19: routes pass it over{ending}{kept}"]
     assert warned("2020-01-01") == [f"{start}is RETIRED since 2020-01-01: routes pass it over{ending}{kept}"]
 
 

@@ -23,6 +23,7 @@ from gateway.config import region_text, sign_ins
 from gateway.config.fact_ages import relied_facts
 from gateway.config.loading import parse_document
 from gateway.config.problems import Problem
+from gateway.config.routes import ineligible_now
 from gateway.features.configuration import compile_config
 from gateway.model.approval import begun_everywhere, days_at
 from gateway.model.config_version import ConfigVersion
@@ -162,6 +163,28 @@ def test_deployment_ends_with_its_model_and_all_that_serves_it_and_with_nothing_
     assert (excluded is not None and excluded.reason) == (kind in ENDS_A_DEPLOYMENT and "ended")
     assert excluded is None or str(ON) in excluded.detail
     assert config_exclusion(config.deployments["d"], begun_everywhere(ON) - 1) is None
+
+
+@pytest.mark.parametrize("kind", ENDS_A_DEPLOYMENT)
+@pytest.mark.parametrize("hours", [-27, -25, -1 / 3600, 0, 1])
+def test_retirement_is_told_as_over_from_the_second_in_which_routes_pass_over(kind: str, hours: float) -> None:
+    """The day begins in the first place on Earth 26 hours before it has begun in the last one."""
+    now_s = begun_everywhere(ON) + hours * 3600
+    document = parse_document(CONFIG.merge(KINDS[kind][1]).text.encode(), "gateway.yaml", {}, clock=lambda: now_s)
+    done = compile_config(document, registry=registry_of(kind))
+    is_over = config_exclusion(done.config.deployments["d"], now_s) is not None
+    (found,) = [it for it in done.warnings if it.message.startswith(KINDS[kind][2])]
+    words = (
+        f"is RETIRED since {ON}: routes pass it over"
+        if is_over
+        else f"is retired on {ON}, in {1 if hours > -24 else 2} day{'s' * (hours <= -24)}; routes pass it over from {ON} 12:00 UTC"
+    )
+    assert is_over == (hours >= 0)
+    assert (found.message, found.fails_check) == (KINDS[kind][2] + words, is_over)
+    (ending,) = endings_of(done.config, days_at(now_s))
+    assert (ending.is_over, ending.days_left <= 0) == (is_over, is_over), "status, /readyz, metric, log"
+    route = ineligible_now(done.config.deployments["d"], None, days_at(now_s))
+    assert bool(route) == is_over, "the matrix of check"
 
 
 @pytest.mark.parametrize("kind", ENDS_A_DEPLOYMENT)
