@@ -20,6 +20,7 @@ from gateway.settings import Settings
 if TYPE_CHECKING:
     from gateway.model.budget import Stores, StoreServer
     from gateway.model.config_version import ConfigVersion
+    from gateway.state.audit import TrailVerdict
     from gateway.state.history import Activation
     from gateway.usage.postgres_cell import CellDatabase
     from gateway.usage.postgres_record import CellRecord
@@ -92,6 +93,16 @@ def cell_activations(record: CellRecord, limit: int) -> tuple[list[tuple[str, Ac
     return record.activations(limit), (command.version or None) if command is not None else None
 
 
+def tell_chained(verdict: TrailVerdict) -> None:
+    """Note the lines of which only the place in the chain is verified."""
+    if verdict.chained:
+        which = ", ".join(map(str, verdict.chained))
+        tell(
+            f"release 1.0.0 wrote line {which} about a key that is in no stored version: its place in the chain is "
+            "verified, its words are not"
+        )
+
+
 def verify_cell(record: CellRecord) -> bool:
     """Print the state of each audit trail and version in the shared database. Return whether nothing was changed.
 
@@ -99,13 +110,15 @@ def verify_cell(record: CellRecord) -> bool:
     in the log, and by the state directory of the instance.
     """
     from gateway.changes.stored_versions import damaged
-    from gateway.state.audit import verify_lines
+    from gateway.state.audit import key_hashes, verify_lines
 
-    is_sound = True
+    is_sound, keys = True, key_hashes(it.text for it in record.versions())
     for instance, last in record.trails().items():
-        verdict = verify_lines(record.lines(instance), {})
-        if verdict.fault is not None:
-            print(f"instance {instance}: line {verdict.fault.line} {verdict.fault.reason}")
+        verdict = verify_lines(record.lines(instance), {}, keys)
+        for finding in verdict.findings():
+            print(f"instance {instance}: {finding}")
+        tell_chained(verdict)
+        if verdict.faults:
             is_sound = False
             continue
         print(

@@ -61,20 +61,23 @@ class RecordedChanges(Value, frozen=True):
 
     @classmethod
     def _of_cell(cls, record: CellRecord) -> RecordedChanges:
-        from gateway.state.audit import verify_lines
+        from gateway.state.audit import key_hashes, verify_lines
 
-        trails = [_trail(name, verify_lines(record.lines(name), {})) for name in record.trails()]
-        return cls(record.activations(_MOST_ACTIVATIONS)[::-1], {it.version: it for it in record.versions()}, trails)
+        versions = {it.version: it for it in record.versions()}
+        keys = key_hashes(it.text for it in versions.values())
+        trails = [_trail(name, verify_lines(record.lines(name), {}, keys)) for name in record.trails()]
+        return cls(record.activations(_MOST_ACTIVATIONS)[::-1], versions, trails)
 
     @classmethod
     def _of_directory(cls, settings: Settings) -> RecordedChanges:
-        from gateway.state.audit import verify_trail
+        from gateway.state.audit import key_hashes, verify_trail
 
         with opened_history(settings) as history:
             activations = [(None, item) for item in history.activations(_MOST_ACTIVATIONS)[::-1]]
             versions = {it.version: it for it in history.versions()}
             head = history.audit_head()
-        trail = verify_trail(state_directory(settings), {"history.db": head})
+        keys = key_hashes(it.text for it in versions.values())
+        trail = verify_trail(state_directory(settings), {"history.db": head}, keys)
         return cls(activations, versions, [_trail(None, trail)])
 
     def audit(self) -> _Item:
@@ -87,7 +90,7 @@ class RecordedChanges(Value, frozen=True):
 
 
 def _trail(instance: str | None, verdict: TrailVerdict) -> _Item:
-    problem = f"line {verdict.fault.line} {verdict.fault.reason}" if verdict.fault is not None else None
+    problem = next(verdict.findings(), None)
     return {"instance": instance, "lines": verdict.lines, "head": verdict.head.hash, "problem": problem}
 
 

@@ -6,12 +6,12 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.cli.cell import cell_activations, opened_cell, verify_cell
+from gateway.cli.cell import cell_activations, opened_cell, tell_chained, verify_cell
 from gateway.cli.terminal import (
     admin_client,
     json_text,
@@ -57,28 +57,28 @@ def verify_audit(options: argparse.Namespace) -> int:
 def _verify_own(options: argparse.Namespace, settings: Settings) -> int:
     """Verify the audit trail of the state directory."""
     from gateway.changes.stored_versions import damaged_versions
-    from gateway.state.audit import TrailHead, verify_trail
+    from gateway.state.audit import TrailHead, key_hashes, verify_trail
 
     damaged: dict[str, str] = {}
+    keys: Collection[str] = ()
     heads: dict[str, TrailHead | str] = {"--head": options.head} if options.head is not None else {}
     try:
         try:
             with opened_history(settings) as versions:
                 heads["history.db"] = versions.audit_head()
                 damaged = damaged_versions(versions)
+                keys = key_hashes(it.text for it in versions.versions())
         except StateError as error:
             if not heads:
                 raise
             tell(f"{error}; the trail is compared with --head only")
-        verdict = verify_trail(state_directory(settings), heads)
+        verdict = verify_trail(state_directory(settings), heads, keys)
     except StateError as error:
         raise CommandError(str(error)) from None
-    if verdict.fault is not None:
-        print(f"line {verdict.fault.line} {verdict.fault.reason}")
-        return _REFUSED
-    for name, fault in damaged.items():
-        print(f"version {name} of history.db: {fault}")
-    if damaged:
+    for finding in (*verdict.findings(), *(f"version {name} of history.db: {it}" for name, it in damaged.items())):
+        print(finding)
+    tell_chained(verdict)
+    if verdict.faults or damaged:
         return _REFUSED
     print(f"{verdict.lines} lines, as they were written; the last is {verdict.head.number}, {verdict.head.hash}")
     if verdict.unconfirmed:

@@ -184,7 +184,8 @@ class ClientAdmin:
 
     def set_blocked(self, name: str, key: Json, *, is_blocked: bool) -> None:
         """Block a key by its id or its SHA-256 (hex), or lift its block. `key` is as `show_key` returns it."""
-        fields = {"key": key["id"], **{member: key[member] for member in ("client", "hash") if key.get(member)}}
+        known = {"client": key.get("client"), "key_hash": key.get("hash")}
+        fields = {"key": key["id"], **{member: value for member, value in known.items() if value}}
         entry = self._entry("key_blocked" if is_blocked else "key_unblocked", fields)
         self.store.set_blocked(name, self._clock() if is_blocked else None, entry)
 

@@ -11,7 +11,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,13 @@ _MOST_LINE_BYTES = 4 * 1024 * 1024
 _OWN = ("number", "at", "event", "previous", "hash")
 _SWITCHES = frozenset({"activated", "rolled_back", "reloaded"})
 _OF_A_SWITCH = _SWITCHES | {"kill_switch"}
+_OF_A_BLOCK = frozenset({"key_blocked", "key_unblocked"})
+_LOST_HASH = frozenset({*_OWN, "key", "client", "who", "how", "changed_at"})
+"""The members of a line in which 1.0.0 counted the hash of a key as `hash`, and then wrote the line's own in its place.
+
+Such a line has its `hash` before `previous`. The hash of the key is looked for in the stored versions.
+"""
+_SHA256 = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", re.ASCII)
 
 
 class TrailHead(Value, frozen=True):
@@ -41,19 +49,32 @@ BEGINNING = TrailHead(0, "0" * 64)
 
 
 class Fault(Value, frozen=True):
-    """The first invalid line (numbered from 1), and the reason."""
+    """An invalid line (by its position from 1), and the reason."""
 
     line: int
     reason: str
 
 
 class TrailVerdict(Value, frozen=True):
-    """The result of verifying the whole trail. For `unconfirmed`, see the function of that name."""
+    """The result of verifying the whole trail.
+
+    Attributes:
+        lines: The number of lines.
+        head: The last line that can be read.
+        faults: Each invalid line, in order.
+        unconfirmed: See the function of that name.
+        chained: The lines of 1.0.0 (`_LOST_HASH`) whose key is not known: only their place in the chain is verified.
+    """
 
     lines: int
     head: TrailHead
-    fault: Fault | None = None
+    faults: tuple[Fault, ...] = ()
     unconfirmed: tuple[int, ...] = ()
+    chained: tuple[int, ...] = ()
+
+    def findings(self) -> Iterator[str]:
+        """Yield a sentence for each fault."""
+        return (f"line {fault.line} {fault.reason}" for fault in self.faults)
 
 
 def unconfirmed(after: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
@@ -143,7 +164,12 @@ class Audit:
             self.unconfirmed = unconfirmed(_after(whole.split(b"\n"), known))
 
     def append(self, event: str, at: datetime, fields: Mapping[str, object]) -> TrailHead:
-        """Write one line, wait until it is on the disk, and return the new head. Raises StateError."""
+        """Write one line, wait until it is on the disk, and return the new head. Raises StateError.
+
+        Raises ValueError for a field with a name that each line has: the line would not match its own hash.
+        """
+        if not fields.keys().isdisjoint(_OWN):
+            raise ValueError(f"the entry {event!r} must not have the fields {sorted(fields.keys() & {*_OWN})}")
         number, previous = self.head.number + 1, self.head.hash
         content = {**fields, "number": number, "at": at.isoformat(timespec="milliseconds"), "event": event}
         line = {**content, "previous": previous}
@@ -212,21 +238,32 @@ class TrailReader:
         return lines
 
 
-def verify_trail(directory: Path, heads: Mapping[str, TrailHead | str]) -> TrailVerdict:
+def key_hashes(texts: Iterable[bytes | None]) -> frozenset[str]:
+    """Return the SHA-256 (hex) of each key in the texts of stored versions."""
+    return frozenset(
+        found for text in texts for found in _SHA256.findall((text or b"").decode("utf-8", "replace").lower())
+    )
+
+
+def verify_trail(
+    directory: Path, heads: Mapping[str, TrailHead | str], keys: Collection[str] = frozenset()
+) -> TrailVerdict:
     """Verify the whole trail against the known heads, of which one may be a hash only, by the name of their source.
 
-    Raises StateError if the trail cannot be read.
+    `keys` are the hashes of keys that lines of 1.0.0 may name. Raises StateError if the trail cannot be read.
     """
     try:
-        return verify_lines(_lines(path_of(directory)), heads)
+        return verify_lines(_lines(path_of(directory)), heads, keys)
     except FileNotFoundError:
         return verify_lines((), heads)
     except OSError as error:
         raise StateError(f"{path_of(directory)} can't be read: {error.strerror}") from error
 
 
-def verify_lines(lines: Iterable[bytes], heads: Mapping[str, TrailHead | str]) -> TrailVerdict:
-    """Verify all lines of a trail. See `verify_trail`."""
+def verify_lines(
+    lines: Iterable[bytes], heads: Mapping[str, TrailHead | str], keys: Collection[str] = frozenset()
+) -> TrailVerdict:
+    """Verify all lines of a trail. See `verify_trail`. After a fault, each line is compared with the one before it."""
     hashes = {
         source: head.hash if isinstance(head, TrailHead) else head
         for source, head in heads.items()
@@ -235,22 +272,26 @@ def verify_lines(lines: Iterable[bytes], heads: Mapping[str, TrailHead | str]) -
     confirmed = max((head.number for head in heads.values() if isinstance(head, TrailHead)), default=0)
     last, missing = BEGINNING, dict(hashes)
     after: list[Mapping[str, object]] = []
+    faults: list[Fault] = []
+    chained: list[int] = []
     count = 0
     for count, data in enumerate(lines, 1):
-        fault = _check(data, count, last)
+        line = _read(data)
+        fault, is_proved = _check(data, line, last, keys)
         if fault is not None:
-            return TrailVerdict(count, last, Fault(count, fault))
+            faults.append(Fault(count, fault))
+        elif not is_proved:
+            chained.append(count)
         last = _head_of(data) or last
         missing = {source: known for source, known in missing.items() if known != last.hash}
         if 0 < confirmed < last.number:
-            line = _read(data) or {}
-            after.append({"number": line.get("number"), "event": line.get("event")})
+            after.append({"number": (line or {}).get("number"), "event": (line or {}).get("event")})
     for source, known in missing.items():
         head = heads[source]
         which = f"line {head.number}" if isinstance(head, TrailHead) else "a line"
         reason = f"the trail ends here, but {source} has {which} with the hash {known}: the end is missing"
-        return TrailVerdict(count, last, Fault(count + 1, reason))
-    return TrailVerdict(count, last, unconfirmed=unconfirmed(after))
+        faults.append(Fault(count + 1, reason))
+    return TrailVerdict(count, last, tuple(faults), () if faults else unconfirmed(after), tuple(chained))
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -259,19 +300,34 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield data
 
 
-def _check(data: bytes, number: int, last: TrailHead) -> str | None:
-    """Return why this line is not the next one of the chain, or None if it is."""
-    line = _read(data)
+def _check(
+    data: bytes, line: Mapping[str, object] | None, last: TrailHead, keys: Collection[str]
+) -> tuple[str | None, bool]:
+    """Return why this line is not the next one of the chain, or None if it is, and whether its hash proves it."""
     if line is None:
-        return "is not a line of the trail" if data.endswith(b"\n") else "is incomplete"
-    if line.get("hash") != _hash({name: value for name, value in line.items() if name != "hash"}):
-        return "was changed: its hash does not match"
+        return "is not a line of the trail" if data.endswith(b"\n") else "is incomplete", True
+    counted = {name: value for name, value in line.items() if name != "hash"}
+    is_proved = line.get("hash") == _hash(counted)
+    if not is_proved and (known := _hashes_counted(line, keys)) is not None:
+        is_proved = any(line["hash"] == _hash({**counted, "hash": f"sha256:{key}"}) for key in known)
+        if known and not is_proved:
+            return "was changed: its hash does not match", True
+    elif not is_proved:
+        return "was changed: its hash does not match", True
     if data != _encode(line):
-        return "was changed: its format is not the gateway's"
-    if line.get("number") != number:
-        return f"has the number {line.get('number')}: a line was removed, inserted or moved"
+        return "was changed: its format is not the gateway's", True
+    if line.get("number") != last.number + 1:
+        return f"has the number {line.get('number')}: a line was removed, inserted or moved", True
     if line.get("previous") != last.hash:
-        return "does not follow the line before it"
+        return "does not follow the line before it", True
+    return None, is_proved
+
+
+def _hashes_counted(line: Mapping[str, object], keys: Collection[str]) -> list[str] | None:
+    """Return the hashes of keys that 1.0.0 may have counted in this line, or None for all other lines."""
+    match [*line], line:
+        case [*_, "previous"], {"event": str(event), "key": str(key), "hash": str()} if event in _OF_A_BLOCK:
+            return [known for known in keys if known.startswith(key)] if line.keys() <= _LOST_HASH else None
     return None
 
 

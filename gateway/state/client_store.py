@@ -441,7 +441,9 @@ class ClientStore:
                     row = self._next_entry(database, is_shared=where.is_shared, takes=True)
                     if is_left := row is not None:
                         number, event, fields = row
-                        append(Entry(event, json.loads(fields)))
+                        # 1.0.0 stored the hash of a key under a name that each line of the trail has.
+                        stored = json.loads(fields)
+                        append(Entry(event, {"key_hash" if it == "hash" else it: stored[it] for it in stored}))
                         database.execute("DELETE FROM audit_entries WHERE number = ?", (number,))
 
     def note(self, entries: Iterable[Entry]) -> None:

@@ -137,6 +137,7 @@ def block_and_unblock(operator: Operator, key: str, other: str) -> None:
         return [line["event"] for line in operator.trail() if line.get("key") == shown["id"]][-4:]
 
     eventually(lambda: events() == ["key_blocked", "key_unblocked"] * 2)
+    assert "as they were written" in operator.run("audit", "verify")
     assert key not in (operator.state / "audit.jsonl").read_text()
 
 

@@ -114,7 +114,7 @@ def test_audit_line_of_a_failed_switch_is_revoked(log: ChangeLog, tmp_path: Path
     repair(tmp_path)
     switch(log, FIRST, SECOND)
     assert log.pointer() == Pointer(SECOND.config.version)
-    assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).fault is None
+    assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).faults == ()
 
 
 @pytest.mark.parametrize("lines", [0, 1])
@@ -130,7 +130,7 @@ def test_full_audit_trail_leaves_the_history_unchanged(
     # The line of the switch was written, and the line of the kill switch was not.
     taken_back = ["activated", "not_done"] if lines else []
     assert events(tmp_path) == ["started", "activated", *taken_back, "stopped"]
-    assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).fault is None
+    assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).faults == ()
 
 
 def test_revocation_that_cannot_be_written_yet_is_the_next_line(
@@ -191,7 +191,7 @@ def test_deleted_lock_file_does_not_admit_a_second_writer(log: ChangeLog, tmp_pa
         with pytest.raises(StateError, match="is written by another gateway"):
             ChangeLog(tmp_path)
     switch(log, FIRST, SECOND)
-    assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).fault is None
+    assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).faults == ()
 
 
 def test_change_log_that_cannot_be_opened_closes_the_history(
@@ -257,7 +257,7 @@ def test_paused_log_writes_nothing_and_goes_on_after_a_successor_that_served_not
     with pytest.raises(StateError, match="is used by another gateway"):
         ChangeLog(tmp_path)
     log.close()
-    assert verify_trail(tmp_path, {}).fault is None
+    assert verify_trail(tmp_path, {}).faults == ()
 
 
 def test_lock_stays_with_the_successor_of_a_paused_log(tmp_path: Path) -> None:

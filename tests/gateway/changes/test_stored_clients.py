@@ -26,7 +26,7 @@ from gateway.model.stored_client import StoredClients
 from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.service.client_admin import AdminRefused, FileClients
 from gateway.service.key_blocks import KeyBlocks
-from gateway.state.client_store import ClientStore
+from gateway.state.client_store import ClientStore, Entry
 from providers.auth import Secret
 from tests.gateway.clocks import SetClock
 from tests.kit.configs import BASE, key_hash, table_of
@@ -185,6 +185,14 @@ def test_key_of_the_file_is_blocked_until_that_is_lifted(database: ClientDatabas
         ("key_blocked", OF_FILE, "ines"),
         ("key_unblocked", OF_FILE, "ines"),
     ]
+    assert {line["key_hash"] for _, line in trail.lines} == {key_hash(APP_KEY)}
+
+
+def test_entry_of_a_block_that_1_0_stored_gets_a_name_of_its_own(database: ClientDatabase) -> None:
+    database.store.note([Entry("key_blocked", {"key": "abc", "hash": "sha256:abc", "who": "ines"})])
+    trail = Trail()
+    database.store.move_entries(lambda entry: trail.note(entry.event, entry.fields))
+    assert trail.lines == [("key_blocked", {"key": "abc", "key_hash": "sha256:abc", "who": "ines"})]
 
 
 def test_key_that_no_client_has_is_blocked_by_its_hash_alone(database: ClientDatabase) -> None:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.operator_errors import StateError
-from gateway.state.audit import BEGINNING, Audit, TrailHead, verify_trail
+from gateway.state import audit as audit_module
+from gateway.state.audit import BEGINNING, Audit, TrailHead, key_hashes, verify_trail
 from tests.kit.case_files import cases
 
 AT = datetime(2026, 11, 20, tzinfo=UTC)
@@ -35,7 +36,7 @@ def lines_of(directory: Path) -> Lines:
 def test_unchanged_trail_is_valid(tmp_path: Path) -> None:
     head = written(tmp_path)
     verdict = verify_trail(tmp_path, {"history.db": head})
-    assert (verdict.lines, verdict.head, verdict.fault) == (5, head, None)
+    assert (verdict.lines, verdict.head, verdict.faults) == (5, head, ())
     assert [json.loads(line)["number"] for line in lines_of(tmp_path)] == [1, 2, 3, 4, 5]
 
 
@@ -82,9 +83,63 @@ def test_first_invalid_line_is_reported(tmp_path: Path, name: str) -> None:
     tamper, line, reason = TAMPERED[name]
     head = written(tmp_path)
     (tmp_path / "audit.jsonl").write_bytes(b"".join(tamper(lines_of(tmp_path))))
-    fault = verify_trail(tmp_path, {"history.db": head}).fault
-    assert fault is not None
+    fault = verify_trail(tmp_path, {"history.db": head}).faults[0]
     assert (fault.line, reason in fault.reason) == (line, True), fault
+
+
+def test_each_fault_is_named(tmp_path: Path) -> None:
+    head = written(tmp_path, 7)
+    lines = lines_of(tmp_path)
+    lines[1], lines[4] = lines[1].replace(b'"t2"', b'"t9"'), b"{}\n"
+    (tmp_path / "audit.jsonl").write_bytes(b"".join(lines[:6]))
+    found = [*verify_trail(tmp_path, {"history.db": head}).findings()]
+    assert [it[:20] for it in found] == [
+        "line 2 was changed: ", "line 5 was changed: ", "line 6 has the numbe", "line 7 the trail end",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["number", "at", "event", "previous", "hash"])
+def test_entry_with_a_name_of_each_line_is_refused(tmp_path: Path, name: str) -> None:
+    audit = Audit(tmp_path, BEGINNING)
+    with pytest.raises(ValueError, match=f"must not have the fields .'{name}'"):
+        audit.append("key_blocked", AT, {"key": "k", name: "x"})
+    audit.close()
+    assert verify_trail(tmp_path, {}).lines == 0
+
+
+KEY = "ab" * 32
+
+
+def line_of_1_0(head: TrailHead, **fields: object) -> bytes:
+    """Return a line as 1.0.0 wrote it: it counts the hash of the key, and writes its own hash in that place."""
+    of_block = {"key": KEY[:12], "client": "app", "hash": f"sha256:{KEY}", "who": "ines", **fields}
+    line = {"number": head.number + 1, "at": "2026-11-20T00:00:00.000+00:00", "event": "key_blocked"}
+    digest = audit_module._hash({**line, **of_block, "previous": head.hash})
+    return audit_module._encode({**line, **of_block, "hash": digest, "previous": head.hash})
+
+
+def test_block_of_a_key_that_1_0_wrote_is_verified_by_the_hash_of_the_key(tmp_path: Path) -> None:
+    head = written(tmp_path, 2)
+    data = b"".join(lines_of(tmp_path)) + line_of_1_0(head)
+    (tmp_path / "audit.jsonl").write_bytes(data)
+    audit = Audit(tmp_path, head)
+    last = audit.append("stopped", AT, {})
+    audit.close()
+    known = key_hashes([b'keys: ["SHA256:' + KEY.upper().encode() + b'"]', None])
+    assert known == {KEY}
+    verdict = verify_trail(tmp_path, {"history.db": last}, known)
+    assert (verdict.lines, verdict.faults, verdict.chained) == (4, (), ())
+    assert verify_trail(tmp_path, {"history.db": last}).chained == (3,)
+    whole = (tmp_path / "audit.jsonl").read_bytes()
+    for told, more, line, reason in (
+        (known, (b'"ines"', b'"eve!"'), 3, "its hash does not match"),
+        (frozenset[str](), (b'"who":"ines"', b'"config_version":"t9"'), 3, "its hash does not match"),
+        (frozenset[str](), (b'"key_blocked"', b'"activated"'), 3, "its hash does not match"),
+        (frozenset[str](), (b'"number":3', b'"number":9'), 3, "has the number 9"),
+    ):
+        (tmp_path / "audit.jsonl").write_bytes(whole.replace(*more, 1))
+        fault = verify_trail(tmp_path, {"history.db": last}, told).faults[0]
+        assert (fault.line, reason in fault.reason) == (line, True), fault
 
 
 @given(index=st.integers(0, 10_000), flip=st.integers(1, 255))
@@ -94,15 +149,14 @@ def test_change_of_any_byte_is_detected(tmp_path_factory: pytest.TempPathFactory
     data = bytearray((directory / "audit.jsonl").read_bytes())
     data[index % len(data)] ^= flip
     (directory / "audit.jsonl").write_bytes(bytes(data))
-    assert verify_trail(directory, {"history.db": head}).fault is not None
+    assert verify_trail(directory, {"history.db": head}).faults
 
 
 def test_head_from_a_log_reveals_a_truncated_trail(tmp_path: Path) -> None:
     head = written(tmp_path)
     (tmp_path / "audit.jsonl").write_bytes(b"".join(lines_of(tmp_path)[:2]))
-    assert verify_trail(tmp_path, {}).fault is None
-    fault = verify_trail(tmp_path, {"--head": head.hash}).fault
-    assert fault is not None
+    assert verify_trail(tmp_path, {}).faults == ()
+    fault = verify_trail(tmp_path, {"--head": head.hash}).faults[0]
     assert fault.line == 3
 
 
@@ -111,7 +165,7 @@ def test_earlier_head_is_valid_after_the_trail_has_grown(tmp_path: Path) -> None
     audit = Audit(tmp_path, earlier)
     audit.append("stopped", AT, {})
     audit.close()
-    assert verify_trail(tmp_path, {"--head": earlier.hash}).fault is None
+    assert verify_trail(tmp_path, {"--head": earlier.hash}).faults == ()
 
 
 def test_incomplete_last_line_is_removed_and_reported(tmp_path: Path) -> None:
@@ -122,7 +176,7 @@ def test_incomplete_last_line_is_removed_and_reported(tmp_path: Path) -> None:
     assert "removed 16 bytes of an incomplete last line" in audit.repair
     audit.append("started", AT, {})
     audit.close()
-    assert verify_trail(tmp_path, {"history.db": audit.head}).fault is None
+    assert verify_trail(tmp_path, {"history.db": audit.head}).faults == ()
 
 
 def test_chain_stays_broken_after_its_end_was_removed(tmp_path: Path) -> None:
@@ -132,8 +186,7 @@ def test_chain_stays_broken_after_its_end_was_removed(tmp_path: Path) -> None:
     assert "line 5 should exist, but its last line is 3" in audit.repair
     audit.append("started", AT, {})
     audit.close()
-    fault = verify_trail(tmp_path, {"history.db": audit.head}).fault
-    assert fault is not None
+    fault = verify_trail(tmp_path, {"history.db": audit.head}).faults[0]
     assert fault.line == 4
 
 
@@ -203,7 +256,7 @@ def test_name_with_invalid_utf8_is_written_and_verified(tmp_path: Path) -> None:
     audit.append("started", AT, {"config": "caf\udce9.yaml"})
     audit.close()
     verdict = verify_trail(tmp_path, {"history.db": audit.head})
-    assert (verdict.lines, verdict.fault) == (1, None)
+    assert (verdict.lines, verdict.faults) == (1, ())
 
 
 def test_inaccessible_directory_is_not_reported_as_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,4 +291,4 @@ def test_partial_line_that_could_not_be_removed_is_removed_before_the_next(
     audit.append("stopped", AT, {})
     audit.close()
     assert [json.loads(line)["event"] for line in lines_of(tmp_path)] == ["started", "stopped"]
-    assert verify_trail(tmp_path, {"history.db": audit.head}).fault is None
+    assert verify_trail(tmp_path, {"history.db": audit.head}).faults == ()
