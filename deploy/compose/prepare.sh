@@ -14,9 +14,7 @@ secret() { openssl rand -hex 24; }
 } > .env
 . ./.env
 [ -e edge-secret.conf ] || printf 'proxy_set_header x-edge-secret "%s";\n' "$EDGE_SECRET" > edge-secret.conf
-# The containers' users are not yours, so they must be able to read the files that are mounted.
-[ -e metrics-token ] || printf '%s' "$GATEWAY_VIEWER_TOKEN" > metrics-token
-chmod 644 edge-secret.conf metrics-token
+rm -f metrics-token # an earlier form of this folder had it
 
 mkdir -p tls
 chmod 755 tls
@@ -32,5 +30,7 @@ for name in database valkey public; do
         -out "tls/$name.crt" 2> /dev/null
     rm "tls/$name.csr" tls/extensions
 done
-chmod 644 tls/*.crt tls/database.key tls/valkey.key tls/public.key
+# The containers' users are not yours. Servers read the keys as root; only certificates are read by others.
+chmod 600 .env edge-secret.conf tls/*.key
+chmod 644 tls/*.crt
 echo "wrote .env and tls/: write the keys of your providers into .env"

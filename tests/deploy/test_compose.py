@@ -21,7 +21,7 @@ from gateway.settings import Settings
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/compose"
 FILES = {name: yaml.safe_load((FOLDER / f"{name}.yaml").read_text("utf-8")) for name in ("compose", "monitoring")}
-WRITTEN = {".env", "edge-secret.conf", "metrics-token", "tls"}
+WRITTEN = {".env", "edge-secret.conf", "tls"}
 # The schema of the Compose specification as docker-compose 1.29.2 has it (Apache-2.0), which does not know `name` yet.
 SCHEMA = json.loads((ROOT / "tests/fixtures/compose_spec.json").read_text("utf-8"))
 
@@ -32,7 +32,8 @@ def services() -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_file_has_the_form_of_the_specification(name: str) -> None:
-    content = {key: value for key, value in FILES[name].items() if key != "name"}
+    # The schema does not know secrets of a variable.
+    content = {key: value for key, value in FILES[name].items() if key not in ("name", "secrets")}
     jsonschema.Draft201909Validator(SCHEMA).validate(content)
 
 
@@ -87,6 +88,31 @@ def test_secrets_are_made_once_and_every_variable_has_one(prepared: Path) -> Non
     texts.append((FOLDER / "config/gateway.yaml").read_text("utf-8"))
     used = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", "\n".join(texts))) - {"GATEWAY_IMAGE", "OPENAI_EU_API_KEY"}
     assert used == set(first) - {"GATEWAY_ADMIN_TOKEN", "GATEWAY_VIEWER_TOKEN"}  # the gateway reads these itself
+
+
+@pytest.mark.slow
+def test_nobody_else_can_read_a_secret_of_the_folder(prepared: Path) -> None:
+    """Also not in a folder of an earlier release, whose keys and token everybody could read."""
+    (prepared / "metrics-token").write_text("old")
+    for path in (prepared / "tls").iterdir():
+        path.chmod(0o644)
+    subprocess.run(["sh", str(prepared / "prepare.sh")], check=True, capture_output=True)
+    secrets = {value for value in secrets_of(prepared).values() if value} | {"PRIVATE KEY"}
+    holding = {
+        path.relative_to(prepared): path.stat().st_mode & 0o077
+        for path in prepared.rglob("*")
+        if path.is_file() and any(secret in path.read_text("utf-8") for secret in secrets)
+    }
+    assert len(holding) == 6
+    assert not any(holding.values()), holding
+
+
+def test_each_secret_of_a_service_is_a_variable_of_the_cell() -> None:
+    declared = {name: it["environment"] for name, it in FILES["monitoring"]["secrets"].items()}
+    used = {it["source"] for service in services().values() for it in service.get("secrets", ())}
+    assert used == set(declared)
+    assert "GATEWAY_VIEWER_TOKEN" in (FOLDER / "prepare.sh").read_text("utf-8")
+    assert set(declared.values()) == {"GATEWAY_VIEWER_TOKEN"}
 
 
 @pytest.mark.slow

@@ -138,7 +138,7 @@ def test_files_of_a_commit_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def verified(dist: Path) -> subprocess.CompletedProcess[bytes]:
     """Run the lines of the page that verify a release. The public key is next to the folder."""
     page = (ROOT / "docs/operate/get.md").read_text("utf-8")
-    lines = re.findall(r"(?m)^    ((?:openssl|sha256sum) .*)$", page)
+    lines = re.findall(r"(?m)^    ((?:openssl|sha256sum|!) .*)$", page)
     assert 1 < len(lines) <= 10
     return subprocess.run(["sh", "-e", "-c", "\n".join(lines)], cwd=dist, capture_output=True)
 
@@ -219,6 +219,13 @@ def test_release_is_made_installed_into_a_clean_environment_and_answers(tmp_path
         (copy / name).write_bytes(first[name] + b" ")
         assert verified(copy).returncode != 0, name
         (copy / name).write_bytes(first[name])
+    (copy / "venv.py").write_text("raise SystemExit('a file of the folder ran')")
+    assert (verified(copy).returncode, verified(copy).stdout.splitlines()[-1]) == (1, b"venv.py")
+    page = (ROOT / "docs/operate/get.md").read_text("utf-8")
+    (made,) = re.findall(r"(?m)^    (\(cd / .* -m venv )/opt", page)
+    command = f"{made}--without-pip {tmp_path}/made)".replace("/usr/bin/python3", sys.executable)
+    subprocess.run(["sh", "-c", command], cwd=copy, check=True)
+    (copy / "venv.py").unlink()
     sbom = json.loads((dist / names[3]).read_text("utf-8"))
     assert sbom["metadata"]["component"]["version"] == "9.0.0"
     assert {"fastapi", "httpx", "tenacity", "asyncpg"} <= {part["name"] for part in sbom["components"]}
