@@ -85,7 +85,7 @@ def warn_of_facts(findings: Findings, deployments: Iterable[Deployment], now_s: 
             if fact.is_vendors and fact.citation.missing:
                 missing = ", ".join(fact.citation.missing)
                 message = f"relies on a fact without a complete source: {fact.subject} has no {missing}"
-                findings.warn(path, message, "update the provider's package; from 0.3 on, such a fact is refused")
+                findings.warn(path, message, "update the provider's package; from 2.0 on, such a fact is refused")
 
 
 def dated(fact: ReliedFact, as_of: date) -> str:

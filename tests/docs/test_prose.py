@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
+from gateway import __version__
 from gateway.cli import main
 from tests.kit.doc_pages import PAGES, ROOT, blocks_of, name_of
 
@@ -38,6 +40,27 @@ def test_targets_of_make_exist() -> None:
     assert named
     for words in named:
         assert next(word for word in words if "=" not in word) in targets, f"make {' '.join(words)}"
+
+
+# What a sentence announces for a version: "from 2.0 on, …", "until 2.0; …", "2.0 will …".
+_ANNOUNCED = re.compile(
+    r"(?i)(?<![\w.])(?:(?:from|until) (?:release )?)?([01]\.\d)(?:\.\d)?(?: on\b| will\b|(?<=until ...);)"
+)
+
+
+def announced_for(text: str) -> list[str]:
+    """Return what a text announces for versions that are out."""
+    found = _ANNOUNCED.finditer(text.replace("\n", " "))
+    return [it[0] for it in found if Version(it[1]) <= Version(__version__)]
+
+
+def test_no_sentence_announces_something_for_a_version_that_has_passed() -> None:
+    texts = {name_of(page): page.read_text("utf-8") for page in PAGES}
+    texts["help"] = (ROOT / "gateway/cli/commands.json").read_text("utf-8")
+    for folder in ("gateway", "providers", "evaluation"):
+        texts |= {str(path): path.read_text("utf-8") for path in ROOT.glob(f"{folder}/**/*.py")}
+    assert not {name: it for name, text in texts.items() if (it := announced_for(text))}, "say what holds now"
+    assert all(map(announced_for, ("from 0.3 on, such", "until 1.0; then", "1.0 will end")))
 
 
 COMMANDS_WITH_PARTS = set("db duties key keys clients projects budgets secrets admin-token providers".split())

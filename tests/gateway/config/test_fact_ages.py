@@ -51,7 +51,7 @@ def _warnings(toml: str) -> list[str]:
 def test_plug_in_site_without_a_source_is_one_warning() -> None:
     assert _warnings(_ACME) == [
         "deployments.x: relies on a fact without a complete source: the site acme oslo has no url, quote, as_of; "
-        "update the provider's package; from 0.3 on, such a fact is refused"
+        "update the provider's package; from 2.0 on, such a fact is refused"
     ]
 
 
