@@ -54,6 +54,7 @@ def announced_for(text: str) -> list[str]:
     return [it[0] for it in found if Version(it[1]) <= Version(__version__)]
 
 
+@pytest.mark.slow
 def test_no_sentence_announces_something_for_a_version_that_has_passed() -> None:
     texts = {name_of(page): page.read_text("utf-8") for page in PAGES}
     texts["help"] = (ROOT / "gateway/cli/commands.json").read_text("utf-8")
