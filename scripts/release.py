@@ -25,9 +25,11 @@ from pathlib import Path
 
 from gateway.signing import KeyUnusable, Signer
 from scripts.facts import ended
+from scripts.report import is_of
 
 ROOT = Path(__file__).parents[1]
 _UNRELEASED = "## [Unreleased]\n"
+_REPORT = "docs/prove/report.json"
 # Where the version is stated: the file, and the pattern whose first group is followed by the version.
 _PACKAGE = (("pyproject.toml", r'(?m)^(version = ")[^"]+'), ("gateway/__init__.py", r'(?m)^(__version__ = ")[^"]+'))
 STATED = (
@@ -80,6 +82,9 @@ def make_release(root: Path, version: str, now: datetime, signer: Signer | None)
         raise ReleaseError(
             "name the key that signs: KEY=release.pem (`gateway key new --ed25519 release.pem` makes one)"
         )
+    if not is_of(root / _REPORT, root):
+        fix = "run `make report` (with ARGS=--small: half an hour), and commit it"
+        raise ReleaseError(f"{_REPORT} is of other code: {fix}")
     files = [root / path for path in dict.fromkeys(("CHANGELOG.md", *(path for path, _ in STATED), *NAMING))]
     with _restored(files, always=False):
         (root / "CHANGELOG.md").write_text(
@@ -100,7 +105,8 @@ def make_release(root: Path, version: str, now: datetime, signer: Signer | None)
 def make_dist(root: Path, signer: Signer | None = None) -> str:
     """Make the files of a release from the checkout as it is. Return what was made, for people.
 
-    Between releases the version names the commit, such as `0.2.0+g1a2b3c4d5e6f`, with `.changed` for a changed tree.
+    Between releases the version names the commit, such as `0.2.0+g1a2b3c4d5e6f`, with `.changed` for a changed tree. A
+    conformance report of other code is left out.
 
     Raises:
         ReleaseError: A step of the build is wrong.
@@ -113,7 +119,8 @@ def make_dist(root: Path, signer: Signer | None = None) -> str:
         _state(root, version, _PACKAGE)
         _build(root, version)
     _attest(root, version, signer)
-    return f"{version}:\n{_listed(root)}"
+    left_out = f"\nwithout {_REPORT}, which is of other code: run `make report`"
+    return f"{version}:\n{_listed(root)}{'' if is_of(root / _REPORT, root) else left_out}"
 
 
 @contextmanager
@@ -185,8 +192,9 @@ def _build(root: Path, version: str) -> None:
     _run(root, sys.executable, "-m", "build", "--no-isolation", epoch=_epoch(root, version))
     shutil.copyfile(root / "locks/image.lock", dist / "requirements.txt")
     shutil.copyfile(root / "locks/runtime.lock", dist / "requirements-minimal.txt")
-    for kind in ("md", "json"):
-        shutil.copyfile(root / f"docs/prove/report.{kind}", dist / f"assistant_gateway-{version}.report.{kind}")
+    if is_of(root / _REPORT, root):
+        for path in (root / _REPORT, (root / _REPORT).with_suffix(".md")):
+            shutil.copyfile(path, dist / f"assistant_gateway-{version}.{path.name}")
     sbom = dist / f"assistant_gateway-{version}.cdx.json"
     options = ("--pyproject", "pyproject.toml", "--mc-type", "application", "--output-reproducible", "--of", "JSON")
     _run(root, sys.executable, "-m", "cyclonedx_py", "requirements", "locks/image.lock", *options, "-o", str(sbom))

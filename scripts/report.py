@@ -1,12 +1,14 @@
 """Write the conformance report: `make report` runs what judges the gateway, and writes one page and one JSON.
 
-`report.toml` lists the steps. The report has versions, commands, counts and failures, and is part of a release.
+`report.toml` lists the steps. The report has versions, commands, counts and failures, and is part of a release: only of
+one with the same `gateway/` and `providers/` (`code_of`).
 `ARGS=--small` takes the small form of each step, `ARGS="--only fence"` runs one and keeps the others as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import platform
 import re
@@ -76,6 +78,7 @@ def run_step(step: Mapping[str, Any], *, is_small: bool) -> dict[str, Any]:
         "command": shlex.join(["python", "-m", *command]),
         "form": "small" if is_small else "full",
         "release": release_name(),
+        "code": code_of(ROOT),
         "day": f"{datetime.now(UTC):%Y-%m-%d}",
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
@@ -83,6 +86,27 @@ def run_step(step: Mapping[str, Any], *, is_small: bool) -> dict[str, Any]:
         **counted,
         "said": [] if "pytest" in step else done.stdout.rstrip().splitlines()[-_MOST_LINES:],
     }
+
+
+def code_of(root: Path) -> str:
+    """Return a hash of the files of `gateway/` and `providers/` in a checkout, without the one with the version."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "gateway", "providers"],  # noqa: S607
+        cwd=root,
+        capture_output=True,
+        check=True,
+    ).stdout
+    content = hashlib.sha256()
+    for name in sorted(filter(None, listed.split(b"\0"))):
+        if name != b"gateway/__init__.py" and (path := root / name.decode()).is_file():
+            content.update(name + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return content.hexdigest()
+
+
+def is_of(data: Path, root: Path) -> bool:
+    """Return whether each step of a report ran with the code of a checkout."""
+    code = code_of(root)
+    return all(step.get("code") == code for step in json.loads(data.read_text("utf-8"))["steps"])
 
 
 def counts_of(record: Path) -> dict[str, Any]:

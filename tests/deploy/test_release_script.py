@@ -21,6 +21,7 @@ from packaging.version import Version
 from gateway.signing import Signer, new_key
 from scripts import release
 from scripts.release import NAMING, STATED, ReleaseError, make_dist, make_release, released_changelog, stated_version
+from scripts.report import code_of, is_of
 
 ROOT = Path(__file__).parents[2]
 # A later day would end facts that this checkout has.
@@ -35,16 +36,27 @@ def git(directory: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
+def report_again(root: Path) -> None:
+    """Make the report of a checkout one of its own code."""
+    path = root / "docs/prove/report.json"
+    data = json.loads(path.read_text("utf-8"))
+    for step in data["steps"]:
+        step["code"] = code_of(root)
+    path.write_text(json.dumps(data), "utf-8")
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A repository with the files that state the version."""
-    for path in ("CHANGELOG.md", *(path for path, _ in STATED), *NAMING):
+    for path in ("CHANGELOG.md", "docs/prove/report.json", *(path for path, _ in STATED), *NAMING):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, tmp_path / path)
     (tmp_path / "CHANGELOG.md").write_text(
         "# Changelog\n\n## [Unreleased]\n\n- New.\n\n## [0.1.0]\n\n- Old.\n", "utf-8"
     )
     git(tmp_path, "init", "--quiet", "--initial-branch", "main")
+    git(tmp_path, "add", ".")
+    report_again(tmp_path)
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "--quiet", "--message", "first")
     return tmp_path
@@ -93,6 +105,19 @@ def test_existing_tag_is_refused(checkout: Path) -> None:
     git(checkout, "tag", "v9.0.0")
     with pytest.raises(ReleaseError, match=r"tag v9\.0\.0 exists"):
         make_release(checkout, "9.0.0", NOW, SIGNER)
+
+
+def test_report_of_other_code_is_refused(checkout: Path) -> None:
+    """The file that states the version is no part of the code: the release itself changes it."""
+    stated = checkout / "gateway/__init__.py"
+    for path, reason in ((checkout / "gateway/new.py", r"report\.json is of other code"), (stated, "build")):
+        path.write_text(f"{path.read_text('utf-8') if path.exists() else ''}# changed\n", "utf-8")
+        git(checkout, "add", ".")
+        git(checkout, "commit", "--quiet", "--message", "change")
+        with pytest.raises(ReleaseError, match=reason):
+            make_release(checkout, "9.0.0", NOW, SIGNER)
+        report_again(checkout)
+        git(checkout, "commit", "--quiet", "--all", "--allow-empty", "--message", "report")
 
 
 def test_failed_build_leaves_the_checkout_as_it_was(checkout: Path) -> None:
@@ -162,7 +187,7 @@ def test_two_builds_in_other_folders_at_other_times_by_other_users_are_equal(tmp
         command = [*before, sys.executable, "-m", "scripts.release", "--dist", "--key", str(tmp_path / "key.pem")]
         subprocess.run(command, cwd=tmp_path / folder, env=os.environ | more, check=True, capture_output=True)
         files.append({path.name: path.read_bytes() for path in (tmp_path / folder / "dist").iterdir()})
-    assert len(files[0]) == 10
+    assert len(files[0]) == (10 if is_of(ROOT / "docs/prove/report.json", tmp_path / "one") else 8)
     assert files[0].keys() == files[1].keys()
     assert [name for name in files[0] if files[0][name] != files[1][name]] == []
 
@@ -186,6 +211,7 @@ def test_release_is_made_installed_into_a_clean_environment_and_answers(tmp_path
     log = clone / "CHANGELOG.md"
     head, heading, released = log.read_text("utf-8").partition("## [Unreleased]\n")
     log.write_text(f"{head}{heading}\n- Something to release, also just after a release.\n{released}", "utf-8")
+    report_again(clone)
     git(clone, "commit", "--quiet", "--all", "--message", "Change something")
     make_release(clone, "9.0.0", NOW, SIGNER)
     names = sorted(path.name for path in dist.iterdir())
