@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import orjson
 
@@ -24,6 +25,7 @@ _ESCAPES = re.compile(
 )
 """The escapes of JSON text. `half` is half a surrogate pair, and `open` is an escape that the next piece may end."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
+Parsed = TypeVar("Parsed")
 _MAYBE_BEYOND_64_BITS = re.compile(rb"[0-9]{20}")
 
 
@@ -59,17 +61,18 @@ def loads(data: bytes | bytearray | memoryview | str) -> object:
             raise JsonError("not valid JSON") from error
 
 
-def with_exact_integers(value: Mapping[str, object], data: bytes) -> Mapping[str, object]:
-    """Return the object that `loads` parsed from these bytes, with exact integers above 64 bits.
+def with_exact_integers(value: Parsed, data: bytes, mark: bytes = b"") -> Parsed:
+    """Return the value that `loads` parsed from these bytes, with exact integers above 64 bits if they have the mark.
 
-    orjson rounds them to floats. If the standard library cannot parse the bytes, the object is returned unchanged.
+    orjson rounds them to floats. If the standard library cannot parse the bytes, the value is returned unchanged.
     """
-    if not value or not _MAYBE_BEYOND_64_BITS.search(data):
+    if not value or mark not in data or not _MAYBE_BEYOND_64_BITS.search(data):
         return value
     try:
-        return as_map(json.loads(data, parse_constant=lambda _: None, parse_float=_finite)) or value
+        exact = json.loads(data, parse_constant=lambda _: None, parse_float=_finite)
     except (ValueError, RecursionError):
         return value
+    return exact if type(exact) is type(value) else value
 
 
 def exceeds_outside_strings(data: bytes | bytearray | memoryview | str, most: int) -> bool:

@@ -21,7 +21,7 @@ from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
 from gateway.model.caller import RequestHeaders
 from providers.chat import ChatRequest
-from providers.json_values import exceeds_outside_strings
+from providers.json_values import exceeds_outside_strings, with_exact_integers
 from providers.openai_json.decode_request import MAX_MESSAGES, decode_any_request
 from providers.openai_json.plain_request import plain_request
 
@@ -273,6 +273,19 @@ def parse_json(body: bytes, most_bytes: int = MAX_BESIDE_TEXTS_BYTES) -> object:
     _check_depth(body, value)
     check_names(body, value)
     return value
+
+
+def parse_with_calls(body: bytes, name: str, mark: bytes) -> object:
+    """Return the parsed body of a format whose calls have their arguments as JSON. Raises ApiError, as `parse_json`.
+
+    The arguments of earlier calls, in the member of this name, leave as text, and must not be rounded. All else is as
+    `parse_json` reads it.
+    """
+    value = parse_json(body)
+    exact = with_exact_integers(value, body, mark)
+    if exact is value or not isinstance(value, dict) or not isinstance(exact, dict):
+        return value
+    return {**value, name: exact.get(name)} if name in value else value
 
 
 async def read_object(receive: Receive, most_bytes: int = SMALL_OBJECT_BYTES) -> dict[str, object]:

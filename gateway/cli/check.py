@@ -22,7 +22,7 @@ from gateway.cli.terminal import (
     tell,
     write_new,
 )
-from gateway.config.check_report import check_document, rejected_config, render_matrix, render_problems
+from gateway.config.check_report import check_document, count_of, rejected_config, render_matrix, render_problems
 from gateway.config.examples import example_names, schema_file, starting_files
 from gateway.config.loading import Document, read_config
 from gateway.config.problems import ConfigRejected
@@ -139,8 +139,6 @@ def check(options: argparse.Namespace) -> int:
     refused = bool(needs and not options.no_secrets) or refused_by_strict
     if compiled.warnings:
         print(render_problems(compiled.warnings, every_warning=options.all), file=sys.stderr)
-    if compiled.warnings or refused:
-        print("--strict: the warnings are treated as errors" if refused_by_strict else "", file=sys.stderr)
     missing_simulators = _missing_simulators(compiled.config) if compiled.config.demo else []
     for reason in missing_simulators:
         tell(reason)
@@ -148,7 +146,12 @@ def check(options: argparse.Namespace) -> int:
         print(json_text(check_document(compiled.config, compiled.warnings)))
     else:
         print(render_matrix(compiled.config, days_at(now_s), now_s, every_territory=options.all))
-    return _REFUSED if refused or missing_simulators else _OK
+    refused = refused or bool(missing_simulators)
+    strict = "--strict: the warnings are treated as errors" if refused_by_strict else ""
+    verdict = (strict or "refused: see the messages above") if refused else count_of(compiled.warnings)
+    # The last line states whether there was an error. The only output of --json is the document.
+    print(f"\n{verdict}", file=sys.stderr if options.json else sys.stdout)
+    return _REFUSED if refused else _OK
 
 
 def _print_unkept(document: Document) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 from gateway.cli.terminal import admin_client, aligned, json_text, opened_history, settings_of, state_directory
@@ -18,6 +19,8 @@ _NO_VALUE = "-"
 
 def report(options: argparse.Namespace) -> int:
     """Print the report. Raises StateError, CommandError."""
+    options.last = options.last or max(options.first or "", f"{datetime.now(UTC):%Y-%m}")
+    options.first = options.first or options.last
     if options.last < options.first:
         raise CommandError(f"--to {options.last} is before --from {options.first}: name the first month with --from")
     rows = _remote_rows(options) if options.admin is not None else _rows(options)

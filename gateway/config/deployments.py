@@ -192,6 +192,9 @@ class DeploymentCompiler:
             for feature in features:
                 compiled[name] = feature(self.draft, self.findings, section, compiled[name])
             self._warn_of_retirement(path, compiled[name])
+            if section.structured_output == "emulate" and not compiled[name].emulates_schemas(bounded=True):
+                message = f"it has no effect: {quoted(section.model)} has JSON schemas at this site"
+                self.findings.warn((*path, "structured_output"), message, "remove it")
         return compiled
 
     def _deployment(self, parts: _Parts) -> Deployment:

@@ -426,6 +426,9 @@ class ChatService:
         try:
             answer = await self.executor.run(plan, turn.chat, turn.context)
         except PlanExhausted as error:
+            if turn.tool is not None and error.failure.param == turn.tool:
+                # The tool has no parameters. A stream has asked before its arguments arrive.
+                raise HandOffAsked from error
             if not turn.has_profile:
                 raise
             raise PlanExhausted(without_profile_message(error.failure)) from error

@@ -263,7 +263,7 @@ def verify_trail(
 def verify_lines(
     lines: Iterable[bytes], heads: Mapping[str, TrailHead | str], keys: Collection[str] = frozenset()
 ) -> TrailVerdict:
-    """Verify all lines of a trail. See `verify_trail`. After a fault, each line is compared with the one before it."""
+    """Verify all lines of a trail. See `verify_trail`. After a fault, each line is compared with the previous line."""
     hashes = {
         source: head.hash if isinstance(head, TrailHead) else head
         for source, head in heads.items()

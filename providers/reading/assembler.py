@@ -489,7 +489,7 @@ class Assembler:
         while rest and not self.done and rest.strip() != call.arguments.strip():
             # Arguments of the next call, without a name of their own, or glued to those of this one.
             if not rest.startswith("{"):
-                self.fail(_NOT_JSON)
+                self.fail(replace(_NOT_JSON, param=call.name))
                 return
             call = state.add(call.name)
             if index is not None:
@@ -686,7 +686,7 @@ class Assembler:
             if not call.is_emitted:
                 return Failure(FailureKind.MALFORMED, "the provider's answer has a tool call without a name")
             if state.end not in _CUTTING and not is_json_object(call.arguments):
-                return _NOT_JSON
+                return replace(_NOT_JSON, param=call.name)
         return None
 
     def _counted(self) -> Usage | None:

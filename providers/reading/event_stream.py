@@ -169,7 +169,7 @@ class EventStreamParser:
                 self._read_chunk({"error": {"message": data.decode("utf-8", "replace")}}, event)
                 return None
         try:
-            chunk = loads(data)
+            chunk = self._parsed(data)
         except JsonError:
             # At the end of the body the event may be truncated. `complete` decides whether the answer is whole.
             if not at_end:
@@ -180,6 +180,10 @@ class EventStreamParser:
             return chunk
         self._fail_malformed("an event of the provider's stream is not a JSON object", data)
         return None
+
+    def _parsed(self, data: bytes) -> object:
+        """Return the JSON value of an event. Raises JsonError. A format with calls in its JSON keeps exact integers."""
+        return loads(data)
 
     def close(self) -> tuple[StreamEvent, ...]:
         """Return the remaining events at the end of the body. See `StreamParser`.

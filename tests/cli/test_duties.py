@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from contextlib import closing
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -48,6 +48,9 @@ def test_report_of_a_year_in_each_form(gateway: Command, state: Path) -> None:
         ["month", "region", "territory", "assistant", "age_band", "kind", "count"],
         [*KEY, "4"],
     ]
+    this = gateway("duties", "report", "--state", state).out.splitlines()[0]
+    assert this == f"duties of {datetime.now(UTC):%Y-%m} to {datetime.now(UTC):%Y-%m}"
+    assert "duties of 2027-03 to 2027-03\n" in gateway("duties", "report", "--to", "2027-03", "--state", state).out
     none = gateway("duties", "report", "--from", "2026-01", "--to", "2026-12", "--state", state)
     assert (none.status, none.out) == (0, "duties of 2026-01 to 2026-12\n\nnothing was counted\n")
 

@@ -91,7 +91,7 @@ def test_secrets_are_made_once_and_every_variable_has_one(prepared: Path) -> Non
 
 
 @pytest.mark.slow
-def test_nobody_else_can_read_a_secret_of_the_folder(prepared: Path) -> None:
+def test_secrets_of_the_folder_can_be_read_by_their_owner_only(prepared: Path) -> None:
     """Also not in a folder of an earlier release, whose keys and token everybody could read."""
     (prepared / "metrics-token").write_text("old")
     for path in (prepared / "tls").iterdir():

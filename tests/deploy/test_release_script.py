@@ -108,7 +108,7 @@ def test_existing_tag_is_refused(checkout: Path) -> None:
 
 
 def test_report_of_other_code_is_refused(checkout: Path) -> None:
-    """The file that states the version is no part of the code: the release itself changes it."""
+    """The code does not include the file that states the version: the release itself changes it."""
     stated = checkout / "gateway/__init__.py"
     for path, reason in ((checkout / "gateway/new.py", r"report\.json is of other code"), (stated, "build")):
         path.write_text(f"{path.read_text('utf-8') if path.exists() else ''}# changed\n", "utf-8")

@@ -42,7 +42,7 @@ def test_targets_of_make_exist() -> None:
         assert next(word for word in words if "=" not in word) in targets, f"make {' '.join(words)}"
 
 
-# What a sentence announces for a version: "from 2.0 on, …", "until 2.0; …", "2.0 will …".
+# A sentence that announces something for a version: "from 2.0 on, …", "until 2.0; …", "2.0 will …".
 _ANNOUNCED = re.compile(
     r"(?i)(?<![\w.])(?:(?:from|until) (?:release )?)?([01]\.\d)(?:\.\d)?(?: on\b| will\b|(?<=until ...);)"
 )

@@ -237,6 +237,17 @@ def test_arguments_with_a_lone_surrogate_stay_valid_json() -> None:
     assert json.loads(answer(body).choices[0].message.tool_calls[0].arguments) == {"a": "\ufffd"}
 
 
+@pytest.mark.parametrize("form", ["whole", "array", "stream"])
+def test_arguments_keep_the_digits_of_integers_beyond_64_bits(form: str) -> None:
+    args = b'{"id":618970019642690137449562111}'
+    body = b'{"candidates":[{"finishReason":"STOP","content":{"parts":[' + CALL % args + b"]}}]}"
+    if form == "stream":
+        (written,) = [it.arguments for it in events(b"data: " + body + b"\n\n") if isinstance(it, ToolCallDelta)]
+    else:
+        written = answer(body if form == "whole" else b"[" + body + b"]").choices[0].message.tool_calls[0].arguments
+    assert written.encode() == args
+
+
 def test_two_candidates_become_two_choices() -> None:
     body = {"candidates": [candidate({"text": "a"}), candidate({"text": "b"}, finish="MAX_TOKENS", index=1)]}
     assert [(c.index, c.message.content, c.finish_reason) for c in answer(body).choices] == [

@@ -106,7 +106,7 @@ class AnthropicAdapter(FactsAdapter):
             raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no message in the answer"))
         reader = _reader_of(target, self.facts)
         # Here a call's arguments are part of the answer's JSON. Their numbers must not be rounded.
-        reader.read_message(with_exact_integers(body, response.body) if b"tool_use" in response.body else body)
+        reader.read_message(with_exact_integers(body, response.body, b"tool_use"))
         return fold(reader.assembler.take())
 
     def stream_parser(self, target: Target) -> StreamParser:

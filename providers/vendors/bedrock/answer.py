@@ -50,9 +50,8 @@ def _reader_of(target: Target) -> MessageReader:
 def read_completion(response: WireResponse, target: Target) -> ChatCompletion:
     """Read the whole answer of a 2xx body. Raises ProviderFailed."""
     body: Mapping[str, object] = error_object(response.body)
-    if b"toolUse" in response.body:
-        # Here a call's arguments are part of the answer's JSON. Their numbers must not be rounded.
-        body = with_exact_integers(body, response.body)
+    # Here a call's arguments are part of the answer's JSON. Their numbers must not be rounded.
+    body = with_exact_integers(body, response.body, b"toolUse")
     message = read_map(read_map(body, "output"), "message")
     if not isinstance(message.get("content"), list):
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no message in the answer"))

@@ -27,8 +27,7 @@ from providers.json_values import dumps
 from providers.matching.requirements import FEATURES
 from providers.reading.assembler import Assembler
 from providers.reading.errors import error_object
-from providers.reading.event_stream import EventStreamParser
-from providers.vendors.gemini.answer import ChunkReader, gemini_failure, read_completion
+from providers.vendors.gemini.answer import ChunkParser, ChunkReader, gemini_failure, read_completion
 from providers.vendors.gemini.embeddings import GeminiEmbeddings
 from providers.vendors.gemini.request import encode_body
 from providers.wire import WireRequest, WireResponse
@@ -83,7 +82,7 @@ class GeminiAdapter(FactsAdapter):
     def stream_parser(self, target: Target) -> StreamParser:
         assembler = Assembler(target.model)
         reader = ChunkReader(assembler, target.model)
-        return EventStreamParser(assembler, reader.read, read_run=reader.read_run)
+        return ChunkParser(assembler, reader.read, read_run=reader.read_run)
 
     def classify_error(self, response: WireResponse) -> Failure:
         return gemini_failure(error_object(response.body), response)

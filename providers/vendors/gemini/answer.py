@@ -29,9 +29,11 @@ from providers.json_values import (
     read_list,
     read_map,
     read_str,
+    with_exact_integers,
 )
 from providers.reading.assembler import Assembler
 from providers.reading.errors import IN_A_STREAM, classify, failure, load_rules
+from providers.reading.event_stream import EventStreamParser
 from providers.reading.finishes import Ending, ending_of, failed_by
 from providers.reading.folding import fold
 from providers.reading.token_counts import merged
@@ -85,7 +87,7 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
     The body is one object, or an array of chunks, which Gemini sends if a proxy removed `alt=sse`.
     """
     try:
-        body = loads(response.body)
+        body = _exact(response.body)
     except JsonError:
         body = None
     assembler = Assembler(model)
@@ -99,6 +101,18 @@ def read_completion(response: WireResponse, model: str) -> ChatCompletion:
         raise ProviderFailed(failure(response, FailureKind.MALFORMED, detail="no candidate in the answer"))
     assembler.complete(is_whole=True)
     return fold(assembler.take())
+
+
+def _exact(data: bytes) -> object:
+    """Return the JSON value of bytes. The arguments of a call are part of it, and their numbers must not be rounded."""
+    return with_exact_integers(loads(data), data, b"functionCall")
+
+
+class ChunkParser(EventStreamParser):
+    """The parser of a stream of chunks."""
+
+    def _parsed(self, data: bytes) -> object:
+        return _exact(data)
 
 
 class ChunkReader:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.check_report import render_matrix, render_problems
-from gateway.config.loading import load_document
+from gateway.config.loading import load_document, parse_document
 from gateway.config.problems import ConfigRejected, Problem
 from gateway.features.configuration import compile_config
 from gateway.policy.location import SIGNALS
@@ -163,3 +163,23 @@ def test_matrix_excepts_stored_clients_from_those_whom_no_signal_locates() -> No
         config = replace(listing("trial"), clients={}, clients_source="database")
         matrix = " ".join(render_matrix(config).split())
     assert f"{_NO_SIGNAL}, except a client of the database with a region" in matrix
+
+
+@pytest.mark.parametrize(("site", "warned"), [("us", 0), ("eu", 0), ("global", 1)])
+def test_emulation_of_schemas_without_effect_is_warned_of(site: str, warned: int) -> None:
+    """OpenAI's sites with a promise of residency keep no schemas inside of it, so emulation has an effect there."""
+    deployment = (
+        f"{{provider: openai, model: gpt-6-luna, endpoint: {site}, attests: [zdr], structured_output: emulate}}"
+    )
+    text = f"""
+version: 1
+cell: {{territory: US}}
+assistants: {{a: {{routes: {{default: [d]}}}}}}
+regions: {{default: {{territories: ["*"], boundary: ["*"]}}}}
+deployments: {{d: {deployment}}}
+"""
+    document = parse_document(text.encode(), "gateway.yaml", {})
+    found = [it for it in compile_config(document, registry=load_registry()).warnings if "structured_output" in it.path]
+    assert [str(it.message) for it in found] == [
+        "it has no effect: 'gpt-6-luna' has JSON schemas at this site"
+    ] * warned

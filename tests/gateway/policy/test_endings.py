@@ -167,7 +167,7 @@ def test_deployment_ends_with_its_model_and_all_that_serves_it_and_with_nothing_
 
 @pytest.mark.parametrize("kind", ENDS_A_DEPLOYMENT)
 @pytest.mark.parametrize("hours", [-27, -25, -1 / 3600, 0, 1])
-def test_retirement_is_told_as_over_from_the_second_in_which_routes_pass_over(kind: str, hours: float) -> None:
+def test_retirement_is_reported_as_over_from_the_second_in_which_routes_pass_over(kind: str, hours: float) -> None:
     """The day begins in the first place on Earth 26 hours before it has begun in the last one."""
     now_s = begun_everywhere(ON) + hours * 3600
     document = parse_document(CONFIG.merge(KINDS[kind][1]).text.encode(), "gateway.yaml", {}, clock=lambda: now_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from gateway.api.body import parse_json
+from gateway.api.body import parse_with_calls
 from gateway.api.dialects.dialect import JSON_MEDIA, estimated_output
 from gateway.api.dialects.gemini import decode, encode, errors
 from gateway.api.dialects.gemini.stream import ARRAY, EVENTS, GeminiEncoder
@@ -31,7 +31,9 @@ class Gemini:
         self._prompt_tokens = 1
 
     def decode(self, body: bytes) -> ChatRequest:
-        decoded = decode.decode_generate(parse_json(body), self._assistant, stream=self._is_stream)
+        decoded = decode.decode_generate(
+            parse_with_calls(body, "contents", b'"functionCall"'), self._assistant, stream=self._is_stream
+        )
         self._shows_thoughts = decoded.shows_thoughts
         self._prompt_tokens = count_tokens(decoded.chat)
         return decoded.chat
@@ -55,7 +57,7 @@ class GeminiCount(Gemini):
         self.route = "/v1beta/models/{model}:countTokens"
 
     def decode(self, body: bytes) -> ChatRequest:
-        return decode.decode_count(parse_json(body), self._assistant)
+        return decode.decode_count(parse_with_calls(body, "contents", b'"functionCall"'), self._assistant)
 
     def encode_count(self, tokens: int) -> bytes:
         return orjson.dumps({"totalTokens": tokens})

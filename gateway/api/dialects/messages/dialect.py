@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from gateway.api.body import parse_json
+from gateway.api.body import parse_with_calls
 from gateway.api.dialects.dialect import JSON_MEDIA, renaming
 from gateway.api.dialects.messages import encode, errors
 from gateway.api.dialects.messages.decode import decode_request
@@ -17,7 +17,6 @@ from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from gateway.usage.token_count import count_tokens
 from providers.chat import ChatCompletion, ChatRequest
-from providers.json_values import with_exact_integers
 from providers.value import replace
 
 USER_FIELD = "metadata.user_id"
@@ -47,7 +46,7 @@ class Messages:
         self._asked = encode.Asked()
 
     def decode(self, body: bytes) -> ChatRequest:
-        decoded = decode_request(_parse(body))
+        decoded = decode_request(parse_with_calls(body, "messages", b'"tool_use"'))
         request = decoded.request
         self._asked = encode.Asked(count_tokens(request), decoded.hides_thinking, request.stop)
         return request
@@ -71,16 +70,7 @@ class TokenCount(Messages):
     route = "/v1/messages/count_tokens"
 
     def decode(self, body: bytes) -> ChatRequest:
-        return decode_request(_parse(body), counts=True).request
+        return decode_request(parse_with_calls(body, "messages", b'"tool_use"'), counts=True).request
 
     def encode_count(self, tokens: int) -> bytes:
         return orjson.dumps({"input_tokens": tokens})
-
-
-def _parse(body: bytes) -> object:
-    value = parse_json(body)
-    if b'"tool_use"' not in body or not isinstance(value, dict):
-        return value
-    # The arguments of earlier calls leave as text, and must not be rounded. All else leaves as `parse_json` read it.
-    exact = with_exact_integers(value, body)
-    return {name: exact[name] if name == "messages" else item for name, item in value.items()}

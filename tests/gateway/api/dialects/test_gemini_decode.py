@@ -123,6 +123,14 @@ def test_calls_in_several_turns_are_one_message_with_all_results_after_it() -> N
     )
 
 
+def test_arguments_keep_the_digits_of_integers_beyond_64_bits() -> None:
+    contents = [user({"text": "Hi"}), model(call("f", args={"id": 2**70})), user(response("f"))]
+    body = {"contents": contents, "generationConfig": {"temperature": 1}}
+    chat = Gemini("assistant").decode(json.dumps(body).encode())
+    (decoded_call,) = [it for message in chat.messages for it in getattr(message, "tool_calls", ())]
+    assert decoded_call.arguments == f'{{"id":{2**70}}}'
+
+
 def test_responses_without_ids_match_by_name_and_order() -> None:
     messages = messages_of(
         user({"text": "Hi"}),
