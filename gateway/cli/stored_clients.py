@@ -8,11 +8,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from gateway.cli.admin_actions import Actions, LocalActions, opened
+from gateway.cli.admin_actions import LocalActions, opened
 from gateway.cli.terminal import aligned, confirmed, json_text, tell
 from gateway.config.stored_clients import InvalidDefinition, read_budget
 from gateway.operator_errors import CommandError
-from gateway.service.admin_operations import OPERATIONS, Json, Operation
+from gateway.service.admin_operations import Json, Operation
 from gateway.service.client_admin import AdminRefused, InvalidFields, new_key
 from gateway.state.client_store import Section
 
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         with opened(options) as actions:
             if operation.definition:
-                given["definition"] = _definition(options, actions)
+                given["definition"] = _definition(options)
             answer = actions.run(operation, given)
     except AdminRefused as refused:
         if refused.code == _IN_FILE:
@@ -76,7 +76,7 @@ def open_listener(options: argparse.Namespace) -> int:
     return _OK
 
 
-def _definition(options: argparse.Namespace, actions: Actions) -> dict[str, object]:
+def _definition(options: argparse.Namespace) -> dict[str, object]:
     """Return the definition that the options give, or the changes of one. Raises CommandError."""
     definition = definition_of(options)
     if not hasattr(options, "unset"):
@@ -84,12 +84,9 @@ def _definition(options: argparse.Namespace, actions: Actions) -> dict[str, obje
     changes: dict[str, object] = dict.fromkeys(options.unset) | definition
     if not changes:
         raise CommandError("there is nothing to change: give the options with the new values, or --unset KEY")
-    limits = changes.get("limits")
-    if isinstance(limits, dict):
-        show = next(one for one in OPERATIONS if one.command == f"{options.section} show")
-        before = actions.run(show, {"name": options.name}).get("limits")
-        changes["limits"] = {**before, **limits} if isinstance(before, dict) else limits
-    return changes
+    # Each limit alone, so that another operator can change another one at the same moment.
+    limits = changes.pop("limits", None) if "limits" not in options.unset else None
+    return changes | {f"limits.{name}": most for name, most in (limits.items() if isinstance(limits, dict) else ())}
 
 
 def _note_unnamed_users(section: Section, made: Json) -> None:

@@ -223,16 +223,16 @@ class ClientAdmin:
         return {"name": name, **definition}
 
     def update(self, section: Section, name: str, changes: Definition) -> Json:
-        """Change the given keys of a client or a project. A null removes a key."""
+        """Change the given keys of a client or a project. A null removes one. `limits.rpm` is that limit alone."""
         word = section.removesuffix("s")
         self._expect_database(f"{section} update", name)
-        removed = {key for key, value in changes.items() if value is None}
+        removed = {key.partition(".")[0] for key, value in changes.items() if value is None}
         if unknown := sorted(removed - STORED_KEYS[section]):
             known = ", ".join(sorted(STORED_KEYS[section]))
             raise AdminRefused(400, "invalid_request", f"a {word} has no key {unknown[0]!r} to remove; it has {known}")
         while True:
             before = self._found(section, name)
-            definition = {key: value for key, value in {**before, **changes}.items() if value is not None}
+            definition = _changed(before, changes)
             self._checked(section, name, definition)
             entry = self._entry(f"{word}_changed", {word: name, "before": dict(before), "definition": definition})
             with suppress(NotStored):  # another operator has changed it meanwhile, and that change stays
@@ -436,6 +436,20 @@ def hashed_key(sha256: str, client: str | None, blocked: Mapping[str, float], un
     known = {"id": sha256[:_SHOWN_HASH], "client": client, "status": status, "hash": f"sha256:{sha256}"}
     expires = {"expires_at": time_text(until_s)} if until_s is not None else {}
     return {**known, "blocked_at": time_text(blocked.get(sha256)), **expires}
+
+
+def _changed(before: Definition, changes: Definition) -> dict[str, object]:
+    """Return a definition with other values. `limits.rpm` is one of its limits, and the others stay as they are."""
+    changed = dict(before)
+    for name, value in changes.items():
+        section, _, limit = name.partition(".")
+        if section != "limits" or not limit:
+            changed[name] = value
+            continue
+        limits = changed.get(section)
+        kept = {**(limits if isinstance(limits, dict) else {}), limit: value}
+        changed[section] = {one: most for one, most in kept.items() if most is not None} or None
+    return {name: value for name, value in changed.items() if value is not None}
 
 
 def is_sha256(name: str) -> bool:

@@ -158,6 +158,26 @@ def test_commands_work_before_the_first_start(gateway: Command, tmp_path: Path) 
     assert gateway("audit", "verify", "--state", str(tmp_path / "state")).status == 0
 
 
+def test_two_operators_change_different_limits_at_the_same_moment(
+    gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second command is given after the first one has read the client, and before it stores the change."""
+    where = ["--config", written(tmp_path, IN_DATABASE), "--state", str(tmp_path / "state")]
+    assert gateway("clients", "create", "app", "--rpm", "5", "--concurrent", "2", *where).status == 0
+    replace, done = ClientStore.replace, list[int]()
+
+    def after_another(store: ClientStore, *values: Any) -> None:
+        if not done:
+            done.append(1)
+            assert gateway("clients", "update", "app", "--tpm", "70", *where).status == 0
+        replace(store, *values)
+
+    monkeypatch.setattr(ClientStore, "replace", after_another)
+    assert gateway("clients", "update", "app", "--rpm", "50", *where).status == 0
+    limits = json.loads(gateway("clients", "show", "app", "--json", *where).out)["limits"]
+    assert (done, limits) == ([1], {"rpm": 50, "tpm": 70, "concurrent": 2})
+
+
 def test_key_that_no_definition_has_is_not_removed_in_silence(gateway: Command, tmp_path: Path) -> None:
     where = ["--config", written(tmp_path, IN_DATABASE), "--state", str(tmp_path / "state")]
     assert gateway("clients", "create", "app", "--rpm", "5", *where).status == 0
