@@ -84,7 +84,6 @@ def needs_of_input(request: InputRequest) -> Requirements:
         case EmbeddingRequest():
             features |= {"token_input"} if request.takes_tokens else set()
             features |= {"dimensions"} if request.dimensions is not None else set()
-            parameters |= request.unread
             parameters |= {"user"} if request.user is not None else set()
         case ModerationRequest():
             for content in request.inputs:
@@ -92,14 +91,14 @@ def needs_of_input(request: InputRequest) -> Requirements:
                 features |= {"vision"} if urls else set()
                 features |= {"image_url"} if any(url[:5].lower() != "data:" for url in urls) else set()
         case RerankRequest():
-            parameters |= request.unread
             parameters |= {"max_tokens_per_doc"} if request.max_tokens_per_doc is not None else set()
         case TranscriptionRequest() | SpeechRequest():
             return _needs_of_audio(request)
         case _:
             assert_never(request)
-    moving = moving_fields(request.extra)
-    return Requirements(frozenset(features), frozenset(parameters), moving, use=use_of(request))
+    moving, use = moving_fields(request.extra), use_of(request)
+    unread = request.unread if isinstance(request, EmbeddingRequest | RerankRequest) else frozenset[str]()
+    return Requirements(frozenset(features), frozenset(parameters), moving, use=use, unread=unread)
 
 
 def texts_of(request: InputRequest) -> Iterator[str]:

@@ -75,7 +75,7 @@ def decide(
     place = (view, region.name, location.territory, location.assumed, days, ended)
     # The config version, the location, the day and the requirements determine the decision, and callers have few kinds
     # of requirements. Those with a place or an unknown field are not cached, because callers can choose any names.
-    if health or not needs.parameters <= PARAMETERS or needs.place is not None:
+    if health or needs.unread or not needs.parameters <= PARAMETERS or needs.place is not None:
         criteria = _Criteria(needs, health, consents, tuple(config.deployments.values()))
         return _decide(config, assistant, region, location, place, criteria, now_s)
     key = ("decision", place, needs) if consents is NO_CONSENT else ("decision", place, needs, consents)

@@ -113,11 +113,12 @@ def match_capabilities(
         needs.features <= capabilities.features
         and needs.parameters <= capabilities.parameters
         and not needs.moving
+        and not needs.unread
         and "reasoning_effort" not in needs.parameters
         and not refuses_both
     ):
         return _FITS
-    unsupported = needs.parameters - capabilities.parameters - passthrough - allowed_moves
+    unsupported = (needs.parameters - capabilities.parameters - passthrough - allowed_moves) | needs.unread
     if "reasoning_effort" in needs.parameters and not _may_reason(needs, capabilities, facts):
         unsupported |= {"reasoning_effort"}
     if refuses_both:

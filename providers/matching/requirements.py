@@ -127,6 +127,7 @@ class Requirements(Value, frozen=True):
         anew: Whether a last message of the assistant may be answered instead of being continued (`prefill`).
         use: Which abilities of a deployment count: `chat`, `embeddings` or `moderations`.
         place: The territories inside of which the answer must be computed, or None if it may be computed anywhere.
+        unread: Names of fields that are not sent, also if a provider has a parameter of the same name.
     """
 
     features: frozenset[str]
@@ -138,6 +139,7 @@ class Requirements(Value, frozen=True):
     anew: bool = False
     use: str = "chat"
     place: Places | None = None
+    unread: frozenset[str] = frozenset()
 
 
 @cache
@@ -207,8 +209,8 @@ def requirements_of(request: ChatRequest) -> Requirements:
     if not request.extra and not request.unread:
         return needs
     # Not cached: a client can invent any names, as long as a body may be.
-    named = frozenset((*needs.parameters, *request.extra, *request.unread))
-    return replace(needs, parameters=named, moving=moving_fields(request.extra))
+    named = frozenset((*needs.parameters, *request.extra))
+    return replace(needs, parameters=named, moving=moving_fields(request.extra), unread=request.unread)
 
 
 # Clients have few combinations of requirements. One object for each combination makes lookups in caches that are keyed

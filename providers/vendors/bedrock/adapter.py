@@ -51,6 +51,7 @@ class BedrockAdapter(FactsAdapter):
         model = quote(target.model, safe="")
         if not model.strip("."):
             raise UnsupportedFeature("model", f"the model's name {target.model!r} must not consist of dots only")
+        body, is_lost = encode_body(request, target)
         return WireRequest(
             method="POST",
             path=f"{target.base_path}/{model}/{'converse-stream' if request.stream else 'converse'}",
@@ -58,8 +59,8 @@ class BedrockAdapter(FactsAdapter):
                 ("content-type", "application/json"),
                 ("accept", CONTENT_TYPE if request.stream else "application/json"),
             ),
-            body=dumps(encode_body(request, target)),
-            changed=changed,
+            body=dumps(body),
+            changed=changed | {CACHE_CONTROL} if is_lost else changed,
         )
 
     def thinking_tokens(self, request: ChatRequest, target: Target) -> int:

@@ -82,16 +82,20 @@ class _Marks:
     def __init__(self, target: Target) -> None:
         self._known = target.facts.known
         self.is_claude = "anthropic." in target.model
+        self.lost = False
 
-    def after(self, time: CacheTime | None) -> list[_Block]:
-        """Return the block that marks what stands before it; none without a mark."""
-        if time is None or not self._known:
+    def after(self, time: CacheTime | None, *, of_tool: bool = False) -> list[_Block]:
+        """Return the block that marks what stands before it; none without a mark, or if it is `lost`."""
+        if time is None or not self._known or (of_tool and not self.is_claude):
+            self.lost = self.lost or time is not None
             return []
         return [{"cachePoint": {"type": "default", **({"ttl": time} if time == "1h" and self.is_claude else {})}}]
 
 
-def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
-    """Return the body. Values that the site pins are written last. Raises UnsupportedFeature.
+def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object], bool]:
+    """Return the body, and whether a mark for a cache is not in it. Raises UnsupportedFeature.
+
+    Values that the site pins are written last.
 
     Fields that Converse does not have are passed to the model in `additionalModelRequestFields`.
     """
@@ -121,9 +125,7 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     if config := {name: value for name, value in inference.items() if value is not None}:
         body["inferenceConfig"] = config
     if tools:
-        blocks = [
-            block for tool in tools for block in (_tool(tool), *(marks.after(tool.cache) if marks.is_claude else ()))
-        ]
+        blocks = [block for tool in tools for block in (_tool(tool), *marks.after(tool.cache, of_tool=True))]
         body["toolConfig"] = {"tools": blocks, **_tool_choice(choice)}
     if output := _output_config(request, target, thinking):
         body["outputConfig"] = output
@@ -134,7 +136,7 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
         own["thinking"] = thinking
     if own:
         body[_MODEL_FIELDS] = own
-    return {**body, **target.pins}
+    return {**body, **target.pins}, marks.lost
 
 
 def _max_tokens(request: ChatRequest, target: Target) -> int | None:
@@ -223,7 +225,7 @@ def _turns(messages: Sequence[Message], model: str, marks: _Marks) -> list[dict[
             case AssistantMessage():
                 append("assistant", _answer_blocks(message, model, marks))
                 for call, result in results:
-                    append("user", [_result(call, result, numbers), *marks.after(result.cache)])
+                    append("user", [_result(call, result, numbers), *marks.after(_time_of(result))])
             case _:
                 assert_never(message)
     before, after = needs_filler_turns([role for role, _ in turns], messages)
@@ -269,6 +271,8 @@ def _parts(content: str | tuple[Part, ...], numbers: Iterator[int], marks: _Mark
             blocks.append(_part(part, numbers))
             if marks is not None and not isinstance(part, AudioPart):
                 blocks += marks.after(part.cache)
+        elif marks is not None:
+            marks.lost = marks.lost or part.cache is not None
     return blocks
 
 
@@ -321,6 +325,12 @@ def _call(call: ToolCall) -> _Block:
     return {
         "toolUse": {"toolUseId": safe_call_id(call.id), "name": safe_call_name(call.name), "input": arguments_of(call)}
     }
+
+
+def _time_of(result: ToolMessage) -> CacheTime | None:
+    """Return the mark of a result, or else the last one inside it: its blocks have no place for a mark."""
+    parts = result.content if isinstance(result.content, tuple) else ()
+    return result.cache or next((part.cache for part in reversed(parts) if getattr(part, "cache", None)), None)
 
 
 def _result(call: ToolCall, result: ToolMessage, numbers: Iterator[int]) -> _Block:
