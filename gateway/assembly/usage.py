@@ -20,6 +20,7 @@ from gateway.state.generated_key import USER_KEY, generated_key
 from gateway.tasks import stopped
 from gateway.telemetry.log import logger
 from gateway.undo import undone_on_failure
+from gateway.usage.gate import GateUnavailable
 from gateway.usage.installation import (
     MISSING_PACKAGES,
     cell_name,
@@ -153,10 +154,14 @@ class SharedStores:
         """Connect, and begin the work in the background."""
         await self._valkey.start()
         self._keeper.start()
-        # Without the counters, requests with a budget would be refused. The gateway starts in any case.
-        with suppress(TimeoutError):
+        # Without the counters, requests with a budget would be refused. If the others have not counted this instance,
+        # its share would stand beside theirs. The gateway starts in any case.
+        try:
             async with asyncio.timeout(_READY_S):
                 await self._keeper.is_ready.wait()
+                await self._valkey.meet()
+        except (TimeoutError, GateUnavailable):
+            await self._keeper.count_instances()
         self._recovering = asyncio.get_running_loop().create_task(self._recover())
 
     async def aclose(self) -> None:

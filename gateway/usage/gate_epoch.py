@@ -26,10 +26,12 @@ from gateway.operator_errors import StateError
 from gateway.tasks import stopped
 from gateway.usage.gate import GateUnavailable
 from gateway.usage.gate_valkey import SILENT_S, ValkeyGate
-from gateway.usage.ledger import Ledger
+from gateway.usage.ledger import READ, Ledger, read_row
+from gateway.usage.lost_call import Used
 from gateway.usage.postgres import EPOCH_LOCK, Postgres, PostgresConnection, connect, postgres_errors, schema_number
 from gateway.usage.postgres_schema import check_schema
-from gateway.usage.quotas import QuotaLimit
+from gateway.usage.quotas import QuotaLimit, row_parts
+from gateway.usage.usage_row import CallOutcome, UsageRow
 from gateway.usage.valkey_connection import ValkeyUnavailable
 from gateway.usage.valkey_scripts import BUILDING, MOVE_EPOCH, READY
 from gateway.usage.windows import bounds
@@ -37,6 +39,8 @@ from gateway.usage.windows import bounds
 _STEP_S = 0.2
 _SIGN_OF_LIFE_S = 5.0
 _FORGOTTEN_S = 3600.0
+_RECENT_S = 300.0
+_COUNTED_S = 2.0
 _AT_ONCE = 100
 _NEW, _SHIPPED, _ADOPTED = "new", "shipped", "adopted"
 
@@ -90,6 +94,23 @@ class EpochKeeper:
             with suppress(StateError):
                 await self._execute("DELETE FROM gate_owner WHERE owner = $1", self._gate.owner)
         self._drop()
+
+    async def count_instances(self) -> None:
+        """Count the instances by their signs of life in the database, for a start without Valkey."""
+        with suppress(StateError, TimeoutError):
+            async with asyncio.timeout(_COUNTED_S):
+                connection = await connect(self._server)
+                try:
+                    with postgres_errors():
+                        others = await connection.fetchval(
+                            "SELECT count(DISTINCT split_part(owner, '/', 1)) FROM gate_owner "  # noqa: S608
+                            f"WHERE seen_us > {_NOW_US} - $1 AND split_part(owner, '/', 1) <> $2",
+                            int(_RECENT_S * 1_000_000),
+                            self._gate.owner.partition("/")[0],
+                        )
+                    self._gate.saw(others + 1)
+                finally:
+                    connection.terminate()
 
     async def _keep(self) -> None:
         while True:
@@ -187,14 +208,15 @@ class EpochKeeper:
         found = await self._fetch("SELECT last_row FROM gate_epoch WHERE epoch = $1", epoch)
         return int(str(found[0][0])) if found else None
 
-    async def _counted(self, last_row: int) -> list[str]:
-        """Return the open calls of this process whose rows are in the counters."""
-        found = await self._fetch(
-            "SELECT call_id FROM usage_row WHERE call_id = ANY($1) AND number <= $2",
+    async def _counted(self, last_row: int) -> dict[str, Used | None]:
+        """Return the open calls of this process whose rows are in the counters, with the charge of a lost call."""
+        lines = await self._fetch(
+            f"SELECT usage_row.number, {READ} FROM usage_row JOIN series ON series.number = usage_row.series "  # noqa: S608
+            "WHERE call_id = ANY($1) AND usage_row.number <= $2",
             list(self._gate.open_calls),
             last_row,
         )
-        return [str(line[0]) for line in found]
+        return {row.call: _charge_if_lost(row) for row in map(read_row, lines)}
 
     async def _build(self, epoch: str) -> int | None:
         """Set all counters from the ledger. Return the last row that they contain, or None if another process does."""
@@ -255,3 +277,8 @@ class EpochKeeper:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
+
+
+def _charge_if_lost(row: UsageRow) -> Used | None:
+    own_nano = row.amount_nano or 0
+    return (row.total_tokens, own_nano, row_parts(row, own_nano)) if row.outcome is CallOutcome.LOST else None

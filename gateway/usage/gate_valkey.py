@@ -2,11 +2,14 @@
 
 Theory of operation:
 
-- A process is an *owner*. Its open calls are in a hash of its own, and it gives a sign of life every few seconds. The
-  open calls of an owner that was silent for 30 seconds are lost: any other process settles them (`lost_call`).
+- A process is an *owner*. Its open calls are in a hash of its own, and it gives a sign of life every second. The
+  open calls of an owner that was silent for 30 seconds are lost: any other process settles them (`lost_call`). If the
+  owner only stood still, its own settlement replaces that charge, also after another epoch began.
 - A hold whose answer did not arrive may have been counted. It is cancelled in the background, and so is every open call
   in the store that this process does not know.
 - A settlement that cannot be done now is kept, and done in the background.
+- A sign of life also counts the instances: their share is all that an instance has without the server. A process that
+  starts serves after the others have counted it, and the greatest number of the last minutes holds.
 - Counters belong to an *epoch*. If the server has lost data or may have (it is empty, it was restarted, or another
   server took its place), the epoch has ended: holds with a budget are refused until the counters are rebuilt
   (`gate_epoch`).
@@ -16,9 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -63,13 +66,14 @@ from gateway.usage.valkey_scripts import (
 )
 from gateway.usage.windows import AllBounds
 
-BEAT_S = 5.0
+BEAT_S = 1.0
 """The time between two signs of life."""
 
 SILENT_S = 30.0
 """The silence after which the open calls of a process are lost."""
 
 _RETRY_S = 0.1
+_SEEN_MINUTES = 5
 _SLOW_S = 2.0
 """The deadline of operations for which no request waits."""
 
@@ -93,6 +97,13 @@ class RoundTrip(NamedTuple):
 
     answer_s: float
     skew_s: float
+
+
+class _Sign(NamedTuple):
+    """The last sign of life of a process, by the clock of the server, and whether it was silent for 30 seconds."""
+
+    alive_us: int
+    has_ended: bool
 
 
 class LostCall(NamedTuple):
@@ -119,7 +130,7 @@ class ValkeyGate:
         is_ready: Whether the counters of budgets are complete.
         has_adopted: Whether the open calls of this process are counted in the epoch.
         epoch_ended: Set when another epoch must be found.
-        instances: The number of instances that were seen last.
+        instances: The greatest number of instances that were seen at once in the last minutes.
         run: The run of the server, which changes when it starts again.
     """
 
@@ -139,6 +150,7 @@ class ValkeyGate:
         self.has_adopted = True
         self.epoch_ended = asyncio.Event()
         self.instances = 1
+        self._seen: dict[int, int] = {}
         self.run = ""
         self._prefix = f"{{gateway:{cell}}}:"
         self._now_us = now_us
@@ -216,6 +228,24 @@ class ValkeyGate:
         else:
             self.epoch_ended.clear()
             self._wake.set()
+
+    async def meet(self) -> None:
+        """Return when the processes of all other instances have counted this one. Raises GateUnavailable."""
+        began_us, own = None, self.owner.partition("/")[0]
+        while True:
+            signs = await self._beat()
+            began_us = signs[self.owner].alive_us if began_us is None else began_us
+            others = (sign for name, sign in signs.items() if name.partition("/")[0] != own and not sign.has_ended)
+            if all(sign.alive_us > began_us for sign in others):
+                return
+            await asyncio.sleep(_RETRY_S)
+
+    def saw(self, instances: int) -> None:
+        """Note that so many instances live now."""
+        minute = int(asyncio.get_running_loop().time() // 60)
+        self._seen = {at: number for at, number in self._seen.items() if at > minute - _SEEN_MINUTES}
+        self._seen[minute] = max(instances, self._seen.get(minute, 1))
+        self.instances = max(self._seen.values())
 
     async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
         """Hold the worst cost of a call. See `UsageGate.hold`."""
@@ -315,7 +345,9 @@ class ValkeyGate:
     async def lost_calls(self) -> list[LostCall]:
         """Return open calls of processes that were silent for 30 seconds. If there are many, it is a part of them."""
         lost = []
-        for owner, alive_us in await self._beat():
+        for owner, (alive_us, has_ended) in (await self._beat()).items():
+            if not has_ended or owner == self.owner:
+                continue
             page = await self._call("HSCAN", self._open_key(owner), "0", "COUNT", "200", deadline_s=_SLOW_S)
             assert isinstance(page, list)  # noqa: S101
             found = map(OpenCall.stored, page[1][1::2])
@@ -327,7 +359,7 @@ class ValkeyGate:
     async def settle_lost(self, lost: LostCall) -> bool:
         """Settle a lost call. Returns whether it was still open."""
         parts = lost.usage.parts if lost.call.quotas else NOTHING
-        return await self._settle(lost.owner, lost.call, (*lost.usage.used, parts), is_lost=True)
+        return await self._settle(lost.owner, lost.call, (*lost.usage.used, parts), by="lost")
 
     async def follow_epoch(self) -> None:
         """Enter the present epoch, for a process that holds no calls. Without a connection, nothing changes."""
@@ -345,13 +377,19 @@ class ValkeyGate:
         """Set the numbers of a counter of a new epoch."""
         await self._change(counter, windows, credit, spent, is_set=True)
 
-    async def adopt_open_calls(self, counted: Collection[str]) -> None:
-        """Count all open calls of this process in a new epoch, except those whose cost is counted already."""
-        for call in counted:
-            self._open.pop(call, None)
-            self._pending.pop(call, None)
+    async def adopt_open_calls(self, counted: Mapping[str, Used | None]) -> None:
+        """Count all open calls of this process in a new epoch, except those whose cost is counted already.
+
+        `counted` has the charge of those that are counted as lost ones. Their own settlement replaces it.
+        """
         for one in list(self._open.values()):
+            if one.call in counted and counted[one.call] is None:
+                self._open.pop(one.call, None)
+                self._pending.pop(one.call, None)
+                continue
             await self._adopt(one)
+            if (charged := counted.get(one.call)) is not None:
+                await self._settle(self.owner, one, charged, by="counted")
         self.has_adopted = True
         self._wake.set()
 
@@ -361,6 +399,7 @@ class ValkeyGate:
         """Hold a call. Without a request, it is held in any case."""
         generations = f"{self._prefix}generations"
         keys = (self.epoch_key, generations, self._owners_key, self._open_key(self.owner), *self._keys_of(one))
+        keys = keys if request is not None else (*keys, self._lost_key(one))
         packed = hold_arguments(self.owner, one, request, needs_ready=needs_ready)
         answer: _HoldAnswer = await self._ask(HOLD, keys, packed, pack(one))
         return answer
@@ -370,9 +409,11 @@ class ValkeyGate:
         if (pending := self._pending.get(one.call)) is not None:
             pending.is_adopted = False
 
-    async def _settle(self, owner: str, one: OpenCall, used: Used, *, is_lost: bool = False) -> bool:
-        keys = (self.epoch_key, self._open_key(owner), *self._keys_of(one))
-        return bool(await self._ask(SETTLE, keys, settle_arguments(one, used, is_lost=is_lost)))
+    async def _settle(
+        self, owner: str, one: OpenCall, used: Used, *, by: Literal["own", "lost", "counted"] = "own"
+    ) -> bool:
+        keys = (self.epoch_key, self._open_key(owner), self._lost_key(one), *self._keys_of(one))
+        return bool(await self._ask(SETTLE, keys, settle_arguments(one, used, is_lost=by != "own"), by))
 
     async def _settle_own(self, call: str, used: Used) -> bool:
         one, pending = self._open[call], self._pending.get(call)
@@ -392,17 +433,16 @@ class ValkeyGate:
         state: list[int] = await self._ask(CHANGE, keys, packed, deadline_s=_SLOW_S if is_set else None)
         return counter_state(state)
 
-    async def _beat(self) -> list[tuple[str, int]]:
-        """Give a sign of life. Return the other processes that gave none for 30 seconds, and when they gave one."""
+    async def _beat(self) -> dict[str, _Sign]:
+        """Give a sign of life. Return the last one of each process."""
         keys = (self.epoch_key, self._owners_key, self._open_key(self.owner))
         silent_us = str(int(SILENT_S * 1_000_000))
         in_store, names, ended, signs_us = await self._ask(BEAT, keys, self.owner, silent_us, deadline_s=_SLOW_S)
-        alive = {name for name, has_ended in zip(names, ended, strict=True) if not has_ended}
-        self.instances = max(1, len({name.partition("/")[0] for name in alive}))
+        signs = {name: _Sign(int(at), is_over) for name, at, is_over in zip(names, signs_us, ended, strict=True)}
+        self.saw(len({name.partition("/")[0] for name, sign in signs.items() if not sign.has_ended}))
         if in_store > len(self._open) and not self._asking:
             await self._cancel_unknown()
-        found = zip(names, ended, signs_us, strict=True)
-        return [(name, int(sign_us)) for name, has_ended, sign_us in found if has_ended and name != self.owner]
+        return signs
 
     async def _cancel_unknown(self) -> None:
         """Cancel open calls of this process in the store that it does not know: their answers did not arrive."""
@@ -502,6 +542,9 @@ class ValkeyGate:
 
     def _open_key(self, owner: str) -> str:
         return f"{self._prefix}{self.epoch}:open:{owner}"
+
+    def _lost_key(self, one: OpenCall) -> str:
+        return f"{self._prefix}{self.epoch}:lost:{one.call}"
 
     def _counter_key(self, tag: Sequence[int]) -> str:
         return f"{self._prefix}{self.epoch}:c:{tag[0]:x}.{tag[1]:x}"

@@ -11,6 +11,7 @@ is exact up to the largest amount of a budget. Times are microseconds of the ser
 - for each rate: the nanoseconds until it is full, and when that was computed. For each bucket of a quota also its limit
   and what is held
 - for each owner (process): a hash of its open calls, with the generations of their counters
+- for each lost call, for a week: these generations, and what was charged
 - the owners, with the time of their last sign of life
 
 **Answers.** MessagePack, or the text `EPOCH` if the caller's epoch has ended.

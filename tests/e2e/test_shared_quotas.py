@@ -23,7 +23,6 @@ from tests.kit.metered_gateway import CAP, LIMIT_S, ask_together, client_of
 from tests.kit.metered_provider import PROMPT_TOKENS
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.store_cell import Cell, cell
-from tests.kit.valkey_server import RunningValkey
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow("starts stores and several gateways")
@@ -89,7 +88,6 @@ def test_queued_request_gets_the_slot_that_another_instance_frees(tmp_path: Path
 
 def test_without_valkey_each_instance_has_its_share(tmp_path: Path, postgres: RunningPostgres) -> None:
     with cell(tmp_path, postgres, quota(requests={"hour": LIMIT})) as both:
-        until_both_are_seen(both)
         both.valkey.kill()
         answers = asyncio.run(ask_together(both.instances, both.meter, 64))
         assert Counter(status for status, _ in answers)[200] == both.meter.number("ok") == LIMIT
@@ -102,7 +100,6 @@ def test_frozen_valkey_leaves_each_instance_its_share_and_gets_what_was_used(
     patch = {"quotas": {"account": {"requests": {"hour": LIMIT}}, "bill": spent}}
     deployments = {"deployments": {"ok": {"quota": "account"}, "ok-2": {"quota": ["bill"]}}}
     with cell(tmp_path, postgres, patch, deployments, route="ok, ok-2") as both:
-        until_both_are_seen(both)
         assert [both.ask(number).headers["x-gateway-deployment"] for number in range(2)] == ["ok", "ok"]
         both.valkey.freeze()
         answers = asyncio.run(ask_together(both.instances, both.meter, 24))
@@ -160,21 +157,7 @@ def ask_in_vain(gateway: GatewayProcess) -> None:
         client.post(CHAT, json=body(stream=True))
 
 
-def until_both_are_seen(both: Cell) -> None:
-    """Wait until each instance has counted the other one with a sign of life."""
-    eventually(lambda: len(signs(both.valkey, time.time() - 5)) == 2, 20)
-    now_s = time.time()
-    eventually(lambda: len(signs(both.valkey, now_s)) == 2, 20)
-
-
 def used(both: Cell) -> dict[str, Any]:
     """Return what is used of each limit, as an instance shows it."""
     answer = httpx.get(f"{both.instances[0].admin_url}/v1/admin/quotas", trust_env=False, timeout=LIMIT_S)
     return {f"{one['unit']} {one['window']}": one["used"] for one in answer.json().get("quotas", [])}
-
-
-def signs(valkey: RunningValkey, since_s: float) -> list[str]:
-    """Return the processes that gave a sign of life since a time."""
-    (key,) = [str(it, "ascii") for it in valkey.command("KEYS", "*:owners")]  # type: ignore[attr-defined]
-    found: Any = valkey.command("ZRANGEBYSCORE", key, str(int(since_s * 1_000_000)), "+inf")
-    return list(found)

@@ -1,4 +1,4 @@
-local KEPT_MS = 3600000
+local KEPT_MS, LOST_KEPT_MS = 3600000, 604800000
 
 local function is_current(needs_ready)
   local epoch = redis.call('GET', KEYS[1])

@@ -1,9 +1,11 @@
--- KEYS: epoch, generations, owners, open calls, counters, rates, quotas. ARGV: time, epoch, request, record of the open
--- call.
+-- KEYS: epoch, generations, owners, open calls, counters, rates, quotas; for a call that is held in any case, its charge
+-- if it is lost. ARGV: time, epoch, request, record of the open call.
 local owner, call, forced, needs_ready, counters, rates, quotas = unpack(cmsgpack.unpack(ARGV[3]))
 if not is_current(needs_ready) then return 'EPOCH' end
 local now = server_us(ARGV[1])
-if forced and redis.call('HEXISTS', KEYS[4], call) == 1 then return cmsgpack.pack({true, {}, {}, {}, now}) end
+if forced and (redis.call('HEXISTS', KEYS[4], call) == 1 or redis.call('EXISTS', KEYS[#KEYS]) == 1) then
+  return cmsgpack.pack({true, {}, {}, {}, now})
+end
 local found, missing, fits = {}, {}, true
 for index, one in ipairs(counters) do
   local counter = opened(KEYS[4 + index], KEYS[2], one[3], one[4], one[5], now)
@@ -64,7 +66,7 @@ for index, one in ipairs(quotas) do
   end
 end
 local packed = cmsgpack.pack(generations)
--- A sign of life. The calls of an unknown owner would never be found if it ends now.
-redis.call('ZADD', KEYS[3], string.format('%.0f', now), owner)
+-- The calls of an unknown owner would never be found if it ends now.
+redis.call('ZADD', KEYS[3], 'NX', string.format('%.0f', now), owner)
 redis.call('HSET', KEYS[4], call, string.format('%08d', #packed) .. packed .. ARGV[4])
 return cmsgpack.pack({true, {}, missing, {}, now})

@@ -19,7 +19,7 @@ from gateway.usage.gate_epoch import EpochKeeper
 from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.ledger import Ledger
 from gateway.usage.postgres import Postgres, upgrade
-from gateway.usage.usage_row import BudgetChange, RowKind
+from gateway.usage.usage_row import BudgetChange, CallOutcome, RowKind
 from gateway.usage.windows import bounds
 from tests.kit import waiting
 from tests.kit.postgres_server import RunningPostgres, running_postgres
@@ -129,16 +129,16 @@ async def test_emptied_store_is_rebuilt_from_the_ledger_and_the_open_calls(
     valkey: RunningValkey, postgres: RunningPostgres
 ) -> None:
     async with processes(valkey, postgres) as (one, two):
-        for process, calls in ((one, ("a", "b", "c")), (two, ("d",))):
+        for process, calls in ((one, ("a", "b", "c", "lost")), (two, ("d",))):
             for call in calls:
                 assert isinstance(await hold(process.gate, request(call, 10)), HoldGranted)
         ship(postgres, row("a", 4))
         assert await one.gate.settle("a", 10, 4 * NANO)
-        # The row of this call is in the ledger, and it is not settled yet.
-        ship(postgres, row("b", 5))
+        # The rows of these calls are in the ledger, and they are not settled yet.
+        ship(postgres, row("b", 5), row("lost", 4, outcome=CallOutcome.LOST))
         top_up = BudgetChange("client", "month", "EUR", 50 * NANO)
         ship(postgres, usage_row("t", client="app", time_ns=time.time_ns(), kind=RowKind.TOP_UP, budget=top_up))
-        assert await numbers(one.gate) == (4, 30, 0)
+        assert await numbers(one.gate) == (4, 40, 0)
         valkey.command("FLUSHALL")
         # A call that ends in the meantime is neither lost nor counted twice.
         assert await two.gate.settle("d", 10, 6 * NANO)
@@ -146,9 +146,12 @@ async def test_emptied_store_is_rebuilt_from_the_ledger_and_the_open_calls(
         await hold(one.gate, request("e", 1))
         await asyncio.to_thread(waiting.eventually, lambda: two.gate.open_calls == ())
         assert not await one.gate.settle("b", 10, 5 * NANO)  # it was counted with its row
-        assert await numbers(two.gate) == (15, 11, 50)
+        assert await numbers(two.gate) == (19, 11, 50)
         assert await one.gate.settle("c", 10, 3 * NANO)
-        assert await numbers(two.gate) == (18, 1, 50)
+        assert await numbers(two.gate) == (22, 1, 50)
+        # The process only stood still when others took its call for lost: 4 of its 9 are counted already.
+        assert not await one.gate.settle("lost", 10, 9 * NANO)
+        assert await numbers(two.gate) == (27, 1, 50)
 
 
 async def test_restarted_server_admits_nothing_beyond_the_budget(
@@ -205,3 +208,17 @@ async def test_without_the_database_budgets_are_refused_and_it_is_reported(
         assert "can't be reached" in (one.keeper.problem or "")
         postgres.restart()
         assert isinstance(await hold(one.gate, request("later", 1)), HoldGranted)
+
+
+async def test_start_without_valkey_counts_the_instances_of_the_database(
+    valkey: RunningValkey, postgres: RunningPostgres
+) -> None:
+    async with processes(valkey, postgres):
+        valkey.kill()
+        gate = ValkeyGate(valkey.address, "test", "i3/p")
+        await gate.start()
+        keeper = EpochKeeper(gate, postgres.address(), "i3", lambda: False, lambda: UTC)
+        assert gate.instances == 1
+        await keeper.count_instances()
+        assert gate.instances == 3
+        await gate.close()

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -18,7 +19,16 @@ from gateway.cli.cell import valkey_state
 from gateway.model.budget import Money, StoreServer, Window
 from gateway.model.quota import Quota, QuotaEntry, QuotaUnit
 from gateway.usage.amounts import NANO
-from gateway.usage.gate import BudgetLimit, CounterState, GateUnavailable, HoldGranted, HoldRefused, HoldRequest
+from gateway.usage.gate import (
+    BudgetLimit,
+    Counter,
+    CounterKind,
+    CounterState,
+    GateUnavailable,
+    HoldGranted,
+    HoldRefused,
+    HoldRequest,
+)
 from gateway.usage.gate_on_loss import OutageGate
 from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.journal import Journal
@@ -153,6 +163,64 @@ async def test_lost_call_is_charged_until_the_last_sign_of_life_of_its_process(s
         assert ((await state(two)).spent, (await state(two)).held) == (121, 0)
 
 
+EVERY_LIMIT = (
+    *(
+        BudgetLimit(Counter(kind, "one", unit, Window.MONTH), 10**6)
+        for kind in CounterKind
+        for unit in ("EUR", "tokens")
+    ),
+)
+EVERY_QUOTA = Quota(
+    "q",
+    (
+        *(QuotaEntry(QuotaUnit.TOKENS, window, 10**6) for window in (Window.MINUTE, Window.DAY)),
+        QuotaEntry(QuotaUnit.REQUESTS, Window.DAY, 10), QuotaEntry(QuotaUnit.AMOUNT, Window.TOTAL, 10**6),
+    ),
+    "UTC", currency="EUR",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("tokens", "amount_nano"), [(900, 70_000), (25, 3)])
+async def test_process_that_stood_still_corrects_all_counters_when_it_settles_its_lost_call(
+    server: RunningValkey, tokens: int, amount_nano: int
+) -> None:
+    """The counters are those of a call that was settled in time, however much its lost call was charged."""
+    now_ns = 2_500_000_000 * NANO  # Valkey deletes counters of windows that have ended by its own clock
+    row = usage_row("c", time_ns=now_ns, input_tokens=500, output_tokens=500, outcome=CallOutcome.LOST, amount_nano=999, vendor_amount_nano=999, vendor_currency="EUR", rate="1")  # fmt: skip
+    limits, parts = limits_of_quota(EVERY_QUOTA), (1, 20, 0, tokens - 20, 0, 0, amount_nano)
+    found = []
+    for is_lost in (False, True):
+        cell, at_ns = f"cell-{is_lost}", now_ns
+        server.command("SET", f"{{gateway:{cell}}}:epoch", "one|run|ready")
+        one, two = (ValkeyGate(server.address, cell, name, now_us=lambda: at_ns // 1000, deadline_s=10) for name in ("a/1", "b/1"))  # fmt: skip  # noqa: B023
+        for gate in (one, two):
+            await gate.connection.start()
+            gate.enter("one|run", is_ready=True)
+        held = HoldRequest(
+            "c", 1000, 80_000, EVERY_LIMIT, (rate(10_000),), windows_at(now_ns), encode_row(row), 1000,
+            running=RunningCost(20, 10.0, 1_000, 1_000),
+            quotas=tuple(limit.hold((1, 500, 0, 500, 0, 0, 80_000), now_ns, is_stated=True) for limit in limits),
+        )  # fmt: skip
+        assert isinstance(await one.hold(held), HoldGranted)
+        at_ns += 4 * NANO
+        await one._beat()
+        at_ns -= 4 * NANO  # buckets do not refill in the test
+        if is_lost:
+            server.command("ZADD", one._owners_key, str(at_ns // 1000 - 40_000_000), one.owner)
+            [lost] = await two.lost_calls()
+            assert await two.settle_lost(lost)
+            assert not await two.settle_lost(lost)
+        assert await one.settle("c", tokens, amount_nano, parts) is not is_lost
+        assert not await one.settle("c", tokens, amount_nano, parts)
+        at_rate = await two.hold(HoldRequest("r", 0, 0, (), (rate(10_000),), windows_at(now_ns)))
+        counters = await two.read([one.counter for one in EVERY_LIMIT], windows_at(now_ns))
+        found.append((counters, (await two.read_quotas(limits))[1], at_rate))
+        for gate in (one, two):
+            await gate.connection.close()
+    assert found[0] == found[1]
+    assert {(one.spent, one.held) for one in found[1][0]} == {(tokens, 0), (amount_nano, 0)}
+
+
 async def test_amounts_are_exact_beyond_the_numbers_of_lua(server: RunningValkey) -> None:
     huge = BudgetLimit(LIMIT.counter, 2**62)
     async with opened(server) as gate:
@@ -211,7 +279,7 @@ async def test_killed_server_refuses_at_once_and_a_restarted_one_has_no_epoch(se
             await gate.hold(request("after"))
         begin(server, gate)
         assert await gate.settle("before", 10, 10)
-        await gate.adopt_open_calls([])
+        await gate.adopt_open_calls({})
         await eventually(gate, held=0, spent=10)
         assert isinstance(await gate.hold(request("later")), HoldGranted)
 
@@ -348,6 +416,28 @@ async def test_former_password_works_until_the_server_has_the_new_one() -> None:
             await connection.close()
 
 
+async def test_instance_that_starts_waits_until_the_others_have_counted_it(server: RunningValkey) -> None:
+    """So a loss of the server right after its start finds all shares right, and they stay so when an instance leaves."""
+    async with opened(server) as one, opened(server, "one/2") as worker:
+        await asyncio.gather(one.meet(), worker.meet())
+        assert (one.instances, worker.instances) == (1, 1)
+        async with opened(server, "two/1") as two:
+            await two.meet()
+            assert [gate.instances for gate in (one, worker, two)] == [2, 2, 2]
+        await one.meet()
+        assert one.instances == 2
+
+
+async def test_greatest_number_of_instances_of_the_last_minutes_holds(server: RunningValkey) -> None:
+    async with opened(server) as gate:
+        found = []
+        for now_s, instances in ((0.0, 3), (61.0, 1), (200.0, 2), (299.0, 1), (301.0, 1), (501.0, 1)):
+            with patch.object(asyncio.get_running_loop(), "time", return_value=now_s):
+                gate.saw(instances)
+            found.append(gate.instances)
+        assert found == [3, 3, 3, 3, 2, 1]
+
+
 # `usage.on_loss`.
 
 
@@ -427,7 +517,7 @@ async def test_on_loss_allows_an_amount_that_budgets_contain_afterwards(server: 
         async with asyncio.timeout(LIMIT_S):
             await shared.epoch_ended.wait()
         begin(server, shared)
-        await shared.adopt_open_calls([])
+        await shared.adopt_open_calls({})
         await eventually(shared, spent=60, held=190)
         assert await gate.settle("two", 20, 20)
         await eventually(shared, spent=80, held=0)
@@ -500,7 +590,7 @@ async def test_next_outage_begins_with_the_whole_amount_after_a_quiet_minute(
         assert await gate.settle("one", 100, 100)
         for passed_s, is_over in ((30, False), (31, True)):
             shared.enter(epoch, is_ready=True)
-            await shared.adopt_open_calls([])
+            await shared.adopt_open_calls({})
             now_s += passed_s
             assert isinstance(await gate.hold(request(f"shared-{passed_s}", 1)), HoldGranted)
             spent = (await gate._local.read([_allowance()], windows_at(time.time_ns())))[0].spent
