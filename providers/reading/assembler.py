@@ -17,9 +17,9 @@ stream and a JSON answer are read by the same calls, so both have the same resul
 - **Finish.** Finishes come after all other events of all choices, one for each choice, the most specific one that was
   reported. Content after a reported finish belongs to the answer. `stop` is only what the provider sent; with tool
   calls it is `tool_calls`, and `tool_calls` without any is `stop`. A choice that was seen and did not finish is a
-  failure, and so are an error after a finish, and an empty answer of which nothing was counted. Of what is known to be
-  whole, one with text, a refusal, an image or whole calls ends as `stop`, with the word `missing`. A reason that is not
-  known ends an answer with text, calls or images as `other`, with the provider's word; without them it is a failure.
+  failure, and so are an error after a finish, and an empty answer of which no output was counted. Of what is known to
+  be whole, one with text, a refusal, an image or whole calls ends as `stop`, with the word `missing`. A reason that is
+  not known ends an answer with text, calls or images as `other`, with its word; without them it is a failure.
   A choice that the safety system filtered ends as filtered, whatever else was reported.
 - **Images.** Each is whole and passed on once, in its place.
 - **Usage.** It is reported once, after the finishes. A count is not replaced by 0 or by a report that leaves it out. A
@@ -61,7 +61,7 @@ from providers.chat import (
     Usage,
     UsageReport,
 )
-from providers.failures import Failure, FailureKind
+from providers.failures import About, Failure, FailureKind
 from providers.json_values import (
     dumps,
     is_json_object,
@@ -83,6 +83,8 @@ _MAX_TOOL_CALLS = 512
 _MAX_PLACES = 8192
 _NOT_JSON = Failure(FailureKind.NOT_JSON, "the provider's answer has a tool call whose arguments are not a JSON object")
 _EMPTY = Failure(FailureKind.MALFORMED, "the provider's answer is empty, and nothing of it was counted")
+# The model has read the request, so the server works.
+_UNWRITTEN = replace(_EMPTY, message="the provider's answer is empty: the model wrote nothing", about=About.REQUEST)
 _TIERS = SERVICE_TIERS | CLAUDE_TIERS
 _CUTTING: tuple[FinishReason, ...] = ("length", "content_filter")
 """Finishes that explain arguments which are not whole."""
@@ -295,7 +297,7 @@ class Assembler:
         """Whether the answer is whole and lacks no content. An empty answer must end as an empty answer does."""
         if not self.whole:
             return False
-        has_something = self.opened or (self._usage or self._read_usage) is not None or not self._may_be_empty()
+        has_something = self.opened or not self._may_be_empty()
         return has_something and not any(one.is_unexplained for one in self._choices.values())
 
     def _may_be_empty(self) -> bool:
@@ -659,8 +661,8 @@ class Assembler:
             if (state.cut or state.calls) and (failed := self._end_content(number, state)) is not None:
                 self.fail(failed)
                 return
-        if not self.opened and not (usage and usage.total_tokens) and self._may_be_empty():
-            self.fail(_EMPTY)
+        if not self.opened and not (usage and usage.completion_tokens) and self._may_be_empty():
+            self.fail(_UNWRITTEN if usage and usage.total_tokens else _EMPTY)
             return
         for _, state in choices:
             if state.raw is not None and state.is_unexplained:

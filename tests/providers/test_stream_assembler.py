@@ -208,7 +208,7 @@ def test_result_does_not_depend_on_when_events_are_taken(
 @given(st.lists(st.tuples(st.sampled_from(["text", "reasoning", "refusal"]), pieces), max_size=12))
 def test_content_is_complete_for_any_cut(written: list[tuple[str, str]]) -> None:
     steps = (lambda made, kind=kind, piece=piece: getattr(made, kind)(piece) for kind, piece in written)
-    events = events_of(lambda made: made.usage(Usage(9)), *steps)
+    events = events_of(lambda made: made.usage(Usage(9, 1)), *steps)
     for kind, delta in (("text", TextDelta), ("reasoning", ReasoningDelta), ("refusal", RefusalDelta)):
         spoken = "".join(piece for one, piece in written if one == kind)
         mended = spoken.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -238,9 +238,9 @@ def test_missing_model_name_is_replaced_by_the_requested_model() -> None:
 
 
 def test_empty_answer_is_one_only_if_something_else_shows_it() -> None:
-    """The provider counted it, it was cut or filtered, or a stop sequence ended it at once."""
+    """The provider counted output, it was cut or filtered, or a stop sequence ended it at once."""
     for finish, usage, is_whole in (
-        *((("stop",), usage, usage is not None and bool(usage.prompt_tokens)) for usage in (None, Usage(), Usage(9))),
+        *((("stop",), usage, usage == Usage(9, 1)) for usage in (None, Usage(), Usage(9), Usage(9, 1))),
         *(((reason,), None, True) for reason in ("length", "content_filter")),
         (("stop", 0, None, "END"), None, True),
         (("tool_calls",), None, False),
@@ -249,7 +249,7 @@ def test_empty_answer_is_one_only_if_something_else_shows_it() -> None:
         made.finish(*finish)
         if usage is not None:
             made.usage(usage)
-        assert made.certain or not is_whole
+        assert made.certain is (is_whole and usage is None)  # an empty answer ends with the stream
         made.complete()
         assert isinstance(made.take()[-1], Finished if is_whole else Failed), (finish, usage)
 
