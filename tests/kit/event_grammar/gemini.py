@@ -4,7 +4,8 @@ A stream is a state machine: `open` until an object ends all candidates (`ended`
 follow an end, and a stream that stops in `open` is broken, because Google's clients take it for a success.
 
 Source: google-genai 3.4 for Python (`_api_client.py`: it fails at any line that is neither `data:` nor blank, and reads
-`error` as the first key) and its types, read 2026-11-23.
+`error` as the first key) and its types, read 2026-11-23; google.golang.org/genai (`api_client.go`: it splits at two line
+feeds, and reads an error only where `data:` does not stand before it), read 2026-11-30.
 """
 
 from __future__ import annotations
@@ -162,15 +163,17 @@ def read_answer(body: bytes) -> GeminiStream:
 
 
 def _events(data: bytes) -> list[Any]:
-    lines = data.decode().split("\n")
-    _require(lines[-2:] == ["", ""] or not data, "the last event has no blank line after it")
+    *events, rest = data.decode().split("\n\n")
+    _require(not rest, "the last event has no blank line after it")
     found: list[Any] = []
-    for before, line in zip(["", *lines], lines, strict=False):
-        if not line:
-            continue
-        _require(line.startswith("data: "), f"a line that ends google-genai with an exception: {line[:40]!r}")
-        _require(before == "", "an event has two lines")
-        found.append(json.loads(line.removeprefix("data: ")))
+    for event in filter(None, events):
+        if found and "error" in found[-1]:
+            _require(json.loads(event) == found[-1], "the error without `data:` is another one")
+            return found
+        _require(event.startswith("data: "), f"an event that ends Google's clients with an exception: {event[:40]!r}")
+        _require("\n" not in event, "an event has two lines")
+        found.append(json.loads(event.removeprefix("data: ")))
+    _require(not found or "error" not in found[-1], "Google's client for Go does not see the error")
     return found
 
 

@@ -6,6 +6,8 @@ provider's answer is known to be whole: to Google's clients a stream that only e
 like an end may come before a failure. A failure is one last object with `error` as its only member.
 
 In the form of events, only `data:` lines and blank lines may occur: google-genai for Python fails at any other line.
+Google's SDK for Go splits at two line feeds, so silence is filled with two. It reads an error only in an object without
+`data:`, as Google sends it, and those for Python and JavaScript read it in both forms: it stands in both.
 To it a line also ends at U+0085, U+2028 and U+2029 (`str.splitlines`), which a JSON text may have: they are escaped.
 """
 
@@ -72,7 +74,7 @@ class StreamForm(Value, frozen=True):
 
 
 EVENTS = StreamForm(
-    b"data: ", b"\n\ndata: ", b"\n\n", b"content-type: text/event-stream; charset=utf-8", keep_alive=b"\n"
+    b"data: ", b"\n\ndata: ", b"\n\n", b"content-type: text/event-stream; charset=utf-8", keep_alive=b"\n\n"
 )
 ARRAY = StreamForm(b"[", b",\n", b"]\n", b"content-type: application/json", keep_alive=b"\n")
 
@@ -124,7 +126,9 @@ class GeminiEncoder(StreamEncoder):
         return _in_one_line(self._text_head + text + self._text_tail)
 
     def encode_failure(self, error: ApiError) -> bytes:
-        return self._write(orjson.dumps(error_object(error, self._record.request_id)), is_last=True)
+        data = orjson.dumps(error_object(error, self._record.request_id))
+        written = self._write(data, is_last=True)
+        return written + data + self._form.last if self._form is EVENTS else written
 
     def _encode(self, event: StreamEvent) -> bytes:
         match event:

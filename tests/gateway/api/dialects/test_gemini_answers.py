@@ -318,6 +318,7 @@ BROKEN = [
     (b"", "an empty stream"),
     (b'data: {"candidates":[],"modelVersion":"m","responseId":"r"}\n\n', "no candidates"),
     (b'data: {"error":{"code":200,"message":"m","status":"OK"}}\n\n', "an error that is none"),
+    (b'data: {"candidates":[{"index":0}]}\n\n\ndata: {"candidates":[{"index":0}]}\n\n', "three line feeds"),
     (b'data: {"responseId":"r","error":{"code":502,"message":"m","status":"UNAVAILABLE"}}\n\n', "error not alone"),
     (
         b'data: {"candidates":[{"index":0,"content":{"role":"model","parts":[{"text":"a"}]}}],"modelVersion":"m","responseId":"r"}\n\n',
