@@ -12,7 +12,7 @@ from gateway.model.deployment import Deployment, moderations_of, voice_of
 from gateway.model.input_requests import TRANSCRIPTION_PARAMETERS, InputAnswer, InputRequest, ServedRequest
 from providers.adapter import InputFormat
 from providers.audio.contract import SpeechFormat, speech_of, transcription_of
-from providers.audio.values import SpeechRequest, Transcript, TranscriptionRequest
+from providers.audio.values import SpeechRequest, Transcript, TranscriptionRequest, with_members
 from providers.chat import AnswerRefused
 from providers.embeddings.contract import embeddings_of
 from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest, check_answer
@@ -118,6 +118,8 @@ def _read(request: InputRequest, response: WireResponse, deployment: Deployment)
             _expect_results(answer, request, deployment)
         except ProviderFailed as error:
             raise AnswerRefused(error.failure, answer.usage) from None
+        if isinstance(answer, Transcript) and isinstance(request, TranscriptionRequest):
+            return with_members(answer, request.response_format)
         return answer
     except ProviderFailed as error:
         # Some providers send errors with the status 200.

@@ -73,7 +73,8 @@ def read_transcript(body: Mapping[str, object]) -> Transcript:
     if not isinstance(text, str):
         raise malformed("the answer has no text")
     duration = body.get("duration")
-    languages = tuple([one for one in as_list(body.get("languages")) if isinstance(one, str)])
+    listed = [as_map(one).get("code", one) for one in as_list(body.get("languages"))]
+    languages = tuple([one for one in listed if isinstance(one, str)])
     segments, words, logprobs = body.get("segments"), body.get("words"), body.get("logprobs")
     return Transcript(
         plain_words(text),

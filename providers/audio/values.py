@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from providers.audio.kinds import Kind
 from providers.chat import Usage
-from providers.value import Value
+from providers.value import Value, replace
 
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
 """The formats of a transcription."""
@@ -64,8 +64,9 @@ class TranscriptionRequest(Value, frozen=True):
 
     @property
     def asks_segments(self) -> bool:
-        """Whether the answer needs segments."""
-        return self.response_format not in ("json", "text")
+        """Whether the answer needs segments. Times of words alone need none."""
+        is_of_words = self.response_format == "verbose_json" and self.granularities == ("word",)
+        return self.response_format not in ("json", "text") and not is_of_words
 
 
 class Transcript(Value, frozen=True):
@@ -92,6 +93,33 @@ class Transcript(Value, frozen=True):
     def __repr__(self) -> str:
         """Leave out the text."""
         return f"Transcript({len(self.text)} characters)"
+
+
+def with_members(transcript: Transcript, response_format: str) -> Transcript:
+    """Return a transcript whose segments have the members that strict decoders need in this format.
+
+    A member that the server has not given, or in another type, is that of a segment of which nothing is known.
+    """
+    if transcript.segments is None or response_format not in ("verbose_json", "diarized_json"):
+        return transcript
+    write = diarized_segment if response_format == "diarized_json" else _verbose
+    return replace(transcript, segments=tuple([write(at, one) for at, one in enumerate(transcript.segments)]))
+
+
+def _verbose(at: int, segment: Mapping[str, object]) -> Mapping[str, object]:
+    id, seek, tokens = segment.get("id"), segment.get("seek"), segment.get("tokens")
+    return {
+        **segment,
+        "id": id if type(id) is int else at,
+        "seek": seek if type(seek) is int else 0,
+        "tokens": tokens if isinstance(tokens, list) else [],
+    }
+
+
+def diarized_segment(at: int, segment: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a segment of a speaker as `diarized_json` has it, and as an event."""
+    id = segment.get("id")
+    return {**segment, "id": f"seg_{at}" if id is None else str(id), "type": "transcript.text.segment"}
 
 
 class SpeechRequest(Value, frozen=True):

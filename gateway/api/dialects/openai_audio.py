@@ -24,7 +24,7 @@ from gateway.service.audio import AudioNote, note_audio
 from gateway.usage.token_count import tokens_of
 from providers.audio.decode import decode_speech, decode_transcription
 from providers.audio.form import FormPart, FormReader, boundary_of, parse_form
-from providers.audio.values import SpeechRequest, Transcript, srt_of, vtt_of
+from providers.audio.values import SpeechRequest, Transcript, diarized_segment, srt_of, vtt_of
 from providers.chat import (
     AudioDelta,
     ChoiceFinish,
@@ -96,15 +96,15 @@ class TranscriptionDialect(InputDialect):
         body: dict[str, object] = {"text": result.text}
         shown = {
             "language": result.language,
-            "languages": list(result.languages) or None,
+            "languages": [{"code": one} for one in result.languages] or None,
             "duration": result.duration_s,
             "segments": result.segments,
             "words": result.words,
             "logprobs": result.logprobs,
         }
-        if self._format == "json":
-            del shown["segments"], shown["words"]
-        elif self._format == "verbose_json":
+        if self._format == "json":  # some clients take it for the verbose form by these members
+            del shown["segments"], shown["words"], shown["language"], shown["duration"]
+        else:
             body["task"] = self.task
         body |= {name: value for name, value in shown.items() if value is not None}
         body["usage"] = usage_of(usage)
@@ -160,6 +160,7 @@ class TranscriptEncoder(StreamEncoder):
         super().__init__(style, record)
         self._has_segments = has_segments
         self._texts: list[str] = []
+        self._segments = 0
         self._is_filtered = False
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
@@ -172,7 +173,8 @@ class TranscriptEncoder(StreamEncoder):
                 self._texts.append(text)
                 return _event({"type": "transcript.text.delta", "delta": text}) if text else b""
             case SegmentDelta(segment) if self._has_segments:
-                return _event({**segment, "type": "transcript.text.segment"})
+                self._segments += 1
+                return _event(diarized_segment(self._segments - 1, segment))
             case ChoiceFinish(reason):
                 self._is_filtered = reason == "content_filter"
             case UsageReport(usage):
@@ -186,7 +188,9 @@ class TranscriptEncoder(StreamEncoder):
                     error, found = self.interrupted(_FILTERED, "content_filter"), self._record.moderation
                     told = {"direction": "input", "categories": list(found.categories) if found is not None else []}
                     return self.encode_failure(replace(error, extra={**error.extra, "moderation": told}))
-                done = {"type": "transcript.text.done", "text": "".join(self._texts), "usage": counted}
+                done: dict[str, object] = {"type": "transcript.text.done", "text": "".join(self._texts)}
+                if counted["type"] == "tokens":  # this event has no other usage
+                    done["usage"] = counted
                 return _event({**done, **_member(self._record, is_stream=True)}) + DONE
         return b""
 

@@ -20,6 +20,7 @@ from gateway.model.caller import RequestHeaders
 from gateway.model.record import Record
 from gateway.telemetry.request_log import JsonLines
 from providers.audio.form import PIECE_BYTES, boundary_of, parse_form
+from providers.audio.values import Transcript, with_members
 from providers.registry import load_registry
 from providers.testkit.simulated_audio import SAMPLE_TEXT, sample
 from providers.testkit.simulator import IncomingRequest, SimulatesAudio, load_simulators
@@ -107,15 +108,40 @@ def test_what_leaves_is_a_new_form_with_the_model_first_and_the_file_last() -> N
 def test_answer_keeps_known_members_and_no_guess_of_emotion() -> None:
     gateway = InputGateway(heard, CONFIG)
     body = gateway.post_form(PATH, transcription_form()).json()
-    assert body == {
-        "text": "Hello, world.",
-        "language": "english",
-        "duration": 1.0,
-        "usage": {"type": "duration", "seconds": 1.0},
-    }
+    assert body == {"text": "Hello, world.", "usage": {"type": "duration", "seconds": 1.0}}
     verbose = gateway.post_form(PATH, transcription_form(response_format="verbose_json")).json()
+    assert (verbose["language"], verbose["duration"], verbose["task"]) == ("english", 1.0, "transcribe")
     assert [one["text"] for one in verbose["segments"]] == [" Hello,", "world. -->"]
     assert "emotion" not in json.dumps(verbose)
+
+
+STRICT = {
+    "text": "Hi.",
+    "languages": ["en", {"code": "fr"}, {"name": "x"}],
+    "segments": [{"id": 7, "seek": 9, "tokens": [1], "text": "Hi.", "speaker": "B"}, {"id": None, "seek": "0", "tokens": None}],
+    "words": [{"word": "Hi.", "start": 0, "end": 1}],
+}  # fmt: skip
+
+
+def test_segments_have_the_members_that_strict_decoders_need() -> None:
+    gateway = InputGateway(lambda _: httpx.Response(200, json=STRICT), CONFIG)
+    verbose = gateway.post_form(PATH, transcription_form(response_format="verbose_json")).json()
+    assert [(one["id"], one["seek"], one["tokens"]) for one in verbose["segments"]] == [(7, 9, [1]), (1, 0, [])]
+    assert verbose["languages"] == [{"code": "en"}, {"code": "fr"}]
+    kept = with_members(Transcript("Hi.", segments=tuple(STRICT["segments"])), "diarized_json").segments  # type: ignore[arg-type]
+    assert [(one["id"], one["type"]) for one in kept or ()] == [("7", "transcript.text.segment"), ("seg_1", "transcript.text.segment")]  # fmt: skip
+
+
+def test_times_of_words_alone_need_no_segments() -> None:
+    gateway = InputGateway(lambda _: httpx.Response(200, json=STRICT | {"segments": None}), CONFIG)
+    for fields, status in (
+        ({"timestamp_granularities[]": "word"}, 200),
+        ({"timestamp_granularities": "segment"}, 502),
+        ({}, 502),
+    ):
+        response = gateway.post_form(PATH, transcription_form(response_format="verbose_json", **fields))
+        assert response.status_code == status, fields
+        assert status != 200 or response.json()["words"] == STRICT["words"]
 
 
 SRT = "1\n00:00:00,000 --> 00:00:01,500\nHello,\n\n2\n01:01:01,250 --> 01:01:02,000\nworld. ->\n\n"
@@ -282,8 +308,14 @@ def test_each_form_of_events_becomes_deltas_and_one_done(form: str) -> None:
     events = events_of(gateway.post_form(PATH, transcription_form(stream="true")))
     assert events[-1] == "[DONE]"
     assert "".join(one["delta"] for one in events[:-2]) == events[-2]["text"] == "Hello, world."
-    assert events[-2]["usage"] == {"type": "duration", "seconds": 1.0}
+    assert "usage" not in events[-2]  # the type of this event has tokens alone
     assert sent_to(gateway.requests[0])["stream"] == b"true"
+
+
+def test_tokens_are_the_usage_of_the_last_event() -> None:
+    counted = '{"type":"transcript.text.done","text":"Hi","usage":{"type":"tokens","input_tokens":9,"output_tokens":2}}'
+    events = events_of(InputGateway(streamed(counted), CONFIG).post_form(PATH, transcription_form(stream="true")))
+    assert (events[-2]["usage"]["type"], events[-2]["usage"]["total_tokens"]) == ("tokens", 11)
 
 
 def test_whole_answer_is_one_delta_and_one_done() -> None:
