@@ -78,7 +78,13 @@ class TextTap(Protocol):
 
 
 class AnswerStream:
-    """An answer that has begun: batches of events. The last batch ends with the terminal event."""
+    """An answer that has begun: batches of events. The last batch ends with the terminal event.
+
+    Attributes:
+        begun: Its first events, before it is read.
+    """
+
+    begun: tuple[StreamEvent, ...] = ()
 
     def __aiter__(self) -> Self:
         return self
@@ -121,7 +127,7 @@ class LiveStream(AnswerStream):
         # Reads in a row that brought no more of an answer whose only choice has ended, with the read of the finish.
         self._idle_reads = 0
         self._take_text: TakeText | None = None
-        self._first: tuple[StreamEvent, ...] = ()
+        self.begun: tuple[StreamEvent, ...] = ()
         self._last: tuple[StreamEvent, ...] | None = None
         self._ended = self._has_tail = self._closed = False
         self._on_outcome: Callable[[Failure | None], None] | None = None
@@ -158,7 +164,7 @@ class LiveStream(AnswerStream):
 
     def whole_events(self) -> tuple[StreamEvent, ...]:
         """See TextTap."""
-        return self._first if self._closed else ()
+        return self.begun if self._closed else ()
 
     def _expect_the_end(self) -> None:
         """Only the end mark and the usage are missing. Comments must not extend the wait for them."""
@@ -205,7 +211,7 @@ class LiveStream(AnswerStream):
             kinds = {*map(type, events)}
             if Heartbeat in kinds:
                 events = tuple([event for event in events if not isinstance(event, Heartbeat)])
-            self._first += events
+            self.begun += events
             # The parser holds a finish back until the end mark. It is a real event, so do not wait for the mark.
             is_complete = not self._ended and self._parser.is_complete()
             if is_complete or not _REAL.isdisjoint(kinds):
@@ -214,10 +220,10 @@ class LiveStream(AnswerStream):
             self._expect_the_end()
         # Look at all events together: a burst may bring the whole answer.
         if is_large:
-            self._first = LargeEvents(self._first)
+            self.begun = LargeEvents(self.begun)
         if Failed in kinds:
             # The client has seen nothing yet, so the events before the failure in the same bytes are dropped.
-            raise ProviderFailed(next(event.failure for event in self._first if isinstance(event, Failed)))
+            raise ProviderFailed(next(event.failure for event in self.begun if isinstance(event, Failed)))
         if self._reply.is_read and (self._ended or self._ends_well()):
             if self.call is not None:
                 await self.call.ended(None)
@@ -249,7 +255,7 @@ class LiveStream(AnswerStream):
             self._last = self.call.see(self._last)
         if not self._last or not isinstance(self._last[-1], Finished):
             return False
-        self._first += self._last
+        self.begun += self._last
         self._ended = True
         return True
 
@@ -268,8 +274,8 @@ class LiveStream(AnswerStream):
 
         An async generator would be shorter, and would put two more coroutines between each event and its client.
         """
-        if self._first:
-            first, self._first = self._first, ()
+        if self.begun:
+            first, self.begun = self.begun, ()
             if self._ended and self.call is not None:
                 await self.call.ended(None)
             return first
@@ -367,7 +373,7 @@ class LiveStream(AnswerStream):
         self._ended, self._has_tail = True, False
         # These two refer to this stream: leave no reference cycle.
         self._take_text = self._limit = None
-        self._first = ()
+        self.begun = ()
         callback, self._on_release = self._on_release, None
         if callback is not None:
             callback()

@@ -12,6 +12,7 @@ from gateway.model.deployment import Deployment, moderations_of, voice_of
 from gateway.model.input_requests import TRANSCRIPTION_PARAMETERS, InputAnswer, InputRequest, ServedRequest
 from providers.adapter import InputFormat
 from providers.audio.contract import SpeechFormat, speech_of, transcription_of
+from providers.audio.reading import TaggedReader
 from providers.audio.values import SpeechRequest, Transcript, TranscriptionRequest, with_members
 from providers.chat import AnswerRefused
 from providers.embeddings.contract import embeddings_of
@@ -68,7 +69,8 @@ def write_input(step: Step, request: InputRequest) -> WireRequest:
 def stream_reader_of(request: ServedRequest, head: WireResponse, deployment: Deployment) -> StreamShortcuts:
     """Return a parser of the response to a request for audio, as events of a stream."""
     if isinstance(request, SpeechRequest):
-        return _speech_of(deployment).stream_reader(request, head, deployment.target)
+        reader = _speech_of(deployment).stream_reader(request, head, deployment.target)
+        return TaggedReader(reader, head, request) if request.tags else reader
     transcription = transcription_of(deployment.adapter)
     if not isinstance(request, TranscriptionRequest) or transcription is None:
         raise TypeError(f"a {type(request).__name__} is not streamed")

@@ -14,9 +14,9 @@ from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import AudioRequest
 from gateway.model.record import AnsweredBy
-from gateway.policy.labels import Labelling, TextMarks, TextSigner, labelling_of, marks, with_help
+from gateway.policy.labels import TextMarks, TextSigner, labelling_of, with_help
 from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, seal_of
-from gateway.service.audio import AudioNote
+from gateway.service.audio import AudioNote, labelling_of_speech
 from gateway.service.decider import Decider
 from gateway.service.input_requests import EmbeddingSpace
 from gateway.usage.worst_cost import charged_by
@@ -119,17 +119,16 @@ class AnswerStages:
         exchange.style = AnswerStyle(own.include_usage, choices, labelling, shown_model, keep_alive_s, turn.seal)
         return answer
 
-    def style_audio(self, exchange: Exchange, request: AudioRequest) -> None:
+    def style_audio(self, exchange: Exchange, request: AudioRequest, answer: Answer) -> None:
         """Decide how a transcript or speech is shown. Only the latter is generated, so that it has labels."""
         exchange.record.shown.dropped |= request.unread
         assistant, locale, labelling = exchange.assistant, exchange.locale, None
         has_comments = not isinstance(request, SpeechRequest) or request.events
         if isinstance(request, SpeechRequest) and locale is not None and locale.labels:
-            labelling = Labelling(locale.labels, frozenset(label.name for label in locale.labels))
+            labelling = labelling_of_speech(locale)
             exchange.record.shown.labels = labelling.names
             if (note := exchange.record.noted(AudioNote)) is not None:
-                id = exchange.record.request_id
-                note.label(labelling.labels, marks(labelling, id, in_content=False), request, id)
+                note.note_file(answer.stream.begun if answer.stream is not None else ())
                 note.signer = self._signer_of(exchange.config) if locale.marked and request.events else None
         keep_alive_s = exchange.config.resilience.keep_alive_s if has_comments else 0.0
         shown_model = None if assistant.reveal_model else assistant.name

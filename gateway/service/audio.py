@@ -14,13 +14,13 @@ from gateway.model.deployment import Deployment
 from gateway.model.input_requests import AudioRequest, InputRequest
 from gateway.model.moderation import Flagged, NoVerdict
 from gateway.model.record import AttemptRecord, FeatureNote, Record
-from gateway.model.region_text import Label
-from gateway.policy.labels import LABEL_DATA, TextSigner
+from gateway.model.region_text import Label, Locale
+from gateway.policy.labels import LABEL_DATA, Labelling, TextSigner, marks
 from gateway.usage.usage_row import shown_seconds
 from providers.audio.kinds import lengths_of
-from providers.audio.tags import PLACES, Tagger, tag_names
+from providers.audio.tags import PLACES, tag_names
 from providers.audio.values import SpeechRequest, Transcript
-from providers.chat import Usage
+from providers.chat import AudioDelta, StreamEvent, Usage
 from providers.json_values import dumps
 from providers.value import replace
 
@@ -33,15 +33,13 @@ class AudioNote(FeatureNote):
     Attributes:
         own: The gateway's own count, for an answer without one of the provider or of the account.
         labels: The labels of speech, as the answer shows them.
-        tagger: Puts them into the file, or None without labels.
         signer: Signs the mark of the file, or None.
     """
 
-    __slots__ = ("_fields", "_file", "_use", "labels", "own", "signer", "tagger")
+    __slots__ = ("_fields", "_file", "_use", "labels", "own", "signer")
 
     def __init__(self, request: AudioRequest) -> None:
         self.labels: list[dict[str, object]] = []
-        self.tagger: Tagger | None = None
         self.signer: TextSigner | None = None
         self._file: dict[str, object] | None = None
         if isinstance(request, SpeechRequest):
@@ -52,8 +50,10 @@ class AudioNote(FeatureNote):
             self.own = Usage(audio_ms=lengths_of(request.kind, request.file).own)
             self._file = {"bytes": len(request.file), "format": request.kind, "seconds": None}
 
-    def label(self, labels: Sequence[Label], data: list[dict[str, object]], request: SpeechRequest, id: str) -> None:
-        """Note the labels of speech with their data, in the same order, and what of them the file has."""
+    def label(
+        self, labels: Sequence[Label], data: list[dict[str, object]], request: SpeechRequest, id: str
+    ) -> SpeechRequest:
+        """Note the labels of speech with their data, in the same order. Return the request with those for its file."""
         has_place = request.response_format in PLACES
         for label, one in zip(labels, data, strict=True):
             one["in_file"] = has_place and label.audio != "none"
@@ -62,7 +62,13 @@ class AudioNote(FeatureNote):
         tags = [
             (name, dumps(value).decode()) for name, value in zip(tag_names(tagged), values, strict=True)
         ]  # fmt: skip
-        self.labels, self.tagger = data, Tagger(request.response_format, tags)
+        self.labels = data
+        return replace(request, tags=tuple(tags), needs_tags=any(one.audio == "required" for one in labels))
+
+    def note_file(self, begun: Iterable[StreamEvent]) -> None:
+        """Note whether the file has its labels, as the first events of the answer show."""
+        is_tagged = any(isinstance(event, AudioDelta) and event.is_tagged for event in begun)
+        self.labels = [{**one, "in_file": one["in_file"] and is_tagged} for one in self.labels]
 
     def count(self, usage: Usage) -> None:
         """Note what the call is charged for."""
@@ -95,13 +101,24 @@ def note_audio(record: Record, usage: Usage | None) -> Usage:
     return counted
 
 
-def refuse_by_labels(exchange: Exchange, request: InputRequest) -> None:
-    """Raise Refused if a label has to stand in the file, and the format has no place for it."""
-    if not isinstance(request, SpeechRequest) or request.response_format in PLACES or exchange.locale is None:
-        return
-    if any(label.audio == "required" for label in exchange.locale.labels):
+def labelled(exchange: Exchange, request: InputRequest) -> InputRequest:
+    """Return a request with the labels that its file must have: speech is generated, and a transcript is not.
+
+    Raises Refused if a label has to stand in the file, and the format has no place for it.
+    """
+    note, locale = exchange.record.noted(AudioNote), exchange.locale
+    if note is None or not isinstance(request, SpeechRequest) or locale is None:
+        return request
+    if request.response_format not in PLACES and any(label.audio == "required" for label in locale.labels):
         message = f"`response_format` must have a place for the label of this region: {', '.join(sorted(PLACES))}"
         raise Refused(Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, message, param="response_format"))
+    labelling, id = labelling_of_speech(locale), exchange.record.request_id
+    return note.label(labelling.labels, marks(labelling, id, in_content=False), request, id)
+
+
+def labelling_of_speech(locale: Locale) -> Labelling:
+    """Return the labelling of an answer whose words are spoken."""
+    return Labelling(locale.labels, frozenset(label.name for label in locale.labels))
 
 
 async def judged_transcript(judge: Judge, answer: Answer, passed: PassedTexts) -> Answer:

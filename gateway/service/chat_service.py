@@ -459,8 +459,9 @@ class ChatService:
         if isinstance(exchange.turn, RunContext):  # of a transcription
             if exchange.turn.awaited is None or not isinstance(exchange.request, TranscriptionRequest):
                 return False
-            self.stages.note_answer(exchange, Answer(exchange.turn.awaited))
-            self.stages.style_audio(exchange, exchange.request)
+            awaited = Answer(exchange.turn.awaited)
+            self.stages.note_answer(exchange, awaited)
+            self.stages.style_audio(exchange, exchange.request, awaited)
             return True
         turn: Turn | None = exchange.turn
         if turn is None or turn.context.awaited is None:

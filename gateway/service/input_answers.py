@@ -9,7 +9,7 @@ from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer
 from gateway.model.input_requests import AudioRequest, InputAnswer, InputRequest, needs_of_input, use_of
 from gateway.model.record import Record
-from gateway.service.audio import AudioNote, emulated_by, judged_transcript, refuse_by_labels
+from gateway.service.audio import AudioNote, emulated_by, judged_transcript, labelled
 from gateway.service.chat_service import OTHER_MODEL, ChatService, by_deployment
 from gateway.service.input_requests import InputCalls, calls_of, counted_anew, with_assistant
 from gateway.service.moderation import judge_of
@@ -79,7 +79,7 @@ async def _answer_audio(service: ChatService, exchange: Exchange, request: Audio
         raise
     finally:
         await calls.end()
-    service.stages.style_audio(exchange, request)
+    service.stages.style_audio(exchange, request, answer)
     return answer
 
 
@@ -89,7 +89,7 @@ async def answer_call(service: ChatService, calls: InputCalls, exchange: Exchang
     Raises OtherEmbeddingSpace, and what `ChatService.answer` raises.
     """
     request = calls.current
-    refuse_by_labels(exchange, request)
+    request = labelled(exchange, request)
     needs = needs_of_input(request)
     consenting = await service.decider.consenting(exchange, None, needs)
     plan = service.decider.decide(exchange, None, needs, None, consenting)

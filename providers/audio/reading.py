@@ -12,7 +12,8 @@ import struct
 from collections.abc import Callable, Mapping
 
 from providers.audio.kinds import kind_of
-from providers.audio.values import Transcript
+from providers.audio.tags import Tagger
+from providers.audio.values import SpeechRequest, Transcript
 from providers.chat import (
     AudioDelta,
     ChoiceFinish,
@@ -25,7 +26,7 @@ from providers.chat import (
     Usage,
     UsageReport,
 )
-from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.failures import About, Failure, FailureKind, ProviderFailed
 from providers.json_values import (
     JsonError,
     as_list,
@@ -38,7 +39,7 @@ from providers.json_values import (
     split_high_surrogate,
 )
 from providers.reading.errors import classify, error_object, holds_error, malformed, shared_rules
-from providers.reading.event_stream import EndsWithBody
+from providers.reading.event_stream import EndsWithBody, StreamShortcuts
 from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE, is_event_stream
 from providers.reading.sse import ServerSentEvent, SseParser
 from providers.value import replace
@@ -360,6 +361,39 @@ class SpeechReader(_Reader, EndsWithBody):
             raise malformed("the answer is a text and no audio")
         if (kind != expected) if expected is not None else kind == "wav":
             raise malformed(f"the answer is not {self._sent}")
+
+
+class TaggedReader(_Reader, EndsWithBody):
+    """Puts the tags of a request for speech into the audio of another reader, once their place is known."""
+
+    def __init__(self, reader: StreamShortcuts, head: WireResponse, request: SpeechRequest) -> None:
+        super().__init__(head)
+        self._reader, self._is_needed = reader, request.needs_tags
+        self._tagger = Tagger(request.response_format, request.tags)
+
+    def _read(self, data: bytes) -> list[StreamEvent]:
+        return self._tagged(self._reader.feed(data)) or [Heartbeat()]
+
+    def _end(self) -> list[StreamEvent]:
+        return self._tagged(self._reader.close())
+
+    def _tagged(self, events: tuple[StreamEvent, ...]) -> list[StreamEvent]:
+        found = list[StreamEvent]()
+        for event in events:
+            match event:
+                case AudioDelta(data):
+                    found += self._audio(data)
+                case ChoiceFinish():
+                    found += [*self._audio(b"", at_end=True), event]
+                case _:
+                    found.append(event)
+        return found
+
+    def _audio(self, data: bytes, *, at_end: bool = False) -> list[StreamEvent]:
+        tagged = self._tagger.feed(data, at_end=at_end)
+        if tagged and self._is_needed and not self._tagger.has_written:
+            raise malformed("the file has no place for its label", About.REQUEST)
+        return [AudioDelta(tagged, self._tagger.has_written)] if tagged else []
 
 
 def _decoded(audio: object) -> bytes:

@@ -1,7 +1,8 @@
 """Write labels into the first bytes of an audio file, as its format has a place for them. Pure.
 
 A `Tagger` passes a file on while it arrives. It waits for the place of the tags, at most `MOST_BYTES`; without a place
-the file goes as it is. No sample of the audio changes: what is decoded afterwards is what the vendor sent.
+the file goes as it is. FLAC always has one, so it needs no waiting. No sample of the audio changes: what is decoded
+afterwards is what the vendor sent.
 
 Places: TC260-PG-202510A (2025-08-28) for `AIGC` in wav and mp3, read through two public programs and not its text
 [unconfirmed]; ID3v2.3 and 2.4 (id3.org) `TXXX`; RFC 7845, section 5.2, and RFC 9639, section 8.6, for comments.
@@ -11,9 +12,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from providers.audio.kinds import wav_chunks
+from providers.reading.errors import malformed
 
 MOST_BYTES = 64 * 1024
 PLACES = frozenset({"wav", "mp3", "opus", "flac"})
@@ -26,7 +28,7 @@ _COMMENTS = 4
 
 
 class Tagger:
-    """Puts tags into one file, and then `has_written`.
+    """Puts tags into one file. `has_written` is right as soon as `feed` has returned a part of the file.
 
     Each value of a tag is JSON text, and no name is there twice. Only ID3 has the names: a chunk and a comment are
     always `AIGC`.
@@ -34,12 +36,17 @@ class Tagger:
 
     def __init__(self, form: str, tags: Sequence[tuple[str, str]]) -> None:
         self._tags = tags
-        self._find = {"wav": _wav, "mp3": _mp3, "opus": _opus, "flac": _flac}.get(form) if tags else None
+        self._find = {"wav": _wav, "mp3": _mp3, "opus": _opus}.get(form) if tags else None
+        self._flac = _Flac(tags) if tags and form == "flac" else None
         self._begun = b""
         self.has_written = False
 
     def feed(self, data: bytes, *, at_end: bool = False) -> bytes:
-        """Return more of the file, with the tags at their place."""
+        """Return more of the file, with the tags at their place. Raises ProviderFailed if the file is broken there."""
+        if self._flac is not None:
+            passed = self._flac.feed(data, at_end=at_end)
+            self.has_written = self._flac.has_place
+            return passed
         if self._find is None:
             return data
         self._begun += data
@@ -113,30 +120,91 @@ def _with_comments(block: bytes, tags: Sequence[tuple[str, str]]) -> bytes | Non
     if at + 4 > len(block):
         return None
     (count,) = struct.unpack_from("<I", block, at)
+    return block[:at] + struct.pack("<I", count + len(tags)) + _comments_of(tags) + block[at + 4 :]
+
+
+def _comments_of(tags: Sequence[tuple[str, str]]) -> bytes:
     own = [f"AIGC={value}".encode() for _, value in tags]
-    added = b"".join([struct.pack("<I", len(one)) + one for one in own])
-    return block[:at] + struct.pack("<I", count + len(own)) + added + block[at + 4 :]
+    return b"".join([struct.pack("<I", len(one)) + one for one in own])
 
 
-def _flac(head: bytes, tags: Sequence[tuple[str, str]]) -> bytes | None:
-    """Return the file with comments: in its own block of them, else in a new one after the first block."""
-    if len(head) < 8 or head[:4] != b"fLaC":
-        return None
-    first_end, at, kind = 8 + int.from_bytes(head[5:8], "big"), 4, 0
-    while not kind & 128:
-        end = at + 4 + int.from_bytes(head[at + 1 : at + 4], "big")
-        if at + 4 > len(head) or end > len(head):
+class _Flac:
+    """Writes comments into the blocks of a FLAC file as they pass: into its own, else after all that precede the audio.
+
+    `has_place`: it is such a file.
+    """
+
+    def __init__(self, tags: Sequence[tuple[str, str]]) -> None:
+        self._count, self._added = len(tags), _comments_of(tags)
+        self._held = b""
+        # The bytes that pass before the next step.
+        self._passing = 0
+        self._step: Callable[[bytes], tuple[int, bytes] | None] | None = self._begin
+        self._rest = 0
+        self.has_place = False
+
+    def feed(self, data: bytes, *, at_end: bool) -> bytes:
+        """Return more of the file."""
+        if self._step is None and not self._passing:
+            return data
+        self._held += data
+        written = list[bytes]()
+        while self._held:
+            if self._passing:
+                passed, self._held = self._held[: self._passing], self._held[self._passing :]
+                self._passing -= len(passed)
+                written.append(passed)
+            elif self._step is None:
+                written.append(self._held)
+                self._held = b""
+            elif (found := self._step(self._held)) is None:
+                break
+            else:
+                self._held = self._held[found[0] :]
+                written.append(found[1])
+        if at_end and self._step is not None:
+            if self.has_place:
+                raise malformed("the file ends before its audio")
+            written.append(self._held)
+        return b"".join(written)
+
+    # Each step returns how many of the held bytes it replaces, and by what; None if it needs more of them.
+
+    def _begin(self, held: bytes) -> tuple[int, bytes] | None:
+        if len(held) < 8:
             return None
-        kind = head[at]
+        self.has_place = held[:4] == b"fLaC" and held[4] & 127 == 0
+        self._step = self._block if self.has_place else None
+        return 0, b""
+
+    def _block(self, held: bytes) -> tuple[int, bytes] | None:
+        at = 4 if held[:4] == b"fLaC" else 0
+        kind, size = held[at] if len(held) > at else 0, int.from_bytes(held[at + 1 : at + 4], "big")
+        if len(held) < at + 4 + 4 * (kind & 127 == _COMMENTS):
+            return None
         if kind & 127 == _COMMENTS:
-            own = _with_comments(head[at + 4 : end], tags)
-            if own is None or len(own) >= 1 << 24:
-                return None
-            return head[: at + 1] + len(own).to_bytes(3, "big") + own + head[end:]
-        at = end
-    new = _with_comments(bytes(8), tags) or b""
-    block = bytes([_COMMENTS | head[4] & 128]) + len(new).to_bytes(3, "big") + new
-    return head[:4] + bytes([head[4] & 127]) + head[5:first_end] + block + head[first_end:]
+            vendor, longer = int.from_bytes(held[at + 4 : at + 8], "little"), size + len(self._added)
+            if vendor + 8 > size or longer >= 1 << 24:
+                raise malformed("the comments of the file have no room")
+            self._passing, self._rest, self._step = vendor, size - vendor - 8, self._comments
+            return 8, bytes([kind]) + longer.to_bytes(3, "big") + held[4:8]
+        is_last = kind & 128
+        self._passing, self._step = size, self._new if is_last else self._block
+        return at + 4, held[:at] + bytes([kind & 127]) + held[at + 1 : at + 4]
+
+    def _comments(self, held: bytes) -> tuple[int, bytes] | None:
+        """Write the comments before those of the vendor, whose number is here."""
+        if len(held) < 4:
+            return None
+        self._passing, self._step = self._rest, None
+        number = int.from_bytes(held[:4], "little") + self._count
+        return 4, (number & _UNKNOWN).to_bytes(4, "little") + self._added
+
+    def _new(self, held: bytes) -> tuple[int, bytes] | None:
+        """Write a block of comments as the last one."""
+        own = bytes(4) + self._count.to_bytes(4, "little") + self._added
+        self._step = None
+        return 0, bytes([_COMMENTS | 128]) + len(own).to_bytes(3, "big") + own
 
 
 def _opus(head: bytes, tags: Sequence[tuple[str, str]]) -> bytes | None:

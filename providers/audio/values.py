@@ -133,6 +133,8 @@ class SpeechRequest(Value, frozen=True):
         events: Whether the client wants events (`stream_format: sse`) in place of the bytes.
         extra: Unknown fields as parsed JSON. They are sent only where the operator allows it.
         unread: Names of fields that are not sent.
+        tags: The labels that are put into the file, each as the name of its tag and JSON text.
+        needs_tags: Whether a file without a place for them is a failure.
     """
 
     stream: ClassVar[bool] = True
@@ -147,6 +149,8 @@ class SpeechRequest(Value, frozen=True):
     events: bool = False
     extra: Mapping[str, object] = {}
     unread: frozenset[str] = frozenset()
+    tags: tuple[tuple[str, str], ...] = ()
+    needs_tags: bool = False
 
     def __repr__(self) -> str:
         """Leave out the texts."""

@@ -109,9 +109,13 @@ class ImageDelta(Value, frozen=True):
 
 
 class AudioDelta(Value, frozen=True):
-    """More bytes of the file of a spoken text, in the answer to a request for speech. No chat has it."""
+    """More bytes of the file of a spoken text, in the answer to a request for speech. No chat has it.
+
+    `is_tagged`: the file has the tags of the request.
+    """
 
     data: bytes
+    is_tagged: bool = False
 
 
 class SegmentDelta(Value, frozen=True):

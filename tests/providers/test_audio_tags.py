@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.audio.tags import MOST_BYTES, PLACES, Tagger, tag_names
+from providers.failures import ProviderFailed
 from providers.testkit.audio_files import _ogg_page, spoken_file
 
 VALUE = json.dumps({"Label": "1", "ContentProducer": "生产者"}, ensure_ascii=False)
@@ -96,3 +97,58 @@ def test_file_without_a_place_is_passed_on_after_a_bound() -> None:
 def test_second_label_of_a_kind_has_its_name() -> None:
     labels = [{"name": "a", "AIGC": {}}, {"name": "b"}, {"name": "c"}]
     assert tag_names(labels) == ["AIGC", "ai-label", "ai-label:c"]
+
+
+def flac(*blocks: tuple[int, bytes]) -> bytes:
+    """Return a file with these blocks after its first one."""
+    first = spoken_file("flac", 0.1)[8:42]
+    found = [(0, first), *blocks]
+    written = [bytes([kind | (128 if at == len(found) - 1 else 0)]) + len(data).to_bytes(3, "big") + data for at, (kind, data) in enumerate(found)]  # fmt: skip
+    return b"fLaC" + b"".join(written) + b"\xff\xf8the audio"
+
+
+def blocks_of(file: bytes) -> list[tuple[int, bytes]]:
+    at, found, kind = 4, [], 0
+    while not kind & 128:
+        kind, size = file[at], int.from_bytes(file[at + 1 : at + 4], "big")
+        found.append((kind & 127, file[at + 4 : at + 4 + size]))
+        at += 4 + size
+    assert file[at:] == b"\xff\xf8the audio"
+    return found
+
+
+OWN = b"".join(struct.pack("<I", len(one)) + one for one in (f"AIGC={value}".encode() for _, value in TAGS))
+VENDOR = struct.pack("<I", 3) + b"abc" + struct.pack("<I", 1) + struct.pack("<I", 70_000) + b"x=" + bytes(69_998)
+PICTURE = (6, bytes(80_000))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [
+        ((), [(4, bytes(4) + struct.pack("<I", 2) + OWN)]),
+        ((PICTURE, (1, b"")), [PICTURE, (1, b""), (4, bytes(4) + struct.pack("<I", 2) + OWN)]),
+        (((4, VENDOR), PICTURE), [(4, VENDOR[:7] + struct.pack("<I", 3) + OWN + VENDOR[11:]), PICTURE]),
+        ((PICTURE, (4, VENDOR)), [PICTURE, (4, VENDOR[:7] + struct.pack("<I", 3) + OWN + VENDOR[11:])]),
+    ],
+    ids=["no comments", "no comments, a picture", "long comments", "comments after a picture"],
+)
+@pytest.mark.parametrize("size", [7, 50_000, 1 << 20])
+def test_flac_has_a_place_whatever_its_blocks_are(blocks: tuple[tuple[int, bytes], ...], expected: list, size: int) -> None:  # fmt: skip
+    found = blocks_of(tagged("flac", flac(*blocks), size))
+    assert found[1:] == expected
+    tagger = Tagger("flac", TAGS)
+    assert tagger.feed(flac(*blocks)[:60]), "it waits for nothing"
+    assert tagger.has_written
+
+
+@pytest.mark.parametrize("block", [bytes(7), b"\xff" * 8, bytes((1 << 24) - len(OWN))])
+def test_flac_whose_comments_have_no_room_breaks_off(block: bytes) -> None:
+    with pytest.raises(ProviderFailed) as caught:
+        tagged("flac", flac((4, block)))
+    assert "no room" in caught.value.failure.detail
+
+
+def test_flac_that_ends_before_its_audio_is_no_whole_file() -> None:
+    with pytest.raises(ProviderFailed) as caught:
+        tagged("flac", flac(PICTURE)[:5000])
+    assert "before its audio" in caught.value.failure.detail

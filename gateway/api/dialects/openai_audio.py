@@ -231,7 +231,6 @@ class SpeechEncoder(StreamEncoder):
         super().__init__(style, record)
         note = record.noted(AudioNote)
         self._note, self._media = note, media
-        self._tagger = note.tagger if note is not None else None
         self._hash = sha256() if note is not None and note.signer is not None else None
 
     def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
@@ -240,7 +239,9 @@ class SpeechEncoder(StreamEncoder):
     def _encode(self, event: StreamEvent) -> bytes:
         match event:
             case AudioDelta(data):
-                return self._audio(data)
+                if self._hash is not None:
+                    self._hash.update(data)
+                return self._shown(data)
             case UsageReport(usage):
                 self.usage = usage
                 note_audio(self._record, usage)
@@ -248,15 +249,8 @@ class SpeechEncoder(StreamEncoder):
                 return self._broken(event)
             case Finished():
                 self.finished = True
-                return self._audio(b"", at_end=True) + self._end()
+                return self._end()
         return b""
-
-    def _audio(self, data: bytes, *, at_end: bool = False) -> bytes:
-        """Return more of the file as the client gets it: with the labels in its first bytes."""
-        tagged = data if self._tagger is None else self._tagger.feed(data, at_end=at_end)
-        if self._hash is not None:
-            self._hash.update(tagged)
-        return self._shown(tagged) if tagged else b""
 
     def _shown(self, data: bytes) -> bytes:
         return data
@@ -293,9 +287,7 @@ class SpeechEventEncoder(SpeechEncoder):
         if record.shown.usage_is_estimated:
             member["usage"] = "estimated"
         if (note := self._note) is not None and note.labels:
-            # A file of another form than usual may have had no place.
-            is_written = self._tagger is not None and self._tagger.has_written
-            labels = [{**one, "in_file": one["in_file"] and is_written} for one in note.labels]
+            labels = note.labels
             if self._hash is not None and note.signer is not None:
                 mark = note.signer.mark_audio(self._media, self._hash.hexdigest())
                 signed = self._signed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from base64 import b64decode
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from gateway.signing import Signer
 from gateway.telemetry.request_log import JsonLines
 from providers.audio.decode import MOST_VOICE_CHARACTERS
 from providers.audio.values import SpeechRequest
-from providers.testkit.audio_files import spoken_file
+from providers.testkit.audio_files import _ogg_page, spoken_file
 from providers.testkit.simulator import IncomingRequest, SimulatesAudio, load_simulators
 from tests.kit.chat_http import error_of, events_of
 from tests.kit.configs import Config
@@ -209,9 +210,39 @@ def test_required_place_makes_other_formats_unknown() -> None:
     assert error_of(refused) == (400, "unsupported_capability", "response_format")
 
 
+ODD = b"RIFF\xff\xff\xff\xffWAVEdata\xff\xff\xff\xff" + bytes(200)
+"""A file whose form never comes, so that it has no place."""
+
+
+def full_page() -> bytes:
+    """Return Opus whose comments fill their page."""
+    whole, comments = spoken_file("opus", 0.1), 255 * 255 - 17
+    second, third = (whole.index(b"OggS", at) for at in (1, whole.index(b"OpusTags")))
+    page = _ogg_page([b"OpusTags" + struct.pack("<I", comments) + bytes(comments + 4)], 1, 0, 0)
+    return whole[:second] + page + whole[third:]
+
+
+@pytest.mark.parametrize(("form", "odd"), [("wav", ODD), ("opus", full_page())])
+def test_head_states_whether_the_file_had_a_place_and_a_required_one_is_found_at_the_next_step(
+    form: str, odd: bytes
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=odd if request.url.host == "house.example" else spoken_file(form, 0.1))
+
+    asked = {**ASKED, "response_format": form}
+    response = InputGateway(answer, LABELLED).post(PATH, asked)
+    assert response.content == odd
+    assert [one["in_file"] for one in json.loads(b64decode(response.headers["x-gateway-label-data"]))] == [False, False]
+    required = {"regions": {"default": {"labels": [{"name": "eu-art50", "audio": "required"}]}}}
+    response = InputGateway(answer, LABELLED.merge(required)).post(PATH, asked)
+    assert b'"label":"eu-art50"' in response.content
+    assert [one["in_file"] for one in json.loads(b64decode(response.headers["x-gateway-label-data"]))] == [True]
+    alone = LABELLED.merge({**required, "assistants": {"assistant": {"speech": {"default": ["house"]}}}})
+    assert error_of(InputGateway(answer, alone).post(PATH, asked))[:2] == (502, "provider_error")
+
+
 def test_last_event_states_whether_the_file_had_a_place() -> None:
-    odd = b"RIFF\xff\xff\xff\xffWAVEdata\xff\xff\xff\xff" + bytes(200)  # its form never comes
-    for content, in_file in ((odd, False), (spoken_file("wav", 0.1), True)):
+    for content, in_file in ((ODD, False), (spoken_file("wav", 0.1), True)):
         gateway = InputGateway(lambda _, content=content: httpx.Response(200, content=content), LABELLED)  # type: ignore[misc]
         events = events_of(gateway.post(PATH, {**ASKED, "response_format": "wav", "stream_format": "sse"}))
         assert [one["in_file"] for one in events[-1]["x_gateway"]["labels"]] == [in_file, in_file]
