@@ -52,8 +52,9 @@ from providers.failures import Failure, FailureKind, ProviderFailed, Unsupported
 from providers.formats.fitting import client_names, events_with_client_names, with_client_names
 from providers.json_values import JsonError, as_map, dumps, loads, read_count
 from providers.matching.capability_matching import with_files_as_text, with_supported_choice, without_parameters
-from providers.matching.refused_fields import has_reasoning, own_field, refuses_reasoning
+from providers.matching.refused_fields import has_reasoning, own_field, refuses_reasoning, unsent_parameter
 from providers.matching.requirements import CACHE_KEY, FEATURE_PARAMS, REASONING, moves_data, requirements_of
+from providers.openai_json.decode_request import CANONICAL_FIELDS, CHECKS
 from providers.reading.errors import MESSAGES
 from providers.reading.event_stream import StreamShortcuts, TextReader
 from providers.reading.json_object import json_start_of
@@ -79,6 +80,7 @@ _COUNT_S = 2.0
 _NOT_FOUND = 404
 _REFUSES_FILE = frozenset({400, 413, 415, 422})
 _ABOUT_REQUEST = frozenset({FailureKind.INVALID_REQUEST, FailureKind.MALFORMED, FailureKind.REFUSED_HERE})
+_PARAMETERS = CANONICAL_FIELDS | CHECKS.keys()
 _NEEDED = ("model", "messages", "max_tokens", "stream")
 _LEFT_OUT_S = 3600.0
 
@@ -479,14 +481,19 @@ class UpstreamClient:
                     options.usage.accounting.stated[deployment.name] = response.headers, response.received_at
                 try:
                     begun = await _begun(response, attempt, chat)
-                except BaseException:
+                except BaseException as error:
                     await response.close()
-                    raise
+                    if chat is None or type(error) is not ProviderFailed:
+                        raise
+                    # A refusal may come with the status of a success.
+                    raise ProviderFailed(self._as_operator_fault(error.failure, deployment, chat, options)) from None
         except TimeoutError:
             raise ProviderFailed(Failure(FailureKind.SILENT, "the provider did not answer in time")) from None
         if begun is None:
             refusal = _about_file(await _read_refusal(response, attempt), options.request)
-            raise ProviderFailed(refusal if chat is None else self._as_operator_fault(refusal, deployment, chat))
+            raise ProviderFailed(
+                refusal if chat is None else self._as_operator_fault(refusal, deployment, chat, options)
+            )
         if isinstance(begun, LiveStream):
             if not options.request.folded:
                 return Answer(step, stream=begun, changed=options.changed, wrapped=options.wrapped)
@@ -550,8 +557,10 @@ class UpstreamClient:
         if folds(request, deployment, is_last_step=False):
             options.request = as_stream(request)
 
-    def _as_operator_fault(self, failure: Failure, deployment: Deployment, sent: ChatRequest) -> Failure:
-        """Return FIELD_REFUSED if the provider refuses a field of the gateway, or the reasoning of earlier answers.
+    def _as_operator_fault(
+        self, failure: Failure, deployment: Deployment, sent: ChatRequest, options: AttemptOptions
+    ) -> Failure:
+        """Return FIELD_REFUSED if the provider refuses what the client has not sent, or reasoning of earlier answers.
 
         A server of one's own is asked again without the field, and gets none of it for an hour: then it may have been
         replaced by a newer one.
@@ -576,10 +585,17 @@ class UpstreamClient:
                 f"reasoning of earlier answers is left out for an hour: {failure.detail}",
             )
             return replace(failure, kind=kind, message=MESSAGES[kind], detail=detail, param=None, should_retry=True)
-        name = own_field(deployment.adapter, deployment.target, sent, failure)
+        name, kind = own_field(deployment.adapter, deployment.target, sent, failure), FailureKind.FIELD_REFUSED
         if name is None:
-            return failure
-        kind = FailureKind.FIELD_REFUSED
+            # The cap of a budget is not the client's.
+            is_capped = options.call is not None and options.call.held.sent_cap is not None
+            asked = options.request if isinstance(options.request, ChatRequest) else sent
+            sent = change_request(sent, max_tokens=None) if is_capped else sent
+            other = unsent_parameter(deployment.adapter, deployment.target, sent, asked, failure, _PARAMETERS)
+            if other is None:
+                return failure
+            detail = f"the client has not sent `{other}`: {failure.detail}"
+            return replace(failure, kind=kind, message=MESSAGES[kind], detail=detail, param=None)
         remedy = _REMEDIES.get(name, "it comes from the catalogue's entry of this provider or site")
         told = failure.should_retry
         # A field that states what may happen to the prompt is never left out, nor one without which there is no answer.

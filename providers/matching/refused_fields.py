@@ -1,8 +1,11 @@
-"""Recognise that a provider refused a field which the gateway can leave out.
+"""Recognise that a provider refused what the client has not sent, or what the gateway can leave out.
 
-One that no client has sent, because the gateway adds it to every request: an operator's own server may refuse unknown
-fields, such as the field that asks for a stream's usage, and the client must not be blamed for it. Or the reasoning of
-earlier answers, which an answer does not need.
+One rule says whom a refusal blames: the parameter that it names, in `param` or in its sentence, is looked up in the
+request. If the client has not sent it, the operator's side has: a relay that adds it, a model with a default of its
+own, or the gateway, which adds some fields to every request (`own_field`), such as the one that asks for a stream's
+usage. A refusal that names no parameter, or one that the client has sent, blames the client.
+
+The gateway can leave out a field of its own, and the reasoning of earlier answers, which an answer does not need.
 """
 
 from __future__ import annotations
@@ -47,11 +50,28 @@ _SENTENCES = tuple(
         "Unsupported fields in the request: {'{}'}",
     )
 )
+_WORD = r"[A-Za-z_]\w{0,127}"
+_MARK = r"""["'`]?"""
+# A word is the subject of a refusal after "invalid" or "parameter", or before "is" or a value. Others are values, or
+# plain English: "invalid temperature: only 1 is allowed", but not "the role must be 'user'".
+_SUBJECTS = re.compile(
+    rf"(?:\b(?:invalid|unsupported|unknown|unrecognized|parameter|field|argument|option|value (?:for|of))s?[:\s]+"
+    rf"{_MARK}({_WORD}){_MARK}(?=\s*(?:[:.,;=]|$|is\b|are\b|in\b|for\b|must\b|not\b|with\b))"
+    rf"|(?<![\w/.-]){_MARK}({_WORD}){_MARK}(?=\s*[:=]|\s+(?:-?\d[\d.]* )?"
+    rf"(?:is|are|must|should|does|do|cannot|can|may|parameter|field|option)\b)"
+    rf"|(?<![\w/.-])([a-z]+(?:_[a-z0-9]+)+)(?![\w/-]))",
+    re.IGNORECASE,
+)
+_QUOTED = re.compile(rf"""["'`]({_WORD})["'`]""")
+_CONTENT = frozenset("messages prompt input inputs content contents system instructions reasoning_content".split())
+"""The conversation, as APIs call it, and what a server may miss in it. Every request has one."""
+_CANONICAL = {"max_completion_tokens": "max_tokens", "functions": "tools", "function_call": "tool_choice"}
 _STEPS = re.compile(r"[.\[\]]+")
 _MOST_DETAIL = 2000
 _STREAM = "stream"
 # Two texts, so that fields which contain the text can be recognised. Some models require the word JSON in the prompt.
 _ONE, _OTHER = "json?", "json!"
+_ASKED = (UserMessage(_ONE),)
 _TOOL = Tool("t", None, {"type": "object", "properties": {}})
 
 
@@ -73,11 +93,41 @@ def own_field(adapter: Adapter, target: Target, request: ChatRequest, failure: F
     usual = _fields(adapter, target, nothing)
     if not all(any(_is_at(place, there) for there in usual) for place in named):
         return None
-    sent = _fields(adapter, target, replace(request, messages=(UserMessage(_ONE),)))
+    sent = _fields(adapter, target, replace(request, messages=_ASKED))
     ours = {place for place, value in sent.items() if usual.get(place) == value and value != target.model}
     if not request.folded:
         ours.discard((_STREAM,))
     return named[0][0] if all(_is_ours(place, sent, ours) for place in named) else None
+
+
+def unsent_parameter(
+    adapter: Adapter, target: Target, sent: ChatRequest, asked: ChatRequest, failure: Failure, known: frozenset[str]
+) -> str | None:
+    """Return the parameter that a refusal names if the client has not sent it, or else None.
+
+    `asked` is the request of the client, and `sent` what the deployment got of it. `known` are the names of parameters,
+    which a sentence may mean.
+    """
+    names, others = _parameters(failure, known | adapter.capabilities.parameters)
+    if not names or not _CONTENT.isdisjoint(names):
+        return None
+    on_the_wire = {step for place in _fields(adapter, target, replace(sent, messages=_ASKED)) for step in place}
+    there = on_the_wire | asked.extra.keys() | asked.unread
+    is_sent = any(it in there or getattr(asked, _CANONICAL.get(it, it), None) for it in (*names, *others))
+    return None if is_sent else names[0]
+
+
+def _parameters(failure: Failure, known: frozenset[str]) -> tuple[list[str], list[str]]:
+    """Return the parameters that a refusal is about, of `param` or of its sentence, and those that it only quotes."""
+    detail = failure.detail[:_MOST_DETAIL]
+    named = _path(failure.param)[:1] if failure.param else ()
+    if named and (named[0] in known or re.search(rf"(?<!\w){re.escape(named[0])}(?!\w)", detail)):
+        return list(named), []
+    if whole := [path[0] for path in _named_in_words(failure) if path]:
+        return whole, []
+    known = known - {"model"}  # its name is the deployment's
+    subjects = [name for found in _SUBJECTS.finditer(detail) for name in found.groups() if name in known]
+    return subjects, [name for name in _QUOTED.findall(detail) if name in known]
 
 
 def refuses_reasoning(request: ChatRequest, failure: Failure) -> bool:
