@@ -84,7 +84,7 @@ class Thinking:
     Attributes:
         on: Fields of the body that switch thinking on.
         off: Fields of the body that switch thinking off.
-        effort: The field for the reasoning effort. Its values are the model's `efforts`.
+        effort: The field for the reasoning effort, or the path of a member. Its values are the model's `efforts`.
         efforts: The efforts of a model whose own are unknown.
         ladder: Replaces an effort that the model does not know by one that it knows.
         budget: The field for a number of thinking tokens.
@@ -141,8 +141,8 @@ class Requests:
         reasoning_fields: The fields for it.
         reasoning_format: The `format` of the `reasoning_details` that it is sent back in, in place of the fields.
         cache_marks: Whether parts and tools may have `cache_control`, which is then one of the parameters.
-        parses_arguments: Whether arguments of calls in the history must be a JSON object. Others are sent as `_raw` of
-            one.
+        parses_arguments: Whether arguments of calls in the history must be a JSON object, as at every server of one's
+            own (with `by_model`). Others are sent as `_raw` of one.
         json_word: Whether a JSON response format requires the word "json" in a message.
         most_stops: The maximum number of stop sequences.
         stop_characters: The maximum length of a stop sequence.
@@ -255,7 +255,8 @@ def read_dialect(data: Mapping[str, Any]) -> CompatibleDialect:
     emulated = frozenset(data.get("emulated", ()))
     if not emulated <= features & {JSON_OBJECT}:
         raise DialectError(f"dialect.emulated: can only be [{JSON_OBJECT!r}], which must be in dialect.features too")
-    requests = _requests(data.get("request", {}))
+    # Servers of one's own parse them for the chat template.
+    requests = _requests({"parses_arguments": "by_model" in data, **data.get("request", {})})
     if ("prefill" in features) != (requests.prefill is not None):
         raise DialectError(
             "dialect.request.prefill: is required if `features` has 'prefill', and not allowed otherwise"

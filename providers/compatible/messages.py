@@ -16,7 +16,6 @@ from providers.chat import (
     Part,
     SystemMessage,
     TextPart,
-    ToolCall,
     ToolMessage,
     UserMessage,
     prompt_text,
@@ -24,9 +23,8 @@ from providers.chat import (
 )
 from providers.compatible.dialect import CompatibleDialect, Requests
 from providers.formats.role_alternation import alternate_roles, without_blank_messages
-from providers.formats.tool_calls import arguments_of
+from providers.formats.tool_calls import with_object
 from providers.formats.tool_results import results_as_text
-from providers.json_values import dumps_text, is_json_object
 from providers.openai_json.encode_request import encode_message, encode_part, return_state
 from providers.value import replace
 
@@ -120,7 +118,7 @@ def _unmarked(message: Message, dialect: CompatibleDialect, *, with_reasoning: b
         case ToolMessage(call_id, content):
             return encode_message(ToolMessage(call_id, prompt_text(content)))
         case AssistantMessage(_, _, reasoning, calls, name):
-            calls = tuple(map(_parsable, calls)) if calls and rule.parses_arguments else calls
+            calls = tuple(map(with_object, calls)) if calls and rule.parses_arguments else calls
             # Some servers refuse null next to a call, and all send "" themselves.
             body = encode_message(AssistantMessage(said_in(message), None, None, calls, name if names else None))
             if with_reasoning and rule.reasoning_back:
@@ -128,10 +126,6 @@ def _unmarked(message: Message, dialect: CompatibleDialect, *, with_reasoning: b
                 thoughts = reasoning or (" " if rule.reasoning_back == "required" else "")
                 body |= _reasoning(thoughts, rule) if thoughts else {}
             return body
-
-
-def _parsable(call: ToolCall) -> ToolCall:
-    return call if is_json_object(call.arguments) else replace(call, arguments=dumps_text(arguments_of(call)))
 
 
 def _reasoning(thoughts: str, rule: Requests) -> dict[str, object]:

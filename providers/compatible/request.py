@@ -27,6 +27,7 @@ from providers.formats.azure import azure_path
 from providers.formats.fitting import fit
 from providers.formats.request_options import with_end_user_in_user
 from providers.formats.schemas import NO_ARGUMENTS
+from providers.json_values import as_map
 from providers.matching.capability_matching import ANSWERS_ITSELF
 from providers.matching.requirements import CACHE_CONTROL, requirements_of
 from providers.openai_json.encode_request import encode_request, encode_tool, encode_tool_choice
@@ -104,7 +105,10 @@ def _known(effort: str, form: Thinking, facts: ModelFacts, budget: int | None) -
 
 
 def _effort_field(form: Thinking, effort: str) -> Mapping[str, object]:
-    return {form.effort: effort} if form.effort else {}
+    outer, _, name = form.effort.rpartition(".")
+    if not outer:
+        return {name: effort} if name else {}
+    return {outer: {**as_map(form.on.get(outer)), name: effort}}
 
 
 def _budget(form: Thinking, effort: str, facts: ModelFacts, most: int | None) -> Mapping[str, object]:

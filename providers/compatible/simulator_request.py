@@ -237,7 +237,7 @@ def _about_thinking(body: Mapping[str, object], dialect: CompatibleDialect, fact
         yield "Function tools with reasoning_effort are not supported"
     if thinks and form.streamed and body.get("stream") is not True:
         yield "enable_thinking must be set to false for non-streaming calls"
-    effort = body.get(form.effort) if form.effort else None
+    effort = _stated_effort(body, form)
     if effort is not None and facts.efforts and effort not in facts.efforts:
         yield f"{form.effort}: {effort!r} is not supported by this model"
 
@@ -248,13 +248,18 @@ def _form(dialect: CompatibleDialect, facts: ModelFacts) -> Thinking | None:
 
 def _effort(body: Mapping[str, object], form: Thinking) -> str | None:
     """Return the reasoning effort of a body. It is `medium` if the body only switches thinking on."""
-    if form.effort and isinstance(body.get(form.effort), str):
-        return str(body[form.effort])
+    if isinstance(stated := _stated_effort(body, form), str):
+        return stated
     if form.off and all(body.get(name) == value for name, value in form.off.items()):
         return "none"
     if form.on and all(body.get(name) == value for name, value in form.on.items()):
         return "medium"
     return None
+
+
+def _stated_effort(body: Mapping[str, object], form: Thinking) -> object:
+    outer, _, name = form.effort.rpartition(".")
+    return (as_map(body.get(outer)) if outer else body).get(name)
 
 
 def _continues(body: Mapping[str, object]) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import ClassVar, TypeAlias
 
 from providers.chat import Usage
-from providers.failures import About
+from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.reading.errors import malformed
 from providers.value import Value
 
@@ -132,8 +132,10 @@ def check_answer(answer: EmbeddingAnswer, request: EmbeddingRequest, known_dimen
     if len(lengths) != 1 or (expected is not None and lengths != {expected}):
         found = ", ".join(map(str, sorted(lengths)[:4]))
         wanted = "one length" if expected is None else f"{expected} dimensions"
-        # A server that ignores `dimensions` answers all other requests well.
-        is_ignored = request.dimensions is not None and len(lengths) == 1
-        about = About.REQUEST if is_ignored else None
-        raise malformed(f"embeddings with {found} dimensions instead of {wanted}", about)
+        detail = f"embeddings with {found} dimensions instead of {wanted}"
+        if request.dimensions is not None and len(lengths) == 1:
+            # A server that ignores `dimensions` answers all other requests well.
+            message = "the model of this deployment does not take `dimensions`"
+            raise ProviderFailed(Failure(FailureKind.REFUSED_HERE, message, detail, param="dimensions"))
+        raise malformed(detail)
     return answer

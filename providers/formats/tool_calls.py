@@ -22,7 +22,15 @@ from providers.chat import (
 )
 from providers.failures import UnsupportedFeature
 from providers.formats.tool_results import has_attachments, result_text, results_as_text
-from providers.json_values import JsonError, dumps_text, embed_object, read_list, read_map, unquoted_object
+from providers.json_values import (
+    JsonError,
+    dumps_text,
+    embed_object,
+    is_json_object,
+    read_list,
+    read_map,
+    unquoted_object,
+)
 from providers.value import replace
 
 _CALL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -200,6 +208,11 @@ def arguments_of(call: ToolCall) -> object:
     text = unquoted_object(call.arguments.strip())
     arguments = embed_object("{}" if text in ("", "[]") else text)
     return {"_raw": call.arguments} if arguments is None else arguments
+
+
+def with_object(call: ToolCall) -> ToolCall:
+    """Return a call whose arguments are a JSON object, for servers that parse them for a chat template."""
+    return call if is_json_object(call.arguments) else replace(call, arguments=dumps_text(arguments_of(call)))
 
 
 def arguments_text(value: object) -> str | None:

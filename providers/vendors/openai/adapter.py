@@ -36,7 +36,8 @@ from providers.embeddings.openai_format import OpenAIEmbeddings
 from providers.failures import Failure, ProviderFailed
 from providers.formats.fitting import fit
 from providers.formats.request_options import nearest_effort
-from providers.json_values import dumps
+from providers.formats.tool_calls import with_object
+from providers.json_values import dumps, is_json_object
 from providers.matching.capability_matching import THINKS_BY_RESPONSES
 from providers.matching.requirements import FEATURES, PARAMETERS, REASONING
 from providers.moderations.openai_format import OpenAIModerations
@@ -156,6 +157,7 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
 def _without_openai_only_fields(request: ChatRequest) -> ChatRequest:
     """Replace what only OpenAI has: the role `developer`, `refusal`, `detail: original`, null, and some of the tools.
 
+    Arguments in the history that are no JSON object become one, because servers parse them for a chat template.
     Null next to a call becomes "", which strict servers demand. Instead of the choice among some of the tools, only the
     allowed tools are sent. A tool without parameters gets an empty schema.
     """
@@ -166,7 +168,7 @@ def _without_openai_only_fields(request: ChatRequest) -> ChatRequest:
         request = replace(request, tools=tuple(map(_with_parameters, request.tools)))
     if type(request.messages) is Texts:
         return request
-    messages = tuple(map(_without_openai_only, request.messages))
+    messages = tuple([_without_openai_only(_with_objects(message)) for message in request.messages])
     return request if all(map(is_, messages, request.messages)) else replace(request, messages=messages)
 
 
@@ -183,6 +185,12 @@ def _without_openai_only(message: Message) -> Message:
             return replace(message, content=tuple(nearest))
         case _:
             return message
+
+
+def _with_objects(message: Message) -> Message:
+    if type(message) is not AssistantMessage or all(is_json_object(call.arguments) for call in message.tool_calls):
+        return message
+    return replace(message, tool_calls=tuple(map(with_object, message.tool_calls)))
 
 
 def _with_parameters(tool: Tool) -> Tool:
