@@ -193,7 +193,8 @@ def test_answer_that_is_not_whole_is_never_a_success(body: bytes) -> None:
 
 def test_vectors_of_another_length_than_asked_are_not_returned() -> None:
     gateway = InputGateway(lambda _: answer_with(vectors([0.1] * 192)))
-    assert error_of(gateway.post(EMBEDDINGS, {**TEXT, "dimensions": 768}))[:2] == (502, "provider_error")
+    error = error_of(gateway.post(EMBEDDINGS, {**TEXT, "dimensions": 768}))
+    assert error == (400, "unsupported_capability", "dimensions")
 
 
 def test_vectors_of_another_length_than_that_of_the_model_are_not_returned() -> None:
