@@ -19,7 +19,9 @@ from gateway.config.litellm_issuers import token_issuers
 from gateway.config.litellm_models import WEIGHTS, Model, ModelReader, facts
 from gateway.config.litellm_quotas import convert_quotas
 from gateway.config.problems import ConfigRejected, KeyPath, dotted, visible
+from gateway.config.routes import SCORED
 from gateway.config.yaml_document import parse_yaml
+from gateway.model.input_requests import USES
 from providers.registry import Registry
 from providers.value import Value
 
@@ -186,32 +188,30 @@ class _Assistants:
         models[:] = self._with_shared_keys(models)
         groups: dict[str, list[Model]] = {}
         for model in models:
-            groups.setdefault(model.group, []).append(model)
+            group = groups.setdefault(model.group, [])
+            first = next((one for one in group if one.use == model.use), model)
+            if _may_follow(model, [first]):
+                group.append(model)
+            else:
+                note = f"not converted: all deployments of `{model.use}` in a region have one model"
+                self.reading.note("model_list", model.index, note=note)
+        models[:] = [model for model in models if model in groups[model.group]]
         names = self._assistant_names(groups)
         fallbacks = self._fallbacks(groups, models)
         assistants: dict[str, Any] = {}
         for group, members in groups.items():
-            chats = [model for model in members if model.use == "chat"]
-            steps = self._steps(chats)
-            for model in fallbacks.get(group, fallbacks.get("*", [])) if chats else ():
-                if model.use == "chat" and model.name not in steps and len(steps) < _MOST_STEPS:
-                    steps.append(model.name)
             name, alias = names[group]
             assistant: dict[str, Any] = assistants.setdefault(name, {})
             if alias:
                 assistant["aliases"] = [alias]
-            if steps:
-                assistant["routes"] = {_REGION: steps}
-            for use in ("embeddings", "moderations"):
+            for use in USES:
                 same = [model for model in members if model.use == use]
-                alike = [model for model in same if model.deployment["model"] == same[0].deployment["model"]]
-                if alike:
-                    assistant[use] = {_REGION: [model.name for model in alike]}
-                for model in same:
-                    if model not in alike:
-                        models.remove(model)
-                        note = "not converted: all embeddings of a region have one model"
-                        self.reading.note("model_list", model.index, note=note)
+                steps = self._steps(same) if use == "chat" else [model.name for model in same][:_MOST_STEPS]
+                for model in fallbacks.get(group, fallbacks.get("*", [])):
+                    if _may_follow(model, same) and model.name not in steps and len(steps) < _MOST_STEPS:
+                        steps.append(model.name)
+                if steps:
+                    assistant["routes" if use == "chat" else use] = {_REGION: steps}
         self._add_aliases(assistants, names)
         return assistants
 
@@ -285,22 +285,28 @@ class _Assistants:
                 for path in [*lists, (section, key)]:
                     for group in read.keys(*path):
                         if group in groups or group == "*":
-                            self._add_targets(result.setdefault(group, []), (*path, group), targets, note)
+                            before = groups.get(group, models)
+                            self._add_targets(result.setdefault(group, []), (*path, group), targets, before, note)
         for section in ("router_settings", "litellm_settings"):
             if isinstance(read.at(section, "default_fallbacks"), list):
-                self._add_targets(result.setdefault("*", []), (section, "default_fallbacks"), targets, "")
+                self._add_targets(result.setdefault("*", []), (section, "default_fallbacks"), targets, models)
         return result
 
-    def _add_targets(self, result: list[Model], path: KeyPath, targets: dict[str, list[Model]], note: str) -> None:
+    def _add_targets(
+        self, result: list[Model], path: KeyPath, targets: dict[str, list[Model]], before: list[Model], note: str = ""
+    ) -> None:
+        """Add the deployments that the value at a path names, if one of them may answer after one of those before."""
         value = self.reading.at(*path)
         for one in [(*path, index) for index in range(len(value))] if isinstance(value, list) else [path]:
             target = self.reading.at(*one)
             chosen = targets.get(target, []) if isinstance(target, str) else []
             if chosen and target == path[-1]:
                 self.reading.note(*one, note="no effect: the entries of a name answer for each other anyway")
-            elif chosen and any(model.use == "chat" for model in chosen):
+            elif any(_may_follow(model, before) for model in chosen):
                 self.reading.use(*one, note=note)
                 result += chosen[:_MOST_STEPS] if len(result) < _MOST_STEPS else []
+            elif chosen:
+                self.reading.note(*one, note="not converted: this model cannot answer the requests of the other")
             else:
                 self.reading.note(*one, note="not converted: no model that was converted has this name")
 
@@ -339,3 +345,11 @@ class _Assistants:
         if total > 4:
             attempts["total"] = total
         return {"resilience": {"attempts": attempts}} if attempts else {}
+
+
+def _may_follow(model: Model, before: list[Model]) -> bool:
+    """Return whether a model may answer after one of these: for the same use, and with the same kind of numbers."""
+    return any(
+        one.use == model.use and (one.use not in SCORED or one.deployment["model"] == model.deployment["model"])
+        for one in before
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -16,12 +17,15 @@ from gateway.config.litellm_sign_ins import SignInReader
 from gateway.config.operator_catalogue import is_name_of, meant_provider, provider_of_model
 from gateway.config.problems import KeyPath
 from gateway.config.service_permits import is_this_machine
-from providers.adapter import Adapter, KnowsOffers
+from gateway.model.input_requests import USES, Use
+from providers.adapter import Adapter, KnowsOffers, answers_chats
+from providers.audio.contract import speech_of, transcription_of
 from providers.auth import NoAuth
 from providers.catalogue.prices import NO_CURRENCY
 from providers.embeddings.contract import embeddings_of
 from providers.moderations.contract import moderation_format
 from providers.registry import Registry
+from providers.rerank.contract import rerank_of
 from providers.sites import PROJECT, OriginError, Site, parse_origin
 
 NOWHERE: KeyPath = ("?",)
@@ -35,6 +39,26 @@ _UNKNOWN_PLACES = {
     "stores": Gap(f"where it stores content: {_STATED}"),
     "processes": Gap(f"where it computes: {_STATED}"),
 }
+_RATES = {
+    "input": ("input_cost_per_token", 1_000_000),
+    "output": ("output_cost_per_token", 1_000_000),
+    "cached_input": ("cache_read_input_token_cost", 1_000_000),
+    "cache_write": ("cache_creation_input_token_cost", 1_000_000),
+    "minute": ("input_cost_per_second", 60),
+    "characters": ("input_cost_per_character", 1_000_000),
+    "search": ("input_cost_per_query", 1),
+}
+"""The key of LiteLLM for each price of the catalogue, and for how many of its units that is."""
+_OF_OTHER_UNITS = ("minute", "characters", "search")
+_OFFERS: Mapping[Use, Callable[[Adapter, str], object]] = {
+    "chat": lambda adapter, _: answers_chats(adapter),
+    "embeddings": lambda adapter, _: embeddings_of(adapter),
+    "moderations": lambda adapter, model: moderation_format(adapter, model, None),
+    "rerank": lambda adapter, _: rerank_of(adapter),
+    "transcription": lambda adapter, _: transcription_of(adapter),
+    "speech": lambda adapter, _: speech_of(adapter),
+}
+"""Functions of an adapter and a model; a true result means that the provider has the use."""
 
 
 @dataclass(slots=True)
@@ -44,7 +68,7 @@ class Model:
     index: int
     name: str
     group: str
-    use: str
+    use: Use
     deployment: dict[str, Any]
     weight: Decimal | None
     order: Decimal
@@ -93,8 +117,8 @@ class ModelReader:
         paths = self._parameters(index)
         prefix, model = self._vendor(paths)
         use = self._use(index, model or "")
-        if use == "other":
-            read.note(*entry, note="not converted: the gateway has chats, embeddings and moderations only")
+        if use is None:
+            read.note(*entry, note=f"not converted: a model is here for {', '.join(USES[:-1])} or {USES[-1]}")
             return None
         provider = self._provider(prefix, model, paths)
         adapter = self.registry.adapters.get(provider or "")
@@ -108,7 +132,7 @@ class ModelReader:
             **self._endpoint(provider, adapter, paths),
             **self._credential(provider, adapter, paths),
         }
-        if adapter is not None and not _is_possible(use, adapter, model or ""):
+        if adapter is not None and not _OFFERS[use](adapter, model or ""):
             read.note(*entry, note=f"not converted: {provider} has no {use} here")
             return None
         if all(isinstance(value, Gap) for value in deployment.values()):
@@ -213,19 +237,19 @@ class ModelReader:
         chosen = [adapters[provider]] if provider is not None else adapters.values()
         return [site for adapter in chosen for site in adapter.sites.values()]
 
-    def _use(self, index: int, model: str) -> str:
+    def _use(self, index: int, model: str) -> Use | None:
+        """Return what a model is for, or None if the gateway has no such requests."""
         mode = self.reading.at("model_list", index, "model_info", "mode")
-        if isinstance(mode, str):
-            known = {"chat": "chat", "completion": "chat", "responses": "chat"}
-            known |= {"embedding": "embeddings", "moderation": "moderations"}
-            self.reading.use("model_list", index, "model_info", "mode")
-            return known.get(mode, "other")
-        modes = facts()["modes"]
-        kinds = {"other": modes["other"], "moderations": modes["moderation"], "embeddings": modes["embedding"]}
-        matching = (
-            use for use, patterns in kinds.items() if any(fnmatchcase(model.lower(), each) for each in patterns)
-        )
-        return next(matching, "chat")
+        for use in facts()["uses"]:
+            known = facts()["uses"][use]
+            if isinstance(mode, str):
+                self.reading.use("model_list", index, "model_info", "mode")
+                matches = mode in known["modes"]
+            else:
+                matches = any(fnmatchcase(model.lower(), pattern) for pattern in known["names"])
+            if matches:
+                return next((one for one in USES if one == use), None)
+        return None
 
     def _endpoint(self, provider: str | None, adapter: Adapter | None, paths: dict[str, KeyPath]) -> dict[str, Any]:
         """Return the endpoint and what belongs to it. A site is taken from the source or left out, never chosen."""
@@ -328,19 +352,24 @@ class ModelReader:
         read = self.reading
         info: KeyPath = ("model_list", index, "model_info")
         facts = {key: (*info, key) for key in read.keys(*info)} | paths
-        rates = {
-            "input": "input_cost_per_token",
-            "output": "output_cost_per_token",
-            "cached_input": "cache_read_input_token_cost",
-            "cache_write": "cache_creation_input_token_cost",
+        price = {
+            ours: _amount(read.number(*facts[theirs]), count)
+            for ours, (theirs, count) in _RATES.items()
+            if theirs in facts
         }
-        price = {ours: _per_million(read.number(*facts[theirs])) for ours, theirs in rates.items() if theirs in facts}
         price = {key: value for key, value in price.items() if value is not None}
         entry: dict[str, Any] = {}
-        if {"input", "output"} <= price.keys():
-            entry["price"] = {**price, "currency": "USD", "as_of": self.today, "source": "configuration of LiteLLM"}
+        without_tokens = {"input": 0.0, "output": 0.0} if not price.keys().isdisjoint(_OF_OTHER_UNITS) else {}
+        if {"input", "output"} <= price.keys() | without_tokens:
+            entry["price"] = {
+                **without_tokens,
+                **price,
+                "currency": "USD",
+                "as_of": self.today,
+                "source": "configuration of LiteLLM",
+            }
             for ours in price:
-                read.use(*facts[rates[ours]])
+                read.use(*facts[_RATES[ours][0]])
         for ours, theirs in (("context_tokens", "max_input_tokens"), ("output_tokens", "max_output_tokens")):
             tokens = read.number(*info, theirs)
             if tokens is not None and tokens == int(tokens) and 1 <= tokens <= 1_000_000_000:
@@ -354,15 +383,9 @@ def _may_be_at(site: Site, name: str, endpoint: object) -> bool:
     return not isinstance(endpoint, str) or endpoint == name or ("://" in endpoint and site.owns(endpoint))
 
 
-def _is_possible(use: str, adapter: Adapter, model: str) -> bool:
-    if use == "embeddings":
-        return embeddings_of(adapter) is not None
-    return use == "chat" or moderation_format(adapter, model, None) is not None
-
-
-def _per_million(cost: Decimal | None) -> float | None:
-    """Return a price for a million tokens, or None if it cannot be written with six decimals."""
-    price = cost * 1_000_000 if cost is not None else None
+def _amount(cost: Decimal | None, count: int) -> float | None:
+    """Return the price of so many units, or None if it cannot be written with six decimals."""
+    price = cost * count if cost is not None else None
     if price is None or price > 1_000_000 or price != price.quantize(Decimal("1e-6")):
         return None
     return float(price)

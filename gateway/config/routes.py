@@ -84,7 +84,7 @@ class _Scored(NamedTuple):
     noun: str
 
 
-_SCORED: Mapping[Use, _Scored] = {
+SCORED: Mapping[Use, _Scored] = {
     "embeddings": _Scored(embeddings_of, load_embedding_facts, "has no embeddings: {} offers none here", "vector"),
     "rerank": _Scored(rerank_of, load_rerank_facts, "scores no documents: {} has no rerank here", "score"),
 }
@@ -249,7 +249,7 @@ class AssistantCompiler(AssistantScope):
         if region is not None:
             for entry in entries:
                 warn_if_unapproved(self.findings, entry.path, entry.deployment, region)
-        if use in _SCORED:
+        if use in SCORED:
             self._check_scored(path, entries, use)
         elif use == "moderations":
             self._check_moderations(entries)
@@ -316,7 +316,7 @@ class AssistantCompiler(AssistantScope):
 
     def _check_scored(self, path: KeyPath, entries: list[_Entry], use: Use) -> None:
         """Report deployments that lack a use, and a list of different models: what they give cannot be compared."""
-        scored = _SCORED[use]
+        scored = SCORED[use]
         for entry in entries:
             deployment, known = entry.deployment, scored.known_of(entry.deployment.provider)
             if scored.format_of(deployment.adapter) is None:

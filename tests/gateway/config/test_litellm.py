@@ -14,10 +14,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.config.litellm import Converted, convert_litellm
+from gateway.config.litellm_models import facts
 from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
 from gateway.config.yaml_document import parse_yaml
 from gateway.features.configuration import compile_config
+from gateway.model.input_requests import USES, Use
 from providers.registry import load_registry
 from tests.gateway.config.litellm_configs import CONFIGS, FOLDER, RANDOM, SECRETS
 from tests.kit.expected_files import expected_text
@@ -205,6 +207,22 @@ def test_any_values_are_converted_without_an_invented_place(source: dict[str, An
 def test_a_text_that_is_no_configuration_is_refused_with_its_line(text: str) -> None:
     with contextlib.suppress(UnicodeEncodeError, ConfigRejected):
         assert "version: 1" in converted(text).files["gateway.yaml"]
+
+
+@pytest.mark.parametrize("use", USES)
+def test_each_use_of_a_configuration_is_converted(use: Use) -> None:
+    """LiteLLM names it in `mode`; without a mode the name of the model says it."""
+    for mode in facts()["uses"][use]["modes"]:
+        server = {"model": "openai/m", "api_base": "http://127.0.0.1:1"}
+        entry = {"model_name": "own", "litellm_params": server, "model_info": {"mode": mode}}
+        assistant = values_of(converted(json.dumps({"model_list": [entry]})))["assistants"]["own"]
+        assert list(assistant) == ["routes" if use == "chat" else use]
+    by_name = values_of(converted(CONFIGS["uses"]))["assistants"].values()
+    assert any(("routes" if use == "chat" else use) in assistant for assistant in by_name)
+
+
+def test_the_uses_of_the_converter_are_those_of_a_configuration() -> None:
+    assert set(facts()["uses"]) == {*USES, "none"}
 
 
 def test_issuers_are_not_converted_where_no_tokens_are_taken() -> None:
