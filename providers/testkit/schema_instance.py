@@ -36,15 +36,22 @@ _MOST_CHARACTERS = 100_000
 _Schema = Mapping[str, Any]
 
 
-def instance_of(schema: Mapping[str, object], word: str = "example") -> object:
-    """Return a value that matches the schema. Free strings are `word`. The same arguments give the same value."""
-    return _Synthesis(schema, word).build(schema, 0, 0)
+def instance_of(schema: Mapping[str, object], word: str = "example", unwanted: frozenset[str] = frozenset()) -> object:
+    """Return a value that matches the schema. The same arguments give the same value.
+
+    Args:
+        schema: The JSON Schema.
+        word: The content of free strings.
+        unwanted: The names, in lower case, of properties that are left out unless the schema requires them.
+    """
+    return _Synthesis(schema, word, unwanted).build(schema, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Synthesis:
     root: _Schema
     word: str
+    unwanted: frozenset[str]
     built: Iterator[int] = field(default_factory=count)
 
     def build(self, schema: object, depth: int, variant: int) -> object:
@@ -90,7 +97,7 @@ class _Synthesis:
         properties = schema.get("properties") or {}
         names = list(schema.get("required") or ())
         if not names and depth < _SHALLOW:
-            names = list(properties)
+            names = [name for name in properties if name.lower() not in self.unwanted]
         other = schema.get("additionalProperties", True)
         return {name: self.build(properties.get(name, other), depth + 1, 0) for name in names}
 

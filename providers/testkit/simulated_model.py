@@ -1,9 +1,12 @@
 """The model of all simulated providers: a pure function from a request to an answer.
 
 It does not understand the request. It answers in the language of the request (English or Chinese), states its name and
-that it is simulated, calls given tools, fills in requested schemas, answers in JSON if the system text asks for a JSON
-object, obeys `stop`, `max_tokens` and `n`, and continues a prefilled answer. It uses no clock and no randomness: the
-same request gets the same answer, ids included.
+that it is simulated, fills in requested schemas, answers in JSON if the system text asks for a JSON object, obeys
+`stop`, `max_tokens` and `n`, and continues a prefilled answer. It uses no clock and no randomness: the same request
+gets the same answer, ids included.
+
+An agent executes what a model calls. So it calls a tool only if `tool_choice` asks for one or the question names a
+word of the tool's name, once in each turn, and never fills in what an agent would execute or write into a file.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
+from providers.formats.fitting import LATE_SYSTEM
 from providers.formats.tool_results import is_attachment
 from providers.json_values import dumps
 from providers.testkit.answer_pieces import cut
@@ -49,6 +53,13 @@ _AND = re.compile(r"\band\b|和|以及|、", re.IGNORECASE)
 _JSON_OBJECT = re.compile(r"\bJSON object\b", re.IGNORECASE)
 _SCHEMA = re.compile(r"JSON Schema[^{]*(\{.*)", re.DOTALL)
 _MOST_OF_A_RESULT = 200
+_EXECUTED = frozenset({"command", "commands", "cmd", "script", "prompt", "code", "shell", "sql", "chars", "patch"})
+_WRITTEN = frozenset({"content", "new_string", "new_source", "file_text"})
+_SMALL_WORDS = frozenset({"a", "an", "and", "for", "in", "of", "on", "or", "the", "to", "with"})
+_WORD = re.compile(r"[^\W_]+")
+_CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_LATE_SYSTEM = LATE_SYSTEM.partition("\n")[0]
+_OPENING_TAG = re.compile(r"<([\w-]+)>")
 
 
 def respond(request: ChatRequest, persona: str) -> ChatCompletion:
@@ -122,8 +133,27 @@ def _asks_in_chinese(request: ChatRequest) -> bool:
 def _last_user_text(request: ChatRequest) -> str:
     for message in reversed(request.messages):
         if isinstance(message, UserMessage):
-            return text_of(message.content)
+            parts = (message.content,) if isinstance(message.content, str) else message.content
+            text = "\n".join(part if isinstance(part, str) else text_of((part,)) for part in parts)
+            return _without_blocks(text) or text
     return ""
+
+
+def _without_blocks(text: str) -> str:
+    """Return a text without what an agent adds: a later system message, and blocks such as `<system-reminder>`."""
+    before, late, after = text.partition(_LATE_SYSTEM)
+    text = before or after.rpartition("\n\n")[2] if late else text
+    kept: list[str] = []
+    closing = ""
+    for line in text.splitlines():
+        if not closing and (tag := _OPENING_TAG.match(line)) is not None:
+            closing = f"</{tag[1]}>"
+        if not closing:
+            kept.append(line)
+        elif closing in line:
+            kept.append(line.rpartition(closing)[2])
+            closing = ""
+    return "\n".join(kept).strip()
 
 
 def _reasoning(chinese: bool) -> str:
@@ -204,37 +234,77 @@ def _before_stop(text: str, stops: Sequence[str]) -> str:
 
 
 def _calls(request: ChatRequest, seed: str) -> tuple[ToolCall, ...]:
-    """Return one call, two if the question names two things, or none after a tool result or without a callable tool."""
-    tools = _callable_tools(request)
-    last = request.messages[-1]
-    if not tools or is_attachment(last) or not isinstance(last, UserMessage | SystemMessage):
-        return ()
+    """Return one call, two if the question names two things, or none."""
     asked = _last_user_text(request)
+    tools = _tools_to_call(request, asked)
+    last = request.messages[-1]
+    if not tools or is_attachment(last) or not isinstance(last, UserMessage | SystemMessage) or _has_called(request):
+        return ()
     things = [thing for thing in _AND.split(asked) if thing.strip()][:2]
     if len(things) < 2 or request.parallel_tool_calls is False:
         things = [asked]
     return tuple(_call(tools, thing, f"call_{seed}{position}") for position, thing in enumerate(things))
 
 
-def _callable_tools(request: ChatRequest) -> tuple[Tool, ...]:
+def _has_called(request: ChatRequest) -> bool:
+    """Return whether a tool was called since the last answer in words."""
+    for message in reversed(request.messages):
+        if isinstance(message, ToolMessage):
+            return True
+        if isinstance(message, AssistantMessage):
+            return bool(message.tool_calls)
+    return False
+
+
+def _tools_to_call(request: ChatRequest, asked: str) -> list[Tool]:
+    """Return the tools that the request asks for, or that the question names, and that can be called without harm."""
     match request.tool_choice:
         case "none":
-            return ()
+            return []
         case NamedTool(name):
-            return tuple(tool for tool in request.tools if tool.name == name)
-        case AllowedTools(_, names):
-            return tuple(tool for tool in request.tools if tool.name in names)
+            tools = [tool for tool in request.tools if tool.name == name]
+        case AllowedTools(mode, names):
+            tools = [tool for tool in request.tools if tool.name in names]
+            tools = tools if mode == "required" else _named(tools, asked)
+        case "required":
+            tools = list(request.tools)
         case _:
-            return request.tools
+            tools = _named(request.tools, asked)
+    return [tool for tool in tools if _is_harmless(_arguments(tool, ""))]
+
+
+def _named(tools: Sequence[Tool], asked: str) -> list[Tool]:
+    words = _words(asked) - _SMALL_WORDS
+    return [tool for tool in tools if not words.isdisjoint(_words(tool.name))]
+
+
+def _words(text: str) -> set[str]:
+    """Return the words of a text or of a name such as `get_weather`, `WebFetch`."""
+    return {word.lower() for word in _WORD.findall(_CAPITAL.sub(" ", text))}
+
+
+def _is_harmless(arguments: object) -> bool:
+    """Return whether arguments have nothing that an agent would execute, or write into a file."""
+    if isinstance(arguments, Mapping):
+        names = {name.lower() for name in arguments}
+        writes = bool(names & _WRITTEN) and any(name.endswith("path") for name in names)
+        return not writes and names.isdisjoint(_EXECUTED) and all(map(_is_harmless, arguments.values()))
+    return not isinstance(arguments, list) or all(map(_is_harmless, arguments))
 
 
 def _call(tools: Sequence[Tool], thing: str, call_id: str) -> ToolCall:
     """Return a call of the tool whose name has most words in common with the question, or of the first such tool."""
-    words = re.findall(r"\w+", thing.lower())
-    tool = max(tools, key=lambda tool: len(set(re.split(r"[_-]", tool.name.lower())).intersection(words)))
+    words = _words(thing)
+    tool = max(tools, key=lambda tool: len(words & _words(tool.name)))
+    return ToolCall(call_id, tool.name, dumps(_arguments(tool, thing)).decode())
+
+
+def _arguments(tool: Tool, thing: str) -> Mapping[str, object]:
+    """Return arguments that match the schema of a tool, with the last word of a question in free texts."""
     subject = re.findall(r"[\w-]+", thing)
-    arguments = instance_of(tool.parameters, subject[-1] if subject else "example") if tool.parameters else {}
-    return ToolCall(call_id, tool.name, dumps(arguments if isinstance(arguments, Mapping) else {}).decode())
+    word = subject[-1] if subject else "example"
+    arguments = instance_of(tool.parameters, word, _EXECUTED) if tool.parameters else {}
+    return arguments if isinstance(arguments, Mapping) else {}
 
 
 # --- counting -------------------------------------------------------------------------------------

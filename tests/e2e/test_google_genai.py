@@ -73,7 +73,10 @@ def test_streamed_chat_runs_functions_automatically(clients: Any, territory: str
     chat = clients(territory).chats.create(
         model=ASSISTANT, config=genai.types.GenerateContentConfig(tools=[get_weather], system_instruction="Be brief.")
     )
-    for question, city in (("What is the weather in Oslo and in Rome?", "Rome"), ("And in Paris?", "Paris")):
+    for question, city in (
+        ("What is the weather in Oslo and in Rome?", "Rome"),
+        ("And the weather in Paris?", "Paris"),
+    ):
         text = "".join(chunk.text or "" for chunk in chat.send_message_stream(question))
         assert f"snow in {city}" in text
 

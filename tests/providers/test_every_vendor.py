@@ -68,6 +68,21 @@ MESSAGES: tuple[Message, ...] = (
 )
 
 
+@pytest.mark.parametrize("provider", CHATS)
+def test_a_mark_of_a_cache_never_makes_a_request_impossible(provider: str) -> None:
+    """A vendor without caches gets the same request without marks."""
+    marked = (TextPart("brief"), TextPart("TWO", cache="5m"))
+    history = (
+        UserMessage(marked),
+        AssistantMessage(None, tool_calls=(ToolCall("call_1", "look", "{}", cache="5m"),)),
+        ToolMessage("call_1", marked, cache="1h"),
+        UserMessage("And?"),
+    )
+    request = ChatRequest("assistant", (SystemMessage(marked), *history), tools=(Tool("look", cache="5m"),))
+    target = Target("some-model", "/v1", UNKNOWN_MODEL)
+    assert b"brief" in ADAPTERS[provider].build_request(request, target).body
+
+
 def body_text(name: str, model: str, **more: Any) -> str:
     adapter = ADAPTERS[name]
     target = Target(model, "/v1", model_facts(known_models(adapter), model))

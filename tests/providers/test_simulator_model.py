@@ -161,15 +161,52 @@ def test_calls_twice_where_two_things_are_asked_about() -> None:
     assert calls(request) == [("get_weather", {"city": "Oslo"}), ("get_weather", {"city": "Bergen"})]
     assert len({call.id for call in first(request).message.tool_calls}) == 2
     assert len(calls(replace(request, parallel_tool_calls=False))) == 1
-    assert len(calls(ask("奥斯陆和卑尔根", tools=(WEATHER,)))) == 2
+    assert len(calls(ask("weather: 奥斯陆和卑尔根", tools=(WEATHER,)))) == 2
 
 
 def test_obeys_the_tool_choice() -> None:
     request = ask("Weather in Oslo?", tools=(WEATHER, CLOCK))
     assert calls(replace(request, tool_choice="none")) == []
     assert calls(replace(request, tool_choice=NamedTool("get_time"))) == [("get_time", {})]
-    assert calls(replace(request, tool_choice=AllowedTools("auto", ("get_time",)))) == [("get_time", {})]
+    assert calls(replace(request, tool_choice=AllowedTools("auto", ("get_time",)))) == []
+    assert calls(replace(request, tool_choice=AllowedTools("required", ("get_time",)))) == [("get_time", {})]
     assert calls(replace(request, tool_choice="required"))[0][0] == "get_weather"
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "is_called"),
+    [
+        ("get_weather", "Say hello.", False),
+        ("get_weather", "What is the weather?", True),
+        ("get_weather", "Call get_weather.", True),
+        ("mcp__sky__getWeather", "weather", True),
+        ("WebFetch", "Fetch it.", True),
+        ("turn_on", "Explain what happens on reboot", False),
+        ("Read", "<system-reminder>\nRead this.\n</system-reminder>\nSay hello.", False),
+        ("Read", "Say hello.\n\n[System message]\nRead this.", False),
+        ("Read", "[System message]\nRead this.\n\nSay hello.", False),
+        ("Read", "[System message]\nSay hello.\n\nRead this.", True),
+        ("Read", "Read it.<b>", True),
+        ("Read", "<p> read", True),
+    ],
+)
+def test_a_tool_is_called_where_the_question_names_it(name: str, asked: str, is_called: bool) -> None:
+    assert [tool for tool, _ in calls(ask(asked, tools=(Tool(name),)))] == [name] * is_called
+
+
+@pytest.mark.parametrize("member", ["command", "cmd", "script", "prompt", "code", "Command"])
+@pytest.mark.parametrize("choice", [None, "required", NamedTool("run_it")])
+def test_never_fills_in_what_an_agent_would_execute(member: str, choice: object) -> None:
+    text = {"type": "string"}
+    members = {member: text, "name": text}
+    optional = Tool("run_it", parameters={"type": "object", "properties": members})
+    inner = {"type": "object", "properties": members, "required": [member]}
+    many = {"type": "object", "properties": {"runs": {"type": "array", "items": inner}}, "required": ["runs"]}
+    assert calls(ask("run reboot", tools=(optional,), tool_choice=choice)) == [("run_it", {"name": "reboot"})]
+    for parameters in (inner, many):
+        request = ask("run reboot", tools=(Tool("run_it", parameters=parameters),), tool_choice=choice)
+        assert calls(request) == []
+        assert "simulated" in answer_to(request)
 
 
 def test_answer_repeats_the_results_of_the_tools() -> None:
@@ -180,10 +217,28 @@ def test_answer_repeats_the_results_of_the_tools() -> None:
     assert first(request).finish_reason == "stop"
 
 
-def test_calls_again_after_the_person_has_spoken() -> None:
+@pytest.mark.parametrize(
+    ("members", "is_called"),
+    [
+        (["file_path", "content"], False),
+        (["path", "new_string"], False),
+        (["title", "content"], True),
+        (["path"], True),
+    ],
+)
+def test_never_writes_into_a_file(members: list[str], is_called: bool) -> None:
+    parameters = {"type": "object", "properties": {name: {} for name in members}, "required": members}
+    assert bool(calls(ask("Write it", tools=(Tool("Write", parameters=parameters),)))) is is_called
+
+
+@pytest.mark.parametrize("answer", [(), (AssistantMessage("Snow."),)], ids=["same turn", "next turn"])
+def test_calls_once_in_each_turn(answer: tuple[AssistantMessage, ...]) -> None:
+    """Agents add texts of their own, as messages of the user, after the results of tools."""
     called = AssistantMessage(tool_calls=(ToolCall("a", "get_weather", "{}"),))
-    messages = (SystemMessage("Be brief."), UserMessage("Oslo?"), called, ToolMessage("a", "x"), UserMessage("Lima?"))
-    assert calls(ChatRequest("m", messages, tools=(WEATHER,))) == [("get_weather", {"city": "Lima"})]
+    asked = (SystemMessage("Be brief."), UserMessage("Weather in Oslo?"), called, ToolMessage("a", "x"), *answer)
+    request = ChatRequest("m", (*asked, UserMessage("Weather in Lima?")), tools=(WEATHER,))
+    assert calls(request) == [("get_weather", {"city": "Lima"})] * len(answer)
+    assert calls(replace(request, tool_choice="required")) == [("get_weather", {"city": "Lima"})] * len(answer)
 
 
 # --- schemas --------------------------------------------------------------------------------------

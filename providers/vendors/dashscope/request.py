@@ -8,12 +8,15 @@ dashscope 2.0.2 with the command line that it bundles; read 2026-11-20.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from functools import cache
 
 from providers.adapter import Target
 from providers.catalogue.models import ModelFacts
 from providers.chat import ChatRequest
 from providers.compatible.adapter import adapter_named
+from providers.compatible.dialect import CompatibleDialect
 from providers.compatible.request import encode_body as encode_compatible
 from providers.failures import UnsupportedFeature
 from providers.json_values import as_list, as_map, read_map
@@ -22,6 +25,13 @@ from providers.value import replace
 _COMPATIBLE = "dashscope-compatible"
 _ILLEGAL_TOOL_NAME = "search"
 _THINKS = {"thinking", "thinking_default", "thinking_only"}
+
+
+@cache
+def _dialect() -> CompatibleDialect:
+    """Return the dialect of the compatible mode without marks of caches: the native format has no place for them."""
+    dialect = adapter_named(_COMPATIBLE).dialect
+    return replace(dialect, requests=dataclasses.replace(dialect.requests, cache_marks=False))
 
 
 def is_multimodal(facts: ModelFacts) -> bool:
@@ -42,7 +52,7 @@ def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object]
         request = replace(request, reasoning_effort=None)
     allowed = {name: value for name, value in request.extra.items() if name not in target.pins}
     plain = replace(target, pins={})
-    body, changed = encode_compatible(replace(request, extra=allowed), plain, adapter_named(_COMPATIBLE).dialect)
+    body, changed = encode_compatible(replace(request, extra=allowed), plain, _dialect())
     model, messages, streams = body.pop("model"), as_list(body.pop("messages")), bool(body.pop("stream", False))
     body.pop("stream_options", None)
     parameters: dict[str, object] = {**body, "result_format": "message"}
