@@ -189,7 +189,7 @@ def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -
             raise ApiError("not_found", f"there is no endpoint at this path; {hint_for(request.url.path)}")
         assistant = find_assistant(config, client, name)
         if region.name not in assistant.regions:
-            raise Refused(not_offered(config, assistant, region))
+            raise Refused(not_offered(assistant, region))
         offer = offer_of(config, assistant, location, service.decider.clock()) or Offer(frozenset())
         body = encode_model(form, name, offer)
         return JSONResponse(body, headers=headers)

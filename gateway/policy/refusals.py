@@ -19,7 +19,6 @@ from gateway.model.decision import Considered, Refusal, RefusalCode, SkipReason,
 from gateway.model.deployment import Deployment, capabilities_for, match_of, most_audio_bytes, most_spoken_characters
 from gateway.model.input_requests import AudioNeeds, ServedRequest
 from gateway.model.location import Location, LocationProblem
-from gateway.model.refusal_reason import RefusalReason
 from gateway.model.route import Route, deployments_of
 from gateway.policy.canary_assignment import Verdicts
 from gateway.policy.location.age import refuse_age
@@ -92,19 +91,16 @@ def _how_to_locate(config: ConfigVersion, location: Location) -> str:
     return "send the request through the edge that sets the country header, or use a key that is bound to a region"
 
 
-def not_offered(config: ConfigVersion, assistant: Assistant, region: Region) -> Refusal:
+def not_offered(assistant: Assistant, region: Region) -> Refusal:
     """Return the refusal for an assistant without a route in the region, or without routes of this use at all.
 
-    To its user, an assistant that lacks another use than chats is there, and cannot do this.
+    To its user, an assistant that lacks another use than chats is there, and cannot do this. No law forbids it.
     """
-    is_chat = assistant.use == "chat"
-    offered = "is not available" if is_chat else f"has no {assistant.use}"
-    if not assistant.routes:
-        lacks = f"the assistant {assistant.name!r} has no {assistant.use} in any region"
-        return Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, f"{lacks}: name another assistant", param="model")
-    message = f"the assistant {assistant.name!r} {offered} in the region {region.name!r}"
-    sentences = None if is_chat else config.messages.get(RefusalReason.CAPABILITY)
-    return Refusal(RefusalCode.REGION_BLOCKED, message, sentences=sentences)
+    place = f"in the region {region.name!r}" if assistant.routes else "in any region"
+    if assistant.use == "chat" and assistant.routes and region.name not in assistant.regions:
+        return Refusal(RefusalCode.REGION_BLOCKED, f"the assistant {assistant.name!r} is not available {place}")
+    lacks = f"the assistant {assistant.name!r} has no {assistant.use} {place}"
+    return Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, f"{lacks}: name another assistant", param="model")
 
 
 def _refuse_other_cell(config: ConfigVersion, region: Region | None) -> Refusal | None:
@@ -226,7 +222,11 @@ def _refuse_audio(needs: AudioNeeds, judged: Verdicts) -> Refusal | None:
         case "response_format":
             able = frozenset[str]().union(*(capabilities_for(it, needs.use).features for it in every))
             forms = sorted(name.partition(".")[2] for name in able if name.startswith("response_format."))
-            message = f"`response_format` is not one of this region: it has {', '.join(forms)}"
+            form = feature.partition(".")[2]
+            asked = "is not sent, or is mp3" if needs.use == "speech" and form == "mp3" else f"is {form}"
+            message = (
+                f"`response_format` {asked}, which no deployment of this region has: send one of {', '.join(forms)}"
+            )
         case "translation":
             message = "no deployment of this region translates audio: ask for a transcription"
         case "file":

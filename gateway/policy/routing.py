@@ -137,7 +137,7 @@ def _decide(
         return Decision(refusal)
     route = assistant.routes.get(region.name)
     if not route:
-        return Decision(not_offered(config, assistant, region))
+        return Decision(not_offered(assistant, region))
     location_verdicts = remember(
         config,
         ("route", *place),

@@ -533,7 +533,7 @@ def expect_route(exchange: Exchange, assistant: Assistant) -> None:
     exchange.record.decided = change(exchange.record.decided, assistant=assistant.name)
     region = exchange.location.region
     if region is not None and region.name not in assistant.routes:
-        raise Refused(not_offered(exchange.config, assistant, region))
+        raise Refused(not_offered(assistant, region))
 
 
 def _barrier_of(exchange: Exchange) -> Barrier | None:

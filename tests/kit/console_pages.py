@@ -26,10 +26,16 @@ DEMO = example_path("demo.yaml").read_text("utf-8")
 BROWSER = {"host": "127.0.0.1:8080", "accept": "text/html,*/*", "sec-fetch-site": "none", "sec-fetch-mode": "navigate"}
 
 
-_SITES = ("cn-beijing", "hongkong", "intl"), ("eu", "us"), ("global",)
+_SITES = {
+    "dashscope": ("cn-beijing", "hongkong", "intl"),
+    "openai": ("eu", "us"),
+    "gemini": ("global",),
+    "siliconflow": ("cn", "intl"),
+    "mistral": ("eu",),
+}
 _ORIGINS = {
     (provider, site): f"http://127.0.0.1:{9000 + 10 * row + column}"
-    for row, (provider, sites) in enumerate(zip(("dashscope", "openai", "gemini"), _SITES, strict=True))
+    for row, (provider, sites) in enumerate(_SITES.items())
     for column, site in enumerate(sites)
 }
 

@@ -262,14 +262,15 @@ def test_missing_usage_is_estimated_for_the_client() -> None:
     assert gateway.post(EMBEDDINGS, {**TEXT, "input": "a text of some length"}).json()["usage"]["prompt_tokens"] == 6
 
 
-def test_assistant_with_embeddings_only_in_another_region_is_blocked_here() -> None:
+def test_assistant_with_embeddings_only_in_another_region_has_none_here() -> None:
     config = CONFIG.merge(
         "regions: {far: {territories: [JP], boundary: ['*']}}", "assistants: {assistant: {embeddings: null}}"
     ).merge("assistants: {assistant: {embeddings: {far: [house, spare]}}}")
     refused = InputGateway(honest, config).post(EMBEDDINGS, TEXT)
-    assert error_of(refused)[:2] == (451, "region_blocked")
     error = refused.json()["error"]
-    assert error["message"] == "the assistant 'assistant' has no embeddings in the region 'default'"
+    assert (refused.status_code, error["code"], error["reason"]) == (400, "unsupported_capability", "capability")
+    lacks = "the assistant 'assistant' has no embeddings in the region 'default'"
+    assert error["message"] == f"{lacks}: name another assistant"
     assert error["user_message"] == "The assistant cannot process a request of this kind or length."
 
 

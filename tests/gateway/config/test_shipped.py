@@ -25,7 +25,9 @@ from gateway.features.configuration import compile_config, schema_json
 from gateway.model.budget import KeyRules, LedgerRetention
 from gateway.model.config_version import ConfigVersion, ReceiptRules
 from gateway.model.decision import Plan
+from gateway.model.deployment import capabilities_for
 from gateway.model.resilience import Resilience
+from gateway.model.route import deployments_of
 from gateway.model.schedule import StopRule
 from gateway.model.section import PlainSection, default_as_written
 from gateway.policy.location.geoip import GeoIpRules
@@ -95,6 +97,14 @@ def shipped(name: str, environ: dict[str, str]) -> Compiled:
 
 def values(text: str) -> dict[str, object]:
     return parse_yaml(text.encode(), "f").values
+
+
+def test_demo_speaks_the_format_of_a_request_without_one() -> None:
+    routes = shipped("demo.yaml", {}).config.assistants["assistant"].by_use["speech"]
+    assert set(routes) >= {"cn", "eu", "default"}
+    for route in routes.values():
+        able = (capabilities_for(deployment, "speech").features for deployment in deployments_of(route))
+        assert any("response_format.mp3" in features for features in able)
 
 
 def test_demo_config_needs_no_secrets() -> None:

@@ -158,6 +158,20 @@ def test_wav_and_pcm_are_made_of_each_other(provider: str, model: str, base: str
     assert (response.content[:4] == b"RIFF") == (form == "wav")
 
 
+@pytest.mark.parametrize("form", [None, "mp3", "aac"])
+def test_error_of_a_format_states_what_to_send(form: str | None) -> None:
+    """The first request of an SDK has no `response_format`, which means `mp3`."""
+    house = {"provider": "dashscope", "model": "qwen3-tts-flash", "endpoint": "https://house.example/api/v1"}
+    stated = {"api_key": "k-12345678", "stores": "any", "processes": "any"}
+    config = CONFIG.merge({"deployments": {"house": {**house, **stated}}})
+    config = config.merge({"assistants": {"assistant": {"speech": {"default": ["house"]}}}})
+    response = InputGateway(speaking, config).post(PATH, {**ASKED, **({"response_format": form} if form else {})})
+    said = "is aac" if form == "aac" else "is not sent, or is mp3"
+    message = f"`response_format` {said}, which no deployment of this region has: send one of pcm, wav"
+    assert response.json()["error"]["message"] == message
+    assert error_of(response) == (400, "unsupported_capability", "response_format")
+
+
 @pytest.mark.parametrize("begin", [b"{", b" <", b"\n{"])
 @pytest.mark.parametrize("media", ["audio/pcm", "application/json"])
 def test_samples_may_begin_like_a_text(begin: bytes, media: str) -> None:
