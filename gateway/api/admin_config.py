@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Depends, Query
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.api.admin_control import answers_report, fault_report, reload_report
 from gateway.api.admin_deployments import deployments_document
-from gateway.api.admin_explain import explain_document, explained_asker, territories_document
+from gateway.api.admin_explain import (
+    Wishes,
+    explain_document,
+    explained_asker,
+    supposed_request,
+    supposed_text,
+    territories_document,
+)
 from gateway.api.admin_request import Asked, texts_of
 from gateway.api.admin_status import status_document
 from gateway.api.errors import ApiError
 from gateway.api.event_stream import stream_events
 from gateway.api.openapi import json_body
+from gateway.model.input_requests import Use
 from gateway.model.status import Reload
 from gateway.service.client_admin import AdminRefused, ClientAdmin, Json
 from gateway.state.receipts import find_receipts
@@ -47,9 +55,14 @@ async def show_status(asked: Asked) -> Response:
 
 
 async def _wishes(
-    intent: _Text = None, prefer: _Text = None, age_band: _Text = None
-) -> tuple[str | None, str | None, str | None]:
-    return intent, prefer, age_band
+    intent: _Text = None,
+    prefer: _Text = None,
+    age_band: _Text = None,
+    use: Annotated[Use, Query()] = "chat",
+    form: Annotated[Literal["json", "text"], Query()] = "json",
+) -> tuple[Wishes, bool]:
+    """Return what the request would wish, and whether it is explained as text."""
+    return Wishes(intent, prefer, age_band, use), form == "text"
 
 
 async def explain_request(
@@ -59,13 +72,17 @@ async def explain_request(
     client: _Text = None,
     user: _Text = None,
     *,
-    wishes: Annotated[tuple[str | None, str | None, str | None], Depends(_wishes)],
+    wishes: Annotated[tuple[Wishes, bool], Depends(_wishes)],
 ) -> Response:
     """Explain which deployments would answer a request, and why"""
     status = await asked.control.status()
     if asker := explained_asker(status.config, client, user):
         status = await asked.control.status(asker)
-    return JSONResponse(explain_document(status, assistant, territory, client, user, wishes))
+    chosen, as_text = wishes
+    supposed = supposed_request(status, assistant, territory, client, user, chosen)
+    if as_text:
+        return PlainTextResponse(supposed_text(supposed, territory))
+    return JSONResponse(explain_document(status, supposed, territory))
 
 
 async def show_territories(asked: Asked, assistant: _Text = None) -> Response:

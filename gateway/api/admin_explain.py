@@ -2,50 +2,81 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from gateway.api.admin_control import unavailable_by_deployment, unavailable_everywhere
 from gateway.api.errors import ApiError
 from gateway.api.public_routes import named_assistant
 from gateway.execution.evidence import Asker, asker_of
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.input_requests import Use
 from gateway.model.location import Reports
 from gateway.model.status import Status
 from gateway.policy.territory_answers import answers_of, territories_of
 from gateway.service.assistants import AssistantNotFound, assistants_of
-from gateway.service.explain import PlainRequest, explain_with_facts, reports_from, why_not_supposed
+from gateway.service.explain import PlainRequest, explain_text, explain_with_facts, reports_from, why_not_supposed
 from providers.json_values import as_map
 from providers.territories import TerritoryError
 
 
-def explain_document(
+class Wishes(NamedTuple):
+    """The wishes of a request: the intent of a chat, a choice, the age band that a claim names, and the use."""
+
+    intent: str | None = None
+    prefer: str | None = None
+    age_band: str | None = None
+    use: Use = "chat"
+
+
+NO_WISHES = Wishes()
+
+
+def supposed_request(
     status: Status,
     assistant: str | None,
     territory: str | None,
     client: str | None,
     user: str | None,
-    selection: tuple[str | None, str | None, str | None] = (None, None, None),
-) -> dict[str, object]:
-    """Return how a request would be routed, as `explain` does, with the health of the running gateway for its caller.
-
-    `selection` has the intent of the chat, the choice that the user prefers, and the age band that a claim names.
-    """
-    intent, prefer, age_band = selection
+    wishes: Wishes = NO_WISHES,
+) -> PlainRequest:
+    """Return the request that these names describe, with the health of the running gateway. Raises ApiError."""
     config = status.config
     caller = _client(config, client)
-    named = _assistant(config, caller, assistant)
-    named = named.for_intent(intent) if intent is not None else named
+    named = _assistant(config, caller, assistant).for_use(wishes.use)
+    named = named.for_intent(wishes.intent) if wishes.intent is not None else named
     # A deployment that only some workers skip is still used by the others.
-    everywhere = unavailable_everywhere(status.workers)
-    explained = explain_with_facts(
-        PlainRequest(config, caller, _reports(territory, age_band), named, status.at_s, everywhere, user, prefer=prefer)
-    )
+    health, reports = unavailable_everywhere(status.workers), _reports(territory, wishes.age_band)
+    return PlainRequest(config, caller, reports, named, status.at_s, health, user, prefer=wishes.prefer)
+
+
+def explain_document(status: Status, supposed: PlainRequest, territory: str | None) -> dict[str, object]:
+    """Return how a request would be routed, as `explain` does, with who is unavailable in the running gateway."""
+    config, client = supposed.config, supposed.client
+    explained = explain_with_facts(supposed)
     unavailable = {
         "benched": unavailable_by_deployment(status.workers, by_breaker=False),
         "breakers": unavailable_by_deployment(status.workers, by_breaker=True),
     }
+    note = {"note": text} if (text := _note(config, territory)) else {}
+    return {
+        **_with_uses(explained, status),
+        "client": client.name if client is not None else None,
+        **unavailable,
+        **note,
+    }
+
+
+def supposed_text(supposed: PlainRequest, territory: str | None) -> str:
+    """Return how a request would be routed as text."""
+    note = _note(supposed.config, territory)
+    return f"{explain_text(supposed)}\n" + (f"note         {note}\n" if note else "")
+
+
+def _note(config: ConfigVersion, territory: str | None) -> str:
+    """Return why a territory has no effect, or an empty text."""
     why_not = why_not_supposed(config, territory) if territory is not None else ""
-    note = {"note": f"`territory` has no effect: {why_not}"} if why_not else {}
-    return {**_with_uses(explained, status), "client": client, **unavailable, **note}
+    return f"`territory` has no effect: {why_not}" if why_not else ""
 
 
 def _with_uses(explained: dict[str, object], status: Status) -> dict[str, object]:

@@ -12,8 +12,10 @@ import time
 from contextlib import closing
 from pathlib import Path
 from shlex import quote
+from urllib.parse import urlencode
 
 from gateway.cli.terminal import (
+    admin_client,
     compile_document,
     compile_file,
     json_text,
@@ -25,7 +27,7 @@ from gateway.cli.terminal import (
 from gateway.config.check_report import check_document, count_of, rejected_config, render_matrix, render_problems
 from gateway.config.examples import example_names, schema_file, starting_files
 from gateway.config.loading import Document, read_config
-from gateway.config.problems import ConfigRejected
+from gateway.config.problems import ConfigRejected, visible
 from gateway.config.sensitive_keys import secrets_in_clear
 from gateway.features.configuration import schema_json
 from gateway.files import path_exists
@@ -217,6 +219,9 @@ def explain(options: argparse.Namespace) -> int:
     if options.log is not None:
         raise CommandError("--log belongs to a request that has ended: add --request ID")
     settings = settings_of(options)
+    if options.admin is not None:
+        print(_explained_there(options, settings))
+        return _OK
     print_pinned_version(settings)
     config = _at_running_shares(compile_file(settings.config, resolve_secrets=not options.no_secrets).config, settings)
     client = _client(config, options.client)
@@ -232,6 +237,19 @@ def explain(options: argparse.Namespace) -> int:
     request = PlainRequest(config, client, reports, assistant, time.time(), user=options.user, prefer=options.prefer)
     print(json_text(explanation_of(request)) if options.json else explain_text(request))
     return _OK
+
+
+def _explained_there(options: argparse.Namespace, settings: Settings) -> str:
+    """Return how the running gateway would route a request, as its admin listener explains it. Raises CommandError."""
+    if options.ip is not None:
+        raise CommandError("--ip is looked up here, in the database of a config: leave out --admin, or name a --from")
+    names = "assistant territory client user intent prefer age_band use".split()
+    query: dict[str, object] = {name: value for name in names if (value := getattr(options, name)) is not None}
+    client = admin_client(options.admin, settings)
+    if options.json:
+        return json_text(client.report("/explain", query, ("location", "outcome", "considered")))
+    text = client.get(f"/explain?{urlencode({**query, 'form': 'text'})}")
+    return "\n".join(map(visible, text.splitlines()))
 
 
 def _at_running_shares(config: ConfigVersion, settings: Settings) -> ConfigVersion:

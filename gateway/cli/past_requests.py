@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
+from urllib.parse import quote
 
-from gateway.cli.terminal import json_text, settings_of
+from gateway.cli.terminal import admin_client, json_text, settings_of
 from gateway.config.problems import visible
 from gateway.model.record import DecisionReason
 from gateway.model.refusal_reason import REASON_BY_CODE
@@ -68,7 +69,13 @@ def explain_past(options: argparse.Namespace) -> int:
     for name, option in _BESIDES_REQUEST.items():
         if getattr(options, name) is not None:
             raise CommandError(f"{option} is for a request that is supposed: leave it out with --request")
-    if options.log is not None:
+    if options.log is not None and options.admin is not None:
+        raise CommandError("--log reads a file, and --admin asks a running gateway: use one of them")
+    if options.admin is not None:
+        client = admin_client(options.admin, settings_of(options))
+        path = f"/v1/admin/receipts/{quote(options.request, safe='')}"
+        found, source = client.report(path, {}, ("receipts",))["receipts"], "the receipts"
+    elif options.log is not None:
         found, source = _in_log(options.log, options.request), f"the log {options.log}"
     else:
         found, source = _in_receipts(options), "the receipts"

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from gateway import __version__
 from gateway.api.admin_control import reload_report, unavailable_by_deployment
-from gateway.api.admin_explain import explain_document
+from gateway.api.admin_explain import explain_document, supposed_request
 from gateway.api.errors import ApiError
 from gateway.console.all_views import VIEWS
 from gateway.console.areas import Move, areas, labels, legend, moves
@@ -261,7 +261,7 @@ def _script_texts(texts: ViewTexts) -> dict[str, str]:
 def _decision(status: Status, assistant: str, code: str) -> dict[str, Any]:
     """Return the document of `explain`, with the steps and the skipped deployments apart."""
     try:
-        document: dict[str, Any] = explain_document(status, assistant, code, None, None)
+        document: dict[str, Any] = explain_document(status, supposed_request(status, assistant, code, None, None), code)
     except ApiError as error:
         return {"error": error.message}
     order = [item["deployment"] for item in document["considered"]]

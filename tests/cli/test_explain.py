@@ -68,6 +68,51 @@ def test_explain_json_equals_the_answer_of_the_running_gateway(
     assert explanation == served.json()
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["--from", "DE"],
+        ["--from", "HK", "--client", "app", "--user", "ada"],
+        ["--client", "backend"],
+        ["--use", "embeddings", "--from", "US"],
+        ["--json", "--from", "CN"],
+    ],
+)
+def test_a_running_gateway_explains_as_its_config(
+    gateway: Command, server: GatewayProcess, config: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    there, here = (
+        gateway("explain", *where, *asked) for where in (("--admin", server.admin_url), ("--config", config))
+    )
+    assert (there.status, there.err, here.status) == (0, "", 0)
+    if "--json" in asked:
+        members = {"assistant", "location", "outcome"}
+        assert {name: json.loads(there.out)[name] for name in members} == {
+            name: json.loads(here.out)[name] for name in members
+        }
+    else:
+        assert there.out == here.out
+
+
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        (["--client", "nobody"], "there is no client with this name; the clients are: "),
+        (["--ip", "203.0.113.9"], "--ip is looked up here"),
+        (["--request", "req_1", "--log", "-"], "use one of them"),
+        (["--request", "req_1"], "state directory"),
+    ],
+)
+def test_what_a_running_gateway_cannot_explain_is_an_error(
+    gateway: Command, server: GatewayProcess, asked: list[str], error: str
+) -> None:
+    shown = gateway("explain", "--admin", server.admin_url, *asked)
+    assert shown.status != 0
+    assert error in shown.err
+
+
 def test_explain_text_has_location_plan_and_skipped_deployments(gateway: Command) -> None:
     shown = gateway("explain", "--config", DEMO, "--from", "HK")
     assert (shown.status, shown.err) == (0, "")
