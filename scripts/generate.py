@@ -20,6 +20,7 @@ from gateway.settings import Settings
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from providers.registry import load_registry
 from scripts.admin_page import admin_page
+from scripts.api_pages import contract_page, testkit_page
 from scripts.dependencies import dependencies_page
 from scripts.dialect_keys import dialect_page
 from scripts.error_page import errors_page
@@ -47,6 +48,8 @@ SETTINGS_PAGE = ROOT / "docs/reference/settings.md"
 ADMIN_PAGE = ROOT / "docs/reference/admin-api.md"
 RIGHTS_PAGE = ROOT / "docs/reference/rights.md"
 DIALECT_PAGE = ROOT / "docs/reference/dialect.md"
+CONTRACT_PAGE = ROOT / "docs/reference/api-contract.md"
+TESTKIT_PAGE = ROOT / "docs/reference/api-testkit.md"
 CALLS_PAGE = ROOT / "docs/reference/outgoing-calls.md"
 LAWS_PAGE = ROOT / "docs/prove/laws.md"
 
@@ -110,6 +113,8 @@ FILES: Mapping[Path, Callable[[], str]] = {
     DIALECT_PAGE: dialect_page,
     CALLS_PAGE: calls_page,
     LAWS_PAGE: laws_page,
+    CONTRACT_PAGE: contract_page,
+    TESTKIT_PAGE: testkit_page,
     SENSITIVE_KEYS: sensitive_keys_json,
     SENTENCE_TAGS: lambda: json.dumps(tags_of(next(iter(known_messages().values()))), indent=1, sort_keys=True) + "\n",
 }

@@ -78,14 +78,17 @@ def with_new_members(document: bytes) -> bytes:
 
 
 def event_with_new_members(event: bytes) -> bytes:
-    """Return the event with unknown members added to each of its JSON lines, bare or in a `data` field."""
+    """Return the event with unknown members added to each object of its JSON, bare or in a `data` field."""
     lines = event.split(b"\n")
     for position, line in enumerate(lines):
-        if line.startswith(b"data:") and b"{" in line:
-            lines[position] = b"data:" + with_new_members(line[5:])
-        elif line.startswith(b"{"):
-            lines[position] = with_new_members(line)
+        start = b"data:" if line.startswith(b"data:") else b""
+        lines[position] = start + with_new_members(line[len(start) :])
     return b"\n".join(lines)
+
+
+def has_object(event: bytes) -> bool:
+    """Return whether the JSON of an event has an object, to which members can be added."""
+    return _NEW.encode() in event_with_new_members(event)
 
 
 def without_each_member(document: bytes) -> Iterator[tuple[str, bytes]]:
@@ -100,12 +103,12 @@ def event_without_each_member(event: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def json_lines(event: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Yield each JSON of an event, bare or in a `data` field, between what stands before and after it."""
+    """Yield each JSON object or array of an event, bare or in a `data` field, with what stands before and after it."""
     lines = event.split(b"\n")
     for position, line in enumerate(lines):
         start = b"data: " if line.startswith(b"data:") else b""
         document = line[5:].strip() if start else line
-        if document.startswith(b"{") or (start and b"{" in document):
+        if isinstance(next(iter(in_list(document)), None), dict | list):
             after = lines[position + 1 :]
             yield b"\n".join([*lines[:position], start]), document, b"\n".join([b"", *after] if after else [])
 

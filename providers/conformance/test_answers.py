@@ -60,7 +60,9 @@ def test_streamed_answer_is_read_as_it_was_sent(answer_case: AnswerCase) -> None
 def test_streamed_and_whole_answers_are_equal(answer_case: AnswerCase) -> None:
     whole, streamed = _whole(answer_case), _streamed(answer_case)
     if whole is not None:
-        assert replace(streamed, created=0) == replace(whole, created=0)
+        assert replace(streamed, created=0) == replace(whole, created=0), (
+            "the stream of an answer must fold into the same answer as its JSON body"
+        )
 
 
 def test_answer_names_the_model_that_answered(subject: Subject) -> None:
@@ -87,7 +89,9 @@ def test_unknown_finish_reason_ends_an_answer(subject: Subject) -> None:
         return
     for answer in (subject.answer(case.completion, case.request), _streamed(case)):
         (read,) = answer.choices
-        assert (text_of(read.message.content or ""), read.finish_reason) == ("Oslo.", "other")
+        assert (text_of(read.message.content or ""), read.finish_reason) == ("Oslo.", "other"), (
+            "an unknown finish reason must become 'other', and the text before it stays"
+        )
         assert read.raw_finish_reason == word, "`raw_finish_reason` must keep the provider's own word"
 
 
@@ -102,14 +106,18 @@ def test_reasoning_and_refusals_are_read(subject: Subject, kind: str) -> None:
         return
     for answer in (subject.answer(case.completion, case.request), _streamed(case)):
         got = answer.choices[0].message
-        assert words == (got.reasoning if thinks else got.refusal or text_of(got.content))
+        assert words == (got.reasoning if thinks else got.refusal or text_of(got.content)), (
+            "reasoning and refusals must be read into their own fields"
+        )
 
 
 def test_unknown_fields_of_a_whole_answer_are_ignored(subject: Subject) -> None:
     response = subject.written(*rich_answer(subject))
     extended = replace(response, body=with_new_members(response.body))
     whole, read = (read_answer(subject.adapter, one, subject.target) for one in (response, extended))
-    assert without_new_members(read) == without_new_members(whole)
+    assert without_new_members(read) == without_new_members(whole), (
+        "unknown members must change nothing: read only the fields that you use"
+    )
 
 
 def test_missing_member_of_a_whole_answer_is_tolerated_or_fails(subject: Subject) -> None:
@@ -140,7 +148,7 @@ def test_stream_is_recognised_by_its_content_type(subject: Subject) -> None:
         "no content is emitted before the end of the stream. Either the parser holds back complete events, or the "
         f"content type {content_type!r} marks the stream as one JSON body, and the simulator needs another content type"
     )
-    assert isinstance(check_ends_once([*events, *reader.close()]), Finished)
+    assert isinstance(check_ends_once([*events, *reader.close()]), Finished), "a whole stream must end with `Finished`"
 
 
 def test_generated_call_ids_differ_between_answers(subject: Subject) -> None:
@@ -163,9 +171,11 @@ def test_generated_call_ids_differ_between_answers(subject: Subject) -> None:
 
 def test_stream_events_are_in_canonical_order(subject: Subject) -> None:
     events = subject.events(*subject.stream(*rich_answer(subject)))
-    assert isinstance(check_ends_once(events), Finished)
-    assert content_events(events)
-    assert sum(isinstance(event, UsageReport) for event in events) == 1
+    assert isinstance(check_ends_once(events), Finished), "a whole stream must end with `Finished`"
+    assert content_events(events), "the events of the answer's content are missing"
+    assert sum(isinstance(event, UsageReport) for event in events) == 1, (
+        "the usage must be reported once, directly before the end"
+    )
     check_order(events)
 
 
@@ -201,7 +211,9 @@ def test_each_event_is_emitted_when_it_arrives(subject: Subject) -> None:
 def test_body_without_an_answer_fails(subject: Subject, body: bytes) -> None:
     with pytest.raises(ProviderFailed) as raised:
         subject.adapter.parse_response(subject.response(body), subject.target)
-    assert raised.value.failure.kind not in (FailureKind.CREDENTIALS, FailureKind.CONTENT_FILTER)
+    assert raised.value.failure.kind not in (FailureKind.CREDENTIALS, FailureKind.CONTENT_FILTER), (
+        "a body without an answer is a failure of the provider, not of a credential or a filter"
+    )
 
 
 @pytest.mark.parametrize("blank", [b"\n\n\n \n", b"\r\n" * 3], ids=["lf", "crlf"])
@@ -210,4 +222,6 @@ def test_blank_lines_before_a_json_answer_are_skipped(subject: Subject, blank: b
     padded = subject.response(blank + response.body)
     plain = subject.response(response.body)
     read = subject.adapter.parse_response
-    assert read(padded, subject.target) == read(plain, subject.target)
+    assert read(padded, subject.target) == read(plain, subject.target), (
+        "blank lines before the JSON of an answer must be skipped"
+    )

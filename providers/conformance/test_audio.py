@@ -52,7 +52,7 @@ def test_file_arrives_and_its_text_returns(subject: Subject, transcription: Tran
     target = _target(subject)
     answer = _answered(subject, transcription.build_request(_request(), target))
     transcript = transcription.parse_response(answer, target)
-    assert transcript.text == SAMPLE_TEXT
+    assert transcript.text == SAMPLE_TEXT, "the text of the transcript is not the one that the simulator sent"
     assert "emotion" not in str(transcript.segments), "a vendor's guess of emotion is never passed on"
 
 
@@ -61,12 +61,16 @@ def test_form_that_leaves_has_the_model_first_and_the_file_last(
 ) -> None:
     target = _target(subject)
     wire = transcription.build_request(_request(), target)
-    assert wire == transcription.build_request(_request(), target)
+    assert wire == transcription.build_request(_request(), target), (
+        "the same request must be built the same way each time"
+    )
     boundary = boundary_of(dict(wire.headers)["content-type"])
     if boundary is None:
         return  # a chat with a data URL
     parts = parse_form(b"".join((wire.body, *map(bytes, wire.rest))), boundary)
-    assert (parts[0].name, parts[-1].name, bytes(parts[-1].data)) == ("model", "file", sample())
+    assert (parts[0].name, parts[-1].name, bytes(parts[-1].data)) == ("model", "file", sample()), (
+        "the form must begin with `model` and end with the unchanged `file`"
+    )
     assert len(wire.rest) == 2, "the file is a piece of its own, so that it is not copied"
 
 
@@ -80,15 +84,19 @@ def test_events_join_to_the_text_in_any_cut(subject: Subject, transcription: Tra
     target, request = _target(subject), _request(stream=True)
     answer = _answered(subject, transcription.build_request(request, target))
     events = _read(transcription.stream_reader(request, answer, target), answer.body, size)
-    assert "".join([event.text for event in events if isinstance(event, TextDelta)]) == SAMPLE_TEXT
-    assert isinstance(events[-1], Finished)
+    assert "".join([event.text for event in events if isinstance(event, TextDelta)]) == SAMPLE_TEXT, (
+        "the pieces of the stream must join to the text of the transcript"
+    )
+    assert isinstance(events[-1], Finished), "a whole stream must end with `Finished`"
 
 
 def test_stream_that_is_cut_off_is_a_failure(subject: Subject, transcription: TranscriptionFormat) -> None:
     target, request = _target(subject), _request(stream=True)
     answer = _answered(subject, transcription.build_request(request, target))
     events = _read(transcription.stream_reader(request, answer, target), answer.body[: len(answer.body) // 2], 64)
-    assert isinstance(events[-1], Failed)
+    assert isinstance(events[-1], Failed), (
+        "a stream without its end, or with an error in place of audio, must end with `Failed`"
+    )
 
 
 @pytest.mark.parametrize("form", _KINDS)
@@ -102,15 +110,17 @@ def test_speech_is_a_file_of_the_format(subject: Subject, speech: SpeechFormat, 
         events = _read(speech.stream_reader(request, answer, target), answer.body, size)
         assert isinstance(events[-1], Finished), events[-1]
         audio = b"".join([event.data for event in events if isinstance(event, AudioDelta)])
-        assert kind_of(audio) == _KINDS[form]
-        assert len(audio) > 40
+        assert kind_of(audio) == _KINDS[form], "the bytes are not of the format that was asked for"
+        assert len(audio) > 40, "the file has no audio"
 
 
 def test_error_with_status_200_is_no_speech(subject: Subject, speech: SpeechFormat) -> None:
     target, request = _target(subject), SpeechRequest("assistant", "Hello world.", "voice", "wav")
     head = WireResponse(200, {"content-type": "application/json"}, b"", 0)
     events = _read(speech.stream_reader(request, head, target), b'{"error":{"message":"no"}}', 8)
-    assert isinstance(events[-1], Failed)
+    assert isinstance(events[-1], Failed), (
+        "a stream without its end, or with an error in place of audio, must end with `Failed`"
+    )
 
 
 @given(body=any_json)
@@ -136,4 +146,6 @@ def _check(transcription: TranscriptionFormat, subject: Subject, body: bytes) ->
         transcript = transcription.parse_response(response, _target(subject))
     except ProviderFailed:
         return
-    assert isinstance(transcript.text, str)
+    assert isinstance(transcript.text, str), (
+        "`text` of a transcript must be a text: raise `ProviderFailed` for anything else"
+    )

@@ -91,16 +91,20 @@ def test_provider_errors_are_classified(subject: Subject, kind: FailureKind, sta
     response = subject.simulator.write_error(kind, status)
     if response.status < 400:
         # Some vendors answer a filtered request with status 200 and no text.
-        assert kind is FailureKind.CONTENT_FILTER
+        assert kind is FailureKind.CONTENT_FILTER, (
+            "only a filter may be an answer; raise `ProviderFailed` for each other error"
+        )
         answer = subject.adapter.parse_response(response, subject.target)
-        assert {choice.finish_reason for choice in answer.choices} == {"content_filter"}
+        assert {choice.finish_reason for choice in answer.choices} == {"content_filter"}, (
+            "an answer in place of an error of a filter must have the finish reason 'content_filter'"
+        )
         return
     failure = subject.adapter.classify_error(response)
     hint = _NO_CODE_FOR_QUOTA if kind is FailureKind.QUOTA else ""
     assert failure.kind in _KINDS[kind, status], (
         f"status {response.status} with {response.body!r} means {kind}, but was classified as {failure.kind}{hint}"
     )
-    assert failure.status == response.status
+    assert failure.status == response.status, "`Failure.status` must be the status of the response"
     _check_message_contains_no_provider_text(failure, response)
 
 
@@ -109,7 +113,7 @@ def test_truncated_error_body_is_still_a_failure(subject: Subject, kind: Failure
     response = subject.simulator.write_error(kind, status)
     for cut in range(len(response.body)):
         failure = subject.adapter.classify_error(replace(response, body=response.body[:cut]))
-        assert isinstance(failure, Failure)
+        assert isinstance(failure, Failure), "`classify_error` must return a `Failure` for any body"
 
 
 def test_retry_after_of_the_provider_is_read(subject: Subject) -> None:
@@ -138,7 +142,9 @@ def test_retry_after_header_is_read(subject: Subject, value: str, wait_s: float 
     """
     response = subject.simulator.write_error(FailureKind.RATE_LIMITED, 429)
     response = replace(response, headers={**response.headers, "retry-after": value}, received_at=_NOW)
-    assert subject.adapter.classify_error(response).retry_after_s == wait_s
+    assert subject.adapter.classify_error(response).retry_after_s == wait_s, (
+        "`retry_after_s` must be the wait that the headers name"
+    )
 
 
 @_each_kind
@@ -177,9 +183,9 @@ def test_every_error_status_with_any_body_is_a_failure(subject: Subject, body: b
     content_type = "text/html" if body.startswith(b"<") else "application/json"
     for status in range(400, 600):
         failure = subject.adapter.classify_error(subject.response(body, status, content_type))
-        assert isinstance(failure, Failure)
-        assert failure.status == status
-        assert len(failure.detail) <= _MAX_DETAIL_CHARS
+        assert isinstance(failure, Failure), "`classify_error` must return a `Failure` for any body"
+        assert failure.status == status, "`Failure.status` must be the status of the response"
+        assert len(failure.detail) <= _MAX_DETAIL_CHARS, "`Failure.detail` is too long: cut it"
         if status in _BY_STATUS and not body.startswith((b'{"error":{', b"[{")):
             assert failure.kind is _BY_STATUS[status], (
                 f"status {status} means {_BY_STATUS[status]}, but was classified as {failure.kind}"
@@ -195,7 +201,9 @@ def test_error_with_status_200_fails(subject: Subject, kind: FailureKind, status
         subject.adapter.parse_response(replace(error, status=200), subject.target)
     actual = raised.value.failure.kind
     if kind is FailureKind.CONTENT_FILTER:
-        assert actual is FailureKind.CONTENT_FILTER
+        assert actual is FailureKind.CONTENT_FILTER, (
+            "only a filter may be an answer; an error with status 200 must raise `ProviderFailed`"
+        )
     expected = _kind_by_body(subject, error)
     assert expected in (None, actual), (
         f"{error.body!r} means {expected} with any other status, but was classified as {actual} with status 200"
@@ -209,7 +217,9 @@ def test_retry_after_is_read_with_status_200(subject: Subject) -> None:
     with_status = subject.adapter.classify_error(response)
     with pytest.raises(ProviderFailed) as raised:
         subject.adapter.parse_response(replace(response, status=200), subject.target)
-    assert raised.value.failure.retry_after_s == with_status.retry_after_s
+    assert raised.value.failure.retry_after_s == with_status.retry_after_s, (
+        "an error with status 200 must have the same `retry_after_s` as with its own status"
+    )
 
 
 @_each_kind
@@ -218,7 +228,7 @@ def test_error_as_the_first_event_ends_the_stream(subject: Subject, kind: Failur
     for cut in range(len(stream)):
         events = subject.events(stream[:cut], stream[cut:])
         _check_ended_by(kind, status, events)
-        assert not content_events(events)
+        assert not content_events(events), "an error as the first event must end the stream without content"
 
 
 @_each_kind
@@ -274,7 +284,9 @@ def _check_ended_by(kind: FailureKind, status: int, events: Sequence[StreamEvent
         assert kind is FailureKind.CONTENT_FILTER, (
             f"an error event that means {kind} was ignored: the stream ended with `Finished`"
         )
-        assert finishes == {"content_filter"}
+        assert finishes == {"content_filter"}, (
+            "a stream that a filter ends must have the finish reason 'content_filter'"
+        )
         return
     allowed = _KINDS[kind, status]
     if kind is not FailureKind.CONTENT_FILTER:
@@ -284,9 +296,9 @@ def _check_ended_by(kind: FailureKind, status: int, events: Sequence[StreamEvent
 
 def _check_message_contains_no_provider_text(failure: Failure, response: WireResponse) -> None:
     """Assert that the message for the client has no text of the provider's, which may name the operator's account."""
-    assert failure.message
+    assert failure.message, "`Failure.message` is empty: state for the client what happened"
     for text in _texts(response.body):
-        assert text not in failure.message
+        assert text not in failure.message, "`Failure.message` quotes the provider: write its text into `detail`"
 
 
 def _message_of_200(subject: Subject, response: WireResponse) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Iterator, Set
-from dataclasses import astuple
+from dataclasses import asdict
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from providers.chat import ChatCompletion, Failed
+from providers.chat import ChatCompletion, Failed, Usage
 from providers.conformance.cases import rich_answer
 from providers.conformance.checks import altered, check_ends_once, check_order, in_list, json_lines, positions
 from providers.conformance.subject import Subject
@@ -21,6 +21,7 @@ from providers.openai_json import encode_completion
 from providers.reading.folding import fold
 
 _HUGE_LINE_BYTES = 9 * 1024 * 1024
+_NOTHING = Usage()
 _PIECE_BYTES = 1024 * 1024
 _ENDLESS_BYTES = 80 * 1024 * 1024
 _MAX_MEMORY_BYTES = 64 * 1024 * 1024
@@ -63,7 +64,9 @@ def _encoded(value: object) -> bytes:
 @given(data=st.binary(max_size=400), cut=st.integers(0, 400))
 def test_random_bytes_never_raise(subject: Subject, data: bytes, cut: int) -> None:
     _check_bytes(subject, data)
-    assert subject.events(data[:cut], data[cut:]) == subject.events(data)
+    assert subject.events(data[:cut], data[cut:]) == subject.events(data), (
+        "the events must not depend on where the bytes are divided"
+    )
 
 
 @_thorough
@@ -108,7 +111,7 @@ def test_endless_line_fails_in_bounded_memory(subject: Subject, start: bytes) ->
         _check_memory()
     finally:
         tracemalloc.stop()
-    assert isinstance(check_ends_once(events), Failed)
+    assert isinstance(check_ends_once(events), Failed), "an endless line or event must end the stream with `Failed`"
 
 
 def _check_memory() -> None:
@@ -124,7 +127,7 @@ def test_endless_event_fails(subject: Subject) -> None:
     line = b"data: " + b"x" * 65530 + b"\n"
     events = [event for _ in range(_HUGE_LINE_BYTES // len(line)) for event in parser.feed(line)]
     events += parser.close()
-    assert isinstance(check_ends_once(events), Failed)
+    assert isinstance(check_ends_once(events), Failed), "an endless line or event must end the stream with `Failed`"
 
 
 @pytest.mark.parametrize("body", [b"[" * 200_000, b'{"a":' * 200_000, b"9" * 100_000, b'{"x":1e999999}'], ids=len)
@@ -156,7 +159,7 @@ def _check_answer(subject: Subject, body: bytes) -> None:
     except ProviderFailed as error:
         _check_writable(error.failure)
         return
-    assert answer.choices
+    assert answer.choices, "an answer must have a choice: raise `ProviderFailed` for a body without one"
     _check_writable(answer)
 
 
@@ -169,11 +172,15 @@ def _check_writable(outcome: ChatCompletion | Failure) -> None:
     if isinstance(outcome, Failure):
         dumps([outcome.message, outcome.detail, outcome.code, outcome.param, outcome.request_id])
     else:
-        dumps(encode_completion(outcome, outcome.model))
-        counts = astuple(outcome.usage) if outcome.usage is not None else ()
-        assert not any(count is not None and count < 0 for count in counts), (
-            "a usage count is negative: read counts with `json_values.read_count`, which replaces negative ones by 0"
-        )
+        counts = asdict(outcome.usage) if outcome.usage is not None else {}
+        for name, count in counts.items():
+            assert (type(count) is int and count >= 0) or (count is None and getattr(_NOTHING, name) is None), (
+                f"`{name}` of the usage is {count!r}: read counts with `json_values.read_count`, for which it is 0"
+            )
+        try:
+            dumps(encode_completion(outcome, outcome.model))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise AssertionError(f"a value of the answer has the wrong type, and can't be written: {error}") from error
 
 
 def _broken_events(event: bytes, passed_over: Set[object] = frozenset()) -> Iterator[bytes]:

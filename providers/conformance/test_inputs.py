@@ -78,11 +78,17 @@ def test_texts_arrive_and_vectors_return_in_order(
     incoming = subject.incoming(embeddings.build_request(request, _target(subject)))
     read = simulator.read_input(incoming)
     assert isinstance(read, EmbeddingRequest), "the simulator does not know the path of embeddings"
-    assert (read.model, read.inputs) == (_MODEL, request.inputs)
+    assert (read.model, read.inputs) == (_MODEL, request.inputs), (
+        "the provider must get the model of the target and the inputs unchanged"
+    )
     response = simulator.write_embeddings(EmbeddingAnswer(_VECTORS, Usage(prompt_tokens=5)), incoming)
     answer = check_answer(embeddings.parse_response(response, _target(subject)), request, None)
-    assert [vector.tolist() for vector in answer.vectors] == [vector.tolist() for vector in _VECTORS]
-    assert answer.usage in (Usage(prompt_tokens=5), None)
+    assert [vector.tolist() for vector in answer.vectors] == [vector.tolist() for vector in _VECTORS], (
+        "the vectors must be those that were sent, in the order of the inputs"
+    )
+    assert answer.usage in (Usage(prompt_tokens=5), None), (
+        "the usage must be the provider's count, or None if it has none"
+    )
 
 
 @pytest.mark.parametrize("option", ["dimensions", "tokens", "user"])
@@ -100,7 +106,7 @@ def test_option_arrives_if_the_facts_have_it(
     if not has_it:
         pytest.skip(f"the provider has no {option}")
     read = simulator.read_input(subject.incoming(embeddings.build_request(request, _target(subject))))
-    assert read == replace(request, model=_MODEL)
+    assert read == replace(request, model=_MODEL), "an option that the facts list must arrive at the provider"
 
 
 def test_one_input_too_many_is_refused_and_the_limit_is_accepted(
@@ -108,7 +114,9 @@ def test_one_input_too_many_is_refused_and_the_limit_is_accepted(
 ) -> None:
     most = embeddings.facts(_MODEL).most_inputs
     whole = EmbeddingRequest("assistant", ("x",) * most)
-    assert simulator.read_input(subject.incoming(embeddings.build_request(whole, _target(subject)))) is not None
+    assert simulator.read_input(subject.incoming(embeddings.build_request(whole, _target(subject)))) is not None, (
+        "a request with as many inputs as the facts allow must be built"
+    )
     if subject.simulator.name != subject.adapter.name:
         return  # a server of the operator's own: the limit is the adapter's, and the simulated vendor has another
     more = replace(whole, inputs=("x",) * (most + 1))
@@ -120,11 +128,13 @@ def test_request_is_written_without_change_of_its_input(subject: Subject, embedd
     extra = {"passed": {"a": [1]}}
     request = EmbeddingRequest("assistant", ("one",), extra=extra)
     first = embeddings.build_request(request, _target(subject))
-    assert first == embeddings.build_request(deepcopy(request), _target(subject))
-    assert extra == {"passed": {"a": [1]}}
+    assert first == embeddings.build_request(deepcopy(request), _target(subject)), (
+        "the same request must be built the same way each time"
+    )
+    assert extra == {"passed": {"a": [1]}}, "`build_request` must not change the request that it gets"
     assert b'"passed"' in first.body, "send the fields of `extra`"
-    assert first.path.startswith(subject.target.base_path)
-    assert ORIGIN not in first.path
+    assert first.path.startswith(subject.target.base_path), "the path must begin with the base path of the target"
+    assert ORIGIN not in first.path, "the path must not contain the origin"
 
 
 @given(body=any_json)
@@ -154,7 +164,9 @@ def _parse(embeddings: EmbeddingFormat, subject: Subject, body: bytes) -> None:
         check_answer(answer, EmbeddingRequest("assistant", ("one",)), None)
     except ProviderFailed:
         return
-    assert struct.pack(f"<{len(answer.vectors[0])}f", *answer.vectors[0])
+    assert struct.pack(f"<{len(answer.vectors[0])}f", *answer.vectors[0]), (
+        "a vector must have finite numbers: raise `ProviderFailed` for anything else"
+    )
 
 
 def test_vector_with_a_hole_is_a_failure(
@@ -181,10 +193,14 @@ def test_verdicts_return_in_order(subject: Subject, moderations: ModerationForma
     request = ModerationRequest("assistant", ("one", "two"))
     target = change_model(subject.target, "omni-moderation-latest")
     incoming = subject.incoming(moderations.build_request(request, target))
-    assert simulator.read_input(incoming) == replace(request, model=target.model)
+    assert simulator.read_input(incoming) == replace(request, model=target.model), (
+        "the provider must get the inputs unchanged, and the model of the target"
+    )
     results = (verdict_of(frozenset(), flagged=False), verdict_of(frozenset({"hate"}), flagged=True))
     response = simulator.write_moderations(ModerationAnswer(results), incoming)
-    assert [one.flagged for one in moderations.parse_response(response, target).results] == [False, True]
+    assert [one.flagged for one in moderations.parse_response(response, target).results] == [False, True], (
+        "the verdicts must be in the order of the inputs"
+    )
 
 
 @given(body=any_json)
@@ -196,5 +212,7 @@ def test_any_json_is_a_verdict_or_a_failure(subject: Subject, moderations: Moder
         answer = moderations.parse_response(WireResponse(200, {}, data, 0), subject.target)
     except (ProviderFailed, JsonError):
         return
-    assert isinstance(parsed, dict)
-    assert all(type(one.flagged) is bool for one in answer.results)
+    assert isinstance(parsed, dict), "only a JSON object may be a verdict: raise `ProviderFailed` for anything else"
+    assert all(type(one.flagged) is bool for one in answer.results), (
+        "`flagged` must be true or false: raise `ProviderFailed` for anything else"
+    )

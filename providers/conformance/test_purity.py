@@ -31,7 +31,9 @@ def test_stream_parsers_share_no_state(subject: Subject) -> None:
     one, other = (subject.adapter.stream_parser(subject.target) for _ in range(2))
     one.feed(b"data: {broken\n\n")
     fresh = subject.adapter.stream_parser(subject.target)
-    assert [*other.feed(b": x\n\n"), *other.close()] == [*fresh.feed(b": x\n\n"), *fresh.close()]
+    assert [*other.feed(b": x\n\n"), *other.close()] == [*fresh.feed(b": x\n\n"), *fresh.close()], (
+        "two parsers of streams must share no state"
+    )
 
 
 def test_interleaved_streams_do_not_mix(subject: Subject) -> None:
@@ -44,7 +46,7 @@ def test_interleaved_streams_do_not_mix(subject: Subject) -> None:
             emitted.extend(parser.feed(piece))
     for parser, emitted in zip(parsers, events, strict=True):
         emitted.extend(parser.close())
-        assert tuple(expand(emitted)) == whole
+        assert tuple(expand(emitted)) == whole, "two streams that are read at once must not mix"
     assert subject.events(*stream) == whole, "the same stream gives other events the second time"
 
 

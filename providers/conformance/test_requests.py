@@ -100,7 +100,7 @@ def test_provider_receives_the_same_request(request_case: RequestCase) -> None:
         expected, received = read(wanted), read(sent)
         assert received == expected, f"the client sent\n{expected!r}\nand the provider receives\n{received!r}"
     # For a model that only streams, the adapter may request a stream when the client wants JSON: both can be read.
-    assert sent.stream or not wanted.stream
+    assert sent.stream or not wanted.stream, "a request for a stream must ask the provider for a stream"
 
 
 def test_no_parameter_is_added(request_case: RequestCase) -> None:
@@ -138,8 +138,10 @@ def test_folded_stream_request_differs_only_in_its_form(request_case: RequestCas
         request_case.subject.received(one) for one in (json_body, replace(json_body, stream=True, folded=True))
     )
     streamed = request_case.subject.received(replace(json_body, stream=True))
-    assert folded.stream == streamed.stream
-    assert replace(folded, stream=whole.stream, include_usage=whole.include_usage) == whole
+    assert folded.stream == streamed.stream, "a whole answer of a model that only streams must be asked for as a stream"
+    assert replace(folded, stream=whole.stream, include_usage=whole.include_usage) == whole, (
+        "a folded stream must be asked for as a whole answer is, but for its form"
+    )
 
 
 def test_every_request_stays_at_the_location_of_its_site(subject: Subject) -> None:
@@ -175,8 +177,10 @@ def test_count_reaches_the_simulator(subject: Subject) -> None:
     assert isinstance(simulator, SimulatesCounts), "add `read_count` and `write_count` to the simulator"
     read = simulator.read_count(subject.incoming(wire))
     assert read is not None, "the simulator does not know the path of counts"
-    assert conversation(read) == conversation(question())
-    assert simulator.read_count(subject.incoming(subject.adapter.build_request(question(), target))) is None
+    assert conversation(read) == conversation(question()), "the count must be asked for with the same conversation"
+    assert simulator.read_count(subject.incoming(subject.adapter.build_request(question(), target))) is None, (
+        "the simulator takes a chat for a count of tokens"
+    )
 
 
 def _count_request(subject: Subject, target: Target) -> WireRequest | None:
@@ -247,7 +251,7 @@ def test_unusual_history_is_sent_or_refused(subject: Subject, history: str) -> N
         _check_quotes_no_prompt(refused, ODD_HISTORIES[history])
         return
     check_wire(wire, subject.target.base_path)
-    assert as_map(loads(wire.body))
+    assert as_map(loads(wire.body)), "the body of a request must be a JSON object with members"
 
 
 def test_reasoning_effort_changes_the_request(family: Subject) -> None:
@@ -269,9 +273,13 @@ def test_stream_options_are_omitted_when_unsupported(subject: Subject) -> None:
     streamed = replace(request, stream=True, include_usage=True)
     unsupported = replace(subject, facts=replace(subject.facts, without=subject.facts.without | {STREAM_OPTIONS}))
     with_options, without_options = (as_map(loads(one.build(streamed).body)) for one in (subject, unsupported))
-    assert without_options == {name: value for name, value in with_options.items() if name != STREAM_OPTIONS}
+    assert without_options == {name: value for name, value in with_options.items() if name != STREAM_OPTIONS}, (
+        "without `stream_options` the body must be the same but for this member"
+    )
     answer = unsupported.folded(*unsupported.stream(completion, streamed))
-    assert replace(answer, usage=None) == replace(subject.folded(*subject.stream(completion, streamed)), usage=None)
+    assert replace(answer, usage=None) == replace(subject.folded(*subject.stream(completion, streamed)), usage=None), (
+        "without `stream_options` a stream must be read as before, but for its usage"
+    )
 
 
 def test_zero_is_sent_as_a_value(family: Subject) -> None:
@@ -313,7 +321,9 @@ def test_pins_of_every_site_are_accepted(family: Subject) -> None:
             continue
         target = Target(family.model, site.base_path, family.facts, site.pins)
         wire = family.adapter.build_request(question(), target)
-        assert conversation(family.read(wire)) == conversation(question())
+        assert conversation(family.read(wire)) == conversation(question()), (
+            "the pins of a site must leave the conversation as it is"
+        )
 
 
 @pytest.mark.parametrize("parameter", PARAMETER_BOUNDS)

@@ -47,10 +47,14 @@ def test_documents_arrive_and_scores_return_in_their_order(
     incoming = subject.incoming(rerank.build_request(_REQUEST, target))
     read = scorer.read_rerank(incoming)
     assert read is not None, "the simulator does not know the path of rerank"
-    assert (read.query, read.documents) == (_REQUEST.query, _REQUEST.documents)
+    assert (read.query, read.documents) == (_REQUEST.query, _REQUEST.documents), (
+        "the provider must get the query and the documents unchanged"
+    )
     answer = rerank.parse_response(scorer.write_rerank(RerankAnswer(_SCORES, Usage(prompt_tokens=5)), incoming), target)
     assert answer.scores == _SCORES, "the best comes first: put the scores into the order of the documents"
-    assert answer.usage in (Usage(prompt_tokens=5), None)
+    assert answer.usage in (Usage(prompt_tokens=5), None), (
+        "the usage must be the provider's count, or None if it has none"
+    )
 
 
 def test_one_document_too_many_is_refused_and_the_limit_is_accepted(
@@ -59,7 +63,9 @@ def test_one_document_too_many_is_refused_and_the_limit_is_accepted(
     target = _target_of(subject)
     most = rerank.facts(target.model).most_documents
     whole = replace(_REQUEST, documents=("x",) * most)
-    assert scorer.read_rerank(subject.incoming(rerank.build_request(whole, target))) is not None
+    assert scorer.read_rerank(subject.incoming(rerank.build_request(whole, target))) is not None, (
+        "a request with as many documents as the facts allow must be built"
+    )
     if subject.simulator.name != subject.adapter.name:
         return  # a server of the operator's own: the limit is the adapter's, and the simulated vendor has another
     more = replace(whole, documents=("x",) * (most + 1))
@@ -75,19 +81,21 @@ def test_cut_of_documents_arrives_if_the_facts_have_it(
         pytest.skip("the provider cuts no documents")
     request = replace(_REQUEST, max_tokens_per_doc=64)
     read = scorer.read_rerank(subject.incoming(rerank.build_request(request, target)))
-    assert read is not None
-    assert read.max_tokens_per_doc == 64
+    assert read is not None, "the simulator does not read the request as a rerank"
+    assert read.max_tokens_per_doc == 64, "`max_tokens_per_doc` must arrive at the provider if the facts list it"
 
 
 def test_rerank_is_written_without_change_of_its_input(subject: Subject, rerank: RerankFormat) -> None:
     extra = {"passed": {"a": [1]}}
     request, target = replace(_REQUEST, extra=extra), _target_of(subject)
     first = rerank.build_request(request, target)
-    assert first == rerank.build_request(deepcopy(request), target)
-    assert extra == {"passed": {"a": [1]}}
+    assert first == rerank.build_request(deepcopy(request), target), (
+        "the same request must be built the same way each time"
+    )
+    assert extra == {"passed": {"a": [1]}}, "`build_request` must not change the request that it gets"
     assert b'"passed"' in first.body, "send the fields of `extra`"
-    assert first.path.startswith("/")
-    assert ORIGIN not in first.path
+    assert first.path.startswith("/"), "the path must begin with a slash"
+    assert ORIGIN not in first.path, "the path must not contain the origin"
 
 
 @given(body=any_json)
@@ -110,4 +118,6 @@ def _check_answer(rerank: RerankFormat, subject: Subject, body: bytes) -> None:
     except ProviderFailed:
         return
     assert answer.scores, "an answer without scores is a failure"
-    assert all(isinstance(score, float) and abs(score) < float("inf") for score in answer.scores)
+    assert all(isinstance(score, float) and abs(score) < float("inf") for score in answer.scores), (
+        "a score must be a finite number: raise `ProviderFailed` for anything else"
+    )

@@ -21,7 +21,7 @@ _WANTED_RECORDINGS = 2
 def test_compatible_vendor_is_confirmed_by_recordings(recorded_vendor: RecordedVendor) -> None:
     """The adapter and the simulator read one file, so a wrong fact in it passes all other tests."""
     adapter = recorded_vendor.subject.adapter
-    assert isinstance(adapter, StatesConfirmation)
+    assert isinstance(adapter, StatesConfirmation), "the adapter does not state whether recordings confirm it"
     found = [case.name for case in recorded_vendor.cases if case.is_from_vendor]
     assert adapter.unconfirmed or len(found) >= _WANTED_RECORDINGS, (
         f"{adapter.name}: {len(found)} recorded answers are from the vendor's documentation or a real call; "
@@ -44,7 +44,7 @@ def test_recorded_request_is_built(wire_request: WireCase, pytestconfig: pytest.
         present = {name: value for name, value in actual.items() if value}
         wire_request.write("request.json", {**document, "sent": present})
         return
-    assert actual == {"query": {}, "headers": {}, **wanted}
+    assert actual == {"query": {}, "headers": {}, **wanted}, "the request is not the recorded one"
 
 
 def test_recorded_answer_is_read(wire_answer: WireCase, pytestconfig: pytest.Config) -> None:
@@ -71,7 +71,9 @@ def test_recorded_stream_is_read_the_same_in_any_pieces(wire_stream: WireCase) -
     for line_end in _LINE_ENDS:
         body = recorded.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", line_end)
         assert parsed(body) == whole, f"the events differ if lines end with {line_end!r}"
-        assert parsed(*(body[i : i + 1] for i in range(len(body)))) == whole
+        assert parsed(*(body[i : i + 1] for i in range(len(body)))) == whole, (
+            "the recorded stream must give the same events in any pieces"
+        )
         # For other line ends, only cuts near a line end can make a difference.
         every = line_end == b"\n"
         check_division(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +14,7 @@ from zlib import crc32
 
 import pytest
 
-from providers.chat import ChatCompletion, ChatRequest, StreamEvent
+from providers.chat import ChatCompletion, ChatRequest, StreamEvent, Usage
 from providers.conformance import test_answers as answers
 from providers.conformance import test_errors as errors
 from providers.conformance import test_garbage as garbage
@@ -25,6 +27,7 @@ from providers.failures import FailureKind
 from providers.vendors.openai.adapter import COMPATIBLE
 from providers.vendors.openai.simulator import OpenAISimulator
 from providers.wire import WireResponse
+from tests.conformance.array_lines import ArrayLines, ArrayParser
 from tests.conformance.planted import Bug, PlantedParser, subject, subject_of
 
 pytestmark = pytest.mark.slow("runs parts of the kit many times")
@@ -47,6 +50,41 @@ def test_kit_accepts_error_bodies_in_plain_text() -> None:
     one = replace(GOOD, simulator=PlainTextErrors("openai-compatible"))
     garbage.test_error_with_one_wrong_value_never_raises(one)
     errors.test_error_text_of_the_provider_does_not_reach_the_client(one, *_ERROR)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        streams.test_a_repeated_or_missing_end_makes_no_difference,
+        streams.test_unknown_fields_and_events_are_ignored,
+        streams.test_missing_member_never_becomes_another_finish_reason,
+        streams.test_blank_lines_and_line_ends_of_json_lines_are_ignored,
+        streams.test_invalid_json_event_is_not_ignored,
+        streams.test_truncated_stream_fails,
+        garbage.test_stream_with_one_wrong_value_never_raises,
+    ],
+    ids=lambda rule: rule.__name__,
+)
+def test_kit_accepts_lines_of_json_arrays(rule: Callable[[Subject], None]) -> None:
+    rule(replace(subject_of(Bug(parser=ArrayParser)), simulator=ArrayLines("openai-compatible")))
+
+
+@pytest.mark.parametrize("wrong", [None, "7", -1, 1.5, True])
+def test_kit_names_a_wrong_count(wrong: object) -> None:
+    usage = Usage(prompt_tokens=wrong)  # type: ignore[arg-type]
+    one = subject_of(Bug(answer=lambda answer, _: replace(answer, usage=usage)))
+    with pytest.raises(AssertionError, match=f"`prompt_tokens` of the usage is {wrong!r}: read counts with "):
+        garbage.test_answer_with_one_wrong_value_never_raises(one)
+
+
+def test_each_assertion_of_the_kit_has_a_sentence() -> None:
+    for path in sorted(Path(streams.__file__).parent.glob("*.py")):
+        bare = [
+            one.lineno
+            for one in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(one, ast.Assert) and one.msg is None
+        ]
+        assert not bare, f"{path.name}, lines {bare}: say to the author of an adapter what to do"
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,11 +107,13 @@ def phrases_of(path: Path) -> Iterator[Phrase]:
 
 def _in_page(path: Path) -> Iterator[Phrase]:
     lines = path.read_text("utf-8").splitlines()
+    # The pages `api-…` are docstrings, for readers who see code.
+    rules = PATTERNS if path.name.startswith("api-") else PATTERNS | _ON_PAGES
     for block in blocks_of(path):
         end = block.line + len(block.text.splitlines()) + 1
         lines[block.line - 1 : end] = [""] * len(lines[block.line - 1 : end])
     for number, line in enumerate(lines, 1):
-        yield from _matches(path, number, line.lstrip("#>-*| "), PATTERNS | _ON_PAGES)
+        yield from _matches(path, number, line.lstrip("#>-*| "), rules)
 
 
 def _in_module(path: Path) -> Iterator[Phrase]:

@@ -1,6 +1,6 @@
 """Every exported name of the public modules is documented with its arguments and results, and its examples run.
 
-The site shows these docstrings (`docs/reference/api-*.md`), read by griffe as here.
+`docs/reference/api-*.md` have these docstrings, read by griffe as here.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import doctest
 import inspect
 from collections.abc import Iterator
-from functools import cache
 
 import griffe
 import pytest
@@ -16,35 +15,16 @@ import pytest
 import gateway.app
 import providers.contract
 import providers.testkit
-from tests.kit.doc_pages import ROOT
+from scripts.api_pages import OPTIONS, export_of
 
 MODULES = (providers.contract, providers.testkit, gateway.app)
 EXPORTS = [(module.__name__, name) for module in MODULES for name in module.__all__]
 
 
-@cache
-def module_of(name: str) -> griffe.Module:
-    """Return a module of this repository as griffe reads it. A whole package would take two seconds."""
-    path = ROOT.joinpath(*name.split("."))
-    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return griffe.visit(name.rpartition(".")[2], file, file.read_text("utf-8"))
-
-
-def export_of(module: str, name: str) -> griffe.Object:
-    """Return what a module exports under this name, from the module that defines it."""
-    item = module_of(module)[name]
-    while isinstance(item, griffe.Alias):
-        where, _, what = item.target_path.rpartition(".")
-        item = module_of(where)[what]
-    assert isinstance(item, griffe.Object)
-    return item
-
-
 def described(item: griffe.Object) -> dict[str, set[str]]:
     """Return the names that each section of a docstring describes; the result is named `returns`."""
-    options = {"returns_named_value": False, "returns_multiple_items": False, "warnings": False}
     names: dict[str, set[str]] = {}
-    for section in item.docstring.parse("google", **options) if item.docstring else ():
+    for section in item.docstring.parse("google", **OPTIONS) if item.docstring else ():
         match section:
             case griffe.DocstringSectionParameters() | griffe.DocstringSectionAttributes():
                 names[section.kind.value] = {entry.name for entry in section.value}
