@@ -188,10 +188,10 @@ class _Assistants:
         models[:] = self._with_shared_keys(models)
         groups: dict[str, list[Model]] = {}
         for model in models:
-            group = groups.setdefault(model.group, [])
-            first = next((one for one in group if one.use == model.use), model)
+            members = groups.setdefault(model.group, [])
+            first = next((one for one in members if one.use == model.use), model)
             if _may_follow(model, [first]):
-                group.append(model)
+                members.append(model)
             else:
                 note = f"not converted: all deployments of `{model.use}` in a region have one model"
                 self.reading.note("model_list", model.index, note=note)

@@ -8,7 +8,6 @@ dashscope 2.0.2 with the command line that it bundles; read 2026-11-20.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from functools import cache
 
@@ -31,7 +30,7 @@ _THINKS = {"thinking", "thinking_default", "thinking_only"}
 def _dialect() -> CompatibleDialect:
     """Return the dialect of the compatible mode without marks of caches: the native format has no place for them."""
     dialect = adapter_named(_COMPATIBLE).dialect
-    return replace(dialect, requests=dataclasses.replace(dialect.requests, cache_marks=False))
+    return replace(dialect, requests=replace(dialect.requests, cache_marks=False))
 
 
 def is_multimodal(facts: ModelFacts) -> bool:

@@ -211,7 +211,7 @@ def test_a_text_that_is_no_configuration_is_refused_with_its_line(text: str) -> 
 
 @pytest.mark.parametrize("use", USES)
 def test_each_use_of_a_configuration_is_converted(use: Use) -> None:
-    """LiteLLM names it in `mode`; without a mode the name of the model says it."""
+    """LiteLLM names it in `mode`; without a mode the name of the model decides."""
     for mode in facts()["uses"][use]["modes"]:
         server = {"model": "openai/m", "api_base": "http://127.0.0.1:1"}
         entry = {"model_name": "own", "litellm_params": server, "model_info": {"mode": mode}}
