@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import cast
+from typing import Literal, NamedTuple, cast, get_args
 
 from gateway.api.admin_control import (
     readiness_word,
@@ -38,6 +38,7 @@ from gateway.model.status import (
     Status,
     Traffic,
     TrafficCounts,
+    callers_text,
 )
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
@@ -45,10 +46,34 @@ from gateway.release import release_name
 from gateway.telemetry.traffic import RECENT_S, WINDOW_S, times_in_words
 from providers.value import replace
 
+ProblemKind = Literal[
+    "callers", "canary", "config", "deployment", "disk", "instance", "keys", "not_ready", "pinned", "quota",
+    "schedules", "sign_in", "store", "traffic", "unanswered",
+]  # fmt: skip
+"""What a problem of `gateway status` is about. The metric `gateway_problems` counts them, and an alert reads it."""
 _NEARLY, _FRESH_S = 0.9, 10.0
 _FEWEST = 5
 """Of fewer requests, all must have failed."""
 _SLOW_S, _SLOW_ALONE_S = 5.0, 20.0
+
+
+class Problem(NamedTuple):
+    """What is wrong now, in words for operators."""
+
+    kind: ProblemKind
+    text: str
+
+
+def problem_counts(status: Status, cell_problems: Sequence[str] = ()) -> dict[ProblemKind, int]:
+    """Return the number of problems of each kind, without what only a look at the disk and the database shows.
+
+    `gateway_state_free_bytes` and `gateway_cell_instances` have these. It decides for every region, so call it in a
+    thread.
+    """
+    failing, _ = _problems_of_traffic(status.traffic)
+    counts = Counter(it.kind for it in (*_problems(status, [*_regions(status)]), *failing))
+    counts["instance"] = len(cell_problems)
+    return {kind: counts[kind] for kind in get_args(ProblemKind)}
 
 
 def status_document(status: Status, overview: Overview) -> dict[str, object]:
@@ -64,7 +89,10 @@ def status_document(status: Status, overview: Overview) -> dict[str, object]:
     if (space := overview.space) is not None and space.is_little:
         effect = ": receipts wait, and the rest is for usage rows, without which no call is sent"
         text = f"the state directory has {space}{effect if space.is_reserved else ''}"
-        (problems if space.is_reserved else warnings).append(text)
+        if space.is_reserved:
+            problems.append(Problem("disk", text))
+        else:
+            warnings.append(text)
     document = _document(status, since, regions, traffic_report(status), instances, problems, warnings)
     free = {"free_bytes": space.free, "size_bytes": space.total} if space is not None else None
     return {**document, "state_directory": free}
@@ -93,7 +121,7 @@ def cell_document(
     rows = [asdict(item) for item in instances]
     regions = [*_regions(status)]
     every = [
-        *problems,
+        *(Problem("instance", text) for text in problems),
         *_problems_of_stores(status),
         *_pin_and_answers(status, regions),
         *_problems_of_cell(None, rows),
@@ -107,7 +135,7 @@ def _document(
     regions: list[dict[str, object]],
     traffic: dict[str, object] | None,
     instances: list[dict[str, object]],
-    problems: list[str],
+    problems: list[Problem],
     warnings: list[str],
 ) -> dict[str, object]:
     config = status.config
@@ -141,7 +169,7 @@ def _document(
             for member, kind in (("retirements", "model"), ("prices", "price"))
         },
         "usage_implausible": dict(counts),
-        "problems": problems,
+        "problems": [it.text for it in problems],
         "warnings": warnings,
         **({"simulated": True} if config.demo or config.simulated else {}),
     }
@@ -164,18 +192,19 @@ def _instances(status: Status, overview: Overview, since: str) -> Iterator[dict[
     yield from (asdict(item) for item in others if item is not known)
 
 
-def _problems_of_cell(cell: CellState | None, instances: list[dict[str, object]]) -> Iterator[str]:
-    yield from cell.problems if cell is not None else ()
+def _problems_of_cell(cell: CellState | None, instances: list[dict[str, object]]) -> Iterator[Problem]:
+    yield from (Problem("instance", text) for text in (cell.problems if cell is not None else ()))
     for item in instances:
         if item["state"] == "silent":
             remedy = f"gateway doctor on its machine, or gateway instances forget {item['name']}"
-            yield f"the instance {item['name']} has given no sign for 15 s or more: {remedy}"
+            yield Problem("instance", f"the instance {item['name']} has given no sign for 15 s or more: {remedy}")
         elif item["state"] == "behind":
-            yield f"the instance {item['name']} does not serve the version that the cell activated last: read its log"
+            text = f"the instance {item['name']} does not serve the version that the cell activated last: read its log"
+            yield Problem("instance", text)
 
 
 def _regions(status: Status) -> Iterator[dict[str, object]]:
-    config, everybody = status.config, unavailable_everywhere(status.workers)
+    config, everybody, callers = status.config, unavailable_everywhere(status.workers), _closed_callers(status)
     by_client = unavailable_to_clients(status.workers)
     clients = {client.name: client for client in config.clients.values() if client.name in by_client}
     for name, assistant in config.own_assistants.items():
@@ -183,6 +212,8 @@ def _regions(status: Status) -> Iterator[dict[str, object]]:
             for region in seen.routes:
                 entry = _answers(status, seen, config.regions[region], everybody)
                 asking = [it for it in clients.values() if it.may_ask(name) and it.region in (None, region)]
+                steps = [entry["answers"], *cast("list[str]", entry["then"])]
+                entry["not_for"] = {step: callers[step] for step in steps if step in callers}
                 entry["unanswered_clients"] = sorted(
                     it.name
                     for it in asking
@@ -240,34 +271,36 @@ def _why_rejected(failed: Reload) -> str:
     return "the configuration file has errors, and the version before stays active: gateway check lists them"
 
 
-def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[str]:
+def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[Problem]:
     word = readiness_word(status)
     if word != "ready":
-        yield f"the gateway is {word}"
+        yield Problem("not_ready", f"the gateway is {word}")
     if status.failed is not None and (why := _why_rejected(status.failed)):
-        yield why
+        yield Problem("config", why)
     yield from _problems_of_stores(status)
     yield from _problems_of_sign_ins(status)
     if status.config.keys_stale and "database" not in status.store_problems:
-        yield "the database of keys cannot be read, so changes of keys are delayed"
+        yield Problem("keys", "the database of keys cannot be read, so changes of keys are delayed")
     for name, unavailable in sorted(unavailable_everywhere(status.workers).items()):
-        yield f"{name} is skipped for {max(1, math.ceil(unavailable.for_s))} s: {unavailable.reason}"
+        text = f"{name} is skipped for {max(1, math.ceil(unavailable.for_s))} s: {unavailable.reason}"
+        yield Problem("deployment", text)
     yield from _problems_of_callers(status)
     yield from _pin_and_answers(status, regions)
     for entry in regions:
         steps = [entry["answers"], *cast("list[str]", entry["then"])]
         if any(worker.without_room.issuperset(steps) for worker in status.workers):
             what = f"{entry['assistant']} ({entry['use']}) in the region {entry['region']}"
-            yield f"no step of {what} has room in its quotas: gateway quotas"
+            yield Problem("quota", f"no step of {what} has room in its quotas: gateway quotas")
     if status.schedules_off and _has_schedules(status.config):
-        yield f"no canary schedule runs: {status.schedules_off}"
+        yield Problem("schedules", f"no canary schedule runs: {status.schedules_off}")
     for it in status.schedules:
         if it.progress.phase is Phase.ROLLED_BACK:
             reason = it.progress.reason
-            yield f"the candidate {it.schedule.candidate} of {it.assistant} in {it.region} was taken back: {reason}"
+            text = f"the candidate {it.schedule.candidate} of {it.assistant} in {it.region} was taken back: {reason}"
+            yield Problem("canary", text)
 
 
-def _problems_of_traffic(traffic: TrafficCounts) -> tuple[list[str], list[str]]:
+def _problems_of_traffic(traffic: TrafficCounts) -> tuple[list[Problem], list[str]]:
     """Return the regions whose requests fail or wait now as problems, and as warnings those where that is over."""
     failing: list[str] = []
     failed: list[str] = []
@@ -287,7 +320,7 @@ def _problems_of_traffic(traffic: TrafficCounts) -> tuple[list[str], list[str]]:
     for region, times in sorted(traffic.times.items()):
         if _is_slow(times):
             failing.append(f"{region or 'no region'}: the answers are slow: {_times_in_words(times)}")
-    return failing, failed
+    return [Problem("traffic", text) for text in failing], failed
 
 
 def _is_slow(times: AnswerTimes) -> bool:
@@ -315,16 +348,19 @@ def _is_outage(counts: Traffic) -> bool:
     return 2 * counts.errors >= counts.requests
 
 
-def _problems_of_callers(status: Status) -> Iterator[str]:
+def _closed_callers(status: Status) -> dict[str, int]:
+    """Return how many clients and users alone may not use a deployment. Workers may mean the same callers."""
+    names = sorted({name for worker in status.workers for name in worker.closed_callers})
+    return {name: max(worker.closed_callers.get(name, 0) for worker in status.workers) for name in names}
+
+
+def _problems_of_callers(status: Status) -> Iterator[Problem]:
     """Yield the deployments that some clients and users alone may not use, with the share that this concerns."""
-    names = {name for worker in status.workers for name in worker.closed_callers}
-    for name in sorted(names):
-        # Workers may mean the same callers.
-        most = max(worker.closed_callers.get(name, 0) for worker in status.workers)
+    for name, most in _closed_callers(status).items():
         attempts, refused = status.traffic.deployments.get(name, AskedCounts())
         share = f"{refused / (attempts + refused):.0%}" if refused else "none"
-        whom = f"{most} clients or users" if most > 1 else "1 client or user"
-        yield f"{name} is skipped for {whom} alone: {share} of its requests in the last {RECENT_S:g} s"
+        text = f"{name} is skipped for {callers_text(most)} alone: {share} of its requests in the last {RECENT_S:g} s"
+        yield Problem("callers", text)
 
 
 def _warnings(status: Status) -> Iterator[str]:
@@ -365,39 +401,42 @@ def _has_schedules(config: ConfigVersion) -> bool:
     return any(assistant.schedules for assistant in config.assistants.values())
 
 
-def _problems_of_sign_ins(status: Status) -> Iterator[str]:
+def _problems_of_sign_ins(status: Status) -> Iterator[Problem]:
     for each in status.sign_ins:
         if each.state != "ok":
             lack = "no token" if each.state == "none" else "no token for later"
             reason = each.error or "its first exchange has not ended yet"
             names = ", ".join(each.deployments)
             todo = f"{remedy_for(each.error)}; gateway doctor --network makes one exchange"
-            yield f"the sign-in {each.name} has {lack}, for {names}: {reason}: {todo}"
+            yield Problem("sign_in", f"the sign-in {each.name} has {lack}, for {names}: {reason}: {todo}")
 
 
-def _problems_of_stores(status: Status) -> Iterator[str]:
+def _problems_of_stores(status: Status) -> Iterator[Problem]:
     for kind, text in sorted(status.store_problems.items()):
         if kind == "journal":
-            yield f"usage rows cannot be written to the journal, and no call is sent without one: {text}"
+            shown = f"usage rows cannot be written to the journal, and no call is sent without one: {text}"
         elif kind == CLOCK:
-            yield text
+            shown = text
         elif kind == "ledger":
-            yield f"usage rows cannot be written to the ledger, and wait in the state directory: {text}"
+            shown = f"usage rows cannot be written to the ledger, and wait in the state directory: {text}"
         elif kind == "database":
             # One cause is one problem: all that follows from it stands here.
             keys = ", changes of clients and keys are delayed" if status.config.keys_stale else ""
             effects = f"usage rows wait{keys}, and the other instances are not seen"
-            yield f"the shared store `database` cannot be used: {text}; {effects}"
+            shown = f"the shared store `database` cannot be used: {text}; {effects}"
         else:
-            yield f"the shared store `{kind}` cannot be used: {text}"
+            shown = f"the shared store `{kind}` cannot be used: {text}"
+        yield Problem("store", shown)
 
 
-def _pin_and_answers(status: Status, regions: list[dict[str, object]]) -> Iterator[str]:
+def _pin_and_answers(status: Status, regions: list[dict[str, object]]) -> Iterator[Problem]:
     if status.pinned:
-        yield f"version {status.pinned} is pinned by a rollback: gateway rollback --release activates the file"
+        text = f"version {status.pinned} is pinned by a rollback: gateway rollback --release activates the file"
+        yield Problem("pinned", text)
     for entry in regions:
         if entry["answers"] is None:
-            yield f"nobody answers {entry['assistant']} ({entry['use']}) in the region {entry['region']}"
+            text = f"nobody answers {entry['assistant']} ({entry['use']}) in the region {entry['region']}"
+            yield Problem("unanswered", text)
         for client in cast("list[str]", entry["unanswered_clients"]):
             what = f"{entry['assistant']} ({entry['use']}) in the region {entry['region']}"
-            yield f"no deployment answers the client {client} at {what}"
+            yield Problem("unanswered", f"no deployment answers the client {client} at {what}")

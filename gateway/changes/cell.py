@@ -186,8 +186,12 @@ class CellMember:
         instances = self._state.instances
         if unseen:  # the numbers of the last look are old: rows may wait by now
             instances = tuple(replace(one, rows_waiting=None) for one in instances)
-        problems = filter(None, (self._command_problem, self._trail_problem))
-        return CellState(instances, tuple(problems), unseen)
+        return CellState(instances, self.problems, unseen)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What keeps this instance from following the cell."""
+        return tuple(filter(None, (self._command_problem, self._trail_problem)))
 
     def counts(self) -> Mapping[tuple[str, ...], int]:
         """Return the number of instances by their state, as they were read last. None while nothing can be read."""

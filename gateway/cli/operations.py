@@ -16,6 +16,7 @@ from gateway.cli.terminal import admin_client, compile_file, json_text, operator
 from gateway.clock_skew import store_skew_problem
 from gateway.config.problems import visible
 from gateway.free_space import FreeSpace
+from gateway.model.status import callers_text
 from gateway.operator_errors import CommandError, RejectedConfig, StateError
 from gateway.release import release_name
 from gateway.settings import Settings
@@ -266,12 +267,19 @@ def _region_lines(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "who answers:"
     for entry in entries:
         use = "" if entry["use"] in ("chat", None) else f" ({entry['use']})"
-        then = f", then {', '.join(entry['then'])}" if entry["then"] else ""
+        first, *others = [_step(entry, name) for name in (entry["answers"], *(entry["then"] or ()))]
+        then = f", then {', '.join(others)}" if others else ""
         asked = ", if the user agrees" if entry["consent"] else ""
-        who = f"{entry['answers'] or 'no deployment'}{then}{asked}"
+        who = f"{first}{then}{asked}"
         yield f"  {entry['region'] or '':12} {entry['assistant']}{use}: {who}"
         for off in entry["off"] or ():
             yield f"  {'':12} off: {off['deployment']}: {off['reason']}"
+
+
+def _step(entry: Mapping[str, Any], name: str | None) -> str:
+    """Return the name of a step, with how many callers alone are not answered by it."""
+    callers = (entry["not_for"] or {}).get(name)
+    return f"{name or 'no deployment'}{f' (not for {callers_text(callers)})' if callers else ''}"
 
 
 def _instance_lines(instances: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -39,6 +39,11 @@ class Who(str):
         return who
 
 
+def callers_text(number: int) -> str:
+    """Return a number of clients and end users in words."""
+    return f"{number} clients or users" if number > 1 else "1 client or user"
+
+
 def audited(who: str) -> dict[str, str]:
     """Return the members of a line of the audit trail that name the operator of a change."""
     how = who.how if isinstance(who, Who) else ""

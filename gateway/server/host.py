@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.api.admin import build_admin
 from gateway.api.admin_control import Control, Review, change_report, fault_report, no_faults
 from gateway.api.admin_guard import Guard
+from gateway.api.admin_status import problem_counts
 from gateway.api.raw_responses import Application
 from gateway.assembly.budget_watch import BudgetWatch
 from gateway.execution.evidence import EVERYBODY, Asker
@@ -263,9 +264,14 @@ class Host:
         }
         if self._live.cell is not None:
             own["gateway_cell_instances"] = {labels: [count] for labels, count in self._live.cell.counts().items()}
-        snapshots = [*counted, pack(own)]
-        # Rendering takes too long for the loop, so a thread does it.
-        return await asyncio.to_thread(expose, status, snapshots, accept)
+        problems = self._live.cell.problems if self._live.cell is not None else ()
+
+        def render() -> tuple[bytes, str]:
+            own["gateway_problems"] = {(kind,): [count] for kind, count in problem_counts(status, problems).items()}
+            return expose(status, [*counted, pack(own)], accept)
+
+        # This decides for every region and writes much text, which takes too long for the loop.
+        return await asyncio.to_thread(render)
 
     async def overview(self) -> Overview:
         """See Control. The disk and the shared database are read in a thread."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import httpx
 import pytest
 import structlog
+import yaml
 
+from gateway.api import admin_status
 from gateway.api.admin import build_admin
 from gateway.api.admin_guard import Guard
-from gateway.api.admin_status import status_document
+from gateway.api.admin_status import ProblemKind, problem_counts, status_document
 from gateway.api.caller.authentication import MOST_FAILED_KEYS
 from gateway.cli.admin_client import AdminAnswer
 from gateway.cli.operations import status_lines
@@ -22,6 +26,7 @@ from gateway.cli.terminal import json_text
 from gateway.free_space import FreeSpace
 from gateway.model.budget import Money, Stores, StoreServer
 from gateway.model.decision import Unavailable
+from gateway.model.sign_in import SignInStatus
 from gateway.model.status import AnswerTimes, AskedCounts, Finding, Overview, Status, Traffic, TrafficCounts
 from gateway.model.stored_client import Role
 from tests.gateway.admin_calls import LOADED, TABLE, AdminCallbacks
@@ -31,6 +36,7 @@ TOKEN = "a-token-of-the-operator"
 MISTAKE = Finding("error", "gateway.yaml", 3, 5, "regions", "is missing", "add it")
 BENCHED = Unavailable("benched: the provider refuses our key", 12.34)
 OPEN = Unavailable("breaker open for all: 5 different requests failed, the last: 503", 9.96, by_breaker=True)
+ALL_OPEN = dict.fromkeys(TABLE.deployments, OPEN)
 
 
 def client(callbacks: AdminCallbacks, guard: Guard | None = None, host: str = "127.0.0.1:8081") -> httpx.AsyncClient:
@@ -236,6 +242,50 @@ def test_little_space_in_the_state_directory_is_a_warning_and_then_a_problem(
     said = {name for name in ("problems", "warnings") if any(line.startswith(text) for line in document[name])}
     assert said == ({word} if word else set())
     assert f"state directory: {free_mb} MB of 1.0 GB free" in status_lines(AdminAnswer(document))
+
+
+WRONG: list[tuple[ProblemKind, Callable[[Status], dict[str, Any]]]] = [
+    ("callers", lambda now: {"workers": tuple(replace(it, closed_callers={"gemini": 1}) for it in now.workers)}),
+    ("config", lambda _: {"failed": replace(LOADED, activated=False, cause="file", findings=(MISTAKE,))}),
+    ("deployment", lambda now: {"workers": tuple(replace(it, unavailable={"gemini": OPEN}) for it in now.workers)}),
+    ("keys", lambda now: {"config": replace(now.config, keys_stale=True)}),
+    ("not_ready", lambda _: {"is_draining": True}),
+    ("pinned", lambda _: {"pinned": "abc"}),
+    ("store", lambda _: {"store_problems": {"valkey": "refused"}}),
+    ("traffic", lambda _: {"traffic": TrafficCounts({"eu": Traffic(9, 9)})}),
+    ("sign_in", lambda _: {"sign_ins": (SignInStatus("house", "none", None, "refused", ("gemini",)),)}),
+    ("unanswered", lambda now: {"workers": tuple(replace(it, unavailable=ALL_OPEN) for it in now.workers)}),
+]
+
+
+@pytest.mark.parametrize(("kind", "changed"), WRONG, ids=lambda it: it if isinstance(it, str) else "")
+def test_what_status_calls_a_problem_is_counted_for_an_alert(
+    callbacks: AdminCallbacks, kind: ProblemKind, changed: Callable[[Status], dict[str, Any]]
+) -> None:
+    before, now = callbacks.now, replace(callbacks.now, **changed(callbacks.now))
+    counts, usual = problem_counts(now), problem_counts(before)
+    assert counts[kind] > usual[kind]
+    assert sum(counts.values()) == len(said_of(now))
+    assert sum(usual.values()) == len(said_of(before))
+
+
+def test_each_kind_of_problem_has_an_alert() -> None:
+    """One alert is about all that the metric counts. What only a look at the disk or the database shows has others."""
+    source = Path(admin_status.__file__).read_text("utf-8")
+    assert set(re.findall(r'Problem\(\s*"(\w+)"', source)) == set(get_args(ProblemKind))
+    path = Path(__file__).parents[3] / "deploy/helm/assistant-gateway/rules.yml"
+    rules = {rule["alert"]: rule["expr"] for rule in yaml.safe_load(path.read_text("utf-8"))["groups"][0]["rules"]}
+    assert rules["GatewayProblem"] == "max by (kind, instance) (max_over_time(gateway_problems[1m])) > 0"
+    assert "gateway_state_free_bytes" in rules["GatewayDiskFull"]
+    assert set(re.findall(r"silent|behind", rules["GatewayInstanceSilent"])) == {"silent", "behind"}
+
+
+def test_line_of_who_answers_names_a_step_that_some_callers_do_not_get(callbacks: AdminCallbacks) -> None:
+    workers = tuple(replace(it, closed_callers={"gemini": 1, "chatgpt-eu": 2}) for it in callbacks.now.workers)
+    document = status_document(replace(callbacks.now, workers=workers), Overview("berlin-1", "1", 0))
+    lines = "\n".join(status_lines(AdminAnswer(json.loads(json_text(document), object_hook=AdminAnswer))))
+    assert "gemini (not for 1 client or user)" in lines
+    assert "chatgpt-eu (not for 2 clients or users)" in lines
 
 
 async def test_unavailable_deployments_are_reported(callbacks: AdminCallbacks) -> None:
