@@ -171,6 +171,10 @@ class Guard:
         """Return the holder of an admin token by its SHA-256 (hex); None if there is no such token. Raises ApiError."""
         return self._find(digest, self._stored_tokens()[0])
 
+    def note_of(self, token_id: str) -> str:
+        """Return the note of a stored admin token. Raises ApiError."""
+        return next((it.note for it in self._stored_tokens()[0].values() if it.id == token_id), "")
+
     def _find(self, digest: str, tokens: Mapping[str, AdminToken]) -> Identity | None:
         for own, role in self.own:
             if hmac.compare_digest(digest, hashlib.sha256(own.encode("utf-8")).hexdigest()):

@@ -190,6 +190,8 @@ def _demo_settings(options: argparse.Namespace) -> Settings:
 
         copied = Path(shutil.copy(example_path("demo.yaml"), _own_folder("gateway-demo-")))
         settings = settings.model_copy(update={"config": copied})
+    if settings.console_port is not None:
+        tell("GATEWAY_CONSOLE_PORT has no effect in a demo: its console is at / of the gateway itself, without sign-in")
     _expect_config(settings)
     return settings
 

@@ -76,6 +76,8 @@ class Console:
     async def _respond(self, scope: Any, path: str, receive: _Receive) -> RawResponse:
         if path == "/":
             return await self._page(scope)
+        if path in ("/console", "/console/"):
+            return RawResponse(b"", 303, {"location": "/"})
         if (file := static_file(path)) is not None:
             _expect(scope, "GET")
             return file
@@ -112,13 +114,16 @@ class Console:
 
     async def _page(self, scope: Any) -> RawResponse:
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        sent = {name: value.decode("latin-1") for name, value in scope["headers"]}
         known = {
             name: query.get(name, "") for name in ("territory", "assistant", "question", "view", "dismissed", "lang")
         }
-        origin = f"{scope['scheme']}://{headers[b'host']}"
-        request = Request(origin, headers.get(b"accept-language", ""), **known)
-        return await self._world.page(request, {"vary": "accept, accept-language"}, await self._control.faults())
+        origin = f"{scope['scheme']}://{sent[b'host']}"
+        request = Request(origin, sent.get(b"accept-language", ""), **known)
+        visit = self._views.visit(_DEMO_VISITOR, _language(scope), read_query(scope), {})
+        navigation = await self._views.navigation(visit)
+        headers = {"vary": "accept, accept-language"}
+        return await self._world.page(request, headers, await self._control.faults(), navigation)
 
     async def _view(self, scope: Any, path: str, receive: _Receive) -> RawResponse:
         method, headers = scope["method"], headers_by_name(scope)
@@ -149,7 +154,8 @@ class Console:
             config = (await self._control.status()).config
             await asyncio.to_thread(self._own_config.put_first, config, *map(str, words))
         elif scope["method"] == "DELETE":
-            await asyncio.to_thread(self._own_config.undo)
+            is_rejected = (await self._control.status()).failed is not None
+            await asyncio.to_thread(self._own_config.undo, is_rejected=is_rejected)
         else:
             raise method_not_allowed(scope["method"], "PUT, DELETE")
         return RawResponse(b"", 204)
@@ -172,7 +178,11 @@ def _language(scope: Any) -> str:
 
 def _is_ours(scope: Any) -> bool:
     path = scope["path"]
-    return path.startswith("/console/") or (path == "/" and scope["method"] == "GET" and accepts_html(scope))
+    return (
+        path == "/console"
+        or path.startswith("/console/")
+        or (path == "/" and scope["method"] == "GET" and accepts_html(scope))
+    )
 
 
 def _expect(scope: Any, method: str) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from gateway.console.admin_call import AdminFailed
 from gateway.console.texts import _
 from gateway.console.views import ConsoleView, Handler, ViewAnswer, Visit, back_to
+from gateway.model.budget import Window
 from gateway.model.stored_client import Role
 
 PATH = "/clients"
@@ -32,6 +33,7 @@ NOTICES = {
 }
 _API = "/v1/admin"
 _MOST_KEYS = 200
+_LIMITS = ("rpm", "tpm", "concurrent")
 _MOST_WITH_FORMS = 20
 _ON_A_PAGE, _MOST_DIGITS = 50, 9
 
@@ -84,6 +86,7 @@ async def _page(visit: Visit, name: str, more: Mapping[str, Any] | None = None, 
         "notice": NOTICES.get(visit.query.get("done", "")),
         "problem": "",
         "new_key": None,
+        "windows": [*Window],
     }
     return ViewAnswer("clients.html", values | dict(more or {}), status)
 
@@ -169,6 +172,23 @@ def _definition(named_by: str = "") -> Callable[[Visit], dict[str, Any]]:
     return read
 
 
+def _new_client(visit: Visit) -> dict[str, Any]:
+    """Return the definition of a new client: the fields of its form, over the typed members. Raises ValueError."""
+    form = {name: value.strip() for name, value in visit.form.items() if value.strip()}
+    made = _definition("name")(visit) | {name: form[name] for name in ("project", "region") if name in form}
+    if "assistants" in form:
+        made["assistants"] = [name.strip() for name in form["assistants"].split(",")]
+    # What is not a number goes on as it is, so that the admin API states what is wrong.
+    limits = {name: int(it) if (it := form[name]).isdecimal() else it for name in _LIMITS if name in form}
+    if limits:
+        made["limits"] = made.get("limits", {}) | limits
+    if "amount" in form:
+        unit = "tokens" if form["amount"].isdecimal() else "amount"
+        amount = int(form["amount"]) if unit == "tokens" else form["amount"]
+        made["budgets"] = [*made.get("budgets", ()), {unit: amount, "per": form.get("per", "month")}]
+    return made
+
+
 def _calling(
     done: str,
     method: str,
@@ -234,7 +254,7 @@ VIEW = ConsoleView(
             _calling("topped-up", "POST", "budgets/top-up", _fields("per", "amount")),
         ),
         f"{PATH}/budgets/reset": (Role.OPERATOR, _calling("reset", "POST", "budgets/reset", _fields("per"), _RESET)),
-        f"{PATH}/create": (Role.ADMIN, _calling("created", "POST", "clients", _definition("name"))),
+        f"{PATH}/create": (Role.ADMIN, _calling("created", "POST", "clients", _new_client)),
         f"{PATH}/change": (Role.ADMIN, _calling("changed", "PATCH", "clients/{client}", _definition())),
         f"{PATH}/remove": (Role.ADMIN, _calling("removed", "DELETE", "clients/{client}", asked=_REMOVE)),
         f"{PATH}/projects/create": (

@@ -30,7 +30,7 @@ class OwnConfig:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._before = self._after = ""
+        self._before = self._after = self._good = ""
 
     def lines(self) -> Sequence[ChangedLine]:
         """Return the lines that the last edit changed; none if it was taken back."""
@@ -52,8 +52,22 @@ class OwnConfig:
             raise ApiError("invalid_request", str(error)) from error
         self._write(text, edited)
 
-    def undo(self) -> None:
-        """Write the file as it was before the last edit. Raises ApiError if it has changed since."""
+    def note_good(self, loaded_at_s: float) -> None:
+        """Keep the text of the file, which the gateway has loaded at this time, unless it has changed since."""
+        try:
+            if self._path.stat().st_mtime <= loaded_at_s:
+                self._good = self._path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            return
+
+    def undo(self, *, is_rejected: bool = False) -> None:
+        """Write the file as it was before the last edit, or the last good text if the gateway rejects the present one.
+
+        Raises ApiError if it has changed since in another way.
+        """
+        if is_rejected and self._good:
+            self._write(self._good, self._good)
+            return
         if self._before == self._after or self._read() != self._after:
             message = _("the file was edited in another way since: change it in an editor")
             raise ApiError("invalid_request", message)

@@ -8,13 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from gateway import __version__
 from gateway.api.admin_control import reload_report, unavailable_by_deployment
 from gateway.api.admin_explain import explain_document, supposed_request
 from gateway.api.errors import ApiError
-from gateway.console.all_views import VIEWS
 from gateway.console.areas import Move, areas, labels, legend, moves
 from gateway.console.demo_users import users_of
 from gateway.console.own_config import OwnConfig, candidates, movable_routes
@@ -132,11 +130,15 @@ class Pages:
     def render(
         self, status: Status, sites: Sequence[SimulatedSite], request: Request, navigation: str = ""
     ) -> tuple[str, int]:
-        """Return the page as HTML, and its HTTP status. `navigation` is the bar of the console outside a demo."""
+        """Return the page as HTML, and its HTTP status. `navigation` is the bar of the console."""
         config, texts = status.config, texts_in(language_of(request.lang, request.languages))
         assistants = sorted({assistant.name for assistant in config.assistants.values()})
         assistant = request.assistant if request.assistant in config.assistants else assistants[0]
-        wanted = request.territory or territory_of_languages(request.languages) or self._settings.territory or ""
+        cell = config.cell.territory if config.cell is not None else ""
+        suggested = cell or territory_of_languages(request.languages) or self._settings.territory or ""
+        wanted = request.territory or suggested
+        if self._own_config is not None and status.failed is None:
+            self._own_config.note_good(status.loaded.at.timestamp())
         code = find_territory(wanted) if wanted else None
         decision = _decision(status, assistant, code) if code is not None else None
         answers = self._answers(config, assistant, status.at_s)
@@ -151,8 +153,6 @@ class Pages:
         html = self._templates[texts.language].render(
             version=__version__,
             texts=texts,
-            languages=LANGUAGES,
-            query=lambda tag: urlencode({"territory": code or "", "assistant": assistant, "lang": tag}),
             script_texts=json.dumps(_script_texts(texts), ensure_ascii=False),
             config=config,
             config_path=str(path.relative_to(here) if path.is_relative_to(here) else path),
@@ -181,12 +181,11 @@ class Pages:
         return html, 404 if wanted and code is None else 200
 
     def _demo_members(self, config: ConfigVersion) -> dict[str, object]:
-        """Return what only the page of a demo has, and the links to the views of the console."""
+        """Return what only the page of a demo has."""
         own = self._own_config
         return {
             "is_demo": own is not None,
             "prefix": "/console" if own is not None else "",
-            "other_views": VIEWS,
             "written": own.lines() if own is not None else [],
             "users": users_of(config) if own is not None else [],
         }

@@ -63,7 +63,7 @@ class WorldPage:
     async def page(
         self, request: Request, headers: Mapping[str, str], sites: Sequence[SimulatedSite] = (), navigation: str = ""
     ) -> RawResponse:
-        """Return the page of the map. `navigation` has the links to the other views, outside a demo."""
+        """Return the page of the map. `navigation` has the links to the other views."""
         status = await self._control.status()
         async with self._rendering:
             html, code = await asyncio.to_thread(self._pages.render, status, sites, request, navigation)

@@ -162,7 +162,7 @@ def plot_of(days: Sequence[Mapping[str, Any]], first: date, last: date) -> dict[
         "width": float(round(step * Decimal("0.8"), 1)),
         "box": (_WIDTH, _TOP + _HEIGHT + _BOTTOM),
         "base": _TOP + _HEIGHT,
-        "highest": highest,
+        "levels": [(highest * part, float(_TOP + _HEIGHT * (1 - part))) for part in (1, Decimal("0.5"), 0)],
     }
 
 

@@ -160,7 +160,8 @@ class Visitors:
             if holder is not None:
                 name = f"token {holder.token_id}" if holder.token_id else "GATEWAY_ADMIN_TOKEN"
                 identity = Identity(holder.role, holder.token_id, f"console ({name})", holder.how)
-                return Visitor(identity, name, csrf_of(cookie), can_sign_out=True)
+                shown = self._guard.note_of(holder.token_id) or name
+                return Visitor(identity, shown, csrf_of(cookie), can_sign_out=True)
         return None
 
     async def _user_of_proxy(self, headers: Mapping[str, list[str]]) -> Visitor:

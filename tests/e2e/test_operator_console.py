@@ -338,6 +338,22 @@ def test_an_admin_makes_a_client_and_an_operator_its_keys(with_clients: Installa
     assert "There is no client yet." in client.words
 
 
+def test_a_client_is_made_in_a_form_by_a_visitor_with_the_note_of_the_token(with_clients: Installation) -> None:
+    with_clients.tokens["noted"] = with_clients.run("admin-token", "create", "--role", "admin", "--note", "Ada <b>")
+    admin = with_clients.visit("noted")
+    assert "Ada &lt;b&gt; (admin)" in admin.get("/clients").text
+    limits = {"rpm": "60", "tpm": "", "concurrent": " 4 "}
+    form = {"name": "made", "assistants": "assistant", **limits, "amount": "10 USD", "per": "day", "definition": "{}"}
+    admin.post("/clients/create", **{**form, "rpm": "many"})
+    assert "rpm" in admin.words
+    assert 'value="many"' in admin.page, "what was typed stays"
+    admin.post("/clients/create", **form)
+    assert "The client is created." in admin.words
+    assert 'limits: {"concurrent": 4, "rpm": 60}' in admin.words
+    assert "$10" in admin.words
+    admin.post("/clients/remove", client="made", confirmed="yes")
+
+
 def test_an_admin_makes_changes_and_removes_a_project(with_clients: Installation) -> None:
     admin = with_clients.visit("admin")
     admin.get("/clients")

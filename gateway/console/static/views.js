@@ -4,6 +4,17 @@ if (live) followRequests();
 const deployments = document.getElementById("deployments");
 if (deployments) followDeployments();
 
+// On a narrow screen each row is a card, whose cells name their columns. Roles keep it a table for screen readers.
+function asCards(table) {
+  const heads = [...table.querySelectorAll("thead th")].map((one) => one.textContent.trim());
+  const roles = { thead: "rowgroup", tbody: "rowgroup", tr: "row", td: "cell", "thead th": "columnheader", "tbody th": "rowheader" };
+  table.classList.add("cards");
+  table.setAttribute("role", "table");
+  for (const [selector, role] of Object.entries(roles)) for (const one of table.querySelectorAll(selector)) one.setAttribute("role", role);
+  for (const row of table.querySelectorAll("tbody tr")) [...row.cells].forEach((cell, number) => { cell.dataset.label = heads[number] ?? ""; });
+}
+for (const table of document.querySelectorAll(".scroll table")) asCards(table);
+
 // Send a form when the gateway can be reached, so that no error page of the browser replaces what was typed.
 document.addEventListener("submit", async (event) => {
   const form = event.target, { isWaiting, isReached } = form.dataset;
@@ -35,6 +46,7 @@ function followDeployments() {
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html").getElementById("deployments");
     deployments.querySelectorAll("details").forEach((one, number) => { fresh.querySelectorAll("details")[number]?.toggleAttribute("open", one.open); });
     deployments.replaceChildren(...fresh.childNodes);
+    deployments.querySelectorAll(".scroll table").forEach(asCards);
   };
   const events = eventsFor(deployments);
   for (const kind of ["health", "config"]) events.addEventListener(kind, () => { waiting ??= setTimeout(refresh, Math.max(0, last + 5000 - Date.now())); });
@@ -68,6 +80,7 @@ function followRequests() {
       if (body.querySelector(`[data-id="${CSS.escape(one.request_id)}"]`)) continue;
       body.prepend(row(one, columns));
       document.getElementById("empty")?.remove();
+      asCards(document.getElementById("requests"));
     }
     while (body.children.length > most) body.lastElementChild.remove();
   });

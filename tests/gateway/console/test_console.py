@@ -8,7 +8,7 @@ import os
 import re
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 from gateway.console.application import Console
 from gateway.console.assets import assets
 from gateway.console.world import find_territory
+from gateway.model.config_version import Cell
 from gateway.model.decision import Unavailable
 from gateway.model.status import Finding, Reload, SimulatedSite
 from providers.testkit.scenario import FAULT_WORDS, parse_fault
@@ -396,6 +397,47 @@ async def test_edit_of_the_page_changes_one_line_of_the_file_and_can_be_taken_ba
     assert path.read_text("utf-8") == DEMO
     assert "Lines of the file" not in words_of((await ask_console(console, "/")).text)
     assert (await ask_console(console, "/console/configuration", "DELETE", OWN)).status == 400
+
+
+async def test_an_edit_that_the_gateway_rejects_is_undone_to_the_last_good_text(tmp_path: Path) -> None:
+    path = tmp_path / "demo.yaml"
+    path.write_text(DEMO, "utf-8")
+    console, control = console_of(demo_config(), path)
+    control.now = replace(control.now, loaded=replace(control.now.loaded, at=datetime.now(UTC) + timedelta(seconds=9)))
+    assert "Undo the edit" not in (await ask_console(console, "/")).text
+    path.write_text(DEMO.replace("regions:", "regoins:"), "utf-8")
+    finding = Finding("error", "demo.yaml", 3, 1, "regoins", "unknown key", "")
+    failed = Reload("file", False, "", datetime.now(UTC), 0.1, (finding,))
+    control.now = replace(control.now, failed=failed)
+    page = (await ask_console(console, "/")).text
+    assert "The edited file has a mistake." in page
+    assert "Undo the edit" in page
+    assert (await ask_console(console, "/console/configuration", "DELETE", OWN)).status == 204
+    assert path.read_text("utf-8") == DEMO
+
+
+async def test_all_views_have_one_header(console: Console) -> None:
+    heads = []
+    for path in ("/", "/console/requests"):
+        page = (await ask_console(console, f"{path}?lang=en")).text
+        (head,) = re.findall(r"<header>(.*?)</header>", page, re.DOTALL)
+        assert head.count('aria-current="page"') == 1
+        heads.append(head.replace(' aria-current="page"', ""))
+    assert len(set(heads)) == 1
+
+
+@pytest.mark.parametrize("path", ["/console", "/console/"])
+async def test_root_of_the_console_leads_to_the_page(console: Console, path: str) -> None:
+    answer = await ask_console(console, path)
+    assert (answer.status, answer.headers["location"]) == (303, "/")
+
+
+async def test_first_look_is_the_territory_of_the_cell(console: Console, control: StatedControl) -> None:
+    german = {**BROWSER, "accept-language": "de-DE"}
+    assert "<h2 id=\"decision-title\">Germany" in (await ask_console(console, "/", headers=german)).text
+    cell = Cell("JP")
+    control.activate(replace(control.now.config, cell=cell))
+    assert "<h2 id=\"decision-title\">Japan" in (await ask_console(console, "/", headers=german)).text
 
 
 async def test_wrong_edits_are_refused_and_leave_the_file_as_it_is(tmp_path: Path) -> None:
