@@ -50,15 +50,15 @@ ProblemKind = Literal[
     "callers", "canary", "config", "deployment", "disk", "instance", "keys", "not_ready", "pinned", "quota",
     "schedules", "sign_in", "store", "traffic", "unanswered",
 ]  # fmt: skip
-"""What a problem of `gateway status` is about. The metric `gateway_problems` counts them, and an alert reads it."""
+"""The subject of a problem of `gateway status`. The metric `gateway_problems` counts them, and an alert reads it."""
 _NEARLY, _FRESH_S = 0.9, 10.0
 _FEWEST = 5
 """Of fewer requests, all must have failed."""
 _SLOW_S, _SLOW_ALONE_S = 5.0, 20.0
 
 
-class Problem(NamedTuple):
-    """What is wrong now, in words for operators."""
+class StatusProblem(NamedTuple):
+    """A problem in words for operators, and its subject."""
 
     kind: ProblemKind
     text: str
@@ -90,7 +90,7 @@ def status_document(status: Status, overview: Overview) -> dict[str, object]:
         effect = ": receipts wait, and the rest is for usage rows, without which no call is sent"
         text = f"the state directory has {space}{effect if space.is_reserved else ''}"
         if space.is_reserved:
-            problems.append(Problem("disk", text))
+            problems.append(StatusProblem("disk", text))
         else:
             warnings.append(text)
     document = _document(status, since, regions, traffic_report(status), instances, problems, warnings)
@@ -121,7 +121,7 @@ def cell_document(
     rows = [asdict(item) for item in instances]
     regions = [*_regions(status)]
     every = [
-        *(Problem("instance", text) for text in problems),
+        *(StatusProblem("instance", text) for text in problems),
         *_problems_of_stores(status),
         *_pin_and_answers(status, regions),
         *_problems_of_cell(None, rows),
@@ -135,7 +135,7 @@ def _document(
     regions: list[dict[str, object]],
     traffic: dict[str, object] | None,
     instances: list[dict[str, object]],
-    problems: list[Problem],
+    problems: list[StatusProblem],
     warnings: list[str],
 ) -> dict[str, object]:
     config = status.config
@@ -192,15 +192,15 @@ def _instances(status: Status, overview: Overview, since: str) -> Iterator[dict[
     yield from (asdict(item) for item in others if item is not known)
 
 
-def _problems_of_cell(cell: CellState | None, instances: list[dict[str, object]]) -> Iterator[Problem]:
-    yield from (Problem("instance", text) for text in (cell.problems if cell is not None else ()))
+def _problems_of_cell(cell: CellState | None, instances: list[dict[str, object]]) -> Iterator[StatusProblem]:
+    yield from (StatusProblem("instance", text) for text in (cell.problems if cell is not None else ()))
     for item in instances:
         if item["state"] == "silent":
             remedy = f"gateway doctor on its machine, or gateway instances forget {item['name']}"
-            yield Problem("instance", f"the instance {item['name']} has given no sign for 15 s or more: {remedy}")
+            yield StatusProblem("instance", f"the instance {item['name']} has given no sign for 15 s or more: {remedy}")
         elif item["state"] == "behind":
             text = f"the instance {item['name']} does not serve the version that the cell activated last: read its log"
-            yield Problem("instance", text)
+            yield StatusProblem("instance", text)
 
 
 def _regions(status: Status) -> Iterator[dict[str, object]]:
@@ -271,36 +271,36 @@ def _why_rejected(failed: Reload) -> str:
     return "the configuration file has errors, and the version before stays active: gateway check lists them"
 
 
-def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[Problem]:
+def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[StatusProblem]:
     word = readiness_word(status)
     if word != "ready":
-        yield Problem("not_ready", f"the gateway is {word}")
+        yield StatusProblem("not_ready", f"the gateway is {word}")
     if status.failed is not None and (why := _why_rejected(status.failed)):
-        yield Problem("config", why)
+        yield StatusProblem("config", why)
     yield from _problems_of_stores(status)
     yield from _problems_of_sign_ins(status)
     if status.config.keys_stale and "database" not in status.store_problems:
-        yield Problem("keys", "the database of keys cannot be read, so changes of keys are delayed")
+        yield StatusProblem("keys", "the database of keys cannot be read, so changes of keys are delayed")
     for name, unavailable in sorted(unavailable_everywhere(status.workers).items()):
         text = f"{name} is skipped for {max(1, math.ceil(unavailable.for_s))} s: {unavailable.reason}"
-        yield Problem("deployment", text)
+        yield StatusProblem("deployment", text)
     yield from _problems_of_callers(status)
     yield from _pin_and_answers(status, regions)
     for entry in regions:
         steps = [entry["answers"], *cast("list[str]", entry["then"])]
         if any(worker.without_room.issuperset(steps) for worker in status.workers):
             what = f"{entry['assistant']} ({entry['use']}) in the region {entry['region']}"
-            yield Problem("quota", f"no step of {what} has room in its quotas: gateway quotas")
+            yield StatusProblem("quota", f"no step of {what} has room in its quotas: gateway quotas")
     if status.schedules_off and _has_schedules(status.config):
-        yield Problem("schedules", f"no canary schedule runs: {status.schedules_off}")
+        yield StatusProblem("schedules", f"no canary schedule runs: {status.schedules_off}")
     for it in status.schedules:
         if it.progress.phase is Phase.ROLLED_BACK:
             reason = it.progress.reason
             text = f"the candidate {it.schedule.candidate} of {it.assistant} in {it.region} was taken back: {reason}"
-            yield Problem("canary", text)
+            yield StatusProblem("canary", text)
 
 
-def _problems_of_traffic(traffic: TrafficCounts) -> tuple[list[Problem], list[str]]:
+def _problems_of_traffic(traffic: TrafficCounts) -> tuple[list[StatusProblem], list[str]]:
     """Return the regions whose requests fail or wait now as problems, and as warnings those where that is over."""
     failing: list[str] = []
     failed: list[str] = []
@@ -320,7 +320,7 @@ def _problems_of_traffic(traffic: TrafficCounts) -> tuple[list[Problem], list[st
     for region, times in sorted(traffic.times.items()):
         if _is_slow(times):
             failing.append(f"{region or 'no region'}: the answers are slow: {_times_in_words(times)}")
-    return [Problem("traffic", text) for text in failing], failed
+    return [StatusProblem("traffic", text) for text in failing], failed
 
 
 def _is_slow(times: AnswerTimes) -> bool:
@@ -354,13 +354,13 @@ def _closed_callers(status: Status) -> dict[str, int]:
     return {name: max(worker.closed_callers.get(name, 0) for worker in status.workers) for name in names}
 
 
-def _problems_of_callers(status: Status) -> Iterator[Problem]:
+def _problems_of_callers(status: Status) -> Iterator[StatusProblem]:
     """Yield the deployments that some clients and users alone may not use, with the share that this concerns."""
     for name, most in _closed_callers(status).items():
         attempts, refused = status.traffic.deployments.get(name, AskedCounts())
         share = f"{refused / (attempts + refused):.0%}" if refused else "none"
         text = f"{name} is skipped for {callers_text(most)} alone: {share} of its requests in the last {RECENT_S:g} s"
-        yield Problem("callers", text)
+        yield StatusProblem("callers", text)
 
 
 def _warnings(status: Status) -> Iterator[str]:
@@ -401,17 +401,17 @@ def _has_schedules(config: ConfigVersion) -> bool:
     return any(assistant.schedules for assistant in config.assistants.values())
 
 
-def _problems_of_sign_ins(status: Status) -> Iterator[Problem]:
+def _problems_of_sign_ins(status: Status) -> Iterator[StatusProblem]:
     for each in status.sign_ins:
         if each.state != "ok":
             lack = "no token" if each.state == "none" else "no token for later"
             reason = each.error or "its first exchange has not ended yet"
             names = ", ".join(each.deployments)
             todo = f"{remedy_for(each.error)}; gateway doctor --network makes one exchange"
-            yield Problem("sign_in", f"the sign-in {each.name} has {lack}, for {names}: {reason}: {todo}")
+            yield StatusProblem("sign_in", f"the sign-in {each.name} has {lack}, for {names}: {reason}: {todo}")
 
 
-def _problems_of_stores(status: Status) -> Iterator[Problem]:
+def _problems_of_stores(status: Status) -> Iterator[StatusProblem]:
     for kind, text in sorted(status.store_problems.items()):
         if kind == "journal":
             shown = f"usage rows cannot be written to the journal, and no call is sent without one: {text}"
@@ -426,17 +426,17 @@ def _problems_of_stores(status: Status) -> Iterator[Problem]:
             shown = f"the shared store `database` cannot be used: {text}; {effects}"
         else:
             shown = f"the shared store `{kind}` cannot be used: {text}"
-        yield Problem("store", shown)
+        yield StatusProblem("store", shown)
 
 
-def _pin_and_answers(status: Status, regions: list[dict[str, object]]) -> Iterator[Problem]:
+def _pin_and_answers(status: Status, regions: list[dict[str, object]]) -> Iterator[StatusProblem]:
     if status.pinned:
         text = f"version {status.pinned} is pinned by a rollback: gateway rollback --release activates the file"
-        yield Problem("pinned", text)
+        yield StatusProblem("pinned", text)
     for entry in regions:
         if entry["answers"] is None:
             text = f"nobody answers {entry['assistant']} ({entry['use']}) in the region {entry['region']}"
-            yield Problem("unanswered", text)
+            yield StatusProblem("unanswered", text)
         for client in cast("list[str]", entry["unanswered_clients"]):
             what = f"{entry['assistant']} ({entry['use']}) in the region {entry['region']}"
-            yield Problem("unanswered", f"no deployment answers the client {client} at {what}")
+            yield StatusProblem("unanswered", f"no deployment answers the client {client} at {what}")

@@ -190,7 +190,7 @@ class CellMember:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What keeps this instance from following the cell."""
+        """The reasons why this instance does not follow the cell."""
         return tuple(filter(None, (self._command_problem, self._trail_problem)))
 
     def counts(self) -> Mapping[tuple[str, ...], int]:

@@ -178,7 +178,7 @@ def _new_client(visit: Visit) -> dict[str, Any]:
     made = _definition("name")(visit) | {name: form[name] for name in ("project", "region") if name in form}
     if "assistants" in form:
         made["assistants"] = [name.strip() for name in form["assistants"].split(",")]
-    # What is not a number goes on as it is, so that the admin API states what is wrong.
+    # A text that is not a number goes on as it is, so that the admin API states the mistake.
     limits = {name: int(it) if (it := form[name]).isdecimal() else it for name in _LIMITS if name in form}
     if limits:
         made["limits"] = made.get("limits", {}) | limits
