@@ -52,6 +52,11 @@ def asker_of(is_only_client: bool, client: str | None, user: str | None) -> Aske
     return (*(() if client is None else (f"client {client}",)), *(() if user is None else (f"user {user}",)))
 
 
+def client_scope(asker: Asker) -> Asker:
+    """Return the client alone, with all its users."""
+    return asker[:1] if asker and asker[0].startswith("client ") else EVERYBODY
+
+
 def words_of(scope: Asker) -> str:
     """Return a scope in words, which do not name an end user."""
     if not scope:

@@ -23,16 +23,20 @@ from gateway.model.wrapper import Wrapper
 from gateway.policy.labels import Labelling, Notice
 from gateway.policy.reasoning_seal import ReasoningSeal
 from gateway.usage.accounting import RequestUsage
+from providers.chat import Message
+
+Said = tuple[type[Message], str]
+"""A text with the role of its message."""
 
 
 class Judged(msgspec.Struct):
     """The verdicts on what a client sent so far, by texts. See `Judging.verdicts`.
 
-    Categories of a text are `excepted` from moderation because help is or was given for it.
+    Categories of a text of a role are `excepted` from moderation because help is or was given for it.
     """
 
     verdicts: Verdicts = msgspec.field(default_factory=dict)
-    excepted: dict[str, frozenset[str]] = msgspec.field(default_factory=dict)
+    excepted: dict[Said, frozenset[str]] = msgspec.field(default_factory=dict)
 
 
 class AnswerStyle(msgspec.Struct, frozen=True):

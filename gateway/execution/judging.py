@@ -10,9 +10,11 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 from gateway.execution.deadline import Deadline
+from gateway.execution.evidence import Asker
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.assistant import Assistant
@@ -28,6 +30,7 @@ from gateway.policy.fence import evaluation_permit, judge_still_permitted, wrapp
 from gateway.policy.routing import config_exclusion
 from gateway.policy.verdicts import counting, found_in
 from providers.failures import Failure, FailureKind
+from providers.json_values import dumps_text
 from providers.moderations.values import ModerationAnswer, ModerationInput, ModerationRequest, ModerationResult
 from providers.value import replace
 
@@ -64,12 +67,21 @@ def _unescaped(escapes: re.Match[str]) -> str:
 
 
 class PassedTexts:
-    """Remembers texts that passed, by an HMAC, so that a conversation is judged once. Bounded in number and time."""
+    """Remembers texts that passed, by an HMAC, so that a conversation is judged once. Bounded in number and time.
+
+    The HMAC has who asks, because the time and the price of a verdict show whether a text is remembered.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._key = secrets.token_bytes(32)
         self._clock = clock
         self._passed: OrderedDict[bytes, float] = OrderedDict()
+
+    def of(self, asker: Asker) -> PassedTexts:
+        """Return the part of this memory that is an asker's own. No other one has a text of it."""
+        own = copy(self)
+        own._key = hmac.digest(self._key, dumps_text([*asker]).encode(), "sha256")
+        return own
 
     def begin(self, policy: str) -> hmac.HMAC:
         """Return the digest of a text under this policy, which grows with `update` as the text does."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
-from gateway.execution.exchange import Exchange
+from gateway.execution.evidence import client_scope
+from gateway.execution.exchange import Exchange, Said
 from gateway.execution.judging import MOST_CHARACTERS, Judge, PassedTexts, pieces_of, policy_of
 from gateway.execution.moderated_stream import ModeratedStream
 from gateway.execution.run import PlanExecutor, RunContext
@@ -16,6 +17,7 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.excerpt import excerpt
 from gateway.model.moderation import Flagged, Moderation, NoVerdict
+from gateway.policy.client_users import has_issuer
 from gateway.policy.routing import MEDIA
 from providers.chat import (
     AssistantMessage,
@@ -47,13 +49,19 @@ _GRAMMARS = ("structured_outputs", "grammar", "regex", "ebnf")
 class _Asked(msgspec.Struct):
     """The texts and the pictures, by their URLs, that the judges of a request get.
 
-    Each text has the name of the policy under which it is remembered if it passes. `is_unclear`: there is media that no
-    judge can be asked about.
+    Each text has the categories that do not count in it, and the memories that keep it if it passes, with the name of
+    the policy. `is_unclear`: there is media that no judge can be asked about.
     """
 
-    texts: dict[str, str] = msgspec.field(default_factory=dict)
+    texts: dict[str, frozenset[str]] = msgspec.field(default_factory=dict)
+    kept: list[tuple[PassedTexts, str, str]] = msgspec.field(default_factory=list)
     pictures: dict[str, tuple[TextPart | ImagePart, ...]] = msgspec.field(default_factory=dict)
     is_unclear: bool = False
+
+    def add(self, text: str, memory: PassedTexts, policy: str, excepted: frozenset[str] = frozenset()) -> None:
+        """Ask about a text. What counts in one of its places counts."""
+        self.texts[text] = self.texts.get(text, excepted) & excepted
+        self.kept.append((memory, policy, text))
 
 
 def _asked(
@@ -61,36 +69,41 @@ def _asked(
     messages: Sequence[Message],
     others: Collection[str],
     passed: PassedTexts,
-    excepted: Mapping[str, frozenset[str]],
+    excepted: Mapping[Said, frozenset[str]],
 ) -> _Asked:
     """Return what the judges are asked.
 
     System texts, earlier messages and the other texts are judged unless they have passed already; the messages since
-    the last answer are judged always.
+    the last answer are judged always. The texts of an app are remembered for all whom its client asserts, and those of
+    a conversation for its user.
     """
     policy, of_output = (
         policy_of(judge.moderation, judge.moderation.input),
         policy_of(judge.moderation, judge.moderation.output),
     )
-
-    def kept_as(text: str) -> str:
-        """Return the name of the policy for a text: one that passed with an exception has not passed without it."""
-        return f"{policy};{','.join(sorted(excepted[text]))}" if text in excepted else policy
-
-    asked = _Asked({text: kept_as(text) for text in others if text.strip() and not passed.has(policy, text)})
+    own = of_app = passed.of(asker := judge.context.asker)
+    if judge.user is None or not has_issuer(judge.user):
+        of_app = passed.of(client_scope(asker))
+    asked = _Asked()
+    for text in others:
+        if text.strip() and not of_app.has(policy, text):
+            asked.add(text, of_app, policy)
     since = max((place for place, one in enumerate(messages) if isinstance(one, AssistantMessage)), default=-1)
     for place, message in enumerate(messages):
         is_new = place > since and not isinstance(message, SystemMessage)
+        memory = of_app if isinstance(message, SystemMessage) else own
         # An answer has passed the judges of answers. The same text of another role has not passed those of requests.
         policies = (policy, of_output) if isinstance(message, AssistantMessage) else (policy,)
-        for text in _texts_of(message):
-            known_as = (kept_as(text),) if text in excepted else policies
-            if text.strip() and (is_new or not any(passed.has(one, text) for one in known_as)):
-                asked.texts[text] = kept_as(text)
+        for text in filter(str.strip, _texts_of(message)):
+            names = excepted.get((type(message), text), frozenset())
+            # A text that passed with an exception has not passed without it.
+            kept_as = f"{policy};{','.join(sorted(names))}" if names else policy
+            if is_new or not any(memory.has(one, text) for one in (kept_as, *policies)):
+                asked.add(text, memory, kept_as, names)
         for part in _media_of(message):
             if not isinstance(part, ImagePart):
                 asked.is_unclear = True
-            elif is_new or not passed.has(policy, _IMAGE + part.url):
+            elif is_new or not own.has(policy, _IMAGE + part.url):
                 asked.pictures[part.url] = (part,)
     return asked
 
@@ -100,13 +113,13 @@ async def judge_input(
     messages: tuple[Message, ...],
     others: Collection[str],
     passed: PassedTexts,
-    excepted: Mapping[str, frozenset[str]],
+    excepted: Mapping[Said, frozenset[str]],
 ) -> None:
     """Judge what a client sends, before any provider gets it: messages without the words of labels, and `other_texts`.
 
-    The categories that are `excepted` in a text do not count, because help is or was given for it. Raises Flagged,
-    NoVerdict if the policy requires one, UnsupportedFeature for media that no deployment can judge, and CallRefused by
-    a budget.
+    The categories that are `excepted` in a text of a role do not count, because help is or was given for it. `passed`
+    is the memory of all askers. Raises Flagged, NoVerdict if the policy requires one, UnsupportedFeature for media that
+    no deployment can judge, and CallRefused by a budget.
     """
     moderation, result = judge.moderation, judge.result
     for part in judge.region.parts.every:
@@ -117,12 +130,13 @@ async def judge_input(
         raise UnsupportedFeature(
             "vision", "the moderation of this region cannot judge images or other media", "messages"
         )
-    pieces = [piece for text in asked.texts for piece in pieces_of(text)]
+    pieces = [(piece, names) for text, names in asked.texts.items() for piece in pieces_of(text)]
+    counting_all = {piece for piece, names in pieces if not names}
     of_pieces: dict[ModerationInput, frozenset[str]] = {
-        piece: names for text, names in excepted.items() for piece in pieces_of(text)
+        piece: names for piece, names in pieces if piece not in counting_all
     }
     try:
-        await _expect_passed(judge, moderation.input, pieces, of_pieces)
+        await _expect_passed(judge, moderation.input, [piece for piece, _ in pieces], of_pieces)
         if seeing:
             await _expect_passed(judge, seeing, [*asked.pictures.values()], {})
     except NoVerdict:
@@ -135,10 +149,10 @@ async def judge_input(
         result.input, result.categories = "flagged", error.categories
         raise
     result.input = "passed"
-    for text, policy in asked.texts.items():
-        passed.add_text(policy, text)
+    for memory, policy, text in asked.kept:
+        memory.add_text(policy, text)
     for url in asked.pictures if seeing else ():
-        passed.add_text(policy_of(moderation, moderation.input), _IMAGE + url)
+        passed.of(judge.context.asker).add_text(policy_of(moderation, moderation.input), _IMAGE + url)
 
 
 async def _expect_passed(
@@ -203,8 +217,12 @@ def _media_of(message: Message) -> Iterator[Part]:
         yield from (part for part in message.content if not isinstance(part, TextPart))
 
 
-async def moderated(judge: Judge, answer: Answer, request: ChatRequest, passed: PassedTexts) -> Answer:
-    """Return the answer, of which only what passes is shown. Raises NoVerdict for a whole answer without one."""
+async def moderated(judge: Judge, answer: Answer, request: ChatRequest, memory: PassedTexts) -> Answer:
+    """Return the answer, of which only what passes is shown. Raises NoVerdict for a whole answer without one.
+
+    `memory` is that of all askers.
+    """
+    passed = memory.of(judge.context.asker)
     users = [text_of(one.content) for one in request.messages if isinstance(one, UserMessage)]
     asked, is_whole = users[-1] if users else "", request.response_format is not None
     prompt = excerpt(asked, max(0, len(asked) - MOST_CHARACTERS), len(asked))

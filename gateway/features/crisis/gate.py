@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from gateway.execution.exchange import Exchange, Judged
+from gateway.execution.exchange import Exchange, Judged, Said
 from gateway.execution.judging import VERDICT_S, Judging, names_of, pieces_of, policy_of
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.features.crisis.given_texts import GivenTexts
@@ -22,7 +22,7 @@ from gateway.policy.labels import without_labels
 from gateway.policy.region_text import said
 from gateway.policy.verdicts import found_in
 from gateway.usage.refusals import CallRefused
-from providers.chat import ChatRequest
+from providers.chat import AssistantMessage, ChatRequest, UserMessage
 from providers.moderations.values import ModerationInput, ModerationResult
 from providers.value import replace
 
@@ -37,7 +37,7 @@ class _Asked(msgspec.Struct):
     judges: Sequence[Deployment]
     new: list[str]
     moderation: Moderation | None = None
-    former: list[str] = msgspec.field(default_factory=list)
+    former: list[Said] = msgspec.field(default_factory=list)
 
 
 class CrisisGate:
@@ -77,8 +77,9 @@ class CrisisGate:
         if found:
             await self._help(exchange, rules, asked, found)
         elif failure is None:
+            passed = self._passed.of(exchange.asker)
             for text in asked.new:
-                self._passed.add_text(asked.policy, text)
+                passed.add_text(asked.policy, text)
             exchange.record.note(CrisisNote("passed"))
         elif isinstance(failure, NoVerdict) and rules.is_open:
             exchange.record.note_duty(DutyKind.CRISIS_UNJUDGED)
@@ -94,7 +95,8 @@ class CrisisGate:
         judges = [exchange.config.deployments[name] for name in rules.judges]
         policy = f"crisis;{names_of(judges)};{','.join(rules.categories)}"
         new, former, answers = texts_to_judge(messages, rules)
-        asked = _Asked(policy, judges, [text for text in new if not self._passed.has(policy, text)])
+        passed = self._passed.of(exchange.asker)
+        asked = _Asked(policy, judges, [text for text in new if not passed.has(policy, text)])
         moderation = exchange.config.moderation.get(region.name)
         if moderation is None or not moderation.input:
             return asked
@@ -102,12 +104,13 @@ class CrisisGate:
         if former or answers:
             of_input, of_output = policy_of(moderation, moderation.input), policy_of(moderation, moderation.output)
             # An answer that its judges have passed is not judged as one of the history, as in moderation.
-            answers = [text for text in answers if not self._passed.has(of_output, text)]
-            former = [text for text in dict.fromkeys((*former, *answers)) if not self._passed.has(of_input, text)]
+            answers = [text for text in answers if not passed.has(of_output, text)]
+            texts: list[Said] = [*((UserMessage, it) for it in former), *((AssistantMessage, it) for it in answers)]
+            texts = [it for it in texts if not passed.has(of_input, it[1])]
             exchange.judged = exchange.judged or Judged()
-            known = await self._given.known(exchange.config, exchange.location, former)
+            known = await self._given.known(exchange.config, exchange.location, exchange.asker, texts)
             exchange.judged.excepted = dict.fromkeys(known, frozenset(rules.categories))
-            asked.former = [text for text in former if text not in known]
+            asked.former = [it for it in texts if it not in known]
         return asked
 
     async def _ask(
@@ -125,7 +128,8 @@ class CrisisGate:
             return found_in(verdict, rules.categories) if moderation.flags(verdict) else frozenset()
 
         judging = replace(judging, until=time.monotonic() + VERDICT_S, takes_contradictions=False)
-        failed = await _find(judging, moderation.input, asked.former, of_moderation, found)
+        former = [*dict.fromkeys(text for _, text in asked.former)]
+        failed = await _find(judging, moderation.input, former, of_moderation, found)
         # Without a verdict on the history, moderation decides by its own rules.
         return failure or (failed if not isinstance(failed, NoVerdict) else None)
 
@@ -138,8 +142,10 @@ class CrisisGate:
         exchange.record.note(CrisisNote(crisis.then, crisis))
         if asked.moderation is not None and exchange.judged is not None:
             # Nothing else asks for them.
-            exchange.judged.excepted |= dict.fromkeys(found, frozenset(rules.categories))
-            await self._given.add(exchange.config, exchange.location, found)
+            texts: list[Said] = [*((UserMessage, text) for text in asked.new), *asked.former]
+            texts = [it for it in texts if it[1] in found]
+            exchange.judged.excepted |= dict.fromkeys(texts, frozenset(rules.categories))
+            await self._given.add(exchange.config, exchange.location, exchange.asker, texts)
 
 
 async def _find(

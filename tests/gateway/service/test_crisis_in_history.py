@@ -14,7 +14,7 @@ from gateway.assembly.application import Gateway
 from gateway.model.help import DutyKind
 from gateway.model.record import Record
 from gateway.telemetry.request_log import JsonLines
-from tests.kit.configs import Config, table_of
+from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.crisis_gateway import CRISIS, SAD, US, CrisisWorld
 from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.input_gateway import InputGateway
@@ -40,9 +40,9 @@ class Crises(InputGateway):
         self.gateway = Gateway(table_of(config), self._transport, state_dir=directory)
         self.gateway._executor.draw = lambda: 0.0  # no wait before another attempt
 
-    def say(self, *turns: Turn, **more: Any) -> httpx.Response:
+    def say(self, *turns: Turn, headers: Mapping[str, str] | None = None, **more: Any) -> httpx.Response:
         messages = [{"role": role, "content": content} for role, content in turns]
-        return self.post("/v1/chat/completions", {"model": "assistant", "messages": messages, **more})
+        return self.post("/v1/chat/completions", {"model": "assistant", "messages": messages, **more}, headers)
 
 
 def outcome(response: httpx.Response) -> tuple[int, str | None]:
@@ -201,6 +201,40 @@ def test_several_texts_of_a_turn_are_known_each_by_itself() -> None:
         200,
         "answer",
     )
+
+
+ASKERS: list[tuple[str, dict[str, str], dict[str, str]]] = [
+    ("another client", {"authorization": "Bearer gk-2", "x-gateway-user": "anna"}, {}),
+    ("another user", {"authorization": "Bearer gk-1", "x-gateway-user": "otto"}, {}),
+    ("no user", {"authorization": "Bearer gk-1"}, {}),
+    ("another user of a field", {"authorization": "Bearer gk-1"}, {"user": "otto"}),
+]
+
+
+@pytest.mark.parametrize("directory", [False, True], ids=["memory", "journal"])
+@pytest.mark.parametrize(("_", "headers", "fields"), ASKERS, ids=[it[0] for it in ASKERS])
+def test_nobody_learns_what_another_one_wrote(
+    _: str, headers: dict[str, str], fields: dict[str, str], directory: bool, tmp_path: Path
+) -> None:
+    clients = {name: {"keys": [key_hash(name)], "may_assert": ["user"]} for name in ("gk-1", "gk-2")}
+    gateway = Crises({"clients": clients}, directory=tmp_path if directory else None)
+    anna = {"authorization": "Bearer gk-1", "x-gateway-user": "anna"}
+    assert outcome(gateway.say(("user", SAD), headers=anna)) == (200, "stop")
+    assert outcome(gateway.say(*conversation(SAD), headers=anna)) == (200, None)
+    assert outcome(gateway.say(*conversation(SAD, "Sure."), headers=headers, **fields)) == (200, "stop")
+    assert outcome(gateway.say(*conversation(SAD, "Sure."), headers=headers, **fields)) == (200, None)
+
+
+def test_text_of_a_user_is_not_known_as_an_answer_or_a_result() -> None:
+    gateway = Crises()
+    assert outcome(gateway.say(("user", SAD))) == (200, "stop")
+    assert outcome(gateway.say(*conversation("Hello.", SAD))) == (200, "stop"), "found anew, in another role"
+    assert outcome(gateway.say(*conversation("Hello.", SAD))) == (200, None)
+    call = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    result = {"role": "tool", "tool_call_id": "1", "content": SAD}
+    turns = [{"role": "user", "content": SAD}, {"role": "assistant", "content": US}, {"role": "user", "content": "Go."}]
+    response = gateway.post("/v1/chat/completions", {"model": "assistant", "messages": [*turns, call, result]})
+    assert outcome(response) == (400, None), "moderation counts all categories in a result"
 
 
 def test_region_with_transit_keeps_nothing(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from gateway.assembly.receipts import ReceiptSettings
 from gateway.model.record import Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
-from tests.kit.configs import table_of
+from tests.kit.configs import key_hash, table_of
 from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.input_gateway import InputGateway
 from tests.kit.judged_chats import (
@@ -589,6 +589,29 @@ def test_tools_of_an_agent_cost_verdicts_once() -> None:
         messages = [{"role": "user", "content": f"Question {turn}?", "name": "anna"}]
         assert served.post("/v1/chat/completions", {**body, "messages": messages}).status_code == 200
         assert len(world.judged[before:]) == (43 if not turn else 1)
+
+
+@pytest.mark.parametrize(
+    ("asker", "known"),
+    [
+        ({"authorization": "Bearer gk-1", "x-gateway-user": "anna"}, {"Hello.", GOOD, "Be kind."}),
+        ({"authorization": "Bearer gk-1", "x-gateway-user": "otto"}, {"Be kind."}),
+        ({"authorization": "Bearer gk-1"}, {"Be kind."}),
+        ({"authorization": "Bearer gk-2", "x-gateway-user": "anna"}, set()),
+    ],
+)
+def test_verdicts_show_nobody_what_another_one_wrote(asker: dict[str, str], known: set[str]) -> None:
+    """The price and the time of a verdict show whether a text is remembered. An app may know its own system texts."""
+    world = World([GOOD])
+    clients = {name: {"keys": [key_hash(name)], "may_assert": ["user"]} for name in ("gk-1", "gk-2")}
+    served = gateway(world, {"clients": clients})
+    first = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello."}]
+    anna = {"authorization": "Bearer gk-1", "x-gateway-user": "anna"}
+    assert served.post("/v1/chat/completions", {"model": "assistant", "messages": first}, anna).status_code == 200
+    world.judged.clear()
+    turns = [*first, {"role": "assistant", "content": GOOD}, {"role": "user", "content": "And?"}]
+    assert served.post("/v1/chat/completions", {"model": "assistant", "messages": turns}, asker).status_code == 200
+    assert world.judged[:-1] == [text for text in ("Be kind.", "Hello.", GOOD, "And?") if text not in known]
 
 
 @pytest.mark.parametrize(
