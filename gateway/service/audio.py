@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from gateway.execution.exchange import Exchange
-from gateway.execution.judging import Judge, PassedTexts, pieces_of
+from gateway.execution.judging import Judge, PassedTexts, pieces_of, policy_of
 from gateway.execution.moderated_stream import ModeratedStream
 from gateway.execution.upstream_client import Answer
 from gateway.model.decision import Refusal, RefusalCode, Refused
@@ -21,7 +21,7 @@ from providers.audio.kinds import lengths_of
 from providers.audio.tags import PLACES, tag_names
 from providers.audio.values import SpeechRequest, Transcript
 from providers.chat import AudioDelta, StreamEvent, Usage
-from providers.json_values import dumps
+from providers.json_values import as_list, as_map, dumps
 from providers.value import replace
 
 _MOST_LABEL_DATA = 8 * 1024
@@ -121,7 +121,7 @@ def labelling_of_speech(locale: Locale) -> Labelling:
     return Labelling(locale.labels, frozenset(label.name for label in locale.labels))
 
 
-async def judged_transcript(judge: Judge, answer: Answer, passed: PassedTexts) -> Answer:
+async def judged_transcript(judge: Judge, answer: Answer, memory: PassedTexts) -> Answer:
     """Return a transcript that the judges of requests and of answers accept: it is the words of a person.
 
     Raises Flagged if a judge does not accept it, and NoVerdict if there was none and the policy requires one.
@@ -130,18 +130,21 @@ async def judged_transcript(judge: Judge, answer: Answer, passed: PassedTexts) -
     is_same = [it.name for it in moderation.input] == [it.name for it in moderation.output]
     both = [it for it in (moderation.input, () if is_same else moderation.output) if it]
     judge = replace(judge, verdicts=judge.verdicts or {})  # no deployment judges a text twice
+    passed = memory.of(judge.context.asker)
     for judges in both:
         if isinstance(answer.result, Transcript):
-            await _expect_passed(judge, judges, answer.result)
+            await _expect_passed(judge, judges, answer.result, passed)
         elif answer.stream is not None:
             one = replace(judge, moderation=replace(moderation, output=judges))
             answer = replace(answer, stream=ModeratedStream(answer.stream, one, None, passed, is_whole=False))
     return answer
 
 
-async def _expect_passed(judge: Judge, judges: tuple[Deployment, ...], transcript: Transcript) -> None:
-    told = " ".join([str(one.get("text", "")).strip() for one in (*(transcript.segments or ()), *_words(transcript))])
-    texts = dict.fromkeys(text for text in (transcript.text, told) if text.strip())
+async def _expect_passed(
+    judge: Judge, judges: tuple[Deployment, ...], transcript: Transcript, passed: PassedTexts
+) -> None:
+    policy = policy_of(judge.moderation, judges)
+    texts = [text for text in dict.fromkeys(_told(transcript)) if text.strip() and not passed.has(policy, text)]
     try:
         verdict = await judge.verdict(judges, [piece for text in texts for piece in pieces_of(text)])
     except NoVerdict:
@@ -153,11 +156,24 @@ async def _expect_passed(judge: Judge, judges: tuple[Deployment, ...], transcrip
     if verdict.flagged is not None:
         judge.result.note_output("flagged", verdict.flagged)
         raise Flagged(verdict.flagged)
+    for text in texts:
+        passed.add_text(policy, text)
     judge.result.note_output("passed")
 
 
-def _words(transcript: Transcript) -> list[Mapping[str, object]]:
-    return [{"text": one.get("word", "")} for one in transcript.words or ()]
+def _told(transcript: Transcript) -> Iterator[str]:
+    """Yield all that the client would see of a transcript: all texts of one kind together, in their order."""
+    yield transcript.text
+    rows: dict[str, list[str]] = {"text": []}
+    parts = *(transcript.segments or ()), *(transcript.words or ()), *as_list(transcript.logprobs)
+    for name, value in (pair for part in parts for pair in as_map(part).items() if isinstance(pair[1], str)):
+        rows.setdefault("text" if name == "word" else name, []).append(value)
+    tokens = rows.pop("token", ())
+    said, *others = rows.values()
+    yield " ".join(map(str.strip, said))
+    yield "".join(tokens)
+    yield from (", ".join(dict.fromkeys(row)) for row in others)
+    yield ", ".join(filter(None, (transcript.language, *transcript.languages)))
 
 
 def emulated_by(answer: Answer, form: str) -> frozenset[str]:

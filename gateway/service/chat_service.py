@@ -511,7 +511,7 @@ class ChatService:
             if not isinstance(request, ChatRequest):
                 messages: tuple[Message, ...] = tuple(map(UserMessage, texts_of(request)))
             else:
-                messages, others = request.messages, tuple(other_texts(request, judge.moderation))
+                messages, others = request.messages, tuple(other_texts(judge, request))
             if region.texts is not None:
                 messages = without_labels(messages, region.texts)
             excepted = exchange.judged.excepted if exchange.judged is not None else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -23,6 +23,7 @@ from providers.chat import (
     AssistantMessage,
     ChatCompletion,
     ChatRequest,
+    FilePart,
     ImagePart,
     JsonSchemaFormat,
     Message,
@@ -36,14 +37,18 @@ from providers.chat import (
 )
 from providers.failures import UnsupportedFeature
 from providers.json_values import as_map, dumps_text
+from providers.matching.requirements import CACHE_CONTROL, CACHE_KEY, CACHE_SALT, IDENTITY
 from providers.moderations.values import ModerationInput
 from providers.reading.folding import Folding
 from providers.value import replace
 
 _IMAGE = "image\0"
-_TEMPLATE = "chat_template_kwargs"
-_GRAMMARS = ("structured_outputs", "grammar", "regex", "ebnf")
-"""Fields of model servers: the values that a template writes into the prompt, and the forms of an answer."""
+_GRAMMARS = frozenset({"structured_outputs", "grammar", "regex", "ebnf"})
+_OF_SERVERS = _GRAMMARS | {"chat_template_kwargs"}
+"""Fields of model servers: the forms of an answer, and what a template writes into the prompt."""
+_SETTINGS = frozenset({CACHE_CONTROL, "service_tier", "verbosity", "thinking", "prompt_mode"})
+_UNREAD = IDENTITY | {CACHE_KEY, CACHE_SALT, "request_id"} | _SETTINGS | {"prediction"}
+"""Fields that no model reads, which are identifiers and settings in a provider's words; and one that is read apart."""
 
 
 class _Asked(msgspec.Struct):
@@ -59,7 +64,7 @@ class _Asked(msgspec.Struct):
     is_unclear: bool = False
 
     def add(self, text: str, memory: PassedTexts, policy: str, excepted: frozenset[str] = frozenset()) -> None:
-        """Ask about a text. What counts in one of its places counts."""
+        """Ask about a text. A category that counts in one of its places counts."""
         self.texts[text] = self.texts.get(text, excepted) & excepted
         self.kept.append((memory, policy, text))
 
@@ -94,13 +99,14 @@ def _asked(
         memory = of_app if isinstance(message, SystemMessage) else own
         # An answer has passed the judges of answers. The same text of another role has not passed those of requests.
         policies = (policy, of_output) if isinstance(message, AssistantMessage) else (policy,)
-        for text in filter(str.strip, _texts_of(message)):
+        media = [*_media_of(message)]
+        for text in filter(str.strip, (*_texts_of(message), *_words_of(media))):
             names = excepted.get((type(message), text), frozenset())
             # A text that passed with an exception has not passed without it.
             kept_as = f"{policy};{','.join(sorted(names))}" if names else policy
             if is_new or not any(memory.has(one, text) for one in (kept_as, *policies)):
                 asked.add(text, memory, kept_as, names)
-        for part in _media_of(message):
+        for part in media:
             if not isinstance(part, ImagePart):
                 asked.is_unclear = True
             elif is_new or not own.has(policy, _IMAGE + part.url):
@@ -177,8 +183,8 @@ def refused_media(moderation: Moderation | None) -> frozenset[str]:
     return MEDIA - {"vision", "image_url"} if any(map(_sees, moderation.input)) else MEDIA
 
 
-def other_texts(request: ChatRequest, moderation: Moderation) -> Iterator[str]:
-    """Yield the texts of a chat that a model gets with its messages.
+def other_texts(judge: Judge, request: ChatRequest) -> Iterator[str]:
+    """Yield the texts of a chat that a model gets with its messages, of all fields that a deployment may get.
 
     Tools and schemas are whole, because a model also reads the names of their properties. They are many, so they are
     judged only where nothing may pass without a verdict.
@@ -191,12 +197,18 @@ def other_texts(request: ChatRequest, moderation: Moderation) -> Iterator[str]:
         yield "\n".join(request.stop)
     if (prediction := request.extra.get("prediction")) is not None:
         content = as_map(prediction).get("content")
-        yield content if isinstance(content, str) else dumps_text(prediction)
-    for value in as_map(request.extra.get(_TEMPLATE)).values():
-        if isinstance(value, str | list | dict):
-            yield value if isinstance(value, str) else dumps_text(value)
-    if moderation.on_failure == "closed":
-        yield from (dumps_text(request.extra[name]) for name in _GRAMMARS if request.extra.get(name))
+        is_plain = isinstance(content, str) and prediction == {"type": "content", "content": content}
+        yield str(content) if is_plain else dumps_text(prediction)
+    is_closed = judge.moderation.on_failure == "closed"
+    for name in sorted(request.extra.keys() - (_UNREAD if is_closed else _UNREAD | _GRAMMARS)):
+        deployments, value = judge.config.deployments.values(), request.extra[name]
+        if name in _OF_SERVERS or any(
+            name in it.capabilities.parameters or name in it.target.passthrough for it in deployments
+        ):
+            parts = (part for pair in value.items() for part in pair) if isinstance(value, dict) else (value,)
+            texts = (it if isinstance(it, str) else dumps_text(it) for it in parts if isinstance(it, str | list | dict))
+            yield "\n".join(texts)
+    if is_closed:
         for tool in request.tools:
             schemas = (dumps_text(schema) for schema in (tool.parameters, tool.own) if schema)
             yield "\n".join([tool.name, tool.description or "", *schemas])
@@ -215,6 +227,13 @@ def _texts_of(message: Message) -> Iterator[str]:
 def _media_of(message: Message) -> Iterator[Part]:
     if isinstance(message, UserMessage | ToolMessage) and not isinstance(message.content, str):
         yield from (part for part in message.content if not isinstance(part, TextPart))
+
+
+def _words_of(media: Iterable[Part]) -> Iterator[str]:
+    """Yield the texts of text files, with their names, and the names of others."""
+    for part in media:
+        if isinstance(part, FilePart):
+            yield part.as_text() or part.filename or ""
 
 
 async def moderated(judge: Judge, answer: Answer, request: ChatRequest, memory: PassedTexts) -> Answer:

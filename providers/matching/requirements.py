@@ -6,6 +6,7 @@ field makes a provider store data, fetch it or send it on. `capability_matching`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Set
 from functools import cache, lru_cache
 from typing import Any
@@ -106,6 +107,8 @@ CACHE_KEY = "prompt_cache_key"
 CACHE_SALT = "cache_salt"
 # The line by which Claude Code identifies itself to Anthropic. It is not a part of the prompt.
 ATTRIBUTION = "system.attribution"
+ATTRIBUTION_BEGIN = "x-anthropic-billing-header:"
+_ATTRIBUTION = re.compile(ATTRIBUTION_BEGIN + r"(?: ?[a-z_]{1,32}=[A-Za-z0-9._+-]{0,64};){1,16}")
 # The reasoning of an earlier answer, as text. Reasoning that a call carries as a vendor's state is another thing.
 REASONING = "reasoning_content"
 _MARKS = _UNTHINKING, _SOLE_TOOL, _TOOLS_AND_JSON = "unthinking", "sole_tool", "tools_and_json"
@@ -268,6 +271,11 @@ def _add_tools(request: ChatRequest, asked: dict[str, object]) -> None:
         asked["tool_choice_required"] = True
     if len(request.tools) == 1 and (choice == "required" or isinstance(choice, NamedTool)):
         asked[_SOLE_TOOL] = True
+
+
+def is_attribution(line: str) -> bool:
+    """Return whether a text is the line of `ATTRIBUTION` in its own form, which is a few short pairs."""
+    return _ATTRIBUTION.fullmatch(f"{line.strip().removesuffix(';')};") is not None
 
 
 def part_with(request: ChatRequest, features: Set[str]) -> str | None:

@@ -1,6 +1,6 @@
 """Remember for which texts the crisis text of a region was given, to whom.
 
-Only such a text is excepted from moderation, for the same user and in the same role: nobody can ask what another one
+Only such a text is excepted from moderation, for the same user and in the same role: no user can ask what another one
 wrote, and an answer in a history shows nothing, because the client writes it. The gateway keeps an HMAC of the text,
 with its role, the client and the user, the region and its rules, and nothing else: for all processes that share the
 gate; in this process alone where there is no gate, and of a region whose metadata may not be kept.

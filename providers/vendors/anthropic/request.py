@@ -47,7 +47,7 @@ from providers.formats.tool_calls import (
 )
 from providers.formats.tool_results import FAILED_PREFIX
 from providers.json_values import as_map
-from providers.matching.requirements import ATTRIBUTION
+from providers.matching.requirements import ATTRIBUTION, is_attribution
 from providers.reading.json_object import with_json_instruction
 
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
@@ -241,7 +241,7 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     body["model"] = target.model
     body["max_tokens"] = max_tokens
     attribution = request.extra.get(ATTRIBUTION)
-    first = [_text(attribution)] if isinstance(attribution, str) and attribution.strip() else []
+    first = [_text(attribution)] if isinstance(attribution, str) and is_attribution(attribution) else []
     if system := [*first, *system_blocks(request.messages)]:
         body["system"] = system
     body["messages"] = messages

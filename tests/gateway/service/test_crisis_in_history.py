@@ -213,7 +213,7 @@ ASKERS: list[tuple[str, dict[str, str], dict[str, str]]] = [
 
 @pytest.mark.parametrize("directory", [False, True], ids=["memory", "journal"])
 @pytest.mark.parametrize(("_", "headers", "fields"), ASKERS, ids=[it[0] for it in ASKERS])
-def test_nobody_learns_what_another_one_wrote(
+def test_no_user_learns_what_another_one_wrote(
     _: str, headers: dict[str, str], fields: dict[str, str], directory: bool, tmp_path: Path
 ) -> None:
     clients = {name: {"keys": [key_hash(name)], "may_assert": ["user"]} for name in ("gk-1", "gk-2")}

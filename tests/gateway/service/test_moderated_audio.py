@@ -36,6 +36,7 @@ class Heard(World):
     def __init__(self, text: str = "Hello, world.") -> None:
         super().__init__()
         self.text = text
+        self.parts: dict[str, Any] = {}
         self.hosts: list[str] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -44,7 +45,8 @@ class Heard(World):
         self.hosts.append(request.url.host)
         if request.url.host == "mouth.example":
             return httpx.Response(200, content=spoken_file("mp3", 1))
-        return httpx.Response(200, json={"text": self.text, "segments": [{"start": 0, "end": 1, "text": self.text}]})
+        segments = [{"start": 0, "end": 1, "text": self.text}]
+        return httpx.Response(200, json={"text": self.text, "segments": segments, **self.parts})
 
 
 def served(world: World, *patches: dict[str, Any]) -> InputGateway:
@@ -73,6 +75,35 @@ def test_flagged_transcript_is_not_returned(form: str) -> None:
     response = served(Heard(f"about {HARM}")).post_form(HEARS, transcription_form(response_format=form))
     assert (response.status_code, response.json()["error"]["code"]) == (400, "content_filter")
     assert HARM not in response.text
+
+
+PARTS: list[tuple[str, dict[str, Any]]] = [
+    ("json", {"language": HARM}),
+    ("json", {"languages": ["en", HARM]}),
+    ("json", {"logprobs": [{"token": HARM, "logprob": -0.1}]}),
+    ("json", {"logprobs": [{"token": HARM[:9], "logprob": -0.1}, {"token": HARM[9:], "logprob": -0.1}]}),
+    ("verbose_json", {"words": [{"word": HARM, "start": 0, "end": 1}]}),
+    ("verbose_json", {"segments": [{"text": "Hi.", "speaker": HARM, "start": 0, "end": 1}]}),
+    ("verbose_json", {"segments": [{"text": "Hi.", "speaker": "A", "start": 0, "end": 1, "id": HARM}]}),
+]
+
+
+@pytest.mark.parametrize(("form", "part"), PARTS)
+def test_all_that_the_client_would_see_of_a_transcript_is_judged(form: str, part: dict[str, Any]) -> None:
+    world = Heard()
+    world.parts = part
+    response = served(world).post_form(HEARS, transcription_form(response_format=form))
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "content_filter")
+
+
+def test_language_of_a_transcript_costs_one_verdict_an_hour() -> None:
+    world = Heard()
+    world.parts = {"language": "english"}
+    gateway = served(world)
+    for text in ("One.", "Two."):
+        world.text = text
+        assert gateway.post_form(HEARS, transcription_form()).json()["language"] == "english"
+    assert world.judged == ["One.", "english", "Two."]
 
 
 def test_flagged_stream_ends_with_an_error_event() -> None:

@@ -600,7 +600,7 @@ def test_tools_of_an_agent_cost_verdicts_once() -> None:
         ({"authorization": "Bearer gk-2", "x-gateway-user": "anna"}, set()),
     ],
 )
-def test_verdicts_show_nobody_what_another_one_wrote(asker: dict[str, str], known: set[str]) -> None:
+def test_verdicts_show_no_user_what_another_one_wrote(asker: dict[str, str], known: set[str]) -> None:
     """The price and the time of a verdict show whether a text is remembered. An app may know its own system texts."""
     world = World([GOOD])
     clients = {name: {"keys": [key_hash(name)], "may_assert": ["user"]} for name in ("gk-1", "gk-2")}

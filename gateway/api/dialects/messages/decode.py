@@ -42,7 +42,7 @@ from providers.chat import (
 )
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.json_values import as_list, as_map, dumps_text
-from providers.matching.requirements import ATTRIBUTION
+from providers.matching.requirements import ATTRIBUTION, ATTRIBUTION_BEGIN, is_attribution
 from providers.openai_json.decode_messages import sound_data_uri, unreachable_host
 from providers.openai_json.decode_request import MAX_MESSAGES
 from providers.openai_json.fields import mapping
@@ -62,7 +62,6 @@ _REFUSED = {
     "context_management": "the provider would change the conversation: shorten it in your app, or switch this beta off",
     "diagnostics": "it refers to content kept at a provider",
 }
-_BILLING = "x-anthropic-billing-header:"
 _MAX_CALLS = 512
 _PARAGRAPH_BREAK = "\n\n"
 _BLOCK_TYPE = re.compile(r"(messages\.\d+(\.content\.\d+)+)\.type")
@@ -284,7 +283,7 @@ def _supported(body: Mapping[str, Any]) -> Mapping[str, Any]:
 def _plain_texts(body: Mapping[str, Any]) -> tuple[Message, ...] | None:
     """Return the messages of the usual form of simple clients, which are texts only, or None for another form."""
     system, entries = body.get("system"), body.get("messages")
-    is_text = system is None or (isinstance(system, str) and not system.startswith(_BILLING))
+    is_text = system is None or (isinstance(system, str) and not system.startswith(ATTRIBUTION_BEGIN))
     if not (is_text and isinstance(entries, list) and entries):
         return None
     begun: list[object] = [{"role": "system", "content": system}] if system else []
@@ -414,9 +413,10 @@ def _system(system: str | list[_TextBlock] | None) -> tuple[str, list[Message]]:
     attribution, messages = "", list[Message]()
     for block in _blocks(system or []):
         text = block.text
-        if text.startswith(_BILLING):
-            line, end, text = text.partition("\n")
-            attribution = attribution or line + (end if text else "")
+        if text.startswith(ATTRIBUTION_BEGIN):
+            line, end, rest = text.partition("\n")
+            if is_attribution(line):
+                attribution, text = attribution or line + (end if rest else ""), rest
             if not text:
                 continue
         # One message for each block: many providers join the parts of one message without a separator.
