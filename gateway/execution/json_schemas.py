@@ -182,10 +182,6 @@ def prepare() -> None:
     _threads.submit(_load)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _MESSAGE_CHARACTERS else f"{text[:_MESSAGE_CHARACTERS]}…"
-
-
 def _refused(problem: str) -> InvalidRequest:
     return InvalidRequest(f"the schema of `{_FIELD}` {problem}", _FIELD)
 
@@ -206,12 +202,12 @@ class _Array(list[Any]):
 
 
 class _Text(str):
-    """A text that is short in messages."""
+    """A text that messages do not quote: a part of it may be a part of a value, which no redaction finds."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return repr(f"{self[:_QUOTED_CHARACTERS]}…")
+        return "'…'"
 
 
 def _quotable(value: Any, work: WorkLimit) -> Any:
@@ -282,9 +278,8 @@ class _SchemaReader:
     def check_references(self) -> None:
         """Raise InvalidRequest for a reference to a place that has no subschema."""
         for reference in sorted(self._references - self._places):
-            raise _refused(
-                f"refers to {_short(reference)!r}, where it has no subschema: use a JSON pointer such as #/$defs/NAME"
-            )
+            shown = reference[:_MESSAGE_CHARACTERS]
+            raise _refused(f"refers to {shown!r}, where it has no subschema: use a JSON pointer such as #/$defs/NAME")
 
 
 def _is_read_alike(dialect: object) -> bool:
@@ -315,7 +310,9 @@ def _problem_of(schema: Any, value: object, work: WorkLimit) -> str | None:
         return None
     best = best_match([first], key=counted_relevance) or first  # of a choice, the branch that fits best
     path = "".join(f"[{part!r}]" for part in best.absolute_path)
-    return _short(f"{best.message} (at ${path})")
+    problem = f"{best.message} (at ${path})"
+    # It is not cut, because it may quote a value.
+    return problem if len(problem) <= _MESSAGE_CHARACTERS else f"it does not match {best.validator!r}"
 
 
 @cache

@@ -161,10 +161,12 @@ class ModeratedStream(AnswerStream):
         """
         if self.flagged:
             return None
-        if 0 in self._choices:
-            self._choices[0].drop()
+        held = ""
+        if (choice := self._choices.get(0)) is not None:
+            held = "".join(event.text for event in choice.held if isinstance(event, TextDelta))
+            choice.drop()
         sent, self._sent = self._sent or {}, None
-        return SentAnswer("".join(sent.get(TextDelta, ())), "".join(sent.get(ReasoningDelta, ())))
+        return SentAnswer("".join(sent.get(TextDelta, ())), "".join(sent.get(ReasoningDelta, ())), held[:AROUND])
 
     async def _read(self) -> AsyncIterator[tuple[StreamEvent, ...]]:
         async for batch in self._stream:

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Any
 
 from gateway.model.decision import Step
-from gateway.model.excerpt import excerpt, quoting
+from gateway.model.excerpt import Own, excerpt, quoting
 from providers.chat import AssistantMessage, ChatRequest, Message, Usage, UserMessage, text_of
 from providers.matching.requirements import has_effects
 from providers.value import Value, replace
@@ -30,10 +30,14 @@ _INSTRUCTION = (
 
 
 class SentAnswer(Value, frozen=True):
-    """The part of a broken answer that the client has: its text, and its reasoning text."""
+    """The part of a broken answer that the client has: its text, and its reasoning text.
+
+    `after` is the text that followed, which the client does not have.
+    """
 
     text: str
     reasoning: str = ""
+    after: str = ""
 
 
 def is_resumable(request: ChatRequest) -> bool:
@@ -49,8 +53,12 @@ def is_resumable(request: ChatRequest) -> bool:
 
 
 def is_prefilled(step: Step, sent: SentAnswer) -> bool:
-    """Return whether the step gets the beginning of its answer; otherwise it is asked in words to go on."""
-    return bool(sent.text.strip()) and "prefill" in step.deployment.capabilities.features
+    """Return whether the step gets the beginning of its answer; otherwise it is asked in words to go on.
+
+    A placeholder at its end would stand for more than the client has, so that the rest of the value would be lost.
+    """
+    may_cut_a_value = sent.after and step.permit.wrapper is not None
+    return bool(sent.text.strip()) and "prefill" in step.deployment.capabilities.features and not may_cut_a_value
 
 
 def resume_request(request: ChatRequest, sent: SentAnswer, *, prefilled: bool) -> ChatRequest:
@@ -64,7 +72,8 @@ def resume_request(request: ChatRequest, sent: SentAnswer, *, prefilled: bool) -
     before, text, last = request.messages, sent.text, request.messages[-1]
     if isinstance(last, AssistantMessage):
         before, text = before[:-1], text_of(last.content) + text
-    messages: tuple[Message, ...] = (*before, AssistantMessage(text.rstrip() if prefilled else text))
+    end = len(text.rstrip() if prefilled else text)
+    messages: tuple[Message, ...] = (*before, AssistantMessage(excerpt(text + sent.after, 0, end)))
     if not prefilled:
         messages += (UserMessage(_instruction(sent)),)
     return replace(request, messages=messages, max_tokens=max_tokens)
@@ -83,15 +92,16 @@ def added_tokens(sent: SentAnswer, *, prefilled: bool) -> int:
 
 
 def _instruction(sent: SentAnswer) -> str:
-    return quoting(_INSTRUCTION, _last_words(sent.text), "\n---")
+    return quoting(Own(_INSTRUCTION), _last_words(sent.text, sent.after), Own("\n---"))
 
 
-def _last_words(text: str) -> str:
+def _last_words(text: str, after: str = "") -> str:
     """Return the end of the text, from the beginning of a word if the text has words."""
-    text = text.strip()
-    end = text[-_REPEATED_CHARACTERS:]
-    words = end.partition(" ")[2].strip() or end if len(end) < len(text) else end
-    return excerpt(text, len(text) - len(words), len(text))
+    stripped = text.strip()
+    end = stripped[-_REPEATED_CHARACTERS:]
+    words = end.partition(" ")[2].strip() or end if len(end) < len(stripped) else end
+    until = len(text.rstrip())
+    return excerpt(text + after, until - len(words), until)
 
 
 def why_too_long(request: ChatRequest, step: Step) -> str | None:

@@ -21,6 +21,7 @@ from gateway.execution.json_schemas import AnswerSchema, answer_schema
 from gateway.execution.run import PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer, ConfigChanged
 from gateway.model.decision import Plan, Step
+from gateway.model.excerpt import excerpt
 from providers.adapter import EmulatesFeatures
 from providers.chat import (
     AnnotationsDelta,
@@ -144,7 +145,7 @@ class StructuredOutput:
         if problem is None:
             return choice if text == whole else replace(choice, message=replace(message, content=text))
         is_second = step.deployment.name in self._invalid
-        self._invalid[step.deployment.name] = whole[:_MOST_REPEATED], problem
+        self._invalid[step.deployment.name] = excerpt(whole, 0, _MOST_REPEATED), problem
         is_json = not problem.startswith("it is not valid JSON")
         kind = FailureKind.NOT_VALID if is_json else FailureKind.NOT_JSON
         # In other words than `_AGAIN`: what repeats the request is removed from errors.

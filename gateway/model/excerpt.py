@@ -1,9 +1,12 @@
-"""Parts of longer texts that are sent by themselves. A part may cut a value, so a redaction needs its surroundings."""
+"""Parts of longer texts that are sent by themselves. A part may cut a value, so a redaction needs its surroundings.
+
+All that quotes a part of an answer or of a prompt for a provider makes the part with `excerpt`.
+"""
 
 from __future__ import annotations
 
-AROUND = 400
-"""How many characters around an excerpt are kept."""
+AROUND = 4000
+"""How many characters around an excerpt are kept: those of a private key."""
 
 
 class Excerpt(str):
@@ -14,13 +17,17 @@ class Excerpt(str):
     after: str
 
 
-class Quoting(str):
-    """A text of the gateway that quotes a part of another one, between the words `head` and `tail`."""
+class Own(str):
+    """Words of the gateway, which have no value of a person."""
 
-    __slots__ = ("head", "quoted", "tail")
-    head: str
-    quoted: str
-    tail: str
+    __slots__ = ()
+
+
+class Quoting(str):
+    """A text that quotes others: each of its parts is redacted by itself, but for those that are `Own`."""
+
+    __slots__ = ("parts",)
+    parts: tuple[str, ...]
 
 
 def excerpt(text: str, start: int, end: int) -> str:
@@ -32,8 +39,8 @@ def excerpt(text: str, start: int, end: int) -> str:
     return part
 
 
-def quoting(head: str, quoted: str, tail: str) -> Quoting:
-    """Return a text that quotes a part."""
-    text = Quoting(f"{head}{quoted}{tail}")
-    text.head, text.quoted, text.tail = head, quoted, tail
+def quoting(*parts: str) -> Quoting:
+    """Return a text that consists of these parts."""
+    text = Quoting("".join(parts))
+    text.parts = parts
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +14,17 @@ from evaluation.asking import CandidateClient, NotPermitted, QuestionResult
 from evaluation.checks import RecordedAnswer, Rubric
 from evaluation.decision import length_bias
 from evaluation.figures import Mark, Results
-from evaluation.judge import last_object, questions_about, vendor_of, verdict_axis, verdicts_of
+from evaluation.judge import MAX_QUOTED_CHARACTERS, last_object, questions_about, vendor_of, verdict_axis, verdicts_of
 from evaluation.measuring import Evaluation
 from evaluation.questions import Item, Suite
 from evaluation.simulation import judge_of
 from evaluation.store import RunStore
 from evaluation.suite import SuiteFile
 from evaluation.work import Budget
+from gateway.features.redaction.model import rules_of
+from gateway.features.redaction.policy.requests import redact
 from gateway.model.deployment import Deployment
-from providers.chat import ChatRequest
+from providers.chat import ChatRequest, UserMessage
 from tests.evaluation.candidates import QuietProgress, suite_in, table_for
 
 QUESTIONS = "performance: {sets: [{name: a, file: many.yaml}]}\njudge: {deployment: judge}\n"
@@ -77,6 +80,18 @@ def test_judge_gets_rubrics_and_all_bank_answers_with_quoted_text(tmp_path: Path
     assert f"{sneaky}\n<<END {mark}>>" in rubric.prompt
     assert "Rubric: polite" in rubric.prompt
     store.close()
+
+
+@pytest.mark.parametrize("shown", range(1, 21, 3))
+def test_judge_that_redacts_gets_no_part_of_a_value_at_the_end_of_an_answer(tmp_path: Path, shown: int) -> None:
+    answer = "x" * (MAX_QUOTED_CHARACTERS - shown - 1) + " jane.doe@example.com, and more"
+    store = store_with(tmp_path, {"one": {"r/1": answer}})
+    (question,) = questions_about(store, "one", "performance", (RUBRIC,))
+    rules = rules_of(("p",), ("email",))
+    sent = redact(ChatRequest("m", (UserMessage(question.prompt),)), rules).request.messages[-1].content
+    store.close()
+    assert "jane" not in sent
+    assert re.search(r" QEMAIL1Z\n<<END [0-9a-f]{12}>>$", sent)
 
 
 def test_memory_of_questions_does_not_grow_with_quoted_answers(tmp_path: Path) -> None:

@@ -856,6 +856,78 @@ def test_the_last_words_that_a_step_shall_repeat_have_no_part_of_a_value() -> No
     assert parts >= {"QPHONE1Z,", "pay", "QCARD1Z"}
 
 
+IBAN = "DE89 3704 0044 0532 0130 00"
+PARTS = ("jane", ".doe", "@ex", "DE89", "3704", "0532", "4111", "1111")
+"""Parts of the values below, by which a part of a value shows."""
+
+
+@pytest.mark.parametrize("shift", range(3, 70, 7))
+def test_no_part_of_a_value_is_in_an_invalid_answer_that_is_asked_for_again(shift: int) -> None:
+    """The problem and the repeated answer quote what the client would get, and end anywhere."""
+    value = f"{'x' * (100 - shift)} QEMAIL1Z; QIBAN1Z; QCARD1Z"
+    filler = "y" * (20_000 - shift)
+
+    def provider(_: httpx.Request) -> httpx.Response:
+        if len(gateway.requests) == 1:
+            return whole({"content": json.dumps({"a": value})})
+        return whole({"content": f"{filler} QEMAIL1Z; QIBAN1Z; QCARD1Z"})
+
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    emulating = {"structured_output": "emulate"}
+    route = {"assistants": {"assistant": {"routes": {"default": ["chat", "chat2"]}}}}
+    deployments = {"chat": emulating, "chat2": {**CONFIG.data["deployments"]["chat"], **emulating}}
+    gateway = InputGateway(provider, REDACTED.merge(route, {"deployments": deployments}))
+    path, body = asking("chat", f"{MAIL}; {IBAN}; {CARD}")
+    gateway.post(path, {**body, "response_format": form})
+    again = [one["messages"] for one in gateway.bodies]
+    assert [len(one) for one in again] == [2, 4, 2, 4], "each deployment is asked once more"
+    assert "is not of type 'integer'" in again[1][-1]["content"]
+    sent = json.dumps(again)
+    assert not [part for part in PARTS if part in sent]
+    assert "QEMAIL1Z" in again[1][-2]["content"]
+
+
+@pytest.mark.parametrize("value", [IBAN, CARD, MAIL])
+@pytest.mark.parametrize("prefill", [True, False])
+def test_no_part_of_a_value_is_in_an_answer_that_was_released_in_pieces_and_is_continued(
+    prefill: bool, value: str
+) -> None:
+    """Moderation releases an answer up to a white space, which may stand within a value."""
+
+    def provider(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/moderations"):
+            number = len(json.loads(request.content)["input"])
+            return httpx.Response(200, json={"results": [{"flagged": False, "categories": {}}] * number})
+        if request.url.host == "second.example":
+            words = json.loads(request.content)["messages"][-1]["content"].partition("---\n")[2].partition("\n---")[0]
+            return chunks({"content": f"{words} and so on."})
+        text = f"{'x' * size} of {name}, so it"
+        data = chunks(*({"content": text[at : at + 5]} for at in range(0, len(text), 5))).content
+        return httpx.Response(
+            200, content=data[: data.rindex(b'data: {"id"')], headers={"content-type": "text/event-stream"}
+        )
+
+    second = {**CONFIG.data["deployments"]["chat"], "endpoint": "https://second.example/v1"}
+    config = REDACTED.merge({
+        "assistants": {"assistant": {"routes": {"default": ["chat", "second"]}, "resume": True}},
+        "deployments": {"second": {**second, **({"capabilities": ["prefill"]} if prefill else {})}},
+        "regions": {"default": {"moderation": {**JUDGED, "window_chars": 10, "hold_chars": 20}}},
+    })  # fmt: skip
+    gateway, cut = InputGateway(provider, config), 0
+    name = {IBAN: "QIBAN1Z", CARD: "QCARD1Z", MAIL: "QEMAIL1Z"}[value]
+    for size in range(1, 30, 2):
+        path, body = asking("chat", f"{MAIL}; {IBAN}; {CARD}")
+        answer = text_of(gateway.post(path, {**body, "stream": True}))
+        continued = [one for one in gateway.requests if one.url.host == "second.example"][-1].content.decode()
+        assert not [part for part in PARTS if part in continued], size
+        told, end = f"{'x' * size} of {value}, so it", " and so on."
+        assert answer.endswith(end)
+        assert told.startswith(answer.removesuffix(end)), "nothing is twice or lost"
+        cut += value[-2:] not in answer
+    assert not cut
+
+
 def test_no_step_that_redacts_continues_an_answer_of_a_deployment_in_clear() -> None:
     """It may have broken off inside a value, whose beginning no rule finds."""
 

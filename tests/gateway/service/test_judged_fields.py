@@ -196,7 +196,7 @@ PAGE = (ROOT / "docs/operate/moderation.md").read_text()
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the path of each text, and of each object, in which a member can stand that nobody knows."""
+    """Yield the path of each text, and of each object, which can have an unknown member."""
     if isinstance(value, dict):
         yield (*path, None)
     if isinstance(value, str):

@@ -16,7 +16,7 @@ from gateway.features.redaction.model import RedactionRules
 from gateway.features.redaction.policy.answers import AnswerRestorer
 from gateway.features.redaction.policy.finding import Clock
 from gateway.features.redaction.policy.placeholders import Placeholders
-from gateway.model.excerpt import Excerpt, Quoting
+from gateway.model.excerpt import Excerpt, Own, Quoting
 from gateway.model.input_requests import AudioRequest, InputRequest, ServedRequest, texts_of
 from gateway.model.wrapper import NotWrappable, Wrapped, WrapperNote
 from providers.audio.values import SpeechRequest, TranscriptionRequest
@@ -191,6 +191,9 @@ def _message(named: Placeholders, message: Message, schemas: _Schemas) -> Messag
         case ToolMessage():
             return replace(message, content=_content(named, message.content))
         case AssistantMessage():
+            if isinstance(message.content, Excerpt):
+                # The gateway repeats a part of an answer, which is text alone.
+                return replace(message, content=_content(named, message.content))
             # Many adapters write the refusal after the text as one.
             said = [it for it in (message.content, message.refusal) if it is not None]
             *content, refusal = _as_one(named, said if message.refusal is not None else [*said, ""])
@@ -230,8 +233,10 @@ def _call(named: Placeholders, call: ToolCall) -> ToolCall:
 
 def _content(named: Placeholders, content: str | tuple[Part, ...]) -> Any:
     """Return the content of a message, whose neighbouring texts are also read as one."""
+    if isinstance(content, Own):
+        return content
     if isinstance(content, Quoting):
-        return f"{content.head}{_content(named, content.quoted)}{content.tail}"
+        return "".join([_content(named, part) for part in content.parts])
     if isinstance(content, Excerpt):
         return named.within(content.before, str(content), content.after)
     if isinstance(content, str):
