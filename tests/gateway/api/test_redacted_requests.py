@@ -347,6 +347,57 @@ def test_calls_of_tools_are_restored_in_a_stream_also_where_calls_alternate() ->
     assert arguments == [f'{{"to": "{CARD}", "by": "QIBAN1Z"}}', f'{{"to": "{PHONE}"}}']
 
 
+CALLING = {"tool_calls": [{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}
+ORDERS: dict[str, list[dict[str, Any]]] = {
+    "reasoning and a text": [
+        {"reasoning_content": "It is in the FAQ"},
+        {"content": "Here"},
+        {"content": " is the answer to your question."},
+    ],
+    "reasoning and a short text": [{"reasoning_content": "the FA"}, {"reasoning_content": "Q"}, {"content": "Hi."}],
+    "reasoning and a call": [{"reasoning_content": "the FAQ"}, CALLING],
+    "reasoning, a short text and a call": [{"reasoning_content": "the FAQ"}, {"content": "Hi Q"}, CALLING],
+    "a text and a call": [{"reasoning_content": "so"}, {"content": "See the FAQ"}, CALLING],
+    "a text and a refusal": [{"content": "See the FAQ"}, {"refusal": "No."}],
+}
+
+
+@pytest.mark.parametrize("dialect", ["chat", "messages", "responses", "gemini"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_may_begin_a_placeholder_stays_before_what_follows_it(dialect: str, order: str) -> None:
+    """The events are those of a deployment that redacts nothing: no block is reopened, and none comes late."""
+
+    def events_of(config: Config) -> list[tuple[str, str]]:
+        gateway = InputGateway(lambda _: chunks(*ORDERS[order]), config)
+        path, body = streamed(*asking(dialect, PROMPT))
+        found: list[tuple[str, str]] = []
+        for event in map(json.loads, re.findall("^data: ({.*)$", gateway.post(path, body).text, re.MULTILINE)):
+            kinds: list[str] = []
+            texts: list[str] = []
+            _shape(event, kinds, texts)
+            shape = " ".join(kinds)
+            if found and found[-1][0] == shape and texts:
+                found[-1] = shape, found[-1][1] + "".join(texts)
+            else:
+                found.append((shape, "".join(texts)))
+        return found
+
+    assert events_of(REDACTED) == events_of(CONFIG)
+
+
+def _shape(value: Any, kinds: list[str], texts: list[str]) -> None:
+    """Collect the names and places of an event, and apart from them the words of its piece of a text."""
+    for name, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        if name in ("content", "reasoning_content", "refusal", "text", "thinking", "delta") and isinstance(item, str):
+            kinds.append(str(name))
+            texts.append(item)
+        elif name in ("type", "index", "output_index", "content_index", "stop_reason", "thought"):
+            kinds.append(f"{name}={item}")
+        elif name != "role":  # the first chunk alone has it
+            kinds.append(str(name))
+            _shape(item, kinds, texts)
+
+
 def test_each_input_of_embeddings_and_each_judged_text_has_numbers_of_its_own() -> None:
     def provider(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/embeddings"):

@@ -190,6 +190,37 @@ def test_a_value_that_is_cut_between_parts_is_one_value_where_no_part_contains_o
     assert cuts > 3
 
 
+CHECKED = {
+    "card": "4111 1111 1111 1111",
+    "long card": "4111111111111111",
+    "amex": "3782 822463 10005",
+    "iban": "DE89 3704 0044 0532 0130 00",
+    "iban of France": "FR14 2004 1010 0505 0001 3M02 606",
+    "id of China": "11010519491231002X",
+    "id of France": "2 55 08 14 168 025 38",
+}
+
+
+@pytest.mark.parametrize("value", CHECKED.values(), ids=CHECKED)
+@pytest.mark.parametrize("before", ["pay ", "Tel: ", "call me or pay 0171 1234567, "])
+def test_number_with_a_check_digit_that_is_cut_is_one_value_whatever_a_part_contains(value: str, before: str) -> None:
+    """A part alone has the form of a phone number, most of all after a word for one."""
+    rules = rules_of(["all"], ("email", "phone", "iban", "card", "id", "secret"), ["DE", "FR", "CN", "US"])
+    (kind,) = {kind for _, _, kind in finder_of(rules).find(value)}
+    for at in range(1, len(value)):
+        parts = [f"{before}{value[:at]}", f"{value[at:]} and 0171 7654321 too"]
+        first, last = named(rules).parts(parts)
+        assert (first, last) == (
+            f"{before.replace('0171 1234567', 'QPHONE1Z')}Q{kind}1Z",
+            f" and QPHONE{2 if '0171' in before else 1}Z too",
+        ), at
+
+
+@pytest.mark.parametrize("parts", [["4111 1111 1111 1111", " 123 Main St"], ["pay 4111 1111 1111 1111", "0"]])
+def test_card_of_one_part_takes_no_digit_of_the_next_one(parts: list[str]) -> None:
+    assert named().parts(parts)[1] == parts[1]
+
+
 def test_of_a_value_that_is_cut_into_a_value_and_a_rest_the_rest_stays() -> None:
     assert named().parts(["jane.d", "oe@x.example"]) == ["jane.d", "QEMAIL1Z"]
     # The rest of a private key goes, because its end shows that it is one.
@@ -282,6 +313,17 @@ def test_a_placeholder_is_restored_where_text_and_reasoning_alternate_within_it(
     events: Any = restorer.events(batch)
     assert "".join(it.text for it in events if isinstance(it, delta)) == "to jane@example.com!"
     assert "".join(it.text for it in events if isinstance(it, other)) == "so QE"
+
+
+@pytest.mark.parametrize(("size", "shown"), [(MOST_HELD, ["the FA"]), (MOST_HELD + 1, ["the FA", "Q", "x" * 20])])
+def test_a_text_waits_for_few_characters_while_reasoning_may_go_on_with_a_placeholder(
+    size: int, shown: list[str]
+) -> None:
+    found = named()
+    found("jane@example.com")
+    restorer = AnswerRestorer(found, is_json=False, note=WrapperNote(RULES.names, {}))
+    events: Any = restorer.events((ReasoningDelta("the FAQ"), *(TextDelta("x") for _ in range(size))))
+    assert [events[0].text, *([events[1].text, "".join(it.text for it in events[2:])] if events[1:] else [])] == shown
 
 
 @pytest.mark.parametrize("keep", [False, True])

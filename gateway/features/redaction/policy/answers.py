@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from gateway.features.redaction.policy.placeholders import Placeholders, Restorer
+from gateway.features.redaction.policy.placeholders import MOST_HELD, Placeholders, Restorer
 from gateway.model.wrapper import WrapperNote
 from providers.chat import (
     Annotation,
@@ -19,6 +19,7 @@ from providers.chat import (
     ChoiceFinish,
     Failed,
     Finished,
+    ImageDelta,
     ReasoningDelta,
     RefusalDelta,
     StreamEvent,
@@ -33,11 +34,13 @@ from providers.value import replace
 
 _Place = tuple[int, str]
 """A text of an answer: the number of its choice, and `text`, `reasoning`, `refusal` or the index of a tool call."""
+_Piece = TextDelta | ReasoningDelta | RefusalDelta
 _TEXT = "text"
 _DELTAS = {_TEXT: TextDelta, "reasoning": ReasoningDelta, "refusal": RefusalDelta}
 """The events of a stream by the text of which they are a piece."""
 _NAMES = {delta: name for name, delta in _DELTAS.items()}
-_ALTERNATING = frozenset({_TEXT, "reasoning"})
+_ALTERNATE = {_TEXT: "reasoning", "reasoning": _TEXT}
+"""The two texts of a choice that may alternate, each by the other one."""
 _OFFSETS = ("start_index", "end_index")
 
 
@@ -49,6 +52,8 @@ class AnswerRestorer:
         self._is_json = is_json
         self._note = note
         self._texts: dict[_Place, Restorer] = {}
+        # Pieces of a text by choice, while the text that alternates with it may still be in a placeholder.
+        self._later: dict[int, list[_Piece]] = {}
 
     # --- a stream ---------------------------------------------------------------------------------
 
@@ -60,11 +65,7 @@ class AnswerRestorer:
         for event in expand(events):
             match event:
                 case TextDelta() | ReasoningDelta() | RefusalDelta():
-                    name, choice = _NAMES[type(event)], event.choice
-                    yield from self._others(choice, name)
-                    shown = self._at((choice, name)).feed(event.text)
-                    if shown or (isinstance(event, TextDelta) and event.logprobs is not None):
-                        yield event if shown == event.text else replace(event, text=shown)
+                    yield from self._piece(event)
                 case ToolCallDelta(index=index, arguments=arguments, choice=choice):
                     is_first = (choice, str(index)) not in self._texts
                     yield from self._others(choice, str(index))
@@ -75,6 +76,7 @@ class AnswerRestorer:
                     if shown or is_first or event.name is not None or event.id is not None or event.signature:
                         yield event if shown == arguments else replace(event, arguments=shown)
                 case AnnotationsDelta(annotations=annotations, choice=choice):
+                    yield from self._others(choice, _TEXT)
                     yield replace(event, annotations=self._annotations(annotations, self._at((choice, _TEXT))))
                 case ChoiceFinish(choice=choice, stop_sequence=stop):
                     yield from self._others(choice, "", calls=True)
@@ -83,18 +85,56 @@ class AnswerRestorer:
                     for choice in sorted({place[0] for place in self._texts}):
                         yield from self._others(choice, "", calls=True)
                     yield event
+                case ImageDelta(choice=choice):
+                    yield from self._others(choice, "")
+                    yield event
                 case _:
                     yield event
 
-    def _others(self, choice: int, kind: str, *, calls: bool = False) -> Iterator[StreamEvent]:
-        """Yield what is held of the other texts of a choice, which its dialect may close now.
+    def _piece(self, event: _Piece) -> Iterator[StreamEvent]:
+        """Yield a further piece of a text, or let it wait.
+
+        Text and reasoning may alternate within a placeholder. A piece of one waits while the other one may go on with a
+        placeholder, so that what is held of that does not come after it: until its next piece, for few characters.
+        """
+        choice, name = event.choice, _NAMES[type(event)]
+        alternate = _ALTERNATE.get(name)
+        yield from self._others(choice, name, alternate)
+        later = self._later.get(choice, [])
+        if alternate is not None and (other := self._texts.get((choice, alternate))) is not None and other.held:
+            self._later[choice] = [*later, event]
+            if sum(len(one.text) for one in self._later[choice]) > MOST_HELD:
+                yield from self._waiting(choice)
+            return
+        yield from self._fed(event)
+        if later and not self._at((choice, name)).held:
+            yield from self._waiting(choice)
+
+    def _fed(self, event: _Piece) -> Iterator[StreamEvent]:
+        shown = self._at((event.choice, _NAMES[type(event)])).feed(event.text)
+        if shown or (isinstance(event, TextDelta) and event.logprobs is not None):
+            yield event if shown == event.text else replace(event, text=shown)
+
+    def _waiting(self, choice: int) -> Iterator[StreamEvent]:
+        """Yield the pieces of a text that wait, after what is held of the text before them."""
+        if later := self._later.pop(choice, None):
+            before = _ALTERNATE[_NAMES[type(later[0])]]
+            if held := self._at((choice, before)).close():
+                yield _DELTAS[before](held, choice)
+            for event in later:
+                yield from self._fed(event)
+
+    def _others(
+        self, choice: int, kind: str, alternate: str | None = None, *, calls: bool = False
+    ) -> Iterator[StreamEvent]:
+        """Yield what is held of the other texts of a choice but `alternate`, which its dialect may close now.
 
         No dialect closes a call whose arguments are not whole, and another call may begin within a placeholder.
-        Text and reasoning may alternate, so each waits for its own next piece, until anything else comes.
         """
+        if alternate is None:
+            yield from self._waiting(choice)
         for (number, other), restorer in list(self._texts.items()):
-            alternate = kind in _ALTERNATING and other in _ALTERNATING
-            is_other = number == choice and other != kind and not alternate and (calls or not other.isdigit())
+            is_other = number == choice and other not in (kind, alternate) and (calls or not other.isdigit())
             if is_other and (held := restorer.close()):
                 delta = _DELTAS.get(other)
                 yield delta(held, choice) if delta is not None else ToolCallDelta(int(other), held, choice=choice)

@@ -22,7 +22,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from operator import itemgetter
 from typing import Any, TypeAlias, TypeVar
@@ -42,6 +42,7 @@ from gateway.features.redaction.policy.forms import (
 )
 from gateway.features.redaction.policy.forms import secrets as secret_forms
 from gateway.model.wrapper import TooMuchToSearch
+from providers.value import replace
 
 T = TypeVar("T")
 Span: TypeAlias = tuple[int, int, str]
@@ -96,6 +97,8 @@ _LOCAL = re.compile(f"[0-9](?:{_BETWEEN}[0-9]){{6,13}}(?![A-Za-z0-9])")
 _DATE = re.compile(
     r"(?:19|20)[0-9]{2}[-./][0-9]{2}[-./][0-9]{2}|[0-9]{2}[-./][0-9]{2}[-./](?:19|20)[0-9]{2}|[0-9]{1,3}(?:\.[0-9]{1,3}){3}$"
 )
+_CHECKED = frozenset({"CARD", "IBAN", "ID"})
+"""The kinds of which most numbers have a check digit."""
 _RANK = {kind: rank for rank, kind in enumerate((TEXT, "ID", "CARD", "PHONE"))}
 """Which kind a finding has if two of the same length are one value."""
 _PRIVATE_KEYS = (
@@ -367,9 +370,12 @@ class Finder:
     With more characters than `most_at_once`, other requests would wait too long while a request is searched.
     """
 
-    def __init__(self, rules: RedactionRules) -> None:
+    def __init__(self, rules: RedactionRules, *, is_checked: bool = False) -> None:
+        """`is_checked`: of numbers with a form, only those with a check digit are found."""
+        self._rules = rules
         self.kinds = frozenset(kind.upper() for kind in rules.kinds)
         wanted = [form for form in forms() if form.country in rules.countries and form.kind in self.kinds]
+        wanted = [form for form in wanted if form.check is not None or not is_checked]
         if "CARD" in self.kinds:
             wanted += CARDS
         by_words = [form.context.pattern for form in wanted if form.context is not None]
@@ -413,7 +419,8 @@ class Finder:
         """Return where the values of neighbouring texts are in the joined text, in order.
 
         The values that one text contains by itself are found first. The joined text is searched only for values that
-        none contains, so that no value takes words of the text before it or after it.
+        none contains, so that no value takes words of the text before it or after it. But a number with a check digit
+        is one value, also where a text contains something like a phone number in its part of it.
         """
         joined, at = "".join(texts), 0
         ends: list[int] = []
@@ -425,9 +432,11 @@ class Finder:
                 (begun if is_begun else own).append((at + start, at + end, kind))
             at += len(text)
             ends.append(at)
-        rest = _Replaced(joined, [(start, end, _NOTHING) for start, end, _ in own])
+        numbers = self._cut_numbers(joined, ends, own, clock) if own else []
+        own = [it for it in own if not any(start <= it[0] and it[1] <= end for start, end, _ in numbers)]
+        rest = _Replaced(joined, [(start, end, _NOTHING) for start, end, _ in merged([*own, *numbers])])
         split = [it for it in self.find(rest.text, clock) if _NOTHING not in rest.text[slice(*it[:2])]]
-        across = [*rest.before(split)]
+        across = [*rest.before(split), *numbers]
         for key in begun:
             # A private key without its end has all that follows, so it goes on only if its end does follow.
             whole = next((it for it in across if it[0] <= key[0] < it[1]), None)
@@ -439,6 +448,21 @@ class Finder:
                 left = self.find(joined[end : ends[part]], clock)
                 across += [(end + begin, end + until, kind) for begin, until, kind in left]
         return merged([*own, *across])
+
+    def _cut_numbers(self, joined: str, ends: list[int], own: list[Span], clock: Clock) -> list[Span]:
+        """Return the numbers with a check digit that are cut between texts, none of which contains one of this kind."""
+        return [
+            (start, end, kind)
+            for start, end, kind in self._of_checked.find(joined, clock)
+            if kind in _CHECKED
+            and bisect_right(ends, start) != bisect_right(ends, end - 1)
+            and not any(it[0] < end and start < it[1] and it[2] == kind for it in own)
+        ]
+
+    @cached_property
+    def _of_checked(self) -> Finder:
+        kinds = self._rules.kinds & {kind.lower() for kind in _CHECKED}
+        return Finder(replace(self._rules, kinds=kinds, terms=(), patterns=()), is_checked=True)
 
     def _settled(self, subject: _Subject) -> tuple[Span, ...]:
         """Return the findings of a text, with all that is found where placeholders stand in their place."""
