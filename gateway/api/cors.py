@@ -90,7 +90,7 @@ async def apply_cors(
         return None
     if allowed:
         allowed = [*allowed, (b"access-control-expose-headers", MAY_READ)]
-    pairs = allowed if cors.any_origin else [*allowed, (b"vary", b"Origin")]
+    pairs = allowed if cors.any_origin and origin != b"null" else [*allowed, (b"vary", b"Origin")]
     if not pairs:
         return send
 
@@ -105,13 +105,11 @@ async def apply_cors(
 def _allow_origin(cors: Cors, origin: bytes | None) -> list[tuple[bytes, bytes]]:
     """Return the header that allows this origin; nothing if it may not call.
 
-    Sandboxed pages and local files send the origin `null`, which cannot be listed.
+    Sandboxed pages and local files send the origin `null`, which cannot be listed and is none of `*`.
     """
-    if origin is None:
+    if origin is None or not cors.allows(origin.decode("latin-1")):
         return []
-    if cors.any_origin:
-        return [(b"access-control-allow-origin", b"*")]
-    return [(b"access-control-allow-origin", origin)] if cors.allows(origin.decode("latin-1")) else []
+    return [(b"access-control-allow-origin", b"*" if cors.any_origin else origin)]
 
 
 async def _answer_preflight(

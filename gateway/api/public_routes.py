@@ -37,14 +37,14 @@ from gateway.operator_errors import ReceiptDamaged
 from gateway.policy.caller import explain_token, explain_user, read_consent, user_of
 from gateway.policy.hand_off import declines
 from gateway.policy.labels import TextMarks
-from gateway.policy.location.resolution import resolve
+from gateway.policy.location.resolution import locate_user
 from gateway.policy.preference import preferred_name, seen_by_intent
 from gateway.policy.refusals import not_offered, refuse_location
 from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant
 from gateway.service.capabilities import Offer, capabilities, offer_of
 from gateway.service.chat_service import ChatService
 from gateway.service.disclosure import disclose
-from gateway.service.explain import PlainRequest, explain, reports_from
+from gateway.service.explain import PlainRequest, expect_territory, explain
 from gateway.service.location import Located
 from providers.failures import InvalidRequest
 from providers.territories import TerritoryError
@@ -240,7 +240,8 @@ def _asserted_location(config: ConfigVersion, caller: Caller, territory: str, cl
     if not config.demo and (client is None or "territory" not in client.may_assert):
         raise ApiError("permission_denied", "`territory` needs a key that may assert a territory", "territory")
     try:
-        return resolve(config, client, reports_from(territory, claim.age_band if claim is not None else None))
+        expect_territory(territory)
+        return locate_user(config, territory, client, claim)
     except TerritoryError as error:
         raise ApiError("invalid_request", str(error), "territory") from None
 

@@ -14,7 +14,6 @@ from gateway.cli.check_result import CheckResult
 from gateway.operator_errors import CommandError
 
 _NAME = "assistant-gateway"
-_OURS = ("evaluation", "gateway", "providers")
 _PINNED = re.compile(r"(?m)^([A-Za-z0-9._-]+)==([^\s;]+)")
 
 
@@ -50,9 +49,9 @@ def site_problems(root: Path, release: Path | None) -> Iterator[CheckResult]:
         listed |= {root / file for file in files}
         for file in (it for it in files if it.endswith(".pth")):
             yield CheckResult("warning", file, f"{name} runs it at each start of Python", "remove it if not needed")
-    found = [*root.glob("*.pth"), *(path for package in _OURS for path in (root / package).rglob("*"))]
-    for path in sorted(found):
-        if path.is_file() and path not in listed and "__pycache__" not in path.parts:
+    for path in sorted(root.rglob("*")):
+        is_file = path.is_file() or path.is_symlink()
+        if is_file and path not in listed and "__pycache__" not in path.relative_to(root).parts:
             yield _problem(path.relative_to(root), "is in no list of a package")
 
 

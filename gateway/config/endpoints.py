@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from gateway.config.ended_providers import ended_message
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.schema.routing import DeploymentSection
 from gateway.config.service_permits import is_this_machine
 from gateway.config.territories import read_territories
 from gateway.config.validation import Findings
 from providers.adapter import Adapter, HasModelsElsewhere, KnowsBasePath
+from providers.catalogue.ended import ended_providers
 from providers.catalogue.sites import vendor_domain
 from providers.registry import Registry
 from providers.sign_in.kinds import sign_in_regions
@@ -295,11 +297,16 @@ class Endpoints:
     def _vendor(self, host: str, provider: str = "") -> str:
         """Return the known vendor's domain that a host is below, or "". See `vendor_domain`."""
         sites = (site for adapter in self.registry.adapters.values() for site in adapter.sites.values())
-        return vendor_domain(host, provider, (site.origin for site in sites))
+        ended = (f"https://{name}" for one in ended_providers().values() for name in one.hosts)
+        return vendor_domain(host, provider, (*(site.origin for site in sites), *ended))
 
     def _warn_of_vendor(self, path: KeyPath, provider: str, host: str) -> None:
-        """Warn of a host below a known vendor's domain that the catalogue does not know."""
-        if domain := self._vendor(host, provider):
+        """Warn of a host below a known vendor's domain that the catalogue does not know, or knew."""
+        if (ended := _ended(host)) is not None:
+            successor = ended_providers()[ended].successor
+            message = ended_message(ended, ended_providers()[ended])
+            self.findings.warn(path, message, f"write `provider: {successor}`, which replaces it")
+        elif domain := self._vendor(host, provider):
             message = f"{host} is below {domain}, a vendor's domain, but no site in the catalogue has this host"
             hint = "check in the vendor's documents where it stores and processes: only your statement counts"
             self.findings.warn(path, message, hint)
@@ -307,8 +314,15 @@ class Endpoints:
     def _is_where_its_name_says(self, path: KeyPath, host: str, stated: Mapping[str, Places]) -> bool:
         """Return whether the stated facts of a vendor's host have the country of the region in its name. Report others.
 
-        The catalogue knows only some regions of a cloud as sites.
+        The catalogue knows only some regions of a cloud as sites. The places of a host that a provider had are those
+        that were known while it was offered.
         """
+        known = ended_providers()[ended].hosts[host] if (ended := _ended(host)) is not None else None
+        for key, places in stated.items():
+            if known is not None and places != known:
+                message = f"contradicts the known facts of {host}, a vendor's host: it {key} in {known}"
+                self.findings.error((*path, key), message, f"write {key}: {known}")
+                return False
         names = {label.partition("-aiplatform")[0] for label in host.split(".")} if self._vendor(host) else set()
         for regions in sign_in_regions().values():
             for region in sorted(names & regions.keys()):
@@ -345,6 +359,11 @@ class Endpoints:
         if not self.stated.agree(path, origin, residency):
             return None
         return Endpoint(origin, in_project, residency, None)
+
+
+def _ended(host: str) -> str | None:
+    """Return the name of the former provider that had the host, or None."""
+    return next((name for name, one in ended_providers().items() if host in one.hosts), None)
 
 
 def _usual_base_path(adapter: Adapter) -> str:

@@ -286,8 +286,10 @@ class Cors(Value, frozen=True):
     headers: frozenset[bytes] = frozenset()
 
     def allows(self, origin: str) -> bool:
-        """Return whether pages of this origin may call."""
-        return self.any_origin or origin in self.origins or (self.loopback and _LOOPBACK.fullmatch(origin) is not None)
+        """Return whether pages of this origin may call. The origin `null` is that of any page that hides its own."""
+        if self.any_origin:
+            return origin != "null"
+        return origin in self.origins or (self.loopback and _LOOPBACK.fullmatch(origin) is not None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -496,10 +496,15 @@ def _wrapped(start: str, text: str) -> list[str]:
 
 def reports_from(territory: str, age_band: str | None = None) -> Reports:
     """Return the reports that `explain` assumes for a territory and an age band; raises TerritoryError."""
-    data, code = territory_data(), territory.strip().upper()
+    expect_territory(territory)
+    return suppose(territory, age_band)
+
+
+def expect_territory(text: str) -> None:
+    """Raise TerritoryError for a text that no signal would report as a territory."""
+    data, code = territory_data(), text.strip().upper()
     if code not in data.aliases and code not in data.unknown and code not in data.hidden:
         parse_territory(code)
-    return suppose(territory, age_band)
 
 
 def why_not_supposed(config: ConfigVersion, territory: str) -> str:

@@ -10,6 +10,7 @@ from functools import cache
 from importlib import resources
 
 from providers.evidence import Citation
+from providers.territories import Places, parse_places
 from providers.value import Value
 
 
@@ -23,6 +24,7 @@ class EndedProvider(Value, frozen=True):
         key: The usual environment variable with the key of the successor.
         sites: The sites of the successor by its own sites.
         models: The models of the successor by patterns of its own models. An empty one has no replacement.
+        hosts: The places of its hosts, where they store and process.
     """
 
     on: date
@@ -31,6 +33,7 @@ class EndedProvider(Value, frozen=True):
     key: str
     sites: Mapping[str, str]
     models: Mapping[str, str]
+    hosts: Mapping[str, Places]
 
     def model_for(self, model: str) -> str:
         """Return the successor's model that replaces a model, or an empty text if none does."""
@@ -49,6 +52,7 @@ def ended_providers() -> Mapping[str, EndedProvider]:
             row["key"],
             row["sites"],
             row["models"],
+            {host: parse_places(places) for host, places in row["hosts"].items()},
         )
         for name, row in data.items()
     }

@@ -204,7 +204,7 @@ class DeploymentSection(Section):
         description="emulate: where the model or its site has no JSON schemas (`response_format`), the gateway asks in "
         "words, checks the answer by the schema, and asks once more.",
     )
-    voices: Annotated[dict[Visible, Visible], Field(max_length=64)] = Field(
+    voices: Annotated[dict[Visible, Visible], Field(min_length=1, max_length=64)] = Field(
         {},
         description="For speech: the vendor's voices by the product's names. `*` stands for every other name. Without "
         "it, names go as they are.",

@@ -168,14 +168,25 @@ def resolve(config: ConfigVersion, client: Client | None, reports: Reports) -> L
     readings = [reading for reading in all_readings if reading is not None]
     if not readings and (territory := config.location.rules.demo_territory) is not None:
         readings = [read_territory(config, DEMO_TERRITORY, (territory,))]
-    location = _conclude(config, client, readings)
+    return _aged(_conclude(config, client, readings), claim_of(reports))
+
+
+def _aged(location: Location, claim: ClaimReport | None) -> Location:
     ages = location.region.parts.of(AgeRules) if location.region is not None else None
-    return with_age(location, ages, claim_of(reports)) if ages is not None else location
+    return with_age(location, ages, claim) if ages is not None else location
 
 
-def locate(config: ConfigVersion, territory: str) -> Location:
-    """Return the location of an adult of whom one signal reports this territory, and who sends nothing else."""
-    return _conclude(config, None, [read_territory(config, "edge_header", (territory,))])
+def locate(config: ConfigVersion, territory: str, client: Client | None = None) -> Location:
+    """Return the location of an adult of whom one signal reports this territory, and who sends nothing else.
+
+    It need not be a signal that the configuration lists.
+    """
+    return _conclude(config, client, [read_territory(config, "edge_header", (territory,))])
+
+
+def locate_user(config: ConfigVersion, territory: str, client: Client | None, claim: ClaimReport | None) -> Location:
+    """Return the same of a user of the client, whose claim names the age band."""
+    return _aged(locate(config, territory, client), claim)
 
 
 def _conclude(config: ConfigVersion, client: Client | None, readings: list[Reading]) -> Location:

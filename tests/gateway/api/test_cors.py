@@ -171,7 +171,20 @@ async def test_every_documented_response_header_may_be_read() -> None:
     assert names <= set(response.headers["access-control-expose-headers"].split(", "))
 
 
-@pytest.mark.parametrize("origin", [*OTHERS[:4], "null"])
+async def test_page_that_hides_its_origin_is_none_of_any() -> None:
+    """Sandboxed frames and local files send `null`, whoever wrote them."""
+    refused = await preflight(ANY, "null")
+    assert (refused.status_code, refused.json()["error"]["code"], crossing_of(refused)) == (
+        403,
+        "permission_denied",
+        {},
+    )
+    async with client_of(ANY) as client:
+        answered = await client.get("/v1/models", headers={"origin": "null"})
+    assert (answered.status_code, crossing_of(answered), answered.headers["vary"]) == (401, {}, "Origin")
+
+
+@pytest.mark.parametrize("origin", OTHERS[:4])
 async def test_any_page_only_where_it_is_written_so(origin: str) -> None:
     asked = await preflight(ANY, origin)
     assert (asked.status_code, asked.headers["access-control-allow-origin"]) == (204, "*")

@@ -68,6 +68,12 @@ def change_the_list_too(site: Path) -> None:
         (lambda site: (site / "gateway/app.py").unlink(), "gateway/app.py: can't be read (No such file or directory)"),
         (lambda site: put(site, {"gateway/more.py": ""}), "gateway/more.py: is in no list of a package"),
         (lambda site: put(site, {"start.pth": "import steal\n"}), "start.pth: is in no list of a package"),
+        (lambda site: put(site, {"sitecustomize.py": "steal()\n"}), "sitecustomize.py: is in no list of a package"),
+        (lambda site: put(site, {"usercustomize.py": "steal()\n"}), "usercustomize.py: is in no list of a package"),
+        (lambda site: put(site, {"httpx/more.py": ""}), "httpx/more.py: is in no list of a package"),
+        (lambda site: put(site, {"tomllib/__init__.py": ""}), "tomllib/__init__.py: is in no list of a package"),
+        (lambda site: put(site, {"httpx.pyc": ""}), "httpx.pyc: is in no list of a package"),
+        (lambda site: (site / "json").symlink_to("/tmp"), "json: is in no list of a package"),  # noqa: S108
         (change_the_list_too, "gateway/app.py: is not as in the wheel of the release"),
         (
             lambda site: put(site, {"httpx-0.28.1.dist-info/METADATA": METADATA.format("httpx", "0.28.2")}),
@@ -84,8 +90,8 @@ def test_a_difference_is_named(site: Path, change: Callable[[Path], object], sho
 
 
 def test_a_pth_that_a_package_lists_is_named(site: Path) -> None:
-    files = {"start.pth": "import it\n"}
-    put(site, files | {"it-1.dist-info/METADATA": METADATA.format("it", "1")})
+    files = {"start.pth": "import it\n", "it-1.dist-info/METADATA": METADATA.format("it", "1")}
+    put(site, files)
     put(site, {"it-1.dist-info/RECORD": record_of(files, "it-1.dist-info")})
     (problem,) = site_problems(site, None)
     assert str(problem).startswith("warning  start.pth: it runs it at each start of Python")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import pytest
 from hypothesis import given
@@ -12,16 +13,19 @@ from hypothesis import strategies as st
 
 from gateway.config.schema.file import ClientSection
 from gateway.model.caller import RequestHeaders
-from gateway.model.config_version import ConfigVersion
-from gateway.model.location import Question, reports_of
+from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.location import Location, Question, reports_of
 from gateway.model.location_rules import LocationRules
 from gateway.policy.location import SIGNALS, SignalLocator, can_locate, location_key, resolve
 from gateway.policy.location.resolution import locator_of
 from gateway.policy.location.signal import Signal
-from gateway.service.location import locate
+from gateway.service.location import LocationService, locate
 from tests.gateway.location_reports import caller_of
 from tests.kit.configs import BASE, table_of
 from tests.kit.location_signals import ALL, EXAMPLES, NAMES, edge_trial, trial, with_another, with_only
+
+if TYPE_CHECKING:
+    from gateway.execution.service_client import ServiceClient
 
 TABLE = table_of(BASE)
 PEER = "10.1.2.3"
@@ -145,6 +149,45 @@ def test_two_requests_that_differ_in_one_header_of_the_config_never_share_a_cach
     # A header that is not read changes nothing: also where every signal may see it, no report depends on it.
     if not is_read:
         assert report(one) == report(two)
+
+
+# --- forged stamps --------------------------------------------------------------------------------
+
+HONEST = {"x-country": b"DE", "x-part": b"BE", "x-ip": b"127.0.0.1", "x-proof": b"word", "x-gateway-territory": b"DE"}
+"""The headers that a trusted edge, and a backend that may assert a territory, send for a client in Germany."""
+BACKEND = Client("app", may_assert=frozenset({"territory"}))
+WITHOUT_HEADERS = {"api_key"}
+"""The stamp of this signal is the key itself: an unknown one is 401."""
+
+
+def forgeries() -> Iterator[tuple[str, str]]:
+    """Yield each signal with each header that it reads at the edge of `PEER`."""
+    rules = replace(ALL, edges=ALL.edges[:1])
+    for name, signal in SIGNALS.items():
+        headers = sorted(set(signal.headers(rules)))
+        assert headers or name in WITHOUT_HEADERS, f"{name}: how a forged stamp of it is refused needs a test"
+        yield from ((name, header.lower()) for header in headers)
+
+
+@pytest.mark.parametrize("stamp", [b"forged", b"\xff", b"a.b.c", b"ZZ-1, 1.2", (b"DE", b"forged"), (b"forged", b"DE")])
+@pytest.mark.parametrize(("name", "header"), [*forgeries()])
+async def test_forged_stamp_is_a_doubt_and_never_ignored(
+    name: str, header: str, stamp: bytes | tuple[bytes, ...]
+) -> None:
+    """Another signal locates the caller: if the forged one were ignored, a client could remove it by spoiling it."""
+    witness = "assertion" if SIGNALS[name].reads_edges else "edge_header"
+    config = config_with(replace(ALL, signals=(name, witness)))
+    service = LocationService(cast("ServiceClient", None), lambda _: None)
+
+    async def located(headers: Mapping[str, tuple[bytes, ...]]) -> Location:
+        sent = {key.encode(): values for key, values in headers.items()}
+        given = RequestHeaders({key: values[0] for key, values in sent.items()}, 100, PEER, "", sent)
+        return (await service.locate(config, caller_of(config, BACKEND, given))).location
+
+    honest = {key: (value,) for key, value in HONEST.items()}
+    assert (await located(honest)).region is not None
+    forged = await located({**honest, header: stamp if isinstance(stamp, tuple) else (stamp,)})
+    assert (forged.region, forged.problem is not None) == (None, True), forged.evidence
 
 
 # --- a trial signal -------------------------------------------------------------------------------
