@@ -166,8 +166,10 @@ def _told(transcript: Transcript) -> Iterator[str]:
     yield transcript.text
     rows: dict[str, list[str]] = {"text": []}
     parts = *(transcript.segments or ()), *(transcript.words or ()), *as_list(transcript.logprobs)
-    for name, value in (pair for part in parts for pair in as_map(part).items() if isinstance(pair[1], str)):
-        rows.setdefault("text" if name == "word" else name, []).append(value)
+    for part in parts:
+        for name, value in as_map(part).items():
+            if isinstance(value, str):
+                rows.setdefault("text" if name == "word" else name, []).append(value)
     tokens = rows.pop("token", ())
     said, *others = rows.values()
     yield " ".join(map(str.strip, said))

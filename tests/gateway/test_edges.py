@@ -284,7 +284,7 @@ def without_numbers(territories: int) -> bool:
 def given(number: int) -> bool:
     texts: Any = Fake(_gate=None, _clock=lambda: 0.0, _here=OrderedDict())
     texts._digests = lambda *_: {at: at for at in range(number)}
-    asyncio.run(given_texts.GivenTexts.add(texts, Fake(), Fake(), ()))
+    asyncio.run(given_texts.GivenTexts.add(texts, Fake(), Fake(), (), ()))
     return len(texts._here) == number
 
 
