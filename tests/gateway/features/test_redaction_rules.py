@@ -16,22 +16,26 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.execution.judging import pieces_of
 from gateway.features.redaction.model import BUILT_IN, RedactionRules, rules_of, union
 from gateway.features.redaction.policy import finding
 from gateway.features.redaction.policy.answers import AnswerRestorer
 from gateway.features.redaction.policy.finding import Clock, Finder, _Subject, compiled_own, finder_of
 from gateway.features.redaction.policy.forms import countries, forms
 from gateway.features.redaction.policy.placeholders import MOST_HELD, Placeholders, Restorer
+from gateway.features.redaction.policy.requests import redact
 from gateway.model.wrapper import TooMuchToSearch, WrapperNote
 from providers.chat import (
     AssistantMessage,
     ChatCompletion,
+    ChatRequest,
     Choice,
     Finished,
     ReasoningDelta,
     TextDelta,
     ToolCall,
     ToolCallDelta,
+    UserMessage,
 )
 
 CASES: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "redaction_cases.yaml").read_text("utf-8"))
@@ -219,6 +223,18 @@ def test_number_with_a_check_digit_that_is_cut_is_one_value_whatever_a_part_cont
 @pytest.mark.parametrize("parts", [["4111 1111 1111 1111", " 123 Main St"], ["pay 4111 1111 1111 1111", "0"]])
 def test_card_of_one_part_takes_no_digit_of_the_next_one(parts: list[str]) -> None:
     assert named().parts(parts)[1] == parts[1]
+
+
+@pytest.mark.parametrize("before", [6000, 7000, 7990])
+def test_no_piece_of_a_long_text_has_a_part_of_a_long_key(before: int) -> None:
+    """A key of RSA with 4,096 bits has 3,272 characters."""
+    lines = "\n".join("MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj" for _ in range(50))
+    text = f"{'x' * before} -----BEGIN PRIVATE KEY-----\n{lines}\n-----END PRIVATE KEY----- {'y' * 6000}"
+    pieces = [*pieces_of(text)]
+    assert len(pieces) > 1
+    for piece in pieces:
+        message = redact(ChatRequest("m", (UserMessage(piece),)), RULES).request.messages[-1]
+        assert "MII" not in message.content
 
 
 def test_of_a_value_that_is_cut_into_a_value_and_a_rest_the_rest_stays() -> None:

@@ -126,6 +126,7 @@ OWN = "http://localhost"
         ("https://other.example", '{origins: ["https://page.example"]}', 403),
         ("null", '{origins: ["https://page.example"]}', 403),
         ("https://other.example", '{origins: ["*"]}', 101),
+        ("null", '{origins: ["*"]}', 403),
     ],
 )
 async def test_origin_is_the_own_or_listed(origin: str, cors: str, status: int) -> None:
