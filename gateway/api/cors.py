@@ -105,7 +105,7 @@ async def apply_cors(
 def _allow_origin(cors: Cors, origin: bytes | None) -> list[tuple[bytes, bytes]]:
     """Return the header that allows this origin; nothing if it may not call.
 
-    Sandboxed pages and local files send the origin `null`, which cannot be listed and is none of `*`.
+    Sandboxed pages and local files send the origin `null`, which cannot be listed, and which `*` does not include.
     """
     if origin is None or not cors.allows(origin.decode("latin-1")):
         return []

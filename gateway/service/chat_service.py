@@ -45,14 +45,14 @@ from gateway.service.client_tokens import ClientTokens
 from gateway.service.decider import Decider, sticky_conversation
 from gateway.service.help import help_answer
 from gateway.service.location import LocationService, locate
-from gateway.service.moderation import judge_input, judge_of, moderated, other_texts
+from gateway.service.moderation import judge_input, judge_of, moderated, other_texts, texts_of_fields
 from gateway.usage.client_limits import ClientLimits, LimitReached
 from gateway.usage.quota_store import Admission
 from gateway.usage.refusals import CallRefused
 from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
 from gateway.usage.token_count import count_tokens
 from providers.audio.values import TranscriptionRequest
-from providers.chat import ChatRequest, Message, Texts, UserMessage, change_request
+from providers.chat import ChatRequest, Texts, UserMessage, change_request
 from providers.failures import Failure, FailureKind
 from providers.formats.fitting import changes_for
 from providers.matching.requirements import CACHE_KEY, Requirements, requirements_of
@@ -507,11 +507,10 @@ class ChatService:
         """Judge the client's own texts, without our labels in them, before any provider gets them."""
         region = judge.region
         if judge.moderation.input:
-            others: tuple[str, ...] = ()
-            if not isinstance(request, ChatRequest):
-                messages: tuple[Message, ...] = tuple(map(UserMessage, texts_of(request)))
-            else:
+            if isinstance(request, ChatRequest):
                 messages, others = request.messages, tuple(other_texts(judge, request))
+            else:
+                messages, others = tuple(map(UserMessage, texts_of(request))), tuple(texts_of_fields(request.extra))
             if region.texts is not None:
                 messages = without_labels(messages, region.texts)
             excepted = exchange.judged.excepted if exchange.judged is not None else {}

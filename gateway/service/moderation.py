@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -200,20 +201,28 @@ def other_texts(judge: Judge, request: ChatRequest) -> Iterator[str]:
         is_plain = isinstance(content, str) and prediction == {"type": "content", "content": content}
         yield str(content) if is_plain else dumps_text(prediction)
     is_closed = judge.moderation.on_failure == "closed"
-    for name in sorted(request.extra.keys() - (_UNREAD if is_closed else _UNREAD | _GRAMMARS)):
-        deployments, value = judge.config.deployments.values(), request.extra[name]
-        if name in _OF_SERVERS or any(
-            name in it.capabilities.parameters or name in it.target.passthrough for it in deployments
-        ):
-            parts = (part for pair in value.items() for part in pair) if isinstance(value, dict) else (value,)
-            texts = (it if isinstance(it, str) else dumps_text(it) for it in parts if isinstance(it, str | list | dict))
-            yield "\n".join(texts)
+    deployments = judge.config.deployments.values()
+    yield from texts_of_fields({
+        name: request.extra[name]
+        for name in request.extra.keys() - (_UNREAD if is_closed else _UNREAD | _GRAMMARS)
+        if name in _OF_SERVERS
+        or any(name in it.capabilities.parameters or name in it.target.passthrough for it in deployments)
+    })  # fmt: skip
     if is_closed:
         for tool in request.tools:
             schemas = (dumps_text(schema) for schema in (tool.parameters, tool.own) if schema)
             yield "\n".join([tool.name, tool.description or "", *schemas])
         if isinstance(form := request.response_format, JsonSchemaFormat):
             yield "\n".join([form.name, form.description or "", dumps_text(form.schema)])
+
+
+def texts_of_fields(fields: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the texts of each field with the names of its members, as one text."""
+    for _, value in sorted(fields.items()):
+        parts = (part for pair in value.items() for part in pair) if isinstance(value, dict) else (value,)
+        yield "\n".join(
+            it if isinstance(it, str) else dumps_text(it) for it in parts if isinstance(it, str | list | dict)
+        )
 
 
 def _texts_of(message: Message) -> Iterator[str]:

@@ -172,7 +172,7 @@ async def test_every_documented_response_header_may_be_read() -> None:
 
 
 async def test_page_that_hides_its_origin_is_none_of_any() -> None:
-    """Sandboxed frames and local files send `null`, whoever wrote them."""
+    """Sandboxed frames and local files of any author send `null`."""
     refused = await preflight(ANY, "null")
     assert (refused.status_code, refused.json()["error"]["code"], crossing_of(refused)) == (
         403,

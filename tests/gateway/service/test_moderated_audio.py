@@ -136,7 +136,7 @@ def test_flagged_text_of_a_form_reaches_no_provider(field: str) -> None:
     assert (response.json()["error"]["code"], world.hosts) == ("content_filter", [])
 
 
-@pytest.mark.parametrize("field", ["input", "instructions"])
+@pytest.mark.parametrize("field", ["input", "instructions", "style"])
 def test_flagged_text_is_not_spoken(field: str) -> None:
     world = Heard()
     body = {"model": "assistant", "voice": "v", "input": "Hello.", field: f"about {HARM}"}
