@@ -100,14 +100,15 @@ class AnswerRestorer:
         choice, name = event.choice, _NAMES[type(event)]
         alternate = _ALTERNATE.get(name)
         yield from self._others(choice, name, alternate)
-        later = self._later.get(choice, [])
-        if alternate is not None and (other := self._texts.get((choice, alternate))) is not None and other.held:
-            self._later[choice] = [*later, event]
-            if sum(len(one.text) for one in self._later[choice]) > MOST_HELD:
+        other = self._texts.get((choice, alternate)) if alternate is not None else None
+        if other is not None and other.held:
+            later = self._later.setdefault(choice, [])
+            later.append(event)
+            if sum(max(len(one.text), 1) for one in later) > MOST_HELD:
                 yield from self._waiting(choice)
             return
         yield from self._fed(event)
-        if later and not self._at((choice, name)).held:
+        if not self._at((choice, name)).held:
             yield from self._waiting(choice)
 
     def _fed(self, event: _Piece) -> Iterator[StreamEvent]:
