@@ -87,7 +87,7 @@ def test_mark_is_sent_or_named(name: str, place: str) -> None:
 
 def _sent(adapter: Adapter, model: str, request: ChatRequest) -> tuple[bytes, frozenset[str]] | None:
     """Return the body of a request, and what is named as dropped or changed; None if the model cannot take it."""
-    facts = model_facts(adapter.models, model)
+    facts = model_facts(adapter.models, model)  # type: ignore[attr-defined]  # ours know models
     needs = requirements_of(request)
     match = match_capabilities(needs, adapter.capabilities, facts)
     try:

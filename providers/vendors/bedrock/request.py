@@ -330,7 +330,8 @@ def _call(call: ToolCall) -> _Block:
 def _time_of(result: ToolMessage) -> CacheTime | None:
     """Return the mark of a result, or else the last one inside it: its blocks have no place for a mark."""
     parts = result.content if isinstance(result.content, tuple) else ()
-    return result.cache or next((part.cache for part in reversed(parts) if getattr(part, "cache", None)), None)
+    marks = [part.cache for part in parts if not isinstance(part, AudioPart) and part.cache]
+    return result.cache or (marks[-1] if marks else None)
 
 
 def _result(call: ToolCall, result: ToolMessage, numbers: Iterator[int]) -> _Block:

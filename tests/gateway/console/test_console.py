@@ -434,10 +434,10 @@ async def test_root_of_the_console_leads_to_the_page(console: Console, path: str
 
 async def test_first_look_is_the_territory_of_the_cell(console: Console, control: StatedControl) -> None:
     german = {**BROWSER, "accept-language": "de-DE"}
-    assert "<h2 id=\"decision-title\">Germany" in (await ask_console(console, "/", headers=german)).text
+    assert '<h2 id="decision-title">Germany' in (await ask_console(console, "/", headers=german)).text
     cell = Cell("JP")
     control.activate(replace(control.now.config, cell=cell))
-    assert "<h2 id=\"decision-title\">Japan" in (await ask_console(console, "/", headers=german)).text
+    assert '<h2 id="decision-title">Japan' in (await ask_console(console, "/", headers=german)).text
 
 
 async def test_wrong_edits_are_refused_and_leave_the_file_as_it_is(tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ def test_trial_signal_is_supposed_if_it_is_listed_and_set_up(listed: list[str], 
         assert why_not_supposed(listing(*listed), "DE") == reason
 
 
-@pytest.mark.parametrize("signals", [["assertion"], ["edge_header"], ["api_key", "claim"], ["assertion", "edge_header"]])
+@pytest.mark.parametrize(
+    "signals", [["assertion"], ["edge_header"], ["api_key", "claim"], ["assertion", "edge_header"]]
+)
 @pytest.mark.parametrize(("place", "region"), [("SG", "default"), ("CN", "cn"), ("DE", "eu"), ("CU", None)])
 def test_capabilities_of_another_place_are_those_of_this_place(
     signals: list[str], place: str, region: str | None
