@@ -155,7 +155,7 @@ class SharedStores:
         await self._valkey.start()
         self._keeper.start()
         # Without the counters, requests with a budget would be refused. If the others have not counted this instance,
-        # its share would stand beside theirs. The gateway starts in any case.
+        # its share would be added to theirs. The gateway starts in any case.
         try:
             async with asyncio.timeout(_READY_S):
                 await self._keeper.is_ready.wait()

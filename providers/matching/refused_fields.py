@@ -1,6 +1,6 @@
 """Recognise that a provider refused what the client has not sent, or what the gateway can leave out.
 
-One rule says whom a refusal blames: the parameter that it names, in `param` or in its sentence, is looked up in the
+One rule decides whom a refusal blames: the parameter that it names, in `param` or in its sentence, is looked up in the
 request. If the client has not sent it, the operator's side has: a relay that adds it, a model with a default of its
 own, or the gateway, which adds some fields to every request (`own_field`), such as the one that asks for a stream's
 usage. A refusal that names no parameter, or one that the client has sent, blames the client.

@@ -157,7 +157,7 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
 def _without_openai_only_fields(request: ChatRequest) -> ChatRequest:
     """Replace what only OpenAI has: the role `developer`, `refusal`, `detail: original`, null, and some of the tools.
 
-    Arguments in the history that are no JSON object become one, because servers parse them for a chat template.
+    Arguments in the history that are not a JSON object become one, because servers parse them for a chat template.
     Null next to a call becomes "", which strict servers demand. Instead of the choice among some of the tools, only the
     allowed tools are sent. A tool without parameters gets an empty schema.
     """
