@@ -405,8 +405,8 @@ async def test_an_edit_that_the_gateway_rejects_is_undone_to_the_last_good_text(
     console, control = console_of(demo_config(), path)
     control.now = replace(control.now, loaded=replace(control.now.loaded, at=datetime.now(UTC) + timedelta(seconds=9)))
     assert "Undo the edit" not in (await ask_console(console, "/")).text
-    path.write_text(DEMO.replace("regions:", "regoins:"), "utf-8")
-    finding = Finding("error", "demo.yaml", 3, 1, "regoins", "unknown key", "")
+    path.write_text(edited(DEMO, ("blocked: [CU", "blokced: [CU")), "utf-8")
+    finding = Finding("error", "demo.yaml", 3, 1, "blokced", "unknown key", "")
     failed = Reload("file", False, "", datetime.now(UTC), 0.1, (finding,))
     control.now = replace(control.now, failed=failed)
     page = (await ask_console(console, "/")).text
