@@ -44,6 +44,7 @@ from providers.territories import TerritoryError
 from providers.value import replace
 
 _OK, _REFUSED = 0, 1
+_STRICT = "--strict: the warnings are treated as errors"
 
 
 def init(options: argparse.Namespace) -> int:
@@ -149,11 +150,14 @@ def check(options: argparse.Namespace) -> int:
     else:
         print(render_matrix(compiled.config, days_at(now_s), now_s, every_territory=options.all))
     refused = refused or bool(missing_simulators)
-    strict = "--strict: the warnings are treated as errors" if refused_by_strict else ""
-    verdict = (strict or "refused: see the messages above") if refused else count_of(compiled.warnings)
+    verdict = _STRICT if refused_by_strict else "refused: see the messages above"
     # The last line states whether there was an error. The only output of --json is the document.
-    print(f"\n{verdict}", file=sys.stderr if options.json else sys.stdout)
+    _print_last(verdict if refused else count_of(compiled.warnings), apart=options.json)
     return _REFUSED if refused else _OK
+
+
+def _print_last(line: str, *, apart: bool) -> None:
+    print(f"\n{line}", file=sys.stderr if apart else sys.stdout)
 
 
 def _print_unkept(document: Document) -> None:
