@@ -12,17 +12,16 @@ from typing import Any, Protocol
 from evaluation.suite import CheckSection, RuleSection
 from evaluation.texts import bare, language_of, numbers_in, script_shares, sentences_of, words_of
 from providers.chat import ToolCall
-from providers.json_values import JsonError, dumps_text, loads_text
+from providers.json_values import JsonError, dumps_text, loads_text, unfenced
 
 LETTERS = "ABCDEFGHIJ"
 _MAX_SHOWN_CHARACTERS, _MAX_SEARCHED_CHARACTERS = 120, 20_000
-_FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*?)\n?```\s*$", re.DOTALL)
 _STATED_CHOICE = re.compile(
     r"(?:answer|option|choice|antwort|lösung|option ist|答案|选项?|选择|正解|答え|정답|답)"
     r"[^A-Za-z0-9]{0,3}(?:is|are|ist|lautet|应为|为|是|は|は、|은|는|:|：)?[\s*（(「\"'：:]*([A-J])(?![A-Za-z])",
     re.IGNORECASE,
 )
-_BOXED = re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*([A-J])\s*\}?\s*\}")
+_BOXED = re.compile(r"\\boxed\{\s*+(?:\\text\{\s*+)?([A-J])\s*+(?:\}\s*+)?\}")
 _LEADING_LETTER = re.compile(r"^[\s*（(「\[\"']*([A-Ja-j])[*）)」\]\"']*(?:\s*$|\s*\n|[.:：、,)]\s)")
 _ANY_LETTER = re.compile(r"(?<![A-Za-z])([A-J])(?![A-Za-z'’])")
 _OF_SCRIPT = {"zh": {"han"}, "ja": {"han", "kana"}, "ko": {"hangul"}}
@@ -38,9 +37,9 @@ _COUNTS: Mapping[str, Callable[[str], int]] = {
     "words": lambda text: len(words_of(text)),
     "characters": lambda text: len(re.sub(r"\s", "", text)),
     "sentences": sentences_of,
-    "paragraphs": lambda text: len([part for part in re.split(r"\n\s*\n", text) if part.strip()]),
+    "paragraphs": lambda text: len([part for part in re.split(r"\n[^\S\n]*\n", text) if part.strip()]),
     "lines": lambda text: sum(bool(line.strip()) for line in text.splitlines()),
-    "bullets": lambda text: len(re.findall(r"^\s*(?:[*\-•]|\d+[.、)])\s*\S", text, re.MULTILINE)),
+    "bullets": lambda text: len(re.findall(r"^[^\S\n]*(?:[*\-•]|\d+[.、)])\s*\S", text, re.MULTILINE)),
 }
 
 
@@ -192,12 +191,11 @@ class Schema(_TextCheck):
         from referencing.exceptions import Unresolvable
         from referencing.jsonschema import EMPTY_REGISTRY
 
-        fenced = _FENCE.match(text)
         # With the empty registry, nothing is fetched for a schema that refers to another one.
         validator = jsonschema.Draft202012Validator(dict(self.schema), registry=EMPTY_REGISTRY)
         try:
             # The library's message would repeat the whole answer.
-            for problem in validator.iter_errors(loads_text(fenced[1] if fenced else text)):
+            for problem in validator.iter_errors(loads_text(unfenced(text))):
                 return f"does not match the schema at {problem.json_path}: {problem.validator}"
         except JsonError:
             return "is not valid JSON"

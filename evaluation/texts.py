@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from functools import partial
+from functools import cache, partial
+from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from gateway.undo import undone_on_failure
 
@@ -34,6 +35,7 @@ _COMMON = {
     "es": frozenset("el los las y es un una del que por para con se su al lo como más pero".split()),
 }
 _MIN_SCRIPT_SHARE = 0.3
+_MOST_MARKS = 30
 # C0 and C1 controls without tab and line feed, soft hyphen, bidirectional controls, zero-width characters without the
 # joiners, line separators, invisible operators, surrogates, annotations, the byte order mark and tags.
 _HIDDEN = re.compile(
@@ -42,16 +44,30 @@ _HIDDEN = re.compile(
 )
 
 
+def _normalized(form: Literal["NFC", "NFKC"], text: str) -> str:
+    """Normalise a text with at most 30 marks on a character, as UAX #15 allows: to order more takes their square."""
+    if text.isascii():
+        return text
+    runs = (islice(run, _MOST_MARKS if is_mark else None) for is_mark, run in groupby(text, _is_mark))
+    return unicodedata.normalize(form, "".join(chain.from_iterable(runs)))
+
+
+@cache
+def _is_mark(character: str) -> bool:
+    """Return whether it is a combining mark, or becomes some."""
+    return unicodedata.combining(unicodedata.normalize("NFKD", character)[0]) > 0
+
+
 def bare(text: str) -> str:
     """Normalise a text for comparison. Width of characters, case, punctuation, articles and spaces do not count."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = _normalized("NFKC", text).casefold()
     words = "".join(one if unicodedata.category(one)[0] in "LNM" or one in "%$€¥£°+-" else " " for one in folded)
     return " ".join(_ARTICLES.sub(" ", words).split())
 
 
 def words_of(text: str) -> list[str]:
     """Return the words. Each Chinese character and each kana counts as one word."""
-    return _WORD.findall(unicodedata.normalize("NFC", text))
+    return _WORD.findall(_normalized("NFC", text))
 
 
 def sentences_of(text: str) -> int:
@@ -83,7 +99,7 @@ def language_of(text: str) -> str | None:
 
 def numbers_in(text: str) -> list[float]:
     """Return every number in the text, with any separators of thousands and decimals."""
-    return [_value(found) for found in _NUMBER.findall(unicodedata.normalize("NFKC", text))]
+    return [_value(found) for found in _NUMBER.findall(_normalized("NFKC", text))]
 
 
 def _value(written: str) -> float:

@@ -24,6 +24,8 @@ _ESCAPES = re.compile(
     re.DOTALL,
 )
 """The escapes of JSON text. `half` is half a surrogate pair, and `open` is an escape that the next piece may end."""
+_FENCE = "```"
+_FENCE_LINE = re.compile(r"```[ \t]{0,4}\w{0,20}[^\S\n]*\n")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 Parsed = TypeVar("Parsed")
 _MAYBE_BEYOND_64_BITS = re.compile(rb"[0-9]{20}")
@@ -168,6 +170,13 @@ def unquoted_object(text: str) -> str:
     except JsonError:
         return text
     return inner if isinstance(inner, str) and is_json_object(inner) else text
+
+
+def unfenced(text: str) -> str:
+    """Return a text without white space around it, and without the code fence that models put around JSON."""
+    bare = text.strip()
+    opening = _FENCE_LINE.match(bare) if bare.endswith(_FENCE) else None
+    return bare if opening is None else bare[opening.end() : -len(_FENCE)].strip()
 
 
 def loads_text(text: str) -> object:

@@ -11,7 +11,6 @@ A client's stream is held until the answer is valid (`held`). If that takes long
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -48,6 +47,7 @@ from providers.chat import (
     text_of,
 )
 from providers.failures import Failure, FailureKind
+from providers.json_values import unfenced
 from providers.value import replace
 
 EMULATED = frozenset({"response_format"})
@@ -59,7 +59,6 @@ _AGAIN = (
     "This answer is not valid against the JSON Schema: {}. Answer the request again with exactly one valid JSON value "
     "and nothing else."
 )
-_FENCED = re.compile(r"\s*```[ \t]{0,4}\w{0,20}\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
 _MOST_REPEATED = 20_000
 """The characters of an invalid answer that are sent back."""
 
@@ -139,8 +138,7 @@ class StructuredOutput:
         if message.tool_calls or message.refusal or choice.finish_reason != "stop":
             return choice
         whole = text_of(message.content)
-        fenced = _FENCED.fullmatch(whole)
-        text = (fenced[1] if fenced is not None else whole).strip()
+        text = unfenced(whole)
         problem = await self._schema.problem_of(text, len(completion.choices))
         if problem is None:
             return choice if text == whole else replace(choice, message=replace(message, content=text))

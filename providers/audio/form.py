@@ -23,6 +23,7 @@ PIECE_BYTES = 256 * 1024
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
 _LINE_END = re.compile(rb"(?:(--)[ \t]{0,64}(?:\r\n|\Z)|[ \t]{0,64}\r\n)")
 _LINE_END_BYTES = len("--") + 64 + len("\r\n")
+_PARAMETER = re.compile(r';\s*+([a-zA-Z*]++)=("(?:[^"\\]|\\.)*+"|[^;"\s]*+)\s*+')
 _HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n]*)")
 _HEAD_BYTES = MOST_HEADER_BYTES + 16 * MOST_HEADERS
 _BROKEN = "the form is broken: send `multipart/form-data` as curl -F and the SDKs do"
@@ -141,15 +142,15 @@ class FormReader:
 
 def _parameters(disposition: str) -> dict[str, str] | None:
     """Return the parameters of a `content-disposition` of a form, or None if it is another one or not clear."""
-    if disposition.partition(";")[0].strip().lower() != "form-data":
-        return None
-    simple = re.fullmatch(
-        r'form-data((?:\s*;\s*[a-zA-Z*]+=(?:"(?:[^"\\]|\\.)*"|[^;"\s]*))*)\s*;?\s*', disposition.strip(), re.IGNORECASE
-    )
-    if simple is None:
+    kind, semicolon, rest = disposition.partition(";")
+    if kind.strip().lower() != "form-data":
         return None
     found: dict[str, str] = {}
-    for key, value in re.findall(r';\s*([a-zA-Z*]+)=("(?:[^"\\]|\\.)*"|[^;"\s]*)', simple[1]):
+    at, given = 0, (semicolon + rest).strip().removesuffix(";")
+    while at < len(given):
+        if (parameter := _PARAMETER.match(given, at)) is None:
+            return None
+        at, (key, value) = parameter.end(), parameter.groups()
         name, text = key.lower(), value[1:-1] if value.startswith('"') else value
         if name.startswith("filename"):
             name = "filename"  # `filename*` alone is one too; its value is never read

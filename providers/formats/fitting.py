@@ -43,7 +43,7 @@ from providers.chat import (
     prompt_text,
     said_in,
 )
-from providers.formats.role_alternation import joined_content
+from providers.formats.role_alternation import joined_turns, merged
 from providers.formats.schemas import allows_strict, answer_schema, tool_schema
 from providers.formats.tool_calls import FILLER_TEXT
 from providers.matching.requirements import CACHE_CONTROL
@@ -160,13 +160,6 @@ def _needs_change(messages: Sequence[Message], takes: Takes) -> bool:
     return not takes_more and type(messages[-1]) is SystemMessage
 
 
-def _continued(last: Message, message: Message) -> UserMessage | None:
-    """Return two turns of the user as a single turn, or None for other turns."""
-    if not (isinstance(last, UserMessage) and isinstance(message, UserMessage) and last.name == message.name):
-        return None
-    return replace(last, content=joined_content(last.content, message.content))
-
-
 def _is_blank(message: SystemMessage) -> bool:
     text = message.content
     return not text.strip() if isinstance(text, str) else not any(part.text.strip() for part in text)
@@ -201,16 +194,15 @@ def _with_system_first(request: ChatRequest, takes: Takes) -> tuple[ChatRequest,
                 late.append(LATE_SYSTEM.format(prompt_text(message.content)))
             continue
         if late and isinstance(message, UserMessage):
-            message = replace(message, content=joined_content("\n\n".join(late), message.content))
+            message = joined_turns((replace(message, content="\n\n".join(late)), message))
         elif late:
-            _add_late(rest, late)
+            rest.append(_late_turn(late, rest[-1]))
         late = []
-        if rest and takes.system != "any" and (whole := _continued(rest[-1], message)) is not None:
-            rest[-1] = whole
-        else:
-            rest.append(message)
+        rest.append(message)
     if late:
-        _add_late(rest, late)
+        rest.append(_late_turn(late, rest[-1]))
+    if takes.system != "any":
+        rest = _with_joined_turns(rest)
     continues = isinstance(request.messages[-1], AssistantMessage)
     if not rest or (isinstance(rest[-1], AssistantMessage) and not continues):
         rest.append(UserMessage(FILLER_TEXT))
@@ -218,13 +210,21 @@ def _with_system_first(request: ChatRequest, takes: Takes) -> tuple[ChatRequest,
     return replace(request, messages=messages), frozenset({"messages.role"}) if is_late else _NOTHING
 
 
-def _add_late(rest: list[Message], late: list[str]) -> None:
-    """Add the text of late system messages to the user's message before them, or add a message with it."""
-    text = "\n\n".join(late)
-    if isinstance(last := rest[-1], UserMessage):
-        rest[-1] = replace(last, content=joined_content(last.content, text))
-    else:
-        rest.append(UserMessage(text))
+def _late_turn(late: Sequence[str], before: Message) -> UserMessage:
+    """Return the texts of late system messages as a turn that continues the user's turn before it, if it is one."""
+    return UserMessage("\n\n".join(late), before.name if isinstance(before, UserMessage) else None)
+
+
+def _with_joined_turns(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with consecutive turns of one user as a single one."""
+    groups: list[list[Message]] = []
+    for message in messages:
+        last = groups[-1][-1] if groups else None
+        if isinstance(message, UserMessage) and isinstance(last, UserMessage) and last.name == message.name:
+            groups[-1].append(message)
+        else:
+            groups.append([message])
+    return [merged(group) for group in groups]
 
 
 def _joined(messages: Sequence[SystemMessage]) -> SystemMessage:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeGuard
+from itertools import chain, takewhile
+from typing import TypeGuard, cast
 
 from providers.chat import (
     AssistantMessage,
@@ -36,23 +37,21 @@ def alternate_roles(messages: Sequence[Message], continues: bool) -> list[Messag
     Returns:
         The changed conversation. It is never empty.
     """
-    turns: list[Message] = []
+    groups: list[list[Message]] = []
     for message in messages:
-        last = turns[-1] if turns else None
+        last = groups[-1][0] if groups else None
         match message:
             case UserMessage() if isinstance(last, UserMessage):
-                turns[-1] = replace(last, content=joined_content(last.content, message.content))
+                groups[-1].append(message)
             case UserMessage() if isinstance(last, ToolMessage):
-                turns += [AssistantMessage(FILLER_TEXT), message]
+                groups += [[AssistantMessage(FILLER_TEXT)], [message]]
             case AssistantMessage() if not _has_turn(message):
                 continue
             case AssistantMessage() if isinstance(last, AssistantMessage):
-                text = "\n\n".join(filter(None, (said_in(last), said_in(message))))
-                thoughts = "\n\n".join(filter(None, (last.reasoning, message.reasoning)))
-                calls = (*last.tool_calls, *message.tool_calls)
-                turns[-1] = AssistantMessage(text or None, None, thoughts or None, calls, message.name)
+                groups[-1].append(message)
             case SystemMessage() | UserMessage() | AssistantMessage() | ToolMessage():
-                turns.append(message)
+                groups.append([message])
+    turns = [merged(group) for group in groups]
     continued = continues and isinstance(messages[-1], AssistantMessage) and _has_turn(messages[-1])
     if not continued and not (turns and isinstance(turns[-1], UserMessage | ToolMessage)):
         turns.append(UserMessage(FILLER_TEXT))
@@ -88,16 +87,39 @@ def _has_turn(message: Message) -> bool:
 
 def _is_blank(turn: Message) -> TypeGuard[UserMessage | ToolMessage]:
     return isinstance(turn, UserMessage | ToolMessage) and all(
-        isinstance(part, TextPart) and not part.text.strip() for part in _parts(turn.content)
+        isinstance(part, TextPart) and not part.text.strip() for part in content_parts(turn.content)
     )
 
 
-def joined_content(first: str | tuple[Part, ...], second: str | tuple[Part, ...]) -> str | tuple[Part, ...]:
-    """Return the contents of two messages of the user as the content of a single message."""
-    if isinstance(first, str) and isinstance(second, str):
-        return f"{first}\n\n{second}"
-    return (*_parts(first), *_parts(second))
+def joined_turns(turns: Sequence[UserMessage]) -> UserMessage:
+    """Return messages of the user as a single one. Each is read once, however many there are.
+
+    It is a text if all of them are texts. Otherwise the texts before the first parts are one part.
+    """
+    if len(turns) == 1:
+        return turns[0]
+    texts = [turn.content for turn in takewhile(lambda turn: isinstance(turn.content, str), turns)]
+    text = "\n\n".join(cast("list[str]", texts))
+    if len(texts) == len(turns):
+        return replace(turns[0], content=text)
+    parts = chain.from_iterable(content_parts(turn.content) for turn in turns[len(texts) :])
+    return replace(turns[0], content=(*((TextPart(text),) if texts else ()), *parts))
 
 
-def _parts(content: str | tuple[Part, ...]) -> tuple[Part, ...]:
+def merged(group: Sequence[Message]) -> Message:
+    """Return consecutive messages of one role as a single one."""
+    users = [message for message in group if isinstance(message, UserMessage)]
+    if users:
+        return joined_turns(users)
+    if len(group) == 1:
+        return group[0]
+    answers = [message for message in group if isinstance(message, AssistantMessage)]
+    text = "\n\n".join(filter(None, map(said_in, answers)))
+    thoughts = "\n\n".join(filter(None, (answer.reasoning for answer in answers)))
+    calls = tuple(chain.from_iterable(answer.tool_calls for answer in answers))
+    return AssistantMessage(text or None, None, thoughts or None, calls, answers[-1].name)
+
+
+def content_parts(content: str | tuple[Part, ...]) -> tuple[Part, ...]:
+    """Return a content as parts."""
     return (TextPart(content),) if isinstance(content, str) else content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -263,15 +264,16 @@ def results_in_order(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) 
 def _whole_results_in_order(
     calls: Sequence[ToolCall], results: Sequence[ToolMessage]
 ) -> list[tuple[ToolCall, ToolMessage]]:
-    remaining = list(results)
+    waiting: dict[str, deque[ToolMessage]] = {}
+    for result in results:
+        waiting.setdefault(result.tool_call_id, deque()).append(result)
     pairs: list[tuple[ToolCall, ToolMessage]] = []
     for call in calls:
-        position = next((i for i, one in enumerate(remaining) if one.tool_call_id == call.id), None)
-        if position is None:
+        if not (own := waiting.get(call.id)):
             message = f"the call of {call.name!r} has no result: add a tool message for each call"
             raise UnsupportedFeature("tools", message)
-        pairs.append((call, remaining.pop(position)))
-    if remaining:
+        pairs.append((call, own.popleft()))
+    if len(pairs) < len(results):
         raise UnsupportedFeature("tools", "a tool message has no call in the assistant message before it")
     return pairs
 

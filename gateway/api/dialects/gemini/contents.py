@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections import deque
 from collections.abc import Mapping
 
 import msgspec
@@ -72,11 +73,28 @@ def decode_signature(carried: str) -> str | None:
 
 
 class _Call(msgspec.Struct):
-    """A call that waits for its response. `given` is the id that the client sent, or an empty text."""
+    """A call that waits for its response. `given` is the id that the client sent, or None."""
 
     id: str
     name: str
     given: str | None
+    is_answered: bool = False
+
+
+_NO_CALLS: deque[_Call] = deque()
+
+
+class _OpenCalls(dict[str | None, deque[_Call]]):
+    """The calls without a response by their id or name, in their order. Each is looked at once."""
+
+    def take(self, key: str | None) -> _Call | None:
+        """Return the first call with this id or name, which counts as answered from now on; None if there is none."""
+        waiting = self.get(key, _NO_CALLS)
+        while waiting:
+            if not (call := waiting.popleft()).is_answered:
+                call.is_answered = True
+                return call
+        return None
 
 
 class _Response(msgspec.Struct):
@@ -118,6 +136,7 @@ class ContentReader:
         self._said_at = ""
         self._open: list[_Call] = []
         self._ids: set[str] = set()
+        self._number = 0
 
     def read(self, value: object, path: str) -> tuple[Message, ...]:
         """Return the messages of `contents`. Raises InvalidRequest or UnsupportedFeature."""
@@ -175,12 +194,14 @@ class ContentReader:
 
         Gemini CLI repeats the response of a resumed session: a copy with the same id adds nothing, so it is left out.
         """
+        by_id, by_name = _OpenCalls(), _OpenCalls()
+        for call in self._open:
+            by_id.setdefault(call.given, deque()).append(call)
+            by_name.setdefault(call.name, deque()).append(call)
         matched: dict[int, _Call] = {}
         given: dict[str | None, _Response] = {}
         for position, response in enumerate(self._responses):
-            call = next((one for one in self._open if response.id is not None and response.id == one.given), None)
-            if call is not None:
-                self._open.remove(call)
+            if response.id is not None and (call := by_id.take(response.id)) is not None:
                 matched[position] = call
                 given[response.id] = response
         for position, response in enumerate(self._responses):
@@ -188,15 +209,11 @@ class ContentReader:
                 if (first := given.get(response.id)) is not None and first.content == response.content:
                     self._dropped.add("contents.parts.functionResponse")
                     continue
-                call = next((one for one in self._open if response.name == one.name), None)
-                if call is not None:
-                    self._open.remove(call)
-                elif self._is_partial:
-                    call = _Call(response.id or "", response.name or "", None)
-                else:
+                if (call := by_name.take(response.name)) is None and not self._is_partial:
                     place = f"{response.path}.functionResponse"
                     raise InvalidRequest(f"`{place}` answers no function call of the model's turn before it", place)
-                matched[position] = call
+                matched[position] = call or _Call(response.id or "", response.name or "", None)
+        self._open = [call for call in self._open if not call.is_answered]
         for position, response in enumerate(self._responses):
             if position in matched:
                 self.messages.append(ToolMessage(matched[position].id, response.content, response.is_error))
@@ -318,9 +335,10 @@ class ContentReader:
         return ToolCall(id, name, dumps_text(arguments), signature)
 
     def _new_id(self) -> str:
-        number = len(self._ids) + 1
-        while (id := f"call_{number}") in self._ids:
-            number += 1
+        """Return an id that no call before it has. A number that was tried once is not tried again."""
+        self._number = max(self._number, len(self._ids)) + 1
+        while (id := f"call_{self._number}") in self._ids:
+            self._number += 1
         return id
 
     def _response(self, value: object, place: str) -> _Response:
