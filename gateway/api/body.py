@@ -90,12 +90,12 @@ class BodyLease:
 
     __slots__ = ("_held_bytes", "_limits", "_turns", "body", "size_bytes")
 
-    def __init__(self, body: Body, limits: BodyLimits | BodyRoom) -> None:
-        """Take a body that is counted already."""
+    def __init__(self, body: Body, limits: BodyLimits | BodyRoom, size_bytes: int | None = None) -> None:
+        """Take a body that is counted already. `size_bytes`: what is counted, if that is more than the body."""
         self.body: Body = body
         self._limits = limits
         self._turns: LargeBodyTurns | None = None
-        self.size_bytes = self._held_bytes = len(body)
+        self.size_bytes = self._held_bytes = len(body) if size_bytes is None else size_bytes
 
     async def wait_for_turn(self, turns: LargeBodyTurns, deadline: Deadline) -> None:
         """Wait until this large body may be parsed. The turn ends after `take`, or with the lease."""

@@ -162,6 +162,13 @@ class BodyRoom:
         if self._admitted is not None and not self._admitted.done():
             self._admitted.set_result(None)
 
+    async def hold_further(self, count: int, deadline: Deadline) -> None:
+        """Have room for this much more, which waits as a body of that size does; raises ApiError (overloaded)."""
+        further = BodyRoom(self._limits, self.client, count)
+        await further.hold(count, deadline)
+        self._count(self.held_bytes + count)
+        further._count(0)
+
     async def turn(self) -> None:
         """Wait until more of this large body may be read: other requests run before."""
         await self._limits.pacer.turn()

@@ -85,6 +85,23 @@ CloseReason = Literal[
 """Why a WebSocket connection was closed."""
 
 
+class Allowance:
+    """Counts what may happen so many times within a window of time."""
+
+    __slots__ = ("_count", "_most", "_since", "_window_s")
+
+    def __init__(self, most: int, window_s: float) -> None:
+        self._most, self._window_s = most, window_s
+        self._count, self._since = 0, 0.0
+
+    def spend(self, now: float) -> bool:
+        """Count once more at this time of the loop; return whether it is still allowed."""
+        if now - self._since >= self._window_s:
+            self._count, self._since = 0, now
+        self._count += 1
+        return self._count <= self._most
+
+
 class Flow(Protocol):
     """The flow of bytes to a client, which pauses while the client has not taken what was sent."""
 

@@ -13,25 +13,31 @@ import logging
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from fcntl import ioctl
+from termios import TIOCOUTQ
+from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
+from websockets.streams import StreamReader
 
 from gateway.api.body import BODY_TIME_S
 from gateway.api.body_room import SMALL_BODY_BYTES, BodyRoom
-from gateway.api.connection import CloseReason, WebSocketSession, text_frame
+from gateway.api.connection import Allowance, CloseReason, WebSocketSession, text_frame
 from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
 
 PING_S = 30.0
 CLOSING_S = 2.0
 MOST_FRAGMENTS = 1024
+MOST_FRAMES = 16
+"""So many frames of a connection are read in one turn of the loop."""
 MOST_CONTROL_FRAMES = 60
 CONTROL_WINDOW_S = 10.0
 _UNREACHABLE_S = 60
-"""How long the kernel sends again what the client does not acknowledge."""
+"""How long the client's system may answer nothing. One whose app does not read answers, with a window of 0."""
 _PROBES = 3
 _NORMAL, _POLICY, _RESTART, _LATER = 1000, 1008, 1012, 1013
 _BINARY, _NO_UTF8, _TOO_LARGE, _FAULT, _NO_CLOSE = 1003, 1007, 1009, 1011, 1006
@@ -50,16 +56,55 @@ _WORDS: dict[CloseReason, str] = {
     "error": "the gateway has an internal error",
 }
 """The reasons in close frames, which show nothing of a request."""
+_IS_LINUX = sys.platform == "linux"
+"""Others have these options of a socket under other names, or not at all."""
+_LAST_ANSWER = slice(56, 60)
+"""Where `tcpi_last_ack_recv` stands in `struct tcp_info` of Linux, in milliseconds."""
 _QUIET = logging.getLogger("gateway.websocket")
 _QUIET.disabled = True
 
 
+class _Reader(StreamReader):
+    """The bytes of frames. It stops the library's parser between two frames while none may be read."""
+
+    left_frames = MOST_FRAMES
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether more frames may have arrived than were read."""
+        return self.left_frames <= 0 and bool(self.buffer)
+
+    def at_eof(self) -> Generator[None, None, bool]:
+        """See StreamReader. The parser asks before each frame."""
+        while self.has_stopped:
+            yield
+        return (yield from super().at_eof())
+
+
 class _Frames(Protocol):
-    """The frames of one connection. The library's own reasons in close frames are replaced."""
+    """The frames of one connection. The library's own reasons in close frames are replaced.
+
+    One read may bring thousands of frames, and a frame costs a hundred times as much as its bytes. So each call of
+    `receive` reads a bounded number.
+    """
+
+    reader: _Reader
 
     def __init__(self, most_bytes: int, failing: Callable[[int], CloseReason]) -> None:
         super().__init__(SERVER, state=OPEN, max_size=most_bytes, logger=_QUIET)
         self._failing = failing
+        self.reader, self.parser = _Reader(), self.parse()
+        next(self.parser)
+
+    def receive(self, data: bytes) -> list[Frame]:
+        """Return the next frames of what has arrived, and of these bytes."""
+        self.reader.left_frames = MOST_FRAMES
+        self.receive_data(data)
+        return self.events_received()  # type: ignore[return-value]  # a server gets frames only
+
+    def recv_frame(self, frame: Frame) -> None:
+        self.reader.left_frames -= 1
+        super().recv_frame(frame)
 
     def fail(self, code: int, reason: str = "") -> None:
         super().fail(code, _WORDS[self._failing(code)])
@@ -75,8 +120,7 @@ class WebSocketConnection(asyncio.Protocol):
     """See `gateway.api.connection.WebSocket`. A client may take nothing for `unread_s`."""
 
     __slots__ = (
-        "_control_frames",
-        "_control_since",
+        "_control",
         "_ending",
         "_events",
         "_forget",
@@ -85,6 +129,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_has_sent",
         "_holding",
         "_message_since",
+        "_raw",
         "_room",
         "_sent_at",
         "_session",
@@ -94,6 +139,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_unread",
         "_unread_s",
         "_why",
+        "_written",
         "flow",
         "is_draining",
         "loop",
@@ -119,14 +165,16 @@ class WebSocketConnection(asyncio.Protocol):
         self._room: BodyRoom | None = None
         self._message_since: float | None = None
         self._holding: asyncio.Task[None] | None = None
-        self._control_frames, self._control_since = 0, 0.0
-        # The bytes that the client has not taken, and since when their number has not fallen.
+        self._control = Allowance(MOST_CONTROL_FRAMES, CONTROL_WINDOW_S)
+        # How many bytes were sent. While the client has not taken all of them: how many it has, and since when.
+        self._written = 0
         self._unread: tuple[int, float] | None = None
+        self._raw: Any = transport.get_extra_info("socket")
         # Since when nothing was sent, as far as `look` has seen.
         self._sent_at, self._has_sent = self.loop.time(), False
         self._ending: asyncio.TimerHandle | None = None
         self._why: tuple[CloseReason, int] | None = None
-        _watch_peer(transport)
+        _watch_peer(self._raw)
 
     # --- what the session asks -------------------------------------------------------------------
 
@@ -138,12 +186,16 @@ class WebSocketConnection(asyncio.Protocol):
     def send_frames(self, frames: bytes) -> None:
         if self._frames._state is OPEN:
             self._has_sent = True
+            self._written += len(frames)
             self._transport.write(frames)
 
     def close(self, code: int, why: CloseReason) -> None:
         if self._frames._state is OPEN:
             self._why = self._why or (why, code)
-            self._frames.send_close(code, _WORDS[why])
+            if why == "protocol":
+                self._frames.fail(code)  # what follows is not read
+            else:
+                self._frames.send_close(code, _WORDS[why])
             self._flush()
 
     def cut(self) -> None:
@@ -154,17 +206,27 @@ class WebSocketConnection(asyncio.Protocol):
         if self._message_since is not None and now - self._message_since >= BODY_TIME_S and self._holding is None:
             self._message_since = None
             self._refuse("request_timeout", _POLICY, "protocol")
+        if self._has_sent or self._unread is not None:
+            self._look_at_reader(now)
         if self._has_sent:
             self._sent_at, self._has_sent = now, False
-        if self.flow.write_paused:
-            unread = self._transport.get_write_buffer_size()
-            if self._unread is None or unread < self._unread[0]:
-                self._unread = unread, now
-            elif now - self._unread[1] >= self._unread_s:
-                self.cut()
-        elif self._frames._state is OPEN and now - self._sent_at >= PING_S:
+        if self._unread is None and self._frames._state is OPEN and now - self._sent_at >= PING_S:
             self._frames.send_ping(b"")
             self._flush()
+
+    def _look_at_reader(self, now: float) -> None:
+        """End the connection if nothing more was taken for too long of what was sent, or if its other end is gone."""
+        unread = self._transport.get_write_buffer_size() + _unacknowledged_bytes(self._raw)
+        taken = self._written - unread
+        if not unread:
+            self._unread = None
+        elif self._unread is None or taken > self._unread[0]:
+            self._unread = taken, now
+        elif now - self._unread[1] >= self._unread_s:
+            self.cut()
+        elif now - self._unread[1] >= _UNREACHABLE_S and _last_answer_s(self._raw) >= _UNREACHABLE_S:
+            self._why = self._why or ("lost", _NO_CLOSE)
+            self._transport.abort()
 
     # --- the server ------------------------------------------------------------------------------
 
@@ -184,10 +246,24 @@ class WebSocketConnection(asyncio.Protocol):
     # --- events of the transport -----------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._frames.receive_data(data)
-        self._events += self._frames.events_received()  # type: ignore[arg-type]  # a server gets frames only
+        unsent = self._transport.get_write_buffer_size()
+        self._events += self._frames.receive(data)
         self._process()
         self._flush()
+        if self._holding is not None:
+            return
+        if self.flow.write_paused and self._transport.get_write_buffer_size() > unsent:
+            self.flow.pause_reading()  # until the client has taken what it is answered
+        elif self._frames.reader.has_stopped:
+            self.flow.pause_reading()
+            self._session.body_limits.pacer.ask(self._go_on)
+        else:
+            self.flow.resume_reading()
+
+    def _go_on(self) -> None:
+        """Read further frames of what has arrived."""
+        if self._holding is None and not self._transport.is_closing():
+            self.data_received(b"")
 
     def eof_received(self) -> None:
         """See asyncio.Protocol. The transport closes itself."""
@@ -197,8 +273,9 @@ class WebSocketConnection(asyncio.Protocol):
         self.flow.pause_writing()
 
     def resume_writing(self) -> None:
-        self._unread = None
         self.flow.resume_writing()
+        if self.flow.read_paused:
+            self._session.body_limits.pacer.ask(self._go_on)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._ending is not None:
@@ -218,7 +295,9 @@ class WebSocketConnection(asyncio.Protocol):
         writes = self._frames.data_to_send()
         if writes and not self._transport.is_closing():
             self._has_sent = True
-            self._transport.write(b"".join(writes) if len(writes) > 1 else writes[0])
+            data = b"".join(writes)
+            self._written += len(data)
+            self._transport.write(data)
             if not writes[-1] and self._transport.can_write_eof():
                 self._transport.write_eof()
         if self._frames._state is not OPEN and self._ending is None:
@@ -256,11 +335,7 @@ class WebSocketConnection(asyncio.Protocol):
         elif self._frames._state is not OPEN:
             return
         elif opcode is Opcode.PING or opcode is Opcode.PONG:
-            now = self.loop.time()
-            if now - self._control_since >= CONTROL_WINDOW_S:
-                self._control_frames, self._control_since = 0, now
-            self._control_frames += 1
-            if self._control_frames > MOST_CONTROL_FRAMES:
+            if not self._control.spend(self.loop.time()):
                 self.close(_POLICY, "protocol")
         elif opcode is Opcode.BINARY:
             self.close(_BINARY, "protocol")
@@ -333,10 +408,7 @@ class WebSocketConnection(asyncio.Protocol):
         finally:
             deadline.close()
             self._holding = None
-        if not self._transport.is_closing():
-            self.flow.resume_reading()
-            self._process()
-            self._flush()
+        self._go_on()
 
     def _evict(self) -> None:
         self._refuse("overloaded", _LATER, "room")
@@ -352,15 +424,33 @@ class WebSocketConnection(asyncio.Protocol):
         self.close(code, why)
 
 
-def _watch_peer(transport: asyncio.Transport) -> None:
-    """Let the kernel end the connection whose other end does not answer: a client may read only during a turn."""
-    raw = transport.get_extra_info("socket")
+def _watch_peer(raw: Any) -> None:
+    """Let the kernel end an idle connection whose other end does not answer: a client may read only during a turn.
+
+    Its option for data that is not acknowledged (`TCP_USER_TIMEOUT`) would end that of a client that does not read too.
+    """
     if raw is None:
         return
     with contextlib.suppress(OSError):
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if sys.platform == "linux":  # others have these options under other names, or not at all
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREACHABLE_S * 1000)
+        if _IS_LINUX:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _UNREACHABLE_S // 2)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _UNREACHABLE_S // 2 // _PROBES)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+
+
+def _unacknowledged_bytes(raw: Any) -> int:
+    """Return how many bytes the kernel holds for the client; 0 where it does not say."""
+    if _IS_LINUX and raw is not None:
+        with contextlib.suppress(OSError):
+            return int.from_bytes(ioctl(raw.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
+    return 0
+
+
+def _last_answer_s(raw: Any) -> float:
+    """Return how long ago the client's system has acknowledged something; 0 where the kernel does not say."""
+    if _IS_LINUX and raw is not None:
+        with contextlib.suppress(OSError):
+            info = raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_ANSWER.stop)
+            return int.from_bytes(info[_LAST_ANSWER], sys.byteorder) / 1000
+    return 0.0

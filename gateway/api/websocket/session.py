@@ -26,7 +26,7 @@ import msgspec
 from gateway.api.body import MAX_BODY_BYTES
 from gateway.api.body_room import BodyRoom
 from gateway.api.caller.request_headers import headers_of, request_id_of
-from gateway.api.connection import CloseReason, SameHead, WebSocket, text_frame
+from gateway.api.connection import Allowance, CloseReason, SameHead, WebSocket, text_frame
 from gateway.api.errors import ApiError
 from gateway.api.raw_responses import error_response
 from gateway.api.websocket.connections import WebSockets
@@ -38,6 +38,9 @@ MOST_WAITING = 16
 MOST_LANES = 32
 MOST_DROPPED = 32
 """So many ids of answers that had no room are remembered."""
+MOST_ERRORS = 60
+ERRORS_WINDOW_S = 10.0
+"""So many errors outside of turns are reported in this time."""
 _LANE = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 _LEAST_AGE = 0.9
 _CLOSES = frozenset({401, 421, 426})
@@ -80,6 +83,7 @@ class TurnSession:
     __slots__ = (
         "_begun_at",
         "_dropped",
+        "_errors",
         "_hub",
         "_lanes",
         "_queue",
@@ -116,6 +120,7 @@ class TurnSession:
         self._queue: deque[Waiting] = deque()
         self._turn: SocketTurn | None = None
         self._turns = self.kept_bytes = 0
+        self._errors = Allowance(MOST_ERRORS, ERRORS_WINDOW_S)
         self._share = random.uniform(_LEAST_AGE, 1.0)  # noqa: S311  # it only spreads the ends of connections
         self._begun_at = self.active_at = 0.0
 
@@ -220,8 +225,11 @@ class TurnSession:
         return True
 
     def _report(self, error: ApiError, lane: str | None = None) -> None:
-        """Send the event of an error outside of a turn."""
-        self.socket.send_frames(text_frame(self._event(error, lane or "")))
+        """Send the event of an error outside of a turn. A client that makes nothing but errors is sent away."""
+        if self._errors.spend(self.socket.loop.time()):
+            self.socket.send_frames(text_frame(self._event(error, lane or "")))
+        else:
+            self.close(_POLICY, "protocol")
 
     def error_event(self, code: str) -> bytes:
         return self._event(ApiError(code, _MESSAGES[code], retry_after_s=1 if code == "overloaded" else None), "")
@@ -329,6 +337,9 @@ class TurnSession:
                 SocketTurn(self, 0, waiting).close_cancelled()
 
     # --- what is kept ----------------------------------------------------------------------------
+
+    def kept_bytes_of(self, previous: object) -> int:
+        return sum(len(kept.items) for kept in self._lanes.values() if kept is not None and kept.id == previous)
 
     def find(self, previous: str, owner: Owner) -> bytes:
         """Return the items of an answer that a lane keeps. Raises ApiError if none does, or if it is another user's."""

@@ -90,6 +90,9 @@ class TurnHost(Protocol):
     def new_id(self) -> str:
         """Return a new id of a request."""
 
+    def kept_bytes_of(self, previous: object) -> int:
+        """Return the size of an answer that a lane keeps, by its id; 0 if none does."""
+
     def find(self, previous: str, owner: Owner) -> bytes:
         """Return the items of an answer that a lane keeps. Raises ApiError."""
 
@@ -404,7 +407,11 @@ class TurnExchange(HttpExchange):
         if body is None:
             raise RuntimeError("the body of a turn was taken twice")
         check_body_size(len(body), self._client_bytes)
-        lease = BodyLease(body, self.socket_turn.room)
+        turn = self.socket_turn
+        # A turn that continues is the POST with the whole conversation, and costs as much.
+        if kept_bytes := turn.session.kept_bytes_of(turn.previous):
+            await turn.room.hold_further(kept_bytes, self.deadline)
+        lease = BodyLease(body, turn.room, len(body) + kept_bytes)
         if lease.size_bytes > LARGE_BODY_BYTES:
             with undone_on_failure(lease.release):
                 await lease.wait_for_turn(self._endpoint.large_bodies, self.deadline)

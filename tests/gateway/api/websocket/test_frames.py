@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
+from websockets.frames import Frame
 
+from gateway.api.websocket.session import MOST_ERRORS
 from gateway.server import websocket_connection as module
-from tests.gateway.api.websocket.websocket_gateway import LIMIT_S, Connection, Running, serving
+from tests.gateway.api.websocket.websocket_gateway import LIMIT_S, Connection, Provider, Running, serving
 from tests.kit.scripted_server import until
 
 CODES = {1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013}
@@ -127,6 +129,72 @@ async def test_large_message_has_room_for_all_of_it_and_gives_it_back() -> None:
         socket = await running.connect()
         assert (await socket.asked("x" * 3_000_000))["type"] == "response.completed"
         assert limits._held_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "most"),
+    [(frame(TEXT, b"{}"), MOST_ERRORS), (frame(PING), module.MOST_CONTROL_FRAMES), (frame(PONG), 0)],
+    ids=["no turns", "pings", "pongs"],
+)
+async def test_thousands_of_frames_in_one_write_are_read_in_turns_and_end_with_1008(
+    one: bytes, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    receive = module._Frames.receive
+
+    def received(frames: module._Frames, data: bytes) -> list[Frame]:
+        found = receive(frames, data)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(module._Frames, "receive", received)
+    async with serving() as running:
+        (code, _), socket = await closed_by(running, one * 20_000)
+        assert code == 1008
+        # The frame at which a read stops may have begun in an earlier one.
+        assert max(read) <= module.MOST_FRAMES + 1
+        assert sum(read) <= max(MOST_ERRORS, module.MOST_CONTROL_FRAMES) + module.MOST_FRAMES + 1
+        # The library answers the pings of a read before they are counted.
+        assert most <= len(socket.texts) + socket.pongs <= most + (module.MOST_FRAMES if socket.pongs else 0)
+        assert running.counts("gateway_websocket_closed_total") == {"protocol": 1}
+
+
+async def test_other_requests_run_between_the_frames_of_one_write() -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        socket.write(frame(TEXT, b'{"type":"response.processed"}') * 2000)
+        await until(lambda: bool(running.hub.endpoint.body_limits.pacer._waiting), LIMIT_S)
+        (websocket,) = running.state.websockets
+        assert len(websocket._frames.reader.buffer) > 0
+        assert websocket.flow.read_paused
+        assert (await socket.asked())["type"] == "response.completed"
+        assert not websocket.flow.read_paused
+
+
+async def test_errors_up_to_the_bound_keep_the_connection() -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        socket.write(frame(TEXT, b"{}") * MOST_ERRORS)
+        assert [(await socket.event())["status"] for _ in range(MOST_ERRORS)] == [400] * MOST_ERRORS
+        assert (await socket.asked())["type"] == "response.completed"
+        socket.send()
+        assert (await socket.until_closed())[0] == 1008
+
+
+async def test_nothing_more_is_read_of_a_client_that_does_not_take_its_errors() -> None:
+    async with serving(provider=Provider(words=("x" * 65_536,) * 100)) as running:
+        socket = await running.connect()
+        (websocket,) = running.state.websockets
+        socket._writer.transport.pause_reading()  # type: ignore[attr-defined]
+        socket.create()
+        await until(lambda: websocket.flow.write_paused, LIMIT_S)
+        assert not websocket.flow.read_paused
+        socket.write(frame(PING, b"x"))
+        await until(lambda: websocket.flow.read_paused, LIMIT_S)
+        socket.create()
+        socket._writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(2):
+            assert (await socket.turn())[-1]["type"] == "response.completed"
 
 
 async def test_message_without_room_gets_503_and_1013() -> None:

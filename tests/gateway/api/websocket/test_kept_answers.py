@@ -56,6 +56,34 @@ async def test_turns_that_continue_send_what_posts_with_the_whole_input_send() -
         assert running.counts("gateway_websocket_continued_total") == {"found": 2}
 
 
+async def test_continuation_has_the_room_and_the_turn_of_its_whole_body() -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        endpoint = running.hub.endpoint
+        first = await id_of(socket, "x" * 1_500_000)
+        await endpoint.large_bodies._lock.acquire()
+        socket.create("more", previous_response_id=first)
+        await until(lambda: endpoint.body_limits._held_bytes > 1_500_000, LIMIT_S)
+        assert len(running.provider.bodies) == 1
+        endpoint.large_bodies._lock.release()
+        assert (await socket.turn())[-1]["type"] == "response.completed"
+        assert endpoint.body_limits._held_bytes == 0
+        await socket.close()
+        await running.until_quiet()
+        assert not endpoint.body_limits._bytes_of
+
+
+async def test_continuation_without_room_for_its_whole_body_gets_503() -> None:
+    async with serving() as running:
+        socket = await running.connect()
+        limits = running.hub.endpoint.body_limits
+        first = await id_of(socket, "x" * 200_000)
+        limits.take(limits._most_bytes - 100_000)
+        assert await code_of(socket, previous_response_id=first) == "overloaded"
+        limits.give_back(limits._most_bytes - 100_000)
+        assert limits._held_bytes == 0
+
+
 async def test_only_the_last_answer_of_a_lane_is_kept_and_another_lane_may_fork_it() -> None:
     async with serving() as running:
         socket = await running.connect()

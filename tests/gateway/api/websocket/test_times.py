@@ -7,6 +7,8 @@ import gc
 import socket as sockets
 import sys
 import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -161,7 +163,65 @@ async def test_kernel_ends_a_connection_whose_other_end_is_gone() -> None:
         options = (sockets.TCP_KEEPIDLE, sockets.TCP_KEEPINTVL, sockets.TCP_KEEPCNT, sockets.TCP_USER_TIMEOUT)
         idle_s, between_s, probes, unsent_ms = (raw.getsockopt(sockets.IPPROTO_TCP, option) for option in options)
         assert raw.getsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE)
-        assert (idle_s + between_s * probes, unsent_ms) == (60, 60_000)
+        # With a time for data that is not acknowledged, the kernel would end that of a client that does not read.
+        assert (idle_s + between_s * probes, unsent_ms) == (60, 0)
+
+
+@asynccontextmanager
+async def not_reading(words: tuple[str, ...]) -> AsyncIterator[Running]:
+    """A client that takes nothing of its answer, which the systems of both sides hold."""
+    async with serving(provider=Provider(words=words)) as running:
+        connection = await running.connect()
+        (websocket,) = running.state.websockets
+        for side, option in (
+            (connection._writer.get_extra_info("socket"), sockets.SO_RCVBUF),
+            (websocket._raw, sockets.SO_SNDBUF),
+        ):
+            side.setsockopt(sockets.SOL_SOCKET, option, 4096)
+        connection._writer.transport.pause_reading()  # type: ignore[attr-defined]
+        connection.create()
+        await until(lambda: bool(running.provider.bodies) and not running.state.tasks, LIMIT_S)
+        look_after(running, 0)
+        yield running
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say what was acknowledged")
+async def test_client_that_takes_nothing_of_a_short_answer_is_slow_after_75_seconds() -> None:
+    async with not_reading(("x" * 8_000,)) as running:
+        (websocket,) = running.state.websockets
+        assert not websocket.flow.write_paused
+        look_after(running, 74)
+        assert running.state.websockets
+        look_after(running, 75)
+        await running.until_quiet()
+        assert running.counts("gateway_websocket_closed_total") == {"slow": 1}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say what was acknowledged")
+async def test_client_whose_system_answers_nothing_is_lost_after_60_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with not_reading(("x" * 8_000,)) as running:
+        monkeypatch.setattr(module, "_last_answer_s", lambda raw: 59.9)
+        look_after(running, 60)
+        assert running.state.websockets
+        monkeypatch.setattr(module, "_last_answer_s", lambda raw: 60.0)
+        look_after(running, 59)
+        assert running.state.websockets
+        look_after(running, 60)
+        await running.until_quiet()
+        assert running.counts("gateway_websocket_closed_total") == {"lost": 1}
+
+
+async def test_client_that_takes_a_little_is_not_slow() -> None:
+    async with not_reading(("x" * 8_000,)) as running:
+        (connection,) = running.connections
+        (websocket,) = running.state.websockets
+        look_after(running, 74)
+        assert websocket._unread is not None
+        connection._writer.transport.resume_reading()  # type: ignore[attr-defined]
+        await until(lambda: not module._unacknowledged_bytes(websocket._raw), LIMIT_S)
+        look_after(running, 75)
+        assert running.state.websockets
+        assert websocket._unread is None
 
 
 @pytest.mark.slow("holds 1,000 connections")

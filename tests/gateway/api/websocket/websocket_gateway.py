@@ -115,6 +115,7 @@ class Connection:
         self.body = b""
         self.texts: list[bytes] = []
         self.pings = 0
+        self.pongs = 0
         self.closed: tuple[int, str] | None = None
 
     async def shake(self, lines: Mapping[str, str]) -> Self:
@@ -156,6 +157,8 @@ class Connection:
                 self.texts.append(bytes(event.data))
             elif event.opcode is Opcode.PING:
                 self.pings += 1
+            elif event.opcode is Opcode.PONG:
+                self.pongs += 1
         if self.protocol.close_rcvd is not None:
             self.closed = self.protocol.close_rcvd.code, self.protocol.close_rcvd.reason
         if not data and self.closed is None:
