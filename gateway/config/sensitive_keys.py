@@ -16,7 +16,7 @@ from gateway.config.problems import KeyPath, dotted
 from gateway.model.section import Sensitive
 from providers.value import Value
 
-_PASSWORD_IN_URL = re.compile(r"://[^/?#]*:[^/?#]+@")
+_PASSWORD_IN_URL = re.compile(r"://[^/?#:]*:[^/?#]+@")
 _REFERENCE = re.compile(r"\$\{[^{}]*\}")
 _NOT_SHOWN_WORD = "(not shown)"
 

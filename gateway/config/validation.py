@@ -28,7 +28,7 @@ from gateway.model.approval import Ending
 from gateway.model.wrapper import Wrapper
 from providers.json_values import read_map
 
-_PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+_PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:[^/@\s]*@")
 # Optional keys whose loss would lead to wrong messages about the rest of the entry.
 _ESSENTIAL = frozenset(
     "endpoint simulates project stores processes transit regions approvals consent identity redact".split()

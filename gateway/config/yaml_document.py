@@ -41,7 +41,7 @@ _OTHER_ENCODINGS = {
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 GAP = "# GAP: "
 """Begins a comment that a converted file has in place of a key whose value its source did not have."""
-_GAP_LINE = re.compile(rf"^( +){GAP}(\S+): ?(.*)$", re.MULTILINE)
+_GAP_LINE = re.compile(rf"^( +){GAP}(\S+): ?(.*)", re.MULTILINE)
 # Elsewhere a key that is missing is an error anyway, or its absence allows nothing.
 _WITH_OPEN_GAPS = ("clients", "models")
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})

@@ -69,7 +69,7 @@ _SECRET = re.compile(
     r"|(?<=://)[^\s/@:]+:[^\s/@]+(?=@)"
 )
 _NAMED_SECRET = re.compile(
-    r"(?i)((?<![a-z])(?:(?:x-)?(?:api|access|secret|private|client|account|subscription|goog|amz|auth)[-_ ]?)*"
+    r"(?i)((?<![a-z])(?:(?:x-)?(?:api|access|secret|private|client|account|subscription|goog|amz|auth)[-_ ]?){0,4}"
     r"(?:key|token|secret|password|passwd|sig|signature|credential)[\"']?\s?(?:=|:\s?[\"'])\s?[\"']?)[^\s\"'&,;}]{8,}"
 )
 """A value after a name that states its kind: in a URL, a header or JSON. A sentence such as `key: missing` has none."""

@@ -24,7 +24,7 @@ _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]
 _LINE_END = re.compile(rb"(?:(--)[ \t]{0,64}(?:\r\n|\Z)|[ \t]{0,64}\r\n)")
 _LINE_END_BYTES = len("--") + 64 + len("\r\n")
 _PARAMETER = re.compile(r';\s*+([a-zA-Z*]++)=("(?:[^"\\]|\\.)*+"|[^;"\s]*+)\s*+')
-_HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n]*)")
+_HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*+([^\r\n]*)")
 _HEAD_BYTES = MOST_HEADER_BYTES + 16 * MOST_HEADERS
 _BROKEN = "the form is broken: send `multipart/form-data` as curl -F and the SDKs do"
 

@@ -65,9 +65,7 @@ _QWEN_CATEGORIES: Mapping[str, tuple[str, ...]] = {
 }
 _LLAMA = re.compile(r"llama[-_]?guard", re.IGNORECASE)
 _QWEN = re.compile(r"qwen3guard(?!.*stream)", re.IGNORECASE)
-_QWEN_ANSWER = re.compile(
-    r"Safety: (Safe|Unsafe|Controversial)\s*(?:Categories: ([^\n]+?)\s*)?(?:Refusal: (?:Yes|No))?\s*"
-)
+_QWEN_ANSWER = re.compile(r"Safety: (Safe|Unsafe|Controversial)(?: Categories: (.+?))?(?: Refusal: (?:Yes|No))?")
 
 
 def guard_kind_of(model: str) -> GuardKind | None:
@@ -153,7 +151,7 @@ def _read_llama_guard(text: str) -> ModerationResult:
 
 
 def _read_qwen3guard(text: str) -> ModerationResult:
-    answer = _QWEN_ANSWER.fullmatch(text)
+    answer = _QWEN_ANSWER.fullmatch(" ".join(text.split()))
     if answer is None:
         raise malformed("the guard model gave no clear verdict")
     names = [name.strip().lower() for name in (answer[2] or "none").split(",")]

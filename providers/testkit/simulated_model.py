@@ -51,7 +51,6 @@ _KANA = re.compile("[\u3040-\u30ff]")
 _IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff]")
 _AND = re.compile(r"\band\b|和|以及|、", re.IGNORECASE)
 _JSON_OBJECT = re.compile(r"\bJSON object\b", re.IGNORECASE)
-_SCHEMA = re.compile(r"JSON Schema[^{]*(\{.*)", re.DOTALL)
 _MOST_OF_A_RESULT = 200
 _EXECUTED = frozenset({"command", "commands", "cmd", "script", "prompt", "code", "shell", "sql", "chars", "patch"})
 _WRITTEN = frozenset({"content", "new_string", "new_source", "file_text"})
@@ -184,9 +183,10 @@ def _text(request: ChatRequest, persona: str, chinese: bool, index: int) -> str:
 def _schema_in_words(request: ChatRequest) -> Mapping[str, object] | None:
     """Return the JSON Schema that the instructions contain, or None."""
     for message in request.messages:
-        if isinstance(message, SystemMessage) and (found := _SCHEMA.search(text_of(message.content))) is not None:
+        if isinstance(message, SystemMessage):
+            _, brace, rest = text_of(message.content).partition("JSON Schema")[2].partition("{")
             try:
-                schema, _ = JSONDecoder().raw_decode(found[1])
+                schema, _ = JSONDecoder().raw_decode(brace + rest)
             except ValueError:
                 continue
             return schema if isinstance(schema, dict) else None

@@ -19,7 +19,7 @@ from providers.formats.fitting import fit
 from providers.formats.role_alternation import alternate_roles
 from providers.formats.tool_calls import turns_with_whole_results
 from providers.json_values import unfenced
-from tests.kit.growth import MOST_GROWTH, growth
+from tests.providers.growth import MOST_GROWTH, growth
 
 _FIRST = Takes(system="first")
 _TEXT = "word " * 20

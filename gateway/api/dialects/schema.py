@@ -12,7 +12,7 @@ import msgspec
 from providers.failures import InvalidRequest
 
 _T = TypeVar("_T")
-_PLACE = re.compile(r" - at `\$?\.?(.*)`\Z")
+_PLACE = re.compile(r" - at `\$?\.?([^`]*)`\Z")
 _MISSING = re.compile(r"Object missing required field `(.+)`\Z")
 _TYPES = {"str": "a string", "int": "a whole number", "float": "a number", "bool": "a boolean", "null": "null"}
 _TYPES |= {"array": "an array", "object": "an object"}
