@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
-from itertools import takewhile
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from itertools import islice, takewhile
 from typing import TypeVar
 
 from providers.chat import (
@@ -357,7 +358,7 @@ def _check_tool_loop(messages: list[Message]) -> None:
 
     Results that come after another message of their turn are brought to their calls, as most vendors require.
     """
-    open_calls: list[str] = []
+    open_calls: Counter[str] = Counter()
     for position in range(len(messages)):
         if open_calls and not isinstance(messages[position], ToolMessage):
             _bring_results(messages, position, open_calls)
@@ -366,21 +367,28 @@ def _check_tool_loop(messages: list[Message]) -> None:
             if message.tool_call_id not in open_calls:
                 path = f"messages[{position}].tool_call_id"
                 raise InvalidRequest(f"`{path}` answers no open call of the assistant message before it", path)
-            open_calls.remove(message.tool_call_id)
+            open_calls[message.tool_call_id] -= 1
+            if not open_calls[message.tool_call_id]:
+                del open_calls[message.tool_call_id]
             continue
         if open_calls:
             path = f"messages[{position}]"
             problem = f"`{path}`: the tool calls before it have no answer yet"
-            raise InvalidRequest(f"{problem} (ids: {', '.join(open_calls)[:200]})", path, log_message=problem)
+            raise InvalidRequest(f"{problem} (ids: {_ids_in(open_calls)})", path, log_message=problem)
         if isinstance(message, AssistantMessage):
-            open_calls = [call.id for call in message.tool_calls]
+            open_calls = Counter(call.id for call in message.tool_calls)
     if open_calls:
         problem = "`messages` ends with tool calls that have no answer"
-        raise InvalidRequest(f"{problem} (ids: {', '.join(open_calls)[:200]})", "messages", log_message=problem)
+        raise InvalidRequest(f"{problem} (ids: {_ids_in(open_calls)})", "messages", log_message=problem)
 
 
-def _bring_results(messages: list[Message], position: int, calls: list[str]) -> None:
+def _ids_in(calls: Counter[str]) -> str:
+    return ", ".join(calls.elements())[:200]
+
+
+def _bring_results(messages: list[Message], position: int, calls: Collection[str]) -> None:
     """Move the results of the calls to the beginning of the turn that begins here."""
-    turn = list(takewhile(lambda message: not isinstance(message, AssistantMessage), messages[position:]))
+    rest = islice(messages, position, None)
+    turn = list(takewhile(lambda message: not isinstance(message, AssistantMessage), rest))
     turn.sort(key=lambda message: not (isinstance(message, ToolMessage) and message.tool_call_id in calls))
     messages[position : position + len(turn)] = turn

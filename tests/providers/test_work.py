@@ -19,7 +19,7 @@ from providers.formats.fitting import fit
 from providers.formats.role_alternation import alternate_roles
 from providers.formats.tool_calls import turns_with_whole_results
 from providers.json_values import unfenced
-from tests.providers.growth import MOST_GROWTH, growth
+from tests.kit.growth import MOST_GROWTH, growth
 
 _FIRST = Takes(system="first")
 _TEXT = "word " * 20
@@ -53,27 +53,27 @@ CASES: dict[str, tuple[Callable[[int], Any], Callable[[Any], object], int]] = {
     "turns of the user, joined for one system message": (
         lambda n: ChatRequest("m", (UserMessage(_TEXT),) * n),
         lambda request: fit(request, _FIRST),
-        256,
+        1024,
     ),
     "turns of the user with parts": (
         lambda n: ChatRequest("m", (UserMessage((TextPart(_TEXT), TextPart("b"))),) * n),
         lambda request: fit(request, _FIRST),
-        256,
+        1024,
     ),
     "late system messages between turns of the user": (
         lambda n: ChatRequest("m", (UserMessage("a"), *(SystemMessage(_TEXT), UserMessage(_TEXT)) * n)),
         lambda request: fit(request, _FIRST),
-        128,
+        1024,
     ),
     "turns of the user that alternate with nothing": (
         lambda n: (UserMessage(_TEXT),) * n,
         lambda messages: alternate_roles(messages, continues=False),
-        256,
+        1024,
     ),
     "turns of the model with calls": (
         lambda n: _calls(4) * n,
         lambda messages: alternate_roles(messages, continues=False),
-        256,
+        1024,
     ),
     "results in the reverse order of their calls": (
         lambda n: (*_calls(n), *_results(n)),

@@ -455,6 +455,7 @@ def _user(
 ) -> Iterator[Message]:
     """Yield the results of the calls, and then a message for each of the merged messages with other content."""
     results: dict[str, ToolMessage] = {}
+    ids = {call.id for call in calls}
     said: list[list[Part]] = []
     for position, blocks in turns:
         said.append([])
@@ -463,7 +464,7 @@ def _user(
             if not isinstance(block, _Result):
                 said[-1] += _parts(block, path, names)
                 continue
-            if block.tool_use_id in results or all(call.id != block.tool_use_id for call in calls):
+            if block.tool_use_id in results or block.tool_use_id not in ids:
                 raise _uncalled(path, block.tool_use_id)
             parts = [
                 part

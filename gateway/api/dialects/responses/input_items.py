@@ -6,6 +6,7 @@ follows the turn of its call, wherever it stands in `input`, because most vendor
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -59,6 +60,7 @@ class _Call(msgspec.Struct):
     call: ToolCall
     client_id: str
     path: str
+    turn: _Turn
     output: ToolMessage | None = None
     output_path: str = ""
 
@@ -97,7 +99,7 @@ class InputReader:
         self._names = names
         self._turn: _Turn | None = None
         # Calls without an output so far, by the id that the client knows.
-        self._open: dict[str, list[_Call]] = {}
+        self._open: dict[str, deque[_Call]] = {}
         # The turns of the model with calls, each with the position of its message.
         self._with_calls: list[tuple[int, _Turn]] = []
 
@@ -190,9 +192,9 @@ class InputReader:
         else:
             arguments = arguments_text(item, "arguments", f"{path}.arguments")
         signature, turn.state = turn.state or in_id, None
-        call = _Call(ToolCall(call_id, name, arguments, signature), client_id, path)
+        call = _Call(ToolCall(call_id, name, arguments, signature), client_id, path, turn)
         turn.calls.append(call)
-        self._open.setdefault(client_id, []).append(call)
+        self._open.setdefault(client_id, deque()).append(call)
 
     def _read_output(self, item: Mapping[str, object], path: str) -> None:
         self._note_unknown(item, _OUTPUT, "input")
@@ -201,15 +203,15 @@ class InputReader:
         if not waiting:
             place = f"{path}.call_id"
             raise InvalidRequest(f"`{place}` is not the id of a function call before it in `input`", place)
-        call = waiting.pop(0)
+        call = waiting.popleft()
         if item.get("type") == "tool_search_output":
             output: object = _json(_names_in(item.get("tools"), f"{path}.tools"))
         else:
             output = present(item, "output", f"{path}.output")
         content = output if isinstance(output, str) else self._parts(output, f"{path}.output")
         call.output, call.output_path = ToolMessage(call.call.id, content), path
-        if self._turn is not None and any(one is call for one in self._turn.calls):
-            self._turn.is_answered = True
+        if self._turn is call.turn:
+            call.turn.is_answered = True
 
     def _read_reasoning(self, item: Mapping[str, object], path: str) -> None:
         self._note_unknown(item, _REASONING, "input")

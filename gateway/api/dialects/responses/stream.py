@@ -262,7 +262,7 @@ class ResponseStreamEncoder(StreamEncoder):
         written = [self._end_of_text(item)]
         item.done = self._whole(item, status)
         item.pieces = []
-        members = self._item_members(self._items.index(item), item.done)
+        members = self._item_members(int(item.at.rpartition(b":")[2]), item.done)
         written.append(self._event(b"response.output_item.done", members))
         return b"".join(written)
 
