@@ -26,6 +26,7 @@ from gateway.api.body import (
     announced_bytes,
     check_body_size,
     check_content_headers,
+    has_many_objects,
     read_body,
 )
 from gateway.api.body_room import SMALL_BODY_BYTES, BodyLimits, BodyRoom
@@ -48,12 +49,14 @@ from gateway.execution.deadline import Deadline, Sweep
 from gateway.execution.upstream_client import Answer, OwnAnswer
 from gateway.model.caller import Caller, RequestContext
 from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.input_requests import ServedRequest
 from gateway.model.location import ClaimRefused
 from gateway.model.record import Record
 from gateway.policy.caller import timeout_s
 from gateway.service.chat_service import ChatService
 from gateway.service.input_answers import answer_input
 from gateway.service.token_counting import count_prompt
+from gateway.tasks import run_apart
 from gateway.undo import undone_on_failure
 from providers.chat import ChatRequest
 
@@ -187,7 +190,10 @@ class HttpExchange(WrittenExchange):
             try:
                 if service.decider.current() is not self.config:
                     await service.decider.begin_again(self)
-                self.decode(body)
+                if has_many_objects(body.body):
+                    await self.decode_apart(body)
+                else:
+                    self.decode(body)
                 if counting is not None or self.is_warm_up:
                     await self.answer_apart(service, counting)
                     return
@@ -339,7 +345,14 @@ class HttpExchange(WrittenExchange):
 
         A stream is counted against the limit of streams. Raises ApiError.
         """
-        request = self.request = self._dialect.decode(body.take())
+        self._begin(self._dialect.decode(body.take()))
+
+    async def decode_apart(self, body: BodyLease) -> None:
+        """Do what `decode` does in a thread, for a body whose objects would hold up all other requests."""
+        self._begin(await run_apart(self._dialect.decode, body.take()))
+
+    def _begin(self, request: ServedRequest) -> None:
+        self.request = request
         self.record.stream = request.stream
         if request.stream:
             self._endpoint.streams.take()

@@ -41,12 +41,14 @@ from gateway.service.chat_service import ChatService
 from gateway.tasks import run_apart
 from gateway.usage.client_limits import LimitReached
 from gateway.usage.refusals import CallRefused
+from providers.audio.values import Transcript
 from providers.chat import ChatCompletion, StreamEvent, Usage
 from providers.embeddings.values import EmbeddingAnswer
 from providers.value import replace
 
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
+_MANY_PARTS = 500
 _AT_ONCE_BYTES = 64 * 1024
 """The server accepts this much without waiting for the client (uvicorn's `HIGH_WATER_LIMIT`). The end of a larger
 answer is sent separately, and waits."""
@@ -228,8 +230,10 @@ class WrittenExchange(Exchange):
         if not isinstance(self._dialect, InputDialect):
             raise TypeError("the dialect of a chat has no such answer")
         encode = self._dialect.encode_result
-        # Millions of numbers are encoded in a thread, so that no other request waits for them.
-        is_large = isinstance(result, EmbeddingAnswer)
+        # Millions of numbers, or a hundred thousand words, are encoded in a thread, so that no other request waits.
+        is_large = isinstance(result, EmbeddingAnswer) or (
+            isinstance(result, Transcript) and len(result.segments or ()) + len(result.words or ()) > _MANY_PARTS
+        )
         body = await asyncio.to_thread(encode, result, style, record) if is_large else encode(result, style, record)
         writing = self._write_response(200, body, media=self._dialect.whole_type)
         await self._write_within(self.config.resilience.total_s, writing)

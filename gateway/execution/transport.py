@@ -27,6 +27,18 @@ from providers.wire import WireResponse
 _Result = TypeVar("_Result")
 TURN_BYTES = 64 * 1024
 """The largest piece that is handed out at once: parsing it takes up to a microsecond per byte."""
+_LITTLE_BYTES = 8 * 1024
+_MOST_LINES = 192
+"""The most line ends in a piece of more than a little: an event of some words costs more than its bytes."""
+
+
+def piece_bytes(data: bytes, start: int) -> int:
+    """Return how much of a body from `start` on may be parsed in one turn of the loop: less of many small events."""
+    most = min(len(data) - start, TURN_BYTES)
+    lines = data.count(b"\n", start, start + most)
+    return most if lines <= _MOST_LINES else max(most * _MOST_LINES // lines, 1)
+
+
 _PERMITS = (Permit, ServicePermit)
 _REHEARSED = "a rehearsal (`gateway serve --simulated`) calls its simulators only"
 _MAX_REFUSAL_BYTES = 1024 * 1024
@@ -231,7 +243,7 @@ class _PoolResponse(UpstreamResponse):
                     await connection.more(tap)
         except TransportError as error:
             raise ProviderFailed(failure_of(error)) from error
-        if data is None or len(data) <= TURN_BYTES:
+        if data is None or len(data) <= _LITTLE_BYTES:
             return data or b""
         self._rest, self._rest_at = data, 0
         return self._next_piece()
@@ -239,7 +251,7 @@ class _PoolResponse(UpstreamResponse):
     def _next_piece(self) -> bytes:
         """Return the next piece of what has been taken; nothing once the response is closed."""
         rest, start = self._rest, self._rest_at
-        end = self._rest_at = start + TURN_BYTES
+        end = self._rest_at = start + piece_bytes(rest, start)
         if end >= len(rest) or self._connection is None:
             self._rest = b""
         return rest[start:end] if self._connection is not None else b""

@@ -628,7 +628,8 @@ async def _begun(
     if options.is_large_answer and is_event_stream(whole):
         return whole
     start = json_start_of(deployment.adapter, chat, deployment.target) if chat.response_format is not None else None
-    completion = read_answer(deployment.adapter, whole, deployment.target, chat.stop, start, chat.max_tokens)
+    given = deployment.adapter, whole, deployment.target, chat.stop, start, chat.max_tokens
+    completion = await run_apart(read_answer, *given) if options.is_large_answer else read_answer(*given)
     names = client_names(deployment.adapter, chat) if chat.tools else None
     if restorer is None and not names:
         return completion

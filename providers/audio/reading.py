@@ -220,7 +220,8 @@ class TranscriptReader(_Reader):
         self._whole = whole
         self._body: bytearray | None = bytearray()
         self._events = _Events()
-        self._shown = self._cut = ""
+        self._shown: list[str] = []
+        self._cut = ""
         self._usage: Usage | None = None
         self._is_chunked = False
 
@@ -258,7 +259,7 @@ class TranscriptReader(_Reader):
                 return [SegmentDelta(_segment(body))]
             case "transcript.text.done" | "transcription.done":
                 text = read_str(body, "text") or ""
-                return self._ended(text, read_usage(read_map(body, "usage"), self._shown + text))
+                return self._ended(text, read_usage(read_map(body, "usage"), "".join(self._shown) + text))
         if body.get("object") == "transcription.chunk":
             self._is_chunked = True
             self._usage = read_usage(read_map(body, "usage"), " ") or self._usage
@@ -269,13 +270,14 @@ class TranscriptReader(_Reader):
     def _delta(self, text: str | None) -> list[StreamEvent]:
         text, self._cut = split_high_surrogate(self._cut + (text or ""))
         text = _GUESSES.sub("", repair_surrogates(text))
-        self._shown += text
+        self._shown.append(text)
         return [TextDelta(text)] if text else []
 
     def _ended(self, text: str | None, usage: Usage | None) -> list[StreamEvent]:
         """Return the end, after what the deltas lack of the whole text."""
         whole = plain_words(text or "")
-        rest = whole.removeprefix(self._shown) if whole.startswith(self._shown) else ""
+        shown = "".join(self._shown)
+        rest = whole[len(shown) :] if whole.startswith(shown) else ""
         return [
             *([TextDelta(rest)] if rest else []),
             ChoiceFinish("stop"),

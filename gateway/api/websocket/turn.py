@@ -427,6 +427,10 @@ class TurnExchange(HttpExchange):
         self.socket_turn.dialect.client_bytes = self._client_bytes
         super().decode(body)
 
+    async def decode_apart(self, body: BodyLease) -> None:
+        """See HttpExchange. There is no thread: it reads what the connection keeps, which each message may change."""
+        self.decode(body)
+
     async def answer_apart(self, service: ChatService, counting: CountingDialect | None) -> None:
         """See HttpExchange. Answer a turn for which no deployment is asked."""
         service.warm_up(self)
