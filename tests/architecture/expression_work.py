@@ -122,7 +122,8 @@ class Automaton:
             own = frozenset({state})
             return _Piece({state: frozenset()}, own, own, is_empty=False)
         if kind in _REPEATS:
-            return self._repeat(kind, *value, flags)
+            least, most, inner = value
+            return self._repeat(kind, least, most, inner, flags)
         if kind is sre.SUBPATTERN:
             _, added, removed, inner = value
             return self._sequence(inner, (flags | added) & ~removed)
@@ -131,7 +132,8 @@ class Automaton:
         if kind is sre.BRANCH:
             return self._branch([self._sequence(one, flags) for one in value[1]])
         if kind in (sre.ASSERT, sre.ASSERT_NOT):
-            return self._looked(kind, *value, flags)
+            direction, inner = value
+            return self._looked(kind, direction, inner, flags)
         if kind is sre.AT:
             return _Piece(can_fail=True, guard=self._guard_of(value))
         if kind is sre.GROUPREF:

@@ -195,9 +195,9 @@ class ContentReader:
         Gemini CLI repeats the response of a resumed session: a copy with the same id adds nothing, so it is left out.
         """
         by_id, by_name = _OpenCalls(), _OpenCalls()
-        for call in self._open:
-            by_id.setdefault(call.given, deque()).append(call)
-            by_name.setdefault(call.name, deque()).append(call)
+        for waiting in self._open:
+            by_id.setdefault(waiting.given, deque()).append(waiting)
+            by_name.setdefault(waiting.name, deque()).append(waiting)
         matched: dict[int, _Call] = {}
         given: dict[str | None, _Response] = {}
         for position, response in enumerate(self._responses):
@@ -213,7 +213,7 @@ class ContentReader:
                     place = f"{response.path}.functionResponse"
                     raise InvalidRequest(f"`{place}` answers no function call of the model's turn before it", place)
                 matched[position] = call or _Call(response.id or "", response.name or "", None)
-        self._open = [call for call in self._open if not call.is_answered]
+        self._open = [waiting for waiting in self._open if not waiting.is_answered]
         for position, response in enumerate(self._responses):
             if position in matched:
                 self.messages.append(ToolMessage(matched[position].id, response.content, response.is_error))
