@@ -85,7 +85,7 @@ CloseReason = Literal[
 """Why a WebSocket connection was closed."""
 
 
-class Allowance:
+class FrequencyLimit:
     """Counts what may happen so many times within a window of time."""
 
     __slots__ = ("_count", "_most", "_since", "_window_s")

@@ -25,7 +25,7 @@ from websockets.streams import StreamReader
 
 from gateway.api.body import BODY_TIME_S
 from gateway.api.body_room import SMALL_BODY_BYTES, BodyRoom
-from gateway.api.connection import Allowance, CloseReason, WebSocketSession, text_frame
+from gateway.api.connection import CloseReason, FrequencyLimit, WebSocketSession, text_frame
 from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
 
@@ -165,7 +165,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._room: BodyRoom | None = None
         self._message_since: float | None = None
         self._holding: asyncio.Task[None] | None = None
-        self._control = Allowance(MOST_CONTROL_FRAMES, CONTROL_WINDOW_S)
+        self._control = FrequencyLimit(MOST_CONTROL_FRAMES, CONTROL_WINDOW_S)
         # How many bytes were sent. While the client has not taken all of them: how many it has, and since when.
         self._written = 0
         self._unread: tuple[int, float] | None = None

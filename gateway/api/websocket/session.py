@@ -26,7 +26,7 @@ import msgspec
 from gateway.api.body import MAX_BODY_BYTES
 from gateway.api.body_room import BodyRoom
 from gateway.api.caller.request_headers import headers_of, request_id_of
-from gateway.api.connection import Allowance, CloseReason, SameHead, WebSocket, text_frame
+from gateway.api.connection import CloseReason, FrequencyLimit, SameHead, WebSocket, text_frame
 from gateway.api.errors import ApiError
 from gateway.api.raw_responses import error_response
 from gateway.api.websocket.connections import WebSockets
@@ -120,7 +120,7 @@ class TurnSession:
         self._queue: deque[Waiting] = deque()
         self._turn: SocketTurn | None = None
         self._turns = self.kept_bytes = 0
-        self._errors = Allowance(MOST_ERRORS, ERRORS_WINDOW_S)
+        self._errors = FrequencyLimit(MOST_ERRORS, ERRORS_WINDOW_S)
         self._share = random.uniform(_LEAST_AGE, 1.0)  # noqa: S311  # it only spreads the ends of connections
         self._begun_at = self.active_at = 0.0
 
