@@ -48,6 +48,8 @@ _NESTING_ERRORS = frozenset({"depth limit exceeded", "failed to allocate memory"
 _FEWEST_DIGITS = len(str(MAX_BODY_BYTES)) - 1
 _MAX_BYTES_TO_NAME = 1024 * 1024
 _MANY_OBJECTS = 400
+FEW_OBJECTS_BYTES = 4 * 1024
+"""A body up to this size has few objects."""
 _PLAIN_NAME = re.compile("[A-Za-z0-9_-]{1,64}")
 Receive = Callable[[], Awaitable[Any]]
 _Message = dict[str, Any]
@@ -148,7 +150,7 @@ class StreamLimit:
 
 def has_many_objects(body: Body) -> bool:
     """Return whether JSON has so many objects that to decode them takes longer than a turn of the loop may."""
-    return len(body) > _MANY_OBJECTS and isinstance(body, bytes) and body.count(b"{") > _MANY_OBJECTS
+    return isinstance(body, bytes) and body.count(b"{") > _MANY_OBJECTS
 
 
 def check_content_headers(visitor: RequestHeaders, client_bytes: int | None = None, media: bytes = _JSON) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, cast
 
 from gateway.api.body import (
+    FEW_OBJECTS_BYTES,
     LARGE_BODY_BYTES,
     MAX_BODY_BYTES,
     MOST_REQUESTS,
@@ -190,7 +191,7 @@ class HttpExchange(WrittenExchange):
             try:
                 if service.decider.current() is not self.config:
                     await service.decider.begin_again(self)
-                if has_many_objects(body.body):
+                if body.size_bytes > FEW_OBJECTS_BYTES and has_many_objects(body.body):
                     await self.decode_apart(body)
                 else:
                     self.decode(body)
@@ -340,18 +341,17 @@ class HttpExchange(WrittenExchange):
             room.settle(len(body))
             return BodyLease(body, room)
 
-    def decode(self, body: BodyLease) -> None:
-        """Set `request`. The bytes are released. From now on a disconnect of the client cancels the request.
-
-        A stream is counted against the limit of streams. Raises ApiError.
-        """
-        self._begin(self._dialect.decode(body.take()))
-
     async def decode_apart(self, body: BodyLease) -> None:
         """Do what `decode` does in a thread, for a body whose objects would hold up all other requests."""
-        self._begin(await run_apart(self._dialect.decode, body.take()))
+        self.decode(body, await run_apart(self._dialect.decode, body.take()))
 
-    def _begin(self, request: ServedRequest) -> None:
+    def decode(self, body: BodyLease, request: ServedRequest | None = None) -> None:
+        """Set `request`. The bytes are released. From now on a disconnect of the client cancels the request.
+
+        A stream is counted against the limit of streams. `request`: the body, if it was decoded. Raises ApiError.
+        """
+        if request is None:
+            request = self._dialect.decode(body.take())
         self.request = request
         self.record.stream = request.stream
         if request.stream:

@@ -243,8 +243,11 @@ class _PoolResponse(UpstreamResponse):
                     await connection.more(tap)
         except TransportError as error:
             raise ProviderFailed(failure_of(error)) from error
-        if data is None or len(data) <= _LITTLE_BYTES:
-            return data or b""
+        if data is None:
+            return b""
+        size = len(data)
+        if size <= _LITTLE_BYTES or (size <= TURN_BYTES and data.count(b"\n") <= _MOST_LINES):
+            return data
         self._rest, self._rest_at = data, 0
         return self._next_piece()
 

@@ -36,6 +36,7 @@ from gateway.api.response_headers import pairs_of
 from gateway.api.written_exchange import Receive, Send
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record, WebSocketTurn
 from gateway.policy.caller import user_of
 from gateway.service.chat_service import ChatService
@@ -417,7 +418,7 @@ class TurnExchange(HttpExchange):
                 await lease.wait_for_turn(self._endpoint.large_bodies, self.deadline)
         return lease
 
-    def decode(self, body: BodyLease) -> None:
+    def decode(self, body: BodyLease, request: ServedRequest | None = None) -> None:
         """See HttpExchange. First comes what only a turn can lack."""
         region = self.location.region
         if not self.config.has_websocket(region):
@@ -425,7 +426,7 @@ class TurnExchange(HttpExchange):
         if self.socket_turn.problem is not None:
             raise self.socket_turn.problem
         self.socket_turn.dialect.client_bytes = self._client_bytes
-        super().decode(body)
+        super().decode(body, request)
 
     async def decode_apart(self, body: BodyLease) -> None:
         """See HttpExchange. There is no thread: it reads what the connection keeps, which each message may change."""
