@@ -530,4 +530,4 @@ def test_output_has_the_frozen_words(case: str, tmp_path: Path) -> None:
 
 
 def test_every_frozen_file_has_a_case() -> None:
-    assert {path.name for path in FROZEN.iterdir()} == set(CASES)
+    assert {path.name for path in FROZEN.iterdir()} - {"expressions.txt"} == set(CASES), "or a test of its own"

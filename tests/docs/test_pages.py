@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import re
 import sys
@@ -23,7 +24,7 @@ from tests.docs.conftest import Workspace
 from tests.kit.doc_pages import PAGES, ROOT, Block, blocks_of, earlier_files_of, name_of, needy_blocks_of, pattern_of
 
 _NEXT_BLOCK = "--- next block ---"
-_KNOWN = {"sh", "python", "text", "yaml", "toml", "json"}
+_KNOWN = {"sh", "python", "pycon", "text", "yaml", "toml", "json"}
 _WITH_BLOCKS = [page for page in PAGES if any(blocks_of(page))]
 # Their commands start processes and use curl: seconds each, and half a minute for some.
 _WITH_COMMANDS = {page for page in _WITH_BLOCKS if any(block.language == "sh" for block in blocks_of(page))}
@@ -59,6 +60,9 @@ def test_page_blocks_run_with_the_shown_output(page: Path, workspace: Workspace)
             output = _run_shell(block, workspace)
         elif block.language == "python":
             output = outputs[block.line]
+        elif block.language == "pycon":
+            session = doctest.DocTestParser().get_doctest(block.text, {}, name_of(page), str(page), block.line)
+            assert doctest.DocTestRunner().run(session).failed == 0, f"{block} shows another value"
         elif block.language == "text":
             assert output is not None, f"{block}: there is no command before this output"
             assert pattern_of(block.text).search(output), f"{block} is not the output:\n{output}"

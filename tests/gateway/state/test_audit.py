@@ -131,13 +131,13 @@ def test_block_of_a_key_that_1_0_wrote_is_verified_by_the_hash_of_the_key(tmp_pa
     assert (verdict.lines, verdict.faults, verdict.chained) == (4, (), ())
     assert verify_trail(tmp_path, {"history.db": last}).chained == (3,)
     whole = (tmp_path / "audit.jsonl").read_bytes()
-    for told, more, line, reason in (
-        (known, (b'"ines"', b'"eve!"'), 3, "its hash does not match"),
-        (frozenset[str](), (b'"who":"ines"', b'"config_version":"t9"'), 3, "its hash does not match"),
-        (frozenset[str](), (b'"key_blocked"', b'"activated"'), 3, "its hash does not match"),
-        (frozenset[str](), (b'"number":3', b'"number":9'), 3, "has the number 9"),
+    for told, old, new, line, reason in (
+        (known, b'"ines"', b'"eve!"', 3, "its hash does not match"),
+        (frozenset[str](), b'"who":"ines"', b'"config_version":"t9"', 3, "its hash does not match"),
+        (frozenset[str](), b'"key_blocked"', b'"activated"', 3, "its hash does not match"),
+        (frozenset[str](), b'"number":3', b'"number":9', 3, "has the number 9"),
     ):
-        (tmp_path / "audit.jsonl").write_bytes(whole.replace(*more, 1))
+        (tmp_path / "audit.jsonl").write_bytes(whole.replace(old, new, 1))
         fault = verify_trail(tmp_path, {"history.db": last}, told).faults[0]
         assert (fault.line, reason in fault.reason) == (line, True), fault
 
