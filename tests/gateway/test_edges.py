@@ -471,7 +471,8 @@ def fallbacks(number: int) -> bool:
     reading.at.return_value = "target"
     result: list[Any] = [None] * number
     of: Any = Fake(reading=reading)
-    litellm._Assistants._add_targets(of, result, ("x",), {"target": [Fake(use="chat")]}, "")  # type: ignore[list-item]
+    model: Any = Fake(use="chat")
+    litellm._Assistants._add_targets(of, result, ("x",), {"target": [model]}, [model])
     return len(result) > number
 
 

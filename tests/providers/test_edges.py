@@ -191,7 +191,7 @@ EDGES = (
     at_least("providers.testkit.prefix_cache._LEAST_TOKENS", cached),
     below(
         "providers.testkit.schema_instance._MOST_VALUES",
-        lambda n: _Synthesis({}, "w", iter([n])).build({"const": 1}, 0, 0),
+        lambda n: _Synthesis({}, "w", frozenset(), iter([n])).build({"const": 1}, 0, 0),
     ),
     at_most("providers.vendors.bedrock.event_stream._MAX_HEADER_BYTES", header_of),
     at_most("providers.embeddings.openai_format._MOST_TOKEN", lambda n: accepts(openai_format._tokens, [n], "input")),

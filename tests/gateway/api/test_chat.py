@@ -306,7 +306,8 @@ async def test_hidden_model_is_removed_from_provider_errors(is_hidden: bool) -> 
         return httpx.Response(400, json={"error": {"message": "m-secret takes no such thing", "param": "top_p"}})
 
     patch = "assistants: {assistant: {reveal_model: false}}" if is_hidden else "{}"
-    exchange = await Exchange(refuse, config=CONFIG.merge(patch)).run()
+    body = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}], "top_p": 0.5}
+    exchange = await Exchange(refuse, config=CONFIG.merge(patch), body=json.dumps(body).encode()).run()
     answer = b"".join(message.get("body", b"") for message in exchange.sent)
     assert b'"code":"invalid_request"' in answer
     assert (b'"param":"top_p"' in answer) is not is_hidden
@@ -490,7 +491,9 @@ async def test_param_of_an_error_uses_the_message_index_of_the_client(
         return httpx.Response(400, json={"error": {"message": f"Invalid '{param}'.", "param": param}})
 
     patch = "regions: {default: {profile: {locale: en-US}}}" if profile else "{}"
-    exchange = await Exchange(refuse, config=CONFIG.merge(patch)).run()
+    tools = [{"type": "function", "function": {"name": name}} for name in ("f", "g")]
+    body = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}], "tools": tools}
+    exchange = await Exchange(refuse, config=CONFIG.merge(patch), body=json.dumps(body).encode()).run()
     assert exchange.error == (400, "invalid_request")
     error = json.loads(exchange.content)["error"]
     assert error["param"] == place

@@ -32,7 +32,7 @@ def provider(request: httpx.Request) -> httpx.Response:
 
 
 def refusing(_: httpx.Request) -> httpx.Response:
-    error = {"message": f"{MARK} refuses", "type": MARK, "param": MARK, "code": MARK, "id": MARK}
+    error = {"message": f"{MARK} refuses", "type": MARK, "param": f"messages[0].{MARK}", "code": MARK, "id": MARK}
     return httpx.Response(400, json={"error": error, "id": MARK}, headers={"x-request-id": MARK})
 
 

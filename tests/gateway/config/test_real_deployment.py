@@ -96,9 +96,9 @@ def test_name_that_the_file_uses_is_refused() -> None:
 
 
 def test_provider_of_which_the_demo_has_no_deployment_is_refused() -> None:
-    with pytest.raises(ConfigRejected, match="have no deployment of mistral, so `--with` has no model to ask"):
+    with pytest.raises(ConfigRejected, match="have no deployment of groq, so `--with` has no model to ask"):
         add_real_deployment(
-            parse_document(DEMO.encode(), "demo.yaml", {}), real_deployment("mistral", REGISTRY), REGISTRY, KEYS
+            parse_document(DEMO.encode(), "demo.yaml", {}), real_deployment("groq", REGISTRY), REGISTRY, KEYS
         )
 
 

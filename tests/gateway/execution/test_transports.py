@@ -419,7 +419,7 @@ async def test_one_turn_unpacks_only_what_it_hands_out(pooled: Transport, monkey
         return piece
 
     monkeypatch.setattr(Decoder, "feed", counted)
-    async with scripted(say(gzipped(gzip.compress(b"\n" * 5_000_000)))) as server:
+    async with scripted(say(gzipped(gzip.compress(b"x" * 5_000_000)))) as server:
         incoming = await opened(pooled, server.origin)
         assert len(await incoming.read()) == 16 * 1024
         assert unpacked == [16 * 1024]
@@ -430,7 +430,8 @@ SIZE = 30_000_000
 LARGE = {
     "a bomb": (gzipped(gzip.compress(b"\n" * SIZE)), SIZE),
     "packed, and no smaller": (gzipped(gzip.compress(b"\n" * (SIZE // 10), compresslevel=0)), SIZE // 10),
-    "much at once": (OK + b"content-length: %d\r\n\r\n" % SIZE + b"\n" * SIZE, SIZE),
+    "much at once": (OK + b"content-length: %d\r\n\r\n" % SIZE + b"x" * SIZE, SIZE),
+    "many lines": (OK + b"content-length: %d\r\n\r\n" % (SIZE // 10) + b"\n" * (SIZE // 10), SIZE // 10),
 }
 
 

@@ -84,7 +84,6 @@ PARTS: list[tuple[str, dict[str, Any]]] = [
     ("json", {"logprobs": [{"token": HARM[:9], "logprob": -0.1}, {"token": HARM[9:], "logprob": -0.1}]}),
     ("verbose_json", {"words": [{"word": HARM, "start": 0, "end": 1}]}),
     ("verbose_json", {"segments": [{"text": "Hi.", "speaker": HARM, "start": 0, "end": 1}]}),
-    ("verbose_json", {"segments": [{"text": "Hi.", "speaker": "A", "start": 0, "end": 1, "id": HARM}]}),
 ]
 
 
@@ -102,7 +101,10 @@ def test_language_of_a_transcript_costs_one_verdict_an_hour() -> None:
     gateway = served(world)
     for text in ("One.", "Two."):
         world.text = text
-        assert gateway.post_form(HEARS, transcription_form()).json()["language"] == "english"
+        assert (
+            gateway.post_form(HEARS, transcription_form(**{"response_format": "verbose_json"})).json()["language"]
+            == "english"
+        )
     assert world.judged == ["One.", "english", "Two."]
 
 

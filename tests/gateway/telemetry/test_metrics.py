@@ -380,6 +380,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
         "gateway_recent_answer_seconds",
         "gateway_recent_requests",
         "gateway_cell_instances",
+        "gateway_problems",
         "gateway_store_up",
         "gateway_store_answer_seconds",
         "gateway_websocket_closed_total",
