@@ -440,7 +440,7 @@ def _watch_peer(raw: Any) -> None:
 
 
 def _unacknowledged_bytes(raw: Any) -> int:
-    """Return how many bytes the kernel holds for the client; 0 where it does not say."""
+    """Return how many bytes the kernel holds for the client; 0 where that is not known."""
     if _IS_LINUX and raw is not None:
         with contextlib.suppress(OSError):
             return int.from_bytes(ioctl(raw.fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
@@ -448,7 +448,7 @@ def _unacknowledged_bytes(raw: Any) -> int:
 
 
 def _last_answer_s(raw: Any) -> float:
-    """Return how long ago the client's system has acknowledged something; 0 where the kernel does not say."""
+    """Return how long ago the client's system has acknowledged something; 0 where that is not known."""
     if _IS_LINUX and raw is not None:
         with contextlib.suppress(OSError):
             info = raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_ANSWER.stop)

@@ -206,7 +206,7 @@ class Automaton:
             for other in around:
                 if any(a & b for at, a in enumerate(self.edges[one][other]) for b in self.edges[one][other][:at]):
                     return f"a run has several ways through it ({self._shown(one)})"
-        # A run that may end the match gives back what is behind its last end, and nothing before it.
+        # A run that may end the match gives back what is after its last end, and nothing before it.
         sure = frozenset[int]() if whole else self.whole.sure
         failing = {state: around for state, around in loops.items() if sure.isdisjoint(around)}
         for one in loops:

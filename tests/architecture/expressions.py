@@ -21,7 +21,7 @@ _MOST_LEVELS = 6
 
 @dataclass(frozen=True)
 class Expression:
-    """One expression, where it stands, and the methods by which it is used. None: nobody uses it by its name."""
+    """One expression, where it stands, and the methods by which it is used; None if no module uses it by its name."""
 
     place: str
     pattern: str | bytes

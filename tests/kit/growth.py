@@ -20,8 +20,8 @@ _Made = TypeVar("_Made")
 def growth(make: Callable[[int], _Made], act: Callable[[_Made], object], size: int, *refused: type[Exception]) -> float:
     """Return the greater growth of the work of `act` from a size to twice as much, and from there on.
 
-    The work is the number of calls, of Python and C functions alike, which is always the same. What a single call of C
-    does is seen in CPU time alone. A square takes four times as long; caches and neighbours of this process take their
+    The work is the number of calls, of Python and C functions alike, which is always the same. The work of a single call
+    of C is seen in CPU time alone. A square takes four times as long; caches and neighbours of this process take their
     part too, so up to three times counts as no growth. A refusal is work as well.
     """
     inputs = [make(size << at) for at in range(3)]

@@ -1,4 +1,4 @@
-"""Beside the parse of a body no turn of the loop costs its thread more than 5 ms, whatever a provider sends."""
+"""No turn of the loop costs its thread more than 5 ms, whatever a provider sends, except the parse of a whole body."""
 
 from __future__ import annotations
 
