@@ -343,6 +343,7 @@ class HttpExchange(WrittenExchange):
 
     async def decode_apart(self, body: BodyLease) -> None:
         """Do what `decode` does in a thread, for a body whose objects would hold up all other requests."""
+        self.is_wide = True
         self.decode(body, await run_apart(self._dialect.decode, body.take()))
 
     def decode(self, body: BodyLease, request: ServedRequest | None = None) -> None:

@@ -115,6 +115,7 @@ class Exchange:
         judged: The verdicts for a crisis. None: nothing was judged for one.
         account: The account of the calls so far. None: there is none yet.
         turn: The chat that waits for a provider, for `ChatService.foresee`. None while none does.
+        is_wide: The request has so many objects that it is read, measured and written in the thread for large work.
     """
 
     record: Record
@@ -138,6 +139,7 @@ class Exchange:
     judged: Judged | None = field(default=None, init=False)
     account: RequestUsage | None = field(default=None, init=False)
     turn: Any = field(default=None, init=False)
+    is_wide: bool = field(default=False, init=False)
     chat_time: TimedChat | None = field(default=None, init=False)
 
     async def read_caller(self, config: ConfigVersion) -> Caller:

@@ -122,6 +122,7 @@ class RunContext(msgspec.Struct):
         waits: It waits once for the quota of a deployment if no step has room.
         client: The client, whose share of a queue is limited unless it is the only one (`has_one_client`).
         priority: Its priority if that is not the one of its client.
+        is_wide: See `Exchange`.
     """
 
     bounds: Resilience
@@ -142,6 +143,7 @@ class RunContext(msgspec.Struct):
     client: Client | None = None
     has_one_client: bool = False
     priority: Priority | None = None
+    is_wide: bool = False
 
     @property
     def queuer(self) -> Queuer:
@@ -729,7 +731,7 @@ def options_for(
     """Return how to ask this step: as a stream or for one JSON answer, and how long it may stay silent."""
     bounds, deadline = context.bounds, context.deadline
     options = AttemptOptions(request, left_s, bounds.connect_s, bounds.idle_s, usage=context.usage, bounds=bounds)
-    options.conversation = context.conversation
+    options.conversation, options.is_wide = context.conversation, context.is_wide
     if step.emulates and context.check is not None:
         options.check = partial(context.check, step)
     deployment = step.deployment

@@ -32,6 +32,7 @@ from gateway.model.wrapper import AnswerRestoring, NotWrappable, TooMuchToSearch
 from gateway.policy.fence import lacking_approval
 from gateway.tasks import run_apart
 from gateway.usage.accounting import CallUsage, RequestUsage
+from gateway.usage.estimates import input_size
 from gateway.usage.refusals import CallRefused
 from gateway.usage.token_count import count_tokens
 from providers.adapter import STREAM_OPTIONS, CountsTokens
@@ -182,6 +183,7 @@ class AttemptOptions(msgspec.Struct):
         least_context: About how many tokens the prompt has. 0: its length does not matter.
         token: Set when it is signed with the token of a sign-in.
         on_held: Called when the call is held, so that it has a slot of the store too.
+        is_wide: See `Exchange`.
     """
 
     request: ServedRequest
@@ -210,6 +212,7 @@ class AttemptOptions(msgspec.Struct):
     least_context: int = 0
     token: Secret | None = None
     on_held: Callable[[], None] | None = None
+    is_wide: bool = False
 
     @property
     def rewritten(self) -> ServedRequest | None:
@@ -286,6 +289,8 @@ class UpstreamClient:
             return self._send_wrapped(attempt, step.permit.wrapper)
         if options.usage is not None:
             return self._send_counted(attempt, options.usage)
+        if options.is_wide:
+            return self._send_changed(attempt)
         chat, wire = self._write(step, options.request, options.conversation)
         exchange = self._exchange(attempt, chat, self._sign(attempt, wire))
         return exchange if options.check is None else _check(exchange, options.check)
@@ -294,8 +299,9 @@ class UpstreamClient:
         """Make a call whose request has placeholders in place of values. Raises WrapperRefused."""
         step, options = attempt.step, attempt.options
         note = options.note = WrapperNote(wrapper.names, {})
-        fitted = _fitted(step, options.request, options.conversation)
-        found = options.wrapped = await wrapped_request(step, fitted, wrapper)
+        given = step, options.request, options.conversation
+        fitted = await run_apart(_fitted, *given) if options.is_wide else _fitted(*given)
+        found = options.wrapped = await wrapped_request(step, fitted, wrapper, is_wide=options.is_wide)
         note.kinds = dict(found.counts)
         if options.unseal is not None and isinstance(found.request, ChatRequest):
             returned = options.unseal(found.request, found.values)
@@ -304,9 +310,17 @@ class UpstreamClient:
             options.on_wrapped(note)
         if options.least_context and isinstance(options.wrapped.request, ChatRequest):
             _check_context(step.deployment, options.wrapped.request)
+        return await self._send_changed(attempt)
+
+    async def _send_changed(self, attempt: _Attempt) -> Answer:
+        """Make a call whose request was changed by a wrapper, or has many objects."""
+        step, options = attempt.step, attempt.options
         if options.usage is not None:
             return await self._send_counted(attempt, options.usage)
-        chat, wire = self._write(step, options.request, options.conversation, options.rewritten)
+        if options.is_wide:
+            chat, wire = await self._write_apart(attempt, options.request)
+        else:
+            chat, wire = self._write(step, options.request, options.conversation, options.rewritten)
         exchange = self._exchange(attempt, chat, self._sign(attempt, wire))
         return await (exchange if options.check is None else _check(exchange, options.check))
 
@@ -315,11 +329,15 @@ class UpstreamClient:
         step, options, clock = attempt.step, attempt.options, attempt.deadline.clock
         wrapped = options.wrapped
         rewritten = wrapped.request if wrapped is not None else None
-        chat, wire = self._write(step, options.request, options.conversation, rewritten)
+        if options.is_wide:
+            chat, wire = await self._write_apart(attempt, options.request)
+        else:
+            chat, wire = self._write(step, options.request, options.conversation, rewritten)
         sent = chat or measured_as_chat(options.request)
         if wrapped is not None:
             sent = longer(sent, measured_as_chat(options.request))
-        call = options.call = await usage.begin(step, sent)
+        size = await run_apart(input_size, sent) if options.is_wide and chat is not None else None
+        call = options.call = await usage.begin(step, sent, size)
         if options.on_held is not None:
             options.on_held()
         del sent
@@ -329,7 +347,10 @@ class UpstreamClient:
                 if (wrapped := options.wrapped) is not None and isinstance(wrapped.request, ChatRequest):
                     shortened = change_request(wrapped.request, max_tokens=call.held.sent_cap)
                     options.wrapped = msgspec.structs.replace(wrapped, request=shortened)
-                chat, wire = self._write(step, capped, options.conversation, options.rewritten)
+                if options.is_wide:
+                    chat, wire = await self._write_apart(attempt, capped)
+                else:
+                    chat, wire = self._write(step, capped, options.conversation, options.rewritten)
             request = call.transmission = self._sign(attempt, wire)
             del wire
             answer = await self._exchange(attempt, chat, request)
@@ -508,6 +529,18 @@ class UpstreamClient:
             return Answer(step, begun, changed=options.changed, wrapped=options.wrapped, is_large=large)
         return Answer(step, result=begun, wrapped=options.wrapped)
 
+    async def _write_apart(self, attempt: _Attempt, request: ServedRequest) -> tuple[ChatRequest | None, WireRequest]:
+        """Do what `_write` does, in the thread. Raises Withdrawn if the step may not be taken after it."""
+        options, deadline = attempt.options, attempt.deadline
+        try:
+            with deadline.limit(deadline.left_s(committed=True)):
+                written = await run_apart(self._write, attempt.step, request, options.conversation, options.rewritten)
+        except TimeoutError:
+            raise Withdrawn("the time of the request has ended") from None
+        if attempt.recheck is not None:
+            attempt.recheck()
+        return written
+
     def _write(
         self,
         step: Step,
@@ -536,7 +569,8 @@ class UpstreamClient:
         if not refused:
             return chat, wire
         now_s, of_client = self._clock(), requirements_of(chat).parameters
-        left_out = {name for name, until_s in refused.items() if now_s < until_s} - of_client - {REASONING}
+        # A copy, because a thread may run this while another call is refused.
+        left_out = {name for name, until_s in tuple(refused.items()) if now_s < until_s} - of_client - {REASONING}
         if not left_out:
             return chat, wire
         body = {name: value for name, value in as_map(loads(wire.body)).items() if name not in left_out}
@@ -650,14 +684,14 @@ def _restorer(step: Step, options: AttemptOptions) -> AnswerRestoring | None:
     return wrapped.restorer(note, is_json=is_json)
 
 
-async def wrapped_request(step: Step, request: ServedRequest, wrapper: Wrapper) -> Wrapped:
+async def wrapped_request(step: Step, request: ServedRequest, wrapper: Wrapper, *, is_wide: bool = False) -> Wrapped:
     """Return a request with placeholders, for the deployment of a step. Raises WrapperRefused.
 
     A large one is searched in a thread, so that no other request waits for it.
     """
     deployment = step.deployment
     try:
-        if characters_of(request) < wrapper.most_at_once:
+        if not is_wide and characters_of(request) < wrapper.most_at_once:
             return wrapper.wrap(request)
         return await asyncio.to_thread(wrapper.wrap, request)
     except NotWrappable as error:

@@ -46,6 +46,7 @@ from gateway.service.decider import Decider, sticky_conversation
 from gateway.service.help import help_answer
 from gateway.service.location import LocationService, locate
 from gateway.service.moderation import judge_input, judge_of, moderated, other_texts, texts_of_fields
+from gateway.tasks import run_apart
 from gateway.usage.client_limits import ClientLimits, LimitReached
 from gateway.usage.quota_store import Admission
 from gateway.usage.refusals import CallRefused
@@ -283,13 +284,18 @@ class ChatService:
     # --- one call under one decision --------------------------------------------------------------
 
     def answer(
-        self, exchange: Exchange, tier: Tier | None = None, consenting: Consenting | None = None
+        self,
+        exchange: Exchange,
+        tier: Tier | None = None,
+        consenting: Consenting | None = None,
+        needs: Requirements | None = None,
     ) -> Coroutine[Any, Any, Answer]:
         """Decide about a chat, and return a coroutine that executes its plan until an answer has begun.
 
         Args:
             tier: The side of a barrier. None: of the whole route.
             consenting: The user's consents to a chat, prepared.
+            needs: What the chat requires, if that is known.
 
         Raises:
             Refused, PlanExhausted: There is no answer.
@@ -308,7 +314,10 @@ class ChatService:
         found = exchange.record.help
         if exchange.locale is not None or exchange.location.age is not None or found is not None:
             chat, profile = with_region_text(config, exchange.location, exchange.locale, own, found)
-        needs = requirements_of(chat)
+        if needs is None:
+            if exchange.is_wide:
+                return self._answer_measured(exchange, chat, tier)
+            needs = requirements_of(chat)
         if config.recipients and consenting is None and exchange.location.region is not None:
             return self._answer_prepared(exchange, chat, needs, tier)
         opened = tier.opened if tier is not None else None
@@ -339,12 +348,16 @@ class ChatService:
             return self._answer_checked(turn, emulates=emulates)
         return self._answer_turn(turn)
 
+    async def _answer_measured(self, exchange: Exchange, chat: ChatRequest, tier: Tier | None) -> Answer:
+        """Answer a chat with so many objects that a thread looks for what it requires. See `answer`."""
+        return await self.answer(exchange, tier, needs=await run_apart(requirements_of, chat))
+
     async def _answer_prepared(
         self, exchange: Exchange, chat: ChatRequest, needs: Requirements, tier: Tier | None
     ) -> Answer:
         """Answer a chat whose recipients may need a consent. See `answer`."""
         consenting = await self.decider.consenting(exchange, chat, needs, tier.opened if tier is not None else None)
-        return await self.answer(exchange, tier, consenting)
+        return await self.answer(exchange, tier, consenting, needs)
 
     async def _answer_by_tiers(self, exchange: Exchange, own: ChatRequest, barrier: Barrier) -> Answer:
         """Ask the private steps of a route; if its barrier opens, ask those after it.
@@ -484,7 +497,7 @@ class ChatService:
         config, record = exchange.config, exchange.record
         still_allowed = StillActive(self.decider.current, config, plan.region, self.decider.clock)
         context = RunContext(config.resilience, exchange.deadline, record, still_allowed, waits=True)
-        context.asker = exchange.asker
+        context.asker, context.is_wide = exchange.asker, exchange.is_wide
         context.client, context.has_one_client = exchange.caller.client, config.has_one_client
         request, has_key = exchange.request, False
         if isinstance(request, ChatRequest):

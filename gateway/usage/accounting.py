@@ -43,7 +43,7 @@ from gateway.usage.token_count import count_tokens
 from gateway.usage.usage_counts import UsageCounts
 from gateway.usage.usage_row import MOST_TOKENS, CallOutcome, UsageRow, UsageSource, encode_row
 from gateway.usage.windows import MINUTE_NS
-from gateway.usage.worst_cost import facts_of
+from gateway.usage.worst_cost import InputSize, facts_of
 from providers.catalogue.prices import NO_CURRENCY, SEARCH, Price
 from providers.chat import ChatCompletion, ChatRequest, ChoiceFinish, Failed, Finished, StreamEvent, Usage, UsageReport
 from providers.failures import Failure, FailureKind
@@ -261,8 +261,10 @@ class RequestUsage:
         self._own_nano: int | None = 0
         self._vendor_nano: dict[str, int] = {}
 
-    async def begin(self, step: Step, sent: ChatRequest, *, is_counted: bool = True) -> CallUsage:
-        """Hold the worst cost of a call before it is sent.
+    async def begin(
+        self, step: Step, sent: ChatRequest, size: InputSize | None = None, *, is_counted: bool = True
+    ) -> CallUsage:
+        """Hold the worst cost of a call before it is sent. `size`: of its input, if it was measured.
 
         All calls but counts of tokens count in the quotas of their deployment. Raises CallRefused if the call may not
         be sent, and QuotaSpent if it may not be sent to this deployment now.
@@ -270,7 +272,7 @@ class RequestUsage:
         accounting, limits = self.accounting, self.limits
         if accounting.is_closed:
             raise unavailable("the gateway is stopping")
-        call = self._call_of(step.deployment, sent)
+        call = self._call_of(step.deployment, sent, size)
         if not is_counted:
             call.quotas = ()
         try:
@@ -322,12 +324,12 @@ class RequestUsage:
             self.accounting.lines.leave(self.place, has_taken=has_taken)
             self.place = None
 
-    def _call_of(self, deployment: Deployment, sent: ChatRequest) -> PlannedCall:
+    def _call_of(self, deployment: Deployment, sent: ChatRequest, size: InputSize | None = None) -> PlannedCall:
         """Return a call, whose hold is not sized yet."""
         accounting, (config, limits, conversion, calendar, _) = self.accounting, self._terms
         now_ns, learned, most = accounting.clock(), accounting.learned, limits.max_request_nano
-        facts = facts_of(sent, deployment, conversion, now_ns // NANO)
-        counted_input = min(count_tokens(sent), facts.bound)
+        facts = facts_of(sent, deployment, conversion, now_ns // NANO, size)
+        counted_input = min(count_tokens(sent) if size is None else size.tokens, facts.bound)
         about = min(learned.quick_input(deployment.name, counted_input), facts.bound)
         row = self._row(accounting.new_call(), now_ns, deployment, facts.price)
         row.use = sent.use if isinstance(sent, MeasuredInput) else "chat"
@@ -487,7 +489,9 @@ class CallUsage:
         self._request = request
         facts = held.call.facts
         is_capped = facts.request.max_tokens is not None or held.sent_cap is not None
-        most = None if facts.deployment.counts_hidden else most_input(facts.request, facts.bound)
+        most = None
+        if not facts.deployment.counts_hidden:
+            most = most_input(facts.request, facts.bound) if facts.size is None else facts.size.most
         self._most_stated = most, 2 * held.hold.output if is_capped else None
         # The request holds a prompt, and the answer may take minutes.
         facts.request = _NO_REQUEST

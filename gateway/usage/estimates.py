@@ -13,8 +13,9 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.usage.token_count import count_tokens
 from gateway.usage.usage_row import MOST_TOKENS
-from gateway.usage.worst_cost import LEAST_CAP_SENT
+from gateway.usage.worst_cost import LEAST_CAP_SENT, InputSize, input_bound
 from providers.chat import (
     ChatRequest,
     ImageDelta,
@@ -91,6 +92,12 @@ class SeenOutput(msgspec.Struct, eq=False):
     def tokens(self) -> int:
         """About how many tokens it has, rather too many than too few."""
         return max(self.deltas, -(-self.size // _BYTES_PER_TOKEN))
+
+
+def input_size(request: ChatRequest) -> InputSize:
+    """Measure the input of a call."""
+    bound = input_bound(request)
+    return InputSize(bound, count_tokens(request), unlearned_input(request, bound), most_input(request, bound))
 
 
 def most_input(request: ChatRequest, bound: int) -> int | None:

@@ -176,7 +176,9 @@ def _usual(call: PlannedCall, cap: int, output: int, amount_nano: int) -> tuple[
     usual_input = usual_output = 0
     if counts_tokens:
         known = learned.input_tokens(facts.deployment.name, facts.bound)
-        usual_input = unlearned_input(facts.request, facts.bound) if known is None else known
+        if known is None:
+            known = unlearned_input(facts.request, facts.bound) if facts.size is None else facts.size.usual
+        usual_input = known
         most = learned.usual_most((limits.client or "", facts.deployment.model))
         usual_output = facts.choices * (most if most < cap else cap)
         if facts.audio is not None:

@@ -58,6 +58,22 @@ _BASE64_PER_AUDIO_TOKEN = 16
 _THINKS_BY_DEFAULT = frozenset({"thinking_default", "thinking_only"})
 
 
+class InputSize(NamedTuple):
+    """The input of a request in tokens, measured at once: with many objects each look at it takes long.
+
+    Attributes:
+        bound: See `input_bound`.
+        tokens: See `count_tokens`.
+        usual: See `unlearned_input`.
+        most: See `most_input`.
+    """
+
+    bound: int
+    tokens: int
+    usual: int
+    most: int | None
+
+
 class CallFacts(msgspec.Struct, gc=False):
     """The facts that decide what a call may cost.
 
@@ -68,6 +84,7 @@ class CallFacts(msgspec.Struct, gc=False):
         choices: How many choices were asked for.
         thinking: The tokens of thinking that the cap of a choice does not limit.
         audio: The audio of a transcription or of speech, which bounds its tokens, or None for any other call.
+        size: The size of its input, if it was measured.
     """
 
     request: ChatRequest
@@ -79,6 +96,7 @@ class CallFacts(msgspec.Struct, gc=False):
     choices: int
     thinking: int
     audio: HeldAudio | None = None
+    size: InputSize | None = None
 
     def running(self, input_tokens: int, tokens_per_s: float) -> RunningCost:
         """Return what the call costs if it is lost."""
@@ -109,17 +127,19 @@ class WorstCost(NamedTuple):
     amount: CallAmount | None
 
 
-def facts_of(request: ChatRequest, deployment: Deployment, conversion: ExchangeRates, now_s: float) -> CallFacts:
-    """Return the facts of a call that is admitted now."""
+def facts_of(
+    request: ChatRequest, deployment: Deployment, conversion: ExchangeRates, now_s: float, size: InputSize | None = None
+) -> CallFacts:
+    """Return the facts of a call that is admitted now. `size`: of its input, if it was measured."""
     searches = request.search_units if isinstance(request, MeasuredInput) else 0
     price, tools = charged_by(deployment, request.extra, now_s, searches)
-    bound, audio = input_bound(request), None
+    bound, audio = input_bound(request) if size is None else size.bound, None
     if isinstance(request, MeasuredInput) and request.audio is not None:
         audio = held_audio(request.audio, deployment, price, bound)
         bound = audio.input
     return CallFacts(
         request, deployment, conversion, price, tools,
-        bound, request.n or 1, _thinking_apart(request, deployment), audio,
+        bound, request.n or 1, _thinking_apart(request, deployment), audio, size,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""No turn of the loop costs its thread more than 5 ms, whatever a provider sends, except the parse of a whole body."""
+"""No turn of the loop costs its thread more than 5 ms, whatever a client or provider sends, but the parse of a body."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 import json
 import time
 from asyncio import events
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from gateway.assembly.application import Gateway
 from gateway.execution import transport
 from gateway.execution.transport import TURN_BYTES, piece_bytes
 from tests.kit.configs import Config, table_of
+from tests.kit.httpx_transport import HttpxTransport
 
 _MOST_S = 0.005
 _ROUNDS = 25
@@ -103,4 +105,105 @@ async def test_burst_of_a_stream_is_read_in_turns(path: str, burst: str) -> None
                 break
     server.close()
     await server.wait_closed()
+    assert least <= _MOST_S
+
+
+_TEXT, _COUNT, _TURNS = "word " * 10, 30_000, 1_999
+_TOOL = {"name": "f", "parameters": {"type": "object", "properties": {}}}
+_CALLS = [[f"c{turn}_{at}" for at in range(100)] for turn in range(10)]
+
+
+def _roles(model: str) -> list[str]:
+    return ["user" if at % 2 == 0 else model for at in range(_TURNS)]
+
+
+def _chat(messages: list[Any]) -> dict[str, Any]:
+    return {"messages": messages, "tools": [{"type": "function", "function": _TOOL}]}
+
+
+def _messages(messages: list[Any]) -> dict[str, Any]:
+    return {"messages": messages, "tools": [{"name": "f", "input_schema": {"type": "object"}}], "max_tokens": 9}
+
+
+def _responses(entries: list[Any]) -> dict[str, Any]:
+    return {"input": entries, "tools": [{"type": "function", **_TOOL}]}
+
+
+def _gemini(contents: list[Any]) -> dict[str, Any]:
+    return {"contents": contents, "tools": [{"functionDeclarations": [_TOOL]}]}
+
+
+_ASKED: dict[str, Any] = {"role": "user", "content": "hi"}
+_GEMINI_PATH = "/v1beta/models/assistant:generateContent"
+WIDE: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {
+    ("/v1/chat/completions", "parts"): lambda: _chat(
+        [{"role": "user", "content": [{"type": "text", "text": "a"}] * _COUNT}]
+    ),
+    ("/v1/chat/completions", "turns"): lambda: _chat([{"role": role, "content": _TEXT} for role in _roles("assistant")]),
+    ("/v1/chat/completions", "calls"): lambda: _chat([_ASKED, *[
+        message for ids in _CALLS for message in (
+            {"role": "assistant", "content": None, "tool_calls": [
+                {"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}} for id in ids
+            ]},
+            *[{"role": "tool", "tool_call_id": id, "content": _TEXT} for id in ids],
+        )
+    ]]),
+    ("/v1/messages", "parts"): lambda: _messages([{"role": "user", "content": [{"type": "text", "text": "a"}] * _COUNT}]),
+    ("/v1/messages", "turns"): lambda: _messages([{"role": role, "content": _TEXT} for role in _roles("assistant")]),
+    ("/v1/messages", "calls"): lambda: _messages([_ASKED, *[
+        message for ids in _CALLS for message in (
+            {"role": "assistant", "content": [{"type": "tool_use", "id": id, "name": "f", "input": {}} for id in ids]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": id, "content": _TEXT} for id in ids]},
+        )
+    ]]),
+    ("/v1/responses", "parts"): lambda: _responses(
+        [{"role": "user", "content": [{"type": "input_text", "text": "a"}] * _COUNT}]
+    ),
+    ("/v1/responses", "turns"): lambda: _responses([{"role": role, "content": _TEXT} for role in _roles("assistant")]),
+    ("/v1/responses", "calls"): lambda: _responses([_ASKED, *[
+        entry for ids in _CALLS for id in ids for entry in (
+            {"type": "function_call", "call_id": id, "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": id, "output": _TEXT},
+        )
+    ]]),
+    (_GEMINI_PATH, "parts"): lambda: _gemini([{"role": "user", "parts": [{"text": "a"}] * _COUNT}]),
+    (_GEMINI_PATH, "turns"): lambda: _gemini([{"role": role, "parts": [{"text": _TEXT}]} for role in _roles("model")]),
+    (_GEMINI_PATH, "calls"): lambda: _gemini([{"role": "user", "parts": [{"text": "hi"}]}, *[
+        content for ids in _CALLS for content in (
+            {"role": "model", "parts": [{"functionCall": {"id": id, "name": "f", "args": {}}} for id in ids]},
+            {"role": "user", "parts": [
+                {"functionResponse": {"id": id, "name": "f", "response": {"a": _TEXT}}} for id in ids
+            ]},
+        )
+    ]]),
+}  # fmt: skip
+_SAID = json.dumps({
+    "id": "a", "object": "chat.completion", "created": 1, "model": "c",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}],
+}).encode()  # fmt: skip
+_RECORDED = CONFIG.merge({"usage": {"currency": "EUR"}})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_recorded", [False, True], ids=["plain", "recorded"])
+@pytest.mark.parametrize(("path", "shape"), WIDE)
+async def test_wide_request_is_read_measured_and_written_apart(
+    path: str, shape: str, is_recorded: bool, tmp_path: Path
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=_SAID, headers={"content-type": "application/json"})
+
+    provider = HttpxTransport(httpx.MockTransport(answer))
+    app = Gateway(table_of(_RECORDED, {}), provider, state_dir=tmp_path if is_recorded else None)
+    body = json.dumps({**({} if path == _GEMINI_PATH else {"model": "assistant"}), **WIDE[path, shape]()}).encode()
+    headers, least = {"content-type": "application/json"}, 1.0
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+        await client.post(path, content=body, headers=headers)
+        for _ in range(_ROUNDS):
+            await asyncio.sleep(0)
+            with longest_turn() as longest:
+                assert (await client.post(path, content=body, headers=headers)).status_code == 200
+                await asyncio.sleep(0)
+            if (least := min(least, longest[0])) <= _MOST_S:
+                break
     assert least <= _MOST_S
