@@ -192,6 +192,7 @@ class HttpExchange(WrittenExchange):
                 if service.decider.current() is not self.config:
                     await service.decider.begin_again(self)
                 if body.size_bytes > FEW_OBJECTS_BYTES and has_many_objects(body.body):
+                    self.is_wide = True
                     await self.decode_apart(body)
                 else:
                     self.decode(body)
@@ -343,7 +344,6 @@ class HttpExchange(WrittenExchange):
 
     async def decode_apart(self, body: BodyLease) -> None:
         """Do what `decode` does in a thread, for a body whose objects would hold up all other requests."""
-        self.is_wide = True
         self.decode(body, await run_apart(self._dialect.decode, body.take()))
 
     def decode(self, body: BodyLease, request: ServedRequest | None = None) -> None:

@@ -326,6 +326,7 @@ class UpstreamClient:
 
     async def _send_counted(self, attempt: _Attempt, usage: RequestUsage) -> Answer:
         """Make a call whose cost is held before and recorded when it has ended. A stream records its own end."""
+        # Long: the parts of a call in their order, from its text to each of its ends, of which each has a line or two.
         step, options, clock = attempt.step, attempt.options, attempt.deadline.clock
         wrapped = options.wrapped
         rewritten = wrapped.request if wrapped is not None else None
