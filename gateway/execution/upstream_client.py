@@ -655,7 +655,10 @@ async def _begun(
     if chat is None and not request.stream:
         return await _read_result(request, response, deployment)
     if chat is None or request.stream:
-        stream = _live_stream(response, attempt, chat, restorer)
+        redact = None
+        if options.is_wide:
+            redact = await run_apart(redacting, options.secrets_of(deployment), options.sent)
+        stream = _live_stream(response, attempt, chat, restorer, redact)
         await stream.begin()
         return stream
     whole = await response.read_whole()
@@ -781,9 +784,13 @@ async def _read_result(request: ServedRequest, response: UpstreamResponse, deplo
 
 
 def _live_stream(
-    response: UpstreamResponse, attempt: _Attempt, sent: ChatRequest | None, restorer: AnswerRestoring | None
+    response: UpstreamResponse,
+    attempt: _Attempt,
+    sent: ChatRequest | None,
+    restorer: AnswerRestoring | None,
+    redact: Callable[[Failure], Failure] | None,
 ) -> LiveStream:
-    """Return an answer that is read while it arrives. The deadline measures its silence."""
+    """Return an answer that is read while it arrives. The deadline measures its silence. `redact`: if it is made."""
     deployment, options = attempt.step.deployment, attempt.options
     request = options.request
     reader: StreamShortcuts
@@ -793,8 +800,9 @@ def _live_stream(
         reader = _reader(deployment, response.head, sent, restorer)
     body = BoundedResponse(response) if request.folded else response
     # A stream may take minutes, and must not hold a large request for as long.
-    told, secret = options.sent, options.secrets_of(deployment)
-    redact = redacting(secret, told) if options.is_large else partial(redacted, deployment=secret, request=told)
+    if redact is None:
+        told, secret = options.sent, options.secrets_of(deployment)
+        redact = redacting(secret, told) if options.is_large else partial(redacted, deployment=secret, request=told)
     choices = sent.n or 1 if sent is not None else 1
     stream = LiveStream(body, reader, attempt.deadline, options.idle_s, redact, choices)
     stream.call = options.call
