@@ -14,7 +14,7 @@ from gateway.features.configuration import compile_config
 from gateway.policy.location import SIGNALS
 from providers.registry import load_registry
 from tests.kit.config_cases import ENVIRON
-from tests.kit.configs import BASE, table_of
+from tests.kit.configs import BASE, Config, table_of
 from tests.kit.expected_files import expected_text
 from tests.kit.location_signals import NAMES, listing, registered, trial, with_another, with_only
 
@@ -168,17 +168,15 @@ def test_matrix_excepts_stored_clients_from_those_whom_no_signal_locates() -> No
 @pytest.mark.parametrize(("site", "warned"), [("us", 0), ("eu", 0), ("global", 1)])
 def test_emulation_of_schemas_without_effect_is_warned_of(site: str, warned: int) -> None:
     """OpenAI's sites with a promise of residency keep no schemas inside of it, so emulation has an effect there."""
-    deployment = (
-        f"{{provider: openai, model: gpt-6-luna, endpoint: {site}, attests: [zdr], structured_output: emulate}}"
-    )
-    text = f"""
-version: 1
-cell: {{territory: US}}
-assistants: {{a: {{routes: {{default: [d]}}}}}}
-regions: {{default: {{territories: ["*"], boundary: ["*"]}}}}
-deployments: {{d: {deployment}}}
-"""
-    document = parse_document(text.encode(), "gateway.yaml", {})
+    own = {"provider": "openai", "model": "gpt-6-luna", "endpoint": site, "attests": ["zdr"]}
+    route = {"assistants": {"assistant": {"routes": {"default": ["d"]}}}}
+    place = {
+        "version": 1,
+        "cell": {"territory": "US"},
+        "regions": {"default": {"territories": ["*"], "boundary": ["*"]}},
+    }
+    config = Config.parse("{}").merge(place, route, {"deployments": {"d": own | {"structured_output": "emulate"}}})
+    document = parse_document(config.text.encode(), "gateway.yaml", {})
     found = [it for it in compile_config(document, registry=load_registry()).warnings if "structured_output" in it.path]
     assert [str(it.message) for it in found] == [
         "it has no effect: 'gpt-6-luna' has JSON schemas at this site"
