@@ -75,7 +75,7 @@ def test_costs_and_last_days_follow_the_catalogue_file(path: Path) -> None:
 
         [ready, *_] = operator.ready()["retirements"]
         assert (ready["model"], ready["retires_on"], ready["warned_days"]) == ("m", str(LAST), 30)
-        assert 18 <= ready["days_left"] <= 20
+        assert 19 <= ready["days_left"] <= 21
         metric = f'gateway_model_days_left{{deployment="a",model="m"}} {float(ready["days_left"])}'
         assert metric in operator.admin.get("/metrics").text.splitlines()
 
