@@ -295,7 +295,7 @@ class ChatService:
         Args:
             tier: The side of a barrier. None: of the whole route.
             consenting: The user's consents to a chat, prepared.
-            needs: What the chat requires, if that is known.
+            needs: The requirements of the chat, if they are known.
 
         Raises:
             Refused, PlanExhausted: There is no answer.

@@ -23,6 +23,7 @@ from gateway.usage.usage_row import BudgetChange, CallOutcome, RowKind
 from gateway.usage.windows import bounds
 from tests.kit import waiting
 from tests.kit.postgres_server import RunningPostgres, running_postgres
+from tests.kit.scripted_server import until
 from tests.kit.usage_rows import usage_row
 from tests.kit.valkey_server import RunningValkey, running_valkey
 
@@ -213,7 +214,9 @@ async def test_without_the_database_budgets_are_refused_and_it_is_reported(
 async def test_start_without_valkey_counts_the_instances_of_the_database(
     valkey: RunningValkey, postgres: RunningPostgres
 ) -> None:
-    async with processes(valkey, postgres):
+    async with processes(valkey, postgres) as running:
+        # A sign of life in the database may come a moment after the process is ready.
+        await until(lambda: all(one.keeper._signed_at for one in running), LIMIT_S)
         valkey.kill()
         gate = ValkeyGate(valkey.address, "test", "i3/p")
         await gate.start()
