@@ -277,10 +277,10 @@ def verify_lines(
     count = 0
     for count, data in enumerate(lines, 1):
         line = _read(data)
-        fault, is_proved = _check(data, line, last, keys)
-        if fault is not None:
-            faults.append(Fault(count, fault))
-        elif not is_proved:
+        proof = _is_proved(line, keys) if line is not None else False
+        if (reason := _fault_of(data, line, last, proof)) is not None:
+            faults.append(Fault(count, reason))
+        elif proof is None:
             chained.append(count)
         last = _head_of(data) or last
         missing = {source: known for source, known in missing.items() if known != last.hash}
@@ -300,35 +300,35 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield data
 
 
-def _check(
-    data: bytes, line: Mapping[str, object] | None, last: TrailHead, keys: Collection[str]
-) -> tuple[str | None, bool]:
-    """Return why this line is not the next one of the chain, or None if it is, and whether its hash proves it."""
+def _fault_of(data: bytes, line: Mapping[str, object] | None, last: TrailHead, proof: bool | None) -> str | None:
+    """Return why this line is not the next one of the chain, or None if it is. For `proof` see `_is_proved`."""
     if line is None:
-        return "is not a line of the trail" if data.endswith(b"\n") else "is incomplete", True
-    counted = {name: value for name, value in line.items() if name != "hash"}
-    is_proved = line.get("hash") == _hash(counted)
-    if not is_proved and (known := _hashes_counted(line, keys)) is not None:
-        is_proved = any(line["hash"] == _hash({**counted, "hash": f"sha256:{key}"}) for key in known)
-        if known and not is_proved:
-            return "was changed: its hash does not match", True
-    elif not is_proved:
-        return "was changed: its hash does not match", True
+        return "is not a line of the trail" if data.endswith(b"\n") else "is incomplete"
+    if proof is False:
+        return "was changed: its hash does not match"
     if data != _encode(line):
-        return "was changed: its format is not the gateway's", True
+        return "was changed: its format is not the gateway's"
     if line.get("number") != last.number + 1:
-        return f"has the number {line.get('number')}: a line was removed, inserted or moved", True
+        return f"has the number {line.get('number')}: a line was removed, inserted or moved"
     if line.get("previous") != last.hash:
-        return "does not follow the line before it", True
-    return None, is_proved
-
-
-def _hashes_counted(line: Mapping[str, object], keys: Collection[str]) -> list[str] | None:
-    """Return the hashes of keys that 1.0.0 may have counted in this line, or None for all other lines."""
-    match [*line], line:
-        case [*_, "previous"], {"event": str(event), "key": str(key), "hash": str()} if event in _OF_A_BLOCK:
-            return [known for known in keys if known.startswith(key)] if line.keys() <= _LOST_HASH else None
+        return "does not follow the line before it"
     return None
+
+
+def _is_proved(line: Mapping[str, object], keys: Collection[str]) -> bool | None:
+    """Return whether the hash of a line is that of its content; None if it counted a key that is not known."""
+    content = {name: value for name, value in line.items() if name != "hash"}
+    if line.get("hash") == _hash(content):
+        return True
+    match [*line], line:
+        case [*_, "previous"], {"event": str(event), "key": str(key), "hash": str(digest)} if event in _OF_A_BLOCK:
+            known = [one for one in keys if one.startswith(key)]
+            if line.keys() <= _LOST_HASH and not known:
+                return None
+            return line.keys() <= _LOST_HASH and any(
+                digest == _hash({**content, "hash": f"sha256:{one}"}) for one in known
+            )
+    return False
 
 
 def _read(data: bytes) -> dict[str, object] | None:
