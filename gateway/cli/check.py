@@ -24,7 +24,7 @@ from gateway.cli.terminal import (
     tell,
     write_new,
 )
-from gateway.config.check_report import check_document, count_of, rejected_config, render_matrix, render_problems
+from gateway.config.check_report import check_document, rejected_config, render_matrix, render_problems, sound_text
 from gateway.config.examples import example_names, schema_file, starting_files
 from gateway.config.loading import Document, read_config
 from gateway.config.problems import ConfigRejected, visible
@@ -152,7 +152,7 @@ def check(options: argparse.Namespace) -> int:
     refused = refused or bool(missing_simulators)
     verdict = _STRICT if refused_by_strict else "refused: see the messages above"
     # The last line states whether there was an error. The only output of --json is the document.
-    _print_last(verdict if refused else count_of(compiled.warnings), apart=options.json)
+    _print_last(verdict if refused else sound_text(compiled.warnings), apart=options.json)
     return _REFUSED if refused else _OK
 
 

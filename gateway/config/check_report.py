@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
 from textwrap import wrap
@@ -57,18 +56,16 @@ def render_problems(problems: Iterable[Problem], *, every_warning: bool = False)
         return ""
     warnings = [problem for problem in ordered if problem.severity == "warning"]
     errors = [problem for problem in ordered if problem.severity == "error"]
-    counts = count_of(ordered).removeprefix("no errors, ")
+    counts = ", ".join(filter(None, [_count(len(errors), "error"), _count(len(warnings), "warning")]))
     shown = [*map(str, warnings)] if every_warning else [*_grouped(warnings)]
     if len(shown) < len(warnings):
         counts += " (`gateway check --all` prints each warning)"
     return "\n".join([*shown, *map(str, errors), "", counts])
 
 
-def count_of(problems: Iterable[Problem]) -> str:
-    """Return how many errors and warnings there are, such as `no errors, 2 warnings`."""
-    numbers = Counter(problem.severity for problem in problems)
-    errors = _count(numbers["error"], "error") or "no errors"
-    return ", ".join(filter(None, (errors, _count(numbers["warning"], "warning"))))
+def sound_text(warnings: Sequence[Problem]) -> str:
+    """Return the last line about a config without errors, such as `no errors, 2 warnings`."""
+    return ", ".join(filter(None, ("no errors", _count(len(warnings), "warning"))))
 
 
 def _grouped(warnings: Sequence[Problem]) -> Iterator[str]:
