@@ -82,11 +82,13 @@ class _Item(msgspec.Struct):
 
     Attributes:
         at: The members `item_id` and `output_index` of its events.
+        index: Its position in the output.
         pieces: The escaped pieces of what is open in it: a text, a refusal, a reasoning text, or arguments.
     """
 
     id: bytes
     at: bytes
+    index: int
     pieces: list[bytes] = []
     done: bytes = b""
 
@@ -246,23 +248,23 @@ class ResponseStreamEncoder(StreamEncoder):
     def _begin(self, item: _Item, added: bytes) -> bytes:
         self._items.append(item)
         self._last = item
-        return self._event(b"response.output_item.added", self._item_members(len(self._items) - 1, added))
+        return self._event(b"response.output_item.added", self._item_members(item.index, added))
 
     def _item_members(self, index: int, item: bytes) -> bytes:
         return b'"output_index":%d,"item":%b' % (index, item)
 
-    def _next(self, kind: bytes) -> tuple[bytes, bytes]:
-        """Return the id of the next item, and the members that name it in its events."""
+    def _next(self, kind: bytes) -> tuple[bytes, bytes, int]:
+        """Return the id of the next item, the members that name it in its events, and its position."""
         index = len(self._items)
         id = item_id(kind, self._record, index)
-        return id, b'"item_id":"%b","output_index":%d' % (id, index)
+        return id, b'"item_id":"%b","output_index":%d' % (id, index), index
 
     def _end(self, item: _Item, status: bytes) -> bytes:
         """Return the last event of an item, and those of its parts before it."""
         written = [self._end_of_text(item)]
         item.done = self._whole(item, status)
         item.pieces = []
-        members = self._item_members(int(item.at.rpartition(b":")[2]), item.done)
+        members = self._item_members(item.index, item.done)
         written.append(self._event(b"response.output_item.done", members))
         return b"".join(written)
 
@@ -342,10 +344,10 @@ class ResponseStreamEncoder(StreamEncoder):
         if item is None:
             written.append(self._before_call(event.signature))
             members = call_members(event.id or "", event.name or "", event.signature, self._asked)
-            id, at = self._next(b"fc")
+            id, at, index = self._next(b"fc")
             name, names = event.name or "", self._asked.names
             item = self._calls[event.index] = _Call(
-                id, at, name=names.split(name)[1], members=members, kind=names.kinds.get(name)
+                id, at, index, name=names.split(name)[1], members=members, kind=names.kinds.get(name)
             )
             written.append(self._begin(item, call_item(id, IN_PROGRESS, members, b"", item.kind)))
         if event.arguments:
@@ -358,15 +360,11 @@ class ResponseStreamEncoder(StreamEncoder):
 
     def _image(self, url: str) -> bytes:
         ended = self._end_current()
-        id, at = self._next(b"ig")
-        item = _Item(id, at, done=image_item(id, url))
+        id, at, index = self._next(b"ig")
+        item = _Item(id, at, index, done=image_item(id, url))
         self._bytes += len(url)
         added = self._begin(item, item.done)
-        return (
-            ended
-            + added
-            + self._event(b"response.output_item.done", self._item_members(len(self._items) - 1, item.done))
-        )
+        return ended + added + self._event(b"response.output_item.done", self._item_members(item.index, item.done))
 
     def _before_call(self, signature: str | None) -> bytes:
         """End the item before a call. Reasoning state is in the reasoning item directly before the call."""
@@ -376,8 +374,8 @@ class ResponseStreamEncoder(StreamEncoder):
             self._current.state = signature
             return self._end_current()
         ended = self._end_current()
-        id, at = self._next(b"rs")
-        item = _Reasoning(id, at, state=signature)
+        id, at, index = self._next(b"rs")
+        item = _Reasoning(id, at, index, state=signature)
         added = self._begin(item, reasoning_item(id, IN_PROGRESS, b"", None))
         return ended + added + self._end(item, COMPLETED)
 
