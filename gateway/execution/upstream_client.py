@@ -314,13 +314,10 @@ class UpstreamClient:
 
     async def _send_changed(self, attempt: _Attempt) -> Answer:
         """Make a call whose request was changed by a wrapper, or has many objects."""
-        step, options = attempt.step, attempt.options
+        options = attempt.options
         if options.usage is not None:
             return await self._send_counted(attempt, options.usage)
-        if options.is_wide:
-            chat, wire = await self._write_apart(attempt, options.request)
-        else:
-            chat, wire = self._write(step, options.request, options.conversation, options.rewritten)
+        chat, wire = await self._written(attempt, options.request)
         exchange = self._exchange(attempt, chat, self._sign(attempt, wire))
         return await (exchange if options.check is None else _check(exchange, options.check))
 
@@ -331,8 +328,8 @@ class UpstreamClient:
         wrapped = options.wrapped
         rewritten = wrapped.request if wrapped is not None else None
         if options.is_wide:
-            chat, wire = await self._write_apart(attempt, options.request)
-        else:
+            chat, wire = await self._written(attempt, options.request)
+        else:  # the usual call, which is spared a coroutine
             chat, wire = self._write(step, options.request, options.conversation, rewritten)
         sent = chat or measured_as_chat(options.request)
         if wrapped is not None:
@@ -348,10 +345,7 @@ class UpstreamClient:
                 if (wrapped := options.wrapped) is not None and isinstance(wrapped.request, ChatRequest):
                     shortened = change_request(wrapped.request, max_tokens=call.held.sent_cap)
                     options.wrapped = msgspec.structs.replace(wrapped, request=shortened)
-                if options.is_wide:
-                    chat, wire = await self._write_apart(attempt, capped)
-                else:
-                    chat, wire = self._write(step, capped, options.conversation, options.rewritten)
+                chat, wire = await self._written(attempt, capped)
             request = call.transmission = self._sign(attempt, wire)
             del wire
             answer = await self._exchange(attempt, chat, request)
@@ -530,9 +524,14 @@ class UpstreamClient:
             return Answer(step, begun, changed=options.changed, wrapped=options.wrapped, is_large=large)
         return Answer(step, result=begun, wrapped=options.wrapped)
 
-    async def _write_apart(self, attempt: _Attempt, request: ServedRequest) -> tuple[ChatRequest | None, WireRequest]:
-        """Do what `_write` does, in the thread. Raises Withdrawn if the step may not be taken after it."""
+    async def _written(self, attempt: _Attempt, request: ServedRequest) -> tuple[ChatRequest | None, WireRequest]:
+        """Do what `_write` does; in the thread if the request has many objects.
+
+        Raises Withdrawn if the step may not be taken after the thread.
+        """
         options, deadline = attempt.options, attempt.deadline
+        if not options.is_wide:
+            return self._write(attempt.step, request, options.conversation, options.rewritten)
         try:
             with deadline.limit(deadline.left_s(committed=True)):
                 written = await run_apart(self._write, attempt.step, request, options.conversation, options.rewritten)
