@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from gateway.api.body_room import BodyLimits, BodyRoom, no_room
+from gateway.api.body_room import SMALL_BODY_BYTES, BodyLimits, BodyRoom, no_room
 from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
 from gateway.model.caller import RequestHeaders
@@ -105,25 +105,26 @@ class BodyLease:
         await turns.take(deadline)
         self._turns = turns
 
-    def take(self) -> Any:
+    def take(self, *, keeps_turn: bool = False) -> Any:
         """Return the body, of a form perhaps as a view, and forget it, so that it is freed as soon as it is parsed.
 
-        Parse it before the next wait.
+        Parse it before the next wait, or keep its turn until it is parsed.
         """
         body, self.body = self.body, b""
-        if self._turns is not None:
-            self._end_turn()
+        if self._turns is not None and not keeps_turn:
+            self.end_turn(time.monotonic())
         return body
 
-    def _end_turn(self) -> None:
+    def end_turn(self, started_at: float) -> None:
+        """End the turn of a large body, if it has one, whose parsing began at this time (monotonic)."""
         turns, self._turns = self._turns, None
         if turns is not None:
-            turns.end(time.monotonic())
+            turns.end(started_at)
 
     def release(self) -> None:
         """Uncount the body, and end its turn. Does nothing the second time."""
         if self._turns is not None:
-            self._end_turn()
+            self.end_turn(time.monotonic())
         if self._held_bytes:
             self._limits.give_back(self._held_bytes)
             self._held_bytes = 0
@@ -148,9 +149,9 @@ class StreamLimit:
         self.open -= 1
 
 
-def has_many_objects(body: Body) -> bool:
-    """Return whether JSON has so many objects that to decode them takes longer than a turn of the loop may."""
-    return isinstance(body, bytes) and body.count(b"{") > _MANY_OBJECTS
+def is_wide(body: Body) -> bool:
+    """Return whether JSON is so large, or has so many objects, that work on it takes longer than a turn may."""
+    return isinstance(body, bytes) and (len(body) > SMALL_BODY_BYTES or body.count(b"{") > _MANY_OBJECTS)
 
 
 def check_content_headers(visitor: RequestHeaders, client_bytes: int | None = None, media: bytes = _JSON) -> None:

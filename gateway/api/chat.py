@@ -27,7 +27,7 @@ from gateway.api.body import (
     announced_bytes,
     check_body_size,
     check_content_headers,
-    has_many_objects,
+    is_wide,
     read_body,
 )
 from gateway.api.body_room import SMALL_BODY_BYTES, BodyLimits, BodyRoom
@@ -191,7 +191,7 @@ class HttpExchange(WrittenExchange):
             try:
                 if service.decider.current() is not self.config:
                     await service.decider.begin_again(self)
-                if body.size_bytes > FEW_OBJECTS_BYTES and has_many_objects(body.body):
+                if body.size_bytes > FEW_OBJECTS_BYTES and is_wide(body.body):
                     self.is_wide = True
                     await self.decode_apart(body)
                 else:
@@ -343,8 +343,11 @@ class HttpExchange(WrittenExchange):
             return BodyLease(body, room)
 
     async def decode_apart(self, body: BodyLease) -> None:
-        """Do what `decode` does in a thread, for a body whose objects would hold up all other requests."""
-        self.decode(body, await run_apart(self._dialect.decode, body.take()))
+        """Do what `decode` does in a thread, for a body that would hold up all other requests."""
+        started_at = time.monotonic()
+        request = await run_apart(self._dialect.decode, body.take(keeps_turn=True))
+        body.end_turn(started_at)
+        self.decode(body, request)
 
     def decode(self, body: BodyLease, request: ServedRequest | None = None) -> None:
         """Set `request`. The bytes are released. From now on a disconnect of the client cancels the request.

@@ -115,7 +115,7 @@ class Exchange:
         judged: The verdicts for a crisis. None: nothing was judged for one.
         account: The account of the calls so far. None: there is none yet.
         turn: The chat that waits for a provider, for `ChatService.foresee`. None while none does.
-        is_wide: The request has so many objects that it is read, measured and written in the thread for large work.
+        is_wide: The request is so large that it is read, measured and written in the thread for large work.
     """
 
     record: Record

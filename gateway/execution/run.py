@@ -63,6 +63,7 @@ from gateway.model.input_requests import ServedRequest
 from gateway.model.quota import Priority
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason, Record, Skipped
 from gateway.model.resilience import Resilience
+from gateway.tasks import run_apart
 from gateway.usage.accounting import Accounting, RequestUsage
 from gateway.usage.quota_lines import LinePlace
 from gateway.usage.refusals import CallRefused, QuotaSpent
@@ -497,7 +498,12 @@ class Run(msgspec.Struct):
     async def _sent_again(self, attempt: _Attempt, error: ProviderFailed) -> _Attempt:
         """Record a failed attempt, and return it as it is sent again at once; raise AttemptFailed if it is not."""
         step, options = attempt.step, attempt.options
-        failure = redacted(error.failure, options.secrets_of(step.deployment), options.sent)
+        given = error.failure, options.secrets_of(step.deployment), options.sent
+        try:
+            failure = await run_apart(redacted, *given) if options.is_wide else redacted(*given)
+        except BaseException as left:
+            self._stopped(attempt, left)
+            raise
         self.context.record.attempts.append(attempt.recorded(self.context.deadline.clock(), failure))
         is_renewed = False
         if options.token is not None and not attempt.is_again:
@@ -621,7 +627,7 @@ class Run(msgspec.Struct):
             self.too_small = max(size, self.too_small)
         if evidence is not None and counts:
             # Of a failure that no request can cause, each request is an observation, whatever is in it.
-            digest = digest_of(options.request) + (context.record.request_id.encode() if rule.is_certain else b"")
+            digest = options.digest_of_request() + (context.record.request_id.encode() if rule.is_certain else b"")
             why, kind = why_of(failure), failure.kind
             evidence.failed(tickets, context.asker, digest, now, why, is_certain=rule.is_certain, kind=kind)
         elif evidence is not None:
@@ -629,7 +635,7 @@ class Run(msgspec.Struct):
         if (for_s := cooldown_of(failure)) is None:
             return
         if rule.is_suspicion:
-            digest = digest_of(options.request)
+            digest = options.digest_of_request()
             health.suspect(deployment, secret, context.asker, digest, for_s, why_of(failure))
         else:
             health.cool_down(deployment, secret, for_s, failure)
@@ -699,9 +705,9 @@ def _outcome(
     evidence: FailureEvidence, tickets: Tickets, context: RunContext, options: AttemptOptions
 ) -> Callable[[Failure | None], None]:
     """Return a callback for the end of a stream that has begun: with its failure, or None for a whole answer."""
-    clock, asker, request = context.deadline.clock, context.asker, options.request
+    clock, asker = context.deadline.clock, context.asker
     # A stream may take minutes, and must not hold a large request for as long.
-    digest = partial(digest_of, request) if not options.is_large else partial(bytes, digest_of(request))
+    digest = partial(bytes, options.digest_of_request()) if options.is_large else partial(digest_of, options.request)
 
     def record(failure: Failure | None) -> None:
         if failure is None:

@@ -14,6 +14,7 @@ import msgspec
 from gateway.execution.answer_stream import AnswerStream, LiveStream
 from gateway.execution.conversation import Conversation, for_caches
 from gateway.execution.deadline import RESOLUTION_S, Deadline
+from gateway.execution.evidence import digest_of
 from gateway.execution.folded_answers import BoundedResponse, as_stream, folds, whole_of, whole_of_body
 from gateway.execution.input_calls import fitted_input, read_input, stream_reader_of, write_input
 from gateway.execution.latency import RecentAnswers, first_token_timeout_s
@@ -184,6 +185,7 @@ class AttemptOptions(msgspec.Struct):
         token: Set when it is signed with the token of a sign-in.
         on_held: Called when the call is held, so that it has a slot of the store too.
         is_wide: See `Exchange`.
+        digest: That of the request, set when a wide one is written.
     """
 
     request: ServedRequest
@@ -213,6 +215,11 @@ class AttemptOptions(msgspec.Struct):
     token: Secret | None = None
     on_held: Callable[[], None] | None = None
     is_wide: bool = False
+    digest: bytes | None = None
+
+    def digest_of_request(self) -> bytes:
+        """Return the digest of the client's request: see `digest_of`."""
+        return self.digest or digest_of(self.request)
 
     @property
     def rewritten(self) -> ServedRequest | None:
@@ -534,6 +541,7 @@ class UpstreamClient:
             return self._write(attempt.step, request, options.conversation, options.rewritten)
         try:
             with deadline.limit(deadline.left_s(committed=True)):
+                options.digest = options.digest or await run_apart(digest_of, options.request)
                 written = await run_apart(self._write, attempt.step, request, options.conversation, options.rewritten)
         except TimeoutError:
             raise Withdrawn("the time of the request has ended") from None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from asyncio import events
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 from gateway.assembly.application import Gateway
 from gateway.execution import transport
 from gateway.execution.transport import TURN_BYTES, piece_bytes
+from gateway.execution.upstream_client import UpstreamClient
 from tests.kit.configs import Config, table_of
 from tests.kit.httpx_transport import HttpxTransport
 
@@ -133,6 +136,11 @@ def _gemini(contents: list[Any]) -> dict[str, Any]:
     return {"contents": contents, "tools": [{"functionDeclarations": [_TOOL]}]}
 
 
+def _long(path: str, text: str) -> dict[str, Any]:
+    asked = {"input": text} if "input" in REQUESTS[path] else {"messages": [{"role": "user", "content": text}]}
+    return {**REQUESTS[path], **asked}
+
+
 _ASKED: dict[str, Any] = {"role": "user", "content": "hi"}
 _GEMINI_PATH = "/v1beta/models/assistant:generateContent"
 WIDE: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {
@@ -177,6 +185,8 @@ WIDE: dict[tuple[str, str], Callable[[], dict[str, Any]]] = {
         )
     ]]),
 }  # fmt: skip
+_LONG = {"text": "a b " * 500_000, "words": "你好啊" * 250_000}
+WIDE |= {(path, shape): partial(_long, path, text) for path in REQUESTS for shape, text in _LONG.items()}
 _SAID = json.dumps({
     "id": "a", "object": "chat.completion", "created": 1, "model": "c",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}],
@@ -184,26 +194,68 @@ _SAID = json.dumps({
 _RECORDED = CONFIG.merge({"usage": {"currency": "EUR"}})
 
 
+ANSWERS: dict[str, tuple[int, str, bytes]] = {
+    "plain": (200, "application/json", _SAID),
+    "recorded": (200, "application/json", _SAID),
+    "stream": (200, "text/event-stream", _event({"content": "x"}) + _END),
+    "failed": (418, "application/json", b'{"error":{"message":"out of tea"}}'),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("is_recorded", [False, True], ids=["plain", "recorded"])
+@pytest.mark.parametrize("kind", ANSWERS)
 @pytest.mark.parametrize(("path", "shape"), WIDE)
 async def test_wide_request_is_read_measured_and_written_apart(
-    path: str, shape: str, is_recorded: bool, tmp_path: Path
+    path: str, shape: str, kind: str, tmp_path: Path
 ) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, content=_SAID, headers={"content-type": "application/json"})
+        return httpx.Response(status, content=content, headers={"content-type": media})
+
+    (status, media, content), is_recorded = ANSWERS[kind], kind in ("recorded", "stream")
 
     provider = HttpxTransport(httpx.MockTransport(answer))
     app = Gateway(table_of(_RECORDED, {}), provider, state_dir=tmp_path if is_recorded else None)
-    body = json.dumps({**({} if path == _GEMINI_PATH else {"model": "assistant"}), **WIDE[path, shape]()}).encode()
-    headers, least = {"content-type": "application/json"}, 1.0
+    is_gemini, least = path == _GEMINI_PATH, 1.0
+    members = {} if is_gemini else {"model": "assistant", "stream": kind == "stream"}
+    body, headers = json.dumps({**WIDE[path, shape](), **members}).encode(), {"content-type": "application/json"}
+    path = path.replace(":gen", ":streamGen") if is_gemini and kind == "stream" else path
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
         await client.post(path, content=body, headers=headers)
         for _ in range(_ROUNDS):
             await asyncio.sleep(0)
             with longest_turn() as longest:
-                assert (await client.post(path, content=body, headers=headers)).status_code == 200
+                assert (await client.post(path, content=body, headers=headers)).is_success == (status == 200)
                 await asyncio.sleep(0)
             if (least := min(least, longest[0])) <= _MOST_S:
                 break
     assert least <= _MOST_S
+
+
+async def test_client_that_leaves_while_its_request_is_written_frees_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then, as after a time that ended there, nothing was sent, and nothing stays held."""
+    begun, goes_on, sent = threading.Event(), threading.Event(), []
+
+    def written(*given: Any, **named: Any) -> Any:
+        begun.set()
+        goes_on.wait(9)
+        return write(*given, **named)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(200, content=_SAID, headers={"content-type": "application/json"})
+
+    write = UpstreamClient._write
+    monkeypatch.setattr(UpstreamClient, "_write", written)
+    config = CONFIG.merge({"deployments": {"chat": {"concurrency": 1}}})
+    app = Gateway(table_of(config, {}), HttpxTransport(httpx.MockTransport(answer)))
+    body = {"model": "assistant", **WIDE["/v1/chat/completions", "turns"]()}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+        leaving = asyncio.create_task(client.post("/v1/chat/completions", json=body))
+        await asyncio.to_thread(begun.wait, 9)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        goes_on.set()
+        assert not sent
+        assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+    assert len(sent) == 1
