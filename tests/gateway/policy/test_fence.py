@@ -85,6 +85,29 @@ def test_a_judge_is_asked_only_if_the_current_config_permits_it_too(current: Con
     assert judge_still_permitted(permit(), current, 0.0) == why
 
 
+def _judged_with(*kinds: str) -> ConfigVersion:
+    """Return a version in which the region of the judge redacts these kinds of values; none: it redacts nothing."""
+    redacts = {"redactions": {"few": {"kinds": kinds}}, "regions": {"us": {"redact": "few"}}} if kinds else {}
+    return table_of(BASE.merge(redacts))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_kept"),
+    [
+        ((), ("email",), False),
+        (("email",), (), True),
+        (("email",), ("email",), True),
+        (("email", "phone"), ("email",), True),
+        (("email",), ("email", "phone"), False),
+    ],
+)
+def test_a_judge_that_was_asked_before_is_kept_if_it_gets_no_more_in_clear(
+    before: tuple[str, ...], now: tuple[str, ...], is_kept: bool
+) -> None:
+    why = judge_still_permitted(permit(_judged_with(*before)), _judged_with(*now), 0.0)
+    assert why == (None if is_kept else "the current config redacts what it gets")
+
+
 def sent(*pairs: tuple[bytes, str], more_bytes: int = 0) -> RequestHeaders:
     headers = [(name, value.encode()) for name, value in pairs]
     return headers_of({"headers": [*headers, (b"cookie", b"x" * more_bytes)], "client": ("127.0.0.1", 1)})
