@@ -69,7 +69,7 @@ def init(options: argparse.Namespace) -> int:
 def _init_from(options: argparse.Namespace) -> int:
     """Write the files that a config of LiteLLM, or our own with ended providers, becomes; print what is missing."""
     from gateway.config.ended_providers import successors_written
-    from gateway.config.litellm import convert_litellm
+    from gateway.litellm.conversion import convert_litellm
 
     if options.example is not None:
         raise CommandError("--from and --example both name a config to start from: give only one of them")

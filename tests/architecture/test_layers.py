@@ -42,6 +42,7 @@ changes                             live configuration, plan and history
 assembly                            wiring: a config version becomes an application
 app                                 the public face of assembly
 server                              HTTP/1.1, supervisor and workers
+litellm                             the converter of LiteLLM's configuration
 console                             the web console
 cli                                 the command line
 __main__                            `python -m gateway`

@@ -600,7 +600,7 @@ EDGES = (
         "gateway.config.limits_report._MOST_NAMES",
         lambda n: not any("more projects" in name for name, _ in limits_report.limit_lines(with_projects(n))),
     ),
-    below("gateway.config.litellm._MOST_STEPS", fallbacks),
+    below("gateway.litellm.conversion._MOST_STEPS", fallbacks),
     at_most("gateway.config.region_text._MAX_LABELS", labels_of),
     below("gateway.console.clients_view._MOST_DIGITS", lambda n: clients_page(99, page="2".zfill(n))["page"] == 2),
     at_most("gateway.console.clients_view._MOST_KEYS", lambda n: not clients_page(keys=n)["has_more_keys"]),
@@ -681,7 +681,7 @@ EDGES = (
     ),
     at_most("gateway.config.field_types._MAX_WEIGHT", lambda n: accepts(field_types._route_step, {"a": n})),
     at_most("gateway.model.budget._MOST_UNITS", lambda n: accepts(model_budget._money, f"{n} EUR")),
-    at_most("gateway.config.litellm._MOST_WEIGHT", weights),
+    at_most("gateway.litellm.conversion._MOST_WEIGHT", weights),
     at_least("gateway.config.region_text._LEAST_REPEAT_S", repeated_after, 1000),
     at_most(
         "gateway.config.secret_references._MAX_SECRET_BYTES",

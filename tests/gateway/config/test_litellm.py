@@ -13,12 +13,12 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.config.litellm import Converted, convert_litellm
-from gateway.config.litellm_models import facts
 from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
 from gateway.config.yaml_document import parse_yaml
 from gateway.features.configuration import compile_config
+from gateway.litellm.conversion import Converted, convert_litellm
+from gateway.litellm.models import facts
 from gateway.model.input_requests import USES, Use
 from providers.registry import load_registry
 from tests.gateway.config.litellm_configs import CONFIGS, FOLDER, RANDOM, SECRETS

@@ -13,14 +13,14 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from gateway.config.examples import schema_file
-from gateway.config.litellm_clients import ClientReader
-from gateway.config.litellm_files import LOGIN, Gap, SourceReading, Unique, gaps_of, yaml_lines
-from gateway.config.litellm_issuers import token_issuers
-from gateway.config.litellm_models import WEIGHTS, Model, ModelReader, facts
-from gateway.config.litellm_quotas import convert_quotas
 from gateway.config.problems import ConfigRejected, KeyPath, dotted, visible
 from gateway.config.routes import SCORED
 from gateway.config.yaml_document import parse_yaml
+from gateway.litellm.clients import ClientReader
+from gateway.litellm.files import LOGIN, Gap, SourceReading, Unique, gaps_of, yaml_lines
+from gateway.litellm.issuers import token_issuers
+from gateway.litellm.models import WEIGHTS, Model, ModelReader, facts
+from gateway.litellm.quotas import convert_quotas
 from gateway.model.input_requests import USES
 from providers.registry import Registry
 from providers.value import Value

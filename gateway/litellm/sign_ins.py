@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.config.litellm_files import Gap, SourceReading, Unique
 from gateway.config.problems import KeyPath
+from gateway.litellm.files import Gap, SourceReading, Unique
 from providers.sign_in.kinds import SCOPES, sign_in_regions
 
 _NOWHERE: KeyPath = ("?",)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.config.litellm_files import Gap, SourceReading, Unique
 from gateway.config.problems import KeyPath
+from gateway.litellm.files import Gap, SourceReading, Unique
 
 # source: litellm `proxy/auth/handle_jwt.py` (the algorithms that it verifies); docs.litellm.ai (proxy/token_auth,
 # proxy/jwt_auth_reference); as_of 2026-11-27

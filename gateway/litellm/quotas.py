@@ -5,9 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from gateway.config.litellm_files import SourceReading
-from gateway.config.litellm_models import Model
 from gateway.config.problems import KeyPath
+from gateway.litellm.files import SourceReading
+from gateway.litellm.models import Model
 
 _LIMITS = {"rpm": "requests", "tpm": "tokens", "itpm": "input_tokens", "otpm": "output_tokens"}
 _WINDOWS = {"1d": "day", "24h": "day", "7d": "week", "1w": "week", "30d": "month", "1mo": "month"}

@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.config.litellm_files import LOGIN, Gap, SourceReading, Unique
-from gateway.config.litellm_models import facts
 from gateway.config.problems import KeyPath
 from gateway.config.schema.usage import UsageSection
+from gateway.litellm.files import LOGIN, Gap, SourceReading, Unique
+from gateway.litellm.models import facts
 
 _NEW_KEY = Gap("the hash of a key, which `gateway key new` makes, as a list")
 

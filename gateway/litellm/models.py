@@ -12,11 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gateway.config.litellm_files import LOGIN, Gap, SourceReading, Unique
-from gateway.config.litellm_sign_ins import SignInReader
 from gateway.config.operator_catalogue import is_name_of, meant_provider, provider_of_model
 from gateway.config.problems import KeyPath
 from gateway.config.service_permits import is_this_machine
+from gateway.litellm.files import LOGIN, Gap, SourceReading, Unique
+from gateway.litellm.sign_ins import SignInReader
 from gateway.model.input_requests import USES, Use
 from providers.adapter import Adapter, KnowsOffers, answers_chats
 from providers.audio.contract import speech_of, transcription_of
@@ -77,7 +77,7 @@ class Model:
 @cache
 def facts() -> dict[str, Any]:
     """Return how a configuration of LiteLLM is read."""
-    return tomllib.loads(Path(__file__).with_name("data").joinpath("litellm.toml").read_text("utf-8"))
+    return tomllib.loads(Path(__file__).with_name("models.toml").read_text("utf-8"))
 
 
 @dataclass(slots=True)

@@ -1,0 +1,1 @@
+"""The converter: a configuration of LiteLLM becomes one of this gateway."""
