@@ -25,7 +25,7 @@ class Stores:
 def running_stores(cores: Cores) -> Iterator[Stores | None]:
     """Run both servers on the cores of the tools. None: their packages are not installed."""
     try:
-        from gateway.usage.postgres import upgrade
+        from gateway.cell.postgres import upgrade
         from tests.kit.postgres_server import PASSWORD, running_postgres
         from tests.kit.valkey_server import running_valkey
     except ImportError:

@@ -14,12 +14,12 @@ from gateway.api.admin_request import AdminRequest, Asked, texts_of
 from gateway.api.errors import ApiError
 from gateway.api.openapi import json_body
 from gateway.config.problems import choice_hint, quoted
+from gateway.installation import counted_regions, duty_sums, usage_reader
 from gateway.model.status import ROWS_DELETED_HEADER, Status
 from gateway.model.stored_client import Role
 from gateway.service.admin_operations import Operation
 from gateway.service.client_admin import ClientAdmin, Json
 from gateway.usage.duty_counts import Period, report_rows
-from gateway.usage.installation import counted_regions, duty_sums, usage_reader
 from gateway.usage.reports import DIMENSIONS, UsageQuery, UsageReader
 from gateway.usage.usage_row import json_line
 

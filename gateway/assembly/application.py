@@ -34,6 +34,7 @@ from gateway.execution.token_refresher import TokenRefresher
 from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport
 from gateway.features.feature import Process
 from gateway.features.running import gates_of, watchers_of
+from gateway.installation import pseudonym_key
 from gateway.model.config_version import ConfigVersion, Cors, Exporter
 from gateway.model.decision import Unavailable
 from gateway.model.record import Record
@@ -49,10 +50,8 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent_requests import RecentRequests
 from gateway.telemetry.trace_export import Delivery, Tracer
 from gateway.usage.client_limits import ClientLimits
-from gateway.usage.installation import pseudonym_key
 from gateway.usage.quota_store import QuotaStore
 from gateway.usage.quotas import vendor_limits
-from gateway.usage.shared_limits import SharedClientLimits
 from providers.reading.rate_limits import retry_after_s
 from providers.wire import WireRequest
 
@@ -246,7 +245,7 @@ class Gateway:
         self._gates = service.gates = gates_of(process)
         self._watchers = service.watchers = watchers_of(process)
         if self._usage is not None and self._usage.stores is not None:
-            service.shared_limits = SharedClientLimits(self._usage.stores.gate)
+            service.shared_limits = self._usage.stores.limits
         return service
 
     def _process(
@@ -265,7 +264,6 @@ class Gateway:
             service.passed_texts,
             usage.accounting.gate if usage is not None else None,
             pseudonym_key(self.config, directory) if directory is not None else secrets.token_bytes(32),
-            usage.stores.connection if usage is not None and usage.stores is not None else None,
         )
 
     def _add_live_metrics(self, limiters: ConcurrencyLimiters) -> None:

@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gateway.assembly.usage import report_problem
 from gateway.execution.service_client import ServiceClient, ServiceFailed
 from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport
+from gateway.installation import operator_gate
 from gateway.model.budget import AlertWebhook, Window
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import QuotaUse
@@ -28,17 +28,12 @@ from gateway.model.units import at_second
 from gateway.operator_errors import StateError
 from gateway.telemetry.log import logger
 from gateway.usage.amounts import NANO
-from gateway.usage.gate import Counter, CounterKind, CounterState, GateUnavailable, shown_in
-from gateway.usage.installation import operator_gate
-from gateway.usage.journal import Journal
+from gateway.usage.gate import Counter, CounterKind, CounterState, GateUnavailable, OperatorGate, RoundTrip, shown_in
 from gateway.usage.quota_uses import read_uses
 from gateway.usage.spending_limits import calendar_of, counted_budgets
 from gateway.usage.windows import FOREVER_NS
 from providers.value import Value
 from providers.wire import WireRequest
-
-if TYPE_CHECKING:
-    from gateway.usage.gate_valkey import RoundTrip, ValkeyGate
 
 _FILE_NAME = "alerts.json"
 _MILLION = 1_000_000
@@ -96,7 +91,7 @@ class BudgetMonitor:
 
     def __init__(
         self,
-        gate: Journal | ValkeyGate,
+        gate: OperatorGate,
         current: Callable[[], ConfigVersion],
         clock: Callable[[], int] = time.time_ns,
         state_dir: Path | None = None,
@@ -236,7 +231,7 @@ class BudgetWatch:
         async with operator_gate(self._current, state_dir) as gate:
             monitor = self._monitor = BudgetMonitor(gate, self._current, state_dir=state_dir)
             while True:
-                if not isinstance(gate, Journal):
+                if gate.is_shared:
                     self.valkey = await gate.round_trip()
                     monitor.is_lost = self.valkey is None
                 begun_at, pause_s = time.monotonic(), _POLL_S
@@ -251,7 +246,7 @@ class BudgetWatch:
                     pause_s = max(pause_s, _SHARE_OF_TIME * (time.monotonic() - begun_at))
                 await asyncio.sleep(pause_s)
 
-    async def _send(self, services: ServiceClient, alert: BudgetAlert, gate: Journal | ValkeyGate) -> None:
+    async def _send(self, services: ServiceClient, alert: BudgetAlert, gate: OperatorGate) -> None:
         logger().warning("budget_alert", **asdict(alert))
         alerts = self._current().usage.alerts
         if alerts is not None and alerts.webhook is not None and await _is_first(alert, gate):
@@ -260,10 +255,8 @@ class BudgetWatch:
             call.add_done_callback(self._calls.discard)
 
 
-async def _is_first(alert: BudgetAlert, gate: Journal | ValkeyGate) -> bool:
+async def _is_first(alert: BudgetAlert, gate: OperatorGate) -> bool:
     """Return whether no other instance of the cell calls the webhook for this alert."""
-    if isinstance(gate, Journal):
-        return True
     text = "\0".join((alert.of, alert.name, alert.per, alert.unit, str(alert.percent), alert.resets_at or ""))
     try:
         return await gate.claim(hashlib.sha256(text.encode()).hexdigest(), _CLAIMED_S)

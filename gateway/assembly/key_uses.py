@@ -48,8 +48,8 @@ class KeyUses:
     def write(self) -> None:
         """Write the uses that wait."""
         # Not imported at the top: a gateway without clients needs neither.
+        from gateway.installation import client_store
         from gateway.state.client_store import has_clients
-        from gateway.usage.installation import client_store
 
         with self._one_at_a_time:
             waiting, self._waiting = self._waiting, {}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -12,7 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from gateway.model.budget import Stores, StoreServer, UsageRules
+from gateway.installation import (
+    instance_name,
+    pseudonym_key,
+    serving_stores,
+    shared_database,
+    usage_reader,
+    users_renamed_ns,
+)
+from gateway.model.budget import Stores, UsageRules
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import regions_without_callers
 from gateway.operator_errors import DatabaseUnreachable, StateError
@@ -20,30 +26,16 @@ from gateway.state.generated_key import USER_KEY, generated_key
 from gateway.tasks import stopped
 from gateway.telemetry.log import logger
 from gateway.undo import undone_on_failure
-from gateway.usage.gate import GateUnavailable
-from gateway.usage.installation import (
-    MISSING_PACKAGES,
-    cell_name,
-    instance_name,
-    pseudonym_key,
-    shared_database,
-    usage_reader,
-    users_renamed_ns,
-)
 from providers.chat import Usage
 
 if TYPE_CHECKING:
     from gateway.usage.accounting import Accounting
-    from gateway.usage.journal import Journal
     from gateway.usage.ledger import Ledger
     from gateway.usage.ledger_writer import LedgerWriter
-    from gateway.usage.valkey_connection import ValkeyConnection
 
 
-_RECOVERED_S = 5.0
 _KEPT_EVERY_S = 60.0
 _LEARNED = "learned_usage.json"
-_READY_S = 3.0
 
 
 class UsageWiring:
@@ -65,7 +57,7 @@ class UsageWiring:
         from gateway.usage.journal import FOLDER, Journal
 
         self._journal = Journal.open(state_dir / FOLDER)
-        self.stores = _shared_stores(config, state_dir, self._journal)
+        self.stores = serving_stores(config, state_dir, self._journal)
         self.accounting: Accounting = Accounting(
             self._journal if self.stores is None else self.stores.gate,
             pseudonym_key(config(), state_dir),
@@ -102,87 +94,6 @@ class UsageWiring:
         if self.stores is not None:
             await self.stores.aclose()
         self._journal.close()
-
-
-class SharedStores:
-    """The gate of one process on the shared Valkey. Call `start` in the event loop that uses it. Raises StateError.
-
-    The owner of the journal closes it.
-    """
-
-    def __init__(
-        self,
-        database: StoreServer,
-        valkey: StoreServer,
-        config: Callable[[], ConfigVersion],
-        state_dir: Path,
-        journal: Journal,
-    ) -> None:
-        try:
-            from gateway.usage.gate_epoch import EpochKeeper
-            from gateway.usage.gate_on_loss import OutageGate
-            from gateway.usage.gate_valkey import ValkeyGate
-        except ImportError:
-            raise StateError(MISSING_PACKAGES) from None
-        from gateway.usage.journal_reading import waiting_rows
-
-        instance = instance_name(state_dir)
-        owner = f"{instance}/{secrets.token_hex(8)}"
-        self._valkey = ValkeyGate(valkey, cell_name(config()), owner)
-        self._keeper = EpochKeeper(
-            self._valkey,
-            database,
-            instance,
-            lambda: bool(waiting_rows(state_dir, 1)),
-            lambda: ZoneInfo(config().usage.timezone),
-            config,
-        )
-        self.gate = OutageGate(self._valkey, journal, lambda: config().usage.on_loss)
-        self._recovering: asyncio.Task[None] | None = None
-
-    def problems(self) -> dict[str, str]:
-        """Return why a store cannot be used now, by the kind of the store."""
-        found = {"valkey": self._valkey.problem, "database": self._keeper.problem}
-        return {kind: problem for kind, problem in found.items() if problem is not None}
-
-    @property
-    def connection(self) -> ValkeyConnection:
-        """The connection of this process to Valkey."""
-        return self._valkey.connection
-
-    async def start(self) -> None:
-        """Connect, and begin the work in the background."""
-        await self._valkey.start()
-        self._keeper.start()
-        # Without the counters, requests with a budget would be refused. If the others have not counted this instance,
-        # its share would be added to theirs. The gateway starts in any case.
-        try:
-            async with asyncio.timeout(_READY_S):
-                await self._keeper.is_ready.wait()
-                await self._valkey.meet()
-        except (TimeoutError, GateUnavailable):
-            await self._keeper.count_instances()
-        self._recovering = asyncio.get_running_loop().create_task(self._recover())
-
-    async def aclose(self) -> None:
-        """Finish what is pending if the stores answer."""
-        await stopped(self._recovering)
-        await self._valkey.close()
-        await self._keeper.close()
-
-    async def _recover(self) -> None:
-        """Settle the calls of processes that have ended. All processes do, so they begin at different times."""
-        while True:
-            await asyncio.sleep(_RECOVERED_S * random.uniform(0.5, 1.5))  # noqa: S311
-            await self.gate.recover()
-
-
-def _shared_stores(config: Callable[[], ConfigVersion], state_dir: Path, journal: Journal) -> SharedStores | None:
-    """Return the shared gate of this process if the config has one. Raises StateError."""
-    stores = config().stores
-    if stores is None or stores.valkey is None or stores.database is None:
-        return None
-    return SharedStores(stores.database, stores.valkey, config, state_dir, journal)
 
 
 @asynccontextmanager

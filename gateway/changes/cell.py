@@ -16,19 +16,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from gateway.cell.cell_database import CellCommand, CellDatabase, Sign
+from gateway.cell.cell_record import CellRecord
+from gateway.changes.cell_schedules import CellScheduler
 from gateway.changes.change_log import ChangeLog
+from gateway.changes.schedules import Scheduler
+from gateway.installation import instance_name
 from gateway.model.budget import StoreServer
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Cause, CellState, Reload
 from gateway.operator_errors import NotStored, StateError
 from gateway.release import release_name
 from gateway.state.history import Version
+from gateway.state.schedules import ScheduleStore
 from gateway.tasks import stopped
 from gateway.telemetry.log import logger
-from gateway.usage.installation import instance_name
 from gateway.usage.journal_reading import backlog
-from gateway.usage.postgres_cell import CellCommand, CellDatabase, Sign
-from gateway.usage.postgres_record import CellRecord
 from providers.value import replace
 
 _STATE_S = 1.0
@@ -93,6 +96,10 @@ class CellMember:
                 self.ship()
                 self.database.leave()
         self.database.close()
+
+    def scheduler(self, store: ScheduleStore) -> Scheduler:
+        """Return what runs the schedules of the cell."""
+        return CellScheduler(store, self.database)
 
     # --- the start --------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+from gateway.cell.cell_database import JUDGE, CellDatabase, ScheduleKey, ScheduleRow
 from gateway.changes.schedules import LONGEST_S, Scheduler, log_stage, restaged
 from gateway.model.schedule import NO_TALLY, Phase, Schedule, ScheduleProgress, Tally
 from gateway.operator_errors import StateError
@@ -21,7 +22,6 @@ from gateway.policy.canary_schedule import advance, begin
 from gateway.state.schedules import ScheduleStore
 from gateway.telemetry.log import logger
 from gateway.telemetry.metric_snapshots import tallies
-from gateway.usage.postgres_cell import JUDGE, CellDatabase, ScheduleKey, ScheduleRow
 from providers.value import Value, replace
 
 LOOK_S = 1.0

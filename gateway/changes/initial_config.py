@@ -74,7 +74,7 @@ class InitialConfigLoader:
         job = self._job = CompileJob(str(self._config_path), demo, written=is_written, real=real, simulated=simulated)
         if settings.state_dir is not None:
             from gateway.changes.change_log import ChangeLog
-            from gateway.usage.installation import note_named_users
+            from gateway.installation import note_named_users
 
             try:
                 self._change_log = ChangeLog(
@@ -124,12 +124,10 @@ class InitialConfigLoader:
         stores, change_log = initial.config.stores, self._change_log
         if stores is None or stores.database is None or change_log is None or self._settings.state_dir is None:
             return initial
-        try:
-            from gateway.changes.cell import CellMember
-        except ImportError:
-            from gateway.usage.installation import MISSING_PACKAGES
+        from gateway.installation import needs_packages
 
-            raise StateError(MISSING_PACKAGES) from None
+        with needs_packages():
+            from gateway.changes.cell import CellMember
         member = CellMember(stores.database, change_log, self._settings.state_dir, self._settings.instance)
         with undone_on_failure(member.close):
             try:

@@ -14,6 +14,7 @@ from gateway.changes.stored_clients import ClientDatabase, state_pepper
 from gateway.cli.terminal import admin_client, compile_file, operator_of, settings_of
 from gateway.config.problems import visible
 from gateway.files import path_exists
+from gateway.installation import client_store
 from gateway.model.config_version import ConfigVersion
 from gateway.model.stored_client import ConfigFacts, facts_of
 from gateway.operator_errors import CommandError
@@ -23,7 +24,6 @@ from gateway.settings import Settings
 from gateway.state.client_store import ClientStore, has_clients
 from gateway.state.lock import InUse, holder_of
 from gateway.telemetry.log import configure
-from gateway.usage.installation import client_store
 from providers.auth import Secret
 from providers.value import replace
 

@@ -1,4 +1,4 @@
-"""The record of a cell for the commands `history` and `audit verify`.
+"""The shared stores of a cell for the commands `history`, `status`, `doctor` and `audit verify`.
 
 A command reads the shared database if the config has one: the file of `--config` or `GATEWAY_CONFIG`, or the file that
 the last gateway with the state directory served.
@@ -12,18 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.cli.check_result import CheckResult
 from gateway.cli.terminal import compile_file, tell
+from gateway.clock_skew import store_skew_problem
 from gateway.files import path_exists
-from gateway.operator_errors import CommandError
+from gateway.operator_errors import CommandError, StateError
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from gateway.cell.cell_database import CellDatabase
+    from gateway.cell.cell_record import CellRecord
     from gateway.model.budget import Stores, StoreServer
     from gateway.model.config_version import ConfigVersion
     from gateway.state.audit import TrailVerdict
     from gateway.state.history import Activation
-    from gateway.usage.postgres_cell import CellDatabase
-    from gateway.usage.postgres_record import CellRecord
 
 
 def stores_of(settings: Settings) -> Stores | None:
@@ -54,8 +56,8 @@ def valkey_state(server: StoreServer, config: ConfigVersion) -> tuple[str | None
 
     Raises ImportError if its packages are missing.
     """
-    from gateway.usage.gate_valkey import ValkeyGate
-    from gateway.usage.installation import cell_name
+    from gateway.cell.valkey_gate import ValkeyGate
+    from gateway.installation import cell_name
 
     async def ask() -> tuple[str | None, float | None]:
         gate = ValkeyGate(server, cell_name(config), "command")
@@ -67,6 +69,35 @@ def valkey_state(server: StoreServer, config: ConfigVersion) -> tuple[str | None
     return asyncio.run(ask())
 
 
+def checked_stores(stores: Stores, config: ConfigVersion) -> Iterator[CheckResult]:
+    """Return what `gateway doctor` finds at the shared stores."""
+    skews_s: dict[str, float | None] = {}
+    if stores.database is not None:
+        try:
+            from gateway.cell.postgres import current_schema, skew_of
+            from gateway.cell.postgres_schema import check_schema
+
+            check_schema(current_schema(stores.database))
+            skews_s["database"] = skew_of(stores.database)
+            yield CheckResult("ok", "stores.database", "it answers, and its schema fits")
+        except ImportError:
+            yield CheckResult("error", "stores.database", "packages are missing", "pip install asyncpg libvalkey")
+        except StateError as error:
+            yield CheckResult("error", "stores.database", str(error), "gateway db check has the details")
+    if stores.valkey is not None:
+        try:
+            problem, skews_s["valkey"] = valkey_state(stores.valkey, config)
+        except ImportError:
+            yield CheckResult("error", "stores.valkey", "packages are missing", "pip install asyncpg libvalkey")
+            return
+        if problem is None:
+            yield CheckResult("ok", "stores.valkey", "it answers")
+        else:
+            yield CheckResult("error", "stores.valkey", problem, "start it, or correct `stores.valkey`")
+    if (skew := store_skew_problem(skews_s)) is not None:
+        yield CheckResult("error", "clock", skew)
+
+
 @contextmanager
 def opened_cell(settings: Settings) -> Iterator[CellDatabase | None]:
     """Open the shared database of the config, or give None. Raises CommandError, and its use StateError."""
@@ -75,9 +106,9 @@ def opened_cell(settings: Settings) -> Iterator[CellDatabase | None]:
         yield None
         return
     try:
-        from gateway.usage.postgres_cell import CellDatabase
+        from gateway.cell.cell_database import CellDatabase
     except ImportError:
-        from gateway.usage.installation import MISSING_PACKAGES
+        from gateway.installation import MISSING_PACKAGES
 
         raise CommandError(MISSING_PACKAGES) from None
     database = CellDatabase(stores.database, "command")

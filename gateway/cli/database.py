@@ -25,8 +25,8 @@ _MOST_BYTES = 4096
 def upgrade(options: argparse.Namespace) -> int:
     """Apply the missing migrations."""
     server = _server(options)
-    from gateway.usage.postgres import upgrade as upgrade_schema
-    from gateway.usage.postgres_schema import SCHEMA
+    from gateway.cell.postgres import upgrade as upgrade_schema
+    from gateway.cell.postgres_schema import SCHEMA
 
     owner = None
     if options.user is not None:
@@ -47,8 +47,8 @@ def upgrade(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Report whether this release can work with the database, perhaps after the wait for an upgrade."""
     server = _server(options)
-    from gateway.usage.postgres import current_schema
-    from gateway.usage.postgres_schema import SCHEMA, check_schema
+    from gateway.cell.postgres import current_schema
+    from gateway.cell.postgres_schema import SCHEMA, check_schema
 
     until = time.monotonic() + options.wait
     while True:

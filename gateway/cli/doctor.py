@@ -18,10 +18,10 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from gateway.cli.asked_capabilities import MOST_TOKENS, AskedCapability, ask_capabilities, questions_for
-from gateway.cli.cell import valkey_state
+from gateway.cli.cell import checked_stores
 from gateway.cli.check_result import CheckResult, Level
 from gateway.cli.terminal import compile_file, confirmed, settings_of
-from gateway.clock_skew import skew_problem, store_skew_problem
+from gateway.clock_skew import skew_problem
 from gateway.config.destinations import service_permits
 from gateway.execution.service_client import ServiceResponse
 from gateway.execution.sign_in_tokens import SignInTokens
@@ -29,11 +29,10 @@ from gateway.execution.token_refresher import tokens_for_command
 from gateway.execution.transport import PoolTransport
 from gateway.files import is_open_to_others
 from gateway.free_space import free_space_of
-from gateway.model.budget import Stores
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.model.sign_in import remedy_for
-from gateway.operator_errors import CommandError, StateError
+from gateway.operator_errors import CommandError
 from gateway.policy.routing import config_exclusion
 from gateway.settings import Settings
 from providers.transport.errors import ConnectFailed
@@ -306,7 +305,7 @@ def _of_config(settings: Settings, *, uses_network: bool) -> Iterator[CheckResul
     config = compiled.config
     yield from _of_keys(config)
     if config.stores is not None:
-        yield from _of_stores(config.stores, config)
+        yield from checked_stores(config.stores, config)
     if uses_network:
         yield from _of_sign_ins(config)
         for origin, link in origins_of(config):  # neither a prompt nor a key is sent: the request asks for `/`
@@ -329,34 +328,6 @@ def _of_keys(config: ConfigVersion) -> Iterator[CheckResult]:
         yield CheckResult("ok", "keys", f"{used} of {len(config.deployments)} deployments can be called")
     else:
         yield CheckResult("error", "keys", "no deployment can be called", "set the key of at least one")
-
-
-def _of_stores(stores: Stores, config: ConfigVersion) -> Iterator[CheckResult]:
-    skews_s: dict[str, float | None] = {}
-    if stores.database is not None:
-        try:
-            from gateway.usage.postgres import current_schema, skew_of
-            from gateway.usage.postgres_schema import check_schema
-
-            check_schema(current_schema(stores.database))
-            skews_s["database"] = skew_of(stores.database)
-            yield CheckResult("ok", "stores.database", "it answers, and its schema fits")
-        except ImportError:
-            yield CheckResult("error", "stores.database", "packages are missing", "pip install asyncpg libvalkey")
-        except StateError as error:
-            yield CheckResult("error", "stores.database", str(error), "gateway db check has the details")
-    if stores.valkey is not None:
-        try:
-            problem, skews_s["valkey"] = valkey_state(stores.valkey, config)
-        except ImportError:
-            yield CheckResult("error", "stores.valkey", "packages are missing", "pip install asyncpg libvalkey")
-            return
-        if problem is None:
-            yield CheckResult("ok", "stores.valkey", "it answers")
-        else:
-            yield CheckResult("error", "stores.valkey", problem, "start it, or correct `stores.valkey`")
-    if (skew := store_skew_problem(skews_s)) is not None:
-        yield CheckResult("error", "clock", skew)
 
 
 def origins_of(config: ConfigVersion) -> list[tuple[str, Link | None]]:

@@ -39,8 +39,8 @@ def report(options: argparse.Namespace) -> int:
 
 
 def _rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    from gateway.installation import counted_regions, duty_sums
     from gateway.usage.duty_counts import report_rows
-    from gateway.usage.installation import counted_regions, duty_sums
 
     place = ledger_place(options)
     sums = duty_sums(*place, (options.first, options.last))

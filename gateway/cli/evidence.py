@@ -51,8 +51,8 @@ _BAR = 30
 
 def write_evidence(options: argparse.Namespace) -> int:
     """Write the folder. Raises CommandError, StateError."""
+    from gateway.installation import duty_sums, usage_reader
     from gateway.usage.duty_counts import report_rows
-    from gateway.usage.installation import duty_sums, usage_reader
 
     settings, out = settings_of(options), Path(options.out or f"{options.purpose}-{options.region}")
     if path_exists(out):

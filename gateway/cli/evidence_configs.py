@@ -21,6 +21,7 @@ from gateway.settings import Settings
 from providers.value import Value
 
 if TYPE_CHECKING:
+    from gateway.cell.cell_record import CellRecord
     from gateway.changes.compile_job import CompiledState
     from gateway.model.approval import Approval
     from gateway.model.client_token import TokenIssuer
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from gateway.model.deployment import Deployment
     from gateway.state.audit import TrailVerdict
     from gateway.state.history import Activation, Version
-    from gateway.usage.postgres_record import CellRecord
 
 _MOST_ACTIVATIONS = 10_000
 _RUNS_S = 3600.0
@@ -52,7 +52,7 @@ class RecordedChanges(Value, frozen=True):
         try:
             with opened_cell(settings) as database:
                 if database is not None:
-                    from gateway.usage.postgres_record import CellRecord
+                    from gateway.cell.cell_record import CellRecord
 
                     return cls._of_cell(CellRecord(database))
             return cls._of_directory(settings)

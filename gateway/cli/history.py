@@ -28,12 +28,12 @@ from gateway.settings import Settings
 from providers.value import Value, replace
 
 if TYPE_CHECKING:
+    from gateway.cell.cell_record import CellRecord
     from gateway.changes.change_log import ChangeLog
     from gateway.changes.compile_job import CompiledState
     from gateway.model.config_version import ConfigVersion
     from gateway.policy.territory_answers import RegionAnswer
     from gateway.state.history import Activation, History
-    from gateway.usage.postgres_record import CellRecord
 
 
 _OK, _REFUSED = 0, 1
@@ -47,7 +47,7 @@ def verify_audit(options: argparse.Namespace) -> int:
             own = _OK if database is not None and settings.state_dir is None else _verify_own(options, settings)
             if database is None:
                 return own
-            from gateway.usage.postgres_record import CellRecord
+            from gateway.cell.cell_record import CellRecord
 
             return own if verify_cell(CellRecord(database)) else _REFUSED
     except StateError as error:
@@ -98,7 +98,7 @@ def history(options: argparse.Namespace) -> int:
         raise CommandError("--text needs a VERSION to print (`gateway history` lists them)")
     with opened_cell(settings) as database:
         if database is not None:
-            from gateway.usage.postgres_record import CellRecord
+            from gateway.cell.cell_record import CellRecord
 
             record = CellRecord(database)
             return _show_one(record, options) if options.version else _list_cell(record, options)

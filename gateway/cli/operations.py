@@ -182,10 +182,10 @@ def _status_of_instance(client: AdminClient) -> Mapping[str, Any]:
 def _status_of_cell(settings: Settings) -> Mapping[str, Any] | None:
     """Return the status document of a cell from its shared database, or None without one. Raises CommandError."""
     from gateway.api.admin_status import cell_document
+    from gateway.cell.cell_record import CellRecord
     from gateway.changes.initial_config import compile_in_child
     from gateway.changes.pickling import unpack
     from gateway.cli.cell import opened_cell, stores_of, valkey_state
-    from gateway.usage.postgres_record import CellRecord
 
     file, now_s = settings.config, time.time()
     config = compile_file(file, resolve_secrets=False).config

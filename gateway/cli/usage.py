@@ -126,7 +126,7 @@ def _remote_report(options: argparse.Namespace, by: Sequence[str]) -> dict[str, 
 
 def _reader(options: argparse.Namespace) -> UsageReader:
     """Open the shared ledger of the config, or the ledger of the state directory. Raises StateError, CommandError."""
-    from gateway.usage.installation import usage_reader
+    from gateway.installation import usage_reader
 
     return usage_reader(*ledger_place(options))
 

@@ -275,3 +275,23 @@ def _add_territories(
             line = findings.line(("regions", other, "territories"))
             message = f"{listed(codes)} is already in region '{other}' (line {line})"
             findings.error((*path, index), message, "a territory is in one region; remove it from one of them")
+
+
+def check_place(draft: Draft, findings: Findings, path: KeyPath, territory: str, regions: Regions, keeps: str) -> None:
+    """Report each region of this cell whose metadata would be kept outside its boundary.
+
+    Of a region with `transit`, the ledger is kept in the territory of the cell.
+
+    `keeps` is the kind of data, as the beginning of the message, such as `rows about`. If the draft's cell is invalid,
+    nothing is reported.
+    """
+    if draft.is_broken("cell"):
+        return
+    place, cell = Places(frozenset({territory})), regions.cell
+    for name, region in regions.by_name.items():
+        is_served = cell is None or cell.serves is None or name in cell.serves
+        is_accepted = region.transit.included is not None and region.transit.contains(territory)
+        if is_served and not is_accepted and not place.within(region.boundary):
+            message = f"{keeps} requests of region {quoted(name)} would be kept in {territory}, outside its boundary"
+            hint = "use a server inside the boundary, or leave the region to another cell (`cell.serves`)"
+            findings.error(path, f"{message} ({region.boundary})", hint)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from gateway.config.extras import check_extra
-from gateway.config.problems import KeyPath, quoted
-from gateway.config.regions import Regions
+from gateway.config.problems import KeyPath
+from gateway.config.regions import Regions, check_place
 from gateway.config.schema.usage import StoreSection
 from gateway.config.secret_references import Resolution, required_versions
 from gateway.config.service_permits import is_this_machine
@@ -18,7 +18,6 @@ from gateway.model.budget import StoreKind, Stores, StoreServer
 from gateway.model.section import UnitError
 from providers.auth import Secret
 from providers.sites import OriginError, parse_origin
-from providers.territories import Places
 from providers.value import Value
 
 _VERIFIED = "verify-full"
@@ -85,26 +84,6 @@ def compile_stores(
     if section.valkey is not None:
         check_extra(findings, ("stores", "valkey"), "Valkey")
     return stores
-
-
-def check_place(draft: Draft, findings: Findings, path: KeyPath, territory: str, regions: Regions, keeps: str) -> None:
-    """Report each region of this cell whose metadata would be kept outside its boundary.
-
-    Of a region with `transit`, the ledger is kept in the territory of the cell.
-
-    `keeps` is the kind of data, as the beginning of the message, such as `rows about`. If the draft's cell is invalid,
-    nothing is reported.
-    """
-    if draft.is_broken("cell"):
-        return
-    place, cell = Places(frozenset({territory})), regions.cell
-    for name, region in regions.by_name.items():
-        is_served = cell is None or cell.serves is None or name in cell.serves
-        is_accepted = region.transit.included is not None and region.transit.contains(territory)
-        if is_served and not is_accepted and not place.within(region.boundary):
-            message = f"{keeps} requests of region {quoted(name)} would be kept in {territory}, outside its boundary"
-            hint = "use a server inside the boundary, or leave the region to another cell (`cell.serves`)"
-            findings.error(path, f"{message} ({region.boundary})", hint)
 
 
 def _check_secrets(draft: Draft, findings: Findings) -> None:

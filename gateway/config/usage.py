@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 
 from gateway.config.moderation import RegionJudges
 from gateway.config.problems import KeyPath, quoted
-from gateway.config.regions import Regions
+from gateway.config.regions import Regions, check_place
 from gateway.config.schema.file import ClientSection
 from gateway.config.schema.usage import AlertsSection, UsageSection
 from gateway.config.service_permits import read_service
-from gateway.config.stores import check_place
 from gateway.config.territories import read_territory
 from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.assistant import Assistant

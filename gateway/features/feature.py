@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from gateway.execution.concurrency_limiter import ConcurrencyLimiters
 from gateway.execution.exchange import Exchange
@@ -25,9 +25,6 @@ from gateway.telemetry.metrics import Metrics
 from gateway.usage.gate import UsageGate
 from providers.chat import ChatRequest
 from providers.value import Value
-
-if TYPE_CHECKING:
-    from gateway.usage.valkey_connection import ValkeyConnection
 
 
 class WatchedChat(Protocol):
@@ -93,7 +90,6 @@ class Process(Value, frozen=True):
     passed: PassedTexts
     gate: UsageGate | None
     user_key: bytes
-    valkey: ValkeyConnection | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from gateway.api.raw_responses import Application
 from gateway.assembly.budget_watch import BudgetWatch
 from gateway.execution.evidence import EVERYBODY, Asker
 from gateway.execution.transport import PoolTransport, SimulatorsOnly
+from gateway.installation import instance_name
 from gateway.model.status import Overview, SimulatedSite, Status
 from gateway.operator_errors import StateError
 from gateway.server.keepers import Keepers
@@ -32,7 +33,6 @@ from gateway.telemetry.exposition import expose
 from gateway.telemetry.log import logger
 from gateway.telemetry.metric_snapshots import Series, pack
 from gateway.telemetry.traffic import SAMPLE_S, TrafficWindow
-from gateway.usage.installation import instance_name
 from providers.value import Value, replace
 
 if TYPE_CHECKING:

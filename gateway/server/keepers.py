@@ -14,17 +14,15 @@ from gateway.assembly.usage import keeping_ledger
 from gateway.changes.compile_job import CompileJob
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.schedules import Scheduler
+from gateway.installation import client_store
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import CommandError, StateError
 from gateway.server.uvicorn_server import url_of
 from gateway.telemetry.log import logger
-from gateway.usage.installation import client_store
 from providers.value import Value
 
 if TYPE_CHECKING:
-    from gateway.changes.cell import CellMember
     from gateway.changes.initial_config import InitialConfig
-    from gateway.state.schedules import ScheduleStore
     from gateway.usage.ledger_writer import LedgerWriter
 
 _NOT_SERVED = {"detail": "nothing was served"}
@@ -105,7 +103,7 @@ def keeping(
 
             try:
                 schedules = stack.enter_context(closing(ScheduleStore(directory)))
-                scheduler = Scheduler(schedules) if initial.cell is None else _cell_scheduler(schedules, initial.cell)
+                scheduler = Scheduler(schedules) if initial.cell is None else initial.cell.scheduler(schedules)
                 stored = stack.enter_context(closing(client_store(config, directory)))
                 clients = ClientDatabase(directory, initial.change_log, path, stored)
                 if initial.change_log is not None and not stored.knows_listener():
@@ -117,9 +115,3 @@ def keeping(
         live = LiveConfig(job, initial, serving_problem=serving_problem, stage=scheduler.stage, clients=clients)
         ledger = stack.enter_context(keeping_ledger(directory, lambda: live.config, config.stores))
         yield Keepers(live, scheduler, ledger)
-
-
-def _cell_scheduler(store: ScheduleStore, cell: CellMember) -> Scheduler:
-    from gateway.changes.cell_schedules import CellScheduler
-
-    return CellScheduler(store, cell.database)

@@ -21,7 +21,7 @@ from gateway.telemetry.log import logger
 from gateway.telemetry.metric_snapshots import Series
 
 if TYPE_CHECKING:
-    from gateway.usage.gate_valkey import RoundTrip
+    from gateway.usage.gate import RoundTrip
     from gateway.usage.journal_reading import Backlog
 
 LOOK_S = 1.0

@@ -15,8 +15,9 @@ from decimal import Decimal
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import Literal, TypeVar
 
+from gateway.installation import operator_gate, pseudonym_key, usage_reader, users_renamed_ns
 from gateway.model.budget import Project, SpendingRules, Window
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
@@ -32,9 +33,9 @@ from gateway.usage.gate import (
     CounterState,
     GateUnavailable,
     MayBeDone,
+    OperatorGate,
     shown_in,
 )
-from gateway.usage.installation import operator_gate, pseudonym_key, usage_reader, users_renamed_ns
 from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.quota_sums import HOUR_NS, used_of
 from gateway.usage.quota_uses import read_uses
@@ -44,9 +45,6 @@ from gateway.usage.spending_limits import calendar_of, limits_from, user_limits
 from gateway.usage.usage_row import BudgetChange, RowKind, UsageRow, encode_row
 from providers.value import Value
 
-if TYPE_CHECKING:
-    from gateway.usage.gate_valkey import ValkeyGate
-
 PSEUDONYM = re.compile(r"u_[0-9a-f]+", re.ASCII)
 _AMOUNT = re.compile(r"(?P<number>[0-9]{1,15}(\.[0-9]{1,9})?)( (?P<unit>[A-Z]{3}|tokens))?", re.ASCII)
 _MOST_UNITS = 9_000_000_000
@@ -54,7 +52,6 @@ _TRIES_S, _PAUSE_S = 5.0, 0.01
 _NOT_FOUND = 404
 _NO_CLIENT = "no client"
 _T = TypeVar("_T")
-OperatorGate: TypeAlias = "Journal | ValkeyGate"
 _OF: Mapping[CounterKind, Literal["client", "project", "user"]] = {
     CounterKind.CLIENT: "client",
     CounterKind.PROJECT: "project",

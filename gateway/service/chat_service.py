@@ -47,10 +47,8 @@ from gateway.service.help import help_answer
 from gateway.service.location import LocationService, locate
 from gateway.service.moderation import judge_input, judge_of, moderated, other_texts, texts_of_fields
 from gateway.tasks import run_apart
-from gateway.usage.client_limits import ClientLimits, LimitReached
-from gateway.usage.quota_store import Admission
+from gateway.usage.client_limits import Admitted, ClientLimits, LimitReached, SharedLimits
 from gateway.usage.refusals import CallRefused
-from gateway.usage.shared_limits import SharedAdmission, SharedClientLimits
 from gateway.usage.token_count import count_tokens
 from providers.audio.values import TranscriptionRequest
 from providers.chat import ChatRequest, Texts, UserMessage, change_request
@@ -120,7 +118,7 @@ class ChatService:
         self.stages = AnswerStages(self.decider)
         self.executor = executor
         self._limits = limits
-        self.shared_limits: SharedClientLimits | None = None
+        self.shared_limits: SharedLimits | None = None
         self.tokens: ClientTokens | None = None
         self.watchers: tuple[Watcher, ...] = ()
         self.gates: tuple[RegionGate, ...] = ()
@@ -129,7 +127,7 @@ class ChatService:
 
     # --- the order of all steps -------------------------------------------------------------------
 
-    async def admitted(self, exchange: Exchange) -> Admission | SharedAdmission | None:
+    async def admitted(self, exchange: Exchange) -> Admitted | None:
         """Count a request in the limits of its client, and locate its caller. Raises Refused or the error of a limit.
 
         Returns:
@@ -140,7 +138,7 @@ class ChatService:
             exchange.record.client, exchange.record.key_id = client.name, client.key_id
             if client.token is not None:
                 exchange.record.token_issuer = client.token.issuer
-        admission: Admission | SharedAdmission | None = None
+        admission: Admitted | None = None
         if client is not None and (limits := client.limits) is not None:
             try:
                 if self.shared_limits is None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 
 from gateway.features.running import KEPT, OF_USERS
+from gateway.installation import ledger_of, pseudonym_keys, usage_reader
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import StoredRequest
 from gateway.operator_errors import StateError
@@ -22,7 +23,6 @@ from gateway.state.audit import path_of
 from gateway.state.receipts import receipts_of
 from gateway.usage.accounting import known_pseudonyms
 from gateway.usage.gate import CounterKind, GateUnavailable
-from gateway.usage.installation import ledger_of, pseudonym_keys, usage_reader
 from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.ledger import Person
 from gateway.usage.reports import UsageQuery

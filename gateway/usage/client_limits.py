@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from gateway.model.config_version import Client, ClientLimitRule
 from gateway.model.record import Allowance, Record
@@ -31,6 +32,20 @@ class LimitReached(Exception):
         retry_s = max(1, math.ceil(wait_s))
         message = f"this client has reached its limit of {limits.rpm} requests per minute: retry in {retry_s} s"
         return cls(message, wait_s)
+
+
+class Admitted(Protocol):
+    """A request that runs until `release`."""
+
+    def release(self) -> None:
+        """Record that the request has ended."""
+
+
+class SharedLimits(Protocol):
+    """Admits requests under limits that all instances share."""
+
+    async def take(self, client: Client, limits: ClientLimitRule, record: Record) -> Admitted | None:
+        """Count one request and return it, or None if no such limit applies. Raises LimitReached."""
 
 
 class ClientLimits:

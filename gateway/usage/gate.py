@@ -302,6 +302,35 @@ class Counters(Protocol):
         """Return the time of the gate, and the numbers of limits of quotas. Raises GateUnavailable."""
 
 
+class RoundTrip(NamedTuple):
+    """One question to a shared store: how long it took, and the own time minus that of the store. Seconds."""
+
+    answer_s: float
+    skew_s: float
+
+
+class OperatorGate(Counters, Protocol):
+    """The gate of an installation as operators use it. Methods raise GateUnavailable."""
+
+    is_shared: bool
+    """Whether it is a server, which other instances use too."""
+
+    async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
+        """Add an amount to the credit of the current window. Return its numbers."""
+
+    async def reset(self, counter: Counter, windows: AllBounds) -> CounterState:
+        """Set what was spent in the current window to 0. Return its numbers."""
+
+    async def drop(self, counters: Iterable[Counter]) -> int:
+        """Delete counters. Return how many there were."""
+
+    async def round_trip(self) -> RoundTrip | None:
+        """Ask a shared gate for its time. Return None if it does not answer."""
+
+    async def claim(self, name: str, kept_s: int) -> bool:
+        """Return whether no other instance has claimed the name in this time."""
+
+
 class UsageGate(Counters, Protocol):
     """Decides whether a call may be sent, and counts what calls cost. Every method raises GateUnavailable."""
 

@@ -223,6 +223,15 @@ class Journal:
         """Delete counters, and return the number of those that existed. Calls that run are not settled in them."""
         return await self._do(self._drop, [one.key for one in counters])
 
+    is_shared = False
+
+    async def round_trip(self) -> None:
+        """See `OperatorGate`: a file has no time of its own."""
+
+    async def claim(self, name: str, kept_s: int) -> bool:
+        """See `OperatorGate`: there is no other instance."""
+        return True
+
     # The keeper of the ledger.
 
     @property

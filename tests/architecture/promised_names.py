@@ -60,5 +60,5 @@ def plug_in() -> dict[str, list[str]]:
 
 def database() -> dict[str, str]:
     """Return the hash of each migration. A published one is never changed; a new one gets a line."""
-    files = sorted((ROOT / "gateway/usage/migrations").glob("*.sql"))
+    files = sorted((ROOT / "gateway/cell/migrations").glob("*.sql"))
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

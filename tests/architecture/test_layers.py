@@ -34,6 +34,8 @@ geoip                               a MaxMind database in memory
 policy                              pure decisions: location, routing, fence, approvals, consent, labels
 config telemetry state              the config file and its compiler; logs, metrics and traces; storage
 usage                               limits and budgets of clients
+cell                                the shared stores of a cell: Valkey and PostgreSQL
+installation                        the parts of an installation, in its state directory or in the shared stores
 execution                           all I/O to providers: permits, attempts, retries, failover, streams
 features                            the optional features, a folder each
 service                             one request, from its values to its answer, in reading order

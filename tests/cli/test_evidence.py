@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
+from gateway.cell.cell_database import CellDatabase
+from gateway.cell.cell_record import CellRecord
+from gateway.cell.postgres import Postgres, upgrade
 from gateway.signing import PublicKey, new_key
 from gateway.state.audit import BEGINNING, Audit, TrailReader
 from gateway.state.receipts import Receipts
 from gateway.usage.amounts import NANO
 from gateway.usage.ledger import DELETED_THROUGH, Ledger, ledger_file
-from gateway.usage.postgres import Postgres, upgrade
-from gateway.usage.postgres_cell import CellDatabase
-from gateway.usage.postgres_record import CellRecord
 from tests.cli.conftest import Command
 from tests.cli.recorded_versions import add_version, recorded
 from tests.kit.configs import BASE, KEYS, table_of

@@ -21,11 +21,11 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.cell.postgres import upgrade
 from gateway.model.status import Reload, Status
 from gateway.telemetry.exposition import expose
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.traffic import SAMPLE_S, TrafficWindow
-from gateway.usage.postgres import upgrade
 from providers.testkit.scenario import Scenario, Silent
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import BASE, KEYS, key_hash, table_of

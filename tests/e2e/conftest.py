@@ -100,7 +100,7 @@ def pair() -> Iterator[SimulatorThread]:
 
 @contextmanager
 def _upgraded_postgres() -> Iterator[RunningPostgres]:
-    from gateway.usage.postgres import upgrade
+    from gateway.cell.postgres import upgrade
     from tests.kit.postgres_server import running_postgres
 
     with running_postgres() as server:

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.usage.installation import duty_sums
-from gateway.usage.postgres import upgrade
+from gateway.cell.postgres import upgrade
+from gateway.installation import duty_sums
 from tests.kit.chat_http import CHAT, body
 from tests.kit.metered_gateway import client_of, of_client, serving
 from tests.kit.postgres_server import running_postgres

@@ -21,9 +21,9 @@ import httpx
 import pytest
 
 from gateway import __version__
+from gateway.cell.postgres import upgrade
 from gateway.cli import main
 from gateway.state.lock import holder_of
-from gateway.usage.postgres import upgrade
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.release_state import ROOT, copy_of_this_release, python_of

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.usage.postgres import upgrade
+from gateway.cell.postgres import upgrade
 from providers.testkit.scenario import Scenario
 from tests.e2e.balancer import Balancer, balancer
 from tests.kit.gateway_process import GatewayProcess, running_gateway

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.usage.postgres import upgrade
+from gateway.cell.postgres import upgrade
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import GatewayProcess
 from tests.kit.metered_gateway import CAP, LIMIT_S, ask_together, client_of

@@ -20,7 +20,7 @@ import httpx
 import psutil
 import pytest
 
-from gateway.usage.postgres import upgrade
+from gateway.cell.postgres import upgrade
 from tests.e2e.usage_accounts import ACCOUNTS, REQUESTS, ROUTE_OF_ACCOUNTS, ask_in_all_ways, compare_accounts
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import key_hash

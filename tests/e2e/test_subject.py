@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from gateway.usage.installation import users_renamed_ns
+from gateway.cell.postgres import Postgres
+from gateway.installation import users_renamed_ns
 from gateway.usage.ledger import Ledger, Person, ledger_file
-from gateway.usage.postgres import Postgres
 from gateway.usage.reports import UsageQuery, UsageReader
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread

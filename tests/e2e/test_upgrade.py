@@ -21,9 +21,9 @@ import httpx
 import msgspec
 import pytest
 
+from gateway.cell.postgres import Postgres, upgrade
 from gateway.service.admin_operations import OPERATIONS, Operation
 from gateway.usage.ledger import Ledger, ledger_file
-from gateway.usage.postgres import Postgres, upgrade
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import CallOutcome, UsageRow
 from providers.testkit.scenario import Scenario

@@ -28,6 +28,7 @@ from gateway.api.dialects.messages import encode as messages_encode
 from gateway.api.dialects.responses import decode as responses_decode
 from gateway.api.dialects.responses import echo, tools
 from gateway.api.errors import ApiError
+from gateway.cell import valkey_connection
 from gateway.changes import plan_text
 from gateway.changes.plan import Change, ChangePlan
 from gateway.cli import arguments, exchange_log, provider_pages
@@ -35,7 +36,6 @@ from gateway.config import (
     age_bands,
     field_types,
     limits_report,
-    litellm,
     region_text,
     secret_references,
     secrets_file,
@@ -62,6 +62,7 @@ from gateway.features.redaction import config as redaction_config
 from gateway.features.redaction import wrapper
 from gateway.features.redaction.policy import finding, placeholders
 from gateway.features.shadow import traffic
+from gateway.litellm import conversion
 from gateway.model import budget as model_budget
 from gateway.model.answer_change import AnswerChange
 from gateway.model.status import OPERATOR_HEADER
@@ -73,7 +74,7 @@ from gateway.service import budget_admin, client_admin, client_tokens, issuer_ke
 from gateway.state import backup
 from gateway.telemetry import trace_export
 from gateway.telemetry.metrics import Metrics
-from gateway.usage import amounts, estimates, holding, journal_file, ledger, ledger_writer, valkey_connection
+from gateway.usage import amounts, estimates, holding, journal_file, ledger, ledger_writer
 from gateway.usage.gate import HoldRefused
 from providers.chat import TextDelta, Usage
 from providers.territories import Places
@@ -148,7 +149,7 @@ def turn_with(calls: int) -> bool:
 def weights(largest: int) -> bool:
     members: Any = [Fake(name="a", index=0, weight=Decimal(largest))]
     assistants: Any = Fake(reading=Mock())
-    return litellm._Assistants._weights(assistants, members)["a"] == largest
+    return conversion._Assistants._weights(assistants, members)["a"] == largest
 
 
 def silent(check: Any, *arguments: Any) -> bool:
@@ -472,7 +473,7 @@ def fallbacks(number: int) -> bool:
     result: list[Any] = [None] * number
     of: Any = Fake(reading=reading)
     model: Any = Fake(use="chat")
-    litellm._Assistants._add_targets(of, result, ("x",), {"target": [model]}, [model])
+    conversion._Assistants._add_targets(of, result, ("x",), {"target": [model]}, [model])
     return len(result) > number
 
 
@@ -614,7 +615,7 @@ EDGES = (
     below("gateway.telemetry.metrics._MOST_NEW", unsettled),
     below("gateway.telemetry.metrics._MOST_ROWS", rows_of),
     at_most("gateway.usage.holding._MOST_TRIES", lambda n: tries_of_a_gate_that_refuses() == n),
-    below("gateway.usage.valkey_connection._MOST_LATE", late),
+    below("gateway.cell.valkey_connection._MOST_LATE", late),
     at_most("gateway.api.admin_request._MAX_NAME_CHARACTERS", named),
     at_most(
         "gateway.api.admin_config._MAX_FAULT_CHARACTERS",

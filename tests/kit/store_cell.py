@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from gateway.usage.postgres import Postgres
+from gateway.cell.postgres import Postgres
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import row_data
 from tests.kit.chat_http import CHAT, body

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 from gateway.features.duties.model import UsedDay, UseKey
 from gateway.features.duties.time_of_use import LocalTimes, MemoryStore, TimeOfUse, UseTimes
 from gateway.features.feature import Feature, KeptOfUsers, Process
+from gateway.installation import cell_name
 from gateway.model.budget import StoreServer
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
-from gateway.usage.installation import cell_name
 
 if TYPE_CHECKING:
     from gateway.features.duties.shared_times import SharedTimes
@@ -63,8 +63,8 @@ def _valkey_of(config: ConfigVersion) -> StoreServer | None:
 
 def _ask(server: StoreServer, config: ConfigVersion, question: Callable[[SharedTimes], Awaitable[_T]]) -> _T:
     """Ask the Valkey of the cell. Raises StateError."""
+    from gateway.cell.valkey_connection import ValkeyConnection, ValkeyUnavailable
     from gateway.features.duties.shared_times import SharedTimes
-    from gateway.usage.valkey_connection import ValkeyConnection, ValkeyUnavailable
 
     async def asked() -> _T:
         connection = ValkeyConnection(server, deadline_s=_DEADLINE_S)
@@ -97,10 +97,10 @@ def _time_of_use(process: Process) -> TimeOfUse:
     from gateway.features.duties.state import UseStore
 
     times: UseTimes
-    if process.valkey is not None:
-        from gateway.features.duties.shared_times import CellTimes, SharedTimes
+    if process.gate is not None and _valkey_of(process.current()) is not None:
+        from gateway.features.duties.shared_times import cell_times
 
-        times = CellTimes(SharedTimes(process.valkey, cell_name(process.current())), UseStore(process.state_dir))
+        times = cell_times(process.gate, cell_name(process.current()), UseStore(process.state_dir))
     else:
         times = LocalTimes(UseStore(process.state_dir))
     return TimeOfUse(times, process.user_key)

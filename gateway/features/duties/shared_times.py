@@ -12,18 +12,20 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from gateway.cell.outage_gate import OutageGate
+from gateway.cell.valkey_connection import Script, ValkeyConnection, ValkeyUnavailable
 from gateway.features.duties.model import KEPT_MS, UsedDay, UseKey, UseRecord, UseRules
 from gateway.features.duties.policy import Arrival, arrival, used_day, with_former
 from gateway.features.duties.time_of_use import MemoryStore, UseUnavailable
 from gateway.operator_errors import StateError
-from gateway.usage.valkey_connection import Script, ValkeyConnection, ValkeyUnavailable
 
 if TYPE_CHECKING:
     from gateway.features.duties.state import UseStore
+    from gateway.usage.gate import UsageGate
 
 _DIGEST_BYTES = 12
 _pack, _unpack = msgspec.msgpack.encode, msgspec.msgpack.decode
@@ -194,3 +196,8 @@ class CellTimes:
                 await asyncio.to_thread(self._former.tidy, round(self.clock() * 1000) - KEPT_MS)
             except StateError as error:
                 raise UseUnavailable(str(error)) from error
+
+
+def cell_times(gate: UsageGate, cell: str, former: UseStore) -> CellTimes:
+    """Return the times in the Valkey of the shared gate of a process."""
+    return CellTimes(SharedTimes(cast(OutageGate, gate).shared.connection, cell), former)

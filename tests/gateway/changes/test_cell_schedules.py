@@ -11,6 +11,8 @@ from typing import Protocol
 
 import pytest
 
+from gateway.cell.cell_database import JUDGE, CellDatabase, ScheduleKey, ScheduleRow
+from gateway.cell.postgres import upgrade
 from gateway.changes.cell_schedules import CellScheduler
 from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
@@ -18,8 +20,6 @@ from gateway.model.schedule import NO_TALLY, Phase, ScheduleProgress, Tally
 from gateway.operator_errors import DatabaseUnreachable
 from gateway.state.schedules import ScheduleStore
 from gateway.telemetry.metrics import Metrics
-from gateway.usage.postgres import upgrade
-from gateway.usage.postgres_cell import JUDGE, CellDatabase, ScheduleKey, ScheduleRow
 from providers.failures import FailureKind
 from providers.value import replace
 from tests.kit.configs import BASE, table_of

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from gateway.cell import postgres
+from gateway.cell.postgres_schema import SCHEMA
 from gateway.cli import database
 from gateway.operator_errors import StateError
-from gateway.usage import postgres
-from gateway.usage.postgres_schema import SCHEMA
 
 
 class Waiting:

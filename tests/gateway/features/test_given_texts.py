@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cell.outage_gate import OutageGate
+from gateway.cell.valkey_gate import ValkeyGate
 from gateway.execution.evidence import Asker
 from gateway.execution.exchange import Said
 from gateway.features.crisis.given_texts import GivenTexts
 from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
 from gateway.usage.gate import GateUnavailable
-from gateway.usage.gate_on_loss import OutageGate
-from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.journal import Journal
 from providers.chat import AssistantMessage, UserMessage
 from providers.value import replace

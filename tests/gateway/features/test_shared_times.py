@@ -14,15 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.cell.valkey_connection import ValkeyConnection
 from gateway.features.duties.feature import DUTIES
 from gateway.features.duties.model import KEPT_MS, UsedDay, UseKey, UseRecord, UseRules
 from gateway.features.duties.policy import arrival, extended, used_day, with_former
 from gateway.features.duties.shared_times import CellTimes, SharedTimes
 from gateway.features.duties.state import UseStore, use_records_of
 from gateway.features.duties.time_of_use import MemoryStore, TimeOfUse, UseUnavailable
+from gateway.installation import cell_name
 from gateway.model.config_version import ConfigVersion
-from gateway.usage.installation import cell_name
-from gateway.usage.valkey_connection import ValkeyConnection
 from tests.kit.configs import table_of
 from tests.kit.timed_gateway import CONFIG, SECRET
 from tests.kit.valkey_server import RunningValkey, running_valkey

@@ -12,7 +12,7 @@ from gateway.free_space import FreeSpace
 from gateway.model.budget import Stores, StoreServer
 from gateway.model.status import WorkerStatus
 from gateway.server.store_watch import StoreWatch
-from gateway.usage.gate_valkey import RoundTrip
+from gateway.usage.gate import RoundTrip
 
 STORES = Stores(StoreServer("database", "db", 5432, "DE"), StoreServer("valkey", "valkey", 6379, "DE"))
 SPACE = FreeSpace(70 * 1024**2, 1024**3)

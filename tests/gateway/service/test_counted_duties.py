@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.usage.installation import duty_sums
+from gateway.installation import duty_sums
 from tests.kit.crisis_gateway import CRISIS, SAD, US, CrisisWorld
 from tests.kit.judged_chats import CONFIG as JUDGED
 from tests.kit.judged_chats import DIALECTS, ask

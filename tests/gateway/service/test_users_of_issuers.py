@@ -14,11 +14,11 @@ from gateway.features.configuration import compile_config
 from gateway.features.duties import time_of_use
 from gateway.features.duties.model import UseKey
 from gateway.features.duties.state import use_records_of
+from gateway.installation import note_named_users, pseudonym_key, users_renamed_ns
 from gateway.model.record import Record
 from gateway.policy.client_users import claim_issuer, former_names, names_of, people_named, plain_user, qualified_user
 from gateway.service import location
 from gateway.usage.accounting import Accounting, end_user_pseudonym
-from gateway.usage.installation import note_named_users, pseudonym_key, users_renamed_ns
 from providers.registry import load_registry
 from tests.kit.claim_tokens import jwks, public
 from tests.kit.claim_tokens import token as signed_claim

@@ -9,9 +9,9 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from gateway.cell.valkey_gate import LostCall, ValkeyGate
 from gateway.model.budget import Window
 from gateway.usage.gate import BudgetLimit, Counter, CounterKind, HoldGranted, HoldRequest, RatePerMinute
-from gateway.usage.gate_valkey import LostCall, ValkeyGate
 from gateway.usage.windows import SECOND_NS
 from tests.gateway.usage.reference_gate import ReferenceGate, budget, rate, windows_at
 

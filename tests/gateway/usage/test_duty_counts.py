@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.features.duties.model import UseRules
+from gateway.installation import duty_sums
 from gateway.model.age import AgeBand
 from gateway.model.config_version import Region
 from gateway.model.help import DutyKind
@@ -35,7 +36,6 @@ from gateway.usage.duty_counts import (
     keys_of,
     report_rows,
 )
-from gateway.usage.installation import duty_sums
 from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.journal_reading import former_files
 from gateway.usage.ledger import Ledger, Person, ledger_file

@@ -13,12 +13,12 @@ from datetime import UTC
 import msgspec
 import pytest
 
+from gateway.cell.epoch import EpochKeeper
+from gateway.cell.postgres import Postgres, upgrade
+from gateway.cell.valkey_gate import ValkeyGate
 from gateway.model.budget import Window
 from gateway.usage.gate import BudgetLimit, Counter, CounterKind, GateUnavailable, HoldGranted, HoldRefused, HoldRequest
-from gateway.usage.gate_epoch import EpochKeeper
-from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.ledger import Ledger
-from gateway.usage.postgres import Postgres, upgrade
 from gateway.usage.usage_row import BudgetChange, CallOutcome, RowKind
 from gateway.usage.windows import bounds
 from tests.kit import waiting

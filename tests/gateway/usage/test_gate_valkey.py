@@ -15,6 +15,9 @@ import msgspec
 import pytest
 import trustme
 
+from gateway.cell.outage_gate import OutageGate
+from gateway.cell.valkey_connection import ValkeyConnection, ValkeyUnavailable
+from gateway.cell.valkey_gate import ValkeyGate
 from gateway.cli.cell import valkey_state
 from gateway.model.budget import Money, StoreServer, Window
 from gateway.model.quota import Quota, QuotaEntry, QuotaUnit
@@ -29,13 +32,10 @@ from gateway.usage.gate import (
     HoldRefused,
     HoldRequest,
 )
-from gateway.usage.gate_on_loss import OutageGate
-from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.journal import Journal
 from gateway.usage.lost_call import RunningCost
 from gateway.usage.quotas import NOTHING, RUNNING, QuotaLimit, limits_of_quota
 from gateway.usage.usage_row import CallOutcome, decode_row, encode_row
-from gateway.usage.valkey_connection import ValkeyConnection, ValkeyUnavailable
 from gateway.usage.windows import WindowCalendar
 from providers.auth import Secret
 from tests.gateway.usage.reference_gate import budget, rate, windows_at
@@ -599,6 +599,6 @@ async def test_next_outage_begins_with_the_whole_amount_after_a_quiet_minute(
 
 
 def _allowance() -> object:
-    from gateway.usage.gate_on_loss import _counter
+    from gateway.cell.outage_gate import _counter
 
     return _counter(Money(100, "EUR"))

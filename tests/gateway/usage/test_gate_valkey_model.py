@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import rule
 
-from gateway.usage.gate_valkey import ValkeyGate
+from gateway.cell.valkey_gate import ValkeyGate
 from gateway.usage.windows import SECOND_NS
 from tests.gateway.usage.gate_machine import OWNERS, GateMachine, limits_of
 from tests.kit.valkey_server import RunningValkey, running_valkey

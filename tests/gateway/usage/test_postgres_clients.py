@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cell.postgres import Postgres, upgrade
 from gateway.model.stored_client import AdminToken, KeyInfo, Role
 from gateway.operator_errors import DatabaseUnreachable, NotStored
 from gateway.state.client_store import AlreadyStored, ClientStore, Entry
-from gateway.usage.postgres import Postgres, upgrade
 from tests.gateway.client_store_checks import CHECKS, uses_of_file_keys_are_kept
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 

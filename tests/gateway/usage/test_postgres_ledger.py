@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.cell.postgres import Postgres, current_schema, upgrade
+from gateway.cell.postgres_schema import SCHEMA
 from gateway.model.budget import StoreServer
 from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
@@ -21,8 +23,6 @@ from gateway.usage.duty_counts import DutyKey, SourceCounts, add_up, encode_key,
 from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
-from gateway.usage.postgres import Postgres, current_schema, upgrade
-from gateway.usage.postgres_schema import SCHEMA
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
 from gateway.usage.windows import WindowCalendar
@@ -311,7 +311,7 @@ def test_schema_of_an_earlier_build_is_named_and_upgraded_in_place(tmp_path: Pat
 
 
 def test_frozen_database_ends_a_command_at_its_deadline(database: RunningPostgres) -> None:
-    from gateway.usage.postgres import Postgres
+    from gateway.cell.postgres import Postgres
 
     reader = Postgres(database.address(), command_s=0.3)
     assert reader.run(lambda connection: connection.fetchval("SELECT 1")) == 1

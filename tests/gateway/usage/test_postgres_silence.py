@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from gateway.cell import postgres
 from gateway.model.budget import StoreServer
 from gateway.operator_errors import DatabaseUnreachable
-from gateway.usage import postgres
 
 
 async def test_uses_after_a_connect_without_an_answer_fail_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

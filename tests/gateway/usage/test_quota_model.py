@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import rule
 
-from gateway.usage.gate_valkey import ValkeyGate
+from gateway.cell.valkey_gate import ValkeyGate
 from gateway.usage.journal import Journal
 from gateway.usage.quotas import row_parts
 from gateway.usage.usage_row import decode_row

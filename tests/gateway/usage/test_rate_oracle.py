@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from throttled import utils as throttled_clock
 
+from gateway.cell.valkey_gate import ValkeyGate
 from gateway.usage.gate import HoldGranted, HoldRefused, HoldRequest, UsageGate
-from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.journal import Journal
 from gateway.usage.quota_store import MINUTE_NS, remaining, spend
 from gateway.usage.windows import SECOND_NS

@@ -26,11 +26,11 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.cell.valkey_connection import Script
 from gateway.model.budget import Window
 from gateway.usage.gate import LARGEST_AMOUNT, Counter, CounterState, HoldRequest, Measure, present_state
 from gateway.usage.lost_call import LostUsage, RunningCost, Used, lost_usage
 from gateway.usage.quotas import Parts, QuotaHold, QuotaLimit, QuotaState, weighed
-from gateway.usage.valkey_connection import Script
 from gateway.usage.windows import FOREVER_NS, MINUTE_NS, AllBounds, WindowBounds
 
 BASE = 1_000_000_000

@@ -20,20 +20,20 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import tzinfo
 
+from gateway.cell.postgres import EPOCH_LOCK, Postgres, PostgresConnection, connect, postgres_errors, schema_number
+from gateway.cell.postgres_schema import check_schema
+from gateway.cell.valkey_connection import ValkeyUnavailable
+from gateway.cell.valkey_gate import SILENT_S, ValkeyGate
+from gateway.cell.valkey_scripts import BUILDING, MOVE_EPOCH, READY
 from gateway.model.budget import StoreServer, Window
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.tasks import stopped
 from gateway.usage.gate import GateUnavailable
-from gateway.usage.gate_valkey import SILENT_S, ValkeyGate
 from gateway.usage.ledger import READ, Ledger, read_row
 from gateway.usage.lost_call import Used
-from gateway.usage.postgres import EPOCH_LOCK, Postgres, PostgresConnection, connect, postgres_errors, schema_number
-from gateway.usage.postgres_schema import check_schema
 from gateway.usage.quotas import QuotaLimit, row_parts
 from gateway.usage.usage_row import CallOutcome, UsageRow
-from gateway.usage.valkey_connection import ValkeyUnavailable
-from gateway.usage.valkey_scripts import BUILDING, MOVE_EPOCH, READY
 from gateway.usage.windows import bounds
 
 _STEP_S = 0.2

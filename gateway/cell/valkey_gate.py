@@ -12,7 +12,7 @@ Theory of operation:
   starts serves after the others have counted it, and the greatest number of the last minutes holds.
 - Counters belong to an *epoch*. If the server has lost data or may have (it is empty, it was restarted, or another
   server took its place), the epoch has ended: holds with a budget are refused until the counters are rebuilt
-  (`gate_epoch`).
+  (`epoch`).
 """
 
 from __future__ import annotations
@@ -25,27 +25,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from gateway.model.budget import StoreServer
-from gateway.model.quota import QuotaUnit
-from gateway.tasks import stopped
-from gateway.usage.counter_tags import Tag
-from gateway.usage.gate import (
-    REQUESTS,
-    Counter,
-    CounterState,
-    GateUnavailable,
-    HoldGranted,
-    HoldRefused,
-    HoldRequest,
-    MayBeDone,
-    RatePerMinute,
-    present_state,
-    refusal_of,
-)
-from gateway.usage.lost_call import LostUsage, Used
-from gateway.usage.quotas import NOTHING, Parts, QuotaLimit, QuotaState
-from gateway.usage.valkey_connection import OutcomeUnknown, Script, ValkeyConnection, ValkeyUnavailable, Word
-from gateway.usage.valkey_scripts import (
+from gateway.cell.valkey_connection import OutcomeUnknown, Script, ValkeyConnection, ValkeyUnavailable, Word
+from gateway.cell.valkey_scripts import (
     BEAT,
     CHANGE,
     EPOCH_ENDED,
@@ -64,6 +45,26 @@ from gateway.usage.valkey_scripts import (
     settle_arguments,
     unpack,
 )
+from gateway.model.budget import StoreServer
+from gateway.model.quota import QuotaUnit
+from gateway.tasks import stopped
+from gateway.usage.counter_tags import Tag
+from gateway.usage.gate import (
+    REQUESTS,
+    Counter,
+    CounterState,
+    GateUnavailable,
+    HoldGranted,
+    HoldRefused,
+    HoldRequest,
+    MayBeDone,
+    RatePerMinute,
+    RoundTrip,
+    present_state,
+    refusal_of,
+)
+from gateway.usage.lost_call import LostUsage, Used
+from gateway.usage.quotas import NOTHING, Parts, QuotaLimit, QuotaState
 from gateway.usage.windows import AllBounds
 
 BEAT_S = 1.0
@@ -90,13 +91,6 @@ class _Pending(msgspec.Struct):
 
 _HoldAnswer = tuple[bool, list[list[int]], list[int], list[list[int]], int]
 """Whether a call is held; the states of counters, rates and quotas if not; and the time of the server."""
-
-
-class RoundTrip(NamedTuple):
-    """One question to the server: how long it took, and the own time minus that of the server. Seconds."""
-
-    answer_s: float
-    skew_s: float
 
 
 class _Sign(NamedTuple):
@@ -133,6 +127,8 @@ class ValkeyGate:
         instances: The greatest number of instances that were seen at once in the last minutes.
         run: The run of the server, which changes when it starts again.
     """
+
+    is_shared = True
 
     def __init__(
         self,

@@ -1,17 +1,16 @@
 """Open the parts of an installation, in its state directory or in the shared stores: clients, budgets and the ledger.
 
-The gate of a process that serves requests is opened by `gateway.assembly`.
+This is the door to `gateway.cell`, the shared stores.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -20,24 +19,31 @@ from gateway.model.budget import Stores
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.state.generated_key import USER_KEY, generated_key
-from gateway.tasks import stopped
 
 if TYPE_CHECKING:
+    from gateway.cell.serving import SharedStores
     from gateway.state.client_store import ClientStore
+    from gateway.state.database import Database
     from gateway.usage.duty_counts import DutyKey
-    from gateway.usage.gate_valkey import ValkeyGate
+    from gateway.usage.gate import OperatorGate
     from gateway.usage.journal import Journal
     from gateway.usage.ledger import Ledger
-    from gateway.usage.postgres import Postgres
     from gateway.usage.reports import UsageReader
 
 MISSING_PACKAGES = "`stores` needs more packages: pip install asyncpg libvalkey"
 _NAMED_USERS = "named-users"
-_FOLLOWED_S = 1.0
 _CLIENTS_S = 3.0
 _REPORT_S = 120.0
 _STATEMENT_S = 15.0
-_DEADLINE_S = 2.0
+
+
+@contextmanager
+def needs_packages() -> Iterator[None]:
+    """Import what needs the packages of shared stores. Raises StateError without them."""
+    try:
+        yield
+    except ImportError:
+        raise StateError(MISSING_PACKAGES) from None
 
 
 def client_store(config: ConfigVersion, state_dir: Path) -> ClientStore:
@@ -51,14 +57,12 @@ def client_store(config: ConfigVersion, state_dir: Path) -> ClientStore:
     return ClientStore(state_dir, shared, name, shares_clients=config.has_shared_clients)
 
 
-def shared_database(stores: Stores | None, command_s: float = _STATEMENT_S) -> Postgres | None:
+def shared_database(stores: Stores | None, command_s: float = _STATEMENT_S) -> Database | None:
     """Return the shared database, which is connected when it is first used, or None. Raises StateError."""
     if stores is None or stores.database is None:
         return None
-    try:
-        from gateway.usage.postgres import Postgres
-    except ImportError:
-        raise StateError(MISSING_PACKAGES) from None
+    with needs_packages():
+        from gateway.cell.postgres import Postgres
     return Postgres(stores.database, command_s=command_s)
 
 
@@ -102,7 +106,7 @@ def instance_name(state_dir: Path) -> str:
 
 
 @asynccontextmanager
-async def operator_gate(config: Callable[[], ConfigVersion], state_dir: Path) -> AsyncIterator[Journal | ValkeyGate]:
+async def operator_gate(config: Callable[[], ConfigVersion], state_dir: Path) -> AsyncIterator[OperatorGate]:
     """Open the gate of an installation to read and change budgets. It holds no calls. Raises StateError."""
     stores = config().stores
     if stores is None or stores.valkey is None:
@@ -118,21 +122,24 @@ async def operator_gate(config: Callable[[], ConfigVersion], state_dir: Path) ->
                         _rebuild_at_rest(config(), state_dir)
             yield journal
         return
-    try:
-        from gateway.usage.gate_valkey import ValkeyGate
-    except ImportError:
-        raise StateError(MISSING_PACKAGES) from None
-    gate = ValkeyGate(
-        stores.valkey, cell_name(config()), f"{instance_name(state_dir)}/operator", deadline_s=_DEADLINE_S
-    )
-    await gate.connection.start()
-    await gate.follow_epoch()
-    following = asyncio.get_running_loop().create_task(_follow(gate))
-    try:
+    with needs_packages():
+        from gateway.cell.serving import gate_for_operators
+    async with gate_for_operators(stores.valkey, cell_name(config()), instance_name(state_dir)) as gate:
         yield gate
-    finally:
-        await stopped(following)
-        await gate.connection.close()
+
+
+def serving_stores(config: Callable[[], ConfigVersion], state_dir: Path, journal: Journal) -> SharedStores | None:
+    """Return the shared stores of a process that serves requests, or None without any. Raises StateError.
+
+    The owner of the journal closes it.
+    """
+    stores = config().stores
+    if stores is None or stores.valkey is None or stores.database is None:
+        return None
+    with needs_packages():
+        from gateway.cell.serving import SharedStores
+    instance = instance_name(state_dir), cell_name(config())
+    return SharedStores(stores.database, stores.valkey, config, state_dir, journal, *instance)
 
 
 def _rebuild_at_rest(config: ConfigVersion, state_dir: Path) -> None:
@@ -149,12 +156,6 @@ def _rebuild_at_rest(config: ConfigVersion, state_dir: Path) -> None:
             writer.rebuild_new_counters(config)
     finally:
         lock.release()
-
-
-async def _follow(gate: ValkeyGate) -> None:
-    while True:
-        await asyncio.sleep(_FOLLOWED_S)
-        await gate.follow_epoch()
 
 
 def ledger_of(config: ConfigVersion, state_dir: Path) -> Ledger:

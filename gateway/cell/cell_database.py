@@ -16,11 +16,11 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple, TypeVar
 
+from gateway.cell.postgres import COMMAND_LOCK, Postgres, PostgresConnection, locked
 from gateway.model.budget import StoreServer
 from gateway.model.schedule import NO_TALLY, ScheduleProgress, Tally
 from gateway.model.status import CellInstance, instance_state
 from gateway.state.schedules import decode_progress, decode_tally, encode_progress
-from gateway.usage.postgres import COMMAND_LOCK, Postgres, PostgresConnection, locked
 from providers.value import Value
 
 LEASE_S = 10.0

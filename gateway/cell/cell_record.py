@@ -10,15 +10,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gateway.cell.cell_database import LAST
 from gateway.operator_errors import NotStored, StateError
 from gateway.state.audit import AuditLine
 from gateway.state.history import Activation, Version, why_not_found
-from gateway.usage.postgres_cell import LAST
 from providers.value import replace
 
 if TYPE_CHECKING:
-    from gateway.usage.postgres import PostgresConnection
-    from gateway.usage.postgres_cell import CellDatabase
+    from gateway.cell.cell_database import CellDatabase
+    from gateway.cell.postgres import PostgresConnection
 
 _PAGE_LINES = 500
 _ACTIVATION = "version, previous, cause, who, at_s, summary, plan"

@@ -16,10 +16,10 @@ from typing import Any, TypeAlias, TypeVar
 
 import asyncpg  # type: ignore[import-untyped]
 
+from gateway.cell.postgres_schema import ADD_DUTIES, ADD_PROCESSES, HAS_PROCESSES, MIGRATIONS, SCHEMA, check_schema
 from gateway.model.budget import StoreServer
 from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.undo import undone_on_failure
-from gateway.usage.postgres_schema import ADD_DUTIES, ADD_PROCESSES, HAS_PROCESSES, MIGRATIONS, SCHEMA, check_schema
 from providers.auth import Secret
 
 CONNECT_S = 5.0

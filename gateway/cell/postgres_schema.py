@@ -1,11 +1,11 @@
-"""The schema of the shared PostgreSQL database, as the migrations that make it. `gateway.usage.postgres` applies them.
+"""The schema of the shared PostgreSQL database, as the migrations that make it. `gateway.cell.postgres` applies them.
 
 A schema has the number of its newest migration, which the database has in the table `alembic_version` (releases up to
 0.2 used Alembic). Each migration keeps the previous release working: a release accepts a schema that is newer by one,
 and refuses a schema that is newer by two.
 
 The tables of the ledger have the columns of the SQLite ledger (`ledger`), and the tables of clients the columns of
-`gateway.state.client_store`. `gateway.usage.postgres_cell` uses the tables `cell_…`. Release 0.2.0
+`gateway.state.client_store`. `gateway.cell.cell_database` uses the tables `cell_…`. Release 0.2.0
 uses `spool_position` and `console_session`.
 """
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
+from gateway.cell.valkey_gate import ValkeyGate
 from gateway.model.budget import Money, Window
 from gateway.model.quota import QuotaUnit
 from gateway.usage.amounts import NANO
@@ -34,7 +35,6 @@ from gateway.usage.gate import (
     HoldRequest,
     RatePerMinute,
 )
-from gateway.usage.gate_valkey import ValkeyGate
 from gateway.usage.journal import Journal
 from gateway.usage.quotas import NOTHING, RUNNING, Parts, QuotaHold, QuotaLimit, QuotaRefusal, QuotaState
 from gateway.usage.windows import AllBounds
