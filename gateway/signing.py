@@ -30,6 +30,7 @@ _MOST_BYTES = 64 * 1024
 _MOST_VERSIONS = 2
 _PEM = re.compile(rb"-----BEGIN [^-]+-----.+?-----END [^-]+-----[\r\n]*", re.DOTALL)
 PLAN_KIND = "gateway-plan"
+RECEIPT_KIND = "gateway-receipt"
 _NOT_READ = {
     "size": f"it is longer than {_MOST_BYTES} bytes",
     "form": "it is not a compact JWS: three parts of base64url, with dots between them, the first two of JSON objects",

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.api.errors import ApiError
-from gateway.execution.evidence import EVERYBODY, Asker
+from gateway.execution.failure_observations import EVERYBODY, Asker
 from gateway.model.approval import days_at
 from gateway.model.budget import shown_amount
 from gateway.model.config_version import ConfigVersion

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gateway.api.admin_control import unavailable_by_deployment, unavailable_everywhere
 from gateway.api.errors import ApiError
 from gateway.api.public_routes import named_assistant
-from gateway.execution.evidence import Asker, asker_of
+from gateway.execution.failure_observations import Asker, asker_of
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.input_requests import Use

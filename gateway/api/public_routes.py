@@ -25,7 +25,7 @@ from gateway.api.mark_routes import MARK_PATHS, add_mark_routes
 from gateway.api.openapi import complete_document
 from gateway.api.path_hints import INPUT_PATHS, OWN_PATHS, hint_for
 from gateway.api.raw_responses import Probe, error_response, method_not_allowed
-from gateway.execution.evidence import asker_of
+from gateway.execution.failure_observations import asker_of
 from gateway.model.assistant import Assistant
 from gateway.model.caller import Caller
 from gateway.model.config_version import Client, ConfigVersion, Region

@@ -25,7 +25,7 @@ from gateway.assembly.receipts import ReceiptService, ReceiptSettings
 from gateway.assembly.usage import UsageReports, UsageWiring
 from gateway.execution.breaker import ALL, Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
-from gateway.execution.evidence import EVERYBODY, Asker
+from gateway.execution.failure_observations import EVERYBODY, Asker
 from gateway.execution.health import Health
 from gateway.execution.json_schemas import prepare as prepare_schemas
 from gateway.execution.run import PlanExecutor

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from gateway.model.config_version import ConfigVersion
 from gateway.model.record import Record
+from gateway.operator_errors import CommandError, StateError
 from gateway.telemetry.log import logger
 from providers.value import Value
 
 if TYPE_CHECKING:
+    from gateway.settings import Settings
     from gateway.signing import Signer
-
-
-KIND = "gateway-receipt"
 
 
 class ReceiptSettings(Value, frozen=True):
@@ -35,6 +34,24 @@ def read_receipt_settings(state_dir: str | None, receipt_key: str | None) -> Rec
     from gateway.signing import Signer  # loads a large library that is not needed without a key
 
     return ReceiptSettings(Path(state_dir), Signer.read_versions(Path(receipt_key)))
+
+
+def check_receipts(settings: Settings) -> None:
+    """Prepare the receipts, and check the key that signs them. Raises CommandError if the key is unusable."""
+    if settings.state_dir is None:
+        if settings.receipt_key is not None:
+            logger().warning("receipts", detail="GATEWAY_RECEIPT_KEY has no effect: GATEWAY_STATE_DIR is not set")
+        return
+    from gateway.signing import KeyUnusable
+    from gateway.state.receipts import prepare
+
+    try:
+        prepare(settings.state_dir)
+        read_receipt_settings(str(settings.state_dir), str(settings.receipt_key) if settings.receipt_key else None)
+    except KeyUnusable as error:
+        raise CommandError(f"GATEWAY_RECEIPT_KEY: {error}") from None
+    except StateError as error:
+        raise CommandError(str(error)) from None
 
 
 class ReceiptService:
@@ -69,7 +86,9 @@ class ReceiptService:
         receipt, may_sign = found
         if self._signer is None or not may_sign:
             return {"receipt": receipt, "jws": None, "key": None}
-        jws = self._signer.sign(KIND, receipt)
+        from gateway.signing import RECEIPT_KIND
+
+        jws = self._signer.sign(RECEIPT_KIND, receipt)
         return {"receipt": receipt, "jws": jws, "key": self._signer.public.text}
 
     async def aclose(self) -> None:

@@ -31,8 +31,8 @@ from gateway.model.endings import endings_of
 from gateway.model.status import audited
 from gateway.operator_errors import NotStored, StateError
 from gateway.policy.territory_answers import answer_changes
-from gateway.state.audit import Audit, AuditLine, TrailHead, TrailReader
-from gateway.state.history import Activation, History, Pointer, Version, open_history
+from gateway.state.audit import Audit, AuditLine, TrailReader
+from gateway.state.history import Activation, History, Pointer, TrailHead, Version, open_history
 from gateway.state.lock import Lock
 from providers.value import Value, replace
 

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from gateway.changes.cell import CellMember
     from gateway.changes.change_log import ChangeLog, PinnedRollback, ReviewedChange
     from gateway.config.real_deployment import RealDeployment
-    from gateway.state.audit import TrailHead
-    from gateway.state.history import Version
+    from gateway.state.history import TrailHead, Version
 
 _LOCK_WAIT_S = 3.0
 """How long a start waits for the lock: the workers of a supervisor that was killed hold it until they end."""

@@ -1,4 +1,4 @@
-"""`gateway receipt list`: list the receipts of some days, with the places to which prompts went."""
+"""The commands `gateway receipt list`, with the places to which prompts went, and `gateway receipt verify`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
 from typing import Any
 
-from gateway.cli.terminal import expect_days, settings_of, state_directory, tell
+from gateway.cli.terminal import expect_days, json_text, settings_of, state_directory, tell
 from gateway.config.problems import visible
-from gateway.files import path_exists
+from gateway.files import path_exists, read_file_or_pipe
 from gateway.operator_errors import CommandError
+from providers.json_values import unique_members
 
-_OK, _CHANGED = 0, 1
+_OK, _REFUSED = 0, 1
+_MAX_FILE_BYTES = 64 * 1024
 _NONE = "-"
 _SECONDS = len("2026-11-27T10:00:00")
 _WIDTHS = {"time": 20, "territory": 9, "region": 8, "outcome": 11, "client": 12, "request": 36}
@@ -58,7 +61,7 @@ def list_receipts(options: argparse.Namespace) -> int:
         return _OK
     problem = f"{changed:,} receipts of these days were changed after they were stored, and are not shown"
     tell(f"{problem}; the first is of the request {visible(first_changed)}")
-    return _CHANGED
+    return _REFUSED
 
 
 def _start_s(day: date) -> float:
@@ -99,3 +102,60 @@ def _recipient(entry: Mapping[str, Any]) -> str:
     stored = "" if stores == processes else f", stored in {stores}"
     proxy = f", through a proxy in {entry['proxy'].get('territory')}" if entry.get("proxy") else ""
     return f"{entry.get('deployment')} in {processes}{stored}{proxy}"
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Verify the signature of the receipt in a file (`gateway receipt verify`)."""
+    from gateway.signing import RECEIPT_KIND, BadSignature, KeyUnusable, PublicKey
+    from gateway.signing import verify as verify_jws
+
+    try:
+        key = PublicKey.parse(_key(options.key))
+    except KeyUnusable as error:
+        raise CommandError(f"--key: {error}") from None
+    jws, shown, shown_key = _read(options.file)
+    try:
+        if jws is None:
+            raise BadSignature("it has no signature: the gateway had no GATEWAY_RECEIPT_KEY")
+        receipt, signer = verify_jws(jws, RECEIPT_KIND, [key])
+        if shown is not None and (_exactly(shown) != _exactly(receipt) or shown_key not in (None, key.text)):
+            raise BadSignature("it was changed after it was signed")
+    except BadSignature as error:
+        tell(f"the receipt is not valid: {error}")
+        return _REFUSED
+    print(json_text(receipt))
+    tell(f"signed by the key {signer.id}")
+    return _OK
+
+
+def _key(word: str) -> str:
+    """Return the given key, or the content of the given file."""
+    if word.startswith("ed25519:"):
+        return word
+    try:
+        return read_file_or_pipe(word, _MAX_FILE_BYTES).decode("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--key: {word} can't be read ({getattr(error, 'strerror', 'not ASCII text')})") from None
+
+
+def _exactly(receipt: Mapping[str, object]) -> str:
+    """Return the receipt as text. In Python, 1, 1.0 and True are equal as values."""
+    return json.dumps(receipt, sort_keys=True)
+
+
+def _read(path: Path) -> tuple[str | None, Mapping[str, object] | None, object]:
+    """Return the JWS, the receipt and the public key of a file: `GET /v1/receipts/{id}`, or only its JWS."""
+    try:
+        text = read_file_or_pipe(path, _MAX_FILE_BYTES).decode("utf-8", "replace").strip()
+    except OSError as error:
+        raise CommandError(f"{path} can't be read ({error.strerror})") from None
+    if not text.startswith("{"):
+        return text, None, None
+    try:
+        answer = json.loads(text, object_pairs_hook=unique_members)
+    except (ValueError, RecursionError):
+        raise CommandError(f"{path} is not valid JSON, or has a duplicate key") from None
+    jws, receipt = answer.get("jws"), answer.get("receipt")
+    if not isinstance(receipt, dict):
+        raise CommandError(f"{path} has no receipt")
+    return jws if isinstance(jws, str) else None, receipt, answer.get("key")

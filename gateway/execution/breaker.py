@@ -1,8 +1,8 @@
 """The circuit breaker of one scope of a deployment: its states and all of its transitions.
 
 A provider that is down costs each request the time of an attempt, and gets the traffic that keeps it down. A breaker
-opens when the evidence is enough (`gateway.execution.evidence`), and after some time lets one request through as a
-probe. The states and everything that can happen in them:
+opens when the evidence is enough (`failure_observations`), and after some time lets one request through as a probe.
+The states and everything that can happen in them:
 
     state      what happens                             then
     ---------  ---------------------------------------  --------------------------------------------------------

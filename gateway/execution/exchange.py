@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gateway.execution.deadline import Deadline
-from gateway.execution.evidence import Asker
+from gateway.execution.failure_observations import Asker
 from gateway.execution.judging import Verdicts
 from gateway.model.assistant import Assistant
 from gateway.model.caller import Caller

@@ -4,8 +4,8 @@ There are two reasons. Some failures (a refused key, a spent quota, a rate limit
 the key, for the model and the origin that it was used with; a deployment is skipped if all of its keys cool down. If
 only the status shows it (403: this key, or this prompt?), the failure is a **suspicion**, which three different
 requests in a row confirm. The **breakers** of a deployment open if it keeps failing, whatever the key. Suspicions and
-breakers reach as far as those who have seen the failures (see `evidence`). All are kept in this process only. A reload
-keeps them, and a deployment is judged as it is in the config version that asks.
+breakers reach as far as those who have seen the failures (see `failure_observations`). All are kept in this process
+only. A reload keeps them, and a deployment is judged as it is in the config version that asks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import lru_cache
 
 from gateway.execution.breaker import ALL, Breaker, BreakerState
 from gateway.execution.deadline import Clock
-from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence, client_of
+from gateway.execution.failure_observations import EVERYBODY, Asker, FailureObservations, client_of
 from gateway.execution.latency import LatencyTracker
 from gateway.execution.sign_in_tokens import SignInTokens
 from gateway.model.config_version import ConfigVersion
@@ -74,10 +74,10 @@ class Health:
         self._clock = clock
         self._draw = draw
         self._on_breaker_change = on_breaker_change
-        self._evidence: dict[_DeploymentKey, FailureEvidence] = {}
-        self._closed: dict[_DeploymentKey, FailureEvidence] = {}
+        self._evidence: dict[_DeploymentKey, FailureObservations] = {}
+        self._closed: dict[_DeploymentKey, FailureObservations] = {}
         self._cooldowns: dict[_SecretKey, _Cooldown] = {}
-        self.suspicions: dict[_SecretKey, FailureEvidence] = {}
+        self.suspicions: dict[_SecretKey, FailureObservations] = {}
         self._turns: dict[str, int] = {}
         self.latency = LatencyTracker()
         self.tokens = SignInTokens()
@@ -107,7 +107,7 @@ class Health:
             if len(self.suspicions) >= _MOST_SUSPICIONS:
                 del self.suspicions[next(iter(self.suspicions))]
             rule = BreakerRule(_CONFIRMED, rate=_NEVER, open_s=for_s, max_open_s=for_s)
-            evidence = self.suspicions[key] = FailureEvidence(rule, lambda: 1.0, lambda breaker: None)
+            evidence = self.suspicions[key] = FailureObservations(rule, lambda: 1.0, lambda breaker: None)
         evidence.failed((), asker, digest, self._clock(), why)
 
     def _forgive(self, sign_in: str) -> None:
@@ -172,18 +172,18 @@ class Health:
         keys = self.keys_in_turn(deployment, asker) or credentials
         return next((key for key in keys if key not in used), keys[0])
 
-    def evidence(self, deployment: Deployment, rule: BreakerRule | None) -> FailureEvidence | None:
+    def evidence(self, deployment: Deployment, rule: BreakerRule | None) -> FailureObservations | None:
         """Return what the failures of the deployment show; None if the config has no breakers."""
         if rule is None:
             return None
         return self._evidence.get(deployment.asked_at) or self._add_evidence(deployment.asked_at, rule)
 
-    def _add_evidence(self, key: _DeploymentKey, rule: BreakerRule) -> FailureEvidence:
-        evidence = FailureEvidence(rule, self._draw, lambda changed: self._changed(key, evidence, changed))
+    def _add_evidence(self, key: _DeploymentKey, rule: BreakerRule) -> FailureObservations:
+        evidence = FailureObservations(rule, self._draw, lambda changed: self._changed(key, evidence, changed))
         self._evidence[key] = evidence
         return evidence
 
-    def _changed(self, key: _DeploymentKey, evidence: FailureEvidence, breaker: Breaker) -> None:
+    def _changed(self, key: _DeploymentKey, evidence: FailureObservations, breaker: Breaker) -> None:
         if self._evidence.get(key) is not evidence:
             return  # it belongs to an earlier config version
         if breaker.state is BreakerState.OPEN:

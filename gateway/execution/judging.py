@@ -14,7 +14,7 @@ from copy import copy
 from dataclasses import dataclass, field
 
 from gateway.execution.deadline import Deadline
-from gateway.execution.evidence import Asker
+from gateway.execution.failure_observations import Asker
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.assistant import Assistant

@@ -59,7 +59,7 @@ class FailureRule(Value, frozen=True):
         next_step: The next step may be tried.
         cooldown_s: The cooldown of the key for failures that name no time of their own.
         cooldown_named_time: A time that the provider names is a cooldown of the key.
-        is_suspicion: The cooldown begins when different requests have shown it (`gateway.execution.evidence`).
+        is_suspicion: The cooldown begins when different requests have shown it (`failure_observations`).
         counts: It is an observation for the breaker.
         is_certain: No request can cause it, so the failures of a single caller count for the breaker's rate, too.
     """

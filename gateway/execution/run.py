@@ -29,7 +29,7 @@ from gateway.execution.breaker import Tickets
 from gateway.execution.concurrency_limiter import ConcurrencyLimiters, Queuer, Shed, Slot, Ticket
 from gateway.execution.conversation import Conversation
 from gateway.execution.deadline import RESOLUTION_S, Deadline
-from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence, digest_of
+from gateway.execution.failure_observations import EVERYBODY, Asker, FailureObservations, digest_of
 from gateway.execution.folded_answers import as_stream, folds
 from gateway.execution.health import Health, why_of
 from gateway.execution.latency import RecentAnswers, first_token_timeout_s
@@ -254,7 +254,7 @@ class Run(msgspec.Struct):
     request: ServedRequest
     context: RunContext
     position: int = 0
-    evidence: FailureEvidence | None = None
+    evidence: FailureObservations | None = None
     used_keys: tuple[Secret | None, ...] = ()
     wait_s: float = 0.0
     has_ended: bool = False
@@ -702,7 +702,7 @@ def _release(answers: RecentAnswers, slot: Slot) -> None:
 
 
 def _outcome(
-    evidence: FailureEvidence, tickets: Tickets, context: RunContext, options: AttemptOptions
+    evidence: FailureObservations, tickets: Tickets, context: RunContext, options: AttemptOptions
 ) -> Callable[[Failure | None], None]:
     """Return a callback for the end of a stream that has begun: with its failure, or None for a whole answer."""
     clock, asker = context.deadline.clock, context.asker

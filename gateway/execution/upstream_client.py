@@ -14,7 +14,7 @@ import msgspec
 from gateway.execution.answer_stream import AnswerStream, LiveStream
 from gateway.execution.conversation import Conversation, for_caches
 from gateway.execution.deadline import RESOLUTION_S, Deadline
-from gateway.execution.evidence import digest_of
+from gateway.execution.failure_observations import digest_of
 from gateway.execution.folded_answers import BoundedResponse, as_stream, folds, whole_of, whole_of_body
 from gateway.execution.input_calls import fitted_input, read_input, stream_reader_of, write_input
 from gateway.execution.latency import RecentAnswers, first_token_timeout_s

@@ -16,7 +16,7 @@ from gateway.api.admin_guard import Guard
 from gateway.api.admin_status import problem_counts
 from gateway.api.raw_responses import Application
 from gateway.assembly.budget_watch import BudgetWatch
-from gateway.execution.evidence import EVERYBODY, Asker
+from gateway.execution.failure_observations import EVERYBODY, Asker
 from gateway.execution.transport import PoolTransport, SimulatorsOnly
 from gateway.installation import instance_name
 from gateway.model.status import Overview, SimulatedSite, Status

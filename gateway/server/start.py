@@ -12,12 +12,12 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from gateway.api.admin_guard import Guard
-from gateway.assembly.receipts import read_receipt_settings
+from gateway.assembly.receipts import check_receipts
 from gateway.changes.compile_job import CompileJob
 from gateway.changes.pickling import pack
 from gateway.model.config_version import ConfigVersion
 from gateway.model.stored_client import Role
-from gateway.operator_errors import CommandError, StateError
+from gateway.operator_errors import CommandError
 from gateway.server.descriptors import raise_file_limit
 from gateway.server.handover import Given, Handover
 from gateway.server.host import BuildOperatorConsole, ConsoleListener, Host, Operators
@@ -75,7 +75,7 @@ def serve_config(
         settings = _at_addresses_of(given, settings)
         if (reason := _serving_problem(settings, initial.config)) is not None:
             raise CommandError(reason)
-        _check_receipts(settings)
+        check_receipts(settings)
         console = _console_listener(settings, build_console, given.get("console"))
         listener, operators = _listeners(settings, given=given)
         raise_file_limit()
@@ -140,24 +140,6 @@ def _serve(
     return status
 
 
-def _check_receipts(settings: Settings) -> None:
-    """Prepare the receipts, and check the key that signs them. Raises CommandError if the key is unusable."""
-    if settings.state_dir is None:
-        if settings.receipt_key is not None:
-            logger().warning("receipts", detail="GATEWAY_RECEIPT_KEY has no effect: GATEWAY_STATE_DIR is not set")
-        return
-    from gateway.signing import KeyUnusable
-    from gateway.state.receipts import prepare
-
-    try:
-        prepare(settings.state_dir)
-        read_receipt_settings(str(settings.state_dir), str(settings.receipt_key) if settings.receipt_key else None)
-    except KeyUnusable as error:
-        raise CommandError(f"GATEWAY_RECEIPT_KEY: {error}") from None
-    except StateError as error:
-        raise CommandError(str(error)) from None
-
-
 def serve_demo(
     settings: Settings,
     initial: InitialConfig,
@@ -190,7 +172,7 @@ def serve_demo(
         operators.admin.close()
         reason = f"a demo serves its own machine only, whose requests do not come to {settings.host} from loopback"
         raise CommandError(f"{reason}: leave out --host (GATEWAY_HOST)")
-    _check_receipts(settings)
+    check_receipts(settings)
     demo = Demo(rehearsal.pace is not None, territory, real, build_console)
     is_written = initial.change_log is not None
     job = CompileJob(str(settings.config), True, territory, written=is_written, real=real)

@@ -20,7 +20,7 @@ from gateway.api.raw_responses import Application
 from gateway.assembly.application import Gateway
 from gateway.assembly.receipts import read_receipt_settings
 from gateway.changes.pickling import unpack
-from gateway.execution.evidence import EVERYBODY, Asker
+from gateway.execution.failure_observations import EVERYBODY, Asker
 from gateway.model.config_version import ConfigVersion
 from gateway.model.sign_in import SignInNote
 from gateway.model.status import WorkerStatus

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.child_process import child_command, child_environment
-from gateway.execution.evidence import EVERYBODY, Asker
+from gateway.execution.failure_observations import EVERYBODY, Asker
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.token_refresher import TokenRefresher
 from gateway.execution.transport import PoolTransport

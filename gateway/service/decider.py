@@ -15,8 +15,8 @@ from functools import partial
 from types import MappingProxyType
 
 from gateway.execution.conversation import Conversation
-from gateway.execution.evidence import asker_of
 from gateway.execution.exchange import ClientChanged, Exchange
+from gateway.execution.failure_observations import asker_of
 from gateway.execution.health import Health
 from gateway.execution.retry import rule_of, why_spent
 from gateway.execution.run import PlanExhausted

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.execution.evidence import client_scope
 from gateway.execution.exchange import Exchange, Said
+from gateway.execution.failure_observations import client_scope
 from gateway.execution.judging import MOST_CHARACTERS, Judge, PassedTexts, pieces_of, policy_of
 from gateway.execution.moderated_stream import ModeratedStream
 from gateway.execution.run import PlanExecutor, RunContext

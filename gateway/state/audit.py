@@ -19,6 +19,7 @@ from pathlib import Path
 
 from gateway.files import is_file_at, open_file
 from gateway.operator_errors import StateError, moved_error
+from gateway.state.history import BEGINNING, TrailHead
 from gateway.state.lock import take
 from gateway.undo import undone_on_failure
 from providers.value import Value
@@ -35,17 +36,6 @@ _LOST_HASH = frozenset({*_OWN, "key", "client", "who", "how", "changed_at"})
 Such a line has its `hash` before `previous`. The hash of the key is looked for in the stored versions.
 """
 _SHA256 = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", re.ASCII)
-
-
-class TrailHead(Value, frozen=True):
-    """The last line of the trail: its number (from 1) and its hash."""
-
-    number: int
-    hash: str
-
-
-BEGINNING = TrailHead(0, "0" * 64)
-"""The head of an empty trail. The first line is chained to it."""
 
 
 class Fault(Value, frozen=True):

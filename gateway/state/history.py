@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 from gateway.files import path_exists
 from gateway.operator_errors import NotStored, StateError
-from gateway.state.audit import BEGINNING, TrailHead
 from gateway.state.database import (
     OpenedFile,
     describe_damage,
@@ -39,6 +38,17 @@ _VERSIONS = "SELECT version, content, text, why_not FROM version"
 _ACTIVATION = (str, str, str, str, float, str)
 _ACTIVATIONS = "SELECT version, previous, cause, who, at_s, summary, plan"
 _LAYOUT = layout_of(__file__)
+
+
+class TrailHead(Value, frozen=True):
+    """The last line of the audit trail: its number (from 1) and its hash."""
+
+    number: int
+    hash: str
+
+
+BEGINNING = TrailHead(0, "0" * 64)
+"""The head of an empty trail. The first line is chained to it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.state.audit import BEGINNING, Audit, TrailHead
-from gateway.state.history import open_history
+from gateway.state.audit import Audit
+from gateway.state.history import BEGINNING, TrailHead, open_history
 from tests.cli.conftest import Command
 
 STATE = Path("state")

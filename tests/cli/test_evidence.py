@@ -18,7 +18,8 @@ from gateway.cell.cell_database import CellDatabase
 from gateway.cell.cell_record import CellRecord
 from gateway.cell.postgres import Postgres, upgrade
 from gateway.signing import PublicKey, new_key
-from gateway.state.audit import BEGINNING, Audit, TrailReader
+from gateway.state.audit import Audit, TrailReader
+from gateway.state.history import BEGINNING
 from gateway.state.receipts import Receipts
 from gateway.usage.amounts import NANO
 from gateway.usage.ledger import DELETED_THROUGH, Ledger, ledger_file

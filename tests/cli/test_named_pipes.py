@@ -14,10 +14,9 @@ from typing import NoReturn
 
 import pytest
 
-from gateway.assembly.receipts import KIND
-from gateway.signing import Signer, new_key
-from gateway.state.audit import BEGINNING, Audit
-from gateway.state.history import open_history
+from gateway.signing import RECEIPT_KIND, Signer, new_key
+from gateway.state.audit import Audit
+from gateway.state.history import BEGINNING, open_history
 from tests.cli.conftest import ROOT, Command
 from tests.kit.configs import Config
 
@@ -109,7 +108,7 @@ def test_no_command_waits_for_a_pipe_in_the_state_directory(
 
 def test_pipe_with_a_writer_is_read(gateway: Command, key: str) -> None:
     """The pipe is like that of `gateway receipt verify <(curl …) --key …`."""
-    jws = Signer.read(Path("key.pem")).sign(KIND, {"id": "req_1"})
+    jws = Signer.read(Path("key.pem")).sign(RECEIPT_KIND, {"id": "req_1"})
     answer = json.dumps({"receipt": {"id": "req_1"}, "jws": jws}).encode()
     for data, words in (
         (answer, ("receipt", "verify", "PIPE", "--key", key)),

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.assembly.receipts import KIND
-from gateway.signing import Signer, new_key
+from gateway.signing import RECEIPT_KIND, Signer, new_key
 from tests.cli.conftest import Command
 
 RECEIPT = {"version": 1, "id": "req_1", "region": "eu", "status": 200, "tried": [{"deployment": "a"}]}
@@ -24,7 +23,7 @@ def signed() -> tuple[str, str]:
     path = Path("key.pem")
     path.write_bytes(pem)
     path.chmod(0o600)
-    shown = {"receipt": RECEIPT, "jws": Signer.read(path).sign(KIND, RECEIPT), "key": public.text}
+    shown = {"receipt": RECEIPT, "jws": Signer.read(path).sign(RECEIPT_KIND, RECEIPT), "key": public.text}
     return json.dumps(shown), public.text
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.state.audit import BEGINNING, Audit, verify_lines
+from gateway.state.audit import Audit, verify_lines
+from gateway.state.history import BEGINNING
 from tests.kit.doc_pages import ROOT
 from tests.kit.waiting import eventually
 

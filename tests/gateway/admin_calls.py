@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.execution.evidence import EVERYBODY, Asker
+from gateway.execution.failure_observations import EVERYBODY, Asker
 from gateway.model.status import Changes, Reload, Status, WorkerStatus
 from tests.kit.configs import BASE, KEYS, table_of
 

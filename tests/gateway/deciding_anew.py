@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.execution.deadline import Deadline
-from gateway.execution.evidence import EVERYBODY
 from gateway.execution.exchange import Exchange
+from gateway.execution.failure_observations import EVERYBODY
 from gateway.execution.upstream_client import Answer, ConfigChanged
 from gateway.model.caller import Caller
 from gateway.model.config_version import Client, ConfigVersion

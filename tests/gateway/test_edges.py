@@ -45,8 +45,8 @@ from gateway.config import (
 from gateway.config.schema.location import AgeBandSection
 from gateway.config.sensitive_keys import secret_names
 from gateway.console import application, areas, clients_view, forms, page, sessions, visitors, world
+from gateway.execution import failure_observations as evidence
 from gateway.execution import (
-    evidence,
     hand_off_tool,
     health,
     json_schemas,
@@ -221,14 +221,14 @@ def user_of_proxy(size: int) -> bool:
 
 def observations(number: int) -> bool:
     shown: Any = Fake(_seen={}, _rule=Fake(failures=1))
-    observe = evidence.FailureEvidence._observe
+    observe = evidence.FailureObservations._observe
     return kept(lambda at: observe(shown, (str(at),), b""), number, lambda: shown._seen)
 
 
 def scopes(number: int) -> bool:
     shown: Any = Fake(_narrow={}, _rule=None, _draw=None, _on_change=None)
     with patch.object(evidence, "Breaker"), patch.object(evidence, "words_of"):
-        return kept(lambda at: evidence.FailureEvidence._add(shown, (str(at),)), number, lambda: shown._narrow)
+        return kept(lambda at: evidence.FailureObservations._add(shown, (str(at),)), number, lambda: shown._narrow)
 
 
 def suspicions(number: int) -> bool:
@@ -702,8 +702,8 @@ EDGES = (
     at_most("gateway.console.sessions._MOST_ADDRESSES", addresses_of),
     at_most("gateway.console.sessions._MOST_SESSIONS", sessions_of),
     at_most("gateway.console.visitors._MOST_NAME", user_of_proxy),
-    at_most("gateway.execution.evidence._MOST_OBSERVATIONS", observations),
-    at_most("gateway.execution.evidence._MOST_SCOPES", scopes),
+    at_most("gateway.execution.failure_observations._MOST_OBSERVATIONS", observations),
+    at_most("gateway.execution.failure_observations._MOST_SCOPES", scopes),
     at_most("gateway.execution.hand_off_tool._MOST_HELD", held_text),
     at_most("gateway.execution.health._MOST_SUSPICIONS", suspicions),
     at_most(

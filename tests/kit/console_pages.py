@@ -14,7 +14,7 @@ from gateway.api.errors import ApiError
 from gateway.config.examples import example_path
 from gateway.console.application import Console
 from gateway.console.page import PageSettings
-from gateway.execution.evidence import EVERYBODY, Asker
+from gateway.execution.failure_observations import EVERYBODY, Asker
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import Reload, SimulatedSite, Status, WorkerStatus
 from gateway.telemetry.event_feed import EventFeed, Subscription

@@ -14,8 +14,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from gateway.execution.evidence import Asker
 from gateway.execution.exchange import Said
+from gateway.execution.failure_observations import Asker
 from gateway.features.crisis.model import CrisisRules
 from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location

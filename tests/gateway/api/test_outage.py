@@ -12,7 +12,7 @@ from gateway.api.admin import build_admin
 from gateway.api.admin_guard import Guard
 from gateway.api.admin_status import status_document
 from gateway.assembly.application import Gateway
-from gateway.execution.evidence import EVERYBODY, Asker
+from gateway.execution.failure_observations import EVERYBODY, Asker
 from gateway.model.status import Overview, Status, WorkerStatus
 from gateway.telemetry.traffic import TrafficWindow
 from tests.gateway.admin_calls import LOADED, NOW, AdminCallbacks

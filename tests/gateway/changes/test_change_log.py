@@ -19,8 +19,8 @@ from gateway.changes.plan import NO_CONFIG_VERSION
 from gateway.config.loading import parse_document
 from gateway.features.configuration import compile_config
 from gateway.operator_errors import StateError
-from gateway.state.audit import TrailHead, verify_trail
-from gateway.state.history import History, Pointer, open_history
+from gateway.state.audit import verify_trail
+from gateway.state.history import History, Pointer, TrailHead, open_history
 from providers.registry import load_registry
 from tests.kit.configs import BASE, KEYS, Config
 

@@ -12,7 +12,7 @@ import pytest
 import respx
 
 from gateway.execution.deadline import Deadline
-from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence
+from gateway.execution.failure_observations import EVERYBODY, Asker, FailureObservations
 from gateway.execution.health import Health
 from gateway.execution.run import PlanExecutor, RunContext
 from gateway.execution.upstream_client import Answer
@@ -87,7 +87,7 @@ class Bench:
     def still_allowed(self, step: Step) -> str | None:
         return self.forbidden.get(step.deployment.name)
 
-    def evidence(self, name: str = "first") -> FailureEvidence:
+    def evidence(self, name: str = "first") -> FailureObservations:
         """The evidence of a deployment."""
         found = self.health.evidence(self.table.deployments[name], self.table.resilience.breaker)
         assert found is not None

@@ -11,8 +11,8 @@ import pytest
 
 from gateway.cell.outage_gate import OutageGate
 from gateway.cell.valkey_gate import ValkeyGate
-from gateway.execution.evidence import Asker
 from gateway.execution.exchange import Said
+from gateway.execution.failure_observations import Asker
 from gateway.features.crisis.given_texts import GivenTexts
 from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from gateway.operator_errors import StateError
 from gateway.state import audit as audit_module
-from gateway.state.audit import BEGINNING, Audit, TrailHead, key_hashes, verify_trail
+from gateway.state.audit import Audit, key_hashes, verify_trail
+from gateway.state.history import BEGINNING, TrailHead
 from tests.kit.case_files import cases
 
 AT = datetime(2026, 11, 20, tzinfo=UTC)

@@ -13,8 +13,7 @@ from threading import Timer
 import pytest
 
 from gateway.operator_errors import StateError
-from gateway.state.audit import BEGINNING, TrailHead
-from gateway.state.history import Activation, History, Pointer, Version, open_history
+from gateway.state.history import BEGINNING, Activation, History, Pointer, TrailHead, Version, open_history
 from gateway.state.lock import InUse, Lock, holder_of
 
 ONE, TWO = (Version(name, name + "0" * 52, name.encode()) for name in ("aaaa11112222", "aaaa33334444"))

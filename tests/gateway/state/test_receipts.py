@@ -20,7 +20,6 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.assembly.receipts import KIND
 from gateway.features.shadow.model import ShadowNote
 from gateway.free_space import FreeSpace
 from gateway.model.config_version import ConfigVersion
@@ -32,7 +31,7 @@ from gateway.policy.location.resolution import resolve
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS
 from gateway.service.explain import reports_from
-from gateway.signing import Signer, verify
+from gateway.signing import RECEIPT_KIND, Signer, verify
 from gateway.state import receipts
 from gateway.state.database import open_database
 from gateway.state.generated_key import RECEIPT_KEY, generated_key
@@ -441,7 +440,7 @@ def test_receipt_with_any_json_value_is_stored_sealed_signed_and_verified(
         receipt = {"id": request_id, "value": stored}
         assert store.find(request_id, "shop-cn") == (receipt, True)
         assert find_receipts(tmp_path, request_id) == [receipt]
-        assert verify(signer.sign(KIND, receipt), KIND, [signer.public])[0] == receipt
+        assert verify(signer.sign(RECEIPT_KIND, receipt), RECEIPT_KIND, [signer.public])[0] == receipt
 
 
 def test_receipt_of_an_id_with_half_a_surrogate_pair_is_stored_with_those_that_were_taken_with_it(opened: Open) -> None:

@@ -89,7 +89,7 @@ def digest_of(request: ServedRequest) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-class FailureEvidence:
+class FailureObservations:
     """The observations and the scopes of one deployment, or of one key of it. Times are monotonic seconds.
 
     It `is_clear` if nothing was observed since the last whole answer, and nothing is closed. `kinds` are those of the

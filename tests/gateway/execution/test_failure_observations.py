@@ -1,4 +1,4 @@
-"""FailureEvidence reaches as far as those who have seen it: the rules one by one, and as a whole against a small reference."""
+"""FailureObservations reaches as far as those who have seen it: the rules one by one, and as a whole against a small reference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.execution.breaker import ALL, Breaker
-from gateway.execution.evidence import EVERYBODY, Asker, FailureEvidence, digest_of
+from gateway.execution.failure_observations import EVERYBODY, Asker, FailureObservations, digest_of
 from gateway.model.resilience import BreakerRule
 from providers.chat import ChatRequest, UserMessage
 
@@ -25,7 +25,7 @@ class Asked:
 
     def __init__(self, rule: BreakerRule = RULE) -> None:
         self.opened: list[tuple[str, str]] = []
-        self.evidence = FailureEvidence(rule, lambda: 0.5, self._changed)
+        self.evidence = FailureObservations(rule, lambda: 0.5, self._changed)
         self.now = 0.0
 
     def _changed(self, breaker: Breaker) -> None:
