@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from gateway.cli.provider_pages import models_page, providers_page
@@ -28,6 +29,7 @@ from scripts.fault_page import faults_page
 from scripts.laws_page import laws_page
 from scripts.licences import licences_page
 from scripts.outgoing_calls import calls_page
+from scripts.page_tables import TABLES, page_with_table
 from scripts.rights_page import rights_page
 from scripts.sensitive_keys import sensitive_keys_json
 from scripts.translations import README as TRANSLATED_README
@@ -117,6 +119,7 @@ FILES: Mapping[Path, Callable[[], str]] = {
     TESTKIT_PAGE: testkit_page,
     SENSITIVE_KEYS: sensitive_keys_json,
     SENTENCE_TAGS: lambda: json.dumps(tags_of(next(iter(known_messages().values()))), indent=1, sort_keys=True) + "\n",
+    **{page: partial(page_with_table, page) for page in TABLES},
 }
 """The function that writes the text of each generated file."""
 MARKED: Mapping[Path, Callable[[], str]] = {TRANSLATED_README: translated_readme}

@@ -16,6 +16,7 @@ import orjson
 from gateway.api.errors import ApiError, encode_error
 from gateway.api.raw_responses import send_bytes
 from gateway.model.config_version import Cors
+from gateway.model.public_names import RESPONSE_HEADERS, names_in
 from gateway.telemetry.log import logger
 
 Send = Callable[[Any], Awaitable[None]]
@@ -31,16 +32,7 @@ _MAY_SEND = re.compile(
 )
 # The demo takes the caller's territory from this header, which an edge sets in production.
 _MAY_SEND_TO_DEMO = b"cf-ipcountry"
-MAY_READ = (
-    b"x-request-id, x-gateway-region, x-gateway-why, x-gateway-deployment, x-gateway-attempts, "
-    b"x-gateway-dropped, x-gateway-embedding-space, x-gateway-emulated, x-gateway-estimated, x-gateway-labels, "
-    b"x-gateway-label-data, "
-    b"x-gateway-intent, x-gateway-use, x-gateway-preference, x-gateway-hand-off, x-gateway-moderation, "
-    b"x-gateway-crisis, x-gateway-redacted, server-timing, retry-after, x-should-retry, "
-    b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, openai-processing-ms, "
-    b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, x-gateway-max-tokens, "
-    b"x-gateway-cost, location, link, allow, x-gateway-config"
-)
+MAY_READ = ", ".join([*names_in(RESPONSE_HEADERS), "allow"]).encode()
 _MAX_REQUESTED_BYTES = 4096
 _MOST_LOGGED = 16
 _PRINTABLE = re.compile(r"[!-~]{1,200}")

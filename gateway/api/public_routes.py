@@ -262,14 +262,14 @@ def _add_explain(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) 
         located = await service.decider.locations.locate(config, caller)
         named, headers = _named_assistant_at(request, config, caller.client, located, assistant)
         seen, intent_note = seen_by_intent(named, caller, intent, located.location.age)
-        if prefer is None and caller.prefer:
-            prefer = preferred_name(caller.prefer)
+        if prefer is None and (preferred := caller.values("x-gateway-prefer")):
+            prefer = preferred_name(preferred)
         consent, (name, known) = read_consent(config, caller, located.claim), explain_user(caller, located.claim)
         name = name or user
         asking = asker_of(config.has_one_client, caller.client.name if caller.client is not None else None, name)
         health = service.executor.health.snapshot(config, asking)
         asked, now_s = seen.for_use(use), service.decider.clock()
-        user_of_plain = name, consent, prefer, declines(caller.hand_off)
+        user_of_plain = name, consent, prefer, declines(caller.values("x-gateway-hand-off"))
         plain = PlainRequest(config, caller.client, located.reports, asked, now_s, health, *user_of_plain)
         explained = explain(plain, reveal_model=named.reveal_model, to_operator=False)
         return JSONResponse({**explained, **explain_token(caller), **known, **intent_note}, headers=headers)

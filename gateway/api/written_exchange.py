@@ -31,9 +31,9 @@ from gateway.execution.exchange import AnswerStyle, Exchange, TimedChat
 from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer, OwnAnswer
 from gateway.model.caller import RequestHeaders
-from gateway.model.help import DutyKind
 from gateway.model.input_requests import InputAnswer
 from gateway.model.moderation import NoVerdict
+from gateway.model.public_names import RESPONSE_HEADERS, names_in
 from gateway.model.record import UNANSWERED, Record
 from gateway.model.refusal_reason import STATUS
 from gateway.policy.region_text import sentence_for
@@ -59,7 +59,7 @@ _SLOW_S = 1.0
 _STOPPED = "the gateway was stopped before the answer was complete: repeat the request"
 _STREAM_LINES = (b"cache-control: no-cache", b"x-accel-buffering: no")
 _MOST_BETAS = 16
-_LATER = (b"x-gateway-attempts:", b"server-timing:", b"openai-processing-ms:")
+_LATER = tuple(name.encode() + b":" for name in names_in(RESPONSE_HEADERS, "late"))
 """Headers that are known when an answer has begun."""
 
 
@@ -112,7 +112,7 @@ class WrittenExchange(Exchange):
         # Fills the silence before an answer begins.
         self._keep_alive: KeepAlive | None = None
         # The duties that are counted already.
-        self._counted: frozenset[DutyKind] = frozenset()
+        self._counted: frozenset[str] = frozenset()
         self._running: asyncio.Task[Any] | None = None
         # The encoder of a stream that has begun.
         self._encoder: StreamEncoder | None = None

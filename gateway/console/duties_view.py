@@ -10,17 +10,11 @@ from typing import Any
 from gateway.console.admin_call import AdminFailed
 from gateway.console.texts import _
 from gateway.console.views import ConsoleView, ViewAnswer, Visit
-from gateway.model.help import DutyKind
+from gateway.model.public_names import DUTIES
 
 PATH = "/duties"
-KINDS = {
-    DutyKind.CRISIS: _("Crisis texts"),
-    DutyKind.CRISIS_UNJUDGED: _("Not judged for a crisis"),
-    DutyKind.USE_SESSION: _("Sessions ended"),
-    DutyKind.USE_DAY: _("Days ended"),
-    DutyKind.USE_UNKNOWN: _("Unknown users refused"),
-    DutyKind.NOTICE: _("Notices"),
-}
+KINDS = {kind: title for kinds, row in DUTIES.items() for kind, title in zip(kinds.split(), row["titles"], strict=True)}
+"""The heading of the column of each kind, which is translated when it is shown."""
 
 
 async def show(visit: Visit) -> ViewAnswer:

@@ -17,6 +17,7 @@ LocationKey = tuple[Any, ...]
 # the last letter of a key.
 _SPACE = b" \t"
 NONE_REPEATED: Mapping[bytes, tuple[bytes, ...]] = {}
+NOTHING_GIVEN: Mapping[str, tuple[str, ...]] = {}
 
 
 class TraceContext(Value, frozen=True):
@@ -75,18 +76,16 @@ class Caller(msgspec.Struct, frozen=True):
     """The sender of a request as its headers describe it, read once by one config version.
 
     It contains nothing of the single request, so it can be reused for the next request of a connection that has the
-    same headers. Another config version makes another caller. The values of user and consent are raw:
-    `gateway.policy.caller` validates them where they are used, so that a blocked location is refused first.
+    same headers. Another config version makes another caller. The values of headers are raw: they are validated where
+    they are used, so that a blocked location is refused first.
+
     Attributes:
         client: The client whose key was sent, or None if the config requires no key.
         key_digest: The digest of the key. Empty if no deployment asks for consent, or if the config requires no key.
         location_key: The peer and the headers that the signals of the config version read.
         user: Every value of `x-gateway-user`.
-        consent: Every value of `x-gateway-consent`.
-        embedding_space: Every value of `x-gateway-embedding-space`.
-        intent: Every value of `x-gateway-intent`.
-        prefer: Every value of `x-gateway-prefer`.
-        hand_off: Every value of `x-gateway-hand-off`.
+        given: Every value of the other headers in which the caller states what it wants, by their names. Only those
+            that were sent are there.
         session: The session that an agent names in one of its own headers, or None.
     """
 
@@ -96,12 +95,12 @@ class Caller(msgspec.Struct, frozen=True):
     header_bytes: int
     accept_language: str | None
     user: tuple[bytes, ...]
-    consent: tuple[str, ...]
-    embedding_space: tuple[str, ...] = ()
-    intent: tuple[str, ...] = ()
-    prefer: tuple[str, ...] = ()
-    hand_off: tuple[str, ...] = ()
+    given: Mapping[str, tuple[str, ...]]
     session: str | None = None
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """Return every value of such a header. Empty: it was not sent."""
+        return self.given.get(name, ())
 
 
 class RequestContext(msgspec.Struct, frozen=True):

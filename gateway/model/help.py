@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any
 
 from gateway.model.region_text import Sentence
-
-
-class DutyKind(StrEnum):
-    """A count of the report of duties of time and crisis. Each kind counts once at most for a request."""
-
-    CRISIS = "crisis"  # the answer or the error gave the crisis text
-    CRISIS_UNJUDGED = "crisis_unjudged"  # no judge of a crisis gave a verdict, and the request went on
-    USE_SESSION = "use_session"  # refused by the limit of a session
-    USE_DAY = "use_day"  # refused by the limit of a day
-    USE_UNKNOWN = "use_unknown"  # refused because a limit applies and no user is known
-    NOTICE = "notice"  # the answer showed a label with `repeat`
 
 
 class Help:
@@ -35,8 +23,8 @@ class Help:
         raise NotImplementedError
 
     @property
-    def duty(self) -> DutyKind:
-        """The kind that counts when a client gets the text."""
+    def duty(self) -> str:
+        """The kind of `DUTIES` that counts when a client gets the text."""
         raise NotImplementedError
 
     def as_answer(self) -> Any:

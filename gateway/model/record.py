@@ -14,7 +14,7 @@ from gateway.model.consent import ConsentKind
 from gateway.model.decision import Decision, Exclusion, FailureKinds, SkipReason, Step, client_detail
 from gateway.model.deployment import Proxy, known_names
 from gateway.model.hand_off import HandOff
-from gateway.model.help import DutyKind, Help
+from gateway.model.help import Help
 from gateway.model.input_requests import Use
 from gateway.model.location import Location
 from gateway.model.moderation import ModerationRecord
@@ -355,7 +355,7 @@ class Record:
     moderation: ModerationRecord | None = None
     judges: tuple[AttemptRecord, ...] = ()
     route: str = "/v1/chat/completions"
-    duties: frozenset[DutyKind] = frozenset()
+    duties: frozenset[str] = frozenset()
     websocket: WebSocketTurn | None = None
 
     @property
@@ -507,8 +507,8 @@ class Record:
         self.decided = replace(self.decided, **undone)
         return within
 
-    def note_duty(self, kind: DutyKind) -> None:
-        """Note that this request counts in the report of duties. The second time for a kind changes nothing."""
+    def note_duty(self, kind: str) -> None:
+        """Note that this request counts in the report of duties, once for each kind of `DUTIES`."""
         self.duties |= {kind}
 
     def note_judges(self, verdict: Record) -> None:

@@ -91,7 +91,7 @@ def read_consent(config: ConfigVersion, caller: Caller, claim: ClaimReport | Non
     is_accepted = claim is not None and claim.problem is None and "claim" in config.location.rules.signals
     standing = claim.consents if claim is not None and is_accepted else frozenset()
     identity = _caller_identity(caller, claim.subject if claim is not None and is_accepted else None)
-    values = caller.consent
+    values = caller.values("x-gateway-consent")
     stated = ConsentStatement(identity, standing, has_session=caller.session is not None)
     if len(values) > 1:
         return replace(stated, note="`x-gateway-consent` was sent more than once")

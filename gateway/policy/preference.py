@@ -84,12 +84,13 @@ def seen_by_intent(
         known = ", ".join([one.name for one in assistant.intents]) or "none"
         raise InvalidRequest(f"there is no intent with this name; the intents are: {known}", "intent")
     note: dict[str, object] = {}
-    if caller.intent and not may_assert_intent(caller.client):
+    stated = caller.values("x-gateway-intent")
+    if stated and not may_assert_intent(caller.client):
         note = {"intent_note": "`x-gateway-intent` is ignored: this key may not assert an intent"}
     if age is not None and age.intent is not None:
-        note = {"intent_note": "the age band of the user decides the intent"} if named or caller.intent else {}
+        note = {"intent_note": "the age band of the user decides the intent"} if named or stated else {}
         named = None
-    intent = named or intent_of(assistant, caller.client, caller.intent, (), age)
+    intent = named or intent_of(assistant, caller.client, stated, (), age)
     return assistant.for_intent(intent), note
 
 

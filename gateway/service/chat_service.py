@@ -27,7 +27,7 @@ from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, RefusalCode, Refused
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
-from gateway.model.help import DutyKind, Help
+from gateway.model.help import Help
 from gateway.model.input_requests import AudioRequest, ServedRequest, texts_of
 from gateway.model.location import Location
 from gateway.model.record import Record
@@ -364,7 +364,7 @@ class ChatService:
         can be asked, the result of the private steps stands.
         """
         record, rule = exchange.record, barrier.rule
-        is_closed = declines(exchange.caller.hand_off) or not exchange.location.may_hand_off
+        is_closed = declines(exchange.caller.values("x-gateway-hand-off")) or not exchange.location.may_hand_off
         sent = None if is_closed else shared(own, rule)
         if sent is None:
             return await self.answer(exchange, tier=Tier(own))
@@ -485,7 +485,7 @@ class ChatService:
         turn.exchange.record.shown.redacted = redacted
         return True
 
-    async def count_duties(self, record: Record, kinds: Iterable[DutyKind]) -> None:
+    async def count_duties(self, record: Record, kinds: Iterable[str]) -> None:
         """Count what a request did for duties of these kinds, before its last byte is sent."""
         if self.executor.accounting is not None:
             await self.executor.accounting.count_duties(record, kinds)

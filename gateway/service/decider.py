@@ -192,7 +192,7 @@ class Decider:
         if isinstance(request, ChatRequest):
             if location.region is not None and location.region.doors and not location.region.helps_first:
                 ask_before_decision(exchange)
-            if assistant.intents or caller.prefer:
+            if assistant.intents or caller.given:
                 assistant = self._prepare_chat(exchange, assistant, request)
         else:
             assistant = assistant.for_use(use_of(request))
@@ -206,11 +206,13 @@ class Decider:
         """Apply the intent and the choice of the user; return the assistant of the intent."""
         caller, age, record = exchange.caller, exchange.location.age, exchange.record
         if assistant.intents:
-            intent = intent_of(assistant, caller.client, caller.intent, [tool.name for tool in request.tools], age)
+            intent = intent_of(
+                assistant, caller.client, caller.values("x-gateway-intent"), [tool.name for tool in request.tools], age
+            )
             record.decided = change(record.decided, intent=intent)
             assistant = assistant.for_intent(intent)
-        if caller.prefer:
-            exchange.prefer = preferred_name(caller.prefer)
+        if preferred := caller.values("x-gateway-prefer"):
+            exchange.prefer = preferred_name(preferred)
             if age is not None and not age.choices:
                 preference, exchange.prefer = preference_of_age(assistant, exchange.prefer), None
                 record.decided = change(record.decided, preference=preference)

@@ -7,12 +7,13 @@ import time
 from gateway.execution.exchange import AnswerStyle, Exchange
 from gateway.execution.structured_output import WholeAnswer
 from gateway.execution.upstream_client import OwnAnswer
-from gateway.model.help import DutyKind, Help, HelpUnanswerable
+from gateway.model.help import Help, HelpUnanswerable
+from gateway.model.public_names import DUTIES, names_in
 from gateway.model.record import Decided
 from gateway.policy.labels import labelling_of
 from providers.chat import AllowedTools, AssistantMessage, ChatCompletion, ChatRequest, Choice, NamedTool, Usage
 
-_REFUSED = frozenset({DutyKind.USE_SESSION, DutyKind.USE_DAY, DutyKind.USE_UNKNOWN})
+_REFUSED = frozenset(names_in(DUTIES, "is_refusal"))
 """The kinds of requests that the time of the user refuses."""
 
 

@@ -52,7 +52,7 @@ async def answer_input(service: ChatService, exchange: Exchange, request: InputR
     result = calls.result
     if isinstance(result, EmbeddingAnswer):
         space = service.stages.space_of(exchange)
-        space.check(exchange.caller.embedding_space, result.dimensions)
+        space.check(exchange.caller.values("x-gateway-embedding-space"), result.dimensions)
         record.shown.embedding_space = space.name(result.dimensions)
     _note_searches(record, result)
     assistant = exchange.assistant
@@ -96,8 +96,9 @@ async def answer_call(service: ChatService, calls: InputCalls, exchange: Exchang
     if not (steps := calls.steps_of(plan.steps)):
         raise PlanExhausted(Failure(FailureKind.UNAVAILABLE, OTHER_MODEL))
     plan = change(plan, steps=steps)
-    if exchange.caller.embedding_space and isinstance(request, EmbeddingRequest):
-        service.stages.space_of(exchange).check(exchange.caller.embedding_space, request.dimensions)
+    if exchange.caller.given and isinstance(request, EmbeddingRequest):
+        stated = exchange.caller.values("x-gateway-embedding-space")
+        service.stages.space_of(exchange).check(stated, request.dimensions)
     context = service.context(exchange, plan)
     if context.usage is not None:
         context.usage = exchange.account = await calls.account(context.usage)

@@ -20,6 +20,7 @@ from gateway.free_space import RESERVED, Measure, free_space_of, is_reserved
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan
 from gateway.model.kept_metadata import StoredRequest, may_keep
+from gateway.model.public_names import names_in, with_rows_of_features
 from gateway.model.record import ABANDONED, AttemptRecord, Record
 from gateway.model.sampling import is_kept, is_sampled
 from gateway.operator_errors import ReceiptDamaged, StateError
@@ -51,7 +52,7 @@ _WRITE_S = 0.05
 _SWEEP_S = 600.0
 _SWEPT_AT_ONCE = 5_000
 _PAGE = 1_000
-_NO_NOTES = dict.fromkeys(("crisis", "shadow", "use_limit"))
+_NO_NOTES = dict.fromkeys(names_in(with_rows_of_features("receipt_fields", {}, is_sorted=True)))
 """The members of features, for a request with which none of them did anything."""
 _NO_CLIENT = ""
 

@@ -1,4 +1,7 @@
-"""The definitions of all metrics: name, type, labels and help text. They are in `metrics.json`."""
+"""The definitions of all metrics: name, type, labels and help text.
+
+They are in `metrics.json`, and those of a feature in its `public_names.json`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from gateway.model.public_names import with_rows_of_features
 from gateway.model.schedule import VARIANT_BOUNDS_S
 from providers.value import Value
 
+_FILE = Path(__file__).with_name("metrics.json")
 Kind = Literal["counter", "gauge", "histogram"]
 
 # fmt: off
@@ -58,5 +63,5 @@ def _definition(kind: Kind, help: str, labels: Iterable[str] = (), bounds: str =
 
 METRIC_DEFINITIONS: Mapping[str, MetricDefinition] = {
     name: _definition(**entry)
-    for name, entry in json.loads(Path(__file__).with_name("metrics.json").read_text("utf-8")).items()
+    for name, entry in with_rows_of_features("metrics", json.loads(_FILE.read_text("utf-8"))).items()
 }

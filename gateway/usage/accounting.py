@@ -26,7 +26,6 @@ import msgspec
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
-from gateway.model.help import DutyKind
 from gateway.model.input_requests import MeasuredInput
 from gateway.model.record import Allowance, Record
 from gateway.policy.client_users import former_names, has_issuer
@@ -171,7 +170,7 @@ class Accounting:
         usage.stopped = _CANCELLED
         return usage
 
-    async def count_duties(self, record: Record, kinds: Iterable[DutyKind]) -> None:
+    async def count_duties(self, record: Record, kinds: Iterable[str]) -> None:
         """Count what a request did for duties of these kinds. It survives the end of the process."""
         await self.gate.count(keys_of(record, kinds, self.clock()))
 

@@ -15,7 +15,6 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from gateway.model.help import DutyKind
 from gateway.model.record import Record
 from gateway.usage.amounts import NANO
 
@@ -50,7 +49,7 @@ Period = Literal["month", "year"]
 class DutyKey(NamedTuple):
     """The facts of a request that is counted. A fact is empty where it is unknown, or may not be kept.
 
-    The month is as `2027-01`, the territory has its subdivision if it is known, and the kind is a `DutyKind`.
+    The month is as `2027-01`, the territory has its subdivision if it is known, and the kind is one of `DUTIES`.
     """
 
     month: str
@@ -74,7 +73,7 @@ encode_key = msgspec.msgpack.Encoder().encode
 _decode_key = msgspec.msgpack.Decoder(DutyKey).decode
 
 
-def keys_of(record: Record, kinds: Iterable[DutyKind], now_ns: int) -> list[bytes]:
+def keys_of(record: Record, kinds: Iterable[str], now_ns: int) -> list[bytes]:
     """Return what a request counts for these kinds, encoded. The region's time zone decides the month of this time."""
     location = record.decided.location
     region = location.region if location is not None else None
@@ -85,7 +84,7 @@ def keys_of(record: Record, kinds: Iterable[DutyKind], now_ns: int) -> list[byte
     month = datetime.fromtimestamp(now_ns // NANO, zone).strftime("%Y-%m")
     assistant = record.decided.assistant or ""
     name = region.name if region is not None else ""
-    return [encode_key(DutyKey(month, name, territory, assistant, age_band, kind.value)) for kind in kinds]
+    return [encode_key(DutyKey(month, name, territory, assistant, age_band, kind)) for kind in kinds]
 
 
 def keep_counts(statements: Statements, counts: SourceCounts) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from gateway.api.admin_routes import ROUTES
 from gateway.cli.arguments import command_parser
-from tests.kit.doc_pages import ROOT, docs_table
+from gateway.model.public_names import REQUEST_HEADERS, RESPONSE_HEADERS, names_in
+from tests.kit.doc_pages import ROOT
 
 PLUG_IN_MODULES = ("providers.contract", "providers.testkit", "providers.compatible")
 
@@ -39,8 +40,8 @@ def http() -> dict[str, Any]:
         "public": sorted(_paths_in(document)),
         "admin": sorted(f"{route.method} {route.path}" for route in ROUTES),
         **{
-            kind: sorted(name for row in docs_table(f"| {kind} header") for name in re.findall("`([^`]+)`", row[0]))
-            for kind in ("request", "response")
+            kind: sorted(names_in(rows))
+            for kind, rows in (("request", REQUEST_HEADERS), ("response", RESPONSE_HEADERS))
         },
     }
 

@@ -56,8 +56,6 @@ REMOVALS = {
             "gateway/cli/evaluate.py": r"def _score_shadow\(.*?\n\n\n|        if options\.shadow:\n.*?\n",
             "gateway/cli/commands.json": r'.*"name": "--shadow".*\n',
             "gateway/cli/receipts.py": r'    if entry := receipt\.get\("shadow"\):\n.*?\n',
-            "gateway/state/receipts.py": r'"shadow", ',
-            "gateway/telemetry/metrics.json": r'.*"gateway_shadow_.*\n',
         },
     ),
 }

@@ -23,8 +23,8 @@ _DECISIONS = (
     ast.match_case,
 )
 SMALL_LINES = 50
-# They name one module of each feature, which stays in the folder of its feature however small it is.
-FEATURE_LISTS = {f"gateway.features.{name}" for name in ("configuration", "running")}
+# They name one module of each feature or view, which stays as it is however small it is.
+FEATURE_LISTS = {"gateway.features.configuration", "gateway.features.running", "gateway.console.all_views"}
 # On the path of a request, an attribute that is read by its name is an undeclared protocol.
 HOT = ("gateway.api", "gateway.service", "gateway.execution", "gateway.server")
 

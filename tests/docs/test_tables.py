@@ -13,7 +13,6 @@ from typing import get_type_hints
 from openai._constants import MAX_RETRY_AFTER_DELAY
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
-from gateway.api import cors
 from gateway.api.admin_guard import Guard
 from gateway.api.admin_routes import build_admin_routes
 from gateway.api.errors import from_domain
@@ -24,6 +23,7 @@ from gateway.execution.run import PlanExhausted
 from gateway.features.configuration import GatewayFile
 from gateway.model.decision import SkipReason
 from gateway.model.location_rules import LocationRules
+from gateway.model.public_names import RECEIPT_FIELDS, REQUEST_HEADERS, RESPONSE_HEADERS, names_in
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
 from gateway.model.refusal_reason import REASON_BY_CODE, RESERVED, STATUS, RefusalReason
 from gateway.model.resilience import DEFAULT_MAX_OPEN, Resilience
@@ -66,8 +66,6 @@ def first_words(rows: Iterable[list[str]]) -> list[str]:
 
 
 def test_headers_are_those_of_the_api() -> None:
-    asked = first_words(docs_table("| request header"))
-    answered = first_words(docs_table("| response header"))
     named: set[str] = set()
     gateway = ROOT / "gateway"
     for path in [path for folder in ("api", "policy", "features") for path in (gateway / folder).rglob("*.py")]:
@@ -78,12 +76,7 @@ def test_headers_are_those_of_the_api() -> None:
                 text = re.split(": ?", text, maxsplit=1)[0]
                 names = [text.replace("%b", unit) for unit in ("requests", "tokens")]
                 named.update(name for name in names if _OURS.fullmatch(name))
-    assert {*asked, *answered} == named
-
-
-def test_pages_in_a_browser_may_read_every_response_header() -> None:
-    exposed = {name.strip() for name in cors.MAY_READ.decode().split(",")}
-    assert exposed == {*first_words(docs_table("| response header")), "allow"}
+    assert {*names_in(REQUEST_HEADERS), *names_in(RESPONSE_HEADERS)} == named, "gateway/model/public_names.json"
 
 
 def test_signals_are_those_of_the_registry_with_their_fixed_headers() -> None:
@@ -118,7 +111,7 @@ def test_request_fields_are_those_of_the_sdk() -> None:
     assert sorted(documented) == sorted(get_type_hints(CompletionCreateParamsStreaming))
 
 
-def test_receipt_fields_page_lists_the_keys_of_a_receipt() -> None:
+def test_receipt_fields_are_the_keys_of_a_receipt() -> None:
     tree = ast.parse(inspect.getsource(receipt_of))
     returned = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
     items = [
@@ -126,7 +119,7 @@ def test_receipt_fields_page_lists_the_keys_of_a_receipt() -> None:
     ]
     # The notes of features are unpacked into the dictionary.
     named = [name for key, _ in items for name in ([ast.literal_eval(key)] if key else _NO_NOTES)]
-    assert first_words(docs_table("| receipt field | meaning")) == named
+    assert [*names_in(RECEIPT_FIELDS)] == named, "gateway/model/public_names.json"
 
 
 def test_limits_are_those_of_the_schema() -> None:

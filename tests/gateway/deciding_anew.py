@@ -36,7 +36,7 @@ def exchange_of(
     assistant = find_assistant(config, client, request.model or "assistant").for_use(use_of(request))
     usual = {"claim": None, "user": None, "consent": NO_STATEMENT, "prefer": None, "asker": EVERYBODY}
     given = {"config": config, "location": location, "request": request, "deadline": deadline, "assistant": assistant}
-    caller = Caller(client, "", (), 0, None, (), ())
+    caller = Caller(client, "", (), 0, None, (), {})
     for name, value in {**usual, **given, "caller": caller, **known}.items():
         setattr(exchange, name, value)
     return exchange

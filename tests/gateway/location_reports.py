@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from gateway.api.caller.request_headers import given_by
 from gateway.model.caller import Caller, RequestHeaders
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import AddressReport, ClaimReport, Reports, reports_of
@@ -50,5 +51,5 @@ def caller_of(config: ConfigVersion, client: Client | None, request: RequestHead
         request.header_bytes,
         request.one(b"accept-language"),
         request.values(b"x-gateway-user"),
-        request.all(b"x-gateway-consent"),
+        given_by(request),
     )

@@ -21,8 +21,9 @@ import msgspec
 from gateway.api.caller.authentication import FailedKeyLimiter, TokenUnverified, authenticate, key_digest
 from gateway.api.connection import SameHead
 from gateway.api.dialects.google_paths import is_gemini_path
-from gateway.model.caller import NONE_REPEATED, Caller, RequestContext, RequestHeaders, TraceContext
+from gateway.model.caller import NONE_REPEATED, NOTHING_GIVEN, Caller, RequestContext, RequestHeaders, TraceContext
 from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.public_names import REQUEST_HEADERS, names_in
 from gateway.policy.location.resolution import location_key
 from gateway.service.client_tokens import ClientTokens
 
@@ -41,6 +42,7 @@ _SAMPLED = 1
 # The headers in which agents name their session: Claude Code, Codex, and others. The first valid one counts.
 _SESSION_HEADERS = (b"x-claude-code-session-id", b"session-id", b"session_id", b"x-session-affinity", b"x-session-id")
 _ANY_SESSION = frozenset(_SESSION_HEADERS)
+_GIVEN = frozenset(name.encode() for name in names_in(REQUEST_HEADERS, "of_caller"))
 _SESSION = re.compile(r"[!-~]{1,255}")
 
 
@@ -104,13 +106,14 @@ def read_caller(
         headers.header_bytes,
         headers.one(b"accept-language") if b"accept-language" in names else None,
         headers.values(b"x-gateway-user") if b"x-gateway-user" in names else (),
-        headers.all(b"x-gateway-consent") if b"x-gateway-consent" in names else (),
-        headers.all(b"x-gateway-embedding-space") if b"x-gateway-embedding-space" in names else (),
-        headers.all(b"x-gateway-intent") if b"x-gateway-intent" in names else (),
-        headers.all(b"x-gateway-prefer") if b"x-gateway-prefer" in names else (),
-        headers.all(b"x-gateway-hand-off") if b"x-gateway-hand-off" in names else (),
+        NOTHING_GIVEN if _GIVEN.isdisjoint(names) else given_by(headers),
         None if _ANY_SESSION.isdisjoint(names) else session_of(headers),
     )
+
+
+def given_by(headers: RequestHeaders) -> dict[str, tuple[str, ...]]:
+    """Return every value of the headers in which the caller states what it wants, by their names."""
+    return {name.decode(): headers.all(name) for name in _GIVEN.intersection(headers.headers)}
 
 
 async def read_verified_caller(config: ConfigVersion, headers: RequestHeaders, limiter: FailedKeyLimiter) -> Caller:

@@ -32,6 +32,7 @@ from gateway.api.raw_responses import error_response
 from gateway.api.websocket.connections import WebSockets
 from gateway.api.websocket.turn import Owner, SocketTurn, TurnHead, Waiting, error_event, extensions_of
 from gateway.model.config_version import Client
+from gateway.model.public_names import REQUEST_HEADERS, names_in
 from gateway.telemetry.log import logger
 
 MOST_WAITING = 16
@@ -46,11 +47,7 @@ _LEAST_AGE = 0.9
 _CLOSES = frozenset({401, 421, 426})
 """After these statuses of a turn its client comes back with other credentials, elsewhere, or by HTTP."""
 _NORMAL, _AWAY, _POLICY, _RESTART, _LATER = 1000, 1001, 1008, 1012, 1013
-_TURN_HEADERS = frozenset(
-    b"x-request-id traceparent tracestate accept-language x-gateway-timeout-ms x-gateway-consent x-gateway-claim "
-    b"x-gateway-embedding-space x-gateway-territory x-gateway-user x-gateway-hand-off x-gateway-prefer "
-    b"x-gateway-intent x-gateway-turn-headers".split()
-)
+_TURN_HEADERS = {*names_in(REQUEST_HEADERS), "accept-language"}.difference(names_in(REQUEST_HEADERS, "is_key"))
 _SHOWS_HEADS = (b"x-gateway-turn-headers", b"true")
 _NOT_OF_TURNS = re.compile(rb"connection|upgrade|sec-websocket-.*|content-.*|expect|transfer-encoding|x-request-id|te")
 _JSON_TYPE = (b"content-type", b"application/json")
@@ -284,7 +281,7 @@ class TurnSession:
         from_edges = self._hub.current().location.edge_headers
         for text, value in given.items():
             name = text.lower()
-            if name.encode() not in _TURN_HEADERS or name in from_edges:
+            if name not in _TURN_HEADERS or name in from_edges:
                 message = "a turn may not set this header: set it in the handshake, or leave it out"
                 shown = f": {name}" if name.isascii() and name.isprintable() and len(name) <= 64 else ""
                 logged = f"{message} (x_gateway.headers)"

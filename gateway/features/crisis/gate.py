@@ -16,7 +16,6 @@ from gateway.features.crisis.policy import crisis_of, texts_to_judge
 from gateway.features.feature import Process
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment
-from gateway.model.help import DutyKind
 from gateway.model.moderation import Moderation, NoVerdict
 from gateway.policy.labels import without_labels
 from gateway.policy.region_text import said
@@ -82,7 +81,7 @@ class CrisisGate:
                 passed.add_text(asked.policy, text)
             exchange.record.note(CrisisNote("passed"))
         elif isinstance(failure, NoVerdict) and rules.is_open:
-            exchange.record.note_duty(DutyKind.CRISIS_UNJUDGED)
+            exchange.record.note_duty("crisis_unjudged")
             exchange.record.note(CrisisNote("unjudged"))
         else:
             if isinstance(failure, NoVerdict):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from gateway.model.config_version import Region
-from gateway.model.help import DutyKind, Help
+from gateway.model.help import Help
 from gateway.model.location import Location
 from gateway.model.parts import RegionPart
 from gateway.model.record import AttemptRecord, FeatureNote
@@ -118,8 +118,8 @@ class Crisis(Help):
         return self.then == "stop"
 
     @property
-    def duty(self) -> DutyKind:
-        return DutyKind.CRISIS
+    def duty(self) -> str:
+        return "crisis"
 
     def as_answer(self) -> CrisisNote:
         return CrisisNote("stop", replace(self, then="stop"))

@@ -40,7 +40,6 @@ from gateway.model.age import UseLimits
 from gateway.model.caller import Caller
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Refused
-from gateway.model.help import DutyKind
 from gateway.model.location import ClaimReport, Location
 from gateway.model.record import Record
 from gateway.model.refusal_reason import RefusalReason
@@ -66,7 +65,7 @@ _SILENT_MS = 3_600_000
 """Records of users who are silent for so long leave the memory."""
 
 _UPLOAD_S = 1.0
-_NOTED_KINDS = {"session": DutyKind.USE_SESSION, "day": DutyKind.USE_DAY, "user_unknown": DutyKind.USE_UNKNOWN}
+_NOTED_KINDS = {"session": "use_session", "day": "use_day", "user_unknown": "use_unknown"}
 
 
 class UseUnavailable(Exception):
@@ -245,7 +244,7 @@ class ChatTime(msgspec.Struct, eq=False):
         """Note that the answer shows the label with `repeat`."""
         self.is_noticed = True
         record.shown.repeated |= is_repeated
-        record.note_duty(DutyKind.NOTICE)
+        record.note_duty("notice")
         if self.has_begun:
             self.extend_soon()
 
@@ -329,7 +328,7 @@ class TimeOfUse:
         if key is None:
             if limits is not None:
                 note.use_limit = "user_unknown"
-                record.note_duty(DutyKind.USE_UNKNOWN)
+                record.note_duty("use_unknown")
                 chat.refusal = Refused(refuse_unknown())
         else:
             try:

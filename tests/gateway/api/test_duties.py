@@ -8,11 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.model.help import DutyKind
 from gateway.model.record import Record
 from tests.kit.chat_exchange import Endless, Exchange, Handler, answer_completely, answering, chunk, streaming
 
-CRISIS, NOTICE = DutyKind.CRISIS, DutyKind.NOTICE
+CRISIS, NOTICE = "crisis", "notice"
 
 
 async def refuse(_: httpx.Request) -> httpx.Response:
@@ -28,7 +27,7 @@ class CountedExchange(Exchange):
 
     noted: Record
 
-    def of(self, *kinds: DutyKind) -> CountedExchange:
+    def of(self, *kinds: str) -> CountedExchange:
         service = self.endpoint.service
         answer_chat = service.answer_chat
         self.order: list[Any] = []
@@ -40,7 +39,7 @@ class CountedExchange(Exchange):
                 self.noted.note_duty(kind)
             return await answer_chat(exchange, request)
 
-        async def count(record: Record, counted: Iterable[DutyKind]) -> None:
+        async def count(record: Record, counted: Iterable[str]) -> None:
             assert record is self.noted
             self.order.append(frozenset(counted))
 
@@ -49,7 +48,7 @@ class CountedExchange(Exchange):
         return self
 
     @property
-    def counts(self) -> list[frozenset[DutyKind]]:
+    def counts(self) -> list[frozenset[str]]:
         return [item for item in self.order if isinstance(item, frozenset)]
 
     def place_of(self, text: bytes) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 
 from gateway.api.response_headers import pairs_of, response_lines
 from gateway.model.location import Location
+from gateway.model.public_names import RESPONSE_HEADERS, names_in
 from gateway.model.record import AttemptRecord, Record
+from providers.chat import Usage
 from providers.failures import Failure, FailureKind
 from tests.kit.configs import BASE, table_of
-from tests.kit.request_records import record_with, with_fields
+from tests.kit.request_records import EU, record_with, with_fields
 
 TABLE = table_of(BASE)
 FAILED = Failure(FailureKind.UNAVAILABLE, "busy")
@@ -85,6 +88,15 @@ def test_time_is_sent_after_all_deployments_failed_too() -> None:
     assert provider == 200.0
     assert own >= 100.0
     assert "server-timing" not in headers_of(Record("req-1", 0.0, "t-1"))
+
+
+def test_headers_that_the_answer_changes_are_known_late() -> None:
+    """The head of a stream may leave before its answer has begun. Such a header would then be missing, or wrong."""
+    before = record_with(location=EU, labels=("house",), dropped=frozenset({"seed"}), max_tokens=5, variant="b")
+    after = replace(before, attempts=[AttemptRecord("a", "p", "m", 0.2, FAILED), AttemptRecord("b", "p", "m", 0.1)])
+    after = replace(after, first_s=0.3, total_s=0.5, upload_s=0.1, queued_s=0.1, usage=Usage(1, 2), cost_micros=9)
+    changed = headers_of(before).items() ^ headers_of(after).items()
+    assert {name for name, _ in changed} == {*names_in(RESPONSE_HEADERS, "late")}, "gateway/model/public_names.json"
 
 
 def test_our_own_time_is_never_below_nothing() -> None:

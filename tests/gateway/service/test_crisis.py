@@ -13,7 +13,6 @@ import pytest
 
 from gateway.assembly.application import Gateway
 from gateway.execution.judging import VERDICT_S
-from gateway.model.help import DutyKind
 from gateway.model.record import Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
@@ -85,7 +84,7 @@ def test_stop_is_an_ordinary_answer_that_no_model_gave(dialect: str, stream: boo
     assert '"estimated"' not in response.text
     assert '"assistant"' in response.text
     (record,) = records
-    assert (record.outcome, record.answered_by.deployment, record.duties) == ("ok", None, {DutyKind.CRISIS})
+    assert (record.outcome, record.answered_by.deployment, record.duties) == ("ok", None, {"crisis"})
     assert record.usage is not None
     assert record.usage.total_tokens == 0
     assert json.loads(JsonLines().of([(record, 0.0)])[0])["crisis"] == "stop"
@@ -105,7 +104,7 @@ def test_answer_has_the_text_before_that_of_the_model(dialect: str, stream: bool
     members = members_of(dialect, response, stream=stream)
     assert members[0] == members[-1] == {"then": "answer", **DATA}
     assert world.asked[0]["messages"][0] == {"role": "system", "content": "Be kind."}
-    assert (records[0].duties, records[0].is_successful) == ({DutyKind.CRISIS}, False)
+    assert (records[0].duties, records[0].is_successful) == ({"crisis"}, False)
 
 
 @STREAMS
@@ -132,7 +131,7 @@ def test_judge_that_answers_nonsense(dialect: str, stream: bool, on_failure: str
     if on_failure == "open":
         assert (response.status_code, response.headers["x-gateway-crisis"]) == (200, "unjudged")
         assert content_of(dialect, response, stream=stream) == "A model's answer."
-        assert (records[0].duties, records[0].is_successful) == ({DutyKind.CRISIS_UNJUDGED}, False)
+        assert (records[0].duties, records[0].is_successful) == ({"crisis_unjudged"}, False)
     else:
         assert (response.status_code, world.asked) == (503, [])
         assert "moderation_unavailable" in response.text
@@ -352,7 +351,7 @@ def test_failure_of_every_model_has_the_text_for_the_user(records: list[Record])
     error = response.json()["error"]
     assert (error["code"], error["user_message"]) == ("provider_error", US)
     assert error["crisis"] == {"then": "answer", **DATA}
-    assert records[0].duties == {DutyKind.CRISIS}
+    assert records[0].duties == {"crisis"}
 
 
 def test_tokens_are_not_counted_by_a_provider_and_embeddings_are_not_judged() -> None:
@@ -412,7 +411,7 @@ def test_stop_counts_in_the_time_of_the_user_unless_a_limit_would_refuse(tmp_pat
     assert refused.status_code == 403
     assert refused.json()["error"]["age"]["allowed_at"] == "2027-07-01T20:10:00Z", "the last stop left no trace"
     gateway.gateway.flush()
-    assert [record.duties for record in records][3:5] == [{DutyKind.CRISIS, DutyKind.NOTICE}, {DutyKind.USE_SESSION}]
+    assert [record.duties for record in records][3:5] == [{"crisis", "notice"}, {"use_session"}]
     assert json.loads(JsonLines().of([(records[3], 0.0)])[0]).get("use_limit") is None
 
 

@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from gateway.assembly.application import Gateway
-from gateway.model.help import DutyKind
 from gateway.model.record import Record
 from gateway.telemetry.request_log import JsonLines
 from tests.kit.configs import Config, key_hash, table_of
@@ -76,7 +75,7 @@ def test_text_of_the_history_that_is_not_known_is_found_anew(
     assert response.json()["x_gateway"]["crisis"]["categories"] == ["self-harm"]
     prompts = [body["messages"][0]["content"] for body in gateway.world.asked]
     assert prompts == ([] if then == "stop" else ["Be kind."]), "it leaves with the rules of the region only"
-    assert records[0].duties == {DutyKind.CRISIS}
+    assert records[0].duties == {"crisis"}
     assert json.loads(JsonLines().of([(records[0], 0.0)])[0])["crisis"] == then
     # The text was given for it now, so that the conversation goes on.
     gateway.world.asked.clear()
@@ -180,7 +179,7 @@ def test_judge_of_a_crisis_that_fails_does_not_hide_the_history(on_failure: str,
     gateway = Crises(spare, on_failure=on_failure)
     gateway.world.judge = lambda host: httpx.Response(500) if host == "judge.example" else None
     assert outcome(gateway.say(*conversation(SAD, " "))) == (200, "stop")
-    assert records[0].duties == {DutyKind.CRISIS}
+    assert records[0].duties == {"crisis"}
 
 
 @pytest.mark.parametrize(("on_failure", "expected"), [("open", (200, None)), ("closed", (503, None))])

@@ -15,7 +15,6 @@ import httpx
 import pytest
 
 from gateway.features.duties.state import remove_use_records, use_records_of
-from gateway.model.help import DutyKind
 from gateway.model.record import Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
@@ -414,7 +413,7 @@ def test_notice_is_shown_in_each_session_and_repeats_in_it(
     lines = [json.loads(JsonLines().of([(record, 0.0)])[0]) for record in records]
     assert [line["repeated"] for line in lines].count(True) == 1
     assert {line["use_limit"] for line in lines} == {None}
-    assert sum(DutyKind.NOTICE in record.duties for record in records) == 4
+    assert sum("notice" in record.duties for record in records) == 4
     receipt = receipt_of(records[0], 0.0, None)
     assert receipt is not None
     assert (receipt["repeated"], receipt["use_limit"]) == (False, None)
@@ -481,8 +480,8 @@ def test_refusals_are_counted_and_are_in_log_line_and_receipt(tmp_path: Path, re
     assert limits == ["user_unknown", None, None, None, "session", None]
     refused = [receipt_of(record, 0.0, None) for record in records]
     assert [it["use_limit"] for it in refused if it is not None] == limits
-    kinds = [kind for record in records for kind in record.duties if kind is not DutyKind.NOTICE]
-    assert kinds == [DutyKind.USE_UNKNOWN, DutyKind.USE_SESSION]
+    kinds = [kind for record in records for kind in record.duties if kind != "notice"]
+    assert kinds == ["use_unknown", "use_session"]
     assert all("2027" not in json.dumps(it) for it in refused)
 
 

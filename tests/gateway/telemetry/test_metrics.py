@@ -15,7 +15,6 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from gateway.model.hand_off import HandOff, HandOffCause
-from gateway.model.help import DutyKind
 from gateway.model.record import AttemptAction, Record, Resumed
 from gateway.model.wrapper import WrapperNote
 from gateway.telemetry import metrics as module
@@ -332,7 +331,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
     weighted = with_fields(answered(attempt("b")), variant="b")
     handed_off = with_fields(answered(attempt("b")), hand_off=HandOff(HandOffCause.FAILURE, "conversation"))
     referred = answered()
-    referred.note_duty(DutyKind.CRISIS)
+    referred.note_duty("crisis")
     referred.token_issuer = "entra"
     note = WrapperNote(("personal",), {"email": 2}, restored=1, unknown=1)
     placeholders = answered(replace(attempt("b"), redacted=note))
@@ -413,7 +412,7 @@ def test_queueing_is_not_overhead() -> None:
 
 def test_a_duty_counts_once_for_a_request() -> None:
     record = answered()
-    for kind in (DutyKind.NOTICE, DutyKind.CRISIS, DutyKind.NOTICE):
+    for kind in ("notice", "crisis", "notice"):
         record.note_duty(kind)
     metrics = counted([record, answered()])
     assert value(metrics, "gateway_duties_total", region="eu", kind="notice") == 1

@@ -20,7 +20,6 @@ from gateway.features.duties.model import UseRules
 from gateway.installation import duty_sums
 from gateway.model.age import AgeBand
 from gateway.model.config_version import Region
-from gateway.model.help import DutyKind
 from gateway.model.location import Location
 from gateway.model.parts import Parts
 from gateway.operator_errors import StateError
@@ -252,7 +251,7 @@ def test_key_has_the_month_of_the_zone_and_no_more_than_may_be_kept() -> None:
     def keys(region: Region, *, is_kept: bool = True) -> list[bytes]:
         location = Location(region, "US-CA", "claim", (), age=child, may_be_kept=is_kept)
         record = with_fields(answered(), location=location, assistant="tutor")
-        return keys_of(record, {DutyKind.CRISIS}, NEW_YEAR_NS)
+        return keys_of(record, {"crisis"}, NEW_YEAR_NS)
 
     assert keys(EU.region) == [encode_key(DutyKey("2027-01", "eu", "US-CA", "tutor", "child", "crisis"))]
     assert keys(in_california) == [encode_key(DutyKey("2026-12", "eu", "US-CA", "tutor", "child", "crisis"))]

@@ -1,0 +1,34 @@
+"""The tables in pages of prose that are made from the tables of the code. The prose around them is written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from gateway.model.public_names import (
+    DUTIES,
+    LOG_FIELDS,
+    RECEIPT_FIELDS,
+    REQUEST_HEADERS,
+    RESPONSE_HEADERS,
+    markdown_rows,
+)
+
+_DOCS = Path(__file__).parents[1] / "docs"
+TABLES: Mapping[Path, tuple[str, tuple[str, ...]]] = {
+    _DOCS / "use/response-headers.md": ("| response header |", tuple(markdown_rows(RESPONSE_HEADERS))),
+    _DOCS / "reference/request-headers.md": ("| request header |", tuple(markdown_rows(REQUEST_HEADERS))),
+    _DOCS / "reference/log-fields.md": ("| fields |", tuple(markdown_rows(LOG_FIELDS))),
+    _DOCS / "reference/receipt-fields.md": ("| receipt field |", tuple(markdown_rows(RECEIPT_FIELDS))),
+    _DOCS / "operate/duties.md": ("| kind | counts |", tuple(markdown_rows(DUTIES))),
+}
+"""The first cells and the rows of the table of each page."""
+
+
+def page_with_table(page: Path) -> str:
+    """Return a page with the current rows of its table."""
+    header, rows = TABLES[page]
+    lines = page.read_text("utf-8").splitlines(keepends=True)
+    begin = next(number for number, line in enumerate(lines) if line.startswith(header)) + 2
+    end = next((number for number in range(begin, len(lines)) if not lines[number].startswith("|")), len(lines))
+    return "".join([*lines[:begin], *(f"{row}\n" for row in rows), *lines[end:]])
