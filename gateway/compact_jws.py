@@ -61,7 +61,7 @@ class CompactJws:
     @property
     def signature(self) -> bytes:
         """The signature. Raises JwsRefused."""
-        return _decoded(self.text.rpartition(".")[2])
+        return decode_part(self.text.rpartition(".")[2])
 
     @property
     def kid(self) -> str | None:
@@ -110,7 +110,8 @@ def _header(part: str) -> Mapping[str, object]:
     return header
 
 
-def _decoded(part: str) -> bytes:
+def decode_part(part: str) -> bytes:
+    """Return the bytes of a part in base64url. Raises JwsRefused if another text would be the same bytes."""
     try:
         data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
     except binascii.Error:
@@ -123,7 +124,7 @@ def _decoded(part: str) -> bytes:
 def _members(part: str) -> dict[str, object]:
     try:
         # `json.loads` would also accept bytes in UTF-16 or UTF-32, which RFC 7519 does not allow.
-        text = _decoded(part).decode("utf-8")
+        text = decode_part(part).decode("utf-8")
         # RFC 7519, section 4, forbids a member that occurs twice.
         members = json.loads(text, object_pairs_hook=unique_members, parse_constant=refuse_constant)
     except (ValueError, RecursionError):

@@ -28,7 +28,7 @@ _PREFIX = "ed25519:"
 _PUBLIC = re.compile(r"ed25519:[A-Za-z0-9+/]{43}=")
 _MOST_BYTES = 64 * 1024
 _MOST_VERSIONS = 2
-_PEM = re.compile(rb"-----BEGIN [^-]+-----.+?-----END [^-]+-----[\r\n]*", re.DOTALL)
+PEM_BLOCK = re.compile(rb"-----BEGIN [^-]+-----.+?-----END [^-]+-----[\r\n]*", re.DOTALL)
 PLAN_KIND = "gateway-plan"
 RECEIPT_KIND = "gateway-receipt"
 _NOT_READ = {
@@ -63,14 +63,6 @@ class PublicKey(Value, frozen=True):
     def id(self) -> str:
         """A short name of the key. A signature names its key by it."""
         return hashlib.sha256(self._raw).hexdigest()[:16]
-
-    @classmethod
-    def of_x(cls, x: str) -> PublicKey:
-        """Return the key with this `x` of a JSON Web Key (RFC 8037). Raises KeyUnusable if it is malformed."""
-        try:
-            return cls.parse(_PREFIX + base64.b64encode(_decode(x)).decode())
-        except ValueError:
-            raise KeyUnusable("`x` of a key is not base64url of 32 bytes") from None
 
     @property
     def pem(self) -> bytes:
@@ -124,26 +116,17 @@ class Signer:
             raise KeyUnusable(f"{path} cannot be read ({error.strerror})") from None
         if is_open:
             raise KeyUnusable(f"{path} is readable by other users: run `chmod 600 {path}`")
-        blocks = _PEM.findall(data) or [data]
+        blocks = PEM_BLOCK.findall(data) or [data]
         if len(blocks) > _MOST_VERSIONS:
             raise KeyUnusable(f"{path} contains more than {_MOST_VERSIONS} keys: the new one and the former one")
         try:
-            return tuple(map(cls._parsed, blocks))
+            return tuple(map(cls.of_block, blocks))
         except KeyUnusable as error:
             raise KeyUnusable(f"{path} {error}") from None
 
     @classmethod
-    def of_pem(cls, text: str) -> Signer:
-        """Return the only key of a text in PEM, which may be on one line. Raises KeyUnusable without a name of it."""
-        blocks = _PEM.findall(text.encode())
-        if len(blocks) > 1:
-            raise KeyUnusable("contains more than one key")
-        # Between the two marks of PEM there is base64, and RFC 7468 wants each mark on a line of its own.
-        parts = (part.strip() for part in re.split(rb"(-----[A-Z0-9 ]+-----)", blocks[0] if blocks else b""))
-        return cls._parsed(b"\n".join(part.replace(b" ", b"\n") if b"-" not in part else part for part in parts))
-
-    @classmethod
-    def _parsed(cls, block: bytes) -> Signer:
+    def of_block(cls, block: bytes) -> Signer:
+        """Return the key of one block of PEM. Raises KeyUnusable without a name of it."""
         try:
             key = load_pem_private_key(block, None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -201,12 +184,6 @@ def _canonical(value: Mapping[str, object]) -> bytes:
 
 def _encode(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _decode(text: str) -> bytes:
-    if re.fullmatch(r"[A-Za-z0-9_-]*", text) is None:
-        raise ValueError("no base64url")
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def sign_plan(signer: Signer, before: str, after: str) -> str:

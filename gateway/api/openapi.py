@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from importlib import resources
 from typing import Any, get_args
@@ -29,12 +29,14 @@ EXAMPLES = _read("openapi_examples.json")
 """Requests and answers that a test compares with a running gateway, and a message for each error code."""
 
 
-def complete_document(document: dict[str, Any], *, is_demo: bool) -> None:
+def complete_document(document: dict[str, Any], *, is_demo: bool, statuses: Mapping[str, Sequence[int]] = {}) -> None:
     """Add the endpoints of the dialects and the probes, which FastAPI does not know, and the answers of all endpoints.
 
     The document that FastAPI generated is changed. In a demo, callers may name their territory in a header.
+    `statuses` has those of the errors of paths that features add.
     """
     data = _read_operations()
+    data["answered_by_routes"] |= {path: {"statuses": ones} for path, ones in statuses.items()}
     dialects = {path: {"post": _operation(data, path)} for path in data["answered_by_dialects"]}
     document["paths"] = {**dialects, **data["health"], **document["paths"]}
     # FastAPI describes its own errors there, which the gateway never returns.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 from fastapi import FastAPI, Query, Request
@@ -21,7 +21,7 @@ from gateway.api.dialects.google_paths import METHODS, NOT_OFFERED, VERSIONS, pa
 from gateway.api.dialects.model_lists import encode_list, encode_model, form_of
 from gateway.api.dialects.paths import CHAT_PATH, counter_at, dialect_at
 from gateway.api.errors import ApiError
-from gateway.api.mark_routes import MARK_PATHS, add_mark_routes
+from gateway.api.feature_paths import STATUSES, add_feature_paths
 from gateway.api.openapi import complete_document
 from gateway.api.path_hints import INPUT_PATHS, OWN_PATHS, hint_for
 from gateway.api.raw_responses import Probe, error_response, method_not_allowed
@@ -35,8 +35,8 @@ from gateway.model.location import ClaimReport, Location
 from gateway.model.sampling import is_id_kept
 from gateway.operator_errors import ReceiptDamaged
 from gateway.policy.caller import explain_token, explain_user, read_consent, user_of
+from gateway.policy.doors import PublicPath
 from gateway.policy.hand_off import declines
-from gateway.policy.labels import TextMarks
 from gateway.policy.location.resolution import locate_user
 from gateway.policy.preference import preferred_name, seen_by_intent
 from gateway.policy.refusals import not_offered, refuse_location
@@ -50,10 +50,7 @@ from providers.failures import InvalidRequest
 from providers.territories import TerritoryError
 from providers.value import Value
 
-_TAGS = tuple(
-    "chat embeddings moderations rerank audio "
-    "models capabilities explain disclosure receipts usage marks health".split()
-)
+_TAGS = "chat embeddings moderations rerank audio models capabilities explain disclosure receipts usage".split()
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 _USAGE_GROUPS = frozenset({"day", "region"})
 """A client may see these. Others could show a model that the operator hides."""
@@ -90,9 +87,15 @@ class StoredSources(Value, frozen=True):
 
 
 def build_routes(
-    service: ChatService, chat: ChatEndpoint, probes: Mapping[str, Probe], stored: StoredSources, version: str
+    service: ChatService,
+    chat: ChatEndpoint,
+    probes: Mapping[str, Probe],
+    stored: StoredSources,
+    paths: Sequence[PublicPath],
+    version: str,
 ) -> FastAPI:
-    """Return the FastAPI application, which includes the chat endpoint and the probes."""
+    """Return the FastAPI application, which includes the chat endpoint, the probes and the paths of features."""
+    tags = dict.fromkeys((*_TAGS, *(path.tag for path in paths), "health"))
     # FastAPI's own /docs loads its page from a CDN. This one is served from the package, without a network.
     app = FastAPIOffline(
         title="Assistant gateway",
@@ -100,7 +103,7 @@ def build_routes(
         summary="One address for every model, routed by region.",
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
-        openapi_tags=[{"name": name} for name in _TAGS],
+        openapi_tags=[{"name": name} for name in tags],
     )
     app.router.routes.append(Route(CHAT_PATH, chat, methods=["POST"]))
     dialects = _DialectRoute(chat)
@@ -117,9 +120,9 @@ def build_routes(
     _add_disclosure(app, service, chat.limiter)
     _add_receipts(app, service, stored.receipts, chat.limiter)
     _add_usage(app, service, stored.usage, chat.limiter)
-    add_mark_routes(app, service.decider.current)
+    add_feature_paths(app, paths, service.decider.current)
     add_errors(app, hint_for, service.decider.current)
-    _extend_document(app, service.decider.current().demo, service.decider.current)
+    _extend_document(app, service.decider.current().demo, paths, service.decider.current)
     return app
 
 
@@ -424,16 +427,18 @@ def _validation_message(problem: Mapping[str, Any], param: str | None) -> str:
             return f"`{param}` has a value that is not allowed" if param else "the request is not valid"
 
 
-def _extend_document(app: FastAPI, is_demo: bool, current: Callable[[], ConfigVersion]) -> None:
-    """Add to the OpenAPI document what FastAPI does not know. It has the paths of marks while there are any."""
+def _extend_document(
+    app: FastAPI, is_demo: bool, paths: Sequence[PublicPath], current: Callable[[], ConfigVersion]
+) -> None:
+    """Add to the OpenAPI document what FastAPI does not know. It has the paths of a feature while its part is there."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
         if CHAT_PATH not in document["paths"]:
-            complete_document(document, is_demo=is_demo)
-        if current().parts.of(TextMarks) is not None:
-            return document
-        return {**document, "paths": {path: it for path, it in document["paths"].items() if path not in MARK_PATHS}}
+            statuses = {one.path: STATUSES[one.method] for one in paths}
+            complete_document(document, is_demo=is_demo, statuses=statuses)
+        absent = {one.path for one in paths if current().parts.of(one.part) is None}
+        return {**document, "paths": {path: it for path, it in document["paths"].items() if path not in absent}}
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document

@@ -33,7 +33,7 @@ from gateway.execution.service_client import ServiceClient, ServiceFailed
 from gateway.execution.token_refresher import TokenRefresher
 from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport
 from gateway.features.feature import Process
-from gateway.features.running import gates_of, watchers_of
+from gateway.features.running import PATHS, gates_of, watchers_of
 from gateway.installation import pseudonym_key
 from gateway.model.config_version import ConfigVersion, Cors, Exporter
 from gateway.model.decision import Unavailable
@@ -222,7 +222,7 @@ class Gateway:
 
             reports = UsageReports(state_dir, self.config.stores) if state_dir is not None else None
             stored = StoredSources(self._receipts, reports)
-            return build_routes(service, self._chat, probes, stored, __version__)
+            return build_routes(service, self._chat, probes, stored, PATHS, __version__)
 
         self._rest = ProbesFirst(probes, LazyApplication(rest))
         self._prepare_schemas()

@@ -203,7 +203,7 @@ def shown(value: object) -> str:
             return f"{value.region}: {value.authority} {value.kind} {value.number}{until}"
         case RegionText():
             default = value.default_locale
-            labels = ", ".join(f"{label.name}{' (signed)' * label.is_signed}" for label in default.labels)
+            labels = ", ".join(map(str, default.labels))
             return f"labels {labels or 'none'}, profile {', '.join(value.locales) if default.profile else 'none'}"
         case frozenset() | set():
             return ", ".join(sorted(map(shown, value))) or "none"

@@ -8,7 +8,6 @@ from gateway.changes.plan import ChangePlan, Check, deployments_by_assistant, de
 from gateway.model.answer_change import AnswerChange
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.policy.fence import lacking_approval
-from gateway.policy.labels import TextMarks
 from gateway.policy.location.claim import ClaimRules
 from gateway.policy.territory_answers import answer_changes
 from providers.value import Value, replace
@@ -112,13 +111,13 @@ def _age_member(config: ConfigVersion, _: Region) -> str | None:
     return claim.age_band if claim is not None else None
 
 
-def _marks(change: _RegionChange) -> Iterator[str]:
-    """Yield the marks if answers of the region have a signed mark, and its keys or its rules change."""
-    texts = change.region.texts
-    if texts is not None and any(locale.marked for locale in texts.locales.values()):
-        rules = [version.parts.of(TextMarks) for version in (change.old, change.new)]
-        if rules[0] != rules[1] or _is_among("marks", change.plan.keys):
-            yield "marks"
+def _proof(change: _RegionChange) -> Iterator[str]:
+    """Yield the section that proves answers of the region, if its keys or its rules change."""
+    proof = change.region.texts.default_locale.proof if change.region.texts is not None else None
+    if proof is None:
+        return
+    if proof.rules(change.old) != proof.rules(change.new) or _is_among(proof.section, change.plan.keys):
+        yield proof.section
 
 
 def _exporters_of(config: ConfigVersion, region: Region) -> list[tuple[object, ...]]:
@@ -149,7 +148,7 @@ _PARTS: tuple[_Part, ...] = (
     _value("location.claim.age_band", _age_member),
     # The keys of `location` decide which region a caller is in.
     lambda change: (key for key in change.plan.keys if key.partition(".")[0] == "location"),
-    _marks,
+    _proof,
     _value("exporters", _exporters_of),
     _value("receipts.sample", lambda config, region: config.receipts.sample if region.keeps_receipts else None),
 )

@@ -320,9 +320,9 @@ def _rules(state: CompiledState, name: str) -> _Item:
     locales = region.texts.locales if region.texts is not None else {}
     return {
         "labels": [
-            {"locale": locale, "name": label.name, "text": label.text, "show": label.show, "signed": label.is_signed}
+            {"locale": locale, "name": one.name, "text": one.text, "show": one.show, "signed": one.proof is not None}
             for locale, texts in locales.items()
-            for label in texts.labels
+            for one in texts.labels
         ],
         "moderation": str(judges) if judges is not None else None,
         "features": [{"rule": rule, "text": text} for rule, text in feature_lines(region)],

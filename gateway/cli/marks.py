@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from gateway.api.caller.authentication import is_loopback_host
 from gateway.cli.admin_client import AdminClient, NotReached
-from gateway.features.marks.policy import check_mark
+from gateway.features.marks.policy import check_mark, key_of_x
 from gateway.files import read_file_or_pipe
 from gateway.operator_errors import CommandError
 from gateway.signing import KeyUnusable, PublicKey
@@ -56,7 +56,7 @@ def _keys(place: str) -> list[PublicKey]:
     document = _fetched(place) if "://" in place else _text("--keys", place, _MOST_KEY_BYTES)
     try:
         listed = json.loads(document)["keys"]
-        keys = [PublicKey.of_x(key["x"]) for key in listed if key.get("crv") == "Ed25519"]
+        keys = [key_of_x(key["x"]) for key in listed if key.get("crv") == "Ed25519"]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, KeyUnusable):
         raise _NotChecked(f"--keys: {place} is not a set of keys as /.well-known/ai-marks.json has it") from None
     if not keys:

@@ -308,8 +308,8 @@ def feature_lines(region: Region) -> Iterator[tuple[str, str]]:
     """Yield the lines of features about a region: a heading, and the text."""
     for part in region.parts.every:
         yield from part.report(region)
-    if region.texts is not None and (name := region.texts.default_locale.marked):
-        yield "signed marks", f"each text of an answer gets one, in the data of {name}"
+    if region.texts is not None and (proof := region.texts.default_locale.proof) is not None:
+        yield proof.report()
 
 
 def _has(config: ConfigVersion, region: Region, territory: str) -> bool:

@@ -244,7 +244,6 @@ class _LabelTexts(Value, frozen=True):
     texts: Mapping[str, str]
     show: Show
     producer: str | None
-    is_signed: bool
     present_and_former: frozenset[str]
     repeat_s: float | None = None
     repeat_texts: Mapping[str, str] = {}
@@ -254,7 +253,7 @@ class _LabelTexts(Value, frozen=True):
         """Return the label in one locale."""
         text = best_text(self.texts, locale)
         repeat_text = best_text(self.repeat_texts, locale) if self.repeat_texts else text
-        return Label(self.name, text, self.show, self.producer, self.repeat_s, repeat_text, self.is_signed, self.audio)
+        return Label(self.name, text, self.show, self.producer, self.repeat_s, repeat_text, None, self.audio)
 
 
 class RegionTextCompiler:
@@ -377,7 +376,6 @@ class RegionTextCompiler:
             texts,
             show,
             producer,
-            section.mark is not None,
             frozenset(all_texts | {*repeat_texts.values()}),
             repeat_s,
             repeat_texts,

@@ -21,6 +21,7 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.kept_metadata import StoredRequest
 from gateway.model.location import Location
 from gateway.model.record import Record
+from gateway.policy.doors import PublicPath
 from gateway.telemetry.metrics import Metrics
 from gateway.usage.gate import UsageGate
 from providers.chat import ChatRequest
@@ -129,10 +130,14 @@ class KeptOfUsers:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One feature in a process: the data that it keeps of end users, or None, and what returns its watcher, or None."""
+    """One feature in a process: the data that it keeps of end users, and what returns its gate and its watcher.
+
+    Each is None if it has none. `paths` are those that it adds to the public listener.
+    """
 
     name: str
     kept: KeptData | None
     of_users: KeptOfUsers | None
     gate: Callable[[Process], RegionGate] | None
     watcher: Callable[[Process], Watcher | None] | None
+    paths: tuple[PublicPath, ...]

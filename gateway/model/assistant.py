@@ -118,7 +118,8 @@ class Assistant:
 
     def recipients(self, region: str) -> Iterator[tuple[RoutePath, Deployment]]:
         """Yield the deployments that get prompts of a route next to its steps, with the path of the key of each."""
-        for part in self.parts_in(region).every:
+        parts: tuple[RoutePart, ...] = self.parts_in(region).every
+        for part in parts:
             yield from part.recipients((self.name, region))
 
     def for_intent(self, intent: str) -> Assistant:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar
 
 from providers.value import Value
@@ -64,6 +64,35 @@ class RegionPart(Part):
     def forbidden_claims(self) -> frozenset[str]:
         """Return the categories of a verdict that flag an answer, whatever else the verdict states."""
         return frozenset()
+
+
+class LabelProof(Part):
+    """Base of the part of a label whose data prove each text of an answer. A region has at most one.
+
+    Attributes:
+        label: The name of the label.
+        section: The key of the section with which it works.
+        word: Its word in a plan.
+        noun: The name of the proof, as `explain` shows it.
+    """
+
+    __slots__ = ()
+    label: str
+    section: ClassVar[str]
+    word: ClassVar[str]
+    noun: ClassVar[str]
+
+    def report(self) -> tuple[str, str]:
+        """Return its line of `check` about the region: a heading, and the text."""
+        raise NotImplementedError
+
+    def signer(self, config: Any, clock: Callable[[], float]) -> Any:
+        """Return the `TextSigner` of a `ConfigVersion`, or None. `clock` is Unix time."""
+        raise NotImplementedError
+
+    def rules(self, config: Any) -> object:
+        """Return what the section is in a `ConfigVersion`. Another value is a change of each region with the proof."""
+        raise NotImplementedError
 
 
 class Parts(Value, frozen=True):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gateway.model.parts import LabelProof
 from providers.value import Value
 
 SEPARATOR = "\n\n"
@@ -40,7 +41,7 @@ class Label(Value, frozen=True):
         producer: The name of the service provider in the `AIGC` object. None for a label without such an object.
         repeat_s: After how long it is shown again in a session, or None if it is not.
         repeat_text: Its text where it is shown again.
-        is_signed: Whether its data have a signed mark of each text.
+        proof: The part of a feature by which its data prove each text, or None.
         audio: Whether its data stand in a file of speech: `file` where there is a place, `required`, or `none`.
     """
 
@@ -50,8 +51,11 @@ class Label(Value, frozen=True):
     producer: str | None = None
     repeat_s: float | None = None
     repeat_text: str = ""
-    is_signed: bool = False
+    proof: LabelProof | None = None
     audio: Literal["file", "required", "none"] = "none"
+
+    def __str__(self) -> str:
+        return self.name if self.proof is None else f"{self.name} ({self.proof.word})"
 
     def is_due(self, *, first_turn: bool) -> bool:
         """Return whether the user has to see the text with this answer, in the answer itself or elsewhere."""
@@ -107,7 +111,7 @@ class Locale:
         later: The text before every other answer. Empty if there is none.
         noticed: That text with the one of the label that repeats, whose notice is due in the answer.
         repeated: The same with its text for repetitions.
-        marked: The name of the label with a signed mark, or an empty text.
+        proof: The proof of the label that has one, or None.
         refusals: The message for the client, by error code.
         sentences: The operator's own sentences for the end user, by error code.
     """
@@ -121,10 +125,10 @@ class Locale:
     later: str = field(init=False)
     noticed: str = field(init=False)
     repeated: str = field(init=False)
-    marked: str = field(init=False)
+    proof: LabelProof | None = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "marked", next((label.name for label in self.labels if label.is_signed), ""))
+        object.__setattr__(self, "proof", next(filter(None, (label.proof for label in self.labels)), None))
         object.__setattr__(self, "first", "".join(label.prefix(first_turn=True) for label in self.labels))
         object.__setattr__(self, "later", "".join(label.prefix(first_turn=False) for label in self.labels))
         object.__setattr__(self, "noticed", "".join(label.noticed(is_repetition=False) for label in self.labels))

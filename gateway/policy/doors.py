@@ -7,12 +7,14 @@ else is awaited, belong to the service.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 from gateway.model.decision import Refusal
 from gateway.model.location import Location
 from gateway.model.parts import RegionPart
 from providers.chat import ChatRequest
+from providers.value import Value
 
 
 class RegionDoor(RegionPart):
@@ -40,3 +42,28 @@ def refuse_before_decision(location: Location, request: ChatRequest) -> Refusal 
     doors: tuple[RegionDoor, ...] = location.region.doors if location.region is not None else ()
     refusals = (door.before_decision(location, request) for door in doors)
     return next(filter(None, refusals), None)
+
+
+class PublicPath(Value, frozen=True):
+    """A path of a feature that takes no key, and exists while the config version has its part.
+
+    Attributes:
+        part: The type of the part.
+        tag: The noun in the plural for that of which a caller asks.
+        answer: Returns the answer for the part and the body. Raises InvalidRequest.
+        fields: The meaning of each field that a body must have. A path without fields is asked with GET.
+        most_bytes: The most bytes of a text in the body, by the name of its field.
+    """
+
+    path: str
+    part: type
+    tag: str
+    summary: str
+    answer: Callable[[Any, Mapping[str, object]], dict[str, object]]
+    fields: Mapping[str, str] = {}
+    most_bytes: Mapping[str, int] = {}
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        return "POST" if self.fields else "GET"

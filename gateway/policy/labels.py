@@ -6,12 +6,11 @@ lost if an answer breaks off. It is never put into content for programs: JSON, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, TypeGuard
+from typing import Literal, Protocol, TypeGuard
 
 from gateway.model.help import Help
-from gateway.model.parts import Part
 from gateway.model.region_text import SEPARATOR, Label, Locale, RegionText
 from gateway.policy.text_hash import TextHash
 from providers.chat import (
@@ -40,8 +39,6 @@ _MAX_POSITION = 2**53
 
 LABEL_DATA = "x-gateway-label-data"
 """The header with the data of the labels of an answer that has no member for them."""
-MOST_MARK_BYTES = 64 * 1024
-"""The size of the largest mark that is checked."""
 
 Notice = Literal["text", "repeated"]
 """How the label with `repeat` is due in an answer: with its text, or with the text of a repetition."""
@@ -55,25 +52,6 @@ class TextSigner(Protocol):
 
     def mark_audio(self, media: str, sha256: str) -> str:
         """Return the mark of an audio file of this content type, by the SHA-256 of its bytes."""
-
-
-class TextMarks(Part):
-    """Base of the part of a config version by which the texts of answers get signed marks."""
-
-    __slots__ = ()
-    plan_name: ClassVar[str] = "marks"
-
-    def signer(self, clock: Callable[[], float]) -> TextSigner:
-        """Return what signs the marks of this version. `clock` is Unix time."""
-        raise NotImplementedError
-
-    def keys(self) -> dict[str, object]:
-        """Return the public keys as a JSON Web Key Set."""
-        raise NotImplementedError
-
-    def check(self, mark: str, text: str | None, sha256: str | None = None) -> dict[str, object]:
-        """Return as JSON data what a mark proves about a text, or about a file with this SHA-256."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +273,7 @@ def _mark(
             "PropagateID": produce_id,
             "ReservedCode2": "",
         }
-    if label.is_signed and integrity is not None:
+    if label.proof is not None and integrity is not None:
         mark["marks"] = integrity.marks()
     return mark
 

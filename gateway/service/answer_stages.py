@@ -14,7 +14,8 @@ from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import AudioRequest
 from gateway.model.record import AnsweredBy
-from gateway.policy.labels import TextMarks, TextSigner, labelling_of, with_help
+from gateway.model.region_text import Locale
+from gateway.policy.labels import TextSigner, labelling_of, with_help
 from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, seal_of
 from gateway.service.audio import AudioNote, labelling_of_speech
 from gateway.service.decider import Decider
@@ -106,7 +107,7 @@ class AnswerStages:
         exchange, own, assistant = turn.exchange, turn.own, turn.exchange.assistant
         locale, labelling = exchange.locale, None
         if locale is not None:
-            signer = self._signer_of(exchange.config) if locale.marked else None
+            signer = self._signer_of(exchange.config, locale) if locale.proof is not None else None
             notice = exchange.chat_time.notice if exchange.chat_time is not None else None
             labelling = labelling_of(locale, own, notice, signer)
         if (found := exchange.record.help) is not None:
@@ -129,17 +130,19 @@ class AnswerStages:
             exchange.record.shown.labels = labelling.names
             if (note := exchange.record.noted(AudioNote)) is not None:
                 note.note_file(answer.stream.begun if answer.stream is not None else ())
-                note.signer = self._signer_of(exchange.config) if locale.marked and request.events else None
+                note.signer = self._signer_of(exchange.config, locale) if request.events else None
         keep_alive_s = exchange.config.resilience.keep_alive_s if has_comments else 0.0
         shown_model = None if assistant.reveal_model else assistant.name
         exchange.style = AnswerStyle(True, 1, labelling, shown_model, keep_alive_s)
 
-    def _signer_of(self, config: ConfigVersion) -> TextSigner | None:
-        """Return what signs the marks of a config version, or None."""
-        marks = config.parts.of(TextMarks)
-        return (
-            remember(config, ("text_signer",), lambda: marks.signer(self._decider.clock)) if marks is not None else None
+    def _signer_of(self, config: ConfigVersion, locale: Locale) -> TextSigner | None:
+        """Return what signs the texts of a locale, or None."""
+        if (proof := locale.proof) is None:
+            return None
+        signer: TextSigner | None = remember(
+            config, ("text_signer",), lambda: proof.signer(config, self._decider.clock)
         )
+        return signer
 
     def space_of(self, exchange: Exchange) -> EmbeddingSpace:
         """Return the space of the vectors of a request that has a plan."""

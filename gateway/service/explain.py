@@ -122,8 +122,8 @@ def _explained(location: Location) -> Iterator[tuple[str, object, str]]:
     region = location.region
     for part in region.parts.every if region is not None else ():
         yield from part.explained(location)
-    name = region.texts.default_locale.marked if region is not None and region.texts is not None else ""
-    yield "marked", bool(name), f"a signed mark, in the data of {name}" if name else ""
+    proof = region.texts.default_locale.proof if region is not None and region.texts is not None else None
+    yield "marked", proof is not None, f"{proof.noun}, in the data of {proof.label}" if proof is not None else ""
 
 
 def _assistant_at(request: PlainRequest, location: Location) -> Assistant:

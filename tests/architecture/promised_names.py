@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.api.admin_routes import ROUTES
 from gateway.cli.arguments import command_parser
+from gateway.features.running import PATHS
 from gateway.model.public_names import REQUEST_HEADERS, RESPONSE_HEADERS, names_in
 from tests.kit.doc_pages import ROOT
 
@@ -37,7 +38,7 @@ def http() -> dict[str, Any]:
     """Return the paths of both listeners, and the headers of the public one."""
     document = json.loads((ROOT / "gateway/api/openapi.json").read_text("utf-8"))
     return {
-        "public": sorted(_paths_in(document)),
+        "public": sorted({*_paths_in(document), *(path.path for path in PATHS)}),
         "admin": sorted(f"{route.method} {route.path}" for route in ROUTES),
         **{
             kind: sorted(names_in(rows))

@@ -45,7 +45,10 @@ class Removal:
 REMOVALS = {
     "marks": Removal(
         ("gateway/cli/marks.py",),
-        {"gateway/features/configuration.py": r".*MARKS_COMPILER.*\n"},
+        {
+            "gateway/features/configuration.py": r".*MARKS_COMPILER.*\n",
+            "gateway/features/running.py": r".*import MARKS\n|, MARKS",
+        },
         ("marks", "marks verify"),
     ),
     "shadow": Removal(

@@ -18,7 +18,8 @@ import pytest
 import yaml
 from packaging.version import Version
 
-from gateway.signing import Signer, new_key
+from gateway.features.marks.policy import signer_of_pem
+from gateway.signing import new_key
 from scripts import release
 from scripts.release import NAMING, STATED, ReleaseError, make_dist, make_release, released_changelog, stated_version
 from scripts.report import code_of, is_of
@@ -27,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 # A later day would end facts that this checkout has.
 NOW = datetime(2026, 4, 5, 6, tzinfo=UTC)
 KEY, PUBLIC = new_key()
-SIGNER = Signer.of_pem(KEY.decode())
+SIGNER = signer_of_pem(KEY.decode())
 AUTHOR = ("-c", "user.name=a", "-c", "user.email=a@example.com")
 
 

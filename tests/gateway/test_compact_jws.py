@@ -13,18 +13,18 @@ import jwt
 import pytest
 
 from gateway.compact_jws import JwsRefused, read_jws
-from gateway.features.marks.policy import KIND, check_mark
+from gateway.features.marks.policy import KIND, check_mark, signer_of_pem
 from gateway.model.client_token import KeyFile
 from gateway.model.location import ClaimRefused
 from gateway.policy.location.claim import ClaimRules
 from gateway.policy.location.claim_verification import parse_keys, read_unverified, verify_client_token
 from gateway.policy.location.claim_verification import verify as verify_claim
-from gateway.signing import BadSignature, PublicKey, Signer, new_key
+from gateway.signing import BadSignature, PublicKey, new_key
 from gateway.signing import verify as verify_signed
 from tests.kit.claim_tokens import AUDIENCE, ISSUER, NOW, claims, jwks, private, token
 
 PEM, PUBLIC = new_key()
-SIGNER = Signer.of_pem(PEM.decode())
+SIGNER = signer_of_pem(PEM.decode())
 KEYS = parse_keys(jwks({"kty": "OKP", "crv": "Ed25519", "x": PUBLIC.x, "kid": PUBLIC.id}))
 ED = ClaimRules(ISSUER, AUDIENCE, frozenset({"EdDSA"}), KeyFile("/keys"))
 CLAIM = claims(iat=NOW, sub="u")

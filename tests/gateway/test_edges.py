@@ -17,7 +17,7 @@ from unittest.mock import AsyncMock, Mock, patch
 import pytest
 
 from gateway import clock_skew, geoip
-from gateway.api import admin_config, admin_request, body, compressed_body, mark_routes
+from gateway.api import admin_config, admin_request, body, compressed_body
 from gateway.api.caller import authentication, request_headers
 from gateway.api.dialects import schema
 from gateway.api.dialects.gemini import contents
@@ -656,9 +656,6 @@ EDGES = (
     at_most(
         "gateway.api.dialects.messages.encode._MOST_NAMED_PLACES",
         lambda n: messages_encode.geo_of(Places(frozenset(map(str, range(n))))) != "global",
-    ),
-    at_most(
-        "gateway.api.mark_routes.MOST_MARK_BYTES", lambda n: accepts(mark_routes._read, {"mark": "m" * n, "text": ""})
     ),
     at_most(
         "gateway.api.dialects.responses.echo._MOST_ECHOED_BYTES",

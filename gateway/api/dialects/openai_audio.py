@@ -272,7 +272,7 @@ class SpeechEventEncoder(SpeechEncoder):
         super().__init__(style, record, media)
         self._spoken = spoken
         labels = style.labelling.labels if style.labelling is not None else ()
-        self._signed = {label.name for label in labels if label.is_signed}
+        self._signed = {label.name for label in labels if label.proof is not None}
 
     def _shown(self, data: bytes) -> bytes:
         return _event({"type": "speech.audio.delta", "audio": b64encode(data).decode()})

@@ -24,7 +24,15 @@ from gateway.config.field_types import (
     Words,
     key_hash,
 )
-from gateway.config.schema.location import CellSection, LocationSection, Reason, RegionSection, Texts
+from gateway.config.schema.location import (
+    CellSection,
+    LabelSection,
+    LocationSection,
+    Reason,
+    RegionSection,
+    Texts,
+    labels_of,
+)
 from gateway.config.schema.routing import AssistantSection, DeploymentSection
 from gateway.config.schema.sign_in import SignInSection
 from gateway.config.schema.usage import (
@@ -235,7 +243,8 @@ class FeatureKey(NamedTuple):
     """A key that a feature adds to the file.
 
     Attributes:
-        section: The section whose entries have it (`regions`), or an empty text for a key of the file itself.
+        section: The section whose entries have it (`regions`, or `regions.labels` for the labels of regions), or an
+            empty text for a key of the file itself.
         type: The type of its value.
         field: Its default and its meaning.
     """
@@ -248,16 +257,20 @@ class FeatureKey(NamedTuple):
     @property
     def path(self) -> str:
         """The key with `*` for a name."""
-        return f"{self.section}.*.{self.name}" if self.section else self.name
+        return ".*.".join((*self.section.split("."), self.name)) if self.section else self.name
 
 
 def file_section(keys: Sequence[FeatureKey]) -> type[GatewaySection]:
     """Return the whole configuration file with the keys of features."""
     changed: dict[str, Any] = {key.name: (key.type, key.field) for key in keys if not key.section}
-    for section in dict.fromkeys(key.section for key in keys if key.section):
+    of_labels = {key.name: (key.type, key.field) for key in keys if key.section == "regions.labels"}
+    for section in dict.fromkeys(key.section for key in keys if key.section and "." not in key.section):
         field = GatewaySection.model_fields[section]
         named, entry = get_args(field.annotation)
         own = {key.name: (key.type, key.field) for key in keys if key.section == section}
+        if section == "regions" and of_labels:
+            about = RegionSection.model_fields["labels"].description
+            own["labels"] = labels_of(_extended(LabelSection, of_labels)), Field([], description=about)
         extended: Any = _extended(entry, own)
         changed[section] = dict.__class_getitem__((named, extended)), field
     return _extended(GatewaySection, changed)

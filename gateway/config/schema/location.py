@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, create_model
 
@@ -126,11 +126,6 @@ class LabelSection(Section):
     earlier: list[Line] = Field(
         [], description="Its former texts. They are also removed from the history of a request."
     )
-    mark: Literal["signed"] | None = Field(
-        None,
-        description="signed: each text of an answer has a mark in `x_gateway.labels[].marks` that anybody can check. "
-        "Needs `marks`.",
-    )
     show: Show | None = Field(
         None,
         description="Where its text appears: before the text of each answer, before the first answer of a "
@@ -154,12 +149,20 @@ class LabelSection(Section):
     )
 
 
+def labels_of(label: type[LabelSection]) -> Any:
+    """Return the type of a list of labels, each of which may be a name alone."""
+    return Annotated[list[label], BeforeValidator(_named, json_schema_input_type=list[Name | label])]  # type: ignore[valid-type]
+
+
 def _named(value: object) -> object:
     """Read a name alone as a label without options."""
     return [{"name": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
 
 
-Labels = Annotated[list[LabelSection], BeforeValidator(_named, json_schema_input_type=list[Name | LabelSection])]
+if TYPE_CHECKING:
+    Labels = list[LabelSection]
+else:
+    Labels = labels_of(LabelSection)
 
 
 class ProfileSection(Section):

@@ -5,4 +5,4 @@ from __future__ import annotations
 from gateway.features.crisis.gate import CrisisGate
 from gateway.features.feature import Feature
 
-CRISIS = Feature("crisis", kept=None, of_users=None, gate=CrisisGate, watcher=None)
+CRISIS = Feature("crisis", kept=None, of_users=None, gate=CrisisGate, watcher=None, paths=())

@@ -106,4 +106,6 @@ def _time_of_use(process: Process) -> TimeOfUse:
     return TimeOfUse(times, process.user_key)
 
 
-DUTIES = Feature("duties", kept=None, of_users=KeptOfUsers("use", _export, _erase), gate=_time_of_use, watcher=None)
+DUTIES = Feature(
+    "duties", kept=None, of_users=KeptOfUsers("use", _export, _erase), gate=_time_of_use, watcher=None, paths=()
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -10,11 +10,14 @@ from gateway.config.feature_compiler import FeatureCompiler
 from gateway.config.field_types import AdminKey, DocumentUrl, Section
 from gateway.config.loading import Document
 from gateway.config.schema.file import FeatureKey
+from gateway.config.schema.location import LabelSection, RegionSection
 from gateway.config.secret_references import secret_at
 from gateway.config.validation import Draft, Findings
-from gateway.features.marks.policy import MarkRules
-from gateway.model.config_version import ConfigVersion
+from gateway.features.marks.policy import MarkRules, SignedMark, signer_of_pem
+from gateway.model.config_version import ConfigVersion, Region
+from gateway.model.region_text import Label
 from gateway.model.section import Sensitive
+from providers.value import replace
 
 
 class MarksSection(Section):
@@ -36,7 +39,16 @@ class MarksSection(Section):
 MARKS_KEY = FeatureKey(
     "", "marks", MarksSection | None, Field(None, description="The signed marks of answers. Default: none.")
 )
-
+MARK_KEY = FeatureKey(
+    "regions.labels",
+    "mark",
+    Literal["signed"] | None,
+    Field(
+        None,
+        description="signed: each text of an answer has a mark in `x_gateway.labels[].marks` that anybody can check. "
+        "Needs `marks`.",
+    ),
+)
 
 _MAKE = "`gateway key new --ed25519 FILE` makes one"
 
@@ -57,10 +69,10 @@ def _marks(draft: Draft, findings: Findings, document: Document) -> MarkRules | 
         findings.warn(path, f"{resolved.source} is readable by other users", f"run `chmod 600 {resolved.source}`")
     if resolved.secret is None or resolved.is_stand_in:
         return MarkRules(section.issuer, "", former)
-    from gateway.signing import KeyUnusable, Signer  # loads a large library that is not needed without marks
+    from gateway.signing import KeyUnusable  # loads a large library that is not needed without marks
 
     try:
-        public = Signer.of_pem(resolved.secret.reveal()).public.text
+        public = signer_of_pem(resolved.secret.reveal()).public.text
     except KeyUnusable as error:
         findings.error(path, f"{resolved.source or 'the private key'} {error}", _MAKE)
         return None
@@ -69,11 +81,30 @@ def _marks(draft: Draft, findings: Findings, document: Document) -> MarkRules | 
     return MarkRules(section.issuer, public, former, resolved.secret)
 
 
+def _signed(sections: list[LabelSection]) -> list[tuple[int, str]]:
+    """Return the places and the names of the labels that ask for a signed mark."""
+    return [(index, label.name) for index, label in enumerate(sections) if label.written("mark") is not None]
+
+
+def _with_proof(_draft: Draft, _findings: Findings, section: RegionSection, region: Region) -> Region:
+    texts, signed = region.texts, {name for _, name in _signed(section.labels)}
+    if texts is None or not signed:
+        return region
+
+    def proven(label: Label) -> Label:
+        return replace(label, proof=SignedMark(label.name)) if label.name in signed else label
+
+    locales = {
+        name: replace(locale, labels=tuple(map(proven, locale.labels))) for name, locale in texts.locales.items()
+    }
+    return replace(region, texts=replace(texts, locales=locales, default_locale=next(iter(locales.values()))))
+
+
 def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
     """Report labels whose mark no key can sign, a second one in a region, and keys that sign nothing."""
     is_used = False
     for region, section in draft.config.regions.items():
-        signed = [index for index, label in enumerate(section.labels) if label.mark is not None]
+        signed = [index for index, _ in _signed(section.labels)]
         is_used = is_used or bool(signed)
         for index in signed[1:]:
             message = f"region {region!r} has a label with a signed mark already"
@@ -89,9 +120,9 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
 
 MARKS_COMPILER = FeatureCompiler(
     name="marks",
-    keys=(MARKS_KEY,),
+    keys=(MARKS_KEY, MARK_KEY),
     of_draft=None,
-    of_region=None,
+    of_region=_with_proof,
     of_deployment=None,
     of_assistant=None,
     of_config=_marks,

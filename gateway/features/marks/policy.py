@@ -6,15 +6,17 @@ this text at this time, and nothing else. A text is hashed as it passes: of it, 
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from gateway.compact_jws import JwsRefused, read_jws
-from gateway.policy.labels import MOST_MARK_BYTES, TextMarks
+from gateway.compact_jws import JwsRefused, decode_part, read_jws
+from gateway.model.config_version import ConfigVersion
+from gateway.model.parts import LabelProof, Part
 from gateway.policy.text_hash import TextHash
 from providers.auth import Secret
 from providers.value import Value, replace
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from gateway.signing import PublicKey, Signer
 
 KIND = "ai-mark+jwt"
+MOST_MARK_BYTES = 64 * 1024
+"""The size of the largest mark that is checked."""
 _OF_AUDIO = frozenset({"iss", "iat", "ai_generated", "media", "sha256"})
 _MEMBERS = frozenset({"iss", "iat", "ai_generated", "choice", "sha256", "sha256_folded"})
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -31,7 +35,7 @@ _LATEST_S = 253_402_300_799
 
 
 @dataclass(frozen=True, slots=True)
-class MarkRules(TextMarks):
+class MarkRules(Part):
     """The issuer and the keys of signed marks.
 
     Attributes:
@@ -41,6 +45,7 @@ class MarkRules(TextMarks):
         key: The private key in PEM, on one line. None if secrets are not read.
     """
 
+    plan_name: ClassVar[str] = "marks"
     issuer: str
     public: str
     former: tuple[str, ...] = ()
@@ -51,17 +56,31 @@ class MarkRules(TextMarks):
         """All public keys whose marks are valid, the current one first."""
         return (self.public, *self.former) if self.public else self.former
 
-    def signer(self, clock: Callable[[], float]) -> MarkSigner:
-        return MarkSigner(self, clock)
-
-    def keys(self) -> dict[str, object]:
-        return key_set(self.published)
-
     def check(self, mark: str, text: str | None, sha256: str | None = None) -> dict[str, object]:
+        """Return as JSON data what a mark proves about a text, or about a file with this SHA-256."""
         from gateway.signing import PublicKey
 
         found = check_mark(mark, text, self.issuer, map(PublicKey.parse, self.published), sha256)
         return (found if sha256 is None else replace(found, is_of_file=True)).document()
+
+
+class SignedMark(LabelProof, Value, frozen=True):
+    """The proof of a label with `mark: signed`."""
+
+    section: ClassVar[str] = "marks"
+    word: ClassVar[str] = "signed"
+    noun: ClassVar[str] = "a signed mark"
+    label: str
+
+    def report(self) -> tuple[str, str]:
+        return "signed marks", f"each text of an answer gets one, in the data of {self.label}"
+
+    def signer(self, config: ConfigVersion, clock: Callable[[], float]) -> MarkSigner | None:
+        rules = config.parts.of(MarkRules)
+        return MarkSigner(rules, clock) if rules is not None else None
+
+    def rules(self, config: ConfigVersion) -> MarkRules | None:
+        return config.parts.of(MarkRules)
 
 
 class MarkSigner:
@@ -73,11 +92,9 @@ class MarkSigner:
 
     @cached_property
     def _signer(self) -> Signer:
-        from gateway.signing import Signer  # loads a large library that is not needed without marks
-
         if self._rules.key is None:
             raise RuntimeError("a config whose secrets were not read cannot sign")
-        return Signer.of_pem(self._rules.key.reveal())
+        return signer_of_pem(self._rules.key.reveal())
 
     def mark(self, choice: int, text: TextHash) -> str:
         """Return the mark of a choice's whole text."""
@@ -95,6 +112,28 @@ class MarkSigner:
         """See `TextSigner`."""
         payload: dict[str, object] = {"iss": self._rules.issuer, "iat": int(self._clock()), "ai_generated": True}
         return self._signer.sign(KIND, {**payload, "media": media, "sha256": sha256})
+
+
+def signer_of_pem(text: str) -> Signer:
+    """Return the only key of a text in PEM, which may be on one line. Raises KeyUnusable without a name of it."""
+    from gateway.signing import PEM_BLOCK, KeyUnusable, Signer  # loads a large library that is not needed without marks
+
+    blocks = PEM_BLOCK.findall(text.encode())
+    if len(blocks) > 1:
+        raise KeyUnusable("contains more than one key")
+    # Between the two marks of PEM there is base64, and RFC 7468 wants each mark on a line of its own.
+    parts = (part.strip() for part in re.split(rb"(-----[A-Z0-9 ]+-----)", blocks[0] if blocks else b""))
+    return Signer.of_block(b"\n".join(part.replace(b" ", b"\n") if b"-" not in part else part for part in parts))
+
+
+def key_of_x(x: str) -> PublicKey:
+    """Return the key with this `x` of a JSON Web Key (RFC 8037). Raises KeyUnusable if it is malformed."""
+    from gateway.signing import KeyUnusable, PublicKey
+
+    try:
+        return PublicKey.parse(f"ed25519:{base64.b64encode(decode_part(x)).decode()}")
+    except ValueError:
+        raise KeyUnusable("`x` of a key is not base64url of 32 bytes") from None
 
 
 def key_set(keys: Iterable[str]) -> dict[str, object]:

@@ -90,4 +90,5 @@ SHADOW = Feature(
     of_users=None,
     gate=None,
     watcher=_traffic,
+    paths=(),
 )

@@ -14,18 +14,25 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api import mark_routes
-from gateway.api.mark_routes import CHECK_PATH, KEYS_PATH
+from gateway.api import feature_paths
 from gateway.assembly.application import Gateway
 from gateway.changes.plan import plan_of
 from gateway.changes.plan_checks import protected_changes
 from gateway.execution.exchange import AnswerStyle
-from gateway.features.marks.policy import MarkRules, MarkSigner, check_mark, key_set
+from gateway.features.marks.feature import MARK_PATHS
+from gateway.features.marks.policy import (
+    MarkRules,
+    MarkSigner,
+    SignedMark,
+    check_mark,
+    key_of_x,
+    key_set,
+    signer_of_pem,
+)
 from gateway.model.record import Record
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import labelling_of
 from gateway.policy.text_hash import TextHash
-from gateway.signing import PublicKey, Signer
 from providers.auth import Secret
 from providers.chat import (
     AssistantMessage,
@@ -55,11 +62,12 @@ from tests.kit.gateway_command import in_this_process
 from tests.kit.httpx_transport import HttpxTransport
 
 VECTORS = json.loads((ROOT / "tests/fixtures/marks/vectors.json").read_text("utf-8"))
+KEYS_PATH, CHECK_PATH = (one.path for one in MARK_PATHS)
 ISSUER, PEM = VECTORS["issuer"], VECTORS["private_key"]
-KEY = Signer.of_pem(PEM).public
+KEY = signer_of_pem(PEM).public
 RULES = MarkRules(ISSUER, KEY.text, (), Secret(PEM))
 SIGNER = MarkSigner(RULES, lambda: 1_798_761_600.9)
-LABEL = Label("eu-art50", "You are talking to an AI system.", "first_turn", is_signed=True)
+LABEL = Label("eu-art50", "You are talking to an AI system.", "first_turn", proof=SignedMark("eu-art50"))
 ASK = ChatRequest("assistant", (UserMessage("Hi"),))
 SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 TEXTS = st.text(st.characters(codec="utf-8") | st.sampled_from(f"{SPACES}\x1c\x1d\x1e\x1f\u200be\u0301👩🏽‍🚀"))
@@ -87,7 +95,7 @@ def test_keys_and_signatures_are_those_of_rfc_8037() -> None:
         base64.urlsafe_b64encode(Ed25519PrivateKey.from_private_bytes(raw).sign(known["signing_input"].encode()))[:-2]
         == known["signature"].encode()
     )
-    assert (KEY.x, PublicKey.of_x(known["x"])) == (known["x"], KEY)
+    assert (KEY.x, key_of_x(known["x"])) == (known["x"], KEY)
     assert key_set([KEY.text]) == VECTORS["keys"]
 
 
@@ -158,7 +166,7 @@ def test_text_of_a_megabyte_has_a_mark() -> None:
 
 
 def test_former_key_stays_valid_and_an_unknown_one_is_named() -> None:
-    other = PublicKey.of_x("A" * 43)
+    other = key_of_x("A" * 43)
     mark = mark_of("Hello")
     assert check_mark(mark, "Hello", ISSUER, [other, KEY]).is_proven
     assert check_mark(mark, "Hello", ISSUER, [other]).signature == "unknown_key"
@@ -354,8 +362,8 @@ async def test_so_many_marks_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -
         await released.wait()
         return {}
 
-    monkeypatch.setattr(mark_routes, "_MOST_AT_ONCE", 3)
-    monkeypatch.setattr(mark_routes, "read_object", read)
+    monkeypatch.setattr(feature_paths, "_MOST_AT_ONCE", 3)
+    monkeypatch.setattr(feature_paths, "read_object", read)
     waiting = [asyncio.create_task(gateway.post(CHECK_PATH)) for _ in range(3)]
     for _ in waiting:
         await entered.acquire()
@@ -392,7 +400,7 @@ def test_protected_region_with_marks_needs_a_signature_for_them() -> None:
 
 
 def test_key_may_be_in_several_lines_or_in_one() -> None:
-    assert Signer.of_pem(" ".join(PEM.split())).public == KEY
+    assert signer_of_pem(" ".join(PEM.split())).public == KEY
     assert PEM.split("\n")[1] not in repr(table_of(SIGNED, ENVIRON).parts)
 
 
@@ -468,6 +476,6 @@ def test_mark_of_audio_proves_its_bytes_and_nothing_about_a_text(
 @pytest.mark.parametrize("payload", [{"media": "text/plain"}, {"sha256": "x"}, {"choice": 0}, {"ai_generated": False}])
 def test_mark_of_audio_has_exactly_its_members(payload: dict[str, Any]) -> None:
     whole = {"iss": ISSUER, "iat": 1, "ai_generated": True, "media": "audio/wav", "sha256": HASH}
-    signed = Signer.of_pem(PEM).sign("ai-mark+jwt", {**whole, **payload})
+    signed = signer_of_pem(PEM).sign("ai-mark+jwt", {**whole, **payload})
     assert RULES.check(signed, None, HASH)["signature"] == "invalid"
-    assert RULES.check(Signer.of_pem(PEM).sign("ai-mark+jwt", whole), None, HASH)["content"] == "same"
+    assert RULES.check(signer_of_pem(PEM).sign("ai-mark+jwt", whole), None, HASH)["content"] == "same"

@@ -11,14 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.features.marks.policy import check_mark
+from gateway.features.marks.policy import check_mark, signer_of_pem
 from gateway.model.age import AgeBand
 from gateway.model.record import Record
 from gateway.model.refusal_reason import STATUS
 from gateway.policy.location.age import refuse_use_of_age
 from gateway.service import audio
 from gateway.service.audio import AudioNote
-from gateway.signing import Signer
 from gateway.telemetry.request_log import JsonLines
 from providers.audio.decode import MOST_VOICE_CHARACTERS
 from providers.audio.values import SpeechRequest
@@ -281,7 +280,7 @@ def test_data_of_labels_is_in_a_header_up_to_a_bound(most: int, is_sent: bool, m
 
 def test_signed_mark_is_over_the_bytes_as_sent(tmp_path: Path) -> None:
     vectors = json.loads((ROOT / "tests/fixtures/marks/vectors.json").read_text("utf-8"))
-    key = Signer.of_pem(vectors["private_key"]).public
+    key = signer_of_pem(vectors["private_key"]).public
     config = CONFIG.merge(
         {
             "marks": {"issuer": vectors["issuer"], "key": "${MARK_KEY}"},
