@@ -7,15 +7,14 @@ import hmac
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.api.caller.authentication import FailedKeyLimiter, is_guess, is_token, source_of, token_error
 from gateway.api.errors import ApiError
-from gateway.model.client_token import TokenGivesNothing
 from gateway.model.location import ClaimRefused
 from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, Role, may_act
+from gateway.model.token_holder import TokenGivesNothing
 from gateway.operator_errors import StateError
-from gateway.service.operator_tokens import OperatorTokens
 from gateway.telemetry.log import logger
 from providers.value import Value
 
@@ -52,6 +51,17 @@ class Identity(Value, frozen=True):
             raise ApiError("permission_denied", message)
 
 
+class GivesRoles(Protocol):
+    """Gives a role at the listener to the holder of a signed token."""
+
+    @property
+    def has_roles(self) -> bool:
+        """Whether any token may give one."""
+
+    async def holder(self, text: str) -> tuple[Role, str, str]:
+        """Return the role, the user as it is shown, and the issuer. Raises ClaimRefused and TokenGivesNothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Guard:
     """The access check of the admin listener.
@@ -70,7 +80,7 @@ class Guard:
     tokens: Callable[[], Mapping[str, AdminToken]] = field(default=dict, repr=False)
     is_closed: Callable[[], bool] = field(default=bool, repr=False)
     failures: FailedKeyLimiter = field(default_factory=FailedKeyLimiter, repr=False)
-    issued: OperatorTokens | None = field(default=None, repr=False)
+    issued: GivesRoles | None = field(default=None, repr=False)
 
     async def check(self, scope: Mapping[str, Any], needed: Role = Role.VIEWER) -> Identity:
         """Return the sender of a request; raise ApiError if it is not allowed."""
@@ -105,7 +115,7 @@ class Guard:
         logger().warning("admin_refused", address=address, **fields)
         return error
 
-    async def _holder_of(self, issued: OperatorTokens, text: str, peer: str) -> Identity:
+    async def _holder_of(self, issued: GivesRoles, text: str, peer: str) -> Identity:
         """Return the holder of an issuer's token. Raises ApiError."""
         await self.failures.pace(source_of(peer))
         try:

@@ -25,7 +25,6 @@ from gateway.model.endings import endings_of
 from gateway.model.input_requests import USES
 from gateway.model.location import Location
 from gateway.model.schedule import Phase
-from gateway.model.sign_in import remedy_for
 from gateway.model.status import (
     CLOCK,
     AnswerTimes,
@@ -407,7 +406,7 @@ def _problems_of_sign_ins(status: Status) -> Iterator[StatusProblem]:
             lack = "no token" if each.state == "none" else "no token for later"
             reason = each.error or "its first exchange has not ended yet"
             names = ", ".join(each.deployments)
-            todo = f"{remedy_for(each.error)}; gateway doctor --network makes one exchange"
+            todo = f"{each.remedy}; gateway doctor --network makes one exchange"
             yield StatusProblem("sign_in", f"the sign-in {each.name} has {lack}, for {names}: {reason}: {todo}")
 
 

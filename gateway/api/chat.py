@@ -48,7 +48,7 @@ from gateway.api.errors import ApiError
 from gateway.api.written_exchange import Receive, Send, WrittenExchange
 from gateway.execution.deadline import Deadline, Sweep
 from gateway.execution.upstream_client import Answer, OwnAnswer
-from gateway.model.caller import Caller, RequestContext
+from gateway.model.caller import Caller, RequestContext, VerifiesTokens
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.input_requests import ServedRequest
 from gateway.model.location import ClaimRefused
@@ -75,12 +75,16 @@ class ChatEndpoint:
     """
 
     def __init__(
-        self, service: ChatService, observe: Callable[[Record], None], most_requests: int = MOST_REQUESTS
+        self,
+        service: ChatService,
+        observe: Callable[[Record], None],
+        most_requests: int = MOST_REQUESTS,
+        tokens: VerifiesTokens | None = None,
     ) -> None:
         """Create the endpoint for one event loop. `observe` gets the record of each request that has ended."""
         self.service = service
         self.in_flight = 0
-        self.limiter = FailedKeyLimiter(tokens=service.tokens)
+        self.limiter = FailedKeyLimiter(tokens=tokens)
         self.body_limits = BodyLimits()
         self.large_bodies = LargeBodyTurns()
         self.streams = StreamLimit()

@@ -30,17 +30,17 @@ from gateway.execution.health import Health
 from gateway.execution.json_schemas import prepare as prepare_schemas
 from gateway.execution.run import PlanExecutor
 from gateway.execution.service_client import ServiceClient, ServiceFailed
-from gateway.execution.token_refresher import TokenRefresher
 from gateway.execution.transport import PoolTransport, SimulatorsOnly, Transport
 from gateway.features.feature import Process
 from gateway.features.running import PATHS, gates_of, watchers_of
+from gateway.identity.client_tokens import ClientTokens
+from gateway.identity.token_refresher import TokenRefresher
 from gateway.installation import pseudonym_key
 from gateway.model.config_version import ConfigVersion, Cors, Exporter
 from gateway.model.decision import Unavailable
 from gateway.model.record import Record
 from gateway.model.status import VendorLimit
 from gateway.service.chat_service import ChatService
-from gateway.service.client_tokens import ClientTokens
 from gateway.service.location import LocationService
 from gateway.state.generated_key import CACHE_KEY, generated_key
 from gateway.telemetry.batching import Batcher, Ended
@@ -210,7 +210,7 @@ class Gateway:
             self._executor.accounting = self._usage.accounting
         self._tokens = ClientTokens(ServiceClient(transport), lambda it: logger().warning("client_tokens", detail=it))
         service = self._service(current, ClientLimits(quota_store), limiters, consent_key)
-        self._chat = ChatEndpoint(service, self._telemetry.observe, most_requests)
+        self._chat = ChatEndpoint(service, self._telemetry.observe, most_requests, self._tokens)
         self._ask = self._chat.answer
         self.websockets = WebSockets(self._chat, self.metrics.count, lambda: self.is_draining)
         self._add_live_metrics(limiters)
@@ -238,7 +238,6 @@ class Gateway:
         service = ChatService(
             current, self._executor, self._locations, limits, consent_key=consent_key, log_prompt=log_prompt
         )
-        service.tokens = self._tokens
         if self.state_dir is not None:
             service.decider.cache_key = generated_key(self.state_dir, CACHE_KEY)
         process = self._process(current, limiters, service)

@@ -176,9 +176,9 @@ async def ask_capabilities(
     """
     from gateway.assembly.usage import command_accounting
     from gateway.cli.providers import permit_of
-    from gateway.execution.token_refresher import tokens_for_command
     from gateway.execution.transport import PoolTransport
     from gateway.execution.upstream_client import UpstreamClient
+    from gateway.identity.token_refresher import tokens_for_command
     from gateway.operator_errors import CommandError
     from gateway.usage.refusals import CallRefused
 

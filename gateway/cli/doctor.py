@@ -23,12 +23,12 @@ from gateway.cli.check_result import CheckResult, Level
 from gateway.cli.terminal import compile_file, confirmed, settings_of
 from gateway.clock_skew import skew_problem
 from gateway.config.destinations import service_permits
+from gateway.execution.held_tokens import HeldTokens
 from gateway.execution.service_client import ServiceResponse
-from gateway.execution.sign_in_tokens import SignInTokens
-from gateway.execution.token_refresher import tokens_for_command
 from gateway.execution.transport import PoolTransport
 from gateway.files import is_open_to_others
 from gateway.free_space import free_space_of
+from gateway.identity.token_refresher import tokens_for_command
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.model.sign_in import remedy_for
@@ -345,7 +345,7 @@ def _of_sign_ins(config: ConfigVersion) -> Iterator[CheckResult]:
         with suppress(ValueError):
             skews_s[name] = time.time() - parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
 
-    async def tried() -> SignInTokens:
+    async def tried() -> HeldTokens:
         transport = PoolTransport()
         try:
             return await tokens_for_command(config, transport, note)
@@ -353,7 +353,7 @@ def _of_sign_ins(config: ConfigVersion) -> Iterator[CheckResult]:
             await transport.aclose()
 
     used = config.deployments_by_sign_in
-    tokens = asyncio.run(tried()) if used else SignInTokens()
+    tokens = asyncio.run(tried()) if used else HeldTokens()
     for name, deployments in used.items():
         sign_in = config.sign_ins[name]
         label, names = f"sign_ins.{name}", ", ".join(deployments)

@@ -15,13 +15,11 @@ from gateway.config.routes import ineligible_now
 from gateway.model.answer_change import territory_list
 from gateway.model.approval import Days
 from gateway.model.assistant import Assistant
-from gateway.model.client_token import KeyUrl, TokenIssuer
 from gateway.model.config_version import ConfigVersion, Exporter, Region
 from gateway.model.deployment import Deployment
 from gateway.model.input_requests import USES, Use
 from gateway.model.route import Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
-from gateway.model.sign_in import SignIn
 from gateway.model.units import first_names
 from gateway.model.wrapper import Wrapper
 from gateway.operator_errors import CommandError, RejectedConfig
@@ -140,8 +138,8 @@ def render_matrix(
         gaps = _gaps(assistant, config, now_s, None if every_territory else _LISTED_GAPS)
         lines += ["", *_assistant(assistant, config, days, gaps)]
     for title, listed in (
-        ("sign-ins", [_wrapped(*_sign_in(it)) for it in config.sign_ins.values()]),
-        ("issuers of clients' tokens", [_wrapped(*_token_issuer(it)) for it in config.token_issuers.values()]),
+        ("sign-ins", [_wrapped(*it.check_line()) for it in config.sign_ins.values()]),
+        ("issuers of clients' tokens", [_wrapped(*it.check_line()) for it in config.token_issuers.values()]),
         ("exporters", [_exporter(it, config) for it in config.exporters]),
     ):
         lines += ["", title] if listed else []
@@ -151,24 +149,6 @@ def render_matrix(
     lines += _price_changes(config, now_s)
     lines += _facts(config, now_s)
     return "\n".join(lines)
-
-
-def _token_issuer(issuer: TokenIssuer) -> tuple[str, str]:
-    """Return the line of an issuer: its rules in order, the server of its keys, and what is revoked."""
-    rules = [f"rule {number} gives {rule.gives}" for number, rule in enumerate(issuer.clients, 1)]
-    rules += [f"role {number} gives {rule.gives}" for number, rule in enumerate(issuer.roles, 1)]
-    keys = issuer.keys.permit.origin if isinstance(issuer.keys, KeyUrl) else "a file"
-    revoked = [f"{sum(len(values) for _, values in issuer.denied)} values are denied"] if issuer.denied else []
-    closes = ["roles close the admin listener for good"] if issuer.roles else []
-    return f"  {issuer.name}: ", "; ".join((", ".join(rules), f"keys of {keys}", *revoked, *closes))
-
-
-def _sign_in(sign_in: SignIn) -> tuple[str, str]:
-    """Return the line of a sign-in: its kind, its hosts and where they are, and the variables that it reads."""
-    hosts = [f"{it.host} ({it.places}{', accepted' if it.is_accepted else ''})" for it in sign_in.places]
-    variables = f"; values of {', '.join(sign_in.read_from)}" if sign_in.read_from else ""
-    at = ", ".join(hosts) or "the metadata server"
-    return f"  {sign_in.name}: ", f"{sign_in.kind} at {at}{variables}"
 
 
 def what_deployments_can(config: ConfigVersion) -> dict[str, dict[str, bool]]:

@@ -28,11 +28,6 @@ _APP = re.compile(
 )
 
 
-def named_clients(draft: Draft) -> set[str]:
-    """Return the names of the clients that rules of a draft name."""
-    return {rule.gives for issuer in draft.config.token_issuers.values() for rule in issuer.clients}
-
-
 def compile_token_issuers(draft: Draft, findings: Findings, document: Document) -> dict[str, TokenIssuer]:
     """Return the issuers of a draft, by name."""
     compiled: dict[str, TokenIssuer] = {}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from gateway.config.client_tokens import named_clients
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema.file import ClientSection
 from gateway.config.usage import SpendingCompiler
 from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.budget import NO_SPENDING_RULES
-from gateway.model.client_token import token_key
 from gateway.model.config_version import Client, ClientLimitRule, Cors
+from gateway.model.token_holder import token_key
 from gateway.policy.location import SIGNALS
 from providers.value import replace
 
@@ -28,7 +27,7 @@ def compile_clients(
         message = "in demo mode any key or none is accepted, so keys and budgets of the database have no effect"
         findings.error(("clients_source",), message, "remove `clients_source`, or `demo`")
     compiled: dict[str, Client] = {}
-    by_token = named_clients(draft)
+    by_token = {rule.gives for issuer in draft.config.token_issuers.values() for rule in issuer.clients}
     for name, section in sections.items():
         path: KeyPath = ("clients", name)
         _check_references(draft, findings, regions, path, section)

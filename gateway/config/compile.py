@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
 from gateway.config.age_bands import check_ages
 from gateway.config.client_tokens import compile_token_issuers
@@ -31,7 +31,7 @@ from gateway.config.regions import Regions, compile_cell, compile_regions
 from gateway.config.routes import AssistantCompiler, check_barriers
 from gateway.config.schema.file import GatewaySection, file_section
 from gateway.config.sensitive_keys import secrets_in_clear
-from gateway.config.sign_ins import compile_sign_ins
+from gateway.config.sign_ins import compile_sign_ins, sign_in_of
 from gateway.config.simulation import rehearsed, without_calls
 from gateway.config.source_text import Reading, SourceText
 from gateway.config.stores import compile_stores
@@ -198,7 +198,8 @@ def _called(draft: Draft, findings: Findings, document: Document, options: _Opti
     parts = [feature.of_deployment for feature in options.features if feature.of_deployment is not None]
     days = days_at(document.read_at_s)
     quotas = compile_quotas(draft, findings)
-    compiler = DeploymentCompiler(draft, findings, endpoints, links, days, secrets, catalogue, sign_ins, quotas)
+    sign_in = partial(sign_in_of, draft, findings, sign_ins)
+    compiler = DeploymentCompiler(draft, findings, endpoints, links, days, secrets, catalogue, sign_in, quotas)
     deployments = compiler.compiled(parts)
     if options.is_rehearsal:
         deployments = rehearsed(deployments)

@@ -12,7 +12,7 @@ from gateway.config.secrets_file import LEAST_CHARACTERS, SecretsFile
 from gateway.config.sensitive_keys import secret_names
 from gateway.config.validation import Draft, Findings
 from gateway.model.config_version import Secrets
-from gateway.model.sign_in import SignIn
+from gateway.model.held_token import TokenSource
 from providers.adapter import Adapter, TakesHeaders
 from providers.auth import NoAuth, Secret, secret_problem
 from providers.value import Value, replace
@@ -77,7 +77,7 @@ class Credentials(Value, frozen=True):
     are_needed: bool
 
 
-def with_sign_in(credentials: Credentials, sign_in: SignIn | None) -> Credentials:
+def with_sign_in(credentials: Credentials, sign_in: TokenSource | None) -> Credentials:
     """Return the credentials of a deployment that signs in. Without a value of the sign-in, they are missing.
 
     With None the sign-in has an error, which is reported where it is: the deployment lacks no credential as well.

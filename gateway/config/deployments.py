@@ -25,16 +25,15 @@ from gateway.config.operator_catalogue import (
 from gateway.config.problems import KeyPath, choice_hint, nearest, nearest_names, quoted
 from gateway.config.quotas import check_keep, quotas_of
 from gateway.config.schema.routing import DeploymentSection
-from gateway.config.sign_ins import sign_in_of
 from gateway.config.territories import listed, read_territories
 from gateway.config.validation import Draft, Findings
 from gateway.model.approval import Days
 from gateway.model.config_version import Secrets
 from gateway.model.deployment import CacheKey, Concurrency, Deployment
 from gateway.model.endings import deployment_endings_of
+from gateway.model.held_token import TokenSource
 from gateway.model.input_requests import USES
 from gateway.model.quota import Quota
-from gateway.model.sign_in import SignIn
 from providers.adapter import (
     STREAM_OPTIONS,
     Adapter,
@@ -160,7 +159,7 @@ class DeploymentCompiler:
     days: Days
     secrets: Secrets
     catalogue: OwnCatalogue
-    sign_ins: Mapping[str, SignIn]
+    sign_in_of: Callable[[KeyPath, DeploymentSection, Adapter, Endpoint], TokenSource | None]
     quotas: Mapping[str, Quota]
     _vendors: dict[str, Vendor] = field(default_factory=dict)
     _shared: _Interned = field(default_factory=_Interned)
@@ -206,7 +205,7 @@ class DeploymentCompiler:
         known_price = vendor.price(section.model, site_name)
         if known_price is not None and own.price is None:
             warn_of_fees(self.findings, (*path, "model"), (tool for tool, _ in known_price.tool_calls))
-        sign_in = sign_in_of(self.draft, self.findings, path, section, adapter, endpoint, self.sign_ins)
+        sign_in = self.sign_in_of(path, section, adapter, endpoint)
         way = self.links.way(path, section, endpoint)
         credentials = self._credentials(path, parts, sign_in, way)
         _check_caches(self.findings, path, section, parts.capabilities)
@@ -257,7 +256,7 @@ class DeploymentCompiler:
             ),
         )
 
-    def _credentials(self, path: KeyPath, parts: _Parts, sign_in: SignIn | None, way: Way) -> Credentials:
+    def _credentials(self, path: KeyPath, parts: _Parts, sign_in: TokenSource | None, way: Way) -> Credentials:
         """Return the keys and headers of a deployment. It has no keys while those of its proxy are missing."""
         section, references = parts.section, self.links.references
         read = CredentialReader(self.findings, path, section, parts.adapter, parts.endpoint, references).read()

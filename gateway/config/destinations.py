@@ -7,13 +7,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
 from gateway.config.service_permits import is_this_machine
-from gateway.model.client_token import KeyUrl
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
+from gateway.model.key_source import KeyUrl
 from gateway.model.permit import ServicePermit
 from gateway.policy.fence import is_inside
 from gateway.policy.location.claim import ClaimRules
-from providers.sign_in.kinds import sign_in_kinds
 from providers.value import Value
 
 _PRIVATE_ENDINGS = (".internal", ".local", ".localdomain", ".lan", ".corp", ".private", ".intranet", ".home.arpa")
@@ -116,7 +115,7 @@ def _of_services(config: ConfigVersion) -> Iterator[tuple[str, Destination]]:
         sign_in = config.sign_ins[name]
         origins = {it.origin for it in sign_in.permits.values()}
         if not any(map(is_this_machine, origins)):
-            others = (origin for origin in sign_in_kinds()[sign_in.kind].other_metadata if origin not in origins)
+            others = (origin for origin in sign_in.other_metadata if origin not in origins)
             yield from ((f"sign_ins.{name}", _at(origin)) for origin in others)
 
 

@@ -18,9 +18,8 @@ from gateway.config.territories import read_territories
 from gateway.config.validation import Findings
 from providers.adapter import Adapter, HasModelsElsewhere, KnowsBasePath
 from providers.catalogue.ended import ended_providers
-from providers.catalogue.sites import vendor_domain
+from providers.catalogue.sites import cloud_regions, vendor_domain
 from providers.registry import Registry
-from providers.sign_in.kinds import sign_in_regions
 from providers.sites import PROJECT, OriginError, Residency, Site, parse_origin
 from providers.territories import Places
 from providers.value import Value
@@ -324,7 +323,7 @@ class Endpoints:
                 self.findings.error((*path, key), message, f"write {key}: {known}")
                 return False
         names = {label.partition("-aiplatform")[0] for label in host.split(".")} if self._vendor(host) else set()
-        for regions in sign_in_regions().values():
+        for regions in cloud_regions().values():
             for region in sorted(names & regions.keys()):
                 country = regions[region]
                 for key, places in stated.items():

@@ -21,13 +21,15 @@ from gateway.config.shape import keys_of
 from gateway.config.territories import read_territory
 from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.config_version import Cell
-from gateway.model.sign_in import SignIn, TokenPlace
+from gateway.model.held_token import TokenPlace
+from gateway.model.sign_in import SignIn
 from providers.adapter import Adapter
 from providers.auth import Bearer, HeaderKey, NoAuth
 from providers.catalogue.prices import Retirement
+from providers.catalogue.sites import cloud_regions
 from providers.json_values import as_map, read_map
 from providers.sign_in.exchanges import SignInTerms, TokenHost, sts_host
-from providers.sign_in.kinds import SCOPES, SignInKind, sign_in_kinds, sign_in_regions, vendor_hosts
+from providers.sign_in.kinds import SCOPES, SignInKind, sign_in_kinds, vendor_hosts
 from providers.sites import OriginError, Residency, parse_origin
 from providers.territories import ANYWHERE, Places
 from providers.value import replace
@@ -155,6 +157,8 @@ class _SignInCompiler:
         token_file = self.texts.pop("token_file", None)
         return SignIn(
             name=self.name,
+            kind=section.kind,
+            is_aws=self.kind.is_aws,
             terms=SignInTerms(section.kind, hosts, self.texts, source.terms if source is not None else None),
             permits=permits,
             links=links,
@@ -308,7 +312,7 @@ class _SignInCompiler:
     @property
     def _regions(self) -> Mapping[str, str]:
         """The country of each region of its cloud."""
-        return sign_in_regions()["aws" if self.kind.is_aws else "google"]
+        return cloud_regions()["aws" if self.kind.is_aws else "google"]
 
     def _origins(self) -> dict[str, str] | None:
         """Return the real origin of each host by its name in the terms, or None after an error has been reported."""
@@ -439,11 +443,11 @@ def _remote(link: Link | None) -> Link:
 def sign_in_of(
     draft: Draft,
     findings: Findings,
+    sign_ins: Mapping[str, SignIn],
     path: KeyPath,
     section: DeploymentSection,
     adapter: Adapter,
     endpoint: Endpoint,
-    sign_ins: Mapping[str, SignIn],
 ) -> SignIn | None:
     """Return the sign-in of a deployment, or None if it has none, or after its errors have been reported."""
     if section.sign_in is None:

@@ -14,9 +14,9 @@ from gateway.api.caller.authentication import is_loopback_host
 from gateway.api.errors import ApiError
 from gateway.console.sessions import FailureLimit, Sessions, csrf_of
 from gateway.console.texts import ViewTexts, _
-from gateway.model.client_token import TokenGivesNothing
 from gateway.model.location import ClaimProblem, ClaimRefused
 from gateway.model.stored_client import Role
+from gateway.model.token_holder import TokenGivesNothing
 from gateway.settings import Settings, versions_of
 
 PROXY_HEADER = "x-gateway-proxy-secret"

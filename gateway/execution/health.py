@@ -20,13 +20,13 @@ from functools import lru_cache
 from gateway.execution.breaker import ALL, Breaker, BreakerState
 from gateway.execution.deadline import Clock
 from gateway.execution.failure_observations import EVERYBODY, Asker, FailureObservations, client_of
+from gateway.execution.held_tokens import HeldTokens
 from gateway.execution.latency import LatencyTracker
-from gateway.execution.sign_in_tokens import SignInTokens
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Exclusion, FailureKinds, SkipReason, Unavailable
 from gateway.model.deployment import Deployment
+from gateway.model.held_token import key_of
 from gateway.model.resilience import BreakerRule
-from gateway.model.sign_in import key_of
 from gateway.policy.canary_assignment import choose
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
@@ -80,7 +80,7 @@ class Health:
         self.suspicions: dict[_SecretKey, FailureObservations] = {}
         self._turns: dict[str, int] = {}
         self.latency = LatencyTracker()
-        self.tokens = SignInTokens()
+        self.tokens = HeldTokens()
         self.tokens.renewed = self._forgive
         self.refusals = Counter[tuple[str, ...]]()
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
+from gateway.model.held_token import TokenSource
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
 from gateway.model.resilience import Resilience
-from gateway.model.sign_in import SignIn
 from providers.failures import About, Failure, FailureKind
 from providers.value import Value, replace
 
@@ -43,7 +43,7 @@ RENEWED = AttemptDecision(AttemptAction.RETRY, DecisionReason.OTHER_TOKEN)
 _ENDED_AT_AWS = frozenset({"ExpiredTokenException", "UnrecognizedClientException"})
 
 
-def is_token_refused(failure: Failure, sign_in: SignIn) -> bool:
+def is_token_refused(failure: Failure, sign_in: TokenSource) -> bool:
     """Return whether a provider has refused the token of a sign-in, so that another one may be accepted."""
     return failure.status == 401 or (sign_in.is_aws and failure.status == 403 and failure.code in _ENDED_AT_AWS)
 

@@ -16,19 +16,19 @@ from gateway.execution.conversation import Conversation, for_caches
 from gateway.execution.deadline import RESOLUTION_S, Deadline
 from gateway.execution.failure_observations import digest_of
 from gateway.execution.folded_answers import BoundedResponse, as_stream, folds, whole_of, whole_of_body
+from gateway.execution.held_tokens import HeldTokens
 from gateway.execution.input_calls import fitted_input, read_input, stream_reader_of, write_input
 from gateway.execution.latency import RecentAnswers, first_token_timeout_s
 from gateway.execution.pseudonyms import pseudonymous
 from gateway.execution.redaction import redacted, redacting
-from gateway.execution.sign_in_tokens import SignInTokens
 from gateway.execution.transport import TURN_BYTES, Transport, UpstreamResponse, sent_anew
 from gateway.execution.upstream_request import UpstreamRequest, upstream_request
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
+from gateway.model.held_token import TokenSource
 from gateway.model.input_requests import InputAnswer, ServedRequest, measured_as_chat, texts_of
 from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
-from gateway.model.sign_in import SignIn
 from gateway.model.wrapper import AnswerRestoring, NotWrappable, TooMuchToSearch, Wrapped, Wrapper, WrapperNote
 from gateway.policy.fence import lacking_approval
 from gateway.tasks import run_apart
@@ -263,10 +263,10 @@ class UpstreamClient:
     """Makes attempts over one transport. `clock` is Unix time, for signatures."""
 
     def __init__(
-        self, transport: Transport, clock: Callable[[], float] = time.time, tokens: SignInTokens | None = None
+        self, transport: Transport, clock: Callable[[], float] = time.time, tokens: HeldTokens | None = None
     ) -> None:
         self._transport = transport
-        self.tokens = tokens or SignInTokens()
+        self.tokens = tokens or HeldTokens()
         self._clock = clock
         self._refused: dict[tuple[str, str], dict[str, float]] = {}
         self._streams_only: dict[tuple[str, str], float] = {}
@@ -471,7 +471,7 @@ class UpstreamClient:
             headers = (*headers, *((name.lower(), value.reveal()) for name, value in deployment.headers))
         return upstream_request(step.permit, wire, options.connect_s, headers, attempt.recheck, deployment.link)
 
-    def _signed_in(self, attempt: _Attempt, sign_in: SignIn, wire: WireRequest) -> tuple[tuple[str, str], ...]:
+    def _signed_in(self, attempt: _Attempt, sign_in: TokenSource, wire: WireRequest) -> tuple[tuple[str, str], ...]:
         """Return the headers with the token of a sign-in, and of a key if it has one too. Raises ProviderFailed."""
         deployment, token = attempt.step.deployment, self.tokens.current(sign_in.id)
         attempt.options.token = token

@@ -14,7 +14,8 @@ from typing import Any
 
 from gateway.config.problems import KeyPath
 from gateway.litellm.files import Gap, SourceReading, Unique
-from providers.sign_in.kinds import SCOPES, sign_in_regions
+from providers.catalogue.sites import cloud_regions
+from providers.sign_in.kinds import SCOPES
 
 _NOWHERE: KeyPath = ("?",)
 # source: docs.litellm.ai (oidc, providers/azure, providers/bedrock, providers/vertex); litellm
@@ -77,7 +78,7 @@ class SignInReader:
 
     def _region(self, paths: Mapping[str, KeyPath]) -> dict[str, str]:
         stated = self.reading.text(*paths.get("aws_region_name", _NOWHERE))
-        return {"region": stated} if stated in sign_in_regions()["aws"] and stated is not None else {}
+        return {"region": stated} if stated in cloud_regions()["aws"] and stated is not None else {}
 
     def _named(self, wanted: str, section: dict[str, Any]) -> str:
         known = next((name for name, one in self.sections.items() if one == section), None)
@@ -153,7 +154,7 @@ class SignInReader:
             "kind": "google_federation",
             "audience": audience,
             "token_file": file,
-            "region": location if location in sign_in_regions()["google"] else Gap(f"that of Google's STS; {without}"),
+            "region": location if location in cloud_regions()["google"] else Gap(f"that of Google's STS; {without}"),
         }
         impersonation = _IMPERSONATION.fullmatch(str(account.get("service_account_impersonation_url")))
         if impersonation is not None:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from gateway.model.config_version import Client
+from gateway.model.config_version import Client, ConfigVersion
 from providers.value import Value
+
+
+class VerifiesTokens(Protocol):
+    """Gives the client of a signed token that stands in place of an API key."""
+
+    def known(self, config: ConfigVersion, digest: str) -> Client | None:
+        """Return the client of a token that was verified before and is still valid, or None."""
+
+    async def verify(self, config: ConfigVersion, text: str, digest: str, now_s: float | None = None) -> Client:
+        """Return the client of a token. Raises ClaimRefused and TokenGivesNothing."""
+
 
 LocationKey = tuple[Any, ...]
 """Everything from which a location is computed; made by `gateway.policy.location.location_key`."""

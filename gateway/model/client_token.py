@@ -1,20 +1,17 @@
-"""Clients by a signed token: the issuers whose tokens stand in place of API keys, and the sources of issuers' keys."""
+"""Clients by a signed token: the issuers whose tokens stand in place of API keys, and their rules."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from gateway.model.permit import ServicePermit
+from gateway.model.key_source import KeySource, KeyUrl
 from gateway.model.section import Entries, FileForm, Listed, PlainSection, Sensitive, UnitError, key, section
 from gateway.model.units import Instant, LifetimeSeconds, Visible
-from providers.auth import Secret
-from providers.value import Value
 
 TokenPath = tuple[str, ...]
 """Where a member of a token is: its name, or the steps of a JSON Pointer."""
 AdminRole = Literal["viewer", "operator", "admin"]
-_BY_RULE = "token "
 _ONE = {"anyOf": [{"type": "string"}, {"type": "boolean"}]}
 _VALUES = {"anyOf": [*_ONE["anyOf"], {"type": "array", "items": _ONE, "minItems": 1}]}
 _MEMBERS = "by member. A name is a member at the top level; a name that begins with `/` is a JSON Pointer."
@@ -41,45 +38,6 @@ def path_of(member: str) -> TokenPath:
     if not member.startswith("/"):
         return (member,)
     return tuple(step.replace("~1", "/").replace("~0", "~") for step in member[1:].split("/"))
-
-
-def token_key(client: str) -> str:
-    """Return the key in `ConfigVersion.clients` of a client that a rule names. No digest of an API key has a space."""
-    return _BY_RULE + client
-
-
-class TokenGivesNothing(Exception):
-    """A valid token gives its holder nothing.
-
-    It `lacks` the `groups` if the issuer left out a member that a rule looks at, else the `client` or the `role`.
-    """
-
-    def __init__(self, lacks: Literal["groups", "client", "role"], issuer: str) -> None:
-        super().__init__(lacks)
-        self.lacks = lacks
-        self.issuer = issuer
-
-
-class KeyUrl(Value, frozen=True):
-    """An issuer's key set at a URL of the config: the permit for the request, and the path."""
-
-    permit: ServicePermit
-    path: str
-
-
-class KeyFile(Value, frozen=True):
-    """An issuer's key set in a file."""
-
-    path: str
-
-
-class SharedKey(Value, frozen=True):
-    """A secret with which the issuer signs claims and the gateway verifies them: one or two versions."""
-
-    secrets: tuple[Secret, ...]
-
-
-KeySource = KeyUrl | KeyFile | SharedKey
 
 
 @section
@@ -149,30 +107,20 @@ class TokenIssuer(TokenIssuerRules):
     same_users: str = ""
 
     @property
+    def names_by_subject(self) -> bool:
+        """Whether its tokens name a user by `sub`, as claims do."""
+        return path_of(self.user) == ("sub",)
+
+    def check_line(self) -> tuple[str, str]:
+        """Return its line of `gateway check`: its rules in order, the server of its keys, and what is revoked."""
+        rules = [f"rule {number} gives {rule.gives}" for number, rule in enumerate(self.clients, 1)]
+        rules += [f"role {number} gives {rule.gives}" for number, rule in enumerate(self.roles, 1)]
+        keys = self.keys.permit.origin if isinstance(self.keys, KeyUrl) else "a file"
+        revoked = [f"{sum(len(values) for _, values in self.denied)} values are denied"] if self.denied else []
+        closes = ["roles close the admin listener for good"] if self.roles else []
+        return f"  {self.name}: ", "; ".join((", ".join(rules), f"keys of {keys}", *revoked, *closes))
+
+    @property
     def users_of(self) -> str:
         """The name of the issuer in the names of its users."""
         return self.same_users or self.name
-
-
-@dataclass(frozen=True, slots=True)
-class TokenHolder:
-    """The part of a verified token that is kept.
-
-    Attributes:
-        iss: The value of its `iss`.
-        users_of: The name of the issuer in the name of the end user.
-        rule: The number of the rule that names the client. The first one is 1.
-        until: When it expires (Unix time).
-        digests: The SHA-256 (hex) of each form in which it is valid.
-        subject: Its `sub`, or None.
-        user: The end user that it names, or None if the rule has `user: false`.
-    """
-
-    issuer: str
-    iss: str
-    users_of: str
-    rule: int
-    until: float
-    digests: tuple[str, ...] = field(default=(), repr=False)
-    subject: str | None = field(default=None, repr=False)
-    user: str | None = field(default=None, repr=False)

@@ -21,7 +21,7 @@ from gateway.model.budget import (
     Stores,
     UsageRules,
 )
-from gateway.model.client_token import TokenHolder, TokenIssuer
+from gateway.model.client_token import TokenIssuer
 from gateway.model.deployment import Deployment
 from gateway.model.location_rules import Locator
 from gateway.model.moderation import Moderation
@@ -33,6 +33,7 @@ from gateway.model.region_text import RegionText, Sentences
 from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
 from gateway.model.section import PlainSection, key, section
 from gateway.model.sign_in import SignIn
+from gateway.model.token_holder import TokenHolder
 from gateway.model.units import AgeSeconds, Sample
 from gateway.model.websocket import DEFAULT_WEBSOCKET, WebSocketRules
 from providers.auth import Secret

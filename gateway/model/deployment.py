@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 from gateway.model.approval import Approval, begun_everywhere
 from gateway.model.consent import ConsentRule
+from gateway.model.held_token import TokenSource
 from gateway.model.input_requests import AudioNeeds
 from gateway.model.parts import NO_PARTS, Parts
 from gateway.model.quota import KEEP_NOTHING, Keep, Quota
 from gateway.model.section import PlainSection, key, section
-from gateway.model.sign_in import SignIn
 from gateway.model.units import Seconds
 from providers.adapter import Adapter, Capabilities, EmulatesFeatures, Target
 from providers.audio.contract import speech_of, transcription_of
@@ -176,7 +176,7 @@ class Deployment:
     structured_output: Literal["native", "emulate"] = "native"
     tls: TlsFiles | None = None
     proxy: Proxy | None = None
-    sign_in: SignIn | None = field(default=None, repr=False)
+    sign_in: TokenSource | None = field(default=None, repr=False)
     link: Link | None = field(default=None, repr=False)
     voices: Mapping[str, str] = field(default_factory=dict, hash=False)
     audio_bytes: int | None = None

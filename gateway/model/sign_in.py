@@ -1,81 +1,42 @@
-"""A sign-in: how the gateway gets tokens of an issuer for deployments, and the state of its token."""
+"""A sign-in: how the gateway gets tokens of an issuer for deployments."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.model.held_token import TokenSource, key_of
 from gateway.model.permit import ServicePermit
-from providers.auth import Secret
-from providers.catalogue.prices import Retirement
 from providers.sign_in.exchange import ExchangeResult
 from providers.sign_in.exchanges import SignInTerms
 from providers.sign_in.kinds import sign_in_kinds
-from providers.territories import Places
-from providers.value import Value
 
 if TYPE_CHECKING:
     from providers.transport.tls import Link
 
-SignInState: TypeAlias = Literal["ok", "failing", "none"]
-"""Whether the last exchange succeeded, failed while the token before is valid, or there is no token."""
-_LEAST_LEFT_S = 30.0
-_SAME_S = 2.0
 
-
-class TokenPlace(Value, frozen=True):
-    """Where a host is that a sign-in calls.
-
-    Attributes:
-        host: The name of the host, or the metadata server.
-        places: Where it is.
-        fix: The other way to configure it, in words.
-        is_accepted: The operator accepts that it may be anywhere.
-        end: The announced end of the host, or None if none is known.
-    """
-
-    host: str
-    places: Places
-    fix: str = ""
-    is_accepted: bool = False
-    end: Retirement | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SignIn:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignIn(TokenSource):
     """How the gateway signs in as a workload.
 
     Attributes:
         terms: The values that an exchange needs.
         permits: The permission to call each host of the terms.
         links: How connections to each host are made.
-        places: Where the hosts are, with those of its source.
         authorization_file: The file that a container's credentials need, or None.
-        source: The name of the sign-in whose token is the subject, or None.
-        missing: The sources of values that are not set.
         read_from: The variables of the environment from which a value was read.
-        key: Stands for its token where keys are compared: it is one key, whatever its token.
-        id: Its name, and a digest of what determines its tokens. A token is kept for this id and not for the name, so
-            a sign-in that was changed never sends its previous token.
     """
 
-    name: str
     terms: SignInTerms
     permits: Mapping[str, ServicePermit]
     links: Mapping[str, Link]
-    places: tuple[TokenPlace, ...]
     token_file: str | None = None
     authorization_file: str | None = None
-    source: str | None = None
-    header: Literal["authorization", "proxy-authorization"] = "authorization"
-    missing: tuple[str, ...] = ()
     read_from: tuple[str, ...] = ()
-    key: Secret = field(init=False, repr=False)
-    id: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         files = self.token_file, self.authorization_file
@@ -83,83 +44,24 @@ class SignIn:
         object.__setattr__(self, "id", f"{self.name} {hashlib.sha256(determined_by).hexdigest()}")
         object.__setattr__(self, "key", key_of(self.id))
 
-    def __str__(self) -> str:
-        """Return its name, and where its token hosts are. It shows no value that may be secret."""
-        hosts = [f"{it.host} in {it.places}{', accepted' if it.is_accepted else ''}" for it in self.places]
-        return f"{self.name} ({self.kind}{' at ' if hosts else ''}{'; '.join(hosts)})"
-
-    def facts(self) -> dict[str, object]:
-        """Return it as JSON data. `global_hosts`: those that may be anywhere, which the operator accepts."""
-        accepted = [it.host for it in self.places if it.is_accepted]
-        return {"name": self.name, "kind": self.kind, "global_hosts": accepted}
-
-    @property
-    def needed(self) -> tuple[str, ...]:
-        """The names of the sign-ins whose tokens it takes to get one: its source, and itself."""
-        return (self.source, self.name) if self.source is not None else (self.name,)
-
-    @property
-    def kind(self) -> str:
-        """The kind."""
-        return self.terms.kind
-
-    @property
-    def is_aws(self) -> bool:
-        """Whether its token signs requests to AWS."""
-        return sign_in_kinds()[self.terms.kind].is_aws
-
     @property
     def is_metadata(self) -> bool:
         """Whether its token host is a metadata server."""
-        return bool(sign_in_kinds()[self.terms.kind].metadata)
+        return bool(sign_in_kinds()[self.kind].metadata)
 
-    def outside(self, boundary: Places) -> TokenPlace | None:
-        """Return the first host that is not in the boundary, or None."""
-        return next((it for it in self.places if not it.is_accepted and not it.places.within(boundary)), None)
+    @property
+    def other_metadata(self) -> tuple[str, ...]:
+        """The other addresses at which its metadata server may be."""
+        return sign_in_kinds()[self.kind].other_metadata
 
-
-def key_of(sign_in_id: str) -> Secret:
-    """Return what stands for the token of a sign-in where keys are compared. Texts are searched for keys: no words."""
-    return Secret(sign_in_id.rpartition(" ")[2])
-
-
-class HeldToken(Value, frozen=True):
-    """A token that was issued, with its lifetime when it arrived.
-
-    Its end is in monotonic seconds, or in Unix seconds if it is absolute.
-    """
-
-    secret: Secret
-    ends_at: float
-    is_absolute: bool
-    lifetime_s: float
-
-    def left_s(self, monotonic_s: float, unix_s: float) -> float:
-        """Return how many seconds it is valid."""
-        return self.ends_at - (unix_s if self.is_absolute else monotonic_s)
-
-    def ends_with(self, other: HeldToken) -> bool:
-        """Return whether the other token is the same or has its end, as one that a metadata server gives again."""
-        has_its_end = self.is_absolute == other.is_absolute and abs(self.ends_at - other.ends_at) < _SAME_S
-        return has_its_end or self.secret == other.secret
-
-    def is_usable(self, monotonic_s: float, unix_s: float) -> bool:
-        """Return whether enough of its lifetime is left for a request."""
-        return self.left_s(monotonic_s, unix_s) >= min(_LEAST_LEFT_S, self.lifetime_s / 4)
+    def check_line(self) -> tuple[str, str]:
+        """Return its line of `gateway check`: its kind, its hosts with their places, and what it reads."""
+        hosts = [f"{it.host} ({it.places}{', accepted' if it.is_accepted else ''})" for it in self.places]
+        variables = f"; values of {', '.join(self.read_from)}" if self.read_from else ""
+        at = ", ".join(hosts) or "the metadata server"
+        return f"  {self.name}: ", f"{self.kind} at {at}{variables}"
 
 
-class SignInNote(Value, frozen=True):
-    """The result of the last exchange of a sign-in: a token, which may be that of an earlier one, or why it failed."""
-
-    token: HeldToken | None = None
-    error: str = ""
-
-    def usable(self, monotonic_s: float, unix_s: float) -> HeldToken | None:
-        """Return the token if enough of its lifetime is left for a request."""
-        return self.token if self.token is not None and self.token.is_usable(monotonic_s, unix_s) else None
-
-
-NO_NOTE = SignInNote()
 _REMEDIES: Mapping[str, str] = {
     ExchangeResult.UNREACHABLE: "check the state of the issuer, and the way to it: gateway network-policy lists its "
     "host",
@@ -171,22 +73,3 @@ _REMEDIES: Mapping[str, str] = {
 def remedy_for(error: str) -> str:
     """Return what to do about the error of a note, which begins with the result, in words."""
     return _REMEDIES.get(error.partition(":")[0], "see gateway check")
-
-
-class SignInStatus(Value, frozen=True):
-    """The state of a sign-in for operators. Its token is valid for `seconds_left`, or there is none."""
-
-    name: str
-    state: SignInState
-    seconds_left: int | None
-    error: str
-    deployments: tuple[str, ...]
-
-    def document(self) -> dict[str, object]:
-        """Return it as JSON data."""
-        return {
-            "state": self.state,
-            "seconds_left": self.seconds_left,
-            "error": self.error or None,
-            "deployments": [*self.deployments],
-        }

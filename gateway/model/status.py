@@ -12,8 +12,8 @@ from gateway.model.answer_change import AnswerChange
 from gateway.model.budget import Window
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
+from gateway.model.held_token import TokenStatus
 from gateway.model.schedule import ScheduleStatus
-from gateway.model.sign_in import SignInStatus
 from gateway.model.units import at_second
 from providers.value import Value
 
@@ -321,7 +321,7 @@ class Status:
     pinned: str = ""
     store_problems: Mapping[str, str] = field(default_factory=dict)
     traffic: TrafficCounts = field(default_factory=TrafficCounts)
-    sign_ins: tuple[SignInStatus, ...] = ()
+    sign_ins: tuple[TokenStatus, ...] = ()
     quotas: tuple[QuotaUse, ...] = ()
     at_s: float = field(kw_only=True)
 

@@ -7,13 +7,11 @@ entries of `token_issuers` with the same `iss` are one issuer, if they name user
 
 from __future__ import annotations
 
-from gateway.model.client_token import TokenIssuer, path_of
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.policy.location.claim import ClaimRules
 
 OF_ISSUER = "\0"
 """The first character of a name that has its issuer. No name that a client asserts has it."""
-_SUBJECT = ("sub",)
 
 
 def qualified_user(issuer: str, user: str) -> str:
@@ -47,7 +45,8 @@ def claim_issuer(config: ConfigVersion) -> str:
     rules = config.location.rules.of(ClaimRules)
     if rules is None:
         return ""
-    return next((it.users_of for it in _by_subject(config) if it.issuer == rules.issuer), rules.issuer)
+    named = (it.users_of for it in config.token_issuers.values() if it.names_by_subject and it.issuer == rules.issuer)
+    return next(named, rules.issuer)
 
 
 def names_of(config: ConfigVersion, user: str) -> dict[str, tuple[str, ...]]:
@@ -89,7 +88,3 @@ def former_names(config: ConfigVersion, user: str) -> tuple[str, ...]:
         return ()
     issuer, name = user.split("\0", 2)[1:]
     return names_of(config, name).get(issuer, (user,))[1:]
-
-
-def _by_subject(config: ConfigVersion) -> list[TokenIssuer]:
-    return [it for it in config.token_issuers.values() if path_of(it.user) == _SUBJECT]

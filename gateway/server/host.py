@@ -18,6 +18,7 @@ from gateway.api.raw_responses import Application
 from gateway.assembly.budget_watch import BudgetWatch
 from gateway.execution.failure_observations import EVERYBODY, Asker
 from gateway.execution.transport import PoolTransport, SimulatorsOnly
+from gateway.identity.operator_tokens import OperatorTokens
 from gateway.installation import instance_name
 from gateway.model.status import Overview, SimulatedSite, Status
 from gateway.operator_errors import StateError
@@ -27,7 +28,6 @@ from gateway.server.service_manager import ServiceManager
 from gateway.server.store_watch import LOOK_S, StoreWatch
 from gateway.server.uvicorn_server import DrainDelay, serving_in_background
 from gateway.server.workers import Workers
-from gateway.service.operator_tokens import OperatorTokens
 from gateway.settings import Settings
 from gateway.telemetry.exposition import expose
 from gateway.telemetry.log import logger

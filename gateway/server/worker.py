@@ -22,7 +22,7 @@ from gateway.assembly.receipts import read_receipt_settings
 from gateway.changes.pickling import unpack
 from gateway.execution.failure_observations import EVERYBODY, Asker
 from gateway.model.config_version import ConfigVersion
-from gateway.model.sign_in import SignInNote
+from gateway.model.held_token import TokenNote
 from gateway.model.status import WorkerStatus
 from gateway.server.channel import Channel
 from gateway.server.uvicorn_server import GatewayServer, duplicates_of, grace_s_of, run, server_config
@@ -112,7 +112,7 @@ class Worker:
         )
         return status, gateway.metrics.snapshot() if has_metrics else b""
 
-    def take_token(self, sign_in: str, note: SignInNote) -> None:
+    def take_token(self, sign_in: str, note: TokenNote) -> None:
         """Take the result of an exchange of a sign-in, by its id. The host has made it."""
         self.gateway.sign_in_tokens.take(sign_in, note)
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gateway.child_process import child_command, child_environment
 from gateway.execution.failure_observations import EVERYBODY, Asker
 from gateway.execution.service_client import ServiceClient
-from gateway.execution.token_refresher import TokenRefresher
 from gateway.execution.transport import PoolTransport
+from gateway.identity.token_refresher import TokenRefresher
 from gateway.model.config_version import ConfigVersion
-from gateway.model.sign_in import SignInNote, SignInStatus
+from gateway.model.held_token import TokenNote, TokenStatus
 from gateway.model.status import WorkerStatus
 from gateway.server.channel import Channel
 from gateway.server.uvicorn_server import grace_s_of
@@ -106,7 +106,7 @@ class Workers(Protocol):
     def renew_keys(self) -> None:
         """Ask the issuers of tokens and claims for their keys again, because a config was loaded."""
 
-    def sign_ins(self) -> tuple[SignInStatus, ...]:
+    def sign_ins(self) -> tuple[TokenStatus, ...]:
         """Return the state of each sign-in that is used."""
 
     def drain(self) -> None:
@@ -287,7 +287,7 @@ class WorkerProcesses:
         for worker in self._workers:
             worker.channel.tell("renew_keys")
 
-    def _hand_out(self, sign_in: str, note: SignInNote) -> None:
+    def _hand_out(self, sign_in: str, note: TokenNote) -> None:
         for worker in self._workers:
             worker.channel.tell("take_token", sign_in, note)
 

@@ -41,7 +41,6 @@ from gateway.policy.refusals import not_offered
 from gateway.policy.region_text import with_region_text, without_profile_message
 from gateway.policy.transcript import MAX_CHARACTERS, transcript
 from gateway.service.answer_stages import AnswerStages, Turn
-from gateway.service.client_tokens import ClientTokens
 from gateway.service.decider import Decider, sticky_conversation
 from gateway.service.help import help_answer
 from gateway.service.location import LocationService, locate
@@ -119,7 +118,6 @@ class ChatService:
         self.executor = executor
         self._limits = limits
         self.shared_limits: SharedLimits | None = None
-        self.tokens: ClientTokens | None = None
         self.watchers: tuple[Watcher, ...] = ()
         self.gates: tuple[RegionGate, ...] = ()
         self.passed_texts = PassedTexts()

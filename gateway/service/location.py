@@ -13,11 +13,11 @@ import msgspec
 
 from gateway.execution.service_client import ServiceClient
 from gateway.model.caller import Caller
-from gateway.model.client_token import TokenHolder
 from gateway.model.config_version import Client, ConfigVersion, remember
 from gateway.model.decision import Refusal, Refused
 from gateway.model.location import ClaimProblem, ClaimReport, Location, Question, Reports
 from gateway.model.location_rules import LocationRules
+from gateway.model.token_holder import TokenHolder
 from gateway.policy.client_users import claim_issuer
 from gateway.policy.location.claim import ClaimRules, claim_of
 from gateway.policy.location.resolution import key_bytes, locator_of, resolve

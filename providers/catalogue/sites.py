@@ -25,6 +25,7 @@ from providers.territories import ANYWHERE, Places, TerritoryError, parse_places
 
 _AVAILABILITY = FactsFile("providers.catalogue", "availability")
 _DOMAINS = FactsFile("providers.catalogue", "vendor_domains")
+_REGIONS = FactsFile("providers.catalogue", "regions")
 _LISTED = Shape(
     "a list of texts, or the name of a published list", lambda value: isinstance(value, str) or TEXTS.fits(value)
 )
@@ -35,6 +36,12 @@ _SHAPES: Mapping[str, Shape] = {
     **CITATION_KEYS,
 }
 _SCOPE: Mapping[str, Shape] = {"models": TEXTS, "stores": TEXTS, "processes": TEXTS, **CITATION_KEYS}
+
+
+@cache
+def cloud_regions() -> Mapping[str, Mapping[str, str]]:
+    """Return the country of each region, by `aws` or `google`."""
+    return _REGIONS.read_as(dict[str, dict[str, str]])
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Read the facts of sign-ins from the TOML files next to this module: kinds, hosts of the vendors, and regions."""
+"""Read the facts of sign-ins from the TOML files next to this module: kinds, and hosts of the vendors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,6 @@ class VendorHost(Value, frozen=True, forbid_unknown_fields=True):
 
 _KINDS = FactsFile("providers.sign_in", "kinds")
 _HOSTS = FactsFile("providers.sign_in", "hosts")
-_REGIONS = FactsFile("providers.sign_in", "regions")
 
 
 @cache
@@ -73,9 +72,3 @@ def sign_in_kinds() -> Mapping[str, SignInKind]:
 def vendor_hosts() -> Mapping[str, VendorHost]:
     """Return the vendors' own token hosts by name."""
     return _HOSTS.read_as(dict[str, VendorHost])
-
-
-@cache
-def sign_in_regions() -> Mapping[str, Mapping[str, str]]:
-    """Return the country of each region, by `aws` or `google`."""
-    return _REGIONS.read_as(dict[str, dict[str, str]])

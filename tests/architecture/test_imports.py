@@ -83,6 +83,7 @@ HOMES = {
         "gateway/api/websocket/turn.py",
         "gateway/api/dialects",
         "gateway/cell",
+        "gateway/identity",
         "gateway/usage",
         "providers/catalogue/__init__.py",
         "providers/openai_json/read_answer.py",

@@ -39,6 +39,7 @@ installation                        the parts of an installation, in its state d
 execution                           all I/O to providers: permits, attempts, retries, failover, streams
 features                            the optional features, a folder each
 service                             one request, from its values to its answer, in reading order
+identity                            who called by a signed token, and tokens in place of keys
 api                                 HTTP in and out
 changes                             live configuration, plan and history
 assembly                            wiring: a config version becomes an application

@@ -19,11 +19,11 @@ PASS_ON = {
     "gateway/features/feature.py",
     "gateway/features/shadow/feature.py",
     "gateway/service/claim_issuer.py",
-    "gateway/service/client_tokens.py",
+    "gateway/identity/client_tokens.py",
     "gateway/features/crisis/gate.py",
     "gateway/service/location.py",
     "gateway/service/moderation.py",
-    "gateway/service/operator_tokens.py",
+    "gateway/identity/operator_tokens.py",
 }
 _METHODS = {
     "run": ("executor", "runner"),

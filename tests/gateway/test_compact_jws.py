@@ -14,7 +14,7 @@ import pytest
 
 from gateway.compact_jws import JwsRefused, read_jws
 from gateway.features.marks.policy import KIND, check_mark, signer_of_pem
-from gateway.model.client_token import KeyFile
+from gateway.model.key_source import KeyFile
 from gateway.model.location import ClaimRefused
 from gateway.policy.location.claim import ClaimRules
 from gateway.policy.location.claim_verification import parse_keys, read_unverified, verify_client_token

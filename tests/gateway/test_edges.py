@@ -46,22 +46,14 @@ from gateway.config.schema.location import AgeBandSection
 from gateway.config.sensitive_keys import secret_names
 from gateway.console import application, areas, clients_view, forms, page, sessions, visitors, world
 from gateway.execution import failure_observations as evidence
-from gateway.execution import (
-    hand_off_tool,
-    health,
-    json_schemas,
-    judging,
-    moderated_stream,
-    redaction,
-    token_refresher,
-    transport,
-)
+from gateway.execution import hand_off_tool, health, json_schemas, judging, moderated_stream, redaction, transport
 from gateway.features.crisis import config as crisis_config
 from gateway.features.crisis import given_texts
 from gateway.features.redaction import config as redaction_config
 from gateway.features.redaction import wrapper
 from gateway.features.redaction.policy import finding, placeholders
 from gateway.features.shadow import traffic
+from gateway.identity import client_tokens, token_refresher
 from gateway.litellm import conversion
 from gateway.model import budget as model_budget
 from gateway.model.answer_change import AnswerChange
@@ -70,7 +62,7 @@ from gateway.policy import labels
 from gateway.policy.location import claim_verification, resolution
 from gateway.policy.reasoning_seal import ReasoningSeal
 from gateway.server import http_protocol, request_feed
-from gateway.service import budget_admin, client_admin, client_tokens, issuer_keys, location, unused_keys
+from gateway.service import budget_admin, client_admin, issuer_keys, location, unused_keys
 from gateway.state import backup
 from gateway.telemetry import trace_export
 from gateway.telemetry.metrics import Metrics
@@ -516,7 +508,7 @@ def verified(number: int) -> bool:
     config: Any = Fake(token_issuers={}, clients={"key": Mock()})
     with (
         patch.object(tokens, "check", AsyncMock(return_value=(Mock(), None))),
-        patch("gateway.policy.client_tokens.holder_of", return_value=("name", Mock(until=1.0))),
+        patch("gateway.identity.token_rules.holder_of", return_value=("name", Mock(until=1.0))),
         patch.object(client_tokens, "token_key", return_value="key"),
         patch.object(client_tokens, "replace"),
     ):
@@ -611,7 +603,7 @@ EDGES = (
     at_most("gateway.features.redaction.policy.placeholders.MOST_VALUES", values_of),
     at_least("gateway.features.redaction.policy.placeholders._LEAST_DIGITS", number_of),
     below("gateway.server.http_protocol._MAX_READ_AHEAD", read_ahead),
-    at_most("gateway.service.client_tokens._MOST_VERIFIED", verified),
+    at_most("gateway.identity.client_tokens._MOST_VERIFIED", verified),
     below("gateway.telemetry.metrics._MOST_NEW", unsettled),
     below("gateway.telemetry.metrics._MOST_ROWS", rows_of),
     at_most("gateway.usage.holding._MOST_TRIES", lambda n: tries_of_a_gate_that_refuses() == n),
@@ -724,7 +716,7 @@ EDGES = (
         lambda n: wrapper.Redaction.may_begin(Fake(), "q" * n),
     ),
     at_most(
-        "gateway.execution.token_refresher._MOST_SUBJECT_BYTES", lambda n: accepts(token_refresher._read, file_of(n))
+        "gateway.identity.token_refresher._MOST_SUBJECT_BYTES", lambda n: accepts(token_refresher._read, file_of(n))
     ),
     at_most("gateway.execution.transport._MAX_REFUSAL_BYTES", lambda n: refusal_bytes(n) == n),
     at_most("gateway.features.crisis.config._MOST_NAMED", without_numbers),

@@ -17,13 +17,12 @@ from urllib.parse import parse_qsl
 
 from gateway.api.errors import ApiError
 from gateway.model.api_key import KEY_START, NO_CELL, digest_of, read_key
-from gateway.model.caller import RequestHeaders
-from gateway.model.client_token import TokenGivesNothing
+from gateway.model.caller import RequestHeaders, VerifiesTokens
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import CLAIM_PROBLEMS, AddressReport, ClaimProblem, ClaimRefused
+from gateway.model.token_holder import TokenGivesNothing
 from gateway.policy.location.resolution import address_of
 from gateway.policy.location.trusted_edge import parse_peer
-from gateway.service.client_tokens import ClientTokens
 
 _MAX_HEADER_BYTES = 64 * 1024
 _KEYS_RETRY_S = 5.0
@@ -78,7 +77,7 @@ class TokenUnverified(Exception):
         self.digest = digest
 
 
-def authenticate(config: ConfigVersion, headers: RequestHeaders, tokens: ClientTokens | None = None) -> Client | None:
+def authenticate(config: ConfigVersion, headers: RequestHeaders, tokens: VerifiesTokens | None = None) -> Client | None:
     """Return the client to which the key belongs, or None where the config asks for no keys.
 
     Raises ApiError without a valid key, and TokenUnverified for a token that is not among the verified ones.
@@ -129,7 +128,7 @@ def is_token(key: bytes) -> bool:
 
 
 async def verify_token(
-    config: ConfigVersion, tokens: ClientTokens | None, token: TokenUnverified, now_s: float | None = None
+    config: ConfigVersion, tokens: VerifiesTokens | None, token: TokenUnverified, now_s: float | None = None
 ) -> Client:
     """Verify a token, and return its client. It must be valid at `now_s` (Unix time), or now.
 
@@ -311,7 +310,7 @@ def is_of_other_site(config: ConfigVersion, headers: RequestHeaders) -> bool:
 class FailedKeyLimiter:
     """Counts the wrong keys of the last minute in this process. `tokens` is None if it takes no tokens of clients."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, tokens: ClientTokens | None = None) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, tokens: VerifiesTokens | None = None) -> None:
         """Create a limiter without counts. `clock` returns monotonic seconds."""
         self.tokens = tokens
         self._clock = clock

@@ -21,11 +21,18 @@ import msgspec
 from gateway.api.caller.authentication import FailedKeyLimiter, TokenUnverified, authenticate, key_digest
 from gateway.api.connection import SameHead
 from gateway.api.dialects.google_paths import is_gemini_path
-from gateway.model.caller import NONE_REPEATED, NOTHING_GIVEN, Caller, RequestContext, RequestHeaders, TraceContext
+from gateway.model.caller import (
+    NONE_REPEATED,
+    NOTHING_GIVEN,
+    Caller,
+    RequestContext,
+    RequestHeaders,
+    TraceContext,
+    VerifiesTokens,
+)
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.public_names import REQUEST_HEADERS, names_in
 from gateway.policy.location.resolution import location_key
-from gateway.service.client_tokens import ClientTokens
 
 _VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # Unique over processes and time. It is drawn once, because random bytes from the system cost more than the rest of an
@@ -59,7 +66,7 @@ class KnownCaller(msgspec.Struct, frozen=True):
 
 
 def known_caller(
-    head: SameHead | None, config: ConfigVersion, tokens: ClientTokens | None = None
+    head: SameHead | None, config: ConfigVersion, tokens: VerifiesTokens | None = None
 ) -> KnownCaller | None:
     """Return the remembered caller of this head, if this config version has read it; else None.
 

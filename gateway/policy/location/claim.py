@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from gateway.model.client_token import KeyFile, KeySource, KeyUrl, SharedKey
 from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.key_source import KeyFile, KeySource, KeyUrl, SharedKey
 from gateway.model.location import (
     CLAIM_PROBLEMS,
     ClaimProblem,

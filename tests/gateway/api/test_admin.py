@@ -26,7 +26,7 @@ from gateway.cli.terminal import json_text
 from gateway.free_space import FreeSpace
 from gateway.model.budget import Money, Stores, StoreServer
 from gateway.model.decision import Unavailable
-from gateway.model.sign_in import SignInStatus
+from gateway.model.held_token import TokenStatus
 from gateway.model.status import AnswerTimes, AskedCounts, Finding, Overview, Status, Traffic, TrafficCounts
 from gateway.model.stored_client import Role
 from tests.gateway.admin_calls import LOADED, TABLE, AdminCallbacks
@@ -253,7 +253,7 @@ WRONG: list[tuple[ProblemKind, Callable[[Status], dict[str, Any]]]] = [
     ("pinned", lambda _: {"pinned": "abc"}),
     ("store", lambda _: {"store_problems": {"valkey": "refused"}}),
     ("traffic", lambda _: {"traffic": TrafficCounts({"eu": Traffic(9, 9)})}),
-    ("sign_in", lambda _: {"sign_ins": (SignInStatus("house", "none", None, "refused", ("gemini",)),)}),
+    ("sign_in", lambda _: {"sign_ins": (TokenStatus("house", "none", None, "refused", "correct it", ("gemini",)),)}),
     ("unanswered", lambda now: {"workers": tuple(replace(it, unavailable=ALL_OPEN) for it in now.workers)}),
 ]
 

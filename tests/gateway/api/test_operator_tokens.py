@@ -15,9 +15,9 @@ from gateway.api.admin import build_admin
 from gateway.api.admin_guard import Guard
 from gateway.api.caller.authentication import MOST_FAILED_KEYS
 from gateway.compact_jws import read_jws
+from gateway.identity.operator_tokens import OperatorTokens
 from gateway.model.status import audited
 from gateway.model.stored_client import AdminToken, Role
-from gateway.service.operator_tokens import OperatorTokens
 from tests.gateway.admin_calls import AdminCallbacks
 from tests.kit.claim_tokens import jwks, public, unsigned
 from tests.kit.configs import Config, table_of

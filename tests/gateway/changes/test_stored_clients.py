@@ -20,9 +20,11 @@ from gateway.api.errors import ApiError
 from gateway.changes.stored_clients import ClientDatabase
 from gateway.model.budget import KeyRules
 from gateway.model.caller import RequestHeaders
-from gateway.model.client_token import KeyFile, TokenIssuer, TokenRule, token_key
+from gateway.model.client_token import TokenIssuer, TokenRule
 from gateway.model.config_version import ConfigVersion
+from gateway.model.key_source import KeyFile
 from gateway.model.stored_client import StoredClients
+from gateway.model.token_holder import token_key
 from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.service.client_admin import AdminRefused, FileClients
 from gateway.service.key_blocks import KeyBlocks

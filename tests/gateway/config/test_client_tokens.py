@@ -8,7 +8,8 @@ from gateway.config.compile import Compiled
 from gateway.config.destinations import service_permits
 from gateway.config.loading import parse_document
 from gateway.features.configuration import compile_config
-from gateway.model.client_token import path_of, token_key
+from gateway.model.client_token import path_of
+from gateway.model.token_holder import token_key
 from providers.registry import load_registry
 from tests.kit.token_gateway import CONFIG
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from gateway.execution.service_client import ServiceFailed, ServiceResponse
-from gateway.execution.token_refresher import TokenRefresher
+from gateway.identity.token_refresher import TokenRefresher
 from gateway.model.config_version import ConfigVersion
-from gateway.model.sign_in import SignInNote
+from gateway.model.held_token import TokenNote
 from providers.auth import Secret
 from tests.kit.configs import Config, table_of
 from tests.kit.virtual_time import TurningLoop
@@ -101,7 +101,7 @@ class World:
 
     def __init__(self, issuer: Issuer, draw: float = 0.5) -> None:
         self.issuer, self.unix_ahead_s = issuer, 1.8e9
-        self.notes: list[tuple[str, SignInNote]] = []
+        self.notes: list[tuple[str, TokenNote]] = []
         self._loop = asyncio.get_running_loop()
         self.refresher = TokenRefresher(
             issuer,  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from gateway.model.client_token import KeyUrl, SharedKey
+from gateway.model.key_source import KeyUrl, SharedKey
 from gateway.model.location import ClaimProblem, ClaimReport
 from gateway.model.permit import ServicePermit
 from gateway.model.region_text import Preferences

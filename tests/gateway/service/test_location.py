@@ -14,7 +14,7 @@ import jwt
 import pytest
 
 from gateway.execution.service_client import ServiceClient
-from gateway.model.client_token import KeyFile, KeyUrl, SharedKey
+from gateway.model.key_source import KeyFile, KeyUrl, SharedKey
 from gateway.model.location import AddressReport, ClaimProblem, ClaimReport, reports_of
 from gateway.model.location_rules import LocationRules
 from gateway.model.permit import ServicePermit

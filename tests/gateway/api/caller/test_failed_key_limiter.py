@@ -10,10 +10,10 @@ import pytest
 from gateway.api.caller.authentication import MOST_FAILED_KEYS, FailedKeyLimiter, TokenUnverified
 from gateway.api.caller.request_headers import headers_of
 from gateway.api.errors import ApiError
+from gateway.identity.client_tokens import ClientTokens
 from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import Client
 from gateway.model.location import ClaimProblem, ClaimRefused
-from gateway.service.client_tokens import ClientTokens
 from tests.kit.configs import BASE, key_hash, table_of
 
 RIGHT, OTHER = "gk-right", "gk-other"

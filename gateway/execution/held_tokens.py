@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Mapping
 
 from gateway.execution.deadline import Clock
-from gateway.model.sign_in import NO_NOTE, SignIn, SignInNote
+from gateway.model.held_token import NO_NOTE, TokenNote, TokenSource
 from providers.auth import Secret
 
 _WAIT_S = 10.0
 
 
-class SignInTokens:
+class HeldTokens:
     """The token of each sign-in, and the wait for another one after a provider has refused it.
 
     `refused` gets the id of a sign-in and the token that a provider has refused, and `renewed` that with another token.
@@ -27,10 +27,10 @@ class SignInTokens:
         self.refused: Callable[[str, Secret], None] = lambda sign_in, secret: None
         self.renewed: Callable[[str], None] = lambda sign_in: None
         self._monotonic, self._unix = monotonic, unix
-        self._notes: dict[str, SignInNote] = {}
+        self._notes: dict[str, TokenNote] = {}
         self._waiting: dict[str, asyncio.Future[None]] = {}
 
-    def take(self, sign_in: str, note: SignInNote) -> None:
+    def take(self, sign_in: str, note: TokenNote) -> None:
         """Keep the result of the last exchange of a sign-in, and wake those that wait for it."""
         before = self._notes.get(sign_in, NO_NOTE)
         self._notes[sign_in] = note
@@ -39,7 +39,7 @@ class SignInTokens:
         if (waiting := self._waiting.pop(sign_in, None)) is not None and not waiting.done():
             waiting.set_result(None)
 
-    def keep(self, sign_ins: Mapping[str, SignIn]) -> None:
+    def keep(self, sign_ins: Mapping[str, TokenSource]) -> None:
         """Forget the sign-ins that a config version does not have."""
         ids = {it.id for it in sign_ins.values()}
         self._notes = {sign_in: note for sign_in, note in self._notes.items() if sign_in in ids}
@@ -53,7 +53,7 @@ class SignInTokens:
         """Return why the last exchange of a sign-in has failed, or an empty text."""
         return self._notes.get(sign_in, NO_NOTE).error
 
-    def why(self, sign_in: SignIn) -> str:
+    def why(self, sign_in: TokenSource) -> str:
         """Return why a sign-in has no token, in words."""
         error = self.error(sign_in.id)
         return f"no credential: the sign-in {sign_in.name} has no token" + (f" ({error})" if error else "")

@@ -18,14 +18,15 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from gateway.execution.deadline import Clock
+from gateway.execution.held_tokens import HeldTokens
 from gateway.execution.service_client import ServiceAnswerTooLarge, ServiceClient, ServiceFailed, ServiceResponse
-from gateway.execution.sign_in_tokens import SignInTokens
 from gateway.execution.transport import Transport
 from gateway.execution.upstream_request import FenceBreach
 from gateway.files import open_file
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
-from gateway.model.sign_in import NO_NOTE, HeldToken, SignIn, SignInNote, SignInState, SignInStatus, remedy_for
+from gateway.model.held_token import NO_NOTE, HeldToken, TokenNote, TokenState, TokenStatus
+from gateway.model.sign_in import SignIn, remedy_for
 from gateway.telemetry.log import logger
 from providers.auth import Secret
 from providers.sign_in.exchange import ExchangeCall, ExchangeFailed, ExchangeResult, Issued
@@ -55,7 +56,7 @@ class _Kept:
     """
 
     sign_in: SignIn
-    note: SignInNote = NO_NOTE
+    note: TokenNote = NO_NOTE
     has_tried: asyncio.Event = field(default_factory=asyncio.Event)
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     failures: int = 0
@@ -73,7 +74,7 @@ class TokenRefresher:
     def __init__(
         self,
         services: ServiceClient,
-        publish: Callable[[str, SignInNote], None],
+        publish: Callable[[str, TokenNote], None],
         *,
         monotonic: Clock = time.monotonic,
         unix: Clock = time.time,
@@ -122,22 +123,24 @@ class TokenRefresher:
         kept.forced_at = now
         kept.hurry.set()
 
-    def notes(self) -> dict[str, SignInNote]:
+    def notes(self) -> dict[str, TokenNote]:
         """Return the last result of each sign-in by its id."""
         return {kept.sign_in.id: kept.note for kept in self._kept.values()}
 
-    def statuses(self) -> tuple[SignInStatus, ...]:
+    def statuses(self) -> tuple[TokenStatus, ...]:
         """Return the state of each sign-in that is used."""
         return tuple(self._status(name, deployments) for name, deployments in sorted(self._used.items()))
 
-    def _status(self, name: str, deployments: tuple[str, ...]) -> SignInStatus:
+    def _status(self, name: str, deployments: tuple[str, ...]) -> TokenStatus:
         kept = self._kept.get(name)
         if kept is None:
-            return SignInStatus(name, "none", None, "a value of it is not set: gateway check names it", deployments)
+            unset = "a value of it is not set: gateway check names it"
+            return TokenStatus(name, "none", None, unset, remedy_for(unset), deployments)
         token, error, now = kept.note.token, kept.note.error, (self._monotonic(), self._unix())
         left_s = token.left_s(*now) if token is not None else 0.0
-        state: SignInState = "none" if kept.note.usable(*now) is None else "failing" if error else "ok"
-        return SignInStatus(name, state, int(left_s) if left_s > 0 else None, error, deployments)
+        state: TokenState = "none" if kept.note.usable(*now) is None else "failing" if error else "ok"
+        seconds = int(left_s) if left_s > 0 else None
+        return TokenStatus(name, state, seconds, error, remedy_for(error), deployments)
 
     def seconds_left(self) -> dict[tuple[str, ...], int]:
         """Return how many seconds the token of each sign-in is valid: 0 without one."""
@@ -210,7 +213,7 @@ class TokenRefresher:
             error = raised if isinstance(raised, ExchangeFailed) else ExchangeFailed(ExchangeResult.MALFORMED, words)
             kept.failures += 1
             self.exchanges[name, str(error.result)] += 1
-            kept.note = SignInNote(kept.note.token, f"{error.result}: {error}")
+            kept.note = TokenNote(kept.note.token, f"{error.result}: {error}")
             if kept.failures == 1:
                 self._log_failure(kept)
             has_new_chance = error.result is ExchangeResult.REFUSED or sign_in.source is not None
@@ -218,7 +221,7 @@ class TokenRefresher:
         self.exchanges[name, str(ExchangeResult.OK)] += 1
         if kept.failures:
             logger().info("sign_in_recovered", sign_in=name, deployments=[*self._used.get(name, ())])
-        before, kept.failures, kept.note = kept.note.token, 0, SignInNote(token)
+        before, kept.failures, kept.note = kept.note.token, 0, TokenNote(token)
         left_s = token.left_s(self._monotonic(), self._unix())
         if before is not None and before.ends_with(token):
             # A metadata server keeps its token until its last minutes.
@@ -247,12 +250,12 @@ async def tokens_for_command(
     transport: Transport,
     seen: Callable[[str, ServiceResponse], None] = lambda name, answer: None,
     deployment: Deployment | None = None,
-) -> SignInTokens:
+) -> HeldTokens:
     """Return the tokens of a command, which makes one exchange for each sign-in, or for its only deployment.
 
     One that fails has no token. `seen` gets each answer with the name of the sign-in.
     """
-    tokens, services = SignInTokens(), ServiceClient(transport)
+    tokens, services = HeldTokens(), ServiceClient(transport)
     of_one = deployment.sign_in.needed if deployment is not None and deployment.sign_in is not None else ()
     for name in of_one if deployment is not None else config.deployments_by_sign_in:
         sign_in = config.sign_ins[name]
@@ -262,9 +265,9 @@ async def tokens_for_command(
         try:
             token = await exchange(services, sign_in, source, seen=partial(seen, name))
         except ExchangeFailed as error:
-            tokens.take(sign_in.id, SignInNote(None, f"{error.result}: {error}"))
+            tokens.take(sign_in.id, TokenNote(None, f"{error.result}: {error}"))
         else:
-            tokens.take(sign_in.id, SignInNote(token))
+            tokens.take(sign_in.id, TokenNote(token))
     return tokens
 
 

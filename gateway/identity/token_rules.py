@@ -6,18 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.compact_jws import CompactJws
-from gateway.model.client_token import (
-    Condition,
-    RoleRule,
-    TokenGivesNothing,
-    TokenHolder,
-    TokenIssuer,
-    TokenPath,
-    TokenRule,
-    Where,
-    path_of,
-)
+from gateway.model.client_token import Condition, RoleRule, TokenIssuer, TokenPath, TokenRule, Where, path_of
 from gateway.model.location import ClaimProblem, ClaimRefused
+from gateway.model.token_holder import TokenGivesNothing, TokenHolder
 from gateway.policy.location.claim_verification import SignedMembers, is_for
 
 _WORDS = frozenset({"scope", "scp"})

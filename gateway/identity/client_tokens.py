@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.execution.service_client import ServiceClient
-from gateway.model.client_token import KeySource, TokenGivesNothing, TokenIssuer, token_key
+from gateway.model.client_token import TokenIssuer
 from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.key_source import KeySource
 from gateway.model.location import ClaimProblem, ClaimRefused
+from gateway.model.token_holder import TokenGivesNothing, token_key
 from providers.value import replace
 
 if TYPE_CHECKING:
@@ -135,7 +137,7 @@ class ClientTokens:
         member by which tokens are denied.
         """
         # Imported late, because most gateways have no issuers.
-        from gateway.policy.client_tokens import check_denied, issuer_of, user_in
+        from gateway.identity.token_rules import check_denied, issuer_of, user_in
         from gateway.policy.location.claim_verification import read_unverified, verify_client_token
 
         token = read_unverified(text)
@@ -152,7 +154,7 @@ class ClientTokens:
         Raises ClaimRefused, also if it is denied or there are no keys, and TokenGivesNothing if no rule gives it a
         client.
         """
-        from gateway.policy.client_tokens import holder_of
+        from gateway.identity.token_rules import holder_of
 
         checked, keys = await self.check(config.token_issuers, text, now_s)
         issuer = checked.issuer

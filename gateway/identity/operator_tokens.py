@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.transport import Transport
-from gateway.model.client_token import TokenGivesNothing, TokenIssuer
+from gateway.identity.client_tokens import ClientTokens
+from gateway.model.client_token import TokenIssuer
 from gateway.model.location import ClaimProblem, ClaimRefused
 from gateway.model.stored_client import Role
-from gateway.service.client_tokens import ClientTokens
+from gateway.model.token_holder import TokenGivesNothing
 
 
 class OperatorTokens:
@@ -49,7 +50,7 @@ class OperatorTokens:
         role.
         """
         # Imported late, because most gateways have no issuers.
-        from gateway.policy.client_tokens import first_rule
+        from gateway.identity.token_rules import first_rule
 
         self.prepare()
         checked, _ = await self._tokens.check(self._issuers(), text)

@@ -1,0 +1,49 @@
+"""Who called with a signed token in place of an API key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+_BY_RULE = "token "
+
+
+def token_key(client: str) -> str:
+    """Return the key in `ConfigVersion.clients` of a client that a rule names. No digest of an API key has a space."""
+    return _BY_RULE + client
+
+
+class TokenGivesNothing(Exception):
+    """A valid token gives its holder nothing.
+
+    It `lacks` the `groups` if the issuer left out a member that a rule looks at, else the `client` or the `role`.
+    """
+
+    def __init__(self, lacks: Literal["groups", "client", "role"], issuer: str) -> None:
+        super().__init__(lacks)
+        self.lacks = lacks
+        self.issuer = issuer
+
+
+@dataclass(frozen=True, slots=True)
+class TokenHolder:
+    """The part of a verified token that is kept.
+
+    Attributes:
+        iss: The value of its `iss`.
+        users_of: The name of the issuer in the name of the end user.
+        rule: The number of the rule that names the client. The first one is 1.
+        until: When it expires (Unix time).
+        digests: The SHA-256 (hex) of each form in which it is valid.
+        subject: Its `sub`, or None.
+        user: The end user that it names, or None if the rule has `user: false`.
+    """
+
+    issuer: str
+    iss: str
+    users_of: str
+    rule: int
+    until: float
+    digests: tuple[str, ...] = field(default=(), repr=False)
+    subject: str | None = field(default=None, repr=False)
+    user: str | None = field(default=None, repr=False)
