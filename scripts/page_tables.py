@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.model.public_names import (
-    DUTIES,
-    LOG_FIELDS,
-    RECEIPT_FIELDS,
-    REQUEST_HEADERS,
-    RESPONSE_HEADERS,
-    markdown_rows,
-)
+from gateway.public_names import DUTIES, LOG_FIELDS, RECEIPT_FIELDS, REQUEST_HEADERS, RESPONSE_HEADERS, markdown_rows
 
 _DOCS = Path(__file__).parents[1] / "docs"
 TABLES: Mapping[Path, tuple[str, tuple[str, ...]]] = {

@@ -16,7 +16,7 @@ import orjson
 from gateway.api.errors import ApiError, encode_error
 from gateway.api.raw_responses import send_bytes
 from gateway.model.config_version import Cors
-from gateway.model.public_names import RESPONSE_HEADERS, names_in
+from gateway.public_names import RESPONSE_HEADERS, names_in
 from gateway.telemetry.log import logger
 
 Send = Callable[[Any], Awaitable[None]]

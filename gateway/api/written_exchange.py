@@ -33,10 +33,10 @@ from gateway.execution.upstream_client import Answer, OwnAnswer
 from gateway.model.caller import RequestHeaders
 from gateway.model.input_requests import InputAnswer
 from gateway.model.moderation import NoVerdict
-from gateway.model.public_names import RESPONSE_HEADERS, names_in
 from gateway.model.record import UNANSWERED, Record
 from gateway.model.refusal_reason import STATUS
 from gateway.policy.region_text import sentence_for
+from gateway.public_names import RESPONSE_HEADERS, names_in
 from gateway.service.chat_service import ChatService
 from gateway.tasks import run_apart
 from gateway.usage.client_limits import LimitReached

@@ -10,17 +10,22 @@ from typing import Any
 from gateway.console.admin_call import AdminFailed
 from gateway.console.texts import _
 from gateway.console.views import ConsoleView, ViewAnswer, Visit
-from gateway.model.public_names import DUTIES
+from gateway.public_names import DUTIES, names_in
 
 PATH = "/duties"
-KINDS = {kind: title for kinds, row in DUTIES.items() for kind, title in zip(kinds.split(), row["titles"], strict=True)}
-"""The heading of the column of each kind, which is translated when it is shown."""
+KINDS = names_in(DUTIES)
+
+
+def headings(language: str) -> dict[str, str]:
+    """Return the heading of the column of each kind."""
+    titles = [title for row in DUTIES.values() for title in row["titles"][language]]
+    return dict(zip(KINDS, titles, strict=True))
 
 
 async def show(visit: Visit) -> ViewAnswer:
     """Show the counts of a year, the current one by default."""
     year = visit.query.get("year", "") or time.strftime("%Y", time.gmtime())
-    values: dict[str, Any] = {"year": year, "kinds": KINDS, "rows": {}, "problem": ""}
+    values: dict[str, Any] = {"year": year, "kinds": headings(visit.texts.language), "rows": {}, "problem": ""}
     if re.fullmatch(r"[0-9]{4}", year) is None:
         return ViewAnswer("duties.html", values | {"problem": _("The year has four digits, such as 2027.")}, 400)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Region
@@ -166,6 +166,7 @@ class Refusal(Value, frozen=True):
         asks: The deployment that would be used if the user had agreed.
         param: The one field of the request that is the cause, if there is exactly one.
         missing: The features that no deployment has.
+        note: The `FeatureNote` of the feature whose door refuses, or None.
     """
 
     code: RefusalCode
@@ -178,6 +179,7 @@ class Refusal(Value, frozen=True):
     missing: frozenset[str] = frozenset()
     age: Mapping[str, object] | None = None
     sentences: Sentences | None = None
+    note: Any = None
 
     @property
     def reason(self) -> RefusalReason:

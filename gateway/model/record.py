@@ -19,7 +19,7 @@ from gateway.model.input_requests import Use
 from gateway.model.location import Location
 from gateway.model.moderation import ModerationRecord
 from gateway.model.preference import Preference
-from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
+from gateway.model.refusal_reason import REASON_BY_CODE
 from gateway.model.wrapper import WrapperNote
 from providers.catalogue.prices import Price, cost_of
 from providers.chat import Usage
@@ -198,11 +198,18 @@ class Decided(Value, frozen=True):
 
 
 class FeatureNote:
-    """Base of the part of a record that one feature adds. A feature overrides what it has to show."""
+    """Base of the part of a record that one feature adds. A feature overrides what it has to show.
+
+    Attributes:
+        help: The help for the user, or None.
+        reason: With the refusal of a door: the word by which operators see why, in place of the reason of the code.
+        duty: With the refusal of a door: the kind of `DUTIES` that counts, or None.
+    """
 
     __slots__ = ()
     help: Help | None = None
-    """The help for the user, or None."""
+    reason: str | None = None
+    duty: str | None = None
 
     def log_fields(self) -> Mapping[str, object]:
         """Return the fields of the log line."""
@@ -214,6 +221,10 @@ class FeatureNote:
 
     def header_lines(self) -> Iterable[bytes]:
         """Return the lines of the response's headers, without their ends."""
+        return ()
+
+    def counts(self, record: Record) -> Iterable[tuple[str, tuple[str, ...]]]:
+        """Return the counters to which the finished request adds one, each with the values of its labels."""
         return ()
 
 
@@ -247,6 +258,7 @@ class Shown(msgspec.Struct):
 
     Attributes:
         code: The error code of the API. None for an answer.
+        reason: The word for operators of the feature whose door refuses. None: they see the reason of the code.
         token_allowance: The client's tokens per minute, as `allowance` has its requests.
         max_tokens: The cap that the request got because a limit pays for no more tokens.
         charged: The cost of all calls of the request so far, with the currency. None if the client may not see it.
@@ -260,6 +272,7 @@ class Shown(msgspec.Struct):
 
     status: int = 0
     code: str | None = None
+    reason: str | None = None
     dropped: frozenset[str] = frozenset()
     emulated: frozenset[str] = frozenset()
     labels: tuple[str, ...] = ()
@@ -364,10 +377,10 @@ class Record:
         return "http" if self.websocket is None else "websocket"
 
     @property
-    def reason(self) -> RefusalReason | None:
-        """The reason why the request was not answered. None for an answer."""
+    def reason(self) -> str | None:
+        """The reason why the request was not answered, as operators see it. None for an answer."""
         code = self.shown.code
-        return REASON_BY_CODE[code] if code is not None else None
+        return self.shown.reason or REASON_BY_CODE[code] if code is not None else None
 
     @property
     def is_own_answer(self) -> bool:
@@ -382,6 +395,13 @@ class Record:
         """Add a note of a feature, in place of the former one of its type."""
         self.notes = (*(it for it in self.notes if type(it) is not type(note)), note)
         self.help = note.help if note.help is not None else self.help
+
+    def note_refusal(self, note: FeatureNote) -> None:
+        """Add the note of a feature whose door refuses the request."""
+        self.note(note)
+        self.shown.reason = note.reason
+        if note.duty is not None:
+            self.note_duty(note.duty)
 
     @property
     def outcome_if_left(self) -> str:

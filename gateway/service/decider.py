@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
+from typing import NoReturn
 
 from gateway.execution.conversation import Conversation
 from gateway.execution.exchange import ClientChanged, Exchange
@@ -126,7 +127,7 @@ class Decider:
     def _ask_before_body(self, exchange: Exchange) -> None:
         arrived_s = self.clock() - (time.monotonic() - exchange.record.started_at)
         if (refusal := refuse_before_body(exchange.location, arrived_s)) is not None:
-            raise Refused(refusal)
+            _refuse(exchange, refusal)
 
     def ask_doors_late(self, exchange: Exchange) -> None:
         """Ask the doors of a region whose refusals wait for its judges. Raises Refused."""
@@ -352,7 +353,14 @@ def ask_before_decision(exchange: Exchange) -> None:
     if not isinstance(request, ChatRequest):
         return
     if (refusal := refuse_before_decision(exchange.location, request)) is not None:
-        raise Refused(refusal)
+        _refuse(exchange, refusal)
+
+
+def _refuse(exchange: Exchange, refusal: Refusal) -> NoReturn:
+    """Refuse a request at a door, with the note of its feature."""
+    if refusal.note is not None:
+        exchange.record.note_refusal(refusal.note)
+    raise Refused(refusal)
 
 
 def _sticky(exchange: Exchange) -> Callable[[], bytes]:

@@ -8,13 +8,13 @@ from gateway.execution.exchange import AnswerStyle, Exchange
 from gateway.execution.structured_output import WholeAnswer
 from gateway.execution.upstream_client import OwnAnswer
 from gateway.model.help import Help, HelpUnanswerable
-from gateway.model.public_names import DUTIES, names_in
 from gateway.model.record import Decided
 from gateway.policy.labels import labelling_of
+from gateway.public_names import DUTIES, names_in
 from providers.chat import AllowedTools, AssistantMessage, ChatCompletion, ChatRequest, Choice, NamedTool, Usage
 
 _REFUSED = frozenset(names_in(DUTIES, "is_refusal"))
-"""The kinds of requests that the time of the user refuses."""
+"""The kinds of requests that a rule of a feature refuses."""
 
 
 def help_answer(exchange: Exchange, help: Help, *, is_counted: bool) -> OwnAnswer:
@@ -29,8 +29,9 @@ def help_answer(exchange: Exchange, help: Help, *, is_counted: bool) -> OwnAnswe
     record.note(help.as_answer())
     location, intent, reveal = record.decided.location, record.decided.intent, assistant.reveal_model
     record.decided = Decided(location, assistant.name, intent, reveal_model=reveal)
-    if not is_counted and exchange.chat_time is not None:
-        exchange.chat_time.leave_no_trace()
+    if not is_counted:
+        if exchange.chat_time is not None:
+            exchange.chat_time.leave_no_trace()
         record.duties -= _REFUSED
     if (param := _program_param(request)) is not None:
         raise HelpUnanswerable(param)

@@ -20,10 +20,10 @@ from gateway.free_space import RESERVED, Measure, free_space_of, is_reserved
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan
 from gateway.model.kept_metadata import StoredRequest, may_keep
-from gateway.model.public_names import names_in, with_rows_of_features
 from gateway.model.record import ABANDONED, AttemptRecord, Record
 from gateway.model.sampling import is_kept, is_sampled
 from gateway.operator_errors import ReceiptDamaged, StateError
+from gateway.public_names import names_in, with_rows_of_features
 from gateway.state.database import (
     describe_damage,
     describe_error,

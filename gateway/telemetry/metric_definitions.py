@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from gateway.model.public_names import with_rows_of_features
 from gateway.model.schedule import VARIANT_BOUNDS_S
+from gateway.public_names import with_rows_of_features
 from providers.value import Value
 
 _FILE = Path(__file__).with_name("metrics.json")

@@ -28,8 +28,8 @@ _OTHER = "other"
 _AGAIN = (AttemptAction.RETRY, AttemptAction.FAILOVER)
 _MOST_ROWS = 10_000
 _MOST_NEW = 64
-# region, assistant, deployment, provider, outcome, status, code, stream
-_Key = tuple[str | None, str | None, str | None, str | None, str, int, str | None, bool, Use]
+# region, assistant, deployment, provider, outcome, status, code, stream, use, reason if it is not that of the code
+_Key = tuple[str | None, str | None, str | None, str | None, str, int, str | None, bool, Use, str | None]
 _AttemptKey = tuple[str, str, str, str]
 _REQUEST, _FIRST_TOKEN, _OVERHEAD = (
     tuple(round(bound * 1e6) for bound in bounds_s)
@@ -119,7 +119,7 @@ class Metrics:
         region = location.region.name if location is not None and location.region is not None else ""
         deployment, provider = by.deployment, by.provider
         outcome = record.outcome, shown.status, shown.code, record.stream
-        key = (region, decided.assistant, deployment, provider, *outcome, decided.use)
+        key = (region, decided.assistant, deployment, provider, *outcome, decided.use, shown.reason)
         row = self._rows.get(key) or self._add_row(key)
         durations = row.duration.new
         durations.append(floor((record.total_s or 0.0) * 1e6))
@@ -143,12 +143,19 @@ class Metrics:
             self.count("gateway_hand_offs_total", labels)
         if record.moderation is not None and record.moderation.is_skipped:
             self.count("gateway_unjudged_total", (region,))
+        if record.notes:
+            self._count_notes(record)
         for kind in record.duties:
             self.count("gateway_duties_total", (region, kind))
         if record.token_issuer:
             self.count("gateway_token_requests_total", (record.client or "", record.token_issuer))
         if record.resumed is not None or decided.variant is not None or record.retries_refused or record.shed:
             self._count_events(region, record)
+
+    def _count_notes(self, record: Record) -> None:
+        for note in record.notes:
+            for name, labels in note.counts(record):
+                self.count(name, labels)
 
     def _count_attempt(self, region: str, attempt: AttemptRecord) -> None:
         key = (region, attempt.deployment, attempt.provider, attempt.outcome)
@@ -282,7 +289,7 @@ def _add_row(series: Series, key: _Key, row: _Row) -> None:
     outcome, status, code, streamed = key[4], key[5], key[6] or "", "true" if key[7] else "false"
     row.settle()
     durations, attempts = row.duration.held, row.attempt.held
-    reason = REASON_BY_CODE[code] if code else ""
+    reason = (key[9] or REASON_BY_CODE[code]) if code else ""
     labels = (region, assistant, outcome, str(status) if status else "", code, reason, key[8])
     add(series, "gateway_requests_total", labels, [sum(durations[:-1])])
     add(series, "gateway_request_duration_seconds", (region, assistant, outcome, streamed), durations)

@@ -62,7 +62,7 @@ def describe_request(record: Record, ended_at_s: float) -> dict[str, object]:
         "outcome": record.outcome,
         "status": shown.status,
         "code": shown.code,
-        "reason": str(record.reason) if record.reason is not None else None,
+        "reason": record.reason,
         "deployment": by.deployment,
         "provider": by.provider,
         "stream": record.stream,

@@ -13,7 +13,7 @@ from typing import Any
 from gateway.api.admin_routes import ROUTES
 from gateway.cli.arguments import command_parser
 from gateway.features.running import PATHS
-from gateway.model.public_names import REQUEST_HEADERS, RESPONSE_HEADERS, names_in
+from gateway.public_names import REQUEST_HEADERS, RESPONSE_HEADERS, names_in
 from tests.kit.doc_pages import ROOT
 
 PLUG_IN_MODULES = ("providers.contract", "providers.testkit", "providers.compatible")

@@ -1,18 +1,20 @@
 """A feature is a folder: this names the feature that lacks a word, an erase, a metric, a note or a page.
 
-A new feature needs an entry in `EXAMPLES`, and one in `NOTES` if it adds to the record of a request.
+A new feature needs an example in `features/NAME.yaml` here.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from gateway.changes.activation import changes_between
@@ -20,49 +22,17 @@ from gateway.changes.plan import plan_of
 from gateway.config.check_report import render_matrix
 from gateway.config.feature_compiler import FeatureCompiler
 from gateway.features.configuration import COMPILERS, GatewayFile
-from gateway.features.crisis.model import CrisisNote
-from gateway.features.duties.model import UseNote
 from gateway.features.feature import Feature
 from gateway.features.running import FEATURES
-from gateway.features.shadow.model import ShadowNote
-from gateway.model.public_names import LOG_FIELDS, RECEIPT_FIELDS, names_in
-from gateway.model.record import AttemptRecord, FeatureNote
+from gateway.public_names import LOG_FIELDS, RECEIPT_FIELDS, names_in
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS
 from tests.architecture.source_tree import ROOT, modules
-from tests.kit.configs import BASE, Config, table_of
+from tests.kit.configs import BASE, table_of
 
+HERE = Path(__file__).parent
 FOLDERS = sorted(path.name for path in (ROOT / "gateway/features").iterdir() if (path / "__init__.py").exists())
-CRISIS = {"judges": ["guard"], "categories": ["self-harm"], "then": "stop", "on_failure": "open"}
-GUARD = {
-    "provider": "openai-compatible",
-    "model": "g",
-    "endpoint": "https://guard.example/v1",
-    "stores": "CN",
-    "processes": "CN",
-}
-BANDS = {"child": {"tools": False}}
-KEY = json.loads((ROOT / "tests/fixtures/marks/vectors.json").read_text("utf-8"))["private_key"]
-MARKS = {"issuer": "https://assistant.example.com", "key": KEY}
-# The smallest configuration that uses each feature.
-EXAMPLES: Mapping[str, Config] = {
-    "marks": BASE.merge({"marks": MARKS, "regions": {"cn": {"labels": [{"name": "eu-art50", "mark": "signed"}]}}}),
-    "crisis": BASE.merge({"regions": {"cn": {"crisis": CRISIS}}, "deployments": {"guard": GUARD}}),
-    "claims": BASE.merge(
-        {"regions": {"cn": {"profile": {"locale": "zh-Hans-CN"}, "claims": {"forbidden": ["health-licence"]}}}}
-    ),
-    "redaction": BASE.merge({"redactions": {"personal": {}}, "regions": {"cn": {"redact": "personal"}}}),
-    "minors": BASE.merge({"regions": {"cn": {"age_bands": BANDS, "age_missing": "refuse"}}}),
-    "shadow": BASE.merge({"assistants": {"assistant": {"shadow": {"cn": {"deployment": "qwen-cn"}}}}}),
-    "duties": BASE.merge(
-        {"regions": {"cn": {"use": {}, "age_bands": {"child": {"use": {"session": "1h"}}}, "age_missing": "child"}}}
-    ),
-}
-# A note of each class that a feature adds to records.
-NOTES: Mapping[str, tuple[FeatureNote, ...]] = {
-    "crisis": (CrisisNote("stop"),),
-    "shadow": (ShadowNote(AttemptRecord("d", "openai", "m", 0.0)),),
-    "duties": (UseNote("day"),),
-}
+EXAMPLES = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (HERE / "features").glob("*.yaml")}
+"""What a small configuration that uses each feature adds to `BASE`."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +96,7 @@ def _is_ours(section: type) -> bool:
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_check_plan_and_activation_show_the_feature(name: str) -> None:
-    before, after = table_of(BASE), table_of(EXAMPLES[name])
+    before, after = table_of(BASE), table_of(BASE.merge(EXAMPLES[name]))
     versions = re.compile(re.escape(before.version) + "|" + re.escape(after.version))
     assert versions.sub("", render_matrix(before)) != versions.sub("", render_matrix(after)), "`check` shows nothing"
     plan = plan_of(before, after)
@@ -171,20 +141,16 @@ def _modules_of(name: str) -> list[Any]:
     return [module for module in modules().values() if module.name.startswith(f"gateway.features.{name}.")]
 
 
-def test_each_class_of_notes_has_an_example() -> None:
-    classes = {
-        f"{name}.{node.name}"
-        for name in FOLDERS
-        for module in _modules_of(name)
-        for node in module.nodes
-        if hasattr(node, "bases") and any(getattr(it, "name", "") == "receipt_members" for it in node.body)
-    }
-    assert classes == {f"{name}.{type(note).__name__}" for name, notes in NOTES.items() for note in notes}
-
-
 @pytest.mark.parametrize("name", FOLDERS)
-def test_members_of_receipt_and_log_line_are_stated_and_described(name: str) -> None:
-    notes = NOTES.get(name, ())
-    members = {member for note in notes for member in note.receipt_members(lambda it: {"deployment": it.deployment})}
-    assert members <= {*names_in(RECEIPT_FIELDS)}
-    assert {field for note in notes for field in note.log_fields()} <= {*names_in(LOG_FIELDS)}
+def test_fields_of_receipt_and_log_line_are_in_its_public_names(name: str) -> None:
+    """They are the keys that the methods of its notes name."""
+    shown = {"log_fields": LOG_FIELDS, "receipt_members": RECEIPT_FIELDS}
+    for module in _modules_of(name):
+        methods = [node for node in module.nodes if isinstance(node, ast.FunctionDef) and node.name in shown]
+        for method in methods:
+            tables = [node.value for node in ast.walk(method) if isinstance(node, ast.Return)]
+            keys = {
+                ast.literal_eval(key) for table in tables if isinstance(table, ast.Dict) for key in table.keys if key
+            }
+            assert keys, f"{module.name}.{method.name} returns a dictionary"
+            assert keys <= {*names_in(shown[method.name])}, f"gateway/features/{name}/public_names.json"

@@ -27,6 +27,7 @@ occasional_count                               the count of frequent events, for
 tasks                               the end of a background task
 undo                                the undo of a step whose follow-up fails
 release                             the version and the commit of this gateway
+public_names                        names that clients and operators read, with their meanings
 compact_jws                         a signed text, as it is read before it is verified
 signing                             Ed25519 keys and signatures
 model                               immutable values that the layers share

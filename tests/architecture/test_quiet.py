@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.assembly import application
 from gateway.assembly.application import Gateway
 from gateway.changes.plan import plan_of
 from gateway.config.check_report import render_matrix
@@ -27,6 +28,12 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.refusal_reason import STATUS
 from gateway.policy.location.resolution import resolve
 from gateway.service.explain import PlainRequest, explain, reports_from
+from gateway.state.receipts import receipt_of
+from gateway.telemetry.batching import Ended
+from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS, MetricDefinition
+from gateway.telemetry.metric_snapshots import unpack
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.request_log import JsonLines
 from providers.registry import load_registry
 from tests.architecture.quiet import QUIET_COMPILER
 from tests.kit.configs import Config
@@ -89,6 +96,28 @@ def test_chat_at_night_is_refused_in_the_language_of_the_user_and_no_provider_ge
     assert 0 <= int(answer.headers["retry-after"]) - 3.5 * 3600 <= 5
     assert night.requests == []
     assert ask(served(region({"quiet": QUIET}), DAY)).status_code == 200
+
+
+def test_refusal_is_logged_kept_and_counted_for_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operators see that it was night, and no matter of geography."""
+    kept: list[Ended] = []
+    monkeypatch.setattr(application, "log_requests", lambda ended, share=1.0: kept.extend(ended))
+    ask(served(region({"quiet": QUIET}), NIGHT))
+    [(record, ended_at_s)] = kept
+    line = json.loads(JsonLines().of(kept)[0])
+    assert (line["code"], line["reason"], line["quiet_until"]) == ("region_blocked", "quiet", "2027-01-02T06:00:00Z")
+    receipt = receipt_of(record, ended_at_s, None)
+    assert receipt is not None
+    assert receipt["quiet"] == line["quiet_until"]
+    assert record.duties == {"quiet"}
+    metrics = Metrics()
+    definition = MetricDefinition("counter", "Chats refused at night.", ("region",))
+    definitions = cast("dict[str, MetricDefinition]", METRIC_DEFINITIONS)
+    monkeypatch.setitem(definitions, "gateway_quiet_refusals_total", definition)
+    metrics.observe(record)
+    series = unpack(metrics.snapshot())
+    assert series["gateway_quiet_refusals_total"] == {("default",): [1]}
+    assert {labels[5] for labels in series["gateway_requests_total"]} == {"quiet"}
 
 
 def test_mistake_in_its_section_is_reported_as_any() -> None:

@@ -23,12 +23,12 @@ from gateway.execution.run import PlanExhausted
 from gateway.features.configuration import GatewayFile
 from gateway.model.decision import SkipReason
 from gateway.model.location_rules import LocationRules
-from gateway.model.public_names import RECEIPT_FIELDS, REQUEST_HEADERS, RESPONSE_HEADERS, names_in
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
 from gateway.model.refusal_reason import REASON_BY_CODE, RESERVED, STATUS, RefusalReason
 from gateway.model.resilience import DEFAULT_MAX_OPEN, Resilience
 from gateway.model.section import default_as_written
 from gateway.policy.location import SIGNALS
+from gateway.public_names import RECEIPT_FIELDS, REQUEST_HEADERS, RESPONSE_HEADERS, names_in
 from gateway.state.receipts import _NO_NOTES, receipt_of
 from providers.compatible import dialect
 from providers.failures import Failure, FailureKind
@@ -76,7 +76,7 @@ def test_headers_are_those_of_the_api() -> None:
                 text = re.split(": ?", text, maxsplit=1)[0]
                 names = [text.replace("%b", unit) for unit in ("requests", "tokens")]
                 named.update(name for name in names if _OURS.fullmatch(name))
-    assert {*names_in(REQUEST_HEADERS), *names_in(RESPONSE_HEADERS)} == named, "gateway/model/public_names.json"
+    assert {*names_in(REQUEST_HEADERS), *names_in(RESPONSE_HEADERS)} == named, "gateway/public_names.json"
 
 
 def test_signals_are_those_of_the_registry_with_their_fixed_headers() -> None:
@@ -119,7 +119,7 @@ def test_receipt_fields_are_the_keys_of_a_receipt() -> None:
     ]
     # The notes of features are unpacked into the dictionary.
     named = [name for key, _ in items for name in ([ast.literal_eval(key)] if key else _NO_NOTES)]
-    assert [*names_in(RECEIPT_FIELDS)] == named, "gateway/model/public_names.json"
+    assert [*names_in(RECEIPT_FIELDS)] == named, "gateway/public_names.json"
 
 
 def test_limits_are_those_of_the_schema() -> None:

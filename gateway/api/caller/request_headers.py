@@ -31,8 +31,8 @@ from gateway.model.caller import (
     VerifiesTokens,
 )
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.public_names import REQUEST_HEADERS, names_in
 from gateway.policy.location.resolution import location_key
+from gateway.public_names import REQUEST_HEADERS, names_in
 
 _VALID_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # Unique over processes and time. It is drawn once, because random bytes from the system cost more than the rest of an

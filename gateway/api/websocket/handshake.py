@@ -120,7 +120,7 @@ async def answer_handshake(hub: WebSockets, scope: Any, receive: Receive, send: 
         else:
             await handshake.fail(error)
             shown = record.shown
-            fields = {"client": record.client, "status": shown.status, "code": shown.code, "reason": str(record.reason)}
+            fields = {"client": record.client, "status": shown.status, "code": shown.code, "reason": record.reason}
             logger().info(
                 "request",
                 request_id=record.request_id,

@@ -32,7 +32,7 @@ from gateway.api.raw_responses import error_response
 from gateway.api.websocket.connections import WebSockets
 from gateway.api.websocket.turn import Owner, SocketTurn, TurnHead, Waiting, error_event, extensions_of
 from gateway.model.config_version import Client
-from gateway.model.public_names import REQUEST_HEADERS, names_in
+from gateway.public_names import REQUEST_HEADERS, names_in
 from gateway.telemetry.log import logger
 
 MOST_WAITING = 16

@@ -16,7 +16,7 @@ from gateway.api.cors import _allow_origin
 from gateway.assembly.application import Gateway
 from gateway.config.examples import example_path
 from gateway.model.config_version import Cors
-from gateway.model.public_names import RESPONSE_HEADERS, names_in
+from gateway.public_names import RESPONSE_HEADERS, names_in
 from gateway.telemetry import log
 from gateway.telemetry.background_writer import flush_all
 from tests.kit.chat_exchange import CONFIG, WHOLE

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.api.response_headers import pairs_of, response_lines
 from gateway.model.location import Location
-from gateway.model.public_names import RESPONSE_HEADERS, names_in
 from gateway.model.record import AttemptRecord, Record
+from gateway.public_names import RESPONSE_HEADERS, names_in
 from providers.chat import Usage
 from providers.failures import Failure, FailureKind
 from tests.kit.configs import BASE, table_of
@@ -96,7 +96,7 @@ def test_headers_that_the_answer_changes_are_known_late() -> None:
     after = replace(before, attempts=[AttemptRecord("a", "p", "m", 0.2, FAILED), AttemptRecord("b", "p", "m", 0.1)])
     after = replace(after, first_s=0.3, total_s=0.5, upload_s=0.1, queued_s=0.1, usage=Usage(1, 2), cost_micros=9)
     changed = headers_of(before).items() ^ headers_of(after).items()
-    assert {name for name, _ in changed} == {*names_in(RESPONSE_HEADERS, "late")}, "gateway/model/public_names.json"
+    assert {name for name, _ in changed} == {*names_in(RESPONSE_HEADERS, "late")}, "gateway/public_names.json"
 
 
 def test_our_own_time_is_never_below_nothing() -> None:

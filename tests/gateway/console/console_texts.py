@@ -8,8 +8,6 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, nodes
 
-from gateway.console.duties_view import KINDS
-
 __all__ = ["FOLDER", "texts_to_translate"]
 
 FOLDER = Path(__file__).parents[3] / "gateway" / "console"
@@ -22,7 +20,7 @@ def texts_to_translate() -> dict[str, str]:
         found |= dict.fromkeys(_of_template(path), path.name)
     for path in sorted(FOLDER.glob("*.py")):
         found |= dict.fromkeys(_of_module(path), path.name)
-    return found | dict.fromkeys(KINDS.values(), "public_names.json")
+    return found
 
 
 def _of_template(path: Path) -> Iterator[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from gateway.console.duties_view import KINDS, by_region
+from gateway.console.duties_view import KINDS, by_region, headings
+from gateway.console.texts import LANGUAGES
 from tests.kit.doc_pages import ROOT
 
 
@@ -15,6 +16,7 @@ def test_each_kind_that_is_noted_has_its_column() -> None:
     assert noted
     assert noted <= {*KINDS}
     assert [kind for kind in KINDS if not any(f'"{kind}"' in text for text in sources)] == []
+    assert all(headings(language).keys() == {*KINDS} for language in LANGUAGES)
 
 
 def test_territories_and_bands_are_summed_by_region() -> None:

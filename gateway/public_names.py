@@ -25,7 +25,7 @@ def _sections(path: Path) -> Mapping[str, Rows]:
 
 
 _CORE = _sections(Path(__file__).with_name(_FILE))
-_FEATURES = [_sections(path) for path in sorted(Path(__file__).parents[1].glob(f"features/*/{_FILE}"))]
+_FEATURES = [_sections(path) for path in sorted(Path(__file__).parent.glob(f"features/*/{_FILE}"))]
 
 
 def with_rows_of_features(section: str, core: Rows, *, is_sorted: bool = False) -> Rows:
@@ -57,4 +57,4 @@ REQUEST_HEADERS = with_rows_of_features("request_headers", _CORE["request_header
 LOG_FIELDS = with_rows_of_features("log_fields", _CORE["log_fields"])
 RECEIPT_FIELDS = with_rows_of_features("receipt_fields", _CORE["receipt_fields"], is_sorted=True)
 DUTIES = with_rows_of_features("duties", {})
-"""`titles`: the headings of their columns in the console. `is_refusal`: a rule of the feature refuses the request."""
+"""`titles`: the headings of their columns in the console, by language. `is_refusal`: the feature refuses."""
