@@ -108,7 +108,9 @@ def _serve(
                 raise CommandError(
                     "a demo runs in one process with its simulators; leave out --workers (GATEWAY_WORKERS)"
                 )
-            start.serve_demo(settings, initial, build_console=_console(settings))
+            from gateway.server.demo import serve_demo
+
+            serve_demo(settings, initial, build_console=_console(settings))
             return _OK
         for warning in initial.outcome.problems:
             logger().warning("config", detail=str(warning))
@@ -201,7 +203,7 @@ def _serve_simulated(options: argparse.Namespace, settings: Settings, rehearsal:
 
     real = _real_deployment(options.real) if options.real else None
     opening = InitialConfigLoader(settings, demo=True, real=real)
-    from gateway.server import start
+    from gateway.server.demo import serve_demo
 
     try:
         initial = opening.begin()
@@ -211,7 +213,7 @@ def _serve_simulated(options: argparse.Namespace, settings: Settings, rehearsal:
             hint = "use `gateway serve` to serve that config, or unset the variable to run the built-in demo"
             tell(f"GATEWAY_CONFIG is {settings.config}: {hint}")
         raise
-    start.serve_demo(settings, initial, rehearsal, options.territory, real, _console(settings, options.territory))
+    serve_demo(settings, initial, rehearsal, options.territory, real, _console(settings, options.territory))
 
 
 def _console(settings: Settings, territory: str | None = None) -> BuildConsole:

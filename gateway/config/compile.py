@@ -13,7 +13,7 @@ from functools import cache, partial
 from gateway.config.age_bands import check_ages
 from gateway.config.client_tokens import compile_token_issuers
 from gateway.config.clients import compile_clients, compile_cors
-from gateway.config.credentials import compile_secrets
+from gateway.config.credentials import SIMULATED_KEY, compile_secrets
 from gateway.config.deployments import DeploymentCompiler
 from gateway.config.endpoints import Endpoints, StatedFacts
 from gateway.config.exporters import compile_exporters
@@ -32,7 +32,6 @@ from gateway.config.routes import AssistantCompiler, check_barriers
 from gateway.config.schema.file import GatewaySection, file_section
 from gateway.config.sensitive_keys import secrets_in_clear
 from gateway.config.sign_ins import compile_sign_ins, sign_in_of
-from gateway.config.simulation import rehearsed, without_calls
 from gateway.config.source_text import Reading, SourceText
 from gateway.config.stores import compile_stores
 from gateway.config.usage import SpendingCompiler, check_prices, compile_usage
@@ -46,7 +45,7 @@ from gateway.model.sign_in import SignIn
 from gateway.model.wrapper import Wrapper
 from providers.openai_json.misspelled_fields import meant_field
 from providers.registry import Registry
-from providers.value import Value
+from providers.value import Value, replace
 
 _NEEDED: Mapping[tuple[str | int, ...], tuple[str, ...]] = {
     ("deployments", "headers"): ("provider",),
@@ -181,7 +180,7 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         sign_ins=called.sign_ins,
     )
     _check_version(draft, findings, config, judges, features)
-    return without_calls(config) if options.is_rehearsal else config
+    return _without_calls(config) if options.is_rehearsal else config
 
 
 def _called(draft: Draft, findings: Findings, document: Document, options: _Options, regions: Regions) -> _Called:
@@ -202,7 +201,7 @@ def _called(draft: Draft, findings: Findings, document: Document, options: _Opti
     compiler = DeploymentCompiler(draft, findings, endpoints, links, days, secrets, catalogue, sign_in, quotas)
     deployments = compiler.compiled(parts)
     if options.is_rehearsal:
-        deployments = rehearsed(deployments)
+        deployments = _rehearsed(deployments)
     warn_of_facts(findings, deployments.values(), document.read_at_s)
     exporters = compile_exporters(draft, findings, regions, stated, options.registry, references)
     return _Called(deployments, sign_ins, exporters, secrets, quotas)
@@ -311,3 +310,32 @@ def _check_resilience(draft: Draft, findings: Findings) -> None:
     if breaker is not None and breaker.longest_open_s < breaker.open_s:
         message = f"is shorter than `open` ({breaker.open_s:g}s), so the breaker never stays open for that long"
         findings.warn(("resilience", "breaker", "max_open"), message, "set it to at least `open`, or shorten `open`")
+
+
+# --- a rehearsal: all deployments are simulated, and nothing else is called ---------------------
+
+
+def _rehearsed(deployments: Mapping[str, Deployment]) -> dict[str, Deployment]:
+    """Return the deployments of a real config as simulated ones.
+
+    Each keeps its facts, its place and its path, so that the fence and the routes decide as they do for the real ones.
+    It is called directly, without its own headers, and with the key that its simulator expects, also in place of none.
+    One that needs a key and has none in the config stays without.
+    """
+    return {
+        name: replace(
+            deployment,
+            simulates=deployment.site,
+            credentials=(SIMULATED_KEY,) if deployment.has_credential else (),
+            headers=(),
+            link=None,
+        )
+        for name, deployment in deployments.items()
+    }
+
+
+def _without_calls(config: ConfigVersion) -> ConfigVersion:
+    """Return the version without what else it calls. An alert of a budget is still logged and counted."""
+    alerts = config.usage.alerts
+    usage = replace(config.usage, alerts=replace(alerts, webhook=None)) if alerts is not None else config.usage
+    return replace(config, exporters=(), stores=None, sign_ins={}, usage=usage)

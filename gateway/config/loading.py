@@ -16,7 +16,6 @@ from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.secret_references import Resolution, file_of, references_in, resolve
 from gateway.config.secrets_file import SecretsFile, read_secrets_file
 from gateway.config.sign_ins import environment_of
-from gateway.config.simulation import UNREAD
 from gateway.config.source_text import MAX_BYTES, MISSING, Reading, SourceText, digest, read_files
 from gateway.config.validation import Findings
 from gateway.config.yaml_document import Source, parse_yaml
@@ -27,6 +26,8 @@ from providers.json_values import as_map, read_list, read_map
 
 _MODELS: KeyPath = ("catalogue", "models")
 
+_UNREAD = ("deployments", "exporters", "stores", "usage")
+"""The sections whose secrets a rehearsal does not read: none of what they name is called."""
 _MAX_FILES = 100
 _MAX_KEY_SET_BYTES = 256 * 1024
 _MAX_TERM_BYTES = 8 << 20
@@ -232,7 +233,7 @@ def parse_document(
     source = parse_yaml(data, file)
     folder = os.path.dirname(os.path.abspath(relative_to or file))
     texts = {*references_in(source.values), *environment_of(source.values)}
-    unread = UNREAD if secrets == "own" else ()
+    unread = _UNREAD if secrets == "own" else ()
     named = {name: it for name, it in source.values.items() if name not in unread}
     read = {*references_in([*named.values()]), *environment_of(named)} if secrets else set()
     # The digests are taken before the references are resolved, so that a change in between is seen as a change.

@@ -6,6 +6,7 @@ Requests from five places show how the gateway routes. A provider does not serve
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import secrets
 import socket
 import time
@@ -21,6 +22,8 @@ import httpx
 from gateway.api.admin_control import Control
 from gateway.api.caller.authentication import is_this_machine
 from gateway.api.raw_responses import Application
+from gateway.assembly.receipts import check_receipts
+from gateway.changes.compile_job import CompileJob
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan
 from gateway.model.deployment import Deployment
@@ -31,8 +34,9 @@ from gateway.policy.territory_answers import NO_NEEDS
 from gateway.server.fault_switch import FaultSwitch, fault_text
 from gateway.server.host import Host, Operators
 from gateway.server.keepers import keeping, recording_the_end
-from gateway.server.simulation import Simulation
-from gateway.server.uvicorn_server import url_of
+from gateway.server.simulation import Rehearsal, Simulation, simulating, simulators_of
+from gateway.server.start import is_loopback, listeners
+from gateway.server.uvicorn_server import run, url_of
 from gateway.server.worker import OwnWorker, Worker
 from gateway.server.workers import WorkerSettings
 from gateway.service.explain import reports_from
@@ -43,6 +47,7 @@ from providers.territories import territory_data, territory_name
 from providers.value import Value
 
 if TYPE_CHECKING:
+    from gateway.changes.initial_config import InitialConfig
     from gateway.config.real_deployment import RealDeployment
 
 _PLACES: tuple[tuple[str, str, str], ...] = (
@@ -93,7 +98,44 @@ class Demo(Value, frozen=True):
     build_console: BuildConsole | None = None
 
 
-async def run_demo(
+def serve_demo(
+    settings: Settings,
+    initial: InitialConfig,
+    rehearsal: Rehearsal | None = None,
+    territory: str | None = None,
+    real: RealDeployment | None = None,
+    build_console: BuildConsole | None = None,
+) -> None:
+    """Serve simulated providers until the process is stopped; raises CommandError.
+
+    rehearsal: Their faults and speed; None for the plain demo.
+    territory: The territory of callers whom no signal locates; None refuses them.
+    real: The real deployment that is added.
+    build_console: Puts the console in front of the application.
+    """
+    if real is not None and not is_loopback(settings.host):
+        reason = f"with a real provider the demo serves this machine only, and {settings.host} is open to others"
+        raise CommandError(f"{reason}: leave out --host (GATEWAY_HOST)")
+    if real is not None and (unused := why_unused(initial.config, real)) is not None:
+        raise CommandError(f"{unused}. `gateway init --example one-key` writes a config of your own")
+    rehearsal = rehearsal or Rehearsal()
+    simulators = simulators_of(initial.config, rehearsal)
+    listener, operators = listeners(settings, or_a_free_port=True)
+    address = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0])
+    if not (address.is_loopback or address.is_unspecified):
+        listener.close()
+        operators.admin.close()
+        reason = f"a demo serves its own machine only, whose requests do not come to {settings.host} from loopback"
+        raise CommandError(f"{reason}: leave out --host (GATEWAY_HOST)")
+    check_receipts(settings)
+    demo = Demo(rehearsal.pace is not None, territory, real, build_console)
+    is_written = initial.change_log is not None
+    job = CompileJob(str(settings.config), True, territory, written=is_written, real=real)
+    with simulating(initial, job, simulators) as simulation:
+        run(_run_demo(demo, simulation, listener, operators, settings))
+
+
+async def _run_demo(
     demo: Demo, simulation: Simulation, listener: socket.socket, operators: Operators, settings: Settings
 ) -> None:
     """Serve the gateway with simulated providers until the process is stopped. Raises CommandError."""

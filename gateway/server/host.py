@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,6 @@ from providers.value import Value, replace
 if TYPE_CHECKING:
     from gateway.changes.stored_clients import ClientDatabase
     from gateway.server.fault_switch import FaultSwitch
-    from gateway.server.handover import Handover
     from gateway.service.client_admin import ClientAdmin
 
 BuildOperatorConsole = Callable[[Application, Guard, Control], Application]
@@ -73,7 +72,7 @@ class Host:
     Args:
         keepers: The live config and the schedules.
         operators: The listeners of operators.
-        handover: Hands over to the next gateway, or None if this process never does.
+        is_replaced: Waits until the next gateway serves (True) or this one has ended, or None if it never hands over.
         faults: The faults of a demo's simulated providers, or None.
 
     Attributes:
@@ -87,7 +86,7 @@ class Host:
         operators: Operators,
         settings: Settings,
         service: ServiceManager | None = None,
-        handover: Handover | None = None,
+        is_replaced: Callable[[asyncio.Task[int]], Awaitable[bool]] | None = None,
         faults: FaultSwitch | None = None,
     ) -> None:
         self._workers, self._operators = workers, operators
@@ -98,7 +97,7 @@ class Host:
         self.reload, self.rollback, self.release = self._live.reload_for_all, self._live.rollback, self._live.release
         self._delay = DrainDelay(settings.drain_delay_s)
         self._service = service or ServiceManager({})
-        self._handover, self._faults = handover, faults
+        self._is_replaced, self._faults = is_replaced, faults
         transport = PoolTransport()
         self._tokens = OperatorTokens(
             lambda: keepers.live.config.token_issuers,
@@ -148,7 +147,7 @@ class Host:
                 ends = [await stack.enter_async_context(served) for served in self._operator_listeners()]
                 serving = asyncio.create_task(self._workers.run(started))
                 stack.push_async_callback(_ended, serving)
-                if self._handover is not None and await self._handover.is_done_before(serving):
+                if self._is_replaced is not None and await self._is_replaced(serving):
                     alerting.cancel()
                     for end in ends:
                         end()

@@ -32,8 +32,6 @@ from gateway.usage.quota_store import QuotaStore
 
 if TYPE_CHECKING:
     from gateway.changes.initial_config import InitialConfig
-    from gateway.config.real_deployment import RealDeployment
-    from gateway.server.demo import BuildConsole
     from gateway.server.simulation import Rehearsal, Simulation
 
 _SIMULATED = "every provider is simulated on this machine: no answer is of a model, and no request leaves"
@@ -77,7 +75,7 @@ def serve_config(
             raise CommandError(reason)
         check_receipts(settings)
         console = _console_listener(settings, build_console, given.get("console"))
-        listener, operators = _listeners(settings, given=given)
+        listener, operators = listeners(settings, given=given)
         raise_file_limit()
         problem_of = functools.partial(_activation_problem, settings, initial.config)
         with keeping(settings.state_dir, initial, operators.admin, job, problem_of) as keepers:
@@ -133,58 +131,20 @@ def _serve(
         packed = outcome.packed if live.config is initial.config and outcome.packed is not None else pack(live.config)
         workers = WorkerProcesses(listener, settings.workers, live.config, packed, serves, lambda: live.lock_descriptor)
     # The next process would have other simulators, and another state directory.
-    host = Host(workers, keepers, operators, settings, service, handover if faults is None else None, faults)
+    host = Host(
+        workers, keepers, operators, settings, service, handover.is_done_before if faults is None else None, faults
+    )
     status = run(host.run(listening)) if is_alone else asyncio.run(host.run(listening))
     if keepers.ledger is not None and host.stopped_at is not None:
         keepers.ledger.waits_until_s = host.stopped_at + grace_s_of(settings.grace_s, live.config)
     return status
 
 
-def serve_demo(
-    settings: Settings,
-    initial: InitialConfig,
-    rehearsal: Rehearsal | None = None,
-    territory: str | None = None,
-    real: RealDeployment | None = None,
-    build_console: BuildConsole | None = None,
-) -> None:
-    """Serve simulated providers until the process is stopped; raises CommandError.
-
-    rehearsal: Their faults and speed; None for the plain demo.
-    territory: The territory of callers whom no signal locates; None refuses them.
-    real: The real deployment that is added.
-    build_console: Puts the console in front of the application.
-    """
-    from gateway.server.demo import Demo, run_demo, why_unused
-    from gateway.server.simulation import Rehearsal, simulating, simulators_of
-
-    if real is not None and not _is_loopback(settings.host):
-        reason = f"with a real provider the demo serves this machine only, and {settings.host} is open to others"
-        raise CommandError(f"{reason}: leave out --host (GATEWAY_HOST)")
-    if real is not None and (unused := why_unused(initial.config, real)) is not None:
-        raise CommandError(f"{unused}. `gateway init --example one-key` writes a config of your own")
-    rehearsal = rehearsal or Rehearsal()
-    simulators = simulators_of(initial.config, rehearsal)
-    listener, operators = _listeners(settings, or_a_free_port=True)
-    address = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0])
-    if not (address.is_loopback or address.is_unspecified):
-        listener.close()
-        operators.admin.close()
-        reason = f"a demo serves its own machine only, whose requests do not come to {settings.host} from loopback"
-        raise CommandError(f"{reason}: leave out --host (GATEWAY_HOST)")
-    check_receipts(settings)
-    demo = Demo(rehearsal.pace is not None, territory, real, build_console)
-    is_written = initial.change_log is not None
-    job = CompileJob(str(settings.config), True, territory, written=is_written, real=real)
-    with simulating(initial, job, simulators) as simulation:
-        run(run_demo(demo, simulation, listener, operators, settings))
-
-
 def _serving_problem(settings: Settings, config: ConfigVersion) -> str | None:
     """Return why this version can't be served with these settings, or None if it can."""
     if settings.state_dir is None and (key := config.needs_state_dir):
         return f"{key} needs a state directory, which keeps the counts and the ledger: set GATEWAY_STATE_DIR"
-    if config.clients or config.clients_source == "database" or _is_loopback(settings.host):
+    if config.clients or config.clients_source == "database" or is_loopback(settings.host):
         return None
     return (
         f"this config has no clients, so it serves this machine only, and {settings.host} is open to others: "
@@ -203,7 +163,7 @@ def _activation_problem(settings: Settings, first: ConfigVersion, config: Config
     return _serving_problem(settings, config)
 
 
-def _listeners(
+def listeners(
     settings: Settings, *, or_a_free_port: bool = False, given: Mapping[str, socket.socket] | None = None
 ) -> tuple[socket.socket, Operators]:
     """Return the public listener, and the admin listener with its guard; raises CommandError if one can't be bound.
@@ -226,7 +186,7 @@ def _console_listener(
     if settings.console_port is None or build is None:
         return None
     host, url = settings.console_host, settings.console_url
-    if not _is_loopback(host) and (url is None or not url.startswith("https://")):
+    if not is_loopback(host) and (url is None or not url.startswith("https://")):
         raise CommandError(
             f"the console on {host} is open to others: set GATEWAY_CONSOLE_URL to its public address, which must begin "
             "with https://, or bind it to 127.0.0.1 (GATEWAY_CONSOLE_HOST)"
@@ -256,7 +216,7 @@ def _admin(
     own = (*((it, Role.ADMIN) for it in admins), *((it, Role.VIEWER) for it in viewers))
     if viewers and not admins:
         raise CommandError("GATEWAY_VIEWER_TOKEN needs GATEWAY_ADMIN_TOKEN, which the other commands send")
-    if not own and not _is_loopback(host):
+    if not own and not is_loopback(host):
         raise CommandError(
             f"the admin listener on {host} is open to others: set GATEWAY_ADMIN_TOKEN, which its callers must send, "
             "or bind it to 127.0.0.1 (GATEWAY_ADMIN_HOST)"
@@ -274,7 +234,8 @@ def _admin(
     return bind(host, port, "admin"), Guard(own, names)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether an address is of this machine alone."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -218,8 +218,8 @@ def test_serve_runs_a_demo_config_as_a_demo(start: Start) -> None:
             id="bound",
             marks=pytest.mark.slow("starts an interpreter"),
         ),
-        pytest.param(["demo"], "gateway.server.start", "serve_demo", id="demo"),
-        pytest.param(["simulate"], "gateway.server.start", "serve_demo", id="simulate", marks=pytest.mark.full),
+        pytest.param(["demo"], "gateway.server.demo", "serve_demo", id="demo"),
+        pytest.param(["simulate"], "gateway.server.demo", "serve_demo", id="simulate", marks=pytest.mark.full),
     ],
 )
 def test_sigterm_ends_a_starting_gateway(command: list[str], where: str, name: str) -> None:
