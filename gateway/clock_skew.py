@@ -9,11 +9,9 @@ MOST_SKEW_S = 30.0
 
 
 def skew_problem(skew_s: float, of: str) -> str | None:
-    """Return in words that the own clock differs too much, or None.
+    """Return in words that the own clock differs too much from that of a server, or None.
 
-    Args:
-        skew_s: The own time minus that of the server.
-        of: The server, such as `the shared store `valkey``.
+    `skew_s` is the own time minus that of the server, whose words are such as ``the shared store `valkey` ``.
     """
     if abs(skew_s) <= MOST_SKEW_S:
         return None

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def undone_on_failure(undo: Callable[[], object]) -> Iterator[None]:
-    """Call `undo` if the block raises anything, also a cancellation, and let the exception go on.
+    """Call `undo`, such as `connection.close`, if the block raises anything, also a cancellation.
 
-    Args:
-        undo: Gives back what was opened before the block, such as `connection.close`.
+    The exception goes on.
 
     Examples:
         >>> with undone_on_failure(connection.close):

@@ -76,20 +76,12 @@ class StreamParser(Protocol):
     """
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        """Return the events that these bytes complete.
-
-        Args:
-            data: The next bytes of the body, in any cut.
-
-        Returns:
-            The completed events, or none after a terminal event.
-        """
+        """Return the events that the next bytes of the body complete, in any cut: none after a terminal event."""
 
     def close(self) -> tuple[StreamEvent, ...]:
         """Return the remaining events at the end of the body.
 
-        Returns:
-            The events. The last one is the terminal event, unless `feed` has already returned it.
+        The last one is the terminal event, unless `feed` has already returned it.
         """
 
 
@@ -118,51 +110,28 @@ class Adapter(Protocol):
         """The scheme by which a credential is added to a request. The caller applies it: an adapter has no secret."""
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
-        """Translate a request into this wire format.
-
-        Args:
-            request: The canonical request.
-            target: The model and the site.
-
-        Returns:
-            The request to send, without a host and without a credential.
+        """Translate a request into this wire format, without a host and without a credential.
 
         Raises:
             UnsupportedFeature: The wire format cannot express a part of the request.
         """
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
-        """Read the answer of a response with a 2xx status.
+        """Read the whole answer of a response with a 2xx status.
 
-        Args:
-            response: The complete response.
-            target: The model and the site that the request was built for.
-
-        Returns:
-            The whole answer.
+        `target`: the model and the site that the request was built for.
 
         Raises:
             ProviderFailed: The body is not a whole answer, for example an error with status 200.
         """
 
     def stream_parser(self, target: Target) -> StreamParser:
-        """Create a parser for one streamed answer.
-
-        Args:
-            target: The model and the site that the request was built for.
-
-        Returns:
-            A new parser.
-        """
+        """Create a parser for one streamed answer of the model and the site that the request was built for."""
 
     def classify_error(self, response: WireResponse) -> Failure:
         """Classify a response with a status of 400 or more. It never raises, whatever the body is.
 
-        Args:
-            response: The complete response.
-
-        Returns:
-            The failure. Its kind decides whether the gateway retries or fails over.
+        The kind of the failure decides whether the gateway retries or fails over.
         """
 
 
@@ -174,25 +143,15 @@ class InputFormat(Protocol[_RequestT, _AnswerT]):
     """A provider's wire format for requests that are not chats, as pure functions."""
 
     def build_request(self, request: _RequestT, target: Target) -> WireRequest:
-        """Translate a request into this wire format.
+        """Translate a request, within the limits that the format states for the model, into this wire format.
 
-        Args:
-            request: A request within the limits that the format states for the model.
-            target: The model and the site.
-
-        Returns:
-            The request to send, without a host and without a credential.
+        It has no host and no credential.
         """
 
     def parse_response(self, response: WireResponse, target: Target) -> _AnswerT:
-        """Read the answer of a response with a 2xx status.
+        """Read the results of a response with a 2xx status, in the order of the inputs.
 
-        Args:
-            response: The complete response.
-            target: The model and the site that the request was built for.
-
-        Returns:
-            The results, in the order of the inputs. The caller compares their number with that of the inputs.
+        The caller compares their number with that of the inputs.
 
         Raises:
             ProviderFailed: The body is not a whole answer, or it is not clear.
@@ -241,14 +200,7 @@ def answers_chats(adapter: Adapter) -> bool:
 
 
 def known_models(adapter: Adapter) -> Mapping[str, ModelFacts]:
-    """Return the facts of an adapter's models.
-
-    Args:
-        adapter: Any adapter, with or without the member `models`.
-
-    Returns:
-        Facts by name or glob pattern. Empty if the adapter has no `models`.
-    """
+    """Return the facts of an adapter's models by name or glob pattern: none without the member `models`."""
     return adapter.models if isinstance(adapter, KnowsModels) else {}
 
 

@@ -42,11 +42,7 @@ class Secret:
         self.bearer = (("authorization", f"Bearer {value}"),)
 
     def reveal(self) -> str:
-        """Return the text.
-
-        Returns:
-            The secret in plain text.
-        """
+        """Return the text."""
         return self._value
 
     def __repr__(self) -> str:
@@ -105,17 +101,12 @@ AuthScheme = Bearer | HeaderKey | NoAuth | GoogleAccount | AwsSigV4
 
 
 def apply(scheme: AuthScheme, wire: WireRequest, origin: str, secret: Secret | None, now: float) -> WireRequest:
-    """Return the request with its credential.
+    """Return the request with one or more headers of its credential.
 
     Args:
-        scheme: The adapter's scheme.
-        wire: The request without a credential.
         origin: The origin that the request is sent to, such as `https://api.openai.com`. Signatures cover it.
         secret: The secret, or None for a request without a credential.
         now: The current time in Unix seconds. Signatures cover it.
-
-    Returns:
-        The request with one or more added headers.
 
     Raises:
         ProviderFailed: The secret does not have the form that the scheme needs.

@@ -42,12 +42,6 @@ def loads(data: bytes | bytearray | memoryview | str) -> object:
     two events; NaN and Infinity (in vLLM's log probabilities) and numbers too large for a float, which become None;
     and a byte order mark, which a reader may skip (RFC 8259, section 8.1).
 
-    Args:
-        data: The JSON text.
-
-    Returns:
-        The parsed value.
-
     Raises:
         JsonError: The text is not valid JSON, or contains millions of values.
     """
@@ -103,13 +97,7 @@ def _finite(digits: str) -> float | None:
 
 
 def dumps(value: object) -> bytes:
-    """Write a value as compact UTF-8 JSON. Keys keep their order.
-
-    Args:
-        value: A value without lone surrogates.
-
-    Returns:
-        The JSON text in UTF-8.
+    """Write a value without lone surrogates as compact UTF-8 JSON. Keys keep their order.
 
     Raises:
         TypeError: The value cannot be written as JSON.
@@ -121,12 +109,6 @@ def dumps_text(value: object) -> str:
     """Write any value that `loads` has returned as JSON text.
 
     A value with lone surrogates or integers above 64 bits is written with escaped characters.
-
-    Args:
-        value: The value.
-
-    Returns:
-        The JSON text.
 
     Raises:
         JsonError: The value is nested too deeply.
@@ -182,12 +164,6 @@ def unfenced(text: str) -> str:
 def loads_text(text: str) -> object:
     """Parse JSON in a string, such as the arguments of a tool call.
 
-    Args:
-        text: The JSON text.
-
-    Returns:
-        The parsed value.
-
     Raises:
         JsonError: The text is not valid JSON.
     """
@@ -228,53 +204,23 @@ def unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def as_map(value: object) -> Mapping[str, object]:
-    """Return the value if it is an object.
-
-    Args:
-        value: A parsed value.
-
-    Returns:
-        The object, or an empty one if the value is not an object.
-    """
+    """Return a parsed value if it is an object, else an empty one."""
     return value if isinstance(value, dict) else _EMPTY
 
 
 def as_list(value: object) -> Sequence[object]:
-    """Return the value if it is an array.
-
-    Args:
-        value: A parsed value.
-
-    Returns:
-        The array, or an empty one if the value is not an array.
-    """
+    """Return a parsed value if it is an array, else an empty one."""
     return value if isinstance(value, list) else ()
 
 
 def read_str(source: Mapping[str, object], key: str) -> str | None:
-    """Read a string.
-
-    Args:
-        source: A parsed object.
-        key: The name of the member.
-
-    Returns:
-        The string, which may be empty, or None if the member is not a string.
-    """
+    """Return the string of a member, which may be empty, or None if it is not a string."""
     value = source.get(key)
     return value if isinstance(value, str) else None
 
 
 def read_int(source: Mapping[str, object], key: str) -> int | None:
-    """Read an integer of at most 63 bits. `3.0` and `"3"` count as integers.
-
-    Args:
-        source: A parsed object.
-        key: The name of the member.
-
-    Returns:
-        The integer, or None if the member is not one.
-    """
+    """Return an integer of at most 63 bits, or None if the member is not one. `3.0` and `"3"` count as integers."""
     value = source.get(key)
     if type(value) is int and 0 <= value < _INT64:
         return value
@@ -283,16 +229,9 @@ def read_int(source: Mapping[str, object], key: str) -> int | None:
 
 
 def read_count(source: Mapping[str, object], key: str) -> int:
-    """Read a count, such as a number of tokens.
+    """Return a count, such as a number of tokens, or 0 if it is missing, negative, too large or not an integer.
 
     Counts are below 2**53, so that every reader of JSON reads their sums exactly (RFC 8259, section 6).
-
-    Args:
-        source: A parsed object.
-        key: The name of the member.
-
-    Returns:
-        The count, or 0 if the member is missing, negative, too large or not an integer.
     """
     number = read_int(source, key)
     return number if number is not None and not number >> 53 else 0
@@ -321,15 +260,7 @@ def _whole(value: object) -> int | None:
 
 
 def read_float(source: Mapping[str, object], key: str) -> float | None:
-    """Read a number.
-
-    Args:
-        source: A parsed object.
-        key: The name of the member.
-
-    Returns:
-        The number as a float, or None if the member is not a number or too large for a float.
-    """
+    """Return the number of a member as a float, or None if it is not a number or too large for a float."""
     value = source.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -340,15 +271,7 @@ def read_float(source: Mapping[str, object], key: str) -> float | None:
 
 
 def read_map(source: Mapping[str, object], key: str) -> Mapping[str, object]:
-    """Read an object.
-
-    Args:
-        source: A parsed object.
-        key: The name of the member.
-
-    Returns:
-        The object, or an empty one if the member is not an object.
-    """
+    """Return the object of a member, or an empty one if it is not an object."""
     return as_map(source.get(key))
 
 
@@ -361,15 +284,7 @@ def parent_object(source: Mapping[str, object], path: str) -> tuple[Mapping[str,
 
 
 def read_list(source: Mapping[str, object], key: str) -> Sequence[object]:
-    """Read an array.
-
-    Args:
-        source: A parsed object.
-        key: The name of the member.
-
-    Returns:
-        The array, or an empty one if the member is not an array.
-    """
+    """Return the array of a member, or an empty one if it is not an array."""
     return as_list(source.get(key))
 
 
@@ -383,12 +298,8 @@ def repair_surrogates(text: str) -> str:
 def repair_escapes(text: str, *, last: bool = False) -> tuple[str, str]:
     r"""Replace escapes of half a surrogate pair in a piece of JSON text by that of U+FFFD.
 
-    Args:
-        text: The piece. It begins where an escape may begin.
-        last: Whether no other piece follows.
-
-    Returns:
-        The text, and its end that belongs to the next piece: an escape that is not whole, or the first half of a pair.
+    The piece begins where an escape may begin. The second text belongs to the next piece: an escape that is not whole,
+    or the first half of a pair. `last`: no other piece follows.
 
     Examples:
         >>> repair_escapes(r'"\ud83d\ude00 \ud83d!"', last=True)[0] == r'"\ud83d\ude00 \ufffd!"'

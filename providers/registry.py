@@ -77,15 +77,9 @@ def load_registry() -> Registry:
 
 
 def check_adapter(candidate: object) -> Adapter:
-    """Return the candidate if it has the members of an adapter.
+    """Return the candidate if it has the members of an adapter, or what it makes if it is a class.
 
     `auth` is checked too, because an unknown scheme would fail only at the first request.
-
-    Args:
-        candidate: An adapter, or a class that makes one without arguments.
-
-    Returns:
-        The adapter.
 
     Raises:
         TypeError: Members are missing, or `auth` is not an `AuthScheme`.

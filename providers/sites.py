@@ -48,14 +48,7 @@ class Residency(Value, frozen=True):
     processes: Places
 
     def within(self, boundary: Places) -> bool:
-        """Return whether content stays within a boundary. `any` fits only a boundary that is a bare `*`.
-
-        Args:
-            boundary: The permitted territories.
-
-        Returns:
-            Whether storage and processing are both inside.
-        """
+        """Return whether content is stored and processed inside a boundary. `any` fits only a bare `*`."""
         return self.stores.within(boundary) and self.processes.within(boundary)
 
 
@@ -134,25 +127,14 @@ class Site:
     counts: Citation | None = None
 
     def residency_of(self, model: str) -> Residency:
-        """Return where the content of a model is stored and processed.
-
-        Args:
-            model: The provider's name of the model.
-
-        Returns:
-            The residency of the first scope that matches, or else that of the site.
-        """
+        """Return where content of a model is stored and processed: by the first scope that matches, or by the site."""
         scope = self._scope_of(model)
         return self.residency if scope is None else scope.residency
 
     def citation_of(self, model: str) -> Citation:
         """Return the evidence for where the content of a model is stored and processed.
 
-        Args:
-            model: The provider's name of the model.
-
-        Returns:
-            The citation of the first scope that matches and has one, or else that of the site.
+        It is that of the first scope that matches and has one, or else that of the site.
         """
         scope = self._scope_of(model)
         return self.citation if scope is None or scope.citation is None else scope.citation
@@ -164,13 +146,7 @@ class Site:
         return None
 
     def origin_of(self, project: str) -> str:
-        """Return the origin with the operator's project.
-
-        Args:
-            project: The operator's project. It is ignored if the host has no placeholder.
-
-        Returns:
-            The origin to send requests to.
+        """Return the origin to send requests to, with the operator's project if the host has a placeholder for it.
 
         Raises:
             OriginError: The project is not a valid label of a host name.
@@ -187,13 +163,9 @@ class Site:
         return self.origin.startswith(f"https://{PROJECT}.")
 
     def owns(self, origin: str) -> bool:
-        """Return whether an origin belongs to this site. Scheme and port are not compared.
+        """Return whether an origin belongs to this site: its host is the site's, or matches a pattern in `hosts`.
 
-        Args:
-            origin: An origin, such as `https://eu.api.openai.com`.
-
-        Returns:
-            Whether its host is the site's host or matches a pattern in `hosts`.
+        Scheme and port are not compared.
         """
         host = _hostname(origin)
         return host == _hostname(self.origin) or any(fnmatchcase(host, pattern) for pattern in self.hosts)
@@ -201,11 +173,7 @@ class Site:
     def covers(self, origin: str) -> bool:
         """Return whether an origin that no site owns has the facts of this one, because the vendor promises nothing.
 
-        Args:
-            origin: An origin, such as `https://eu-west-1.api.x.ai`, which the vendor's pages do not name.
-
-        Returns:
-            Whether its host is below the site's, and the site has no promise. Below a whole domain are other services.
+        Its host (`https://eu-west-1.api.x.ai`) is below the site's. Below a whole domain are other services.
         """
         own = _hostname(self.origin)
         return self.residency == _NO_PROMISE and own.count(".") > 1 and _hostname(origin).endswith(f".{own}")
@@ -222,16 +190,10 @@ class OriginError(ValueError):
 
 
 def parse_origin(url: str) -> tuple[str, str | None]:
-    """Split an endpoint URL into origin and path.
+    """Split an endpoint URL into origin (`https://host` or `http://host:8000`) and path.
 
     The origin is in lower case, without a default port and without a trailing dot, so that each host has one spelling.
-
-    Args:
-        url: The URL, such as `https://llm.example.com/v1`.
-
-    Returns:
-        The origin (`https://host` or `http://host:8000`), and the path without a trailing slash, or None if the URL
-        has no path.
+    The path has no trailing slash; None: the URL has no path.
 
     Raises:
         OriginError: Requests cannot be sent to this URL.

@@ -166,13 +166,9 @@ class Places(Value, frozen=True):
         return self.included is None and not self.excluded
 
     def contains(self, territory: str) -> bool:
-        """Return whether a territory is in the set.
+        """Return whether the code of a territory is in the set.
 
-        Args:
-            territory: The code of a country or a subdivision.
-
-        Returns:
-            Whether it is in the set. The entry of a subdivision wins over that of its country.
+        The entry of a subdivision wins over that of its country.
         """
         for code in (territory, parent(territory)):
             if code is None:
@@ -184,14 +180,7 @@ class Places(Value, frozen=True):
         return self.included is None
 
     def within(self, other: Places) -> bool:
-        """Return whether this set is a subset of another one, subdivisions included.
-
-        Args:
-            other: The set that must contain this one.
-
-        Returns:
-            Whether every territory and subdivision of this set is in the other one.
-        """
+        """Return whether this set is a subset of another one, subdivisions included."""
         if self.included is None:
             return other.included is None and not any(map(self.contains, other.excluded))
         # A subdivision that the other set excludes may lie in a country that this set includes. The reverse needs no
@@ -202,12 +191,6 @@ class Places(Value, frozen=True):
         """Return the union of two sets.
 
         A subdivision that only one set includes is lost if the other set excludes its country.
-
-        Args:
-            other: The other set.
-
-        Returns:
-            The union.
         """
         excluded = frozenset(code for code in self.excluded | other.excluded if self._both_exclude(other, code))
         if self.included is None or other.included is None:
@@ -222,11 +205,7 @@ class Places(Value, frozen=True):
         return _words(self)
 
     def data(self) -> dict[str, list[str] | None]:
-        """Return the set as JSON data.
-
-        Returns:
-            `included`, the codes and whole groups in the set, or None for all territories; and `excluded`.
-        """
+        """Return the set as JSON data: `included` (codes and whole groups, or None for all) and `excluded`."""
         included = None if self.included is None else _with_groups(self.included)
         return {"included": included, "excluded": sorted(self.excluded)}
 
@@ -266,9 +245,6 @@ def parse_places(words: Iterable[str]) -> Places:
     Args:
         words: Codes (`DE`, `US-CA`), groups (`@EEA`), `*` or `any` for all territories, and each of them with `!` to
             exclude it.
-
-    Returns:
-        The set.
 
     Raises:
         TerritoryError: A word is not a territory or a group, or includes a part of a country that `*` excludes.

@@ -61,12 +61,7 @@ else:
     def replace(value, /, **changes):
         """Return a copy with some fields changed. A `Value` takes a twentieth of the time of `dataclasses.replace`.
 
-        Args:
-            value: A `Value`, such as a request, a message or an answer, or a dataclass.
-            changes: New values by field name.
-
-        Returns:
-            The changed copy.
+        `value` is a `Value`, such as a request, a message or an answer, or a dataclass.
 
         Raises:
             TypeError: A name is not a field.

@@ -294,7 +294,6 @@ class Gateway:
         """Use another config version for new requests. Running requests keep theirs.
 
         Args:
-            config: The config version.
             is_loaded: Whether it was loaded now, so that issuers are asked for their keys again.
         """
         self.config = config
@@ -344,46 +343,32 @@ class Gateway:
         self._telemetry.flush()
 
     def recent_requests(self) -> list[dict[str, object]]:
-        """Return the last finished requests of this process, the latest first.
-
-        Returns:
-            A JSON object for each request, with its attempts.
-        """
+        """Return the last finished requests of this process as JSON objects with their attempts, the latest first."""
         self._telemetry.flush()
         return self._telemetry.recent.documents()
 
     def store_problems(self) -> Mapping[str, str]:
-        """Return why stores cannot be used now.
-
-        Returns:
-            The reason by the kind of the store: `journal`, and of shared stores `valkey` and `database`.
-        """
+        """Return why stores cannot be used now, by their kind: `journal`, or of shared ones `valkey` and `database`."""
         return self._usage.problems() if self._usage is not None else {}
 
     def unavailable_deployments(self, asker: Asker = EVERYBODY) -> Mapping[str, Unavailable]:
-        """Return the deployments that this process does not use now for an asker.
+        """Return the deployments that this process does not use now for an asker, each with the reason.
 
-        Args:
-            asker: The client and its user.
-
-        Returns:
-            The reason for each by name: it is in a cooldown, or its breaker is open.
+        It is in a cooldown, or its breaker is open.
         """
         return self._health.snapshot(self.config, asker)
 
     def unavailable_to_clients(self) -> Mapping[str, Mapping[str, Unavailable]]:
         """Return what this process does not use now for those clients that alone may not use a deployment.
 
-        Returns:
-            The reason for each deployment by the name of the client.
+        The reason stands by the deployment and the name of the client.
         """
         return self._health.snapshots_of_clients(self.config)
 
     def quota_state(self) -> tuple[Mapping[tuple[str, str], VendorLimit], frozenset[str]]:
         """Return what is known of quotas at this moment.
 
-        Returns:
-            What vendors stated last, by quota and unit, and the deployments without room at their last call.
+        That is what vendors stated last, by quota and unit, and the deployments without room at their last call.
         """
         accounting = self._executor.accounting
         if accounting is None or not self.config.quotas:
@@ -391,38 +376,18 @@ class Gateway:
         return vendor_limits(self.config, accounting.stated), accounting.without_room()
 
     def closed_callers(self) -> Mapping[str, int]:
-        """Return which deployments are closed for some callers alone.
-
-        Returns:
-            The number of these clients and users, by the deployment's name.
-        """
+        """Return for how many clients and users alone each deployment is closed."""
         return {name: count for (name,), count in self._health.closed_callers().items() if count}
 
     def resume(self, deployment: str) -> bool:
-        """End the cooldowns and breakers of a deployment.
-
-        Args:
-            deployment: Its name.
-
-        Returns:
-            Whether it was out of use.
-        """
+        """End the cooldowns and breakers of a deployment, and return whether it was out of use."""
         was_out = self._health.resume(deployment)
         if was_out:
             self.events.publish("health", {"deployment": deployment, "breaker": "closed"})
         return was_out
 
     def __call__(self, scope: Any, receive: _Receive, send: _Send) -> Coroutine[Any, Any, None]:
-        """Handle one ASGI 3 connection. The inner coroutine is returned directly, because another one would cost time.
-
-        Args:
-            scope: The ASGI scope.
-            receive: The ASGI receive function.
-            send: The ASGI send function.
-
-        Returns:
-            The coroutine that handles the connection.
-        """
+        """Handle one ASGI 3 connection. The inner coroutine itself is returned, because another one would cost time."""
         if self.config.cors is not None and scope["type"] == "http":
             return self._cross(self.config.cors, scope, receive, send)
         return self._answer(scope, receive, send)
@@ -456,11 +421,7 @@ class Gateway:
         return self._rest(scope, receive, send)
 
     def move_clock(self, ahead_s: int) -> None:
-        """Count the time of users as if it were later, in a demo.
-
-        Args:
-            ahead_s: So many seconds later.
-        """
+        """Count the time of users as if it were so many seconds later, in a demo."""
         for gate in self._gates:
             gate.move_clock(ahead_s)
 

@@ -128,8 +128,7 @@ class ChatService:
     async def admitted(self, exchange: Exchange) -> Admitted | None:
         """Count a request in the limits of its client, and locate its caller. Raises Refused or the error of a limit.
 
-        Returns:
-            Its place, which must be released when it has ended; None if it has no limit.
+        Returns its place, which must be released when it has ended; None if it has no limit.
         """
         client, decider = exchange.caller.client, self.decider
         if client is not None:

@@ -40,10 +40,7 @@ class FactsFile(Value, frozen=True):
         return self.package.partition(".")[0] == "providers"
 
     def read(self) -> Mapping[str, object]:
-        """Return the parsed file. It is parsed once.
-
-        Returns:
-            The top-level table.
+        """Return the top-level table of the file, which is parsed once.
 
         Raises:
             FileNotFoundError: The package has no such file.
@@ -51,13 +48,7 @@ class FactsFile(Value, frozen=True):
         return _parsed(self.package, self.name)
 
     def read_as(self, form: type[_Form]) -> _Form:
-        """Return the parsed file as a value of a type.
-
-        Args:
-            form: The type, such as `dict[str, Site]`.
-
-        Returns:
-            The value.
+        """Return the parsed file as a value of a type, such as `dict[str, Site]`.
 
         Raises:
             msgspec.ValidationError: The file has another form.
@@ -65,14 +56,7 @@ class FactsFile(Value, frozen=True):
         return msgspec.convert(self.read(), form)
 
     def other(self, reference: str) -> FactsFile:
-        """Return the file that a fact of this one refers to.
-
-        Args:
-            reference: `package:name`, or `name` in the same package.
-
-        Returns:
-            The other file.
-        """
+        """Return the file that a fact of this one refers to: `package:name`, or `name` in the same package."""
         package, _, name = reference.rpartition(":")
         return FactsFile(package or self.package, name)
 

@@ -40,14 +40,7 @@ class FixedHeader(Value, frozen=True):
     as_of: str = ""
 
     def takes(self, text: str) -> bool:
-        """Return whether the header may have this value.
-
-        Args:
-            text: The value.
-
-        Returns:
-            Whether it matches.
-        """
+        """Return whether the header may have this value."""
         return re.fullmatch(self.value, text) is not None
 
 

@@ -363,14 +363,9 @@ class Offers(Value, frozen=True):
     retirements: tuple[Retirement, ...] = ()
 
     def price(self, model: str, site: str) -> Price | None:
-        """Return the price of a model at a site.
+        """Return the price of a model at a site, or None if it is unknown.
 
-        Args:
-            model: The provider's name of the model.
-            site: The name of the site.
-
-        Returns:
-            The price, or None if it is unknown. It may hold only from a later day on: see `Price.at`.
+        It may hold only from a later day on: see `Price.at`.
         """
         ranked = [
             ((rank, bool(row.sites)), row)
@@ -385,15 +380,11 @@ class Offers(Value, frozen=True):
         return price_series(by_day.values())
 
     def retirement(self, model: str, site: str = "", path: str = "") -> Retirement | None:
-        """Return the announced retirement of a model at a site.
+        """Return the announced retirement of a model at a site, or None if no date is known.
 
         Args:
-            model: The provider's name of the model.
             site: The name of the site, or empty for a server that the catalogue does not know.
             path: The base path of the endpoint.
-
-        Returns:
-            The retirement, or None if no date is known.
         """
         best: dict[tuple[bool, bool], tuple[tuple[bool, int], Retirement]] = {}
         for row in self.retirements:

@@ -68,11 +68,7 @@ class FilePart(Value, frozen=True):
     cache: CacheTime | None = None
 
     def as_text(self) -> str | None:
-        """Return the content of a text file.
-
-        Returns:
-            The content after the file's name, or None for any other file.
-        """
+        """Return the content of a text file after its name, or None for any other file."""
         if self.data[:10].lower() != "data:text/":
             return None
         try:
@@ -192,14 +188,7 @@ class Texts(tuple[Message, ...]):
 
 
 def text_of(content: str | Sequence[Part] | None) -> str:
-    """Return the text of a message's content.
-
-    Args:
-        content: The `content` of a message.
-
-    Returns:
-        The text parts, joined without a separator. Other parts are ignored.
-    """
+    """Return the text parts of a message's content, joined without a separator. Other parts are ignored."""
     if content is None:
         return ""
     if isinstance(content, str):
@@ -208,13 +197,9 @@ def text_of(content: str | Sequence[Part] | None) -> str:
 
 
 def prompt_text(content: str | Sequence[Part]) -> str:
-    """Return the text of a prompt's content, for wire formats that take only a string.
+    """Return the text of the content of a prompt, for wire formats that take only a string.
 
-    Args:
-        content: The `content` of a message of the system, the user or a tool.
-
-    Returns:
-        The text parts, with an empty line between two words that would run together.
+    An empty line is between two words that would run together.
     """
     if isinstance(content, str):
         return content
@@ -229,11 +214,7 @@ def prompt_text(content: str | Sequence[Part]) -> str:
 def said_in(message: AssistantMessage) -> str:
     """Return the text of an answer and its refusal, for wire formats that do not separate them.
 
-    Args:
-        message: The message of the model.
-
-    Returns:
-        The text, followed by the refusal. A model may write text before it refuses.
+    A model may write text before it refuses.
     """
     return text_of(message.content) + (message.refusal or "")
 

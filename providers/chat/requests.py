@@ -149,11 +149,7 @@ class ChatRequest(Value, frozen=True):
     folded: bool = False
 
     def settings(self) -> dict[str, object]:
-        """Return the settings that OpenAI's wire format takes unchanged.
-
-        Returns:
-            Values by field name, without those that the client did not set.
-        """
+        """Return the settings that OpenAI's wire format takes unchanged, without those that the client did not set."""
         settings: dict[str, object] = {}
         if self.temperature is not None:
             settings["temperature"] = self.temperature

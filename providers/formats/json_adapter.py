@@ -47,14 +47,9 @@ class JsonAdapter:
         raise AttributeError(f"{name}: an adapter keeps no state between requests")
 
     def encode_body(self, request: ChatRequest, target: Target) -> Mapping[str, object]:
-        """Return the body of a request, without passthrough parameters and pinned values.
+        """Return the body of a request, of JSON values, without passthrough parameters and pinned values.
 
-        Args:
-            request: The canonical request; it has only features that `capabilities` claims.
-            target: The model and the site that get the request.
-
-        Returns:
-            The body, of JSON values.
+        The request has only features that `capabilities` claims.
         """
         raise NotImplementedError("encode_body: return the body of the request")
 
@@ -64,32 +59,19 @@ class JsonAdapter:
         An error in a piece is passed with `assembler.fail(self.failure_of(piece, NO_HTTP_ERROR))`.
 
         Args:
-            assembler: It makes canonical events of what it gets.
             piece: The parsed data of one event of a stream, or the parsed body of an answer.
         """
         raise NotImplementedError("read: pass the content of the answer to the assembler")
 
     def failure_of(self, body: Mapping[str, object], response: WireResponse) -> Failure:
-        """Return the failure that an error body describes.
+        """Return the failure that a parsed error body describes, which is empty if it is not a JSON object.
 
-        Args:
-            body: The parsed body; empty if the body is not a JSON object.
-            response: The response, for its status and its headers.
-
-        Returns:
-            The failure. `failure(response, kind)` adds the wait and the request id of the headers.
+        `failure(response, kind)` adds the wait and the request id of the headers.
         """
         raise NotImplementedError("failure_of: return the failure of an error")
 
     def holds_error(self, body: Mapping[str, object]) -> bool:
-        """Return whether a body with a status of success is an error. The default is a member `error`.
-
-        Args:
-            body: The parsed body.
-
-        Returns:
-            Whether `failure_of` must read the body.
-        """
+        """Return whether `failure_of` must read a body with a status of success. The default is a member `error`."""
         return bool(body.get("error"))
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:

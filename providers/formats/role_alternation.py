@@ -30,12 +30,7 @@ def alternate_roles(messages: Sequence[Message], continues: bool) -> list[Messag
     - A blank assistant message without calls is left out. A blank user message or tool result becomes a filler.
     - The last message is a user's, a tool result, or an answer that the model continues; otherwise a filler is added.
 
-    Args:
-        messages: The conversation.
-        continues: Whether the model must continue the last message.
-
-    Returns:
-        The changed conversation. It is never empty.
+    The result is never empty. `continues`: the model must continue the last message.
     """
     groups: list[list[Message]] = []
     for message in messages:
@@ -63,11 +58,7 @@ def without_blank_messages(messages: Sequence[Message]) -> list[Message]:
 
     Otherwise an answer that was cut off before its first word would make every later request of the conversation fail.
 
-    Args:
-        messages: The conversation.
-
-    Returns:
-        The changed conversation. It is never empty.
+    The result is never empty.
     """
     remaining = [message for message in messages if _has_turn(message)]
     filled = [replace(message, content=FILLER_TEXT) if _is_blank(message) else message for message in remaining]

@@ -49,12 +49,7 @@ def safe_call_name(name: str, most: int = 64) -> str:
     (`default_api.search`), and the client keeps that call in its history. Without this change, a strict provider would
     refuse every later request of that conversation.
 
-    Args:
-        name: The name in the history.
-        most: The longest name that the provider accepts.
-
-    Returns:
-        The name itself if it is valid; otherwise the name with `_` for other characters, cut after `most`.
+    Other characters become `_`, and the name is cut after `most`. A valid name is not changed.
     """
     return name if _CALL_NAME.fullmatch(name) else _NOT_IN_A_NAME.sub("_", name)[:most]
 
@@ -69,12 +64,7 @@ def tools_of(request: ChatRequest, most: int = 64) -> tuple[tuple[Tool, ...], Si
     If the history contains calls but the request has no tools, the called tools are returned with the choice "none".
     Such a request is valid, but Claude refuses calls without tools.
 
-    Args:
-        request: The request.
-        most: The longest name of a tool that the provider accepts.
-
-    Returns:
-        The tools, and the choice; None stands for a request that names no choice.
+    `most` is the longest name of a tool that the provider accepts. None stands for a request that names no choice.
     """
     if not request.tools:
         names = dict.fromkeys(
@@ -98,13 +88,6 @@ def turns_with_results(
     Claude requires, because some servers number the calls of each answer from the start. Images and files of results
     are in a user message after them, and the text of a failed result states that the call failed.
 
-    Args:
-        messages: The conversation.
-
-    Returns:
-        Pairs of a message and its calls. Each call is paired with the text of its result; a message without calls has
-        an empty list.
-
     Raises:
         UnsupportedFeature: A call has no result, or a result has no call.
     """
@@ -116,12 +99,6 @@ def turns_with_whole_results(
     messages: Sequence[Message],
 ) -> Iterator[tuple[SystemMessage | UserMessage | AssistantMessage, list[tuple[ToolCall, ToolMessage]]]]:
     """Yield the same as `turns_with_results`, with whole results, for formats that take images or failures in them.
-
-    Args:
-        messages: The conversation.
-
-    Returns:
-        Pairs of a message and its calls. Each call is paired with its result.
 
     Raises:
         UnsupportedFeature: A call has no result, or a result has no call.
@@ -166,12 +143,6 @@ def calls_as_text(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Return the messages with tool calls and their results as texts.
 
     It is for formats that accept calls in the history only if the request has tools.
-
-    Args:
-        messages: The conversation.
-
-    Returns:
-        The conversation without tool calls and tool messages.
 
     Raises:
         UnsupportedFeature: A call has no result, or a result has no call.
@@ -219,12 +190,8 @@ def with_object(call: ToolCall) -> ToolCall:
 def arguments_text(value: object) -> str | None:
     """Return the arguments of an answer's call as JSON text, also if they arrived as an object.
 
-    Args:
-        value: The arguments as the provider sent them: a text, or a JSON value.
-
-    Returns:
-        The text. An empty object becomes "", because some servers send it first, and the pieces of the text after it.
-        None if the object is nested too deeply.
+    An empty object becomes "", because some servers send it first, and the pieces of the text after it. None: the
+    object is nested too deeply.
     """
     if isinstance(value, str):
         return value
@@ -244,14 +211,9 @@ def calls_in(delta: Mapping[str, object]) -> Sequence[object]:
 
 
 def results_in_order(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> list[tuple[ToolCall, str]]:
-    """Return each call with the text of its result.
+    """Return each call of one assistant message with the text of its result, in the order of the calls.
 
-    Args:
-        calls: The calls of one assistant message.
-        results: The tool messages after it, in any order.
-
-    Returns:
-        Pairs of a call and the text of its result, in the order of the calls.
+    The tool messages may be in any order.
 
     Raises:
         UnsupportedFeature: A call has no result, a result has no call, or a result has an image or a file.
@@ -281,11 +243,7 @@ def _whole_results_in_order(
 def safe_call_id(call_id: str) -> str:
     """Return the id in the characters that Claude accepts. Ids of other vendors may have more (`functions.get:0`).
 
-    Args:
-        call_id: The id in the history.
-
-    Returns:
-        The id itself if it is valid; otherwise a valid one that is the same for the same id.
+    A valid id is not changed, and the same id becomes the same one.
     """
     if len(call_id) <= _MAX_ID_CHARACTERS and not _UNSAFE.search(call_id):
         return call_id

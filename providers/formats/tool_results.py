@@ -38,12 +38,6 @@ def results_as_text(messages: Sequence[Message]) -> Sequence[Message]:
 
     Images and files of the results follow in a user message after the last result of the turn, with a note in place of
     each. The text of a failed result states that the call failed.
-
-    Args:
-        messages: The conversation.
-
-    Returns:
-        The same messages if all results are plain text.
     """
     if type(messages) is Texts or not any(map(_is_rich, messages)):
         return messages

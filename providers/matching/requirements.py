@@ -168,12 +168,6 @@ def _moves() -> Mapping[str, str]:
 def requirements_of(request: ChatRequest) -> Requirements:
     """Return what a request requires. It is computed once for each request, not once for each deployment.
 
-    Args:
-        request: The canonical request.
-
-    Returns:
-        Its requirements.
-
     Examples:
         >>> from providers.contract import ChatRequest, Tool, UserMessage, requirements_of
         >>> request = ChatRequest("assistant", (UserMessage("Weather?"),), tools=(Tool("weather"),), seed=1)

@@ -115,15 +115,9 @@ _Reader = Callable[[Mapping[str, object], str], object]
 
 
 def decode_request(body: object) -> ChatRequest:
-    """Return the request in a parsed JSON body.
+    """Return the request in a parsed JSON body, which may be any JSON value.
 
     `functions` and `function_call`, which OpenAI deprecated in 2023, are refused by name.
-
-    Args:
-        body: The parsed JSON, which may be any JSON value.
-
-    Returns:
-        The canonical request.
 
     Raises:
         InvalidRequest: The body breaks a rule of the API; the message names the field.

@@ -267,11 +267,7 @@ class Assembler:
         self._call_characters = self._image_characters = 0
 
     def take(self) -> tuple[StreamEvent, ...]:
-        """Return the events since the last call.
-
-        Returns:
-            The events, in order.
-        """
+        """Return the events since the last call, in order."""
         held = None if self.done else self._held_call()
         events = tuple(self._events if held is None else self._events[:-1])
         self._events = [] if held is None else [held]
@@ -306,13 +302,7 @@ class Assembler:
         return all(is_complete and not stop for is_complete, stop in ends)
 
     def identify(self, *, id: str | None = None, model: str | None = None, created: int | None = None) -> None:
-        """Record the id, the model and the Unix time of the answer. The first value of each is kept.
-
-        Args:
-            id: The provider's id of the answer.
-            model: The provider's name of the model that answers.
-            created: The Unix time at which the answer was created.
-        """
+        """Record the provider's id, model and Unix time of the answer. The first value of each is kept."""
         if not self.identified:
             self._id = self._id or repair_surrogates(id or "")
             self._model = self._model or repair_surrogates(model or "")
@@ -322,9 +312,7 @@ class Assembler:
     def describe(self, *, service_tier: str | None, system_fingerprint: str | None) -> None:
         """Record how the answer is processed. Call it before the first content. The first value of each is kept.
 
-        Args:
-            service_tier: The provider's word for it. One that neither OpenAI nor Anthropic has is left out.
-            system_fingerprint: See `ChatCompletion`.
+        A word for the tier that neither OpenAI nor Anthropic has is left out. See `ChatCompletion`.
         """
         if self._tier is None and service_tier in _TIERS:
             self._tier = service_tier
@@ -332,33 +320,15 @@ class Assembler:
             self._fingerprint = repair_surrogates(system_fingerprint)
 
     def has(self, content: Content, choice: int = 0) -> bool:
-        """Return whether a choice already has content of a kind. Some vendors repeat all content at the end.
-
-        Args:
-            content: The kind of content.
-            choice: The number of the choice.
-
-        Returns:
-            Whether it has such content.
-        """
+        """Return whether a choice already has content of a kind. Some vendors repeat all content at the end."""
         return choice in self._choices and content in self._choices[choice].kinds
 
     def see(self, choice: int) -> None:
-        """Record that a choice exists, so that the answer is not whole without its finish.
-
-        Args:
-            choice: The number of the choice.
-        """
+        """Record that a choice exists, so that the answer is not whole without its finish."""
         self._choice(choice)
 
     def text(self, text: str, choice: int = 0, logprobs: Logprobs | None = None) -> None:
-        """Add text, which may end with half of a surrogate pair. Log probabilities that are not JSON are dropped.
-
-        Args:
-            text: The text.
-            choice: The number of the choice.
-            logprobs: Log probabilities of this text.
-        """
+        """Add text, which may end with half of a surrogate pair. Log probabilities that are not JSON are dropped."""
         state = self._choices.get(choice)
         is_plain = bool(text) and logprobs is None and (text.isascii() or not _SURROGATE.search(text))
         if is_plain and state is not None and self._is_in_text(state):
@@ -371,11 +341,7 @@ class Assembler:
             self._emit(TextDelta(text, choice, logprobs))
 
     def text_run(self, pieces: tuple[bytes, ...]) -> None:
-        """Add text of choice 0 as contents of JSON strings without surrogates. See `TextRun`.
-
-        Args:
-            pieces: See `TextRun`.
-        """
+        """Add text of choice 0 as contents of JSON strings without surrogates. See `TextRun`."""
         self._choice(0).kinds.add("text")
         self._emit(TextRun(pieces))
 
@@ -383,19 +349,12 @@ class Assembler:
         """Return whether one more text of choice 0 would only produce a text event and change no other state.
 
         Then the caller may pass such text on without the assembler.
-
-        Returns:
-            Whether the caller may pass such text on.
         """
         state = self._choices.get(0)
         return state is not None and not self._events and self._is_in_text(state)
 
     def is_saying_text(self) -> bool:
-        """Return whether the last event is text of choice 0, so that consecutive texts may be added as a run.
-
-        Returns:
-            Whether `text_run` may replace further texts.
-        """
+        """Return whether the last event is text of choice 0, so that consecutive texts may be added as a run."""
         last = self._events[-1] if self._events else None
         return type(last) is TextDelta and last.choice == 0 and self._is_in_text(self._choices[0])
 
@@ -404,52 +363,28 @@ class Assembler:
         return self.opened and not self.done and not state.finish and not state.cut and "text" in state.kinds
 
     def takes_runs(self) -> bool:
-        """Return whether text may be added as a run now. It may not while half of a surrogate pair is held back.
-
-        Returns:
-            Whether `text_run` may be called.
-        """
+        """Return whether text may be added as a run now. It may not while half of a surrogate pair is held back."""
         return 0 not in self._choices or "text" not in self._choices[0].cut
 
     def reasoning(self, text: str, choice: int = 0) -> None:
-        """Add reasoning text.
-
-        Args:
-            text: The text.
-            choice: The number of the choice.
-        """
+        """Add reasoning text."""
         if text := self._choice(choice).joined("reasoning", text):
             self._emit(ReasoningDelta(text, choice))
 
     def refusal(self, text: str, choice: int = 0) -> None:
-        """Add text of the model's refusal.
-
-        Args:
-            text: The text.
-            choice: The number of the choice.
-        """
+        """Add text of the model's refusal."""
         if text := self._choice(choice).joined("refusal", text):
             self._emit(RefusalDelta(text, choice))
 
     def annotations(self, annotations: tuple[Annotation, ...], choice: int = 0) -> None:
-        """Add annotations of the text, in OpenAI's shape. Those that cannot be written as JSON are dropped.
-
-        Args:
-            annotations: The annotations.
-            choice: The number of the choice.
-        """
+        """Add annotations of the text, in OpenAI's shape. Those that cannot be written as JSON are dropped."""
         state = self._choice(choice)
         if annotations := tuple(filter(_is_writable, annotations)):
             state.kinds.add("annotations")
             self._emit(AnnotationsDelta(annotations, choice))
 
     def image(self, url: str, choice: int = 0) -> None:
-        """Add an image. One that a client can't read, or that is too large, is a failure.
-
-        Args:
-            url: See `ImageDelta`.
-            choice: The number of the choice.
-        """
+        """Add an image: see `ImageDelta`. One that a client can't read, or that is too large, is a failure."""
         state = self._choice(choice)
         self._image_characters += len(url)
         if self._image_characters > _MAX_IMAGE_CHARACTERS:
@@ -475,9 +410,7 @@ class Assembler:
 
         Args:
             arguments: More JSON text of the arguments.
-            choice: The number of the choice.
             index: The provider's index of the call.
-            id: The provider's id of the call.
             name: The name of the tool, or a piece of it.
             signature: See `ToolCall`.
             empty: Whether the call has no arguments, unless pieces of them follow before the next call.
@@ -503,12 +436,7 @@ class Assembler:
     ) -> None:
         """Add a whole tool call, to which no piece belongs. Sent again with its id, it is the same call.
 
-        Args:
-            name: The name of the tool.
-            arguments: The JSON text of the arguments.
-            choice: The number of the choice.
-            id: The provider's id of the call.
-            signature: See `ToolCall`.
+        `arguments` is their JSON text, and `id` that of the provider. See `ToolCall` for the signature.
         """
         state = self._choice(choice)
         id, name = repair_surrogates(id or ""), repair_surrogates(name)
@@ -522,13 +450,9 @@ class Assembler:
         self._add_to_call(call, choice, arguments, id, name, signature)
 
     def call_to_sign(self, choice: int) -> str | None:
-        """Return the last call of a choice if the client does not have it yet. A piece may still add a signature to it.
+        """Return the provider's id of the last call of a choice if the client does not have that call yet, or None.
 
-        Args:
-            choice: The number of the choice.
-
-        Returns:
-            The provider's id of the call, which may be empty; None if there is no such call.
+        The id may be empty. A piece may still add a signature to the call.
         """
         calls = self._choices[choice].calls if choice in self._choices else []
         return calls[-1].provider_id if calls and self._is_open(calls[-1], choice) else None
@@ -593,8 +517,6 @@ class Assembler:
         """Record the end of a choice. Of several finishes the most specific one is used.
 
         Args:
-            reason: Why it ended.
-            choice: The number of the choice.
             raw: The provider's own word, if `reason` does not express it exactly.
             stop_sequence: The stop sequence that ended the text, if the provider names it.
         """
@@ -604,19 +526,11 @@ class Assembler:
             state.stop_sequence = repair_surrogates(stop_sequence) if stop_sequence else None
 
     def filtered(self, choice: int = 0) -> None:
-        """Record that the safety system filtered a choice, whatever its finish is.
-
-        Args:
-            choice: The number of the choice.
-        """
+        """Record that the safety system filtered a choice, whatever its finish is."""
         self._choice(choice).filtered = True
 
     def usage(self, usage: Usage | Callable[[], Usage]) -> None:
-        """Record the token counts so far: of each count the last one above 0. A function is called once at the end.
-
-        Args:
-            usage: The counts, or a function that returns them.
-        """
+        """Record the token counts so far: of each count the last one above 0. A function is called once, at the end."""
         if callable(usage):
             self._read_usage = usage
         elif self._usage is None:
@@ -628,9 +542,7 @@ class Assembler:
     def report(self, report: Mapping[str, object], read: Callable[[Mapping[str, object]], Usage]) -> None:
         """Record a report of the usage in the vendor's form. See `providers.reading.token_counts.merged`.
 
-        Args:
-            report: The report.
-            read: Reads all reports, merged into one, at the end.
+        `read` reads all reports, merged into one, at the end.
         """
         self._report = report = merged(self._report, report)
         self._read_usage = partial(read, report)
@@ -643,8 +555,7 @@ class Assembler:
     def complete(self, *, is_whole: bool = False) -> None:
         """End the answer. Returns what was held back, or a failure if the answer is not whole.
 
-        Args:
-            is_whole: Whether nothing can be cut off, as in a body of JSON, so that a choice needs no finish.
+        `is_whole`: nothing can be cut off, as in a body of JSON, so that a choice needs no finish.
         """
         if self.done:
             return
@@ -699,11 +610,7 @@ class Assembler:
         return self._usage
 
     def fail(self, failure: Failure) -> None:
-        """End the answer with a failure. A content filter after the first content ends it as filtered instead.
-
-        Args:
-            failure: The failure.
-        """
+        """End the answer with a failure. A content filter after the first content ends it as filtered instead."""
         if self.done:
             return
         blocks = failure.kind is FailureKind.CONTENT_FILTER

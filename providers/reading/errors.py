@@ -175,38 +175,16 @@ class Phrases:
     instead_of: FailureKind = FailureKind.INVALID_REQUEST
 
     def kind_of(self, kind: FailureKind, message: str) -> FailureKind:
-        """Return the kind of the matching sentence, or else `kind`, which is that by status and code.
-
-        Args:
-            kind: The kind by status and code.
-            message: The message of the error.
-
-        Returns:
-            The kind.
-        """
+        """Return the kind of the matching sentence, or else `kind`, which is that by status and code."""
         return (self.find(message) or kind) if kind is self.instead_of else kind
 
     def find(self, message: str) -> FailureKind | None:
-        """Return the kind of the sentence that the message is.
-
-        Args:
-            message: The message of the error.
-
-        Returns:
-            The kind, or None without a matching sentence.
-        """
+        """Return the kind of the sentence that the message of an error is, or None."""
         sentence = self.sentence_of(message)
         return self.kinds[sentence] if sentence is not None else None
 
     def sentence_of(self, message: str) -> str | None:
-        """Return the sentence that a message is.
-
-        Args:
-            message: The message of the error.
-
-        Returns:
-            The sentence, or None.
-        """
+        """Return the sentence that the message of an error is, or None."""
         message = message.strip()
         message = message[quoting.end() :] if (quoting := _QUOTING.match(message)) else message
         return next((sentence for sentence in self.kinds if _pattern(sentence).fullmatch(message)), None)
@@ -319,12 +297,6 @@ def by_status(status: int) -> FailureKind:
 
     A redirect, a 2xx or another 4xx (405, 415, 421, …) is `MALFORMED`: it concerns how the gateway calls the server,
     not the client's request, so another deployment may be tried.
-
-    Args:
-        status: The HTTP status.
-
-    Returns:
-        The kind.
     """
     if status in _BY_STATUS:
         return _BY_STATUS[status]
@@ -334,12 +306,7 @@ def by_status(status: int) -> FailureKind:
 def blames_itself(kind: FailureKind, response: WireResponse) -> bool:
     """Return whether a code blames the request but its status blames the server. Another server may then succeed.
 
-    Args:
-        kind: The kind by the error code.
-        response: The response.
-
-    Returns:
-        Whether the kind is `INVALID_REQUEST` and the status is 500 or more.
+    That is `INVALID_REQUEST` with a status of 500 or more.
     """
     return kind is FailureKind.INVALID_REQUEST and response.status >= 500
 
@@ -347,12 +314,7 @@ def blames_itself(kind: FailureKind, response: WireResponse) -> bool:
 def by_code(code: str, kinds: Kinds) -> FailureKind | None:
     """Return the kind of an error code, or of its longest prefix that ends at a dot; None for an unknown one.
 
-    Args:
-        code: The provider's error code.
-        kinds: Kinds by code, by prefix, or by a pattern with `*`.
-
-    Returns:
-        The kind, or None.
+    `kinds` has them by code, by prefix, or by a pattern with `*`.
     """
     entry = _entry(code, kinds)
     return kinds[entry] if entry is not None else None
@@ -722,19 +684,14 @@ def failure(
     param: str | None = None,
     retry_after: float | None = None,
 ) -> Failure:
-    """Build the `Failure` of a response.
+    """Build the `Failure` of a response, with a message for the client that does not contain the provider's text.
 
     Args:
-        response: The response.
-        kind: The kind of the failure.
         code: The provider's error code. One of more than six words becomes the detail, unless there is one.
         detail: The provider's message, for the log. Without it, a plain text body is used.
         request_id: The provider's id of the call, if the body contains it.
         param: The request field that is wrong.
         retry_after: The time to wait in seconds, if the body contains it. Without it, the `retry-after` headers count.
-
-    Returns:
-        The failure, with a message for the client that does not contain the provider's text.
     """
     if retry_after is None:
         retry_after = retry_after_s(response.headers, response.received_at)
@@ -771,13 +728,9 @@ def chat_param(param: str) -> str:
 
 
 def request_id_of(headers: Mapping[str, str]) -> str | None:
-    """Return the provider's id of a call.
+    """Return the provider's id of a call: the first known header that is present, or None.
 
-    Args:
-        headers: The headers of the response, with lower-case names.
-
-    Returns:
-        The value of the first known header that is present, or None.
+    The names of the headers are in lower case.
     """
     return next(filter(None, (headers.get(name) for name in _REQUEST_IDS)), None)
 
@@ -785,11 +738,7 @@ def request_id_of(headers: Mapping[str, str]) -> str | None:
 def plain_text(response: WireResponse) -> str:
     """Return the message of an error whose body is plain text or a JSON string.
 
-    Args:
-        response: The response.
-
-    Returns:
-        The text. Empty for a status below 400, HTML and JSON objects.
+    It is empty for a status below 400, HTML and JSON objects.
     """
     if response.status < 400 or is_html(response.headers.get("content-type", "")):
         return ""
@@ -803,11 +752,7 @@ def plain_text(response: WireResponse) -> str:
 def mistakes_in(body: Mapping[str, object]) -> str:
     """Return the messages in an error body of FastAPI, without the input that it repeats.
 
-    Args:
-        body: The parsed body.
-
-    Returns:
-        `detail` if it is a text, or else the messages with their paths, separated by `; `.
+    That is `detail` if it is a text, or else the messages with their paths, separated by `; `.
     """
     detail = body.get("detail") or as_map(body.get("message")).get("detail")
     if isinstance(detail, str):
@@ -824,11 +769,7 @@ def mistakes_in(body: Mapping[str, object]) -> str:
 def error_object(body: bytes) -> dict[str, object]:
     """Return the JSON object of an error body, also from an array of one or the first event of a stream.
 
-    Args:
-        body: The body.
-
-    Returns:
-        The object. Empty if there is none: HTML, plain text, a truncated body.
+    It is empty if there is none: HTML, plain text, a truncated body.
     """
     text = body.strip()
     if not text.startswith((b"{", b"[")):
@@ -842,12 +783,8 @@ def error_object(body: bytes) -> dict[str, object]:
 
 
 def is_html(content_type: str) -> bool:
-    """Return whether a response is an HTML page, such as one of a captive portal, a firewall or a load balancer.
+    """Return whether a response with this `content-type` is an HTML page.
 
-    Args:
-        content_type: The value of `content-type`.
-
-    Returns:
-        Whether it is HTML.
+    It may be one of a captive portal, a firewall or a load balancer.
     """
     return content_type.lower().startswith("text/html")

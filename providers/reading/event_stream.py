@@ -101,23 +101,12 @@ class EventStreamParser:
         self._sse = SseParser(max_line_bytes)
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        """Return the events that the bytes complete. See `StreamParser`.
-
-        Args:
-            data: The next bytes of the body, in any cut.
-
-        Returns:
-            The completed events.
-        """
+        """Return the events that the next bytes of the body complete. See `StreamParser`."""
         self.read(data)
         return self._assembler.take()
 
     def read(self, data: bytes) -> None:
-        """Read bytes like `feed`, but leave the events in the assembler.
-
-        Args:
-            data: The next bytes of the body, in any cut.
-        """
+        """Read bytes like `feed`, but leave the events in the assembler."""
         if len(data) > _MOST_AT_ONCE:
             for start in range(0, len(data), _MOST_AT_ONCE):
                 self.read(data[start : start + _MOST_AT_ONCE])
@@ -125,18 +114,16 @@ class EventStreamParser:
             self._take(self._sse.feed_plainly(data), at_end=False)
 
     def text_reader(self) -> TextReader | None:
-        """Return None: an event of a format may contain more than one text. See `StreamShortcuts`.
+        """Return None: an event of a format may contain more than one text. A subclass may return a reader.
 
-        Returns:
-            None. A subclass may return a reader.
+        See `StreamShortcuts`.
         """
         return None
 
     def is_complete(self) -> bool:
-        """Return whether every choice has finished. See `StreamShortcuts`.
+        """Return whether every choice has finished, so that only the usage and the end mark are missing.
 
-        Returns:
-            Whether only the usage and the end mark are missing.
+        See `StreamShortcuts`.
         """
         return self._assembler.certain
 
@@ -145,15 +132,9 @@ class EventStreamParser:
         self._sse.begin()
 
     def read_event(self, data: bytes, event: str = "message", at_end: bool = False) -> Mapping[str, object] | None:
-        """Read the data of one complete event, and leave its events in the assembler.
+        """Read the data of one complete event with this name, and leave its events in the assembler.
 
-        Args:
-            data: The data of the event.
-            event: The name of the event.
-            at_end: Whether the body ended here, so that the data may be truncated.
-
-        Returns:
-            The JSON object, or None if the event has none.
+        Returns its JSON object, or None. `at_end`: the body ended here, so that the data may be truncated.
         """
         if not data.startswith(b"{"):
             if data.startswith(b"[DONE]") and event != "ping":
@@ -186,11 +167,7 @@ class EventStreamParser:
         return loads(data)
 
     def close(self) -> tuple[StreamEvent, ...]:
-        """Return the remaining events at the end of the body. See `StreamParser`.
-
-        Returns:
-            The events. The last one is the terminal event, unless `feed` has already returned it.
-        """
+        """Return the remaining events at the end of the body. See `StreamParser`."""
         if self._assembler.done:
             return ()
         self._take(self._sse.close(), at_end=True)

@@ -135,13 +135,7 @@ class Folding:
 
 
 def fold(events: Iterable[StreamEvent]) -> ChatCompletion:
-    """Fold the events of a stream into one whole answer.
-
-    Args:
-        events: All events of the stream, in order.
-
-    Returns:
-        The whole answer.
+    """Fold all events of a stream, in order, into one whole answer.
 
     Raises:
         ProviderFailed: The stream failed or has no terminal event.

@@ -67,12 +67,6 @@ def with_json_instruction(request: ChatRequest) -> ChatRequest:
 
     The instruction is a system message after the last one of the request. Another request is returned unchanged.
 
-    Args:
-        request: The request.
-
-    Returns:
-        The request to encode.
-
     Examples:
         >>> from providers.contract import ChatRequest, JsonObjectFormat, UserMessage, with_json_instruction
         >>> request = ChatRequest("assistant", (UserMessage("A city"),), response_format=JsonObjectFormat())

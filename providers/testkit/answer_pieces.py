@@ -17,11 +17,7 @@ _PIECE = re.compile(
 def cut(text: str) -> tuple[str, ...]:
     """Split a text into tokens, each a word with the space before it, an ideograph, or punctuation.
 
-    Args:
-        text: The text.
-
-    Returns:
-        The tokens, in order. Joined they are the text.
+    Joined they are the text.
 
     Examples:
         >>> from providers.testkit import cut
@@ -32,14 +28,7 @@ def cut(text: str) -> tuple[str, ...]:
 
 
 def cut_in_two(text: str) -> tuple[str, ...]:
-    """Split a text, such as the JSON text of arguments, into two halves.
-
-    Args:
-        text: The text.
-
-    Returns:
-        The halves that are not empty.
-    """
+    """Split a text, such as the JSON text of arguments, into its halves that are not empty."""
     middle = len(text) // 2
     return tuple(half for half in (text[:middle], text[middle:]) if half)
 
@@ -47,11 +36,7 @@ def cut_in_two(text: str) -> tuple[str, ...]:
 def arguments_of(call: ToolCall) -> Mapping[str, object]:
     """Return the arguments of a tool call as an object, for wire formats that do not send them as text.
 
-    Args:
-        call: The tool call.
-
-    Returns:
-        The parsed arguments, or an empty object if they are not a JSON object.
+    It is empty if they are not a JSON object.
     """
     try:
         return as_map(loads(call.arguments.encode()))

@@ -114,14 +114,7 @@ class SimulatedIssuers(LoopbackServer):
     # --- what providers ask -----------------------------------------------------------------------
 
     def knows(self, incoming: IncomingRequest) -> bool:
-        """Return whether the credential of a request was issued here, and is neither revoked nor ended.
-
-        Args:
-            incoming: The request.
-
-        Returns:
-            Whether a provider may answer it.
-        """
+        """Return whether the credential of a request was issued here, and is neither revoked nor ended."""
         for name in ("authorization", "proxy-authorization"):
             text = incoming.headers.get(name, "")
             if text.lower().startswith("bearer ") and self._is_valid(text[7:].strip()):
@@ -129,11 +122,7 @@ class SimulatedIssuers(LoopbackServer):
         return self._is_signed(incoming)
 
     def revoke(self, kind: str | None = None) -> None:
-        """Revoke what was issued until now.
-
-        Args:
-            kind: Only of this kind, or None for all kinds.
-        """
+        """Revoke what was issued until now, of one kind or of all."""
         for issue in self._issued.values():
             if kind is None or issue.kind == kind:
                 issue.is_revoked = True

@@ -73,15 +73,7 @@ class PrefixCache:
         self.reads: list[CacheRead] = []
 
     def read(self, incoming: IncomingRequest, model: str) -> CacheRead:
-        """Return what a request reads from the cache, and keep its prompt.
-
-        Args:
-            incoming: The request.
-            model: The model that it names.
-
-        Returns:
-            The numbers of tokens.
-        """
+        """Return how many tokens a request for a model reads from the cache, and keep its prompt."""
         try:
             body = as_map(loads(incoming.body))
         except JsonError:

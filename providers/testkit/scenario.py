@@ -154,15 +154,9 @@ class Scenario:
             raise ValueError("first_token_p95_s is the 95th percentile: it must not be below first_token_s, the median")
 
     def first_token_of(self, number: int) -> float:
-        """Return the delay to the first token of a request, in seconds.
+        """Return the delay to the first token of a request, in seconds, by its number from 0.
 
         Multiples of the golden ratio are distributed so evenly that few consecutive requests represent a large sample.
-
-        Args:
-            number: The number of the request, from 0.
-
-        Returns:
-            The delay in seconds.
         """
         if self.first_token_p95_s is None or self.first_token_s == self.first_token_p95_s:
             return self.first_token_s
@@ -171,14 +165,7 @@ class Scenario:
         return self.first_token_s * math.exp(sigma * _NORMAL.inv_cdf(min(max(drawn, _EDGE), 1 - _EDGE)))
 
     def fault_of(self, number: int) -> Fault | None:
-        """Return the fault of a request.
-
-        Args:
-            number: The number of the request, from 0.
-
-        Returns:
-            The fault, or None for a request without a fault.
-        """
+        """Return the fault of a request by its number from 0, or None for a request without a fault."""
         if number < len(self.script):
             return self.script[number]
         drawn = draw(f"{self.seed}:{number}")
@@ -255,11 +242,7 @@ def parse_fault(text: str) -> tuple[Fault, float]:
     VALUE is a time to wait in seconds (for a status and `slow`), a number of events (for `reset`, `cut`, `stall`,
     `garbage` and `error-event`) or a URL (for `redirect`).
 
-    Args:
-        text: The notation.
-
-    Returns:
-        The fault and its probability, which is 1 if the text has none.
+    The probability is 1 if the notation has none.
 
     Raises:
         ScenarioError: The notation is invalid.

@@ -62,14 +62,9 @@ _OPENING_TAG = re.compile(r"<([\w-]+)>")
 
 
 def respond(request: ChatRequest, persona: str) -> ChatCompletion:
-    """Return the simulated answer to a request.
+    """Return the simulated answer to a request. Its `created` is 0, because the function uses no clock.
 
-    Args:
-        request: The request.
-        persona: The name that the answer mentions, such as that of a site.
-
-    Returns:
-        The answer. Its `created` is 0, because the function uses no clock.
+    `persona` is the name that the answer mentions, such as that of a site.
     """
     digest = hashlib.sha256(repr((persona, request)).encode("utf-8", "surrogatepass")).hexdigest()
     choices = tuple(_choice(request, persona, index, digest) for index in range(request.n or 1))

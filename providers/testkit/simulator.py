@@ -74,65 +74,33 @@ class Simulator(Protocol):
         """The name of the adapter."""
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:
-        """Read a request.
+        """Read a request. The `model` of the result is the provider's, as the body or the path names it.
 
         A simulator also rejects unknown fields and wrong shapes, unless tests check requests against a schema of the
         vendor.
-
-        Args:
-            incoming: The received request.
-
-        Returns:
-            The canonical request. Its `model` is the provider's model as the body or the path names it.
 
         Raises:
             RequestRejected: The path is wrong, the key is missing, or the body is not a valid request.
         """
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
-        """Write a whole answer as the provider sends it.
-
-        Args:
-            completion: The answer.
-            request: The request that is answered.
-
-        Returns:
-            The response.
-        """
+        """Write a whole answer to a request as the provider sends it."""
 
     def write_stream(self, completion: ChatCompletion, request: ChatRequest) -> tuple[bytes, ...]:
-        """Write an answer as a stream.
+        """Write an answer to a request as a stream: the bytes of each event, with the text cut into pieces.
 
-        Args:
-            completion: The answer.
-            request: The request that is answered.
-
-        Returns:
-            The bytes of each event, with the text cut into pieces. The end mark, if the provider has one, is last.
+        The end mark, if the provider has one, is last.
         """
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
-        """Write an HTTP error as the provider sends it.
+        """Write an HTTP error of this kind as the provider sends it.
 
-        Args:
-            kind: The kind of the failure.
-            status: The status to use. If the provider expresses this kind by a status of its own, such as 402 for a
-                used up quota, the response has that status.
-            retry_after_s: The time to wait in seconds, if the provider can express one.
-
-        Returns:
-            The response.
+        If the provider expresses the kind by a status of its own, such as 402 for a used up quota, the response has
+        that status. `retry_after_s` is the time to wait in seconds, if the provider can express one.
         """
 
     def write_error_event(self, kind: FailureKind) -> bytes:
-        """Write an error inside a stream that began with status 200.
-
-        Args:
-            kind: The kind of the failure.
-
-        Returns:
-            The bytes of the event.
-        """
+        """Write an error of this kind inside a stream that began with status 200."""
 
 
 @runtime_checkable
@@ -310,10 +278,9 @@ class Simulators(Value, frozen=True):
 
 @cache
 def load_simulators() -> Simulators:
-    """Return the installed simulators. An entry point's name is the provider's name in configurations.
+    """Return the installed simulators, and the reason for each that does not load.
 
-    Returns:
-        The simulators by name, and the reason for each that does not load.
+    An entry point's name is the provider's name in configurations.
 
     Examples:
         >>> from providers.testkit import load_simulators
