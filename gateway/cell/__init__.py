@@ -1,1 +1,1 @@
-"""The shared stores of a cell: Valkey behind `UsageGate`, and PostgreSQL behind `Database`."""
+"""The shared stores of a cell: Valkey as a `UsageGate`, and PostgreSQL as a `Database`."""

@@ -1,1 +1,1 @@
-"""Who called by a signed token, and tokens for deployments in place of keys: how the gateway gets to know both."""
+"""Identities: the caller by a signed token, and the tokens that deployments get in place of keys."""

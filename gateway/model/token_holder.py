@@ -1,4 +1,4 @@
-"""Who called with a signed token in place of an API key."""
+"""The holder of a signed token, which was sent in place of an API key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outbuildings: rooms that nobody has to know to carry the core, and the files of the core that open each of them.
+"""The outbuildings: rooms that a reader of the core need not know, and the files of the core that open each of them.
 
 A file of the core opens an outbuilding if it imports a module of it, of any kind of import. `DOORS` has the most files
 that may do so.
