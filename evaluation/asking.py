@@ -15,9 +15,9 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.service_client import ServiceClient
-from gateway.identity.token_refresher import TokenRefresher
 from gateway.execution.transport import PoolTransport
 from gateway.execution.upstream_client import Answer as UpstreamAnswer
+from gateway.identity.token_refresher import TokenRefresher
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, Step

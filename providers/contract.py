@@ -75,10 +75,6 @@ from providers.chat import (
     said_in,
     text_of,
 )
-from providers.embeddings.contract import EmbeddingFacts, EmbeddingFormat, Embeds
-from providers.embeddings.facts import VendorEmbeddings
-from providers.embeddings.openai_format import OpenAIEmbeddings
-from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.evidence import Citation
 from providers.failures import Failure, FailureKind, InvalidRequest, ProviderError, ProviderFailed, UnsupportedFeature
 from providers.formats.json_adapter import NO_HTTP_ERROR, JsonAdapter
@@ -95,6 +91,13 @@ from providers.formats.tool_calls import (
     turns_with_whole_results,
 )
 from providers.formats.tool_results import results_as_text
+from providers.inputs.embeddings.contract import EmbeddingFormat, Embeds
+from providers.inputs.embeddings.facts import EmbeddingFacts, VendorEmbeddings
+from providers.inputs.embeddings.openai_format import OpenAIEmbeddings
+from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
+from providers.inputs.rerank.contract import RerankFormat
+from providers.inputs.rerank.facts import RerankFacts
+from providers.inputs.rerank.values import RerankAnswer, RerankRequest
 from providers.json_values import (
     JsonError,
     as_list,
@@ -132,8 +135,6 @@ from providers.reading.folding import fold
 from providers.reading.json_object import with_json_instruction
 from providers.reading.rate_limits import LimitHeaders
 from providers.registry import check_adapter
-from providers.rerank.contract import RerankFacts, RerankFormat
-from providers.rerank.values import RerankAnswer, RerankRequest
 from providers.sites import Availability, OriginError, Residency, Scope, Site, parse_origin
 from providers.territories import ANYWHERE, EVERYWHERE, NOWHERE, Places, TerritoryError, parse_places
 from providers.wire import WireRequest, WireResponse

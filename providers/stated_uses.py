@@ -1,14 +1,17 @@
-"""The uses of an adapter that the facts of its vendor decide alone: rerank, transcriptions and speech.
+"""The uses of an adapter that the facts of its vendor decide: embeddings, rerank, transcriptions and speech.
 
-A file of facts names the vendor, or the use is not offered. Embeddings stay with each adapter: their format differs.
+A file of facts names the vendor, or the use is not offered.
 """
 
 from __future__ import annotations
 
-from providers.audio.facts import load_speech_facts, load_transcription_facts
-from providers.audio.formats import VendorSpeech, VendorTranscription
-from providers.rerank.facts import load_rerank_facts
-from providers.rerank.formats import VendorRerankFormat
+from providers.inputs.audio.facts import load_speech_facts, load_transcription_facts
+from providers.inputs.audio.formats import VendorSpeech, VendorTranscription
+from providers.inputs.embeddings.contract import EmbeddingFormat
+from providers.inputs.embeddings.facts import load_embedding_facts
+from providers.inputs.embeddings.native_formats import embeddings_of_vendor
+from providers.inputs.rerank.facts import load_rerank_facts
+from providers.inputs.rerank.formats import VendorRerankFormat
 
 
 class StatedUses:
@@ -16,6 +19,11 @@ class StatedUses:
 
     __slots__ = ()
     name: str
+
+    @property
+    def embeddings(self) -> EmbeddingFormat | None:
+        vendor = load_embedding_facts(self.name)
+        return embeddings_of_vendor(vendor) if vendor is not None else None
 
     @property
     def rerank(self) -> VendorRerankFormat | None:

@@ -25,7 +25,7 @@ from gateway.api.admin_status import status_document
 from gateway.api.errors import ApiError
 from gateway.api.event_stream import stream_events
 from gateway.api.openapi import json_body
-from gateway.model.input_requests import Use
+from gateway.model.served import Use
 from gateway.model.status import Reload
 from gateway.service.client_admin import AdminRefused, ClientAdmin, Json
 from gateway.state.receipts import find_receipts

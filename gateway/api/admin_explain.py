@@ -10,8 +10,8 @@ from gateway.api.public_routes import named_assistant
 from gateway.execution.failure_observations import Asker, asker_of
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.input_requests import Use
 from gateway.model.location import Reports
+from gateway.model.served import Use
 from gateway.model.status import Status
 from gateway.policy.territory_answers import answers_of, territories_of
 from gateway.service.assistants import AssistantNotFound, assistants_of

@@ -22,9 +22,9 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import Consents
 from gateway.model.decision import Plan, Unavailable
 from gateway.model.endings import endings_of
-from gateway.model.input_requests import USES
 from gateway.model.location import Location
 from gateway.model.schedule import Phase
+from gateway.model.served import USES
 from gateway.model.status import (
     CLOCK,
     AnswerTimes,

@@ -48,14 +48,14 @@ from gateway.api.errors import ApiError
 from gateway.api.written_exchange import Receive, Send, WrittenExchange
 from gateway.execution.deadline import Deadline, Sweep
 from gateway.execution.upstream_client import Answer, OwnAnswer
+from gateway.inputs.answers import answer_input
 from gateway.model.caller import Caller, RequestContext, VerifiesTokens
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.input_requests import ServedRequest
 from gateway.model.location import ClaimRefused
 from gateway.model.record import Record
+from gateway.model.served import ServedRequest
 from gateway.policy.caller import timeout_s
 from gateway.service.chat_service import ChatService
-from gateway.service.input_answers import answer_input
 from gateway.service.token_counting import count_prompt
 from gateway.tasks import run_apart
 from gateway.undo import undone_on_failure

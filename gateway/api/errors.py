@@ -21,8 +21,8 @@ from gateway.model.moderation import Flagged, NoVerdict
 from gateway.model.record import AttemptRecord
 from gateway.model.refusal_reason import REASON_BY_CODE, STATUS, RefusalReason
 from gateway.model.region_text import Sentence, Sentences
+from gateway.model.served import OtherInput
 from gateway.service.assistants import AssistantNotFound
-from gateway.service.input_requests import OtherEmbeddingSpace
 from gateway.usage.client_limits import LimitReached
 from gateway.usage.refusals import CallRefused
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
@@ -145,12 +145,8 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
         case ClientChanged():
             message = "the key belongs to another client since the configuration was reloaded: repeat the request"
             return ApiError("invalid_api_key", message, headers={"www-authenticate": "Bearer"})
-        case OtherEmbeddingSpace():
-            return ApiError(
-                "other_embedding_space",
-                f"`x-gateway-embedding-space` requires other vectors than those of this region, {error.space}: embed "
-                "the stored texts again, or send the request to the region whose vectors you have",
-            )
+        case OtherInput():
+            return ApiError(error.code, error.message)
         case LimitReached():
             return ApiError("rate_limited", error.message, retry_after_s=error.retry_after_s)
         case CallRefused():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from gateway.api.dialects.google_paths import METHODS, parse_path
-from gateway.api.dialects.paths import AUDIO_PATHS, EMBEDDINGS_PATH, MODERATIONS_PATH, RERANK_PATHS
+from gateway.model.served import INPUTS
 
 _CHAT = "POST /v1/chat/completions"
 _GEMINI = "POST /v1beta/models/ASSISTANT:generateContent"
@@ -18,7 +18,7 @@ OWN_PATHS = (
     "/v1/completions",
 )
 """The endpoints of chats in other dialects. A path of Gemini's API names its assistant, so it is not in a list."""
-INPUT_PATHS = (EMBEDDINGS_PATH, MODERATIONS_PATH, *RERANK_PATHS, *AUDIO_PATHS)
+INPUT_PATHS = tuple(path for row in INPUTS.values() for path in row.paths)
 
 _PATHS = (
     ("/chat/completions", _CHAT),

@@ -30,9 +30,9 @@ from gateway.model.assistant import Assistant
 from gateway.model.caller import Caller
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.decision import Refusal, RefusalCode, Refused
-from gateway.model.input_requests import Use
 from gateway.model.location import ClaimReport, Location
 from gateway.model.sampling import is_id_kept
+from gateway.model.served import Use
 from gateway.operator_errors import ReceiptDamaged
 from gateway.policy.caller import explain_token, explain_user, read_consent, user_of
 from gateway.policy.doors import PublicPath

@@ -21,7 +21,7 @@ from gateway.api.connection import NOT_TAKEN, ClientConnection, Cycle
 from gateway.api.dialects.dialect import CountingDialect, Dialect, StreamEncoder
 from gateway.api.dialects.labelling import MEMBER
 from gateway.api.dialects.messages.dialect import USER_FIELD, Messages
-from gateway.api.dialects.openai_inputs import InputDialect
+from gateway.api.dialects.openai_chat import InputDialect
 from gateway.api.errors import ApiError, blocking_link, from_domain, whole_seconds
 from gateway.api.keep_alive import KeepAlive
 from gateway.api.response_headers import json_lines, pairs_of, response_lines
@@ -31,7 +31,6 @@ from gateway.execution.exchange import AnswerStyle, Exchange, TimedChat
 from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer, OwnAnswer
 from gateway.model.caller import RequestHeaders
-from gateway.model.input_requests import InputAnswer
 from gateway.model.moderation import NoVerdict
 from gateway.model.record import UNANSWERED, Record
 from gateway.model.refusal_reason import STATUS
@@ -41,14 +40,12 @@ from gateway.service.chat_service import ChatService
 from gateway.tasks import run_apart
 from gateway.usage.client_limits import LimitReached
 from gateway.usage.refusals import CallRefused
-from providers.audio.values import Transcript
 from providers.chat import ChatCompletion, StreamEvent, Usage
-from providers.embeddings.values import EmbeddingAnswer
+from providers.served import InputAnswer
 from providers.value import replace
 
 Receive = Callable[[], Any]
 Send = Callable[[Any], Any]
-_MANY_PARTS = 500
 _AT_ONCE_BYTES = 64 * 1024
 """The server accepts this much without waiting for the client (uvicorn's `HIGH_WATER_LIMIT`). The end of a larger
 answer is sent separately, and waits."""
@@ -230,11 +227,8 @@ class WrittenExchange(Exchange):
         if not isinstance(self._dialect, InputDialect):
             raise TypeError("the dialect of a chat has no such answer")
         encode = self._dialect.encode_result
-        # Millions of numbers, or a hundred thousand words, are encoded in a thread, so that no other request waits.
-        is_large = isinstance(result, EmbeddingAnswer) or (
-            isinstance(result, Transcript) and len(result.segments or ()) + len(result.words or ()) > _MANY_PARTS
-        )
-        body = await asyncio.to_thread(encode, result, style, record) if is_large else encode(result, style, record)
+        given = result, style, record
+        body = await asyncio.to_thread(encode, *given) if result.is_large else encode(*given)
         writing = self._write_response(200, body, media=self._dialect.whole_type)
         await self._write_within(self.config.resilience.total_s, writing)
 

@@ -16,7 +16,7 @@ from gateway.config.problems import Problem, dotted, quoted
 from gateway.model.answer_change import AnswerChange
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
-from gateway.model.input_requests import USES
+from gateway.model.served import USES
 from gateway.model.status import Cause, Changes, Finding
 from gateway.operator_errors import StateError
 from gateway.policy.territory_answers import answer_changes

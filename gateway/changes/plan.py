@@ -15,11 +15,11 @@ from gateway.model.approval import Approval
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, Proxy
-from gateway.model.input_requests import USES, Use
 from gateway.model.location_rules import LocationRules
 from gateway.model.parts import Marker, Parts
 from gateway.model.region_text import RegionText
 from gateway.model.route import deployments_of
+from gateway.model.served import USES, Use
 from gateway.model.wrapper import Wrapper
 from gateway.policy.location import SignalLocator
 from providers.sites import Residency

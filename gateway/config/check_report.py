@@ -17,9 +17,9 @@ from gateway.model.approval import Days
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Exporter, Region
 from gateway.model.deployment import Deployment
-from gateway.model.input_requests import USES, Use
 from gateway.model.route import Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
+from gateway.model.served import USES, Use
 from gateway.model.units import first_names
 from gateway.model.wrapper import Wrapper
 from gateway.operator_errors import CommandError, RejectedConfig

@@ -32,8 +32,8 @@ from gateway.model.config_version import Secrets
 from gateway.model.deployment import CacheKey, Concurrency, Deployment
 from gateway.model.endings import deployment_endings_of
 from gateway.model.held_token import TokenSource
-from gateway.model.input_requests import USES
 from gateway.model.quota import Quota
+from gateway.model.served import USES
 from providers.adapter import (
     STREAM_OPTIONS,
     Adapter,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from gateway.config.approvals import warn_if_unapproved
-from gateway.config.deployments import warn_of_unknown_model
 from gateway.config.feature_compiler import AssistantScope, FeatureCompiler
 from gateway.config.field_types import HAND_OFF, names_in
+from gateway.config.input_routes import RouteEntry, check_input_route
 from gateway.config.moderation import RegionJudges
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.region_text import sentences_of
@@ -20,19 +19,13 @@ from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.approval import Days, why_unapproved
 from gateway.model.assistant import DEFAULT_INTENT, Assistant, Intent, UserChoice
 from gateway.model.config_version import Region
-from gateway.model.deployment import Deployment, moderations_of
+from gateway.model.deployment import Deployment
 from gateway.model.hand_off import BarrierRule, HandOffCause
-from gateway.model.input_requests import USES, Use
 from gateway.model.route import Barrier, Route, WeightedSet, deployments_of
 from gateway.model.schedule import Schedule
-from providers.adapter import Adapter, answers_chats
-from providers.audio.contract import speech_of, transcription_of
-from providers.embeddings.contract import embeddings_of
-from providers.embeddings.facts import VendorEmbeddings, load_embedding_facts
-from providers.moderations.guard_models import GuardModel
-from providers.rerank.contract import rerank_of
-from providers.rerank.facts import VendorRerank, load_rerank_facts
-from providers.value import Value, replace
+from gateway.model.served import USES, Use
+from providers.adapter import answers_chats
+from providers.value import replace
 
 _Steps = Sequence[str | Mapping[str, int] | BarrierRule]
 """The steps of a route as they are written: a deployment, the weights of several, or a barrier."""
@@ -59,35 +52,8 @@ def ineligible_now(deployment: Deployment, region: Region | None, days: Days | N
 
 
 _OTHER_USES = "name it in `embeddings`, `rerank`, `transcription` or `speech`"
-_MOST_BODY_BYTES = 32 * 1024 * 1024
 _Barriers = dict[str, dict[str, Barrier]]
 """Barriers by intent and region."""
-
-
-class _Entry(Value, frozen=True):
-    """A deployment in a route, and its position: a step, or a member of a weighted step, whose name is a key."""
-
-    path: KeyPath
-    deployment: Deployment
-    at_key: bool
-
-
-class _Scored(NamedTuple):
-    """A use whose numbers are those of one model. The functions return None for a provider without the use.
-
-    `lacks` has the words about a deployment without it, with a place for the provider. `noun` is the word for a number.
-    """
-
-    format_of: Callable[[Adapter], object]
-    known_of: Callable[[str], VendorEmbeddings | VendorRerank | None]
-    lacks: str
-    noun: str
-
-
-SCORED: Mapping[Use, _Scored] = {
-    "embeddings": _Scored(embeddings_of, load_embedding_facts, "has no embeddings: {} offers none here", "vector"),
-    "rerank": _Scored(rerank_of, load_rerank_facts, "scores no documents: {} has no rerank here", "score"),
-}
 
 
 @dataclass(slots=True)
@@ -249,24 +215,20 @@ class AssistantCompiler(AssistantScope):
         if region is not None:
             for entry in entries:
                 warn_if_unapproved(self.findings, entry.path, entry.deployment, region)
-        if use in SCORED:
-            self._check_scored(path, entries, use)
-        elif use == "moderations":
-            self._check_moderations(entries)
-        elif use == "transcription" or use == "speech":
-            self._check_audio(path, entries, use)
-        else:
+        if use == "chat":
             self._check_chats(entries)
+        else:
+            check_input_route(self.findings, path, entries, use)
         if region is not None:
             self._check_boundary(region, entries, use)
             routes[region_name] = self._route(steps)
 
-    def _entries(self, route_path: KeyPath, steps: _Steps) -> list[_Entry]:
+    def _entries(self, route_path: KeyPath, steps: _Steps) -> list[RouteEntry]:
         """Return every valid deployment of a route, in order."""
         if not steps:
             hint = "name a deployment, or remove the region, so that its requests are refused"
             self.findings.error(route_path, "the route has no step", hint)
-        entries: list[_Entry] = []
+        entries: list[RouteEntry] = []
         for index, step in enumerate(steps):
             for name in names_in(step):
                 at_key = not isinstance(step, str)
@@ -275,7 +237,7 @@ class AssistantCompiler(AssistantScope):
                 if name in steps[:index]:
                     self.findings.error(path, f"{quoted(name)} is already in this route", "remove one", key=at_key)
                 elif name in self.deployments:
-                    entries.append(_Entry(path, self.deployments[name], at_key))
+                    entries.append(RouteEntry(path, self.deployments[name], at_key))
                 else:
                     check_reference(self.draft, self.findings, path, "deployments", name, key=at_key)
         return entries
@@ -294,7 +256,7 @@ class AssistantCompiler(AssistantScope):
                 route.append(WeightedSet(members))
         return tuple(route)
 
-    def _check_boundary(self, region: Region, entries: list[_Entry], use: Use) -> None:
+    def _check_boundary(self, region: Region, entries: list[RouteEntry], use: Use) -> None:
         hint = ""
         for entry in entries:
             step = entry.deployment
@@ -314,71 +276,12 @@ class AssistantCompiler(AssistantScope):
         elsewhere = set[str]().union(*(names for other, names in named.items() if other != use)) - named[use]
         return {name: deployment for name, deployment in self.deployments.items() if name not in elsewhere}
 
-    def _check_scored(self, path: KeyPath, entries: list[_Entry], use: Use) -> None:
-        """Report deployments that lack a use, and a list of different models: what they give cannot be compared."""
-        scored = SCORED[use]
-        for entry in entries:
-            deployment, known = entry.deployment, scored.known_of(entry.deployment.provider)
-            if scored.format_of(deployment.adapter) is None:
-                message = f"{quoted(deployment.name)} {scored.lacks.format(deployment.provider)}"
-                self.findings.error(entry.path, message, "use a deployment of another provider")
-            # An own server has any model, and a price shows that the operator's own catalogue has this one.
-            elif known is not None and known.models and not known.knows(deployment.model) and deployment.price is None:
-                warn_of_unknown_model(self.findings, entry.path, deployment.provider, deployment.model, known.models)
-            self._check_pins(entry, use)
-        models = dict.fromkeys(entry.deployment.model for entry in entries)
-        if len(models) > 1:
-            names = ", ".join(models)
-            message = f"the deployments have different models ({names}), whose {scored.noun}s cannot be compared"
-            hint = f"list deployments of one model, so that a failover changes no {scored.noun}"
-            self.findings.error(path, message, hint)
-
-    def _check_chats(self, entries: list[_Entry]) -> None:
+    def _check_chats(self, entries: list[RouteEntry]) -> None:
         for entry in entries:
             adapter = entry.deployment.adapter
             if not answers_chats(adapter):
                 message = f"{quoted(entry.deployment.name)} answers no chats: {adapter.name} has other uses only"
                 self.findings.error(entry.path, message, _OTHER_USES, key=entry.at_key)
-
-    def _check_moderations(self, entries: list[_Entry]) -> None:
-        for entry in entries:
-            if moderations_of(entry.deployment) is None:
-                message = f"{quoted(entry.deployment.name)} classifies no content"
-                hint = (
-                    "use OpenAI's moderation model, a server of your own that answers /moderations, or a guard model; "
-                    "`guard` names how a model with another name answers"
-                )
-                self.findings.error(entry.path, message, hint)
-            elif not isinstance(moderations_of(entry.deployment), GuardModel):
-                self._check_pins(entry, "moderations")
-
-    def _check_audio(self, path: KeyPath, entries: list[_Entry], use: Use) -> None:
-        """Report deployments that lack a use, and warn if a failover would change the voice."""
-        can = transcription_of if use == "transcription" else speech_of
-        verb = "writes no audio down" if use == "transcription" else "does not speak"
-        for entry in entries:
-            deployment = entry.deployment
-            if can(deployment.adapter) is None:
-                message = f"{quoted(deployment.name)} {verb}: {deployment.provider} has no {use} here"
-                self.findings.error(entry.path, message, "use a deployment of another provider")
-            elif "audio" in deployment.excepts and use == "transcription":
-                message = f"the site {deployment.site} does not keep audio inside the boundary, or has no source for it"
-                self.findings.warn(entry.path, message, "use a deployment at another site")
-            self._check_pins(entry, use)
-            if use == "transcription" and (deployment.audio_bytes or 0) > _MOST_BODY_BYTES:
-                message = f"`audio_bytes` of {quoted(deployment.name)} is above the {_MOST_BODY_BYTES} bytes of a body"
-                self.findings.warn(entry.path, message, "write less: the larger files are refused before")
-        if use == "speech" and len({frozenset(entry.deployment.voices) for entry in entries}) > 1:
-            message = "the deployments have different names of `voices`: a failover changes the voice"
-            self.findings.warn(path, message, "give each deployment the same names")
-
-    def _check_pins(self, entry: _Entry, use: Use) -> None:
-        """Report a site whose facts are valid only with a field that these requests don't have. They store nothing."""
-        pins = sorted(entry.deployment.target.pins.keys() - {"store"})
-        if pins:
-            site = entry.deployment.site
-            fact = f"the facts of the site {site} are valid only with `{pins[0]}`, which {use} do not have"
-            self.findings.error(entry.path, fact, "use a deployment at another site")
 
     def _schedules(self, name: str, section: AssistantSection, routes: Mapping[str, Route]) -> dict[str, Schedule]:
         """Return the valid schedules of an assistant by region."""

@@ -15,10 +15,10 @@ from gateway.model.assistant import Assistant
 from gateway.model.caller import Caller
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import ConsentStatement
-from gateway.model.input_requests import ServedRequest
 from gateway.model.location import ClaimReport, Location
 from gateway.model.record import Destinations, Record
 from gateway.model.region_text import Locale
+from gateway.model.served import ServedRequest
 from gateway.model.wrapper import Wrapper
 from gateway.policy.labels import Labelling, Notice
 from gateway.policy.reasoning_seal import ReasoningSeal

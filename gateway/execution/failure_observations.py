@@ -27,9 +27,8 @@ from functools import lru_cache
 import msgspec
 
 from gateway.execution.breaker import ALL, CLOSED, Breaker, Tickets
-from gateway.model.input_requests import ServedRequest
 from gateway.model.resilience import BreakerRule
-from providers.audio.values import TranscriptionRequest
+from gateway.model.served import ServedRequest
 from providers.chat import ChatRequest
 from providers.failures import FailureKind
 from providers.value import replace
@@ -71,17 +70,12 @@ def client_of(scope: Asker) -> str | None:
     return scope[0].removeprefix("client ") if is_client else None
 
 
-_END_BYTES = 4 * 1024
-
-
 def digest_of(request: ServedRequest) -> bytes:
     """Return a digest of what a request contains. The asker, and whether the answer is streamed, are not part of it."""
     if isinstance(request, ChatRequest):
         request = replace(request, stream=False, folded=False, include_usage=False, user=None, seed=None)
-    elif isinstance(request, TranscriptionRequest):
-        # The ends of a file distinguish it from others, and the hash of all of it would stop the loop for long.
-        ends = b"%d" % len(request.file) + request.file[:_END_BYTES] + request.file[-_END_BYTES:]
-        request = replace(request, file=memoryview(ends))
+    else:
+        request = request.digested()
     try:
         content = msgspec.msgpack.encode(request, enc_hook=repr)
     except (UnicodeError, OverflowError):

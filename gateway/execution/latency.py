@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gateway.model.deployment import Deployment
-from gateway.model.input_requests import ServedRequest
 from gateway.model.resilience import Resilience
-from providers.audio.kinds import lengths_of
-from providers.audio.values import TranscriptionRequest
+from gateway.model.served import ServedRequest
 from providers.chat import ChatRequest
 from providers.matching.capability_matching import reasons_unseen
 
@@ -105,10 +103,8 @@ def first_token_timeout_s(deployment: Deployment, request: ServedRequest, bounds
 
     A model that thinks without showing it has a multiple of the general one.
     """
-    if request.__class__ is TranscriptionRequest:
-        # It can begin when all of the audio was read.
-        heard_s = lengths_of(request.kind, request.file).usual / 1000
-        return min((deployment.first_token_s or bounds.first_token_s) + heard_s, bounds.commit_s)
+    if request.__class__ is not ChatRequest and not isinstance(request, ChatRequest) and request.heard_s:
+        return min((deployment.first_token_s or bounds.first_token_s) + request.heard_s, bounds.commit_s)
     if deployment.first_token_s is not None:
         return deployment.first_token_s
     facts = deployment.target.facts

@@ -8,13 +8,12 @@ from typing import Any, TypeVar
 
 from providers.auth import Secret
 from providers.chat import ChatRequest
-from providers.embeddings.values import EmbeddingRequest
 from providers.matching.requirements import CACHE_KEY, IDENTITY
-from providers.moderations.values import ModerationRequest
+from providers.served import InputRequest
 from providers.value import replace
 
 _DIGITS = 32
-_Request = TypeVar("_Request", ChatRequest, EmbeddingRequest, ModerationRequest)
+_Request = TypeVar("_Request", ChatRequest, InputRequest)
 
 
 def pseudonymous(request: _Request, provider: str, key: Secret, passthrough: Set[str] = frozenset()) -> _Request:
@@ -33,7 +32,7 @@ def pseudonymous(request: _Request, provider: str, key: Secret, passthrough: Set
 
     hidden = IDENTITY - passthrough - {CACHE_KEY}
     changes: dict[str, Any] = {}
-    if not isinstance(request, ModerationRequest) and request.user is not None and "user" in hidden:
+    if request.user is not None and "user" in hidden:
         changes["user"] = pseudonym(request.user)
     extra: Mapping[str, object] = request.extra
     named = {name: value for name in hidden & extra.keys() if isinstance(value := extra[name], str)}

@@ -14,7 +14,7 @@ from html import unescape
 from urllib.parse import unquote_plus
 
 from gateway.model.deployment import Deployment
-from gateway.model.input_requests import ServedRequest, texts_of
+from gateway.model.served import ServedRequest
 from providers.auth import Secret
 from providers.chat import (
     AssistantMessage,
@@ -30,7 +30,6 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
-from providers.embeddings.values import EmbeddingRequest
 from providers.failures import Failure
 from providers.matching.requirements import IDENTITY
 from providers.reading.errors import MESSAGES
@@ -154,8 +153,8 @@ def _texts(request: ServedRequest) -> Iterator[str]:
     """
     if not isinstance(request, ChatRequest):
         # Errors quote only the beginning of a long input.
-        yield from (text[:_MAX_TEXT_CHARACTERS] if text[:5] == "data:" else text for text in texts_of(request))
-        yield (request.user or "") if isinstance(request, EmbeddingRequest) else ""
+        yield from (text[:_MAX_TEXT_CHARACTERS] if text[:5] == "data:" else text for text in request.texts())
+        yield request.user or ""
         yield from (text for value in request.extra.values() for text in (*texts_in(value), *names_in(value)))
         return
     for message in request.messages:

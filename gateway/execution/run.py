@@ -59,10 +59,10 @@ from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import FailureKinds, Plan, Step
 from gateway.model.deployment import Deployment
 from gateway.model.hand_off import HandOffCause
-from gateway.model.input_requests import ServedRequest
 from gateway.model.quota import Priority
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason, Record, Skipped
 from gateway.model.resilience import Resilience
+from gateway.model.served import ServedRequest
 from gateway.tasks import run_apart
 from gateway.usage.accounting import Accounting, RequestUsage
 from gateway.usage.quota_lines import LinePlace

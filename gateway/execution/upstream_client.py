@@ -27,8 +27,8 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.held_token import TokenSource
-from gateway.model.input_requests import InputAnswer, ServedRequest, measured_as_chat, texts_of
 from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
+from gateway.model.served import ServedRequest, measured_as_chat
 from gateway.model.wrapper import AnswerRestoring, NotWrappable, TooMuchToSearch, Wrapped, Wrapper, WrapperNote
 from gateway.policy.fence import lacking_approval
 from gateway.tasks import run_apart
@@ -37,7 +37,6 @@ from gateway.usage.estimates import input_size
 from gateway.usage.refusals import CallRefused
 from gateway.usage.token_count import count_tokens
 from providers.adapter import STREAM_OPTIONS, CountsTokens
-from providers.audio.values import TranscriptionRequest
 from providers.auth import Secret, credential
 from providers.chat import (
     AnswerRefused,
@@ -61,7 +60,7 @@ from providers.reading.errors import MESSAGES
 from providers.reading.event_stream import StreamShortcuts, TextReader
 from providers.reading.json_object import json_start_of
 from providers.reading.response_reader import AnswerReader, is_event_stream, read_answer
-from providers.rerank.values import RerankAnswer
+from providers.served import InputAnswer
 from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
@@ -372,11 +371,11 @@ class UpstreamClient:
             if completion is not answer.completion:
                 return msgspec.structs.replace(answer, completion=completion)
         elif (result := answer.result) is not None:
-            units = result.search_units if isinstance(result, RerankAnswer) else None
+            units = result.search_units
             judged, charged = await call.counted(result.usage, units)
             if judged is not result.usage:
                 result = msgspec.structs.replace(result, usage=judged)
-            if isinstance(result, RerankAnswer) and charged != units:
+            if charged != units:
                 result = msgspec.structs.replace(result, search_units=charged)
             if result is not answer.result:
                 return msgspec.structs.replace(answer, result=result)
@@ -719,7 +718,7 @@ async def wrapped_request(step: Step, request: ServedRequest, wrapper: Wrapper, 
 def characters_of(request: ServedRequest) -> int:
     """Return about how many characters of a request are searched."""
     if not isinstance(request, ChatRequest):
-        return sum(map(len, texts_of(request))) + _characters_in(request.extra)
+        return sum(map(len, request.texts())) + _characters_in(request.extra)
     count = _characters_in(request.extra) + sum(map(len, request.stop))
     for message in request.messages:
         count += len(text_of(message.content))
@@ -801,7 +800,7 @@ def _live_stream(
     deployment, options = attempt.step.deployment, attempt.options
     request = options.request
     reader: StreamShortcuts
-    if sent is None:
+    if not isinstance(request, ChatRequest):
         reader = stream_reader_of(request, response.head, deployment)
     else:
         reader = _reader(deployment, response.head, sent, restorer)
@@ -858,7 +857,7 @@ class _ChangingReader:
 def _about_file(failure: Failure, request: ServedRequest) -> Failure:
     """Return a refusal of a file as one of this server: another one may know its kind, or take its size."""
     is_about_file = failure.status in _REFUSES_FILE and failure.kind in _ABOUT_REQUEST
-    if not is_about_file or not isinstance(request, TranscriptionRequest):
+    if not is_about_file or isinstance(request, ChatRequest) or not request.has_file:
         return failure
     return replace(failure, kind=FailureKind.REFUSED_HERE, message="the provider refused the file", about=None)
 

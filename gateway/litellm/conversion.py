@@ -14,14 +14,13 @@ from typing import Any
 
 from gateway.config.examples import schema_file
 from gateway.config.problems import ConfigRejected, KeyPath, dotted, visible
-from gateway.config.routes import SCORED
 from gateway.config.yaml_document import parse_yaml
 from gateway.litellm.clients import ClientReader
 from gateway.litellm.files import LOGIN, Gap, SourceReading, Unique, gaps_of, yaml_lines
 from gateway.litellm.issuers import token_issuers
 from gateway.litellm.models import WEIGHTS, Model, ModelReader, facts
 from gateway.litellm.quotas import convert_quotas
-from gateway.model.input_requests import USES
+from gateway.model.served import INPUTS, USES
 from providers.registry import Registry
 from providers.value import Value
 
@@ -349,7 +348,7 @@ class _Assistants:
 
 def _may_follow(model: Model, before: list[Model]) -> bool:
     """Return whether a model may answer after one of these: for the same use, and with the same kind of numbers."""
-    return any(
-        one.use == model.use and (one.use not in SCORED or one.deployment["model"] == model.deployment["model"])
-        for one in before
-    )
+    alike = [one for one in before if one.use == model.use]
+    if model.use == "chat" or not INPUTS[model.use].number:
+        return bool(alike)
+    return any(one.deployment["model"] == model.deployment["model"] for one in alike)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -17,15 +16,11 @@ from gateway.config.problems import KeyPath
 from gateway.config.service_permits import is_this_machine
 from gateway.litellm.files import LOGIN, Gap, SourceReading, Unique
 from gateway.litellm.sign_ins import SignInReader
-from gateway.model.input_requests import USES, Use
+from gateway.model.served import INPUTS, USES, Use
 from providers.adapter import Adapter, KnowsOffers, answers_chats
-from providers.audio.contract import speech_of, transcription_of
 from providers.auth import NoAuth
 from providers.catalogue.prices import NO_CURRENCY
-from providers.embeddings.contract import embeddings_of
-from providers.moderations.contract import moderation_format
 from providers.registry import Registry
-from providers.rerank.contract import rerank_of
 from providers.sites import PROJECT, OriginError, Site, parse_origin
 
 NOWHERE: KeyPath = ("?",)
@@ -50,15 +45,6 @@ _RATES = {
 }
 """The key of LiteLLM for each price of the catalogue, and for how many of its units that is."""
 _OF_OTHER_UNITS = ("minute", "characters", "search")
-_OFFERS: Mapping[Use, Callable[[Adapter, str], object]] = {
-    "chat": lambda adapter, _: answers_chats(adapter),
-    "embeddings": lambda adapter, _: embeddings_of(adapter),
-    "moderations": lambda adapter, model: moderation_format(adapter, model, None),
-    "rerank": lambda adapter, _: rerank_of(adapter),
-    "transcription": lambda adapter, _: transcription_of(adapter),
-    "speech": lambda adapter, _: speech_of(adapter),
-}
-"""Functions of an adapter and a model; a true result means that the provider has the use."""
 
 
 @dataclass(slots=True)
@@ -132,7 +118,7 @@ class ModelReader:
             **self._endpoint(provider, adapter, paths),
             **self._credential(provider, adapter, paths),
         }
-        if adapter is not None and not _OFFERS[use](adapter, model or ""):
+        if adapter is not None and not _offers(adapter, use, model or ""):
             read.note(*entry, note=f"not converted: {provider} has no {use} here")
             return None
         if all(isinstance(value, Gap) for value in deployment.values()):
@@ -389,3 +375,8 @@ def _amount(cost: Decimal | None, count: int) -> float | None:
     if price is None or price > 1_000_000 or price != price.quantize(Decimal("1e-6")):
         return None
     return float(price)
+
+
+def _offers(adapter: Adapter, use: Use, model: str) -> bool:
+    """Return whether a provider has a use."""
+    return answers_chats(adapter) if use == "chat" else INPUTS[use].format_of(adapter, model) is not None

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from unicodedata import normalize
 
 from gateway.model.decision import Considered
-from gateway.model.input_requests import Use
+from gateway.model.served import Use
 from gateway.model.units import first_names
 from providers.territories import territory_name
 from providers.value import Value

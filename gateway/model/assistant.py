@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from gateway.model.deployment import Deployment
 from gateway.model.hand_off import HandOff
-from gateway.model.input_requests import USES, Use
 from gateway.model.parts import NO_PARTS, Part, Parts
 from gateway.model.region_text import Sentences
 from gateway.model.route import Barrier, Route, step_text
 from gateway.model.schedule import Schedule
+from gateway.model.served import USES, Use
 from gateway.model.wrapper import Wrapper
 from providers.value import Value, replace
 

@@ -5,28 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.model.approval import Approval, begun_everywhere
 from gateway.model.consent import ConsentRule
 from gateway.model.held_token import TokenSource
-from gateway.model.input_requests import AudioNeeds
 from gateway.model.parts import NO_PARTS, Parts
 from gateway.model.quota import KEEP_NOTHING, Keep, Quota
 from gateway.model.section import PlainSection, key, section
+from gateway.model.served import INPUTS
 from gateway.model.units import Seconds
 from providers.adapter import Adapter, Capabilities, EmulatesFeatures, Target
-from providers.audio.contract import speech_of, transcription_of
-from providers.audio.values import MOST_CHARACTERS
 from providers.auth import Secret
 from providers.catalogue.prices import Price, Retirement
-from providers.embeddings.contract import capabilities_of, embeddings_of
 from providers.matching.capability_matching import CapabilityMatch, has_effects_there, match_capabilities
 from providers.matching.requirements import CACHE_KEY, FEATURES, IDENTITY, IMPLIED, PARAMETERS, Requirements, moves_data
 from providers.moderations.contract import ModerationFormat, moderation_format
 from providers.moderations.guard_models import GuardKind
 from providers.openai_json.misspelled_fields import FIELDS
-from providers.rerank.contract import rerank_capabilities, rerank_of
+from providers.served import SizedNeeds
 from providers.sites import Residency
 from providers.territories import Places
 from providers.value import Value, replace
@@ -261,8 +258,9 @@ def match_of(deployment: Deployment, needs: Requirements) -> CapabilityMatch:
     """Return how well the request fits the deployment: its wire format, its model, and what the operator allows."""
     target = deployment.target
     capabilities = deployment.capabilities if needs.use == "chat" else capabilities_for(deployment, needs.use)
-    if isinstance(needs, AudioNeeds):
-        capabilities = _with_bounds(deployment, capabilities, needs)
+    if isinstance(needs, SizedNeeds):
+        fitting = INPUTS[needs.use].fitting(deployment, needs)
+        capabilities = replace(capabilities, features=capabilities.features | fitting)
     return match_capabilities(needs, capabilities, target.facts, target.passthrough, deployment.allowed_moves)
 
 
@@ -271,60 +269,17 @@ def moderations_of(deployment: Deployment) -> ModerationFormat | None:
     return moderation_format(deployment.adapter, deployment.model, deployment.guard)
 
 
+def format_of(deployment: Deployment, use: str) -> Any:
+    """Return how a deployment is asked for a use that is not chat, or None if it does not have it."""
+    return INPUTS[use].format_of(deployment.adapter, deployment.model, deployment.guard)
+
+
 def capabilities_for(deployment: Deployment, use: str) -> Capabilities:
     """Return what a deployment can do for requests of this use."""
-    if use == "embeddings" and (embeddings := embeddings_of(deployment.adapter)) is not None:
-        return capabilities_of(embeddings.facts(deployment.model))
-    if use == "rerank" and (rerank := rerank_of(deployment.adapter)) is not None:
-        return rerank_capabilities(rerank.facts(deployment.model))
-    if use == "moderations" and (moderations := moderations_of(deployment)) is not None:
-        return moderations.capabilities
-    if use == "transcription" and (transcription := transcription_of(deployment.adapter)) is not None:
-        facts = transcription.facts(deployment.model)
-        features = {"audio", *map("file.{}".format, facts.kinds), *map("response_format.{}".format, facts.formats)}
-        features |= {f"timestamp_granularities.{one}" for one in facts.granularities}
-        features |= {"translation"} if facts.translation_path else set()
-        return Capabilities(frozenset(features), frozenset({"file", *facts.parameters}))
-    if use == "speech" and (speech := speech_of(deployment.adapter)) is not None:
-        spoken = speech.facts(deployment.model)
-        return Capabilities(
-            frozenset(map("response_format.{}".format, spoken.offers)), frozenset({"input", *spoken.parameters})
-        )
-    return deployment.capabilities if use == "chat" else _NOTHING
-
-
-def _with_bounds(deployment: Deployment, capabilities: Capabilities, needs: AudioNeeds) -> Capabilities:
-    """Return the capabilities with those that depend on the size of a request, and on the name of its voice."""
-    fits = set[str]()
-    if needs.use == "transcription":
-        fits |= {"file_size"} if needs.size <= most_audio_bytes(deployment) else set()
-    else:
-        fits |= {"input_length"} if needs.size <= most_spoken_characters(deployment) else set()
-        fits |= {"voice"} if voice_of(deployment, needs.voice) is not None else set()
-    return replace(capabilities, features=capabilities.features | fits)
-
-
-def most_audio_bytes(deployment: Deployment) -> int:
-    """Return the largest file that a deployment takes, or 0 if it writes no audio down."""
-    transcription = transcription_of(deployment.adapter)
-    if transcription is None:
-        return 0
-    known = transcription.facts(deployment.model).most_bytes
-    return known if deployment.audio_bytes is None else deployment.audio_bytes
-
-
-def most_spoken_characters(deployment: Deployment) -> int:
-    """Return the longest text that a deployment speaks, or 0 if it does not speak."""
-    speech = speech_of(deployment.adapter)
-    stated = speech.facts(deployment.model).most_characters if speech is not None else 0
-    return MOST_CHARACTERS if stated is None else stated
-
-
-def voice_of(deployment: Deployment, name: str) -> str | None:
-    """Return the vendor's name of a voice, or None if the deployment has no such voice."""
-    if not deployment.voices:
-        return name
-    return deployment.voices.get(name, deployment.voices.get("*"))
+    if use == "chat":
+        return deployment.capabilities
+    form = format_of(deployment, use)
+    return INPUTS[use].capabilities(form, deployment.model) if form is not None else _NOTHING
 
 
 def known_names(names: Iterable[str], deployments: Iterable[Deployment]) -> list[str]:

@@ -15,11 +15,11 @@ from gateway.model.decision import Decision, Exclusion, FailureKinds, SkipReason
 from gateway.model.deployment import Proxy, known_names
 from gateway.model.hand_off import HandOff
 from gateway.model.help import Help
-from gateway.model.input_requests import Use
 from gateway.model.location import Location
 from gateway.model.moderation import ModerationRecord
 from gateway.model.preference import Preference
 from gateway.model.refusal_reason import REASON_BY_CODE
+from gateway.model.served import Use
 from gateway.model.wrapper import WrapperNote
 from providers.catalogue.prices import Price, cost_of
 from providers.chat import Usage

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
-from gateway.model.input_requests import ServedRequest
 from gateway.model.parts import Marker, RegionPart
+from gateway.model.served import ServedRequest
 from providers.chat import ChatCompletion, StreamEvent
 from providers.value import Value
 

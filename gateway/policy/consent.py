@@ -23,12 +23,13 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, ConsentRequest, Consents, ConsentStatement
 from gateway.model.deployment import Deployment, capabilities_for
 from gateway.model.hand_off import HandOff
-from gateway.model.input_requests import InputRequest, ServedRequest, texts_of, user_of_input
+from gateway.model.served import ServedRequest
 from gateway.model.wrapper import NotWrappable, TooMuchToSearch, Wrapped, Wrapper
 from gateway.policy.fence import wrapper_of_step
 from providers.adapter import Capabilities
 from providers.chat import ChatRequest
 from providers.matching.requirements import CACHE_KEY, IDENTITY, Requirements
+from providers.served import InputRequest
 
 LIFETIME_S = 300
 _TOKEN = re.compile(r"(c[12])\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})")
@@ -191,12 +192,12 @@ class Consenting:
         return tuple([f"{name} (with placeholders)" if _has_changed(name, own, other) else name for name in parts])
 
     def _would_send_input(self, request: InputRequest, deployment: Deployment, region: Region) -> tuple[str, ...]:
-        if self._needs.use in ("transcription", "speech"):
-            spoken = ["audio"] if self._needs.use == "transcription" else []
-            return (*spoken, "messages") if any(texts_of(request)) else tuple(spoken)
+        if request.shown_as is not None:
+            own, texts = request.shown_as
+            return (*own, *texts) if any(request.texts()) else own
         parts = ["input", *(label for feature, label in _CONTENT if feature in self._needs.features)]
         known = capabilities_for(deployment, self._needs.use)
-        others = self._other_fields(deployment, region, known, request.extra, user_of_input(request))
+        others = self._other_fields(deployment, region, known, request.extra, request.user)
         return self._shown((*parts, *others), deployment, region)
 
     def _other_fields(

@@ -16,14 +16,15 @@ from collections.abc import Iterable, Mapping, Set
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Considered, Refusal, RefusalCode, SkipReason, Step, Unavailable, Verdict
-from gateway.model.deployment import Deployment, capabilities_for, match_of, most_audio_bytes, most_spoken_characters
-from gateway.model.input_requests import AudioNeeds, ServedRequest
+from gateway.model.deployment import Deployment, match_of
 from gateway.model.location import Location, LocationProblem
 from gateway.model.route import Route, deployments_of
+from gateway.model.served import INPUTS, ServedRequest, Use
 from gateway.policy.canary_assignment import Verdicts
 from gateway.policy.location.age import refuse_age
 from providers.chat import ChatRequest
 from providers.matching.requirements import FEATURE_PARAMS, Requirements, part_with
+from providers.served import SizedNeeds
 from providers.territories import Places, parent, territory_name
 from providers.value import replace
 
@@ -34,10 +35,6 @@ _UNCHECKED_RETRY_S = 10.0
 _CAPABILITY = frozenset(
     {SkipReason.CAPABILITY, SkipReason.MOVES_DATA, SkipReason.PARAMETER, SkipReason.REDACTION, SkipReason.INFERENCE_GEO}
 )
-_AUDIO_ORDER = "audio file file_size translation timestamp_granularities response_format voice input_length".split()
-"""The parts of a request for audio that a deployment may not have, the first one named first."""
-_MOST_NAMES = 64
-_SEARCHED = {"chat": "messages", "transcription": "file"}
 _MAX_NAMES_CHARACTERS = 300
 # Most clients that send such a request do not know the term "prefill".
 _PREFILL_HINT = ": the last message has the role `assistant`, and few models continue one; end with one of the user"
@@ -200,46 +197,22 @@ def refuse_all(
     )
 
 
-def _refuse_audio(needs: AudioNeeds, judged: Verdicts) -> Refusal | None:
-    """Refuse a request for audio for what its first deployment lacks; None if that lacks nothing of it."""
+def _refuse_sized(needs: SizedNeeds, judged: Verdicts) -> Refusal | None:
+    """Refuse a request with a size for what its first deployment lacks; None if that lacks nothing of it."""
     lacking = [(it, match_of(it, needs).missing) for it, verdict in judged if _reason(verdict) is SkipReason.CAPABILITY]
     if not lacking:
         return None
     missing = lacking[0][1]
-    every = [deployment for deployment, _ in judged]
-    feature = min(missing, key=lambda name: (_AUDIO_ORDER.index(name.partition(".")[0]), name))
-    param, code = FEATURE_PARAMS[feature], RefusalCode.UNSUPPORTED_CAPABILITY
-    message = f"`{param}` is not supported in this region: no deployment takes it"
-    match feature.partition(".")[0]:
-        case "file_size":
-            most = max(most_audio_bytes(it) for it in every)
-            code, message = RefusalCode.REQUEST_TOO_LARGE, f"`file` is larger than the {most} bytes of this region"
-        case "input_length":
-            message = f"`input` has more than the {max(map(most_spoken_characters, every))} characters of this region"
-        case "voice":
-            names = sorted({name for it in every for name in it.voices if name != "*"})[:_MOST_NAMES]
-            message = f"`voice` is unknown in this region: it has {', '.join(names)}"
-        case "response_format":
-            able = frozenset[str]().union(*(capabilities_for(it, needs.use).features for it in every))
-            forms = sorted(name.partition(".")[2] for name in able if name.startswith("response_format."))
-            form = feature.partition(".")[2]
-            asked = "is not sent, or is mp3" if needs.use == "speech" and form == "mp3" else f"is {form}"
-            message = (
-                f"`response_format` {asked}, which no deployment of this region has: send one of {', '.join(forms)}"
-            )
-        case "translation":
-            message = "no deployment of this region translates audio: ask for a transcription"
-        case "file":
-            kind = feature.partition(".")[2]
-            message = f"`file` is a {kind} file by its first bytes, and no deployment of this region takes this kind"
-    return Refusal(code, message, param=param, missing=frozenset(missing))
+    feature, message = INPUTS[needs.use].refusal(missing, [deployment for deployment, _ in judged])
+    code = RefusalCode.REQUEST_TOO_LARGE if feature == "file_size" else RefusalCode.UNSUPPORTED_CAPABILITY
+    return Refusal(code, message, param=FEATURE_PARAMS[feature], missing=frozenset(missing))
 
 
 def _refuse_unsupported(
     assistant: Assistant, region: Region, considered: tuple[Considered, ...], judged: Verdicts, needs: Requirements
 ) -> Refusal:
     """Refuse a request that needs more than any deployment supports. A reason shared by several is listed once."""
-    if isinstance(needs, AudioNeeds) and (refusal := _refuse_audio(needs, judged)) is not None:
+    if isinstance(needs, SizedNeeds) and (refusal := _refuse_sized(needs, judged)) is not None:
         return refusal
     unable = [item for item in considered if item.reason in _CAPABILITY]
     details = _by_detail((item.deployment, item.detail) for item in unable)
@@ -267,13 +240,21 @@ def _causes(reasons: Set[SkipReason | None], judged: Verdicts, needs: Requiremen
     if reasons == {SkipReason.INFERENCE_GEO}:
         return {SkipReason.INFERENCE_GEO}, set()
     if reasons == {SkipReason.REDACTION}:
-        return {_SEARCHED.get(needs.use, "input")}, needs.features
+        return {_searched_in(needs.use)}, needs.features
     if reasons == {SkipReason.CAPABILITY}:
         # Only requested features that a deployment lacks count: a tool choice is never requested without tools.
         lacking = (deployment for deployment, verdict in judged if _reason(verdict) is SkipReason.CAPABILITY)
         missing = {feature for deployment in lacking for feature in match_of(deployment, needs).missing}
-        return {"input"} if needs.use == "moderations" else {FEATURE_PARAMS[feature] for feature in missing}, missing
+        params = {FEATURE_PARAMS[feature] for feature in missing}
+        return params if needs.use == "chat" else {"input" if name == "messages" else name for name in params}, missing
     return set(), set()
+
+
+def _searched_in(use: Use) -> str:
+    """Return the parameter with the content of a request."""
+    if use == "chat":
+        return "messages"
+    return "file" if INPUTS[use].media else "input"
 
 
 def at_part(refusal: Refusal, request: ServedRequest) -> Refusal:

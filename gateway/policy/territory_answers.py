@@ -10,8 +10,8 @@ from gateway.model.approval import days_at
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, remember
 from gateway.model.decision import Considered, Decision, Plan, RefusalCode, SkipReason
-from gateway.model.input_requests import USES, Use
 from gateway.model.location import Location
+from gateway.model.served import INPUTS, USES, Use
 from gateway.policy.location.resolution import locate
 from gateway.policy.routing import decide
 from providers.matching.requirements import Requirements
@@ -29,7 +29,7 @@ def plain_needs(assistant: Assistant) -> Requirements:
 
     A transcription has audio in every request, which the site of a deployment or its redaction may exclude.
     """
-    features = frozenset({"audio"}) if assistant.use == "transcription" else NO_NEEDS.features
+    features = NO_NEEDS.features if assistant.use == "chat" else INPUTS[assistant.use].media
     return NO_NEEDS if assistant.use == "chat" else replace(NO_NEEDS, features=features, use=assistant.use)
 
 

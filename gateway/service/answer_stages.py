@@ -12,16 +12,12 @@ from gateway.execution.upstream_client import Answer
 from gateway.model.config_version import ConfigVersion, remember
 from gateway.model.decision import Plan, Step
 from gateway.model.deployment import Deployment
-from gateway.model.input_requests import AudioRequest
 from gateway.model.record import AnsweredBy
 from gateway.model.region_text import Locale
 from gateway.policy.labels import TextSigner, labelling_of, with_help
 from gateway.policy.reasoning_seal import REASONING_STATE, ReasoningSeal, seal_of
-from gateway.service.audio import AudioNote, labelling_of_speech
 from gateway.service.decider import Decider
-from gateway.service.input_requests import EmbeddingSpace
 from gateway.usage.worst_cost import charged_by
-from providers.audio.values import SpeechRequest
 from providers.chat import ChatRequest
 from providers.matching.capability_matching import without_parameters
 from providers.reading.json_object import emulated_fields
@@ -107,7 +103,7 @@ class AnswerStages:
         exchange, own, assistant = turn.exchange, turn.own, turn.exchange.assistant
         locale, labelling = exchange.locale, None
         if locale is not None:
-            signer = self._signer_of(exchange.config, locale) if locale.proof is not None else None
+            signer = self.signer_of(exchange.config, locale) if locale.proof is not None else None
             notice = exchange.chat_time.notice if exchange.chat_time is not None else None
             labelling = labelling_of(locale, own, notice, signer)
         if (found := exchange.record.help) is not None:
@@ -120,22 +116,7 @@ class AnswerStages:
         exchange.style = AnswerStyle(own.include_usage, choices, labelling, shown_model, keep_alive_s, turn.seal)
         return answer
 
-    def style_audio(self, exchange: Exchange, request: AudioRequest, answer: Answer) -> None:
-        """Decide how a transcript or speech is shown. Only the latter is generated, so that it has labels."""
-        exchange.record.shown.dropped |= request.unread
-        assistant, locale, labelling = exchange.assistant, exchange.locale, None
-        has_comments = not isinstance(request, SpeechRequest) or request.events
-        if isinstance(request, SpeechRequest) and locale is not None and locale.labels:
-            labelling = labelling_of_speech(locale)
-            exchange.record.shown.labels = labelling.names
-            if (note := exchange.record.noted(AudioNote)) is not None:
-                note.note_file(answer.stream.begun if answer.stream is not None else ())
-                note.signer = self._signer_of(exchange.config, locale) if request.events else None
-        keep_alive_s = exchange.config.resilience.keep_alive_s if has_comments else 0.0
-        shown_model = None if assistant.reveal_model else assistant.name
-        exchange.style = AnswerStyle(True, 1, labelling, shown_model, keep_alive_s)
-
-    def _signer_of(self, config: ConfigVersion, locale: Locale) -> TextSigner | None:
+    def signer_of(self, config: ConfigVersion, locale: Locale) -> TextSigner | None:
         """Return what signs the texts of a locale, or None."""
         if (proof := locale.proof) is None:
             return None
@@ -143,15 +124,6 @@ class AnswerStages:
             config, ("text_signer",), lambda: proof.signer(config, self._decider.clock)
         )
         return signer
-
-    def space_of(self, exchange: Exchange) -> EmbeddingSpace:
-        """Return the space of the vectors of a request that has a plan."""
-        config, region = exchange.config, exchange.location.region
-        if region is None:
-            raise RuntimeError("a request without a region has no plan")
-        secrets = config.secrets.identity or config.secrets.consent
-        key = secrets[0].reveal().encode() if secrets else self._decider.consent_key
-        return EmbeddingSpace(exchange.assistant, region, key)
 
     def unsealed(self, config: ConfigVersion, step: Step, chat: ChatRequest) -> ChatRequest:
         """Return a chat with the reasoning state that the step may get. If it redacts, that is known once it has."""

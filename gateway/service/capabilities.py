@@ -12,11 +12,11 @@ from gateway.model.age import AgeBand
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Decision, Refusal, Refused, SkipReason, Step, Verdict
-from gateway.model.deployment import Deployment, most_audio_bytes, most_spoken_characters
-from gateway.model.input_requests import USES, Use
+from gateway.model.deployment import Deployment
 from gateway.model.location import Location
 from gateway.model.preference import PreferenceReason
 from gateway.model.route import deployments_of
+from gateway.model.served import INPUTS, USES, Use
 from gateway.model.wrapper import kinds_of
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.fence import wrapper_of
@@ -27,7 +27,6 @@ from gateway.policy.routing import MEDIA, decide
 from gateway.policy.territory_answers import plain_needs
 from gateway.service.explain import consent_of
 from gateway.service.moderation import refused_media
-from providers.audio.contract import speech_of, transcription_of
 from providers.matching.requirements import FEATURES, TOOL_FEATURES
 from providers.value import Value
 
@@ -111,8 +110,11 @@ def capabilities(
         },
         "consent": [_recipient(it) for it in steps if it.consent is not None],
         "redacts": list(dict.fromkeys(kind for wrapper in wrappers for kind in kinds_of(wrapper))),
-        "transcription": _transcription(config, assistant, location, now_s),
-        "speech": _speech(config, assistant, location, now_s),
+        **{
+            use: row.offer(_able(config, assistant, location, now_s, use))
+            for use, row in INPUTS.items()
+            if row.is_offered
+        },
         "intents": [it.name for it in assistant.intents if age.intent in (None, it.name)],
         "websocket": config.has_websocket(region),
         "choices": _choices(assistant, location, sides, accept_language, user),
@@ -126,38 +128,6 @@ def _able(config: ConfigVersion, assistant: Assistant, location: Location, now_s
         return []
     verdicts = _decision(config, assistant.for_use(use), location, now_s).verdicts
     return [it for it, verdict in verdicts if _may(verdict)]
-
-
-def _transcription(
-    config: ConfigVersion, assistant: Assistant, location: Location, now_s: float
-) -> dict[str, object] | None:
-    """Return what may be written down here: the union over the steps, or None if there is none."""
-    able = _able(config, assistant, location, now_s, "transcription")
-    facts = [found.facts(it.model) for it in able if (found := transcription_of(it.adapter)) is not None]
-    if not facts:
-        return None
-    return {
-        "input_formats": sorted({kind for one in facts for kind in one.kinds}),
-        "response_formats": sorted({form for one in facts for form in one.formats}),
-        "stream": True,
-        "translate": any(one.translation_path for one in facts),
-        "max_bytes": max(map(most_audio_bytes, able)),
-    }
-
-
-def _speech(config: ConfigVersion, assistant: Assistant, location: Location, now_s: float) -> dict[str, object] | None:
-    """Return what may be spoken here: the union over the steps, or None if there is none."""
-    able = _able(config, assistant, location, now_s, "speech")
-    facts = [found.facts(it.model) for it in able if (found := speech_of(it.adapter)) is not None]
-    if not facts:
-        return None
-    voices = None if any(not it.voices for it in able) else sorted({name for it in able for name in it.voices} - {"*"})
-    return {
-        "voices": voices,
-        "response_formats": sorted({form for one in facts for form in one.offers}),
-        "stream": True,
-        "max_characters": max(map(most_spoken_characters, able)),
-    }
 
 
 def _sides(config: ConfigVersion, assistant: Assistant, location: Location, now_s: float) -> tuple[Side, ...]:

@@ -28,11 +28,11 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Plan, RefusalCode, Refused
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
 from gateway.model.help import Help
-from gateway.model.input_requests import AudioRequest, ServedRequest, texts_of
 from gateway.model.location import Location
 from gateway.model.record import Record
 from gateway.model.region_text import Locale
 from gateway.model.route import Barrier
+from gateway.model.served import ServedRequest
 from gateway.policy.consent import Consenting
 from gateway.policy.hand_off import declines, hand_off_asked, shared
 from gateway.policy.labels import without_labels
@@ -49,12 +49,10 @@ from gateway.tasks import run_apart
 from gateway.usage.client_limits import Admitted, ClientLimits, LimitReached, SharedLimits
 from gateway.usage.refusals import CallRefused
 from gateway.usage.token_count import count_tokens
-from providers.audio.values import TranscriptionRequest
 from providers.chat import ChatRequest, Texts, UserMessage, change_request
 from providers.failures import Failure, FailureKind
 from providers.formats.fitting import changes_for
 from providers.matching.requirements import CACHE_KEY, Requirements, requirements_of
-from providers.rerank.values import RerankRequest
 from providers.value import replace as change
 
 OTHER_MODEL = "the configuration has changed while the request was answered: repeat the request"
@@ -464,16 +462,11 @@ class ChatService:
 
     def foresee(self, exchange: Exchange) -> bool:
         """Record who will answer a stream, and how that is shown; return False while several deployments may."""
-        if isinstance(exchange.turn, RunContext):  # of a transcription
-            if exchange.turn.awaited is None or not isinstance(exchange.request, TranscriptionRequest):
-                return False
-            awaited = Answer(exchange.turn.awaited)
-            self.stages.note_answer(exchange, awaited)
-            self.stages.style_audio(exchange, exchange.request, awaited)
-            return True
-        turn: Turn | None = exchange.turn
+        turn = exchange.turn
         if turn is None or turn.context.awaited is None:
             return False
+        if not isinstance(turn, Turn):
+            return bool(turn.foresee(self.stages, exchange))
         step = turn.context.awaited
         redacted = turn.exchange.record.shown.redacted
         self.stages.styled(
@@ -509,16 +502,14 @@ class ChatService:
             context.usage = exchange.account = accounting.request(config, client, exchange.user, record, former)
         return context
 
-    async def judge_request(
-        self, judge: Judge, request: ChatRequest | RerankRequest | AudioRequest, exchange: Exchange
-    ) -> None:
+    async def judge_request(self, judge: Judge, request: ServedRequest, exchange: Exchange) -> None:
         """Judge the client's own texts, without our labels in them, before any provider gets them."""
         region = judge.region
         if judge.moderation.input:
             if isinstance(request, ChatRequest):
                 messages, others = request.messages, tuple(other_texts(judge, request))
             else:
-                messages, others = tuple(map(UserMessage, texts_of(request))), tuple(texts_of_fields(request.extra))
+                messages, others = tuple(map(UserMessage, request.texts())), tuple(texts_of_fields(request.extra))
             if region.texts is not None:
                 messages = without_labels(messages, region.texts)
             excepted = exchange.judged.excepted if exchange.judged is not None else {}
@@ -532,7 +523,7 @@ class ChatService:
             if isinstance(request, ChatRequest):
                 self._log_prompt(record, transcript(request))
             else:
-                self._log_prompt(record, "\n".join(texts_of(request))[-MAX_CHARACTERS:])
+                self._log_prompt(record, "\n".join(request.texts())[-MAX_CHARACTERS:])
 
 
 def expect_route(exchange: Exchange, assistant: Assistant) -> None:

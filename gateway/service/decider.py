@@ -27,10 +27,10 @@ from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, NO_STATEMENT
 from gateway.model.decision import Decision, FailureKinds, Plan, Refusal, Refused, SkipReason, Step
 from gateway.model.hand_off import BarrierRule, HandOff, HandOffCause
-from gateway.model.input_requests import use_of
 from gateway.model.preference import Preference, PreferenceReason
 from gateway.model.record import UNDECIDED, Decided, DecisionReason, Record, Skipped
 from gateway.model.route import Barrier, RouteStep, deployments_of
+from gateway.model.served import INPUTS
 from gateway.model.wrapper import joined
 from gateway.policy.caller import read_consent, user_of
 from gateway.policy.canary_assignment import assign_variant, conversation_key_of, sticky_key_of
@@ -52,11 +52,7 @@ from providers.matching.requirements import Requirements
 from providers.openai_json.misspelled_fields import refuse_misspelled
 from providers.value import replace as change
 
-_USES_OF_PATHS = {
-    "/v1/audio/transcriptions": "transcription",
-    "/v1/audio/translations": "transcription",
-    "/v1/audio/speech": "speech",
-}
+_USES_OF_PATHS = {path: use for use, row in INPUTS.items() for path in row.paths}
 _NO_STEP = "no deployment is available: the configuration has changed while the request was answered"
 _NOT_ROUTED = "the active version of the configuration no longer routes there"
 _OTHER_REGION = "the active version of the configuration locates the caller in another region"
@@ -196,7 +192,7 @@ class Decider:
             if assistant.intents or caller.given:
                 assistant = self._prepare_chat(exchange, assistant, request)
         else:
-            assistant = assistant.for_use(use_of(request))
+            assistant = assistant.for_use(request.use)
         exchange.assistant, exchange.reveal_model = assistant, assistant.reveal_model
         if location.region is not None and location.region.parts.every:
             # A refusal at a door counts for the assistant, in the log and in the report of duties.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from textwrap import wrap
-from typing import Any, get_args
+from typing import Any
 
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion, Region
@@ -23,12 +23,12 @@ from gateway.model.decision import (
 )
 from gateway.model.deployment import Deployment
 from gateway.model.hand_off import BarrierRule, HandOff
-from gateway.model.input_requests import Use
 from gateway.model.location import Evidence, Location, Reports
 from gateway.model.moderation import Moderation
 from gateway.model.preference import Preference
 from gateway.model.region_text import Locale
 from gateway.model.route import deployments_of
+from gateway.model.served import USES, Use
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.client_users import claim_issuer, claim_user
 from gateway.policy.consent import standing_consents
@@ -379,8 +379,7 @@ def _only_for_other_uses(config: ConfigVersion, use: Use) -> set[str]:
         routes = [view.for_use(one).whole_route(region) for view in views for region in view.routes_for(one)]
         return {deployment.name for route in routes for deployment in deployments_of(route)}
 
-    every_use: tuple[Use, ...] = get_args(Use)
-    return {name for one in every_use for name in named(one)} - named(use)
+    return {name for one in USES for name in named(one)} - named(use)
 
 
 def facts_of(deployment: Deployment) -> dict[str, object]:

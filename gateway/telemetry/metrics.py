@@ -12,9 +12,9 @@ from itertools import pairwise
 from math import floor
 
 from gateway.model.decision import Plan
-from gateway.model.input_requests import Use
 from gateway.model.record import AttemptAction, AttemptRecord, Record
 from gateway.model.refusal_reason import REASON_BY_CODE
+from gateway.model.served import Use
 from gateway.telemetry.metric_definitions import (
     FIRST_TOKEN_BOUNDS_S,
     METRIC_DEFINITIONS,

@@ -26,8 +26,8 @@ import msgspec
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
-from gateway.model.input_requests import MeasuredInput
 from gateway.model.record import Allowance, Record
+from gateway.model.served import MeasuredInput
 from gateway.policy.client_users import former_names, has_issuer
 from gateway.usage.amounts import NANO, CallAmount, price_version, shown_nano
 from gateway.usage.duty_counts import keys_of

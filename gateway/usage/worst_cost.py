@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.model.deployment import Deployment
-from gateway.model.input_requests import MeasuredInput
+from gateway.model.deployment import Deployment, format_of
+from gateway.model.served import INPUTS, MeasuredInput
 from gateway.usage.amounts import CallAmount, ExchangeRates
-from gateway.usage.audio_counts import HeldAudio, held_audio
 from gateway.usage.lost_call import RunningCost
 from providers.adapter import BudgetsThinking
+from providers.catalogue.held_audio import HeldAudio
 from providers.catalogue.prices import SEARCH, Price, Rates, tool_fees
 from providers.chat import (
     AssistantMessage,
@@ -31,6 +31,7 @@ from providers.chat import (
 )
 from providers.chat.messages import Part
 from providers.matching.requirements import moving_fields
+from providers.served import InputRequest
 
 LEAST_CAP = 256
 """A request whose budgets pay for fewer tokens than this is refused, instead of getting such a short answer."""
@@ -135,12 +136,18 @@ def facts_of(
     price, tools = charged_by(deployment, request.extra, now_s, searches)
     bound, audio = input_bound(request) if size is None else size.bound, None
     if isinstance(request, MeasuredInput) and request.audio is not None:
-        audio = held_audio(request.audio, deployment, price, bound)
-        bound = audio.input
+        audio = _held_audio(request.audio, deployment, price, bound)
+        bound = audio.input if audio is not None else bound
     return CallFacts(
         request, deployment, conversion, price, tools,
         bound, request.n or 1, _thinking_apart(request, deployment), audio, size,
     )  # fmt: skip
+
+
+def _held_audio(request: InputRequest, deployment: Deployment, price: Price | None, bound: int) -> HeldAudio | None:
+    form = format_of(deployment, request.use)
+    facts = INPUTS[request.use].facts(form, deployment.model) if form is not None else None
+    return request.held(facts, price, bound)
 
 
 def charged_by(

@@ -24,10 +24,7 @@ from providers.catalogue.takes import Takes
 from providers.chat import ChatCompletion, ChatRequest
 from providers.compatible.dialect import CompatibleDialect, DialectError, read_dialect
 from providers.compatible.request import encode_body, path_and_query
-from providers.embeddings.facts import load_embedding_facts
-from providers.embeddings.openai_format import OpenAIEmbeddings
 from providers.failures import Failure
-from providers.formats.azure import azure_path
 from providers.json_values import dumps
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.openai_json.read_answer import ChatReader, read_completion
@@ -93,13 +90,6 @@ class CompatibleAdapter(StatedUses):
     @property
     def chats(self) -> bool:
         return self.dialect.chats
-
-    @property
-    def embeddings(self) -> OpenAIEmbeddings | None:
-        vendor = load_embedding_facts(self.name)
-        if vendor is None:
-            return None
-        return OpenAIEmbeddings(vendor, azure_path if self.dialect.requests.path_by == "azure" else None)
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`. May request a stream although the client wants one JSON body."""

@@ -27,13 +27,13 @@ from providers.compatible.simulator_answer import (
     read_simulator_format,
 )
 from providers.compatible.simulator_request import as_openai, objections
-from providers.embeddings.facts import load_embedding_facts
-from providers.embeddings.openai_format import Encoding, decode_embedding_request, encode_embeddings
-from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import FailureKind, InvalidRequest
+from providers.inputs.embeddings.facts import load_embedding_facts
+from providers.inputs.embeddings.openai_format import Encoding, decode_embedding_request, encode_embeddings
+from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
+from providers.inputs.rerank.values import RerankAnswer, RerankRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.openai_json import decode_request
-from providers.rerank.values import RerankAnswer, RerankRequest
 from providers.testkit.simulated_audio import answer_audio
 from providers.testkit.simulated_rerank import read_sent_rerank, write_sent_rerank
 from providers.testkit.simulator import IncomingRequest, RequestRejected

@@ -7,14 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.adapter import Target
-from providers.audio.contract import SpeechFormat, TranscriptionFormat, speech_of, transcription_of
-from providers.audio.form import boundary_of, parse_form
-from providers.audio.kinds import TYPES, kind_of
-from providers.audio.values import SpeechRequest, TranscriptionRequest
 from providers.chat import AudioDelta, Failed, Finished, StreamEvent, TextDelta
 from providers.conformance.subject import Subject
 from providers.conformance.test_inputs import any_json, change_model, dumped, needed, thorough
 from providers.failures import ProviderFailed
+from providers.inputs.audio.contract import SpeechFormat, TranscriptionFormat
+from providers.inputs.audio.form import boundary_of, parse_form
+from providers.inputs.audio.kinds import TYPES, kind_of
+from providers.inputs.audio.values import SpeechRequest, TranscriptionRequest
+from providers.inputs.uses import INPUTS
 from providers.testkit.simulated_audio import SAMPLE_TEXT, sample
 from providers.testkit.simulator import SimulatesAudio
 from providers.wire import WireRequest, WireResponse
@@ -24,12 +25,14 @@ _KINDS = {"mp3": "mp3", "opus": "ogg", "aac": "aac", "flac": "flac", "wav": "wav
 
 @pytest.fixture
 def transcription(subject: Subject) -> TranscriptionFormat:
-    return needed(transcription_of(subject.adapter), "writes no audio down")
+    found: TranscriptionFormat = needed(INPUTS["transcription"].format_of(subject.adapter), "writes no audio down")
+    return found
 
 
 @pytest.fixture
 def speech(subject: Subject) -> SpeechFormat:
-    return needed(speech_of(subject.adapter), "does not speak")
+    found: SpeechFormat = needed(INPUTS["speech"].format_of(subject.adapter), "does not speak")
+    return found
 
 
 def _request(stream: bool = False) -> TranscriptionRequest:

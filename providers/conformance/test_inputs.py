@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from providers.adapter import Target
 from providers.chat import Usage
 from providers.conformance.subject import ORIGIN, Subject
-from providers.embeddings.contract import EmbeddingFormat, embeddings_of
-from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest, check_answer
 from providers.failures import ProviderFailed
+from providers.inputs.embeddings.contract import EmbeddingFormat
+from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest, check_answer
+from providers.inputs.uses import INPUTS
 from providers.json_values import JsonError, dumps, loads
 from providers.moderations.contract import Moderates, ModerationFormat
 from providers.moderations.values import ModerationAnswer, ModerationRequest, verdict_of
@@ -51,7 +52,8 @@ def needed(found: _FormatT | None, lack: str) -> _FormatT:
 
 @pytest.fixture
 def embeddings(subject: Subject) -> EmbeddingFormat:
-    return needed(embeddings_of(subject.adapter), "has no embeddings")
+    found: EmbeddingFormat = needed(INPUTS["embeddings"].format_of(subject.adapter), "has no embeddings")
+    return found
 
 
 @pytest.fixture

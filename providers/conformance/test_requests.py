@@ -23,9 +23,9 @@ from providers.conformance.cases import (
 from providers.conformance.checks import check_wire
 from providers.conformance.meaning import callable_tools, conversation, is_absent, parameters
 from providers.conformance.subject import Subject
-from providers.embeddings.contract import embeddings_of
-from providers.embeddings.values import EmbeddingRequest
 from providers.failures import ProviderError, UnsupportedFeature
+from providers.inputs.embeddings.values import EmbeddingRequest
+from providers.inputs.uses import INPUTS
 from providers.json_values import as_map, dumps, loads
 from providers.matching.capability_matching import ANSWERS_ITSELF
 from providers.matching.requirements import ATTRIBUTION, FEATURES, PARAMETERS
@@ -154,7 +154,7 @@ def test_every_request_stays_at_the_location_of_its_site(subject: Subject) -> No
         target = replace(subject.target, base_path=base_path, counts=True)
         requests, wires = [question(), replace(question(), stream=True)], []
         wires += [subject.adapter.build_request(request, target) for request in requests]
-        if (embeddings := embeddings_of(subject.adapter)) is not None:
+        if (embeddings := INPUTS["embeddings"].format_of(subject.adapter)) is not None:
             wires.append(embeddings.build_request(EmbeddingRequest("assistant", ("one",)), target))
         if isinstance(subject.adapter, Moderates) and (moderations := subject.adapter.moderations) is not None:
             wires.append(moderations.build_request(ModerationRequest("assistant", ("one",)), target))

@@ -13,8 +13,9 @@ from providers.chat import Usage
 from providers.conformance.subject import ORIGIN, Subject
 from providers.conformance.test_inputs import any_json, change_model, dumped, needed, thorough
 from providers.failures import ProviderFailed
-from providers.rerank.contract import RerankFormat, rerank_of
-from providers.rerank.values import RerankAnswer, RerankRequest
+from providers.inputs.rerank.contract import RerankFormat
+from providers.inputs.rerank.values import RerankAnswer, RerankRequest
+from providers.inputs.uses import INPUTS
 from providers.testkit.simulator import RequestRejected, SimulatesRerank
 from providers.value import replace
 from providers.wire import WireResponse
@@ -25,7 +26,8 @@ _SCORES = (0.25, 0.75, 0.5)
 
 @pytest.fixture
 def rerank(subject: Subject) -> RerankFormat:
-    return needed(rerank_of(subject.adapter), "has no rerank")
+    found: RerankFormat = needed(INPUTS["rerank"].format_of(subject.adapter), "has no rerank")
+    return found
 
 
 @pytest.fixture

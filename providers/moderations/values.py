@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, TypeAlias
 
 from providers.chat import ImagePart, TextPart, Usage
+from providers.matching.requirements import Requirements, moving_fields
+from providers.reading.errors import malformed
+from providers.served import CostBound, InputAnswer, InputRequest
 from providers.value import Value
 
 CATEGORIES = tuple(
@@ -15,9 +18,11 @@ CATEGORIES = tuple(
 """OpenAI's categories. Every verdict has all of them, and the categories that its model adds."""
 ModerationInput: TypeAlias = "str | tuple[TextPart | ImagePart, ...]"
 """A text, or texts and images that get one verdict together."""
+_MOST_VERDICT_TOKENS = 256
+"""A guard model answers with a word or two, and the names of categories."""
 
 
-class ModerationRequest(Value, frozen=True):
+class ModerationRequest(InputRequest, frozen=True):
     """A request for one verdict for each input.
 
     Attributes:
@@ -25,19 +30,43 @@ class ModerationRequest(Value, frozen=True):
         inputs: The content to classify.
         extra: Unknown top-level fields as parsed JSON.
         prompt: The user's text that the inputs answer; None if they are not answers. Guard models judge both as a pair.
-        stream: Always false: the answer is one JSON body.
         takes_contradictions: A verdict that contradicts its categories is an answer. Otherwise it is a failure.
-        folded: Always false.
     """
 
-    stream: ClassVar[bool] = False
-    folded: ClassVar[bool] = False
+    use: ClassVar[str] = "moderations"
 
     model: str
     inputs: tuple[ModerationInput, ...]
     extra: Mapping[str, object] = {}
     prompt: str | None = None
     takes_contradictions: bool = False
+
+    def texts(self) -> Iterator[str]:
+        """See `InputRequest`. The texts include the URLs of images."""
+        if self.prompt is not None:
+            yield from [self.prompt] * len(self.inputs)  # each is judged with it
+        for content in self.inputs:
+            if isinstance(content, str):
+                yield content
+            else:
+                yield from (part.text if isinstance(part, TextPart) else part.url for part in content)
+
+    def needs(self) -> Requirements:
+        parts = [part for content in self.inputs if not isinstance(content, str) for part in content]
+        urls = [part.url for part in parts if isinstance(part, ImagePart)]
+        has = {"vision": bool(urls), "image_url": any(url[:5].lower() != "data:" for url in urls)}
+        features = frozenset(name for name, is_needed in has.items() if is_needed)
+        return Requirements(features, frozenset(self.extra), moving_fields(self.extra), use=self.use)
+
+    def bound(self) -> CostBound:
+        return CostBound([*self.texts()], _MOST_VERDICT_TOKENS * len(self.inputs))
+
+    def checked(self, answer: ModerationAnswer, facts: object) -> ModerationAnswer:
+        if len(answer.results) != len(self.inputs):
+            raise malformed(f"{len(answer.results)} verdicts for {len(self.inputs)} inputs")
+        if not self.takes_contradictions and any(result.contradicts_itself for result in answer.results):
+            raise malformed("a verdict contradicts its categories")
+        return answer
 
 
 class ModerationResult(Value, frozen=True):
@@ -63,7 +92,7 @@ class ModerationResult(Value, frozen=True):
         return not self.flagged and any(self.categories.values())
 
 
-class ModerationAnswer(Value, frozen=True):
+class ModerationAnswer(InputAnswer, frozen=True):
     """The verdicts of one request, in the order of its inputs.
 
     Attributes:

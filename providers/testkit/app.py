@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, assert_never
 
 from providers.chat import ChatCompletion, ChatRequest, Usage
-from providers.embeddings.facts import load_embedding_facts
-from providers.embeddings.values import EmbeddingRequest
 from providers.failures import FailureKind
+from providers.inputs.embeddings.facts import load_embedding_facts
+from providers.inputs.embeddings.values import EmbeddingRequest
 from providers.moderations.guard_models import guard_kind_of
 from providers.testkit.capacity import Capacity, Gate
 from providers.testkit.prefix_cache import PrefixCache

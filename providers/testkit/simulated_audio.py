@@ -7,10 +7,10 @@ import hashlib
 from collections.abc import Callable, Mapping
 from importlib import resources
 
-from providers.audio.facts import SpeechFacts, TranscriptionFacts, load_speech_facts, load_transcription_facts
-from providers.audio.form import boundary_of, parse_form
-from providers.audio.kinds import kind_of, lengths_of
 from providers.failures import InvalidRequest
+from providers.inputs.audio.facts import SpeechFacts, TranscriptionFacts, load_speech_facts, load_transcription_facts
+from providers.inputs.audio.form import boundary_of, parse_form
+from providers.inputs.audio.kinds import kind_of, lengths_of
 from providers.json_values import JsonError, as_list, as_map, dumps, loads, read_map, read_str
 from providers.testkit.audio_files import spoken_file
 from providers.testkit.simulator import IncomingRequest

@@ -7,7 +7,7 @@ from array import array
 from hashlib import blake2b
 
 from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, TextPart, Usage, UserMessage, text_of
-from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest, Tokens, Vector
+from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest, Tokens, Vector
 from providers.moderations.guard_models import GuardKind
 from providers.moderations.values import (
     ModerationAnswer,

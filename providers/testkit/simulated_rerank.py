@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from providers.chat import Usage
+from providers.inputs.rerank.facts import load_rerank_facts
+from providers.inputs.rerank.values import RerankAnswer, RerankRequest
 from providers.json_values import JsonError, as_list, as_map, dumps, loads, read_map
-from providers.rerank.facts import load_rerank_facts
-from providers.rerank.values import RerankAnswer, RerankRequest
 from providers.testkit.simulator import IncomingRequest
 from providers.wire import WireResponse
 
@@ -35,7 +35,7 @@ def read_sent_rerank(
     about a body.
     """
     vendor = load_rerank_facts(provider)
-    if vendor is None or not incoming.path.endswith(vendor.paths):
+    if vendor is None or not incoming.path.endswith(tuple(one.path for one in (vendor.usual, *vendor.models.values()))):
         return None
     try:
         body = as_map(loads(incoming.body))
@@ -50,10 +50,10 @@ def read_sent_rerank(
     query = source.get("query")
     if not isinstance(query, str) or not documents:
         raise refused("query and documents are required")
-    if len(documents) > how.facts.most_documents:
-        raise refused(f"too many documents: at most {how.facts.most_documents}")
+    if len(documents) > how.most_documents:
+        raise refused(f"too many documents: at most {how.most_documents}")
     cut = body.get("max_tokens_per_doc")
-    if cut is not None and not how.facts.cuts_documents:
+    if cut is not None and not how.cuts_documents:
         raise refused("unknown parameter: max_tokens_per_doc")
     most = cut if isinstance(cut, int) else None
     return RerankRequest(str(body.get("model")), query, tuple(documents), max_tokens_per_doc=most)

@@ -7,11 +7,11 @@ from functools import cache
 from typing import Protocol, runtime_checkable
 
 from providers.chat import ChatCompletion, ChatRequest
-from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import LACKABLE, FailureKind, ProviderError
+from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
+from providers.inputs.rerank.values import RerankAnswer, RerankRequest
 from providers.moderations.values import ModerationAnswer, ModerationRequest
 from providers.registry import check_members, load_group
-from providers.rerank.values import RerankAnswer, RerankRequest
 from providers.value import Value
 from providers.wire import WireResponse
 

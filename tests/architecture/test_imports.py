@@ -71,7 +71,7 @@ HOMES = {
     "asyncpg": ("gateway/cell/postgres.py",),
     "libvalkey": ("gateway/cell/valkey_connection.py",),
     "msgspec": (
-        "providers/audio/facts.py",
+        "providers/inputs/facts.py",
         "gateway/cli",
         "gateway/features",
         "gateway/model",

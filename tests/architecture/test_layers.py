@@ -41,6 +41,7 @@ execution                           all I/O to providers: permits, attempts, ret
 features                            the optional features, a folder each
 service                             one request, from its values to its answer, in reading order
 identity                            who called by a signed token, and tokens in place of keys
+inputs                              requests that are not chats, from their values to their answer
 api                                 HTTP in and out
 changes                             live configuration, plan and history
 assembly                            wiring: a config version becomes an application
@@ -65,7 +66,9 @@ registry                            adapters from entry points
 reading matching                    bytes to events; what a request requires and a deployment can do
 formats                             what several wire formats share
 openai_json                         canonical values and OpenAI's JSON
-audio embeddings moderations rerank  canonical transcripts, vectors, verdicts and scores, and their wire formats
+served                              requests that are not chats, whatever their use
+moderations                         canonical verdicts, and how a model is asked for one
+inputs                              embeddings, rerank, transcriptions and speech: values, facts and formats
 stated_uses                         the base of an adapter whose other uses only facts decide
 testkit                             simulated providers
 compatible                          vendors that speak OpenAI's dialect

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from gateway.cli.terminal import compile_file
-from gateway.model.input_requests import USES
 from gateway.model.schedule import Phase, ScheduleProgress
+from gateway.model.served import USES
 from gateway.state.schedules import ScheduleStore
 from tests.cli.conftest import ROOT, Command
 from tests.kit.configs import Config

@@ -9,16 +9,16 @@ from gateway.execution.deadline import Deadline
 from gateway.execution.exchange import Exchange
 from gateway.execution.failure_observations import EVERYBODY
 from gateway.execution.upstream_client import Answer, ConfigChanged
+from gateway.inputs.answers import answer_call
+from gateway.inputs.calls import InputCalls
 from gateway.model.caller import Caller
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.consent import NO_STATEMENT
-from gateway.model.input_requests import ServedRequest, use_of
 from gateway.model.location import Location
 from gateway.model.record import Record
+from gateway.model.served import ServedRequest
 from gateway.service.assistants import find_assistant
 from gateway.service.chat_service import ChatService
-from gateway.service.input_answers import answer_call
-from gateway.service.input_requests import InputCalls
 from providers.chat import ChatRequest
 
 
@@ -33,7 +33,9 @@ def exchange_of(
 ) -> Exchange:
     """Return a request that is prepared for its decision."""
     exchange = Exchange(record or Record("r", 0, config.version))
-    assistant = find_assistant(config, client, request.model or "assistant").for_use(use_of(request))
+    assistant = find_assistant(config, client, request.model or "assistant").for_use(
+        "chat" if isinstance(request, ChatRequest) else request.use
+    )
     usual = {"claim": None, "user": None, "consent": NO_STATEMENT, "prefer": None, "asker": EVERYBODY}
     given = {"config": config, "location": location, "request": request, "deadline": deadline, "assistant": assistant}
     caller = Caller(client, "", (), 0, None, (), {})

@@ -24,18 +24,18 @@ from gateway.features.shadow.model import ShadowRecord
 from gateway.features.shadow.traffic import ShadowSink, ShadowTraffic
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Refused
-from gateway.model.input_requests import USES, ServedRequest, Use
+from gateway.model.served import USES, ServedRequest, Use
 from gateway.policy.location.resolution import resolve
 from gateway.policy.location.signals import EdgeReport
 from gateway.service.chat_service import ChatService
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
-from providers.audio.values import SpeechRequest, TranscriptionRequest
 from providers.chat import ChatRequest, UserMessage
-from providers.embeddings.values import EmbeddingRequest
 from providers.failures import Failure, FailureKind
+from providers.inputs.audio.values import SpeechRequest, TranscriptionRequest
+from providers.inputs.embeddings.values import EmbeddingRequest
+from providers.inputs.rerank.values import RerankRequest
 from providers.moderations.values import ModerationRequest
-from providers.rerank.values import RerankRequest
 from tests.gateway.deciding_anew import answer_of, exchange_of
 from tests.gateway.location_reports import reported
 from tests.gateway.random_configs import TERRITORIES, compiled, configs, fits
@@ -194,6 +194,7 @@ def _request(use: Use, stream: bool, user: str) -> ServedRequest:
             return TranscriptionRequest("assistant", memoryview(b"RIFF....WAVE secret"), "wav", prompt="secret")
         case "speech":
             return SpeechRequest("assistant", "secret", "anna", "mp3")
+    raise AssertionError(f"add a request of the use {use}")
 
 
 def _without(config: dict[str, Any], name: str) -> ConfigVersion:

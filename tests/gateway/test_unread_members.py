@@ -11,11 +11,10 @@ from gateway.api.dialects.gemini import Gemini
 from gateway.api.dialects.messages import Messages
 from gateway.api.dialects.responses import Responses
 from gateway.api.errors import ApiError
-from gateway.model.input_requests import needs_of_input
 from providers.catalogue.models import ModelFacts
 from providers.chat import ChatRequest
-from providers.embeddings.values import EmbeddingRequest
 from providers.failures import InvalidRequest, UnsupportedFeature
+from providers.inputs.embeddings.values import EmbeddingRequest
 from providers.matching.capability_matching import match_capabilities
 from providers.matching.requirements import moves_data, requirements_of
 from providers.registry import load_registry
@@ -57,6 +56,6 @@ def test_unread_member_is_named_at_every_provider(dialect: str) -> None:
 
 
 def test_unread_member_of_embeddings_is_named() -> None:
-    needs = needs_of_input(EmbeddingRequest("m", ("Hi",), unread=frozenset({"user"})))
+    needs = EmbeddingRequest("m", ("Hi",), unread=frozenset({"user"})).needs()
     for adapter in ADAPTERS.values():
         assert "user" in match_capabilities(needs, adapter.capabilities, ModelFacts()).unsupported

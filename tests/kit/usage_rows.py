@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from gateway.model.input_requests import USES
+from gateway.model.served import USES
 from gateway.usage.amounts import NANO
 from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.journal_reading import waiting_rows

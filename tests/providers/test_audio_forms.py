@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.audio.decode import decode_speech, decode_transcription
-from providers.audio.form import (
+from providers.failures import InvalidRequest, UnsupportedFeature
+from providers.inputs.audio.decode import decode_speech, decode_transcription
+from providers.inputs.audio.form import (
     MOST_HEADER_BYTES,
     MOST_HEADERS,
     MOST_PARTS,
@@ -21,7 +22,6 @@ from providers.audio.form import (
     text_of_part,
     written_form,
 )
-from providers.failures import InvalidRequest, UnsupportedFeature
 from tests.kit.audio import BOUNDARY, form_of, silent_wav, transcription_form
 from tests.kit.example_counts import examples
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.audio.kinds import _MOST_CHANNELS, _MOST_RATE, KINDS, TYPES, kind_of, lengths_of
-from providers.audio.reading import _MOST_MS, milliseconds, read_transcript
 from providers.failures import ProviderFailed
+from providers.inputs.audio.kinds import _MOST_CHANNELS, _MOST_RATE, KINDS, TYPES, kind_of, lengths_of
+from providers.inputs.audio.reading import _MOST_MS, milliseconds, read_transcript
 from providers.testkit.audio_files import spoken_file
 from tests.kit.audio import claiming_wav, silent_wav
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.audio.tags import MOST_BYTES, PLACES, Tagger, tag_names
 from providers.failures import ProviderFailed
+from providers.inputs.audio.tags import MOST_BYTES, PLACES, Tagger, tag_names
 from providers.testkit.audio_files import _ogg_page, spoken_file
 
 VALUE = json.dumps({"Label": "1", "ContentProducer": "生产者"}, ensure_ascii=False)

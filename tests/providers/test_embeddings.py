@@ -16,18 +16,20 @@ from hypothesis import strategies as st
 from providers.adapter import Target
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import Usage
-from providers.embeddings.contract import EmbeddingFacts, batches_of, embeddings_of, joined
-from providers.embeddings.values import (
+from providers.failures import ProviderFailed
+from providers.inputs.embeddings.facts import EmbeddingFacts
+from providers.inputs.embeddings.values import (
     EmbeddingAnswer,
     EmbeddingRequest,
     vector_from_base64,
     vector_from_json,
     vector_to_base64,
 )
-from providers.failures import ProviderFailed
+from providers.inputs.uses import INPUTS
 from providers.registry import load_registry
 from providers.value import replace as change
 from providers.wire import WireResponse
+from tests.providers.asked import asked_with
 
 REQUEST = EmbeddingRequest("assistant", ("天很蓝", "海很深"))
 LIST = {"object": "list", "model": "m", "usage": {"prompt_tokens": 9, "total_tokens": 9}}
@@ -100,7 +102,7 @@ RECORDED: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
 
 
 def format_of(provider: str) -> Any:
-    return embeddings_of(load_registry().adapters[provider])
+    return INPUTS["embeddings"].format_of(load_registry().adapters[provider])
 
 
 def target_of(provider: str, model: str) -> Target:
@@ -176,7 +178,8 @@ tokens = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12).map(tuple
 @given(texts | tokens, st.integers(1, 9), st.none() | st.integers(1, 30))
 def test_calls_have_all_inputs_in_order_and_keep_the_limits(inputs: Any, most: int, most_tokens: int | None) -> None:
     request = EmbeddingRequest("m", tuple(inputs), dimensions=3, user="u")
-    calls = batches_of(request, EmbeddingFacts(most, most_tokens, takes_tokens=True))
+    facts = EmbeddingFacts(most, most_tokens, takes_tokens=True)
+    calls = INPUTS["embeddings"].calls_of(request, [asked_with("embeddings", facts)])
     assert [item for call in calls for item in call.inputs] == list(request.inputs)
     for call in calls:
         assert 0 < len(call.inputs) <= most
@@ -191,9 +194,9 @@ def test_joined_answer_has_all_vectors_and_the_sum_of_the_usage(sizes: list[int]
         EmbeddingAnswer(tuple(array("d", [float(place), float(one)]) for one in range(size)), Usage(prompt_tokens=size))
         for place, size in enumerate(sizes)
     ]
-    whole = joined(counted)
+    whole: Any = INPUTS["embeddings"].joined(counted)
     assert [vector.tolist() for vector in whole.vectors] == [
         [float(place), float(one)] for place, size in enumerate(sizes) for one in range(size)
     ]
     assert whole.usage == Usage(prompt_tokens=sum(sizes))
-    assert joined([*counted, EmbeddingAnswer(counted[0].vectors)]).usage is None
+    assert INPUTS["embeddings"].joined([*counted, EmbeddingAnswer(counted[0].vectors)]).usage is None

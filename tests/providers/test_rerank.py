@@ -10,10 +10,12 @@ import pytest
 from providers.adapter import Target
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import Usage
+from providers.inputs.rerank.facts import RerankFacts
+from providers.inputs.rerank.values import RerankAnswer, RerankRequest
+from providers.inputs.uses import INPUTS
 from providers.registry import load_registry
-from providers.rerank.contract import rerank_of
-from providers.rerank.values import RerankAnswer, RerankRequest, rerank_batches
 from providers.wire import WireResponse
+from tests.providers.asked import asked_with
 
 REQUEST = RerankRequest("assistant", "上海天气", ("北京美食", "上海气候"))
 SENT = {"query": "上海天气", "documents": ["北京美食", "上海气候"]}
@@ -73,7 +75,8 @@ RECORDED: list[tuple[str, str, str, str, dict[str, Any], Any, Usage | None, int 
 )
 def test_calls_keep_both_limits_and_the_order(most_documents: int, most_tokens: int | None, sizes: list[int]) -> None:
     documents = tuple(f"{number}".ljust(40, "d") for number in range(6))
-    calls = rerank_batches(RerankRequest("m", "q" * 20, documents), most_documents, most_tokens)
+    route = [asked_with("rerank", RerankFacts(most_documents, most_tokens))]
+    calls = INPUTS["rerank"].calls_of(RerankRequest("m", "q" * 20, documents), route)
     assert [len(call.documents) for call in calls] == sizes
     assert tuple(text for call in calls for text in call.documents) == documents
     assert all(call.before + call.documents == documents[: len(call.before) + len(call.documents)] for call in calls)
@@ -83,7 +86,7 @@ def test_calls_keep_both_limits_and_the_order(most_documents: int, most_tokens: 
     ("units", "read"), [(1, 1), (2.0, 2), (1.5, 2), (0, None), (-1, None), ("1", None), (True, None)]
 )
 def test_search_units_are_a_number(units: object, read: int | None) -> None:
-    rerank = rerank_of(load_registry().adapters["cohere"])
+    rerank = INPUTS["rerank"].format_of(load_registry().adapters["cohere"])
     assert rerank is not None
     body = {"results": RESULTS, "meta": {"billed_units": {"search_units": units}}}
     response = WireResponse(200, {"content-type": "application/json"}, json.dumps(body).encode(), 0)
@@ -91,7 +94,8 @@ def test_search_units_are_a_number(units: object, read: int | None) -> None:
 
 
 def test_every_provider_with_rerank_has_a_recording() -> None:
-    having = {name for name, adapter in load_registry().adapters.items() if rerank_of(adapter) is not None}
+    adapters = load_registry().adapters
+    having = {name for name, adapter in adapters.items() if INPUTS["rerank"].format_of(adapter) is not None}
     assert having == {one[0] for one in RECORDED}
 
 
@@ -110,7 +114,7 @@ def test_recorded_request_and_answer(
     usage: Usage | None,
     units: int | None,
 ) -> None:
-    rerank = rerank_of(load_registry().adapters[provider])
+    rerank = INPUTS["rerank"].format_of(load_registry().adapters[provider])
     assert rerank is not None
     target = Target(model, base, UNKNOWN_MODEL)
     sent = rerank.build_request(REQUEST, target)

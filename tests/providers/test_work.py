@@ -11,13 +11,13 @@ from evaluation.checks import Schema, letter_of
 from evaluation.texts import bare, numbers_in, words_of
 from gateway.api.dialects.gemini.contents import ContentReader
 from gateway.api.dialects.gemini.fields import DroppedFields
-from providers.audio.form import parse_form
 from providers.catalogue.takes import Takes
 from providers.chat import AssistantMessage, ChatRequest, SystemMessage, TextPart, ToolCall, ToolMessage, UserMessage
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.formats.fitting import fit
 from providers.formats.role_alternation import alternate_roles
 from providers.formats.tool_calls import turns_with_whole_results
+from providers.inputs.audio.form import parse_form
 from providers.json_values import unfenced
 from tests.kit.growth import MOST_GROWTH, growth
 

@@ -13,16 +13,14 @@ from typing import Any
 import pytest
 
 from providers.adapter import Adapter, Target
-from providers.audio.contract import transcription_of
-from providers.audio.values import TranscriptionRequest
 from providers.conformance.subject import Subject, subjects_of
-from providers.embeddings.contract import embeddings_of
-from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
+from providers.inputs.audio.values import TranscriptionRequest
+from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
+from providers.inputs.rerank.values import RerankAnswer, RerankRequest
+from providers.inputs.uses import INPUTS
 from providers.moderations.contract import Moderates
 from providers.moderations.values import ModerationAnswer, ModerationRequest, verdict_of
 from providers.registry import load_registry
-from providers.rerank.contract import rerank_of
-from providers.rerank.values import RerankAnswer, RerankRequest
 from providers.testkit.simulated_audio import sample
 from providers.testkit.simulator import IncomingRequest, load_simulators
 from providers.value import replace
@@ -52,12 +50,12 @@ def _transcript(simulator: Any, count: int, incoming: IncomingRequest) -> WireRe
 
 READERS: Mapping[str, tuple[Callable[[Adapter], Any], Any, Callable[[Any, int, IncomingRequest], WireResponse]]] = {
     "embeddings": (
-        embeddings_of,
+        INPUTS["embeddings"].format_of,
         EmbeddingRequest("assistant", ("a",)),
         lambda simulator, n, incoming: simulator.write_embeddings(EmbeddingAnswer((array("f", [0.5]),) * n), incoming),
     ),
     "rerank": (
-        rerank_of,
+        INPUTS["rerank"].format_of,
         RerankRequest("assistant", "q", ("a",)),
         lambda simulator, n, incoming: simulator.write_rerank(
             RerankAnswer(tuple(at / n for at in range(n)), search_units=1), incoming
@@ -71,7 +69,7 @@ READERS: Mapping[str, tuple[Callable[[Adapter], Any], Any, Callable[[Any, int, I
         ),
     ),
     "transcripts": (
-        transcription_of,
+        INPUTS["transcription"].format_of,
         TranscriptionRequest("assistant", memoryview(sample()), "wav", response_format="verbose_json"),
         _transcript,
     ),

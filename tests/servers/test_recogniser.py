@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from providers.audio.form import boundary_of, parse_form
+from providers.inputs.audio.form import boundary_of, parse_form
 from tests.kit.gateway_process import APP_KEY, config_of_one_region, running_gateway
 
 pocketsphinx = pytest.importorskip("pocketsphinx", reason="make install-sdks installs the recogniser")

@@ -17,8 +17,8 @@ from gateway.api.dialects.labelling import StreamLabels
 from gateway.api.errors import ApiError, encode_error
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.caller import RequestHeaders
-from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record
+from gateway.model.served import ServedRequest
 from gateway.usage.token_count import tokens_of
 from providers.chat import ChatCompletion, Choice, ChoiceEvent, Failed, StreamEvent, Usage, said_in
 from providers.failures import Failure, FailureKind

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from gateway.api.errors import ApiError
-from gateway.model.input_requests import USES, Use
+from gateway.model.served import INPUTS, USES, Use
 from gateway.model.units import at_second
 from gateway.service.capabilities import Offer
 from providers.matching.requirements import INNER_PARAMETERS, PARAMETERS
@@ -19,16 +19,10 @@ from providers.matching.requirements import INNER_PARAMETERS, PARAMETERS
 ListForm = Literal["chat", "messages", "generate"]
 _METHODS: Mapping[Use, tuple[str, ...]] = {
     "chat": ("generateContent", "streamGenerateContent", "countTokens"),
-    "embeddings": ("embedContent", "batchEmbedContents"),
-    "moderations": (),
-    "rerank": (),
-    "transcription": (),
-    "speech": (),
+    **{use: row.methods for use, row in INPUTS.items()},
 }
 """The methods of Gemini's API that work for each use."""
-_OUTPUTS: Mapping[Use, str] = {
-    "chat": "text", "embeddings": "embeddings", "rerank": "rerank", "transcription": "text", "speech": "audio"
-}  # fmt: skip
+_OUTPUTS: Mapping[Use, str] = {"chat": "text", **{use: row.output for use, row in INPUTS.items() if row.output}}
 """OpenRouter's name of what each use returns. It has none for verdicts."""
 _INPUTS = {"vision": "image", "file": "file", "audio": "audio"}
 _ALSO_SUPPORTED: Mapping[str, tuple[str, ...]] = {
@@ -116,7 +110,7 @@ def encode_model(form: ListForm, name: str, offer: Offer) -> dict[str, object]:
 
 def _openrouter_members(offer: Offer) -> dict[str, object]:
     """Return what an assistant takes and returns, as OpenRouter's list states it."""
-    taken = offer.features | ({"audio"} if "transcription" in offer.uses else frozenset())
+    taken = offer.features.union(*(row.media for use, row in INPUTS.items() if use in offer.uses))
     inputs = [name for feature, name in _INPUTS.items() if feature in taken]
     # Each name once: an assistant may answer and transcribe, which both return text.
     returned = dict.fromkeys(name for use, name in _OUTPUTS.items() if use in offer.uses)

@@ -7,6 +7,7 @@ choices, if it was asked for. A failure is one last event with an `error` object
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import assert_never
 
 import orjson
@@ -16,9 +17,9 @@ from gateway.api.dialects.dialect import JSON_MEDIA, StreamEncoder
 from gateway.api.dialects.labelling import MEMBER, label_answer, own_word
 from gateway.api.errors import ApiError, encode_error
 from gateway.execution.exchange import AnswerStyle
-from gateway.model.input_requests import ServedRequest
 from gateway.model.moderation import ModerationRecord
 from gateway.model.record import Record
+from gateway.model.served import ServedRequest
 from providers.chat import (
     SERVICE_TIERS,
     AnnotationsDelta,
@@ -44,6 +45,7 @@ from providers.formats.reasoning_state import join_call_id
 from providers.json_values import dumps_texts
 from providers.openai_json import encode_completion
 from providers.openai_json.encode_answer import OUTWARD_FINISH, encode_images, encode_usage
+from providers.served import InputAnswer, InputRequest
 from providers.value import replace
 
 DONE = b"data: [DONE]\n\n"
@@ -75,6 +77,23 @@ class OpenAIChat:
 
 
 OPENAI_CHAT = OpenAIChat()
+
+
+class InputDialect(OpenAIChat, ABC):
+    """One request that is not a chat. Its errors are those of chats.
+
+    `whole_type` is the header line with the content type of a whole answer, or None for JSON.
+    """
+
+    whole_type: bytes | None = None
+
+    @abstractmethod
+    def decode(self, body: bytes) -> InputRequest:
+        """Parse and decode the body. Raises ApiError or InvalidRequest."""
+
+    @abstractmethod
+    def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
+        """Return the body of an answer."""
 
 
 class ChunkEncoder(StreamEncoder):

@@ -11,16 +11,10 @@ from gateway.api.dialects.completions import Completions
 from gateway.api.dialects.dialect import CountingDialect, Dialect
 from gateway.api.dialects.google_paths import asks_for_events, is_gemini_path, parse_path
 from gateway.api.dialects.model_lists import ListForm, form_of
-from gateway.api.dialects.openai_audio import SpeechDialect, TranscriptionDialect, TranslationDialect
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
-from gateway.api.dialects.openai_inputs import (
-    OpenAIEmbeddingsDialect,
-    OpenAIModerationsDialect,
-    RerankDialect,
-    SecondRerankDialect,
-)
 from gateway.api.dialects.responses import Responses, ResponseTokenCount
 from gateway.api.errors import ApiError, encode_error
+from gateway.api.inputs import INPUT_DIALECTS, google_input_dialect
 
 CHAT_PATH = OPENAI_CHAT.route
 MESSAGES_PATH = messages.Messages.route
@@ -28,22 +22,12 @@ COUNT_PATH = messages.TokenCount.route
 RESPONSES_PATH = Responses.route
 INPUT_TOKENS_PATH = ResponseTokenCount.route
 COMPLETIONS_PATH = Completions.route
-EMBEDDINGS_PATH = OpenAIEmbeddingsDialect.route
-MODERATIONS_PATH = OpenAIModerationsDialect.route
-RERANK_PATHS = (RerankDialect.route, SecondRerankDialect.route)
-AUDIO_PATHS = (TranscriptionDialect.route, TranslationDialect.route, SpeechDialect.route)
 
 _AT_PATH: Mapping[str, Callable[[], Dialect]] = {
     MESSAGES_PATH: messages.Messages,
     RESPONSES_PATH: Responses,
     COMPLETIONS_PATH: Completions,
-    EMBEDDINGS_PATH: OpenAIEmbeddingsDialect,
-    MODERATIONS_PATH: OpenAIModerationsDialect,
-    RerankDialect.route: RerankDialect,
-    SecondRerankDialect.route: SecondRerankDialect,
-    TranscriptionDialect.route: TranscriptionDialect,
-    TranslationDialect.route: TranslationDialect,
-    SpeechDialect.route: SpeechDialect,
+    **INPUT_DIALECTS,
 }
 """Makes the dialect for one request, by path."""
 
@@ -62,9 +46,7 @@ def dialect_at(path: str, query: bytes = b"") -> Dialect | None:
             return gemini.Gemini(asked.assistant)
         case "streamGenerateContent":
             return gemini.Gemini(asked.assistant, stream=True, events=asks_for_events(query))
-        case "embedContent" | "batchEmbedContents":
-            return gemini.GeminiEmbeddingsDialect(asked.assistant, is_batch=asked.method == "batchEmbedContents")
-    return None
+    return google_input_dialect(asked.method, asked.assistant)
 
 
 def counter_at(path: str) -> CountingDialect | None:

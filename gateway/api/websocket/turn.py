@@ -36,8 +36,8 @@ from gateway.api.response_headers import pairs_of
 from gateway.api.written_exchange import Receive, Send
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.input_requests import ServedRequest
 from gateway.model.record import Record, WebSocketTurn
+from gateway.model.served import ServedRequest
 from gateway.policy.caller import user_of
 from gateway.service.chat_service import ChatService
 from gateway.undo import undone_on_failure

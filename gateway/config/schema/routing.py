@@ -24,9 +24,9 @@ from gateway.config.schema.location import Texts
 from gateway.model.approval import Approval
 from gateway.model.consent import ConsentRule
 from gateway.model.deployment import Concurrency, TlsFiles
-from gateway.model.input_requests import Use
 from gateway.model.schedule import StopRule
 from gateway.model.section import Sensitive, UnitError
+from gateway.model.served import Use
 from gateway.model.units import Seconds
 
 

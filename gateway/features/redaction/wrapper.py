@@ -6,7 +6,7 @@ from gateway.features.redaction.model import RedactionRules, union
 from gateway.features.redaction.policy.finding import finder_of
 from gateway.features.redaction.policy.placeholders import may_begin
 from gateway.features.redaction.policy.requests import Redacted, redact
-from gateway.model.input_requests import ServedRequest
+from gateway.model.served import ServedRequest
 from gateway.model.wrapper import Wrapper
 
 

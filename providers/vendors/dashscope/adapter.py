@@ -14,7 +14,6 @@ from providers.adapter import Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, Bearer
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
-from providers.embeddings.facts import load_embedding_facts
 from providers.failures import Failure
 from providers.json_values import dumps
 from providers.matching.requirements import FEATURES, PARAMETERS
@@ -22,7 +21,6 @@ from providers.reading.errors import error_object
 from providers.reading.event_stream import EventStreamParser
 from providers.stated_uses import StatedUses
 from providers.vendors.dashscope.answer import DashScopeReader, dashscope_failure, read_completion
-from providers.vendors.dashscope.embeddings import DashScopeEmbeddings
 from providers.vendors.dashscope.request import encode_body, is_multimodal
 from providers.wire import WireRequest, WireResponse
 
@@ -50,11 +48,6 @@ class DashScopeAdapter(StatedUses, FactsAdapter):
     # The features and parameters that the two paths can express together.
     capabilities: ClassVar[Capabilities] = Capabilities(_FEATURES, _PARAMETERS, limits_thinking=False)
     auth: ClassVar[AuthScheme] = Bearer()
-
-    @property
-    def embeddings(self) -> DashScopeEmbeddings | None:
-        vendor = load_embedding_facts(self.name)
-        return DashScopeEmbeddings(vendor) if vendor is not None else None
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """See `providers.adapter.Adapter`. May request a stream although the client wants one JSON body."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from providers.catalogue import FactsFile
 from providers.catalogue.models import load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, Usage, said_in
-from providers.embeddings.facts import load_embedding_facts
-from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
+from providers.inputs.embeddings.facts import load_embedding_facts
+from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
+from providers.inputs.rerank.values import RerankAnswer, RerankRequest
 from providers.json_values import JsonError, as_list, as_map, dumps, loads, read_int, read_map, read_str
 from providers.openai_json import decode_request
-from providers.rerank.values import RerankAnswer, RerankRequest
 from providers.testkit.answer_pieces import cut, cut_in_two
 from providers.testkit.simulated_audio import answer_audio
 from providers.testkit.simulated_rerank import read_sent_rerank, write_sent_rerank

@@ -20,15 +20,14 @@ from providers.adapter import Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, GoogleAccount, HeaderKey
 from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import ChatCompletion, ChatRequest
-from providers.embeddings.facts import load_embedding_facts
 from providers.failures import Failure
 from providers.formats.fitting import fit
 from providers.json_values import dumps
 from providers.matching.requirements import FEATURES
 from providers.reading.assembler import Assembler
 from providers.reading.errors import error_object
+from providers.stated_uses import StatedUses
 from providers.vendors.gemini.answer import ChunkParser, ChunkReader, gemini_failure, read_completion
-from providers.vendors.gemini.embeddings import GeminiEmbeddings
 from providers.vendors.gemini.request import encode_body
 from providers.wire import WireRequest, WireResponse
 
@@ -39,7 +38,7 @@ _BYPASS = base64.b64encode(b"skip_thought_signature_validator").decode()
 
 
 @dataclass(frozen=True, slots=True)
-class GeminiAdapter(FactsAdapter):
+class GeminiAdapter(StatedUses, FactsAdapter):
     """The adapter for the native wire format.
 
     Attributes:
@@ -56,12 +55,6 @@ class GeminiAdapter(FactsAdapter):
     auth: AuthScheme
     bypass_signature: str
     publisher: str = ""
-
-    @property
-    def embeddings(self) -> GeminiEmbeddings | None:
-        """See `Embeds`. Vertex AI has another API for embeddings, which is not supported."""
-        vendor = load_embedding_facts(self.name)
-        return GeminiEmbeddings(vendor) if vendor is not None else None
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         request, changed = fit(request, self.takes)

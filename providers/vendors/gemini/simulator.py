@@ -15,9 +15,9 @@ from urllib.parse import parse_qs, unquote
 from providers.catalogue import FactsFile
 from providers.catalogue.models import load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest, Choice, Logprobs, ToolCall, Usage, text_of
-from providers.embeddings.facts import load_embedding_facts
-from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import FailureKind, InvalidRequest
+from providers.inputs.embeddings.facts import load_embedding_facts
+from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_int, read_list, read_map, read_str
 from providers.testkit.answer_pieces import arguments_of, cut
 from providers.testkit.simulator import IncomingRequest, RequestRejected, failure_text

@@ -31,8 +31,6 @@ from providers.chat import (
     UserMessage,
     text_of,
 )
-from providers.embeddings.facts import load_embedding_facts
-from providers.embeddings.openai_format import OpenAIEmbeddings
 from providers.failures import Failure, ProviderFailed
 from providers.formats.fitting import fit
 from providers.formats.request_options import nearest_effort
@@ -82,11 +80,6 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
     def capabilities(self) -> Capabilities:
         """All features and parameters: the canonical request is modelled on this API."""
         return Capabilities(FEATURES, PARAMETERS | self.own_parameters)
-
-    @property
-    def embeddings(self) -> OpenAIEmbeddings | None:
-        vendor = load_embedding_facts(self.name)
-        return OpenAIEmbeddings(vendor) if vendor is not None else None
 
     @property
     def moderations(self) -> OpenAIModerations:

@@ -11,7 +11,7 @@ from typing import Any
 import gateway.cli.arguments as parsers
 from gateway.config.examples import example_names
 from gateway.model.budget import Window
-from gateway.model.input_requests import USES
+from gateway.model.served import USES
 from gateway.model.stored_client import Role
 from gateway.service.admin_operations import OPERATIONS
 

@@ -19,7 +19,7 @@ from gateway.config.yaml_document import parse_yaml
 from gateway.features.configuration import compile_config
 from gateway.litellm.conversion import Converted, convert_litellm
 from gateway.litellm.models import facts
-from gateway.model.input_requests import USES, Use
+from gateway.model.served import USES, Use
 from providers.registry import load_registry
 from tests.gateway.config.litellm_configs import CONFIGS, FOLDER, RANDOM, SECRETS
 from tests.kit.expected_files import expected_text

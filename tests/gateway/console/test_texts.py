@@ -13,11 +13,11 @@ from gateway.console.requests_view import OUTCOMES
 from gateway.console.texts import FOLDER, LANGUAGES, language_of, texts_in
 from gateway.model.budget import Window
 from gateway.model.decision import RefusalCode, SkipReason
-from gateway.model.input_requests import Use
 from gateway.model.location import LocationProblem
 from gateway.model.moderation import Judged
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason
 from gateway.model.schedule import Phase
+from gateway.model.served import Use
 from gateway.model.status import Cause, ReloadRefusal
 from gateway.policy.location import SIGNALS
 from tests.gateway.console.console_texts import texts_to_translate

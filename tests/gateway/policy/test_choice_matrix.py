@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from gateway.model.assistant import Assistant
 from gateway.model.decision import Decision, Plan, Refusal, SkipReason, Step, Unavailable
-from gateway.model.input_requests import USES
 from gateway.model.preference import Preference
 from gateway.model.route import WeightedSet, deployments_of
+from gateway.model.served import USES
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.location.resolution import resolve
 from gateway.policy.location.signals import EdgeReport

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from gateway.model.config_version import ConfigVersion
 from gateway.model.consent import NO_CONSENT, ConsentKind, Consents, ConsentStatement
 from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason, Unavailable
-from gateway.model.input_requests import InputRequest, ServedRequest, needs_of_input
 from gateway.model.route import WeightedSet
+from gateway.model.served import ServedRequest
 from gateway.policy.consent import FORM, LIFETIME_S, Consenting, standing_consents
 from gateway.policy.location.resolution import resolve
 from gateway.policy.location.signals import EdgeReport
@@ -34,9 +34,10 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
-from providers.embeddings.values import EmbeddingRequest
+from providers.inputs.embeddings.values import EmbeddingRequest
 from providers.matching.requirements import Requirements, requirements_of
 from providers.moderations.values import ModerationRequest
+from providers.served import InputRequest
 from providers.value import replace as change
 from tests.gateway.location_reports import reported
 from tests.kit.configs import Config, table_of
@@ -218,7 +219,7 @@ def consenting(
     now: float = NOW,
     former: tuple[bytes, ...] = (),
 ) -> Consenting:
-    needs = requirements_of(request) if isinstance(request, ChatRequest) else needs_of_input(request)
+    needs = requirements_of(request) if isinstance(request, ChatRequest) else request.needs()
     return Consenting(statement, request, needs, (key, *former), now)
 
 

@@ -18,8 +18,8 @@ from gateway.execution.latency import first_token_timeout_s
 from gateway.features.configuration import compile_config
 from gateway.model.record import Record
 from gateway.model.resilience import Resilience
-from providers.audio.values import SpeechRequest, TranscriptionRequest
 from providers.catalogue.models import ModelFacts
+from providers.inputs.audio.values import SpeechRequest, TranscriptionRequest
 from providers.registry import load_registry
 from providers.testkit.audio_files import spoken_file
 from tests.kit.audio import silent_wav, transcription_form

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.api.dialects.openai_audio import TranscriptEncoder
+from gateway.api.inputs.audio import TranscriptEncoder
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from providers.chat import Finished, TextDelta

@@ -12,15 +12,15 @@ import httpx
 import pytest
 
 from gateway.features.marks.policy import check_mark, signer_of_pem
+from gateway.inputs import audio
+from gateway.inputs.audio import AudioNote
 from gateway.model.age import AgeBand
 from gateway.model.record import Record
 from gateway.model.refusal_reason import STATUS
 from gateway.policy.location.age import refuse_use_of_age
-from gateway.service import audio
-from gateway.service.audio import AudioNote
 from gateway.telemetry.request_log import JsonLines
-from providers.audio.decode import MOST_VOICE_CHARACTERS
-from providers.audio.values import SpeechRequest
+from providers.inputs.audio.decode import MOST_VOICE_CHARACTERS
+from providers.inputs.audio.values import SpeechRequest
 from providers.testkit.audio_files import _ogg_page, spoken_file
 from providers.testkit.simulator import IncomingRequest, SimulatesAudio, load_simulators
 from tests.kit.chat_http import error_of, events_of

@@ -11,16 +11,16 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.api.dialects.openai_audio import TranscriptionDialect
+from gateway.api.inputs.audio import TranscriptionDialect
+from gateway.config.input_routes import _MOST_BODY_BYTES
 from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
-from gateway.config.routes import _MOST_BODY_BYTES
 from gateway.features.configuration import compile_config
 from gateway.model.caller import RequestHeaders
 from gateway.model.record import Record
 from gateway.telemetry.request_log import JsonLines
-from providers.audio.form import PIECE_BYTES, boundary_of, parse_form
-from providers.audio.values import Transcript, with_members
+from providers.inputs.audio.form import PIECE_BYTES, boundary_of, parse_form
+from providers.inputs.audio.values import Transcript, with_members
 from providers.registry import load_registry
 from providers.testkit.simulated_audio import SAMPLE_TEXT, sample
 from providers.testkit.simulator import IncomingRequest, SimulatesAudio, load_simulators

@@ -9,8 +9,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from gateway.model.caller import TraceContext
-from gateway.model.input_requests import Use
 from gateway.model.record import AttemptAction, AttemptDecision, Bound, DecisionReason, Record
+from gateway.model.served import Use
 from gateway.telemetry.otlp import Ended, encode
 from providers.chat import Usage
 from providers.failures import FailureKind

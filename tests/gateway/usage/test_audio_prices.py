@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.usage.audio_counts import _MOST_COUNT, HeldAudio
 from gateway.usage.usage_row import row_data
+from providers.catalogue.held_audio import _MOST_COUNT, HeldAudio
 from providers.catalogue.prices import AudioPrice, Price, Rates
 from providers.chat import Usage
 from tests.gateway.usage.priced_gateway import PricedGateway

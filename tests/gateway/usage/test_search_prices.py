@@ -12,8 +12,8 @@ import pytest
 from gateway.telemetry.request_log import JsonLines
 from providers.adapter import KnowsOffers
 from providers.compatible.adapter import adapter_of
+from providers.inputs.rerank.values import RerankRequest
 from providers.registry import load_registry
-from providers.rerank.values import RerankRequest
 from tests.gateway.usage.priced_gateway import ACME, STREAMS, PricedGateway, codes
 
 CONFIG = """

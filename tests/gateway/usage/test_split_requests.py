@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from gateway.usage.amounts import shown_nano
-from providers.embeddings.contract import EmbeddingFacts
+from providers.inputs.embeddings.contract import Embeddings
+from providers.inputs.embeddings.facts import EmbeddingFacts
 from tests.gateway.usage.priced_gateway import STREAMS, PricedGateway, codes
 
 CONFIG = """
@@ -42,7 +43,7 @@ USUAL = -(-(HELD - 16) // 3) + 1
 @pytest.fixture
 def split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PricedGateway:
     """A gateway that makes a call for each text. The deployments answer by the `counts` of the test, in order."""
-    monkeypatch.setattr("gateway.service.input_requests._facts", lambda _: EmbeddingFacts(1))
+    monkeypatch.setattr(Embeddings, "facts", lambda *_: EmbeddingFacts(1))
     monkeypatch.setitem(STREAMS, "embeddings", ("/v1/embeddings", {"model": "assistant", "input": TEXTS}))
     return PricedGateway(tmp_path, provider=counting())
 

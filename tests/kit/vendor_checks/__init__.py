@@ -13,8 +13,8 @@ from urllib.parse import unquote
 from providers.catalogue import FactsFile
 from providers.catalogue.models import ModelFacts, load_models, model_facts
 from providers.chat import ChatCompletion, ChatRequest
-from providers.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.failures import FailureKind
+from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.json_values import as_map, dumps, loads, read_str
 from providers.moderations.values import ModerationAnswer, ModerationRequest
 from providers.testkit.simulator import (

@@ -17,9 +17,8 @@ from gateway.features.redaction.policy.answers import AnswerRestorer
 from gateway.features.redaction.policy.finding import Clock
 from gateway.features.redaction.policy.placeholders import Placeholders
 from gateway.model.excerpt import Excerpt, Own, Quoting
-from gateway.model.input_requests import AudioRequest, InputRequest, ServedRequest, texts_of
+from gateway.model.served import ServedRequest
 from gateway.model.wrapper import NotWrappable, Wrapped, WrapperNote
-from providers.audio.values import SpeechRequest, TranscriptionRequest
 from providers.chat import (
     AssistantMessage,
     ChatRequest,
@@ -33,9 +32,11 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
-from providers.embeddings.values import EmbeddingRequest
+from providers.inputs.audio.values import SpeechRequest, TranscriptionRequest
+from providers.inputs.embeddings.values import EmbeddingRequest
+from providers.inputs.rerank.values import RerankRequest
 from providers.moderations.values import ModerationRequest
-from providers.rerank.values import RerankRequest
+from providers.served import InputRequest
 from providers.value import replace
 
 NOTICE = (
@@ -104,16 +105,17 @@ def redact(request: ServedRequest, rules: RedactionRules) -> Redacted:
             return _rerank(request, rules)
         case TranscriptionRequest() | SpeechRequest():
             return _audio(request, rules)
+    raise NotWrappable("its texts are unknown")
 
 
 def _has_media(request: ServedRequest) -> bool:
-    if isinstance(request, EmbeddingRequest | RerankRequest | SpeechRequest):
-        return False
-    if isinstance(request, TranscriptionRequest):
+    contents: Iterable[object] = ()
+    if isinstance(request, ChatRequest):
+        contents = [message.content for message in request.messages]
+    elif isinstance(request, ModerationRequest):
+        contents = request.inputs
+    elif request.has_file:
         return True
-    contents: Iterable[object] = (
-        [message.content for message in request.messages] if isinstance(request, ChatRequest) else request.inputs
-    )
     return any(not isinstance(part, TextPart) for it in contents if isinstance(it, tuple) for part in it)
 
 
@@ -372,12 +374,12 @@ def _moderations(request: ModerationRequest, rules: RedactionRules) -> Redacted:
     return _input(request, named, extra=extra, inputs=inputs, prompt=prompt)
 
 
-def _audio(request: AudioRequest, rules: RedactionRules) -> Redacted:
+def _audio(request: TranscriptionRequest | SpeechRequest, rules: RedactionRules) -> Redacted:
     """Return the request as it is if its texts have no value: a placeholder is neither spoken nor restored."""
     named = Placeholders(rules, Clock())
     _fields(named, request.extra)
     voice = (request.voice,) if isinstance(request, SpeechRequest) else ()
-    for text in (*texts_of(request), *voice):
+    for text in (*request.texts(), *voice):
         named(text)
     if named:
         raise NotWrappable("its texts have personal values, and a placeholder cannot be spoken")

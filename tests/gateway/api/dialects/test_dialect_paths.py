@@ -5,18 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gateway.api.dialects.paths import (
-    _AT_PATH,
-    AUDIO_PATHS,
-    CHAT_PATH,
-    EMBEDDINGS_PATH,
-    MODERATIONS_PATH,
-    RERANK_PATHS,
-    counter_at,
-    dialect_at,
-)
+from gateway.api.dialects.paths import _AT_PATH, CHAT_PATH, counter_at, dialect_at
 from gateway.api.openapi import complete_document
-from gateway.api.path_hints import _PATHS
+from gateway.api.path_hints import _PATHS, INPUT_PATHS
 from tests.kit.prompt_paths import PROMPT_FORMS
 
 
@@ -58,4 +49,4 @@ def test_each_dialect_is_named_in_the_hint_of_a_404() -> None:
 
 def test_each_dialect_of_chats_is_in_the_fence_tests() -> None:
     attacked = {path for form in PROMPT_FORMS for path in form.paths}
-    assert set(_AT_PATH) - {EMBEDDINGS_PATH, MODERATIONS_PATH, *RERANK_PATHS, *AUDIO_PATHS} <= attacked
+    assert set(_AT_PATH) - {*INPUT_PATHS} <= attacked

@@ -8,7 +8,7 @@ import pytest
 from gateway.api.dialects.model_lists import encode_list, encode_model, form_of
 from gateway.api.errors import ApiError
 from gateway.assembly.application import Gateway
-from gateway.model.input_requests import Use
+from gateway.model.served import Use
 from gateway.service.capabilities import Offer
 from tests.kit.configs import BASE, Config, table_of
 

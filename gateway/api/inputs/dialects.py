@@ -1,0 +1,89 @@
+"""OpenAI's embeddings and moderations, and rerank in the form of Cohere and Jina."""
+
+from __future__ import annotations
+
+from gateway.api.body import parse_input
+from gateway.api.dialects.openai_chat import InputDialect
+from gateway.execution.exchange import AnswerStyle
+from gateway.model.record import Record
+from providers.chat import Usage
+from providers.inputs.embeddings.openai_format import Encoding, decode_embedding_request, encode_embeddings
+from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
+from providers.inputs.rerank.formats import ShownRerank, decode_rerank_request, encode_rerank
+from providers.inputs.rerank.values import RerankAnswer
+from providers.moderations.openai_format import decode_moderation_request, encode_moderations
+from providers.moderations.values import ModerationAnswer
+from providers.served import InputAnswer, InputRequest
+from providers.value import replace
+
+_BYTES_PER_TOKEN = 4
+
+
+class OpenAIEmbeddingsDialect(InputDialect):
+    """One request for embeddings. If the provider counted no tokens, the client gets an estimate."""
+
+    route = "/v1/embeddings"
+
+    def __init__(self) -> None:
+        self._encoding: Encoding = "float"
+        self._estimated_tokens = 0
+
+    def decode(self, body: bytes) -> InputRequest:
+        request, self._encoding = decode_embedding_request(parse_input(body))
+        self._estimated_tokens = estimated_tokens(request)
+        return request
+
+    def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
+        if not isinstance(result, EmbeddingAnswer):
+            raise TypeError("an answer to a request for embeddings has no vectors")
+        if result.usage is None:
+            result = replace(result, usage=Usage(prompt_tokens=self._estimated_tokens))
+        return encode_embeddings(result, style.shown_model or record.answered_by.model or "", self._encoding)
+
+
+def estimated_tokens(request: EmbeddingRequest) -> int:
+    """Return an estimate of the tokens of all inputs, for an answer without a count."""
+    text_bytes = sum(len(text.encode("utf-8", "replace")) for text in request.texts())
+    tokens = sum(len(item) for item in request.inputs if not isinstance(item, str))
+    return tokens + -(-text_bytes // _BYTES_PER_TOKEN)
+
+
+class OpenAIModerationsDialect(InputDialect):
+    """One request for moderations."""
+
+    route = "/v1/moderations"
+
+    def decode(self, body: bytes) -> InputRequest:
+        return decode_moderation_request(parse_input(body))
+
+    def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
+        if not isinstance(result, ModerationAnswer):
+            raise TypeError("an answer to a request for moderations has no verdicts")
+        return encode_moderations(
+            result, style.shown_model or record.answered_by.model or "", f"modr-{record.request_id}"
+        )
+
+
+class RerankDialect(InputDialect):
+    """One request for scores of documents."""
+
+    route = "/v1/rerank"
+
+    def __init__(self) -> None:
+        self._shown = ShownRerank()
+
+    def decode(self, body: bytes) -> InputRequest:
+        request, self._shown = decode_rerank_request(parse_input(body))
+        return request
+
+    def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
+        if not isinstance(result, RerankAnswer):
+            raise TypeError("an answer to a request for scores has none")
+        model = style.shown_model or record.answered_by.model or ""
+        return encode_rerank(result, self._shown, model, f"rerank-{record.request_id}")
+
+
+class SecondRerankDialect(RerankDialect):
+    """The same at the path of Cohere's second API."""
+
+    route = "/v2/rerank"
