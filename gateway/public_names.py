@@ -55,6 +55,7 @@ RESPONSE_HEADERS = with_rows_of_features("response_headers", _CORE["response_hea
 REQUEST_HEADERS = with_rows_of_features("request_headers", _CORE["request_headers"])
 """`is_key`: it has a key of a client. `of_caller`: `Caller.given` has its values."""
 LOG_FIELDS = with_rows_of_features("log_fields", _CORE["log_fields"])
+"""`of`: the attributes of the record that fields show as they are, where these come from the configuration."""
 RECEIPT_FIELDS = with_rows_of_features("receipt_fields", _CORE["receipt_fields"], is_sorted=True)
 DUTIES = with_rows_of_features("duties", {})
 """`titles`: the headings of their columns in the console, by language. `is_refusal`: the feature refuses."""

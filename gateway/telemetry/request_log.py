@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from math import floor
+from operator import attrgetter
 
 import orjson
 
 from gateway.model.record import AttemptRecord, Record
 from gateway.model.sampling import is_sampled
+from gateway.public_names import LOG_FIELDS
 from gateway.telemetry.batching import Ended
 from providers.catalogue.prices import SEARCH
 
@@ -45,26 +47,29 @@ class JsonLines:
                 "event": "request",
             }
             _add_own_fields(fields, record, share)
-            lines.append(orjson.dumps(fields, default=str)[:-1] + _encoded_end(_shared_values(record)))
+            end = _encoded_end(_shared_values(record), record.answered_by.places, _source_of(record))
+            lines.append(orjson.dumps(fields, default=str)[:-1] + end)
         return lines
 
 
 def add_fields(fields: dict[str, object], record: Record, share: float = 1.0) -> None:
     """Add the fields of a finished request, whose line belongs to a sample with this share of successful requests."""
     _add_own_fields(fields, record, share)
-    fields.update(_shared_fields(_shared_values(record)))
+    fields.update(_shared_fields(_shared_values(record), record.answered_by.places, _source_of(record)))
 
 
 def _add_own_fields(fields: dict[str, object], record: Record, share: float) -> None:
     """Add the fields that differ from request to request, and those that few requests have."""
     usage, price = record.usage, record.answered_by.price
-    provider_s, is_plain = 0.0, True
+    provider_s, is_plain, redaction = 0.0, True, None
     for attempt in record.attempts:
         provider_s += attempt.duration_s
+        redaction = attempt.redacted
         if attempt.failure is not None:
             is_plain = False
     for attempt in record.abandoned:
         provider_s += attempt.duration_s
+        redaction = attempt.redacted
         is_plain = False
     fields["request_id"] = record.request_id
     fields["first_ms"], fields["total_ms"] = _milliseconds(record.first_s), _milliseconds(record.total_s)
@@ -88,7 +93,7 @@ def _add_own_fields(fields: dict[str, object], record: Record, share: float) -> 
         fields["code"], fields["reason"], fields["detail"] = record.shown.code, record.reason, record.detail
     if not is_plain:
         fields["attempts"] = [_attempt(attempt) for attempt in (*record.attempts, *record.abandoned)]
-    if (redaction := record.redaction) is not None:
+    if redaction is not None:
         fields["redacted"] = redaction.fields()
     if record.resumed is not None:
         fields["resumed_from"] = record.resumed.broken
@@ -142,48 +147,38 @@ def _add_rare_decisions(fields: dict[str, object], record: Record) -> None:
         fields["profile"] = decided.profile
 
 
-_Word = str | None
-_Source = tuple[_Word, _Word, str]
-_Shows = tuple[bool, bool]
-_Shared = tuple[
-    str, str, int, _Word, _Word, _Word, _Word, _Word, bool, _Shows, str, tuple[str, str] | None, _Source | None
-]
+_SHARED = {
+    "transport": "transport",
+    "outcome": "outcome",
+    "status": "shown.status",
+    "client": "client",
+    "assistant": "decided.assistant",
+    "deployment": "answered_by.deployment",
+    "provider": "answered_by.provider",
+    "model": "answered_by.model",
+    "stream": "stream",
+    "repeated": "shown.repeated",
+    "marked": "shown.marked",
+    "config_version": "config_version",
+    **{name: path for row in LOG_FIELDS.values() for name, path in row.get("of", {}).items()},
+}
+"""The fields that many requests share, which come from the configuration: the attribute of the record of each."""
+_shared_values = attrgetter(*_SHARED.values())
+_Source = tuple[str | None, str | None, str]
 
 
-def _shared_values(record: Record) -> _Shared:
-    """Return what `_shared_fields` shows. It comes from the config, so there are few different values."""
-    decided, by = record.decided, record.answered_by
-    location = decided.location
-    source = None
-    if location is not None:
-        source = location.region.name if location.region else None, location.territory, location.why
-    return (
-        record.transport,
-        record.outcome,
-        record.shown.status,
-        record.client,
-        decided.assistant,
-        by.deployment,
-        by.provider,
-        by.model,
-        record.stream,
-        (record.shown.repeated, record.shown.marked),
-        record.config_version,
-        by.places,
-        source,
-    )
+def _source_of(record: Record) -> _Source | None:
+    location = record.decided.location
+    if location is None:
+        return None
+    return location.region.name if location.region else None, location.territory, location.why
 
 
-def _shared_fields(shared: _Shared) -> dict[str, object]:
+def _shared_fields(
+    values: tuple[object, ...], places: tuple[str, str] | None, source: _Source | None
+) -> dict[str, object]:
     """Return the fields that many requests share."""
-    way, outcome, status, client, assistant, deployment, provider, model, stream, shows, version, places, source = (
-        shared
-    )
-    fields: dict[str, object] = {"transport": way, "outcome": outcome, "status": status, "client": client}
-    fields["assistant"] = assistant
-    fields |= {"deployment": deployment, "provider": provider, "model": model, "stream": stream}
-    fields["repeated"], fields["marked"] = shows
-    fields["config_version"] = version
+    fields = dict(zip(_SHARED, values, strict=True))
     if places is not None:
         fields["stores"], fields["processes"] = places
     if source is not None:
@@ -192,9 +187,9 @@ def _shared_fields(shared: _Shared) -> dict[str, object]:
 
 
 @lru_cache(maxsize=1024)
-def _encoded_end(shared: _Shared) -> bytes:
+def _encoded_end(values: tuple[object, ...], places: tuple[str, str] | None, source: _Source | None) -> bytes:
     """Return the end of a JSON line: a comma and the fields of `_shared_fields`."""
-    return b"," + orjson.dumps(_shared_fields(shared))[1:]
+    return b"," + orjson.dumps(_shared_fields(values, places, source))[1:]
 
 
 def _attempt(attempt: AttemptRecord) -> dict[str, object]:
