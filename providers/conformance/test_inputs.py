@@ -1,11 +1,15 @@
-"""Test embeddings and moderations of an adapter that has them: through its simulator, and against any bytes."""
+"""Test the uses of an adapter whose answer is one JSON body: through its simulator, and against any bytes.
+
+A use is a row of `ROUND_TRIPS`, and of `ANSWERS` too, which has what any bytes must not be read as.
+"""
 
 from __future__ import annotations
 
-import struct
+import math
 from array import array
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import TypeVar
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -15,19 +19,16 @@ from providers.adapter import Target
 from providers.chat import Usage
 from providers.conformance.subject import ORIGIN, Subject
 from providers.failures import ProviderFailed
-from providers.inputs.embeddings.contract import EmbeddingFormat
-from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest, check_answer
-from providers.inputs.uses import INPUTS
-from providers.json_values import JsonError, dumps, loads
-from providers.moderations.contract import Moderates, ModerationFormat
+from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
+from providers.inputs.rerank.values import RerankAnswer, RerankRequest
+from providers.json_values import dumps
 from providers.moderations.values import ModerationAnswer, ModerationRequest, verdict_of
-from providers.testkit.simulator import RequestRejected, SimulatesInputs, SimulatesModerations
+from providers.testkit.simulator import RequestRejected
 from providers.value import replace
 from providers.wire import WireResponse
 
-_FormatT = TypeVar("_FormatT")
-_MODEL = "some-embedding-model"
 _VECTORS = (array("f", [0.5, -0.25, 1.0]), array("f", [0.0, 3.5, -1.0]))
+_VERDICTS = (verdict_of(frozenset(), flagged=False), verdict_of(frozenset({"hate"}), flagged=True))
 thorough = settings(
     max_examples=60,
     deadline=None,
@@ -43,178 +44,207 @@ any_json = st.recursive(
 )
 
 
-def needed(found: _FormatT | None, lack: str) -> _FormatT:
-    """Return a format of the adapter. Skips the test if it has none."""
-    if found is None:
-        pytest.skip(f"the adapter {lack}")
+class RoundTrip(NamedTuple):
+    """A request of one use with its answer, and how the simulator reads and writes them.
+
+    Attributes:
+        results: Returns the results of an answer, which must be those that were sent, in the order of the inputs.
+        most: The name of the fact with the most inputs of a call, and of the field with them; None if there is no such.
+        options: By the name of a fact, the fields that arrive if a model has it.
+    """
+
+    model: str
+    request: Any
+    answer: Any
+    read: str
+    write: str
+    results: Callable[[Any], object]
+    most: tuple[str, str] | None = None
+    options: Mapping[str, Mapping[str, object]] = {}
+
+
+ROUND_TRIPS = {
+    "embeddings": RoundTrip(
+        "some-embedding-model",
+        EmbeddingRequest("assistant", ("one", "zwei \N{SNOWMAN}")),
+        EmbeddingAnswer(_VECTORS, Usage(prompt_tokens=5)),
+        "read_input",
+        "write_embeddings",
+        lambda answer: [vector.tolist() for vector in answer.vectors],
+        ("most_inputs", "inputs"),
+        {"shortens": {"dimensions": 8}, "takes_tokens": {"inputs": ((1, 2, 3),)}, "takes_user": {"user": "u-1"}},
+    ),
+    "rerank": RoundTrip(
+        "some-rerank-model",
+        RerankRequest("assistant", "query \N{SNOWMAN}", ("one", "zwei", "three")),
+        RerankAnswer((0.25, 0.75, 0.5), Usage(prompt_tokens=5)),
+        "read_rerank",
+        "write_rerank",
+        lambda answer: answer.scores,
+        ("most_documents", "documents"),
+        {"cuts_documents": {"max_tokens_per_doc": 64}},
+    ),
+    "moderations": RoundTrip(
+        "omni-moderation-latest",
+        ModerationRequest("assistant", ("one", "two")),
+        ModerationAnswer(_VERDICTS),
+        "read_input",
+        "write_moderations",
+        lambda answer: [result.flagged for result in answer.results],
+    ),
+}
+ANSWERS: Mapping[str, tuple[Callable[[object], object], Callable[[Any], bool], str]] = {
+    "embeddings": (
+        lambda body: {"data": body, "output": {"embeddings": body}, "embeddings": body},
+        lambda answer: bool(answer.vectors) and all(math.isfinite(sum(vector)) for vector in answer.vectors),
+        "a vector must have finite numbers",
+    ),
+    "rerank": (
+        lambda body: {"results": body, "output": {"results": body}, "meta": body, "usage": body},
+        lambda answer: bool(answer.scores) and all(type(it) is float and math.isfinite(it) for it in answer.scores),
+        "there must be scores, which are finite numbers",
+    ),
+    "moderations": (
+        lambda body: {"results": body},
+        lambda answer: bool(answer.results) and all(type(it.flagged) is bool for it in answer.results),
+        "there must be verdicts, which are true or false",
+    ),
+    "transcription": (
+        lambda body: {"text": body, "usage": body, "segments": body, "output": body},
+        lambda answer: isinstance(answer.text, str),
+        "`text` of a transcript must be a text",
+    ),
+}
+"""By use: any JSON where results are expected, what holds of an answer, and the same in words."""
+
+
+def needed(subject: Subject, use: str) -> Any:
+    """Return the wire format of an adapter for a use. Skips the test if it has none."""
+    if (found := getattr(subject.adapter, use, None)) is None:
+        pytest.skip(f"the adapter has no {use}")
     return found
 
 
-@pytest.fixture
-def embeddings(subject: Subject) -> EmbeddingFormat:
-    found: EmbeddingFormat = needed(INPUTS["embeddings"].format_of(subject.adapter), "has no embeddings")
-    return found
+def target_of(subject: Subject, model: str) -> Target:
+    """Return the target of the subject with another model."""
+    return Target(model, subject.target.base_path, subject.target.facts)
 
 
-@pytest.fixture
-def simulator(subject: Subject) -> SimulatesInputs:
-    """The simulator of the adapter, which must have embeddings too."""
-    simulator = subject.simulator
-    assert isinstance(simulator, SimulatesInputs), "add `read_input` and `write_embeddings` to the simulator"
-    return simulator
+class Trip(NamedTuple):
+    """A round trip through the adapter and the simulator of a subject."""
+
+    subject: Subject
+    form: Any
+    case: RoundTrip
+
+    @property
+    def target(self) -> Target:
+        return target_of(self.subject, self.case.model)
+
+    def read(self, request: object) -> Any:
+        """Return a request as the simulator reads it."""
+        read = getattr(self.subject.simulator, self.case.read, None)
+        assert read is not None, f"add `{self.case.read}` and `{self.case.write}` to the simulator"
+        found = read(self.subject.incoming(self.form.build_request(request, self.target)))
+        assert type(found) is type(request), f"the simulator does not know the path of {type(request).__name__}"
+        return found
+
+    def answered(self, request: object, answer: object) -> Any:
+        """Return an answer of the simulator as the adapter reads it."""
+        incoming = self.subject.incoming(self.form.build_request(request, self.target))
+        response = getattr(self.subject.simulator, self.case.write)(answer, incoming)
+        return self.form.parse_response(response, self.target)
 
 
-def _target(subject: Subject) -> Target:
-    return change_model(subject.target, _MODEL)
+@pytest.fixture(params=ROUND_TRIPS)
+def trip(subject: Subject, request: pytest.FixtureRequest) -> Trip:
+    return Trip(subject, needed(subject, request.param), ROUND_TRIPS[request.param])
 
 
-def change_model(target: Target, model: str) -> Target:
-    """Return the target with another model."""
-    return Target(model, target.base_path, target.facts)
-
-
-def test_texts_arrive_and_vectors_return_in_order(
-    subject: Subject, embeddings: EmbeddingFormat, simulator: SimulatesInputs
-) -> None:
-    request = EmbeddingRequest("assistant", ("one", "zwei \N{SNOWMAN}"))
-    incoming = subject.incoming(embeddings.build_request(request, _target(subject)))
-    read = simulator.read_input(incoming)
-    assert isinstance(read, EmbeddingRequest), "the simulator does not know the path of embeddings"
-    assert (read.model, read.inputs) == (_MODEL, request.inputs), (
-        "the provider must get the model of the target and the inputs unchanged"
+def test_inputs_arrive_and_results_return_in_order(trip: Trip) -> None:
+    request, answer = trip.case.request, trip.case.answer
+    read = trip.read(request)
+    assert replace(read, model="") == replace(request, model=""), "the provider must get the inputs unchanged"
+    assert read.model == trip.target.model or "model" not in str(trip.form.build_request(request, trip.target)), (
+        "the provider must get the model of the target"
     )
-    response = simulator.write_embeddings(EmbeddingAnswer(_VECTORS, Usage(prompt_tokens=5)), incoming)
-    answer = check_answer(embeddings.parse_response(response, _target(subject)), request, None)
-    assert [vector.tolist() for vector in answer.vectors] == [vector.tolist() for vector in _VECTORS], (
-        "the vectors must be those that were sent, in the order of the inputs"
+    found = trip.answered(request, answer)
+    assert trip.case.results(found) == trip.case.results(answer), (
+        "the results must be those that were sent, in the order of the inputs"
     )
-    assert answer.usage in (Usage(prompt_tokens=5), None), (
-        "the usage must be the provider's count, or None if it has none"
-    )
+    assert found.usage in (answer.usage, None), "the usage must be the provider's count, or None if it has none"
 
 
-@pytest.mark.parametrize("option", ["dimensions", "tokens", "user"])
-def test_option_arrives_if_the_facts_have_it(
-    subject: Subject, embeddings: EmbeddingFormat, simulator: SimulatesInputs, option: str
-) -> None:
-    facts = embeddings.facts(_MODEL)
-    request = EmbeddingRequest("assistant", ("one",))
-    wanted = {
-        "dimensions": (facts.shortens, replace(request, dimensions=8)),
-        "tokens": (facts.takes_tokens, replace(request, inputs=((1, 2, 3),))),
-        "user": (facts.takes_user, replace(request, user="u-1")),
-    }
-    has_it, request = wanted[option]
-    if not has_it:
-        pytest.skip(f"the provider has no {option}")
-    read = simulator.read_input(subject.incoming(embeddings.build_request(request, _target(subject))))
-    assert read == replace(request, model=_MODEL), "an option that the facts list must arrive at the provider"
+def test_option_arrives_if_the_facts_have_it(trip: Trip) -> None:
+    for fact, fields in trip.case.options.items():
+        if getattr(trip.form.facts(trip.target.model), fact):
+            asked = replace(trip.case.request, **fields)
+            assert replace(trip.read(asked), model="") == replace(asked, model=""), (
+                f"an option that the facts list must arrive at the provider: {', '.join(fields)}"
+            )
 
 
-def test_one_input_too_many_is_refused_and_the_limit_is_accepted(
-    subject: Subject, embeddings: EmbeddingFormat, simulator: SimulatesInputs
-) -> None:
-    most = embeddings.facts(_MODEL).most_inputs
-    whole = EmbeddingRequest("assistant", ("x",) * most)
-    assert simulator.read_input(subject.incoming(embeddings.build_request(whole, _target(subject)))) is not None, (
-        "a request with as many inputs as the facts allow must be built"
-    )
-    if subject.simulator.name != subject.adapter.name:
+def test_one_input_too_many_is_refused_and_the_limit_is_accepted(trip: Trip) -> None:
+    if trip.case.most is None:
+        return
+    fact, field = trip.case.most
+    most = getattr(trip.form.facts(trip.target.model), fact)
+    whole: dict[str, object] = {field: ("x",) * most}
+    trip.read(replace(trip.case.request, **whole))
+    if trip.subject.simulator.name != trip.subject.adapter.name:
         return  # a server of the operator's own: the limit is the adapter's, and the simulated vendor has another
-    more = replace(whole, inputs=("x",) * (most + 1))
+    more: dict[str, object] = {field: ("x",) * (most + 1)}
     with pytest.raises(RequestRejected):
-        simulator.read_input(subject.incoming(embeddings.build_request(more, _target(subject))))
+        trip.read(replace(trip.case.request, **more))
 
 
-def test_request_is_written_without_change_of_its_input(subject: Subject, embeddings: EmbeddingFormat) -> None:
+def test_input_is_written_without_change_of_the_request(trip: Trip) -> None:
     extra = {"passed": {"a": [1]}}
-    request = EmbeddingRequest("assistant", ("one",), extra=extra)
-    first = embeddings.build_request(request, _target(subject))
-    assert first == embeddings.build_request(deepcopy(request), _target(subject)), (
+    request = replace(trip.case.request, extra=extra)
+    first = trip.form.build_request(request, trip.target)
+    assert first == trip.form.build_request(deepcopy(request), trip.target), (
         "the same request must be built the same way each time"
     )
     assert extra == {"passed": {"a": [1]}}, "`build_request` must not change the request that it gets"
     assert b'"passed"' in first.body, "send the fields of `extra`"
-    assert first.path.startswith(subject.target.base_path), "the path must begin with the base path of the target"
+    assert first.path.startswith("/"), "the path must begin with a slash"
     assert ORIGIN not in first.path, "the path must not contain the origin"
 
 
+@pytest.mark.parametrize("use", ANSWERS)
 @given(body=any_json)
 @thorough
-def test_any_json_is_an_answer_or_a_failure(subject: Subject, embeddings: EmbeddingFormat, body: object) -> None:
-    _parse(embeddings, subject, dumped({"data": body, "output": {"embeddings": body}, "embeddings": body}))
-    _parse(embeddings, subject, dumped(body))
+def test_any_json_is_an_answer_or_a_failure(subject: Subject, use: str, body: object) -> None:
+    _parse(subject, use, _dumped(ANSWERS[use][0](body)))
+    _parse(subject, use, _dumped(body))
 
 
-@given(body=st.binary(max_size=64))
+@pytest.mark.parametrize("use", ANSWERS)
+@given(body=st.binary(max_size=300))
 @thorough
-def test_any_bytes_are_an_answer_or_a_failure(subject: Subject, embeddings: EmbeddingFormat, body: bytes) -> None:
-    _parse(embeddings, subject, body)
+def test_any_bytes_are_an_answer_or_a_failure(subject: Subject, use: str, body: bytes) -> None:
+    _parse(subject, use, body)
 
 
-def dumped(value: object) -> bytes:
+def _dumped(value: object) -> bytes:
     try:
         return dumps(value)
     except TypeError:  # integers above 64 bits
         return b"null"
 
 
-def _parse(embeddings: EmbeddingFormat, subject: Subject, body: bytes) -> None:
-    response = WireResponse(200, {"content-type": "application/json"}, body, 0)
+def _parse(subject: Subject, use: str, body: bytes) -> None:
+    _, holds, rule = ANSWERS[use]
+    form, response = needed(subject, use), WireResponse(200, {"content-type": "application/json"}, body, 0)
     try:
-        answer = embeddings.parse_response(response, _target(subject))
-        check_answer(answer, EmbeddingRequest("assistant", ("one",)), None)
+        answer = form.parse_response(response, target_of(subject, f"some-{use}-model"))
     except ProviderFailed:
         return
-    assert struct.pack(f"<{len(answer.vectors[0])}f", *answer.vectors[0]), (
-        "a vector must have finite numbers: raise `ProviderFailed` for anything else"
-    )
+    assert holds(answer), f"{rule}: raise `ProviderFailed` for anything else"
 
 
-def test_vector_with_a_hole_is_a_failure(
-    subject: Subject, embeddings: EmbeddingFormat, simulator: SimulatesInputs
-) -> None:
-    request = EmbeddingRequest("assistant", ("one", "two"))
-    incoming = subject.incoming(embeddings.build_request(request, _target(subject)))
+def test_vector_with_a_hole_is_a_failure(subject: Subject) -> None:
+    case = ROUND_TRIPS["embeddings"]
     answer = EmbeddingAnswer((array("f", [0.5, float("nan")]), _VECTORS[0][:2]), None)
-    response = simulator.write_embeddings(answer, incoming)
     with pytest.raises(ProviderFailed):
-        embeddings.parse_response(response, _target(subject))
-
-
-# --- moderations ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def moderations(subject: Subject) -> ModerationFormat:
-    return needed(subject.adapter.moderations if isinstance(subject.adapter, Moderates) else None, "has no moderations")
-
-
-def test_verdicts_return_in_order(subject: Subject, moderations: ModerationFormat, simulator: SimulatesInputs) -> None:
-    assert isinstance(simulator, SimulatesModerations), "add `write_moderations` to the simulator"
-    request = ModerationRequest("assistant", ("one", "two"))
-    target = change_model(subject.target, "omni-moderation-latest")
-    incoming = subject.incoming(moderations.build_request(request, target))
-    assert simulator.read_input(incoming) == replace(request, model=target.model), (
-        "the provider must get the inputs unchanged, and the model of the target"
-    )
-    results = (verdict_of(frozenset(), flagged=False), verdict_of(frozenset({"hate"}), flagged=True))
-    response = simulator.write_moderations(ModerationAnswer(results), incoming)
-    assert [one.flagged for one in moderations.parse_response(response, target).results] == [False, True], (
-        "the verdicts must be in the order of the inputs"
-    )
-
-
-@given(body=any_json)
-@thorough
-def test_any_json_is_a_verdict_or_a_failure(subject: Subject, moderations: ModerationFormat, body: object) -> None:
-    data = dumped({"results": body})
-    try:
-        parsed = loads(data)
-        answer = moderations.parse_response(WireResponse(200, {}, data, 0), subject.target)
-    except (ProviderFailed, JsonError):
-        return
-    assert isinstance(parsed, dict), "only a JSON object may be a verdict: raise `ProviderFailed` for anything else"
-    assert all(type(one.flagged) is bool for one in answer.results), (
-        "`flagged` must be true or false: raise `ProviderFailed` for anything else"
-    )
+        Trip(subject, needed(subject, "embeddings"), case).answered(case.request, answer)

@@ -12,7 +12,6 @@ from providers.conformance.test_garbage import *  # noqa: F403
 from providers.conformance.test_inputs import *  # noqa: F403
 from providers.conformance.test_purity import *  # noqa: F403
 from providers.conformance.test_requests import *  # noqa: F403
-from providers.conformance.test_rerank import *  # noqa: F403
 from providers.conformance.test_streams import *  # noqa: F403
 from providers.conformance.test_wire import *  # noqa: F403
 from providers.matching.requirements import PARAMETERS, requirements_of
