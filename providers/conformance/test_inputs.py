@@ -44,7 +44,7 @@ any_json = st.recursive(
 )
 
 
-class RoundTrip(NamedTuple):
+class UseCase(NamedTuple):
     """A request of one use with its answer, and how the simulator reads and writes them.
 
     Attributes:
@@ -64,7 +64,7 @@ class RoundTrip(NamedTuple):
 
 
 ROUND_TRIPS = {
-    "embeddings": RoundTrip(
+    "embeddings": UseCase(
         "some-embedding-model",
         EmbeddingRequest("assistant", ("one", "zwei \N{SNOWMAN}")),
         EmbeddingAnswer(_VECTORS, Usage(prompt_tokens=5)),
@@ -74,7 +74,7 @@ ROUND_TRIPS = {
         ("most_inputs", "inputs"),
         {"shortens": {"dimensions": 8}, "takes_tokens": {"inputs": ((1, 2, 3),)}, "takes_user": {"user": "u-1"}},
     ),
-    "rerank": RoundTrip(
+    "rerank": UseCase(
         "some-rerank-model",
         RerankRequest("assistant", "query \N{SNOWMAN}", ("one", "zwei", "three")),
         RerankAnswer((0.25, 0.75, 0.5), Usage(prompt_tokens=5)),
@@ -84,7 +84,7 @@ ROUND_TRIPS = {
         ("most_documents", "documents"),
         {"cuts_documents": {"max_tokens_per_doc": 64}},
     ),
-    "moderations": RoundTrip(
+    "moderations": UseCase(
         "omni-moderation-latest",
         ModerationRequest("assistant", ("one", "two")),
         ModerationAnswer(_VERDICTS),
@@ -135,7 +135,7 @@ class Trip(NamedTuple):
 
     subject: Subject
     form: Any
-    case: RoundTrip
+    case: UseCase
 
     @property
     def target(self) -> Target:

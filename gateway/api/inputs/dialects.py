@@ -9,9 +9,9 @@ from gateway.model.record import Record
 from providers.chat import Usage
 from providers.inputs.embeddings.openai_format import Encoding, decode_embedding_request, encode_embeddings
 from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
+from providers.inputs.moderations import decode_moderation_request, encode_moderations
 from providers.inputs.rerank.formats import ShownRerank, decode_rerank_request, encode_rerank
 from providers.inputs.rerank.values import RerankAnswer
-from providers.moderations.openai_format import decode_moderation_request, encode_moderations
 from providers.moderations.values import ModerationAnswer
 from providers.served import InputAnswer, InputRequest
 from providers.value import replace

@@ -20,9 +20,9 @@ from providers.compatible.simulator_answer import END, SimulatorFormat, encode_a
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 from providers.inputs.embeddings.openai_format import Encoding, decode_embedding_request, encode_embeddings
 from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
+from providers.inputs.moderations import decode_moderation_request, encode_moderations
 from providers.inputs.rerank.values import RerankAnswer, RerankRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
-from providers.moderations.openai_format import decode_moderation_request, encode_moderations
 from providers.moderations.values import ModerationAnswer, ModerationRequest
 from providers.openai_json import decode_request
 from providers.testkit.simulated_audio import answer_audio
