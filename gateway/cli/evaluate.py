@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gateway.cli.terminal import compile_file, settings_of
-from gateway.files import open_file
+from gateway.cli.terminal import compile_file, read_report, settings_of
 from gateway.operator_errors import CommandError
 
 if TYPE_CHECKING:
@@ -92,18 +90,3 @@ def _compare(old: Path, new: Path) -> int:
         raise CommandError(f"the two runs can't be compared: {error}") from None
     print(visible_text("\n".join(lines)))
     return _WORSE if is_worse else _OK
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """Return the report of a run, by its file or its folder. Raises CommandError."""
-    file = path / "report.json" if path.is_dir() else path
-    try:
-        with open_file(file) as opened:
-            value = json.loads(opened.read())
-    except OSError as error:
-        raise CommandError(f"{file} can't be read: {error.strerror}") from None
-    except ValueError:
-        raise CommandError(f"{file} is not a report of an evaluation") from None
-    if not isinstance(value, dict):
-        raise CommandError(f"{file} is not a report of an evaluation")
-    return value

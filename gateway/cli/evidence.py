@@ -26,10 +26,9 @@ import msgspec
 
 from gateway import __version__
 from gateway.cli.approval_file import approval_document
-from gateway.cli.evaluate import read_report
 from gateway.cli.evidence_configs import ActiveConfigs, RecordedChanges
 from gateway.cli.evidence_page import page_of
-from gateway.cli.terminal import settings_of, tell
+from gateway.cli.terminal import read_report, settings_of, tell
 from gateway.cli.usage import ledger_place
 from gateway.files import path_exists
 from gateway.model.refusal_reason import REASON_BY_CODE

@@ -11,14 +11,12 @@ from http import HTTPStatus
 from typing import Any
 
 from gateway.cli.admin_client import AdminAnswer, AdminClient, NotReached, error_message
-from gateway.cli.terminal import admin_client, compile_file, json_text, operator_of, settings_of, state_directory, tell
-from gateway.clock_skew import store_skew_problem
+from gateway.cli.terminal import admin_client, json_text, operator_of, settings_of, state_directory, tell
 from gateway.config.problems import visible
 from gateway.free_space import FreeSpace
 from gateway.model.status import callers_text
-from gateway.operator_errors import CommandError, RejectedConfig, StateError
+from gateway.operator_errors import CommandError, RejectedConfig
 from gateway.release import release_name
-from gateway.settings import Settings
 from gateway.state.lock import holder_of
 from gateway.telemetry.traffic import times_in_words
 
@@ -103,32 +101,13 @@ def _act(options: argparse.Namespace, path: str, body: Mapping[str, object], don
     return _OK
 
 
-def forget_instance(options: argparse.Namespace) -> int:
-    """Remove a silent instance from the list of its cell (`gateway instances forget`)."""
-    from gateway.cli.cell import opened_cell
-
-    settings = settings_of(options)
-    with opened_cell(settings) as database:
-        if database is None:
-            raise CommandError(f"{settings.config} has no `stores.database`, so there is no cell")
-        named = [it for it in database.instances() if options.name in (it.name, it.id)]
-        if not named:
-            raise CommandError(f"the cell has no instance {options.name!r}: gateway status --config {settings.config}")
-        if alive := [it for it in named if it.state != "silent"]:
-            tell(f"the instance {alive[0].name} ({alive[0].id}) gives signs of life: stop it")
-            return _REFUSED
-        for it in named:
-            database.forget(it.id)
-            rows = f"{it.rows_waiting or 0} usage rows waited in its state directory at its last sign"
-            print(f"the instance {it.name} ({it.id}) is forgotten; {rows}, and perhaps later ones")
-    return _OK
-
-
 def status(options: argparse.Namespace) -> int:
     """Show who answers now, and what is wrong (`gateway status`)."""
+    from gateway.cli.cell import status_of_cell
+
     settings = settings_of(options)
     try:
-        document = _status_of_cell(settings) if options.config is not None and options.admin is None else None
+        document = status_of_cell(settings) if options.config is not None and options.admin is None else None
     except RejectedConfig:
         raise CommandError(
             f"{settings.config} has errors, so the database of its cell is not known: `gateway check "
@@ -146,51 +125,6 @@ def _status_of_instance(client: AdminClient) -> Mapping[str, Any]:
     if code != HTTPStatus.OK:
         raise CommandError(f"{client.url} answers {code}: {error_message(document)}")
     return document
-
-
-def _status_of_cell(settings: Settings) -> Mapping[str, Any] | None:
-    """Return the status document of a cell from its shared database, or None without one. Raises CommandError."""
-    from gateway.api.admin_status import cell_document
-    from gateway.cell.cell_record import CellRecord
-    from gateway.changes.initial_config import compile_in_child
-    from gateway.changes.pickling import unpack
-    from gateway.cli.cell import opened_cell, stores_of, valkey_state
-
-    file, now_s = settings.config, time.time()
-    config = compile_file(file, resolve_secrets=False).config
-    with opened_cell(settings) as database:
-        if database is None:
-            return None
-        stores = stores_of(settings)
-        valkey = stores.valkey if stores is not None else None
-        lost, valkey_skew_s = valkey_state(valkey, config) if valkey is not None else (None, None)
-        lost_stores = {"valkey": lost} if lost is not None else {}
-        try:
-            instances, record = database.instances(), CellRecord(database)
-            skews_s = {"database": time.time() - database.now_s(), "valkey": valkey_skew_s}
-        except StateError as error:
-            # The file is all that is known then.
-            return cell_document(config, (), now_s, now_s, store_problems={"database": str(error), **lost_stores})
-        if all(item.state == "silent" for item in instances):
-            raise CommandError(f"no instance of the cell of {file} gives a sign: is one running?")
-        active, activations = record.last_version(), record.activations(1)
-        problems = [skew] if (skew := store_skew_problem(skews_s)) is not None else []
-        if active is not None and active.version != config.version:
-            problems.append(f"{file} is version {config.version}, but the cell has activated {active.version}")
-            stored = active.catalogues
-            outcome = (
-                compile_in_child(active.text, active.version, file, secrets=False, catalogues=stored)
-                if active.text
-                else None
-            )
-            if outcome is not None and outcome.packed is not None:
-                config = unpack(outcome.packed)
-        _, pin = database.last_commands()
-        pinned = pin.version if pin is not None else ""
-        since_s = activations[0][1].at_s if activations else now_s
-    return cell_document(
-        config, instances, since_s, now_s, problems=problems, store_problems=lost_stores, pinned=pinned
-    )
 
 
 def status_lines(document: Mapping[str, Any]) -> Iterator[str]:

@@ -14,8 +14,9 @@ from datetime import date
 from errno import ENOSPC, EPIPE
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from gateway.files import open_file
 from gateway.operator_errors import CommandError, StateError, expect_file
 
 if TYPE_CHECKING:
@@ -213,3 +214,18 @@ def admin_client(url: str, settings: Settings) -> AdminClient:
     from gateway.settings import versions_of
 
     return AdminClient(url.rstrip("/"), next(iter(versions_of(settings.admin_token)), None))
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Return the report of a run, by its file or its folder. Raises CommandError."""
+    file = path / "report.json" if path.is_dir() else path
+    try:
+        with open_file(file) as opened:
+            value = json.loads(opened.read())
+    except OSError as error:
+        raise CommandError(f"{file} can't be read: {error.strerror}") from None
+    except ValueError:
+        raise CommandError(f"{file} is not a report of an evaluation") from None
+    if not isinstance(value, dict):
+        raise CommandError(f"{file} is not a report of an evaluation")
+    return value

@@ -34,7 +34,11 @@ OUTBUILDINGS = {
     ),
     "evaluation": Outbuilding(r"evaluation/|gateway/cli/evaluate", 0),
     "litellm": Outbuilding(r"gateway/litellm/", 1),
-    "cell": Outbuilding(r"gateway/cell/|gateway/changes/cell|gateway/config/stores|gateway/cli/(cell|database)", 7),
+    "cell": Outbuilding(
+        r"gateway/cell/|gateway/changes/cell|gateway/config/stores|gateway/cli/(cell|database)"
+        r"|gateway/features/duties/shared_times",
+        7,
+    ),
     "console": Outbuilding(r"gateway/console/|gateway/server/demo|gateway/api/front_page", 2),
     "websocket": Outbuilding(r"gateway/(api/websocket/|server/websocket|model/websocket)", 4),
     "inputs": Outbuilding(
@@ -42,7 +46,7 @@ OUTBUILDINGS = {
     ),
     "identity": Outbuilding(
         r"gateway/identity/|providers/sign_in/|gateway/model/(sign_in|client_token)\.py"
-        r"|gateway/config/(sign_ins|client_tokens|schema/sign_in)\.py",
+        r"|gateway/config/(sign_ins|client_tokens|schema/sign_in)\.py|providers/testkit/issuers",
         10,
     ),
     "handover": Outbuilding(r"gateway/server/(handover|takeover)|gateway/cli/restart", 2),

@@ -1,6 +1,10 @@
 """Take a feature out of a copy of the product: its folder, and the lines of other files that name it.
 
+The same for outbuildings, one or several, or all of `TAKEOUTS` together.
+
 python -m tests.architecture.removal marks
+python -m tests.architecture.removal cell
+python -m tests.architecture.removal outbuildings
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.architecture.source_tree import ROOT
+from tests.architecture.outbuilding_removal import TAKEOUTS, dangling, take_out
+from tests.architecture.source_tree import PACKAGES, ROOT
 
 MOST_FILES = 8
 """So many files outside its folder may name a feature."""
@@ -99,9 +104,27 @@ def run(command: Sequence[str], tree: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tree, check=False)
 
 
+def left_without(names: Sequence[str], tree: Path) -> str:
+    """Take outbuildings out of a copy. Return what is wrong with the rest, or an empty text."""
+    copy_of_the_product(tree)
+    for name in names:
+        take_out(name, tree)
+    packages = [it for it in PACKAGES if (tree / it).exists()]
+    # A value of an outbuilding is None for ever, and what the core does with it is never run.
+    checked = run(["-m", "mypy", "--no-warn-unreachable", *packages], tree)
+    return "\n".join((*dangling(tree), *([checked.stdout] if checked.returncode else [])))
+
+
 def main() -> int:
     """Take out the feature that the command line names, and check the types of what is left."""
     feature = sys.argv[1]
+    if feature not in REMOVALS:
+        names = [*TAKEOUTS] if feature == "outbuildings" else sys.argv[1:]
+        with tempfile.TemporaryDirectory() as folder:
+            wrong = left_without(names, Path(folder))
+            files = sum(1 for package in PACKAGES for _ in (Path(folder) / package).rglob("*.py"))
+        print(wrong or f"without {', '.join(names)}, the types of {files} files hold")
+        return int(wrong != "")
     with tempfile.TemporaryDirectory() as folder:
         copy_of_the_product(Path(folder))
         without(feature, Path(folder))
