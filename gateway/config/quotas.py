@@ -10,9 +10,10 @@ from gateway.config.schema.routing import DeploymentSection
 from gateway.config.schema.usage import QuotaSection
 from gateway.config.usage import check_currency
 from gateway.config.validation import Draft, Findings, check_reference
-from gateway.model.budget import Money
+from gateway.model.budget import Money, Window
 from gateway.model.config_version import ConfigVersion
-from gateway.model.quota import MOST_QUOTAS, WINDOWS, Keep, Quota, QuotaEntry
+from gateway.model.quota import MOST_QUOTAS, Keep, Quota, QuotaEntry, QuotaUnit
+from gateway.model.section import members_of
 
 _LEAST_BURST_S, _MOST_BURST_S = 1.0, 60.0
 
@@ -50,19 +51,18 @@ def compile_quotas(draft: Draft, findings: Findings) -> dict[str, Quota]:
 def _entries(
     draft: Draft, findings: Findings, path: KeyPath, section: QuotaSection, currency: str | None
 ) -> Iterator[QuotaEntry]:
-    for unit, windows in WINDOWS.items():
+    for unit in QuotaUnit:
         if (limits := getattr(section, unit)) is None:
             continue
-        for window in windows:
-            limit = getattr(limits, window)
-            at: KeyPath = (*path, str(unit), str(window))
+        for window, limit in members_of(limits).items():
+            at: KeyPath = (*path, str(unit), window)
             if isinstance(limit, Money):
                 check_currency(draft, findings, at, limit, currency)
                 limit = limit.nano
                 if not limit:
                     findings.error(at, "must be more than 0", "remove it, or disable its deployments")
             if limit:
-                yield QuotaEntry(unit, window, limit)
+                yield QuotaEntry(unit, Window(window), limit)
 
 
 def check_keep(findings: Findings, path: KeyPath, keep: Keep) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
 
-from gateway.model.budget import Window, shown_amount
+from gateway.model.budget import MOST_TOKENS, MoneyAmount, Window, shown_amount
 from gateway.model.section import PlainSection, key, section
 from gateway.model.units import PartialPercent
 from providers.value import Value
@@ -18,7 +17,6 @@ DEFAULT_LOW = 20
 """The percentage of a quota that stays free of clients with the priority `low`, if the quota states none."""
 
 _ARTICLES = {Window.HOUR: "an hour", Window.TOTAL: "in total"}
-_COUNTED = (Window.MINUTE, Window.HOUR, Window.DAY, Window.MONTH)
 
 
 class Priority(StrEnum):
@@ -48,15 +46,32 @@ class QuotaUnit(StrEnum):
     AMOUNT = "amount"
 
 
-WINDOWS: Mapping[QuotaUnit, tuple[Window, ...]] = {
-    QuotaUnit.REQUESTS: _COUNTED,
-    QuotaUnit.TOKENS: _COUNTED,
-    QuotaUnit.INPUT_TOKENS: _COUNTED,
-    QuotaUnit.OUTPUT_TOKENS: _COUNTED,
-    QuotaUnit.SECONDS: (Window.HOUR, Window.DAY),
-    QuotaUnit.AMOUNT: (Window.DAY, Window.WEEK, Window.MONTH, Window.TOTAL),
-}
-"""The windows that a limit of each unit may have."""
+@section
+class CountedSection(PlainSection):
+    """Limits of a quota by window. That of a minute refills evenly; the others begin with the calendar."""
+
+    minute: int | None = key("The most in a minute.", default=None, ge=1, le=MOST_TOKENS)
+    hour: int | None = key("The most in an hour.", default=None, ge=1, le=MOST_TOKENS)
+    day: int | None = key("The most in a day.", default=None, ge=1, le=MOST_TOKENS)
+    month: int | None = key("The most in a month.", default=None, ge=1, le=MOST_TOKENS)
+
+
+@section
+class AudioSection(PlainSection):
+    """Limits of a quota in seconds of audio, by window."""
+
+    hour: int | None = key("The most in an hour.", default=None, ge=1, le=MOST_TOKENS)
+    day: int | None = key("The most in a day.", default=None, ge=1, le=MOST_TOKENS)
+
+
+@section
+class SpentSection(PlainSection):
+    """Limits of a quota in `usage.currency`, by window."""
+
+    day: MoneyAmount | None = key("The most in a day.", default=None)
+    week: MoneyAmount | None = key("The most in a week, which begins on Monday.", default=None)
+    month: MoneyAmount | None = key("The most in a month.", default=None)
+    total: MoneyAmount | None = key("The most over all time.", default=None)
 
 
 @section

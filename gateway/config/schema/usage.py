@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, create_model
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from gateway.config.field_types import CurrencyCode, ExchangeRate, Name, OneOrTwo, Section, TimeZone
-from gateway.model.budget import MOST_TOKENS, BudgetRule, LedgerRetention, MoneyAmount, Window
-from gateway.model.quota import WINDOWS, Keep, QuotaUnit
+from gateway.model.budget import BudgetRule, LedgerRetention, MoneyAmount
+from gateway.model.quota import AudioSection, CountedSection, Keep, SpentSection
 from gateway.model.section import Sensitive, UnitError
 from gateway.model.units import Day, Seconds
 
-_Limit = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 _VERSIONS = "Its password: ${NAME} or ${file:/path}; a list of two, the new one first, while it is replaced."
 _WHERE = "Where the server, its replicas and its backups are: an ISO 3166 code such as DE."
 
@@ -109,45 +107,15 @@ class UsageSection(Section):
     )
 
 
-_BY_WINDOW = "Limits of a quota by window. That of a minute refills evenly; the others begin with the calendar."
-_COUNTED = ("CountedSection", _BY_WINDOW, _Limit)
-_UNITS: dict[QuotaUnit, tuple[str, str, str, Any]] = {
-    QuotaUnit.REQUESTS: ("Calls.", *_COUNTED),
-    QuotaUnit.TOKENS: ("Tokens, input and output.", *_COUNTED),
-    QuotaUnit.INPUT_TOKENS: ("Tokens of input.", *_COUNTED),
-    QuotaUnit.OUTPUT_TOKENS: ("Tokens of output.", *_COUNTED),
-    QuotaUnit.SECONDS: (
-        "Seconds of audio.",
-        "AudioSection",
-        "Limits of a quota in seconds of audio, by window.",
-        _Limit,
-    ),
-    QuotaUnit.AMOUNT: (
-        "Money. The price of each model must be known.",
-        *("SpentSection", "Limits of a quota in `usage.currency`, by window.", MoneyAmount),
-    ),
-}
-_MOST = {Window.HOUR: "in an hour", Window.WEEK: "in a week, which begins on Monday", Window.TOTAL: "over all time"}
-
-
-@cache
-def _section_of(windows: tuple[Window, ...], name: str, about: str, limit: Any) -> Any:
-    """Return a section with a key for each of these windows, so that none in the file is without effect."""
-    keys = {it: (limit | None, Field(None, description=f"The most {_MOST.get(it, f'in a {it}')}.")) for it in windows}
-    return create_model(name, __base__=Section, __doc__=about, **cast("Any", keys))
-
-
-if TYPE_CHECKING:
-    _QuotaUnits = Section
-else:
-    _sections = {it: (_UNITS[it][0], _section_of(windows, *_UNITS[it][1:])) for it, windows in WINDOWS.items()}
-    _keys = {it: (section | None, Field(None, description=about)) for it, (about, section) in _sections.items()}
-    _QuotaUnits = create_model("_QuotaUnits", __base__=Section, **_keys)
-
-
-class QuotaSection(_QuotaUnits):
+class QuotaSection(Section):
     """One limit of a vendor, which deployments share: so many calls, tokens or so much money of one account."""
 
+    requests: CountedSection | None = Field(None, description="Calls.")
+    tokens: CountedSection | None = Field(None, description="Tokens, input and output.")
+    input_tokens: CountedSection | None = Field(None, description="Tokens of input.")
+    output_tokens: CountedSection | None = Field(None, description="Tokens of output.")
+    seconds: AudioSection | None = Field(None, description="Seconds of audio.")
+    amount: SpentSection | None = Field(None, description="Money. The price of each model must be known.")
     timezone: TimeZone | None = Field(
         None, description="The time zone of its windows, such as America/Los_Angeles. Default: `usage.timezone`."
     )
