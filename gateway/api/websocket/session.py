@@ -2,14 +2,8 @@
 
 Theory of operation. A message is a turn, a cancel, or an error that is reported at once. Turns run one after the other;
 those that wait are only bytes. A lane keeps the input and the output of its last answer, so that the next turn can name
-it. It belongs to the client, the user and the place of its turn, and ends with the connection.
-
-    message                     no turn runs            a turn runs
-    ------------------------    --------------------    ---------------------------------------------
-    response.create             the turn begins         the turn waits; the 17th gets an error event
-    response.cancel             nothing                 the running or the oldest waiting turn ends
-    response.processed          nothing                 nothing
-    anything else               an error event          an error event, also between the events of a turn
+it. It belongs to the client, the user and the place of its turn, and ends with the connection. `_TAKES` at the end has
+every message; any other one is an error event, also between the events of a turn.
 """
 
 from __future__ import annotations
@@ -19,6 +13,7 @@ import os
 import random
 import re
 from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -186,13 +181,12 @@ class TurnSession:
         is_kept, head = False, TurnHead()
         try:
             head = _read_head(text)
-            if head.type == "response.create":
-                is_kept = self._take_turn(head, text, room)
-            elif head.type == "response.cancel":
-                self._cancel(head)
-            elif head.type != "response.processed":
-                given = f"`{head.type[:40]}` is not offered" if isinstance(head.type, str) else "is missing"
-                raise _no_turn(f"`type` {given}: send `response.create`, `response.cancel` or `response.processed`")
+            is_text = isinstance(head.type, str)
+            take = _TAKES.get(head.type) if is_text else None
+            if take is None:
+                given = f"`{head.type[:40]}` is not offered" if is_text else "is missing"
+                raise _no_turn(f"`type` {given}: send {_OFFERED}")
+            is_kept = take(self, head, text, room)
         except (msgspec.DecodeError, RecursionError):
             self._report(_no_turn("the message is not a JSON object: send one with `type` and the body of a POST"))
         except ApiError as error:
@@ -202,7 +196,7 @@ class TurnSession:
                 room.release()
 
     def _take_turn(self, head: TurnHead, text: bytes, room: BodyRoom) -> bool:
-        """Begin a turn, or let it wait; return whether it does either. Raises ApiError."""
+        """Begin a turn, or let it wait while another one runs. Raises ApiError, as for the 17th that would wait."""
         lane = _lane_of(head)
         if lane is None:
             head.stream_id = None
@@ -319,11 +313,11 @@ class TurnSession:
             if self._queue:
                 self._begin_next()
 
-    def _cancel(self, head: TurnHead) -> None:
+    def _cancel(self, head: TurnHead, _text: bytes, _room: BodyRoom) -> bool:
         """End the running turn if it is the one that is meant, or the oldest one that waits in that lane."""
         turn, lane = self._turn, _lane_of(head)
         if turn is None or lane is None:
-            return
+            return False
         running = f"resp_{turn.exchange.record.request_id}" if turn.exchange is not None else None
         if head.response_id in (None, running) and (head.stream_id is None or lane == turn.lane_name):
             turn.cancel()
@@ -332,6 +326,11 @@ class TurnSession:
                 self._queue.remove(waiting)
                 waiting.room.release()
                 SocketTurn(self, 0, waiting).close_cancelled()
+        return False
+
+    def _pass_over(self, _head: TurnHead, _text: bytes, _room: BodyRoom) -> bool:
+        """Do nothing: a client says that it has read an answer."""
+        return False
 
     # --- what is kept ----------------------------------------------------------------------------
 
@@ -411,3 +410,12 @@ def _lane_of(head: TurnHead) -> str | None:
 def _no_turn(message: str) -> ApiError:
     """Return the error for a message that is not a turn."""
     return ApiError("invalid_request", message, "type")
+
+
+_TAKES: Mapping[str, Callable[[TurnSession, TurnHead, bytes, BodyRoom], bool]] = {
+    "response.create": TurnSession._take_turn,
+    "response.cancel": TurnSession._cancel,
+    "response.processed": TurnSession._pass_over,
+}
+"""How each message is taken. Each method returns whether the session keeps the message with its room."""
+_OFFERED = " or ".join(", ".join(f"`{name}`" for name in _TAKES).rsplit(", ", 1))
