@@ -15,7 +15,7 @@ from gateway.cli.provider_pages import models_page, providers_page
 from gateway.config.locales import tags_of
 from gateway.config.operator_catalogue import catalogue_schema_json
 from gateway.config.reference import reference_page
-from gateway.config.region_text import known_messages
+from gateway.config.sentences import known_messages
 from gateway.features.configuration import schema_json
 from gateway.settings import Settings
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from gateway.config.problems import KeyPath, choice_hint, quoted
-from gateway.config.region_text import built_in_sentences
 from gateway.config.schema.location import AgeBandSection, RegionSection
+from gateway.config.sentences import built_in_sentences
 from gateway.config.validation import Draft, Findings
 from gateway.model.age import UNKNOWN_AGE, AgeBand, AgeRules, UseLimits
 from gateway.model.config_version import ConfigVersion

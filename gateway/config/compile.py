@@ -26,11 +26,12 @@ from gateway.config.moderation import RegionJudges, compile_moderation, judges_o
 from gateway.config.operator_catalogue import compile_catalogues
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
 from gateway.config.quotas import check_quotas, compile_quotas
-from gateway.config.region_text import compile_messages, ends_of_laws
+from gateway.config.region_text import ends_of_laws
 from gateway.config.regions import Regions, compile_cell, compile_regions
 from gateway.config.routes import AssistantCompiler, check_barriers
 from gateway.config.schema.file import GatewaySection, file_section
 from gateway.config.sensitive_keys import secrets_in_clear
+from gateway.config.sentences import compile_messages
 from gateway.config.sign_ins import compile_sign_ins, sign_in_of
 from gateway.config.source_text import Reading, SourceText
 from gateway.config.stores import compile_stores

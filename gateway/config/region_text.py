@@ -1,43 +1,26 @@
-"""Compile labels, profiles and refusals for each region and locale."""
+"""Compile the texts of each region for its locales: labels and refusals, with the profile."""
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from functools import cache
-from importlib import resources
-from typing import Any, Literal
+from typing import Literal
 
-from gateway.config.locales import best_text, canonical, display_name, full, locale_data, tags_of
-from gateway.config.problems import KeyPath, choice_hint, nearest, quoted
-from gateway.config.schema.location import LabelSection, ProfileSection, RegionSection
+from gateway.config.known_texts import KnownLabel, known_labels, known_refusals, law_ends
+from gateway.config.locales import best_text, canonical, tags_of
+from gateway.config.problems import KeyPath, choice_hint, quoted
+from gateway.config.profiles import compile_profiles, offered_choices, read_locale
+from gateway.config.schema.location import LabelSection, RegionSection
 from gateway.config.validation import Draft, Findings
 from gateway.model.approval import days_at
 from gateway.model.endings import law_ending
-from gateway.model.refusal_reason import CODES_WITHOUT_A_REGION, REASON_BY_CODE, RefusalReason
-from gateway.model.region_text import SEPARATOR, Label, Locale, Profile, RegionText, Sentence, Sentences, Show
-from gateway.model.units import parse_age_s
+from gateway.model.refusal_reason import CODES_WITHOUT_A_REGION, REASON_BY_CODE
+from gateway.model.region_text import SEPARATOR, Label, Locale, Profile, RegionText, Sentence, Show
 from gateway.policy.location.claim import ClaimSection
-from providers.territories import Places, parse_places
+from providers.territories import Places
 from providers.value import Value
 
-_UNITS = {
-    "metric": "Units: metric (kilometres, kilograms, degrees Celsius).",
-    "us": "Units: US customary (miles, pounds, degrees Fahrenheit).",
-    "uk": "Units: metric, but miles, pints and stones where people in the United Kingdom use them.",
-}
-_FORMS = {"formal": "Address the user formally.", "informal": "Address the user informally."}
-_KINDS = {
-    "emergency": "in an emergency",
-    "police": "police",
-    "medical": "ambulance",
-    "fire": "fire brigade",
-    "crisis": "in a crisis or with thoughts of suicide",
-}
-_SAMPLE_DAY, _SAMPLE_NUMBER = date(2026, 3, 31), 1234.5
 _MAX_LABELS = 8
 _LEAST_REPEAT_S = 600.0
 # TC260-PG-20252A, as far as it is known from public code of vendors (as of 2026-11-20): 00, two digits for the kind of
@@ -47,194 +30,10 @@ _PROVIDER_CODE = re.compile(r"00[0-9]{2}[0-9A-Za-z]{18}(00000|[12][0-9A-Za-z]{4}
 _EXAMPLE_CODE = "001191310000MA1FL0000X00000"
 
 
-class KnownLabel(Value, frozen=True):
-    """A built-in label.
-
-    Attributes:
-        aigc: Whether the law requires the `AIGC` object.
-        must_contain: The text must contain one word of each group.
-        repeat_s: After how long it is shown again, or None if it is not.
-        repeat_text: Its text where it is shown again. Empty if that is `text`.
-    """
-
-    name: str
-    text: Mapping[str, str]
-    show: Show
-    aigc: bool = False
-    must_contain: tuple[tuple[str, ...], ...] = ()
-    repeat_s: float | None = None
-    repeat_text: Mapping[str, str] = {}
-
-
-@cache
-def _table(name: str) -> dict[str, Any]:
-    file = resources.files("gateway.config").joinpath("data", f"{name}.toml")
-    return tomllib.loads(file.read_text("utf-8"))
-
-
-@cache
-def known_labels() -> dict[str, KnownLabel]:
-    """Return the built-in labels by name."""
-    return {
-        name: KnownLabel(
-            name,
-            entry["text"],
-            entry["show"],
-            entry.get("aigc", False),
-            tuple(tuple(group) for group in entry.get("must_contain", ())),
-            parse_age_s(entry["repeat"]) if "repeat" in entry else None,
-            entry.get("repeat_text", {}),
-        )
-        for name, entry in _table("labels").items()
-        if isinstance(entry, dict)
-    }
-
-
-@cache
-def law_ends() -> dict[str, tuple[date, str]]:
-    """Return the first day without a law, by label, and what follows. A label with a law that does not end has none."""
-    rows = _table("laws")["laws"]
-    labels = {name for row in rows for name in row.get("labels", ())}
-    of_label = {name: [row for row in rows if name in row.get("labels", ())] for name in labels}
-    last = {name: max(some, key=lambda row: row.get("ends", date.max)) for name, some in of_label.items()}
-    return {name: (row["ends"], row.get("instead", "")) for name, row in last.items() if "ends" in row}
-
-
 def ends_of_laws(draft: Draft) -> dict[str, tuple[date, str]]:
     """Return the ends of the laws that the labels of the regions are for, as `law_ends` does."""
     labels = {label.name for region in draft.config.regions.values() for label in region.labels}
     return {name: end for name, end in law_ends().items() if name in labels}
-
-
-@cache
-def known_refusals() -> dict[str, dict[str, str]]:
-    """Return the built-in texts of refusals by error code and language."""
-    return {code: texts for code, texts in _table("refusals").items() if isinstance(texts, dict)}
-
-
-@cache
-def helplines() -> dict[str, dict[str, str]]:
-    """Return the emergency numbers by territory and kind."""
-    table = _table("helplines")
-    lines: dict[str, dict[str, str]] = {}
-    for word, numbers in table["groups"].items():
-        for territory in parse_places([word]).included or ():
-            lines[territory] = numbers
-    lines.update(table["lines"])
-    return lines
-
-
-def units_of(territory: str) -> str:
-    """Return the system of units of a territory: `metric`, `us` or `uk`."""
-    units = _table("places")["units"]
-    return next((system for system in ("us", "uk") if territory in units[system]), "metric")
-
-
-def read_locale(findings: Findings, path: KeyPath, tag: str) -> bool:
-    """Return whether there are data for the locale. Report an error if not."""
-    if full(tag) is not None and locale_data(tag) is not None:
-        return True
-    findings.error(path, f"no locale data for '{tag}'", "write a language tag that CLDR knows, such as de or zh-Hant")
-    return False
-
-
-def compile_profiles(
-    findings: Findings,
-    path: KeyPath,
-    section: ProfileSection,
-    locales: tuple[str, ...],
-    territories: Places,
-    today: date,
-    choices: Mapping[str, Mapping[str, str]],
-) -> dict[str, Profile]:
-    """Return the profile in each locale. `choices` are the lines for the preferences of callers."""
-    if section.timezone is not None and section.timezone not in _zones():
-        near = nearest(section.timezone, _zones())
-        hint = f"did you mean {near}?" if near else "write a name such as Asia/Shanghai"
-        findings.error((*path, "timezone"), f"unknown time zone '{section.timezone}'", hint)
-    by_territory, common = ({}, "") if section.helplines is not None else _helplines(territories)
-    return {
-        locale: Profile(locale, _lines(section, locale, today), by_territory, common, choices) for locale in locales
-    }
-
-
-def offered_choices() -> dict[str, dict[str, str]]:
-    """Return the line for each value that a caller may prefer, by the name of the preference."""
-    return {"units": _UNITS, "form": _FORMS, "time_zone": {zone: _zone_line(zone) for zone in _zones()}}
-
-
-def _zones() -> list[str]:
-    from babel.core import get_global
-
-    return sorted(get_global("zone_territories"))
-
-
-def _zone_line(zone: str) -> str:
-    return f"The user's time zone is {zone}."
-
-
-def _lines(section: ProfileSection, locale: str, today: date) -> tuple[tuple[str, str], ...]:
-    # Units and currency depend on the territory of the profile, also for users who read another language there.
-    territory, locale_territory = _territory_of(section.locale), _territory_of(locale)
-    units = section.units or (units_of(territory) if territory else None)
-    currency = section.currency or (_currency_of(territory, today) if territory else None)
-    lines = [
-        ("language", f"Language: {display_name(locale)} ({locale}), unless the user writes in another."),
-        ("formats", _formats(locale) if locale_territory else ""),
-        ("time_zone", _zone_line(section.timezone) if section.timezone else ""),
-        ("units", _UNITS[units] if units else ""),
-        ("currency", f"Currency: {_currency_name(currency)} ({currency})." if currency else ""),
-        ("form", _FORMS[section.form] if section.form else ""),
-        ("tone", section.tone or ""),
-        ("helplines", helpline_text(section.helplines) if section.helplines else ""),
-    ]
-    return tuple(line for line in lines if line[1]) + tuple(("notice", notice) for notice in section.notices)
-
-
-def _territory_of(locale: str) -> str | None:
-    meant = full(locale)
-    return meant.explicit_territory if meant is not None else None
-
-
-def _formats(locale: str) -> str:
-    from babel.dates import format_date
-    from babel.numbers import format_decimal
-
-    data = locale_data(locale)
-    day, number = format_date(_SAMPLE_DAY, "medium", data), format_decimal(_SAMPLE_NUMBER, locale=data)
-    return f"Formats: 31 March 2026 is written {day}, and 1234.5 is written {number}."
-
-
-def _currency_of(territory: str, today: date) -> str | None:
-    from babel.numbers import get_territory_currencies
-
-    known: str | None = _table("places")["currencies"].get(territory)
-    currencies = get_territory_currencies(territory, start_date=today)
-    return known or (str(currencies[0]) if currencies else None)
-
-
-def _currency_name(currency: str) -> str:
-    from babel.numbers import get_currency_name
-
-    return get_currency_name(currency, locale="en")
-
-
-def helpline_text(numbers: Mapping[str, str]) -> str:
-    """Return the line with the numbers: known kinds first, in a fixed order."""
-    kinds = [*(kind for kind in _KINDS if kind in numbers), *(kind for kind in numbers if kind not in _KINDS)]
-    entries = ", ".join(f"{_KINDS.get(kind, kind)} {numbers[kind]}" for kind in kinds)
-    return f"Whom to call: {entries}."
-
-
-def _helplines(territories: Places) -> tuple[dict[str, str], str]:
-    """Return the line of each territory of the region, and a line with the numbers that all of them share."""
-    known = helplines()
-    everywhere = territories.included is None
-    codes = sorted(known if everywhere else territories.included or ())
-    numbers = {code: known.get(code, {}) for code in codes}
-    lines = {code: helpline_text(some) for code, some in numbers.items() if some}
-    shared = None if everywhere or not numbers else set.intersection(*(set(some.items()) for some in numbers.values()))
-    return lines, helpline_text(dict(sorted(shared))) if shared else ""
 
 
 class _LabelTexts(Value, frozen=True):
@@ -411,42 +210,3 @@ class RegionTextCompiler:
                 )
                 is_valid = False
         return is_valid
-
-
-def known_messages() -> dict[RefusalReason, dict[str, str]]:
-    """Return the built-in sentences for end users by reason and language."""
-    return {RefusalReason(name): texts for name, texts in _table("sentences").items() if isinstance(texts, dict)}
-
-
-@cache
-def sentence_tags() -> dict[str, str]:
-    """Return the language of the built-in sentences for each language tag, see `Sentences.tags`."""
-    # The tags are generated, because most compiles need no other data of Babel, which takes long to load.
-    file = resources.files("gateway.config").joinpath("data", "sentence_tags.json")
-    tags: dict[str, str] = json.loads(file.read_text("utf-8"))
-    return tags
-
-
-def compile_messages(draft: Draft) -> dict[RefusalReason, Sentences]:
-    """Return the sentences for end users by reason: the ones in `messages`, else the built-in ones."""
-    known = known_messages()
-    tags = sentence_tags()
-    compiled = {
-        reason: Sentences({"en": texts["en"], **texts}, tags)  # English is for readers of other languages
-        for reason, texts in known.items()
-    }
-    for name, texts in draft.config.messages.items():
-        compiled[RefusalReason(name)] = sentences_of(texts)
-    return compiled
-
-
-def built_in_sentences(name: str) -> Sentences:
-    """Return a built-in sentence for end users that is not that of a reason: the name of its data file."""
-    texts: dict[str, str] = _table(name)["text"]
-    return Sentences({"en": texts["en"], **texts}, sentence_tags())
-
-
-def sentences_of(texts: Mapping[str, str]) -> Sentences:
-    """Return a text of the operator for every tag of its languages."""
-    written = {canonical(tag): text for tag, text in texts.items()}
-    return Sentences(written, tags_of(written))

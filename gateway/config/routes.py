@@ -12,9 +12,9 @@ from gateway.config.field_types import HAND_OFF, names_in
 from gateway.config.input_routes import RouteEntry, check_input_route
 from gateway.config.moderation import RegionJudges
 from gateway.config.problems import KeyPath, choice_hint, quoted
-from gateway.config.region_text import sentences_of
 from gateway.config.regions import boundary_fix, outside_boundary
 from gateway.config.schema.routing import AssistantSection, ScheduleSection
+from gateway.config.sentences import sentences_of
 from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.approval import Days, why_unapproved
 from gateway.model.assistant import DEFAULT_INTENT, Assistant, Intent, UserChoice

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from gateway.config.feature_compiler import FeatureCompiler
 from gateway.config.field_types import Section, TimeZone
-from gateway.config.region_text import sentences_of
 from gateway.config.schema.file import FeatureKey
 from gateway.config.schema.location import RegionSection, Texts
+from gateway.config.sentences import sentences_of
 from gateway.config.validation import Draft, Findings
 from gateway.model.config_version import Region
 from gateway.model.decision import Refusal, RefusalCode

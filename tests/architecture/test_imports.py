@@ -37,7 +37,7 @@ HOMES = {
         "gateway/console/world.py",
         "gateway/console/texts.py",
         "gateway/config/locales.py",
-        "gateway/config/region_text.py",
+        "gateway/config/profiles.py",
     ),
     "certifi": ("providers/transport",),
     "google": ("providers/signing/google.py",),

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from gateway.api.errors import encode_error, from_domain
-from gateway.config.region_text import known_messages
+from gateway.config.sentences import known_messages
 from gateway.model.refusal_reason import REASON_BY_CODE, RESERVED, RefusalReason
 from providers.failures import FailureKind
 from providers.testkit.scenario import Cut, HttpError, Scenario

@@ -12,11 +12,12 @@ from pydantic import Field
 
 from gateway.config.feature_compiler import FeatureCompiler
 from gateway.config.field_types import LanguageTag, Section
+from gateway.config.known_texts import helplines
 from gateway.config.moderation import check_judge
 from gateway.config.problems import KeyPath, choice_hint, quoted
-from gateway.config.region_text import helplines, sentence_tags, sentences_of
 from gateway.config.schema.file import FeatureKey
 from gateway.config.schema.location import ProfileSection, RegionSection
+from gateway.config.sentences import sentence_tags, sentences_of
 from gateway.config.validation import Draft, Findings
 from gateway.features.crisis.model import CrisisRules, Helpline
 from gateway.model.config_version import ConfigVersion, Region

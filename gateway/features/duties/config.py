@@ -8,9 +8,9 @@ from gateway.config.age_bands import check_range
 from gateway.config.feature_compiler import FeatureCompiler
 from gateway.config.field_types import Section, TimeZone
 from gateway.config.problems import KeyPath
-from gateway.config.region_text import built_in_sentences
 from gateway.config.schema.file import FeatureKey
 from gateway.config.schema.location import RegionSection
+from gateway.config.sentences import built_in_sentences
 from gateway.config.validation import Draft, Findings
 from gateway.features.duties.model import DEFAULT_GAP_S, UseRules
 from gateway.model.age import AgeRules

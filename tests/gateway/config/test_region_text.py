@@ -11,16 +11,10 @@ from typing import Any
 import pytest
 
 from gateway.changes.pickling import pack, unpack
+from gateway.config.known_texts import helplines, known_labels, known_refusals, units_of
 from gateway.config.locales import best_text, canonical, display_name, full, locale_data
-from gateway.config.region_text import (
-    built_in_sentences,
-    helplines,
-    known_labels,
-    known_messages,
-    known_refusals,
-    offered_choices,
-    units_of,
-)
+from gateway.config.profiles import offered_choices
+from gateway.config.sentences import built_in_sentences, known_messages
 from gateway.model.config_version import ConfigVersion
 from gateway.model.refusal_reason import CODES_WITHOUT_A_REGION, REASON_BY_CODE, RefusalReason
 from gateway.model.region_text import NO_PREFERENCES, SEPARATOR, RegionText

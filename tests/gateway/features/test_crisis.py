@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.region_text import known_messages
+from gateway.config.sentences import known_messages
 from gateway.features.crisis.config import built_in_texts
 from gateway.features.crisis.model import NUMBER, CrisisRules
 from gateway.features.crisis.policy import helpline_at

@@ -19,7 +19,7 @@ from gateway.changes.change_log import plan_with_checks
 from gateway.changes.compile_job import CompiledState
 from gateway.cli.admin_client import AdminAnswer
 from gateway.cli.operations import status_lines
-from gateway.config import region_text, sign_ins
+from gateway.config import known_texts, region_text, sign_ins
 from gateway.config.fact_ages import relied_facts
 from gateway.config.loading import parse_document
 from gateway.config.problems import Problem
@@ -232,9 +232,9 @@ def test_label_of_a_law_that_goes_on_has_no_end(monkeypatch: pytest.MonkeyPatch)
         {"labels": ["b"]},
         {"labels": ["a"], "ends": date(2027, 1, 1)},
     ]
-    monkeypatch.setattr(region_text, "_table", lambda _: {"laws": rows})
-    region_text.law_ends.cache_clear()
+    monkeypatch.setattr(known_texts, "table", lambda _: {"laws": rows})
+    known_texts.law_ends.cache_clear()
     try:
-        assert region_text.law_ends() == {"a": (ON, "c")}
+        assert known_texts.law_ends() == {"a": (ON, "c")}
     finally:
-        region_text.law_ends.cache_clear()
+        known_texts.law_ends.cache_clear()

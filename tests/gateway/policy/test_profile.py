@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.region_text import offered_choices
+from gateway.config.profiles import offered_choices
 from gateway.model.region_text import NO_PREFERENCES, Preferences, Profile
 from gateway.policy.region_text import compose, with_block
 from providers.chat import ChatRequest, SystemMessage, UserMessage

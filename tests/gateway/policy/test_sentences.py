@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.region_text import known_refusals
+from gateway.config.known_texts import known_refusals
 from gateway.model.config_version import ConfigVersion
 from gateway.model.location import Location
 from gateway.model.refusal_reason import REASON_BY_CODE, RefusalReason

@@ -13,7 +13,7 @@ import httpx
 import jwt
 import pytest
 
-from gateway.config.region_text import known_messages
+from gateway.config.sentences import known_messages
 from gateway.model.record import Record
 from gateway.model.refusal_reason import RefusalReason
 from gateway.service.explain import PlainRequest, explain, explain_text, reports_from
