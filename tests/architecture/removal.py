@@ -19,12 +19,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.model.assistant import RoutePart
+from gateway.model.parts import LabelProof
+from gateway.model.record import FeatureNote
+from gateway.model.wrapper import Wrapped
+from gateway.policy.doors import RegionDoor
 from tests.architecture.outbuilding_removal import TAKEOUTS, dangling, take_out
 from tests.architecture.source_tree import PACKAGES, ROOT
 
 MOST_FILES = 8
 """So many files outside its folder may name a feature."""
-_COPIED = ("gateway", "providers", "evaluation", "pyproject.toml", ".mypy_cache")
+_DOORS = (Wrapped, RegionDoor, RoutePart, LabelProof, FeatureNote)
+"""Bases of the parts of features. A door stays when the last feature that asks it goes."""
+_COPIED = (
+    *PACKAGES,
+    *("tests", "scripts", "docs", "config", "deploy", "bench", "locks", "examples", ".mypy_cache"),
+    *(
+        "pyproject.toml",
+        "mkdocs.yml",
+        "Makefile",
+        "README.md",
+        "README.zh-Hans.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "Dockerfile",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -35,10 +55,14 @@ class Removal:
         modules: The modules that are only for it.
         texts: For each other file, the pattern of the text that goes.
         commands: The commands that go, with their options.
+        words: The pattern of words by which a test names the feature.
+        keys: The pattern of its keys and metrics on generated pages.
     """
 
     modules: tuple[str, ...]
     texts: Mapping[str, str]
+    words: str
+    keys: str
     commands: tuple[str, ...] = ()
 
     @property
@@ -54,6 +78,8 @@ REMOVALS = {
             "gateway/features/configuration.py": r".*MARKS_COMPILER.*\n",
             "gateway/features/running.py": r".*import MARKS\n|, MARKS",
         },
+        r"(?i)features\.marks|\bmarks?:|\"marks?\"|ai-mark|signed mark|/v1/marks|\bMARKS\b",
+        r"`marks?`|\"marks?\"|marks\.key",
         ("marks", "marks verify"),
     ),
     "shadow": Removal(
@@ -61,10 +87,13 @@ REMOVALS = {
         {
             "gateway/features/configuration.py": r".*SHADOW_COMPILER.*\n",
             "gateway/features/running.py": r".*import SHADOW\n|SHADOW, ",
-            "gateway/cli/evaluate.py": r"def _score_shadow\(.*?\n\n\n|        if options\.shadow:\n.*?\n",
+            "gateway/cli/evaluate.py": r"def _score_shadow\(.*?\n\n\n|        if options\.shadow:\n.*?\n"
+            r'|\("region", "out"\) if options\.shadow else ',
             "gateway/cli/commands.json": r'.*"name": "--shadow".*\n',
             "gateway/cli/receipts.py": r'    if entry := receipt\.get\("shadow"\):\n.*?\n',
         },
+        r"(?i)shadow|evaluation\.recorded",
+        r"`shadow`|\"shadow\"|gateway_shadow",
     ),
 }
 
@@ -99,6 +128,28 @@ def copy_of_the_product(tree: Path) -> None:
             shutil.copy2(source, tree / name)
 
 
+def dead_names(tree: Path) -> set[tuple[str, str]]:
+    """Return the file and the name of all that vulture finds unused in a copy, without the methods of doors."""
+    found = re.findall(r"(.+?):\d+: unused [a-z]+ '(\w+)'", run(["-m", "vulture", *PACKAGES], tree).stdout)
+    kept = {name for door in _DOORS for name in dir(door)}
+    return {(file, name) for file, name in found if name not in kept}
+
+
+def files_without(feature: str, folder: str, tree: Path) -> list[str]:
+    """Return the test files of a folder of a copy that do not name a feature, nor import a module that does."""
+    sources = {str(file.relative_to(tree)): file.read_text("utf-8") for file in (tree / "tests").rglob("*.py")}
+    imported = {
+        file: {name.replace(".", "/") + ".py" for name in re.findall(r"^from (tests[\w.]+) import", text, re.MULTILINE)}
+        for file, text in sources.items()
+    }
+    words = re.compile(REMOVALS[feature].words)
+    naming = {file for file, text in sources.items() if words.search(text)}
+    while more := {file for file, others in imported.items() if file not in naming and others & naming}:
+        naming |= more
+    tests = {file for file in sources if file.startswith(folder) and Path(file).name.startswith("test_")}
+    return sorted(tests - naming)
+
+
 def run(command: Sequence[str], tree: Path) -> subprocess.CompletedProcess[str]:
     """Run a program of this environment in the copy."""
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tree, check=False)
@@ -116,7 +167,7 @@ def left_without(names: Sequence[str], tree: Path) -> str:
 
 
 def main() -> int:
-    """Take out the feature that the command line names, and check the types of what is left."""
+    """Take out the feature that the command line names, and check the types and the names of what is left."""
     feature = sys.argv[1]
     if feature not in REMOVALS:
         names = [*TAKEOUTS] if feature == "outbuildings" else sys.argv[1:]
@@ -126,12 +177,20 @@ def main() -> int:
         print(wrong or f"without {', '.join(names)}, the types of {files} files hold")
         return int(wrong != "")
     with tempfile.TemporaryDirectory() as folder:
-        copy_of_the_product(Path(folder))
-        without(feature, Path(folder))
-        checked = run(["-m", "mypy", "gateway", "providers", "evaluation"], Path(folder))
+        tree = Path(folder)
+        copy_of_the_product(tree)
+        before = dead_names(tree)
+        without(feature, tree)
+        dead = sorted(dead_names(tree) - before)
+        checked = run(["-m", "mypy", *PACKAGES], tree)
     files = REMOVALS[feature].files
-    print(f"{feature} and {len(files)} files outside its folder: {', '.join(sorted(files))}", checked.stdout, sep="\n")
-    return checked.returncode or int(len(files) > MOST_FILES)
+    print(
+        f"{feature} and {len(files)} files outside its folder: {', '.join(sorted(files))}",
+        checked.stdout,
+        *map(str, dead),
+        sep="\n",
+    )
+    return checked.returncode or int(len(files) > MOST_FILES or bool(dead))
 
 
 if __name__ == "__main__":

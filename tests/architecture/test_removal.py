@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.architecture.removal import MOST_FILES, REMOVALS, copy_of_the_product, run, without
+from tests.architecture.removal import (
+    MOST_FILES,
+    REMOVALS,
+    copy_of_the_product,
+    dead_names,
+    files_without,
+    run,
+    without,
+)
 
 _SERVE = """
 import asyncio, httpx
@@ -23,14 +32,24 @@ print(sorted(GatewayFile.model_fields), type(gateway).__name__)
 """
 
 
-@pytest.mark.slow("checks the types of two copies of the product")
+_GENERATED = (
+    "config/gateway.schema.json",
+    "docs/reference/config.md",
+    "docs/reference/metrics.md",
+    "gateway/config/data/sensitive_keys.json",
+)
+
+
+@pytest.mark.slow("checks the types and the names of two copies of the product")
 @pytest.mark.parametrize("feature", sorted(REMOVALS))
 def test_feature_can_be_taken_out(feature: str, tmp_path: Path) -> None:
     assert len(REMOVALS[feature].files) <= MOST_FILES
     copy_of_the_product(tmp_path)
+    before = dead_names(tmp_path)
     without(feature, tmp_path)
     checked = run(["-m", "mypy", "gateway", "providers", "evaluation"], tmp_path)
     assert checked.returncode == 0, checked.stdout
+    assert not dead_names(tmp_path) - before
     started = run(["-c", _SERVE], tmp_path)
     assert started.returncode == 0, started.stderr
     assert feature not in started.stdout
@@ -38,3 +57,21 @@ def test_feature_can_be_taken_out(feature: str, tmp_path: Path) -> None:
         refused = run(["-m", "gateway.cli", *command.split()], tmp_path)
         assert refused.returncode == 2, refused.stdout
     assert run(["-m", "gateway.cli", "--help"], tmp_path).returncode == 0
+    generated = run(["-m", "scripts.generate"], tmp_path)
+    assert generated.returncode == 0, generated.stderr
+    assert [it for it in _GENERATED if re.search(REMOVALS[feature].keys, (tmp_path / it).read_text("utf-8"))] == []
+    assert _failures_in("tests/gateway/policy", feature, tmp_path) == ""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("feature", sorted(REMOVALS))
+def test_all_other_tests_pass_without_the_feature(feature: str, tmp_path: Path) -> None:
+    copy_of_the_product(tmp_path)
+    without(feature, tmp_path)
+    assert _failures_in("tests/gateway", feature, tmp_path) == ""
+
+
+def _failures_in(folder: str, feature: str, tree: Path) -> str:
+    """Return the output of the tests of a folder that do not name the feature, or an empty text if all pass."""
+    ran = run(["-m", "pytest", "-q", "-m", "not slow and not full", *files_without(feature, folder, tree)], tree)
+    return ran.stdout if ran.returncode else ""
