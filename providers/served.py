@@ -208,6 +208,15 @@ class InputUse(Value, frozen=True):
         """Return what these deployments offer an app together, or None if there is nothing."""
         return None
 
+    def limits(self, route: Sequence[ServingDeployment], most: str) -> tuple[int, int | None]:
+        """Return the most inputs and tokens of a call that every deployment of the route takes.
+
+        `most` is the name of the fact with the most inputs.
+        """
+        known = [self.facts(form, it.model) for it in route if (form := self.format_of(it.adapter)) is not None]
+        tokens = [one.most_tokens for one in known if one.most_tokens is not None]
+        return min((getattr(one, most) for one in known), default=1), min(tokens, default=None)
+
     def calls_of(self, request: Any, route: Sequence[ServingDeployment]) -> tuple[Any, ...]:
         """Return the calls of a request. Each is small enough for every deployment of the route."""
         return (request,)

@@ -158,7 +158,7 @@ class SimulatesModerations(Protocol):
 
 @runtime_checkable
 class SimulatesRerank(Protocol):
-    """An optional member of a simulator whose provider scores documents. See `Reranks`."""
+    """An optional member of a simulator whose provider scores documents. See `RerankFormat`."""
 
     def read_rerank(self, incoming: IncomingRequest) -> RerankRequest | None:
         """Read a request for scores.

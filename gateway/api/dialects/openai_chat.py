@@ -8,7 +8,7 @@ choices, if it was asked for. A failure is one last event with an `error` object
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import assert_never
+from typing import Any, assert_never
 
 import orjson
 
@@ -45,7 +45,7 @@ from providers.formats.reasoning_state import join_call_id
 from providers.json_values import dumps_texts
 from providers.openai_json import encode_completion
 from providers.openai_json.encode_answer import OUTWARD_FINISH, encode_images, encode_usage
-from providers.served import InputAnswer, InputRequest
+from providers.served import InputRequest
 from providers.value import replace
 
 DONE = b"data: [DONE]\n\n"
@@ -92,8 +92,8 @@ class InputDialect(OpenAIChat, ABC):
         """Parse and decode the body. Raises ApiError or InvalidRequest."""
 
     @abstractmethod
-    def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
-        """Return the body of an answer."""
+    def encode_result(self, result: Any, style: AnswerStyle, record: Record) -> bytes:
+        """Return the body of an answer to a request of this dialect."""
 
 
 class ChunkEncoder(StreamEncoder):

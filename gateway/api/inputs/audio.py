@@ -81,9 +81,7 @@ class TranscriptionDialect(InputDialect):
         self.whole_type = _PLAIN if self._format in ("text", "srt", "vtt") else None
         return request
 
-    def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
-        if not isinstance(result, Transcript):
-            raise TypeError("an answer to a request for a transcription has no text")
+    def encode_result(self, result: Transcript, style: AnswerStyle, record: Record) -> bytes:
         usage = note_audio(record, result.usage)
         match self._format:
             case "text":

@@ -13,10 +13,15 @@ from providers.inputs.moderations import decode_moderation_request, encode_moder
 from providers.inputs.rerank.formats import ShownRerank, decode_rerank_request, encode_rerank
 from providers.inputs.rerank.values import RerankAnswer
 from providers.moderations.values import ModerationAnswer
-from providers.served import InputAnswer, InputRequest
+from providers.served import InputRequest
 from providers.value import replace
 
 _BYTES_PER_TOKEN = 4
+
+
+def _model(style: AnswerStyle, record: Record) -> str:
+    """Return the name of the model as the client is shown it."""
+    return style.shown_model or record.answered_by.model or ""
 
 
 class OpenAIEmbeddingsDialect(InputDialect):
@@ -33,12 +38,10 @@ class OpenAIEmbeddingsDialect(InputDialect):
         self._estimated_tokens = estimated_tokens(request)
         return request
 
-    def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
-        if not isinstance(result, EmbeddingAnswer):
-            raise TypeError("an answer to a request for embeddings has no vectors")
+    def encode_result(self, result: EmbeddingAnswer, style: AnswerStyle, record: Record) -> bytes:
         if result.usage is None:
             result = replace(result, usage=Usage(prompt_tokens=self._estimated_tokens))
-        return encode_embeddings(result, style.shown_model or record.answered_by.model or "", self._encoding)
+        return encode_embeddings(result, _model(style, record), self._encoding)
 
 
 def estimated_tokens(request: EmbeddingRequest) -> int:
@@ -56,12 +59,8 @@ class OpenAIModerationsDialect(InputDialect):
     def decode(self, body: bytes) -> InputRequest:
         return decode_moderation_request(parse_input(body))
 
-    def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
-        if not isinstance(result, ModerationAnswer):
-            raise TypeError("an answer to a request for moderations has no verdicts")
-        return encode_moderations(
-            result, style.shown_model or record.answered_by.model or "", f"modr-{record.request_id}"
-        )
+    def encode_result(self, result: ModerationAnswer, style: AnswerStyle, record: Record) -> bytes:
+        return encode_moderations(result, _model(style, record), f"modr-{record.request_id}")
 
 
 class RerankDialect(InputDialect):
@@ -76,11 +75,8 @@ class RerankDialect(InputDialect):
         request, self._shown = decode_rerank_request(parse_input(body))
         return request
 
-    def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
-        if not isinstance(result, RerankAnswer):
-            raise TypeError("an answer to a request for scores has none")
-        model = style.shown_model or record.answered_by.model or ""
-        return encode_rerank(result, self._shown, model, f"rerank-{record.request_id}")
+    def encode_result(self, result: RerankAnswer, style: AnswerStyle, record: Record) -> bytes:
+        return encode_rerank(result, self._shown, _model(style, record), f"rerank-{record.request_id}")
 
 
 class SecondRerankDialect(RerankDialect):

@@ -19,7 +19,6 @@ from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.openai_json.decode_request import check_unknown
 from providers.openai_json.fields import integer, present, text
-from providers.served import InputAnswer
 
 _TASK = "taskType"
 _CONFIG = "embedContentConfig"
@@ -47,9 +46,7 @@ class GeminiEmbeddingsDialect(InputDialect):
         self._estimated_tokens = estimated_tokens(request)
         return request
 
-    def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:
-        if not isinstance(result, EmbeddingAnswer):
-            raise TypeError("an answer to a request for embeddings has no vectors")
+    def encode_result(self, result: EmbeddingAnswer, style: AnswerStyle, record: Record) -> bytes:
         embeddings = [{"values": vector.tolist()} for vector in result.vectors]
         tokens = self._estimated_tokens if result.usage is None else result.usage.prompt_tokens
         shown: dict[str, object] = {"embeddings": embeddings} if self._is_batch else {"embedding": embeddings[0]}

@@ -26,7 +26,7 @@ from gateway.model.consent import ConsentRule
 from gateway.model.deployment import Concurrency, TlsFiles
 from gateway.model.schedule import StopRule
 from gateway.model.section import Sensitive, UnitError
-from gateway.model.served import Use
+from gateway.model.served import USES, Use
 from gateway.model.units import Seconds
 
 
@@ -107,7 +107,7 @@ class AssistantSection(Section):
     @property
     def regions(self) -> tuple[str, ...]:
         """The names of the regions in which it has a route of any use."""
-        lists = (self.routes, self.embeddings, self.moderations, self.rerank, self.transcription, self.speech)
+        lists = (self.routes, *(getattr(self, use) for use in USES[1:]))
         return tuple(dict.fromkeys(region for one in lists for region in one))
 
     def deployments_of(self, use: Use) -> set[str]:

@@ -1,4 +1,4 @@
-"""The optional protocols of an adapter whose provider writes down audio (`Transcribes`), or speaks (`Speaks`)."""
+"""The wire formats of an adapter with a member `transcription` or `speech`, and the uses of these names."""
 
 from __future__ import annotations
 
@@ -43,22 +43,6 @@ class SpeechFormat(Protocol):
 
     def stream_reader(self, request: SpeechRequest, head: WireResponse, target: Target) -> StreamShortcuts:
         """Return a parser of the response: its events are `AudioDelta`, at most one `UsageReport`, and an end."""
-
-
-class Transcribes(Protocol):
-    """An optional member of an adapter, with the provider's transcriptions. The adapter itself classifies errors."""
-
-    @property
-    def transcription(self) -> TranscriptionFormat | None:
-        """The wire format, or None if the provider has none."""
-
-
-class Speaks(Protocol):
-    """An optional member of an adapter, with the provider's speech. The adapter itself classifies errors."""
-
-    @property
-    def speech(self) -> SpeechFormat | None:
-        """The wire format, or None if the provider has none."""
 
 
 class _Audio(InputUse, frozen=True):

@@ -45,11 +45,8 @@ class Embeddings(InputUse, frozen=True):
         return found.models if found is not None else {}
 
     def calls_of(self, request: EmbeddingRequest, route: Sequence[ServingDeployment]) -> tuple[EmbeddingRequest, ...]:
-        known = [self.facts(form, it.model) for it in route if (form := self.format_of(it.adapter))]
-        tokens = [one.most_tokens for one in known if one.most_tokens is not None]
-        most_inputs = min((one.most_inputs for one in known), default=1)
         inputs: Sequence[str | Tokens] = request.inputs
-        parts = list(parts_of(inputs, _tokens_of, most_inputs, min(tokens, default=None)))
+        parts = list(parts_of(inputs, _tokens_of, *self.limits(route, "most_inputs")))
         return (request,) if len(parts) == 1 else tuple(replace(request, inputs=request.inputs[part]) for part in parts)
 
     def joined(self, answers: Sequence[EmbeddingAnswer]) -> EmbeddingAnswer:

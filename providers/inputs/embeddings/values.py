@@ -77,7 +77,21 @@ class EmbeddingRequest(InputRequest, frozen=True):
         return replace(request, user=None) if "user" in dropped else request
 
     def checked(self, answer: EmbeddingAnswer, facts: EmbeddingFacts) -> EmbeddingAnswer:
-        return check_answer(answer, self, facts.dimensions)
+        """See `InputRequest`. The length of the vectors is that of the request, or else that of the model if known."""
+        if len(answer.vectors) != len(self.inputs):
+            raise malformed(f"{len(answer.vectors)} embeddings for {len(self.inputs)} inputs")
+        lengths = {len(vector) for vector in answer.vectors}
+        expected = self.dimensions if self.dimensions is not None else facts.dimensions
+        if len(lengths) == 1 and expected in (None, *lengths):
+            return answer
+        found = ", ".join(map(str, sorted(lengths)[:4]))
+        wanted = "one length" if expected is None else f"{expected} dimensions"
+        detail = f"embeddings with {found} dimensions instead of {wanted}"
+        if self.dimensions is not None and len(lengths) == 1:
+            # A server that ignores `dimensions` answers all other requests well.
+            message = "the model of this deployment does not take `dimensions`"
+            raise ProviderFailed(Failure(FailureKind.REFUSED_HERE, message, detail, param="dimensions"))
+        raise malformed(detail)
 
 
 class EmbeddingAnswer(InputAnswer, frozen=True):
@@ -144,24 +158,3 @@ def vector_to_base64(vector: Vector) -> str:
         floats = array("f", floats)
         floats.byteswap()
     return b64encode(floats.tobytes()).decode()
-
-
-def check_answer(answer: EmbeddingAnswer, request: EmbeddingRequest, known_dimensions: int | None) -> EmbeddingAnswer:
-    """Return the answer if it has one vector of the right length for each input. Raises ProviderFailed.
-
-    The right length is that of the request, or else `known_dimensions`, which is None if it is unknown.
-    """
-    if len(answer.vectors) != len(request.inputs):
-        raise malformed(f"{len(answer.vectors)} embeddings for {len(request.inputs)} inputs")
-    lengths = {len(vector) for vector in answer.vectors}
-    expected = request.dimensions if request.dimensions is not None else known_dimensions
-    if len(lengths) != 1 or (expected is not None and lengths != {expected}):
-        found = ", ".join(map(str, sorted(lengths)[:4]))
-        wanted = "one length" if expected is None else f"{expected} dimensions"
-        detail = f"embeddings with {found} dimensions instead of {wanted}"
-        if request.dimensions is not None and len(lengths) == 1:
-            # A server that ignores `dimensions` answers all other requests well.
-            message = "the model of this deployment does not take `dimensions`"
-            raise ProviderFailed(Failure(FailureKind.REFUSED_HERE, message, detail, param="dimensions"))
-        raise malformed(detail)
-    return answer

@@ -1,4 +1,4 @@
 """Rerank: canonical requests and scores, the optional protocol of an adapter, and the vendors' formats.
 
-Adapters whose provider scores documents satisfy `Reranks`.
+Adapters whose provider scores documents have the member `rerank`.
 """

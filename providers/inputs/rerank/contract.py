@@ -1,9 +1,9 @@
-"""The optional protocol of an adapter whose provider scores documents, and the use."""
+"""The wire format of an adapter whose provider scores documents (`rerank`), and the use."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from providers.adapter import InputFormat
 from providers.chat import summed
@@ -28,15 +28,6 @@ class RerankFormat(InputFormat[RerankRequest, RerankAnswer], Protocol):
         """
 
 
-@runtime_checkable
-class Reranks(Protocol):
-    """An optional member of an adapter, with the provider's scores. The adapter itself classifies errors."""
-
-    @property
-    def rerank(self) -> RerankFormat | None:
-        """The wire format, or None if the provider scores no documents."""
-
-
 class Rerank(InputUse, frozen=True):
     """Scores of documents for a query."""
 
@@ -46,13 +37,9 @@ class Rerank(InputUse, frozen=True):
 
     def calls_of(self, request: RerankRequest, route: Sequence[ServingDeployment]) -> tuple[RerankRequest, ...]:
         """See `InputUse`. The tokens of a call are an estimate, in which the query counts with each document."""
-        known = [self.facts(form, it.model) for it in route if (form := self.format_of(it.adapter))]
-        tokens = [one.most_tokens for one in known if one.most_tokens is not None]
-        most_documents = min((one.most_documents for one in known), default=1)
         documents, query = request.documents, request.query
-        parts = list(
-            parts_of(documents, lambda text: tokens_in(query, text), most_documents, min(tokens, default=None))
-        )
+        limits = self.limits(route, "most_documents")
+        parts = list(parts_of(documents, lambda text: tokens_in(query, text), *limits))
         if len(parts) == 1:
             return (request,)
         return tuple(replace(request, documents=documents[part], before=documents[: part.start]) for part in parts)
