@@ -9,8 +9,8 @@ from typing import Any
 from gateway.execution.pseudonyms import pseudonymous
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment, format_of
-from gateway.model.served import INPUTS
-from providers.chat import AnswerRefused
+from gateway.model.served import INPUTS, ServedRequest
+from providers.chat import AnswerRefused, ChatRequest
 from providers.failures import FailureKind, ProviderFailed
 from providers.reading.errors import error_object
 from providers.reading.event_stream import StreamShortcuts
@@ -39,8 +39,10 @@ def write_input(step: Step, request: InputRequest) -> WireRequest:
     return found
 
 
-def stream_reader_of(request: InputRequest, head: WireResponse, deployment: Deployment) -> StreamShortcuts:
+def stream_reader_of(request: ServedRequest, head: WireResponse, deployment: Deployment) -> StreamShortcuts:
     """Return a parser of the response to a request, as events of a stream."""
+    if isinstance(request, ChatRequest):
+        raise TypeError("a chat has a reader of its own")
     return INPUTS[request.use].reader(request, _format_of(request, deployment), head, deployment.target)
 
 

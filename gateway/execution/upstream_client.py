@@ -800,7 +800,7 @@ def _live_stream(
     deployment, options = attempt.step.deployment, attempt.options
     request = options.request
     reader: StreamShortcuts
-    if not isinstance(request, ChatRequest):
+    if sent is None:
         reader = stream_reader_of(request, response.head, deployment)
     else:
         reader = _reader(deployment, response.head, sent, restorer)
