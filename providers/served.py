@@ -20,7 +20,7 @@ from providers.wire import WireResponse
 
 
 class CostBound(NamedTuple):
-    """What bounds the cost of a request: texts with its tokens, the most tokens of output, and search units."""
+    """The bounds of the cost of a request: texts with its tokens, the most tokens of output, and search units."""
 
     texts: list[str]
     output: int = 1
@@ -52,7 +52,7 @@ class InputRequest(Value, frozen=True):
         use: The name of the use.
         folded: Always false: a stream is asked for only where the client gets one.
         is_judged: Its texts are judged, and logged only when they have passed.
-        is_audio: Its cost has amounts beside tokens: see `held`.
+        is_audio: Its cost has amounts next to tokens: see `held`.
         has_file: A provider may refuse its file, which another one takes.
         shown_as: The names of its parts as a user is shown them whose consent is needed: of itself, and of its texts.
             None: `input`, and its further fields.

@@ -21,7 +21,7 @@ _LACKS: Mapping[Use, str] = {
     "transcription": "writes no audio down: {} has no transcription here",
     "speech": "does not speak: {} has no speech here",
 }
-"""What is said of a deployment without a use, with a place for its provider."""
+"""The report about a deployment without a use, with a place for its provider."""
 _JUDGES = (
     "use OpenAI's moderation model, a server of your own that answers /moderations, or a guard model; "
     "`guard` names how a model with another name answers"

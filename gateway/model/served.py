@@ -32,7 +32,7 @@ class OtherInput(Exception):
 class MeasuredInput(ChatRequest, frozen=True):
     """A request of another use as a chat whose cost bounds its own, with the most search units of a rerank.
 
-    `audio` is the request itself if its cost has amounts beside tokens.
+    `audio` is the request itself if its cost has amounts next to tokens.
     """
 
     use: Use = "chat"
