@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.public_names import DUTIES, LOG_FIELDS, RECEIPT_FIELDS, REQUEST_HEADERS, RESPONSE_HEADERS, markdown_rows
+from tests.architecture.addition import rows
 
 _DOCS = Path(__file__).parents[1] / "docs"
 TABLES: Mapping[Path, tuple[str, tuple[str, ...]]] = {
@@ -18,10 +19,20 @@ TABLES: Mapping[Path, tuple[str, tuple[str, ...]]] = {
 """The first cells and the rows of the table of each page."""
 
 
+WHERE_TO_ADD = _DOCS / "where-to-add.md"
+
+
+def where_to_add() -> str:
+    """Return the page with the current rows of the additions that tests make. Its other rows are written by hand."""
+    current, lines = rows(), WHERE_TO_ADD.read_text("utf-8").splitlines(keepends=True)
+    begins = [next((begin for begin in current if line.startswith(begin)), None) for line in lines]
+    return "".join(f"{current[begin]}\n" if begin else line for begin, line in zip(begins, lines, strict=True))
+
+
 def page_with_table(page: Path) -> str:
     """Return a page with the current rows of its table."""
-    header, rows = TABLES[page]
+    header, current = TABLES[page]
     lines = page.read_text("utf-8").splitlines(keepends=True)
     begin = next(number for number, line in enumerate(lines) if line.startswith(header)) + 2
     end = next((number for number in range(begin, len(lines)) if not lines[number].startswith("|")), len(lines))
-    return "".join([*lines[:begin], *(f"{row}\n" for row in rows), *lines[end:]])
+    return "".join([*lines[:begin], *(f"{row}\n" for row in current), *lines[end:]])

@@ -56,6 +56,16 @@ def test_queries_use_existing_metrics_labels_and_values(query: str) -> None:
         assert set(values.split("|")) <= OUTCOMES | set(FailureKind)
 
 
+def test_metrics_are_those_that_the_code_counts() -> None:
+    """A name whose parts are put together in the code has a pattern of its own here."""
+    sources = [path.read_text("utf-8") for path in (ROOT / "gateway").rglob("*.py")]
+    named = {name for text in sources for name in re.findall(r'"(gateway_\w+)"', text)}
+    counted = {name for name in named if name.endswith(("_total", "_seconds"))}
+    assert counted <= {*METRIC_DEFINITIONS}, "gateway/telemetry/metrics.json"
+    put_together = {name for name in METRIC_DEFINITIONS if name.endswith("_days_left")}
+    assert {*METRIC_DEFINITIONS} - named - put_together == set()
+
+
 def test_page_lists_the_outcomes_of_a_request() -> None:
     text = METRICS.read_text("utf-8").split("- `outcome` of a request:")[1].split("- `outcome`")[0]
     assert set(re.findall(r"`(\w+)`", text.partition("`code`")[0])) == OUTCOMES

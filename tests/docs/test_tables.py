@@ -28,8 +28,9 @@ from gateway.model.refusal_reason import REASON_BY_CODE, RESERVED, STATUS, Refus
 from gateway.model.resilience import DEFAULT_MAX_OPEN, Resilience
 from gateway.model.section import default_as_written
 from gateway.policy.location import SIGNALS
-from gateway.public_names import RECEIPT_FIELDS, REQUEST_HEADERS, RESPONSE_HEADERS, names_in
+from gateway.public_names import LOG_FIELDS, RECEIPT_FIELDS, REQUEST_HEADERS, RESPONSE_HEADERS, names_in
 from gateway.state.receipts import _NO_NOTES, receipt_of
+from gateway.telemetry import request_log
 from providers.compatible import dialect
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import FEATURES, PARAMETERS
@@ -42,7 +43,7 @@ LOCATION = ROOT / "docs" / "operate" / "location.md"
 CONFIG_FILE = ROOT / "docs" / "operate" / "config-file.md"
 FIRST_CONFIG = ROOT / "docs" / "operate" / "first-config.md"
 FAILURES = ROOT / "docs" / "operate" / "failures.md"
-LOG_FIELDS = ROOT / "docs" / "reference" / "log-fields.md"
+LOG_PAGE = ROOT / "docs" / "reference" / "log-fields.md"
 BREAKERS = ROOT / "docs" / "operate" / "breakers.md"
 TROUBLESHOOTING = ROOT / "docs" / "operate" / "troubleshooting.md"
 ERRORS = ROOT / "docs" / "reference" / "errors.md"
@@ -122,6 +123,19 @@ def test_receipt_fields_are_the_keys_of_a_receipt() -> None:
     assert [*names_in(RECEIPT_FIELDS)] == named, "gateway/public_names.json"
 
 
+def test_fields_of_the_log_line_are_in_their_table() -> None:
+    """A further word of a meaning may be a field too. An attempt has fields of its own."""
+    tree = ast.parse(inspect.getsource(request_log))
+    functions = [it for it in tree.body if isinstance(it, ast.FunctionDef) and it.name != "_attempt"]
+    nodes = [node for it in functions for node in ast.walk(it) if isinstance(node, ast.Subscript)]
+    keys = [node.slice.value for node in nodes if isinstance(node.slice, ast.Constant)]
+    written = {key for key in keys if isinstance(key, str)} | {*request_log._SHARED}
+    described = {word for row in LOG_FIELDS.values() for word in words(row["meaning"])}
+    assert written <= {*names_in(LOG_FIELDS)} | described, "gateway/public_names.json"
+    documented = first_words(docs_table("| fields |"))
+    assert written <= {*documented} | described, "run make generate"
+
+
 def test_limits_are_those_of_the_schema() -> None:
     defaults = default_as_written(Resilience())
     text = FAILURES.read_text("utf-8")
@@ -171,9 +185,9 @@ def test_reactions_to_failures_are_those_of_the_code() -> None:
 
 
 def test_decisions_after_failures_are_those_of_the_code() -> None:
-    reasons = [word for row in table_of(LOG_FIELDS, "| decision reason | meaning") for word in words(row[0])]
+    reasons = [word for row in table_of(LOG_PAGE, "| decision reason | meaning") for word in words(row[0])]
     assert sorted(reasons) == sorted([*DecisionReason])
-    rows = {word: row[1] for row in table_of(LOG_FIELDS, "| field | content") for word in words(row[0])}
+    rows = {word: row[1] for row in table_of(LOG_PAGE, "| field | content") for word in words(row[0])}
     assert words(rows["decision"]) == [*AttemptAction]
     decision = AttemptDecision(AttemptAction.RETRY, DecisionReason.NAMED_WAIT, 1.0, Bound("deadline", 2.0))
     failure = Failure(FailureKind.RATE_LIMITED, "m", retry_after_s=1.0, rule="r")

@@ -1,0 +1,266 @@
+"""Make an addition in a copy of the repository, as `docs/where-to-add.md` states it, and run the tests next to it.
+
+    python -m tests.architecture.addition response-header
+
+The rows of that page are written from `ADDITIONS`. An addition is true: with it the copy passes its near tests, and
+without any of its places one of them fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.architecture.source_tree import ROOT
+
+_FROZEN = "tests/architecture/test_frozen_words.py"
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place that is edited by hand.
+
+    Attributes:
+        file: It may be a new one.
+        what: What is written there, in the words of the page.
+        before: The text before which the new one is put. Empty for a new file.
+        text: The new text.
+        test: The test that fails while it is missing.
+    """
+
+    file: str
+    what: str
+    before: str
+    text: str
+    test: str
+
+    def write(self, tree: Path, text: str) -> None:
+        """Write a text at this place of a copy."""
+        path = tree / self.file
+        if self.before:
+            present = path.read_text("utf-8")
+            assert present.count(self.before) == 1, f"{self.file} must have this text once: {self.before}"
+            text = present.replace(self.before, text + self.before)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+
+
+@dataclass(frozen=True)
+class Slip:
+    """A mistake at one place that is easy to make: a part of its text is forgotten, and a test fails."""
+
+    place: int
+    forgotten: str
+    test: str
+
+
+@dataclass(frozen=True)
+class Addition:
+    """One kind of addition with an example of it.
+
+    Attributes:
+        title: Its name on the page.
+        most: So many files may change, where all that commands write are one.
+        note: What the page says besides.
+        tests: Further tests that pass with it.
+    """
+
+    title: str
+    most: int
+    places: tuple[Place, ...]
+    note: str = ""
+    tests: tuple[str, ...] = ()
+    slips: tuple[Slip, ...] = ()
+
+    @property
+    def files(self) -> int:
+        """The files that change, with the generated and frozen ones as one."""
+        return len({place.file for place in self.places}) + 1
+
+    @property
+    def near(self) -> list[str]:
+        """The tests next to it, each once."""
+        return list(
+            dict.fromkeys([*(place.test for place in self.places), *(it.test for it in self.slips), *self.tests])
+        )
+
+    @property
+    def row(self) -> str:
+        """Its row of the page."""
+        edits = "; ".join([*(place.what for place in self.places), "`make generate`"])
+        files = dict.fromkeys(f"`{test.partition('::')[0]}`" for test in self.near)
+        return f"| {self.title} | {edits}{self.note} | {', then '.join(files)} |"
+
+
+_TABLES = "tests/docs/test_tables.py"
+ADDITIONS = {
+    "response-header": Addition(
+        "a response header",
+        3,
+        (
+            Place(
+                "gateway/public_names.json",
+                "its row at `response_headers` of `gateway/public_names.json`, with `late` if it is known when the "
+                "answer has begun; that of a feature in the file of this name in its folder",
+                '    "x-gateway-dropped": {',
+                '    "x-gateway-upload-ms": {"meaning": "the milliseconds in which your request arrived", "late": true},\n',
+                f"{_TABLES}::test_headers_are_those_of_the_api",
+            ),
+            Place(
+                "gateway/api/response_headers.py",
+                "its line in `gateway/api/response_headers.py`, or in `header_lines` of the note of a feature",
+                "    if shown.labels:\n",
+                '    if record.upload_s:\n        lines.append(b"x-gateway-upload-ms: %d" % (record.upload_s * 1000))\n',
+                f"{_TABLES}::test_headers_are_those_of_the_api",
+            ),
+        ),
+        ". A value that can name a model or quote a provider is redacted: `tests/gateway/api/test_hidden_models.py`",
+        ("tests/gateway/api/test_marked_headers.py", "tests/gateway/api/test_cors.py"),
+        (
+            Slip(
+                0,
+                ', "late": true',
+                "tests/gateway/api/test_response_headers.py::test_headers_that_the_answer_changes_are_known_late",
+            ),
+        ),
+    ),
+    "request-header": Addition(
+        "a request header",
+        3,
+        (
+            Place(
+                "gateway/public_names.json",
+                "its row at `request_headers` of `gateway/public_names.json`, with `of_caller` if it states what the "
+                "caller wants",
+                '    "x-gateway-claim": {',
+                '    "x-gateway-agreement": {"meaning": "the same under an older name", "of_caller": true},\n',
+                f"{_TABLES}::test_headers_are_those_of_the_api",
+            ),
+            Place(
+                "gateway/policy/caller.py",
+                "the place that reads it, by `Caller.values` (`gateway/model/caller.py`)",
+                "    if len(values) > 1:\n",
+                '    values = values or caller.values("x-gateway-agreement")\n',
+                f"{_TABLES}::test_headers_are_those_of_the_api",
+            ),
+        ),
+        tests=("tests/gateway/policy/test_consent.py",),
+    ),
+    "log-field": Addition(
+        "a field of the log line",
+        2,
+        (
+            Place(
+                "gateway/public_names.json",
+                "its row at `log_fields` of `gateway/public_names.json`, with the attribute of the record in `of`. If "
+                "few records have it, or the record lacks it: `gateway/telemetry/request_log.py`, `gateway/model/record.py`",
+                '    "use": {"meaning": "`embeddings`',
+                '    "side": {"meaning": "the member of a weighted step", "of": {"side": "decided.variant"}},\n',
+                f"{_TABLES}::test_fields_of_the_log_line_are_in_their_table",
+            ),
+        ),
+        tests=("tests/gateway/telemetry/test_log.py",),
+    ),
+    "metric": Addition(
+        "a metric",
+        3,
+        (
+            Place(
+                "gateway/telemetry/metrics.json",
+                "its row in `gateway/telemetry/metrics.json`; that of a feature at `metrics` of its `public_names.json`",
+                '  "gateway_hand_offs_total": {',
+                '  "gateway_slow_uploads_total": {"kind": "counter", "help": "Requests that arrived slowly.", "labels": ["region"]},\n',
+                "tests/docs/test_metrics.py::test_metrics_are_those_that_the_code_counts",
+            ),
+            Place(
+                "gateway/telemetry/metrics.py",
+                "the place that counts, in `gateway/telemetry/metrics.py`, or `counts` of the note of a feature",
+                "        by = record.answered_by\n        if record.cost_micros",
+                '        if record.upload_s > 1:\n            self.count("gateway_slow_uploads_total", (region,))\n',
+                "tests/docs/test_metrics.py::test_metrics_are_those_that_the_code_counts",
+            ),
+        ),
+        tests=("tests/gateway/telemetry/test_metrics.py",),
+    ),
+}
+
+
+def rows() -> dict[str, str]:
+    """Return the rows of the page by the cell that begins each."""
+    return {f"| {addition.title} |": addition.row for addition in ADDITIONS.values()}
+
+
+def copy_of_the_repository(tree: Path) -> None:
+    """Copy all files that are kept, as they are now."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tree / name)
+
+
+def add(addition: Addition, tree: Path, without: Place | Slip | None = None) -> None:
+    """Make an addition in a copy, but for one place or for what is forgotten there, and write the generated files."""
+    for number, place in enumerate(addition.places):
+        if isinstance(without, Slip) and without.place == number:
+            place.write(tree, place.text.replace(without.forgotten, ""))
+        elif place is not without:
+            place.write(tree, place.text)
+    run(["-m", "scripts.generate"], tree)
+
+
+def freeze(tree: Path) -> None:
+    """Write the frozen files of a copy."""
+    tested([_FROZEN], tree, WRITE="1")
+
+
+def run(command: Sequence[str], tree: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of this environment in the copy."""
+    known = {**os.environ, "PYTHONPATH": str(tree), **environ}
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tree, env=known, check=False)
+
+
+def tested(tests: Sequence[str], tree: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run tests of the copy there."""
+    return run(["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests], tree, **environ)
+
+
+def changed_in(tree: Path) -> Iterator[str]:
+    """Yield the files of a copy that differ from those of the repository."""
+    for path in sorted(tree.rglob("*")):
+        name = path.relative_to(tree)
+        if path.is_file() and "__pycache__" not in name.parts and ".hypothesis" not in name.parts:
+            known = ROOT / name
+            if not known.is_file() or known.read_bytes() != path.read_bytes():
+                yield str(name)
+
+
+def main() -> int:
+    """Make the addition that the command line names, and run the tests next to it."""
+    addition = ADDITIONS[sys.argv[1]]
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        copy_of_the_repository(tree)
+        add(addition, tree)
+        freeze(tree)
+        done = tested(addition.near, tree)
+        changed = [*changed_in(tree)]
+    by_hand = {place.file for place in addition.places}
+    print(
+        f"{addition.title}: {len(by_hand)} files by hand, {len(set(changed) - by_hand)} by commands",
+        *changed,
+        sep="\n  ",
+    )
+    print(done.stdout)
+    return done.returncode or int(addition.files > addition.most)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
