@@ -1,4 +1,4 @@
-"""The names that clients and operators read: headers, fields of the log line and of receipts, and counts of duties.
+"""The names that clients and operators read: headers, error codes, fields of log lines and receipts, counts of duties.
 
 Each stands once with its meaning, in `public_names.json` here or in that of the feature that shows it. The tables of
 the pages and what depends on a name alone, such as the headers that a browser may read, are made from these files.
@@ -57,5 +57,7 @@ REQUEST_HEADERS = with_rows_of_features("request_headers", _CORE["request_header
 LOG_FIELDS = with_rows_of_features("log_fields", _CORE["log_fields"])
 """`of`: the attributes of the record that fields show as they are, where these come from the configuration."""
 RECEIPT_FIELDS = with_rows_of_features("receipt_fields", _CORE["receipt_fields"], is_sorted=True)
+ERRORS = _CORE["error_codes"]
+"""The status and the reason of each error code, what it means, and what client and operator do."""
 DUTIES = with_rows_of_features("duties", {})
 """`titles`: the headings of their columns in the console, by language. `is_refusal`: the feature refuses."""

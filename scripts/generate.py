@@ -29,7 +29,7 @@ from scripts.fault_page import faults_page
 from scripts.laws_page import laws_page
 from scripts.licences import licences_page
 from scripts.outgoing_calls import calls_page
-from scripts.page_tables import TABLES, WHERE_TO_ADD, page_with_table, where_to_add
+from scripts.page_tables import ERROR_CODES_PAGE, TABLES, WHERE_TO_ADD, error_codes_page, page_with_table, where_to_add
 from scripts.rights_page import rights_page
 from scripts.sensitive_keys import sensitive_keys_json
 from scripts.translations import README as TRANSLATED_README
@@ -120,6 +120,7 @@ FILES: Mapping[Path, Callable[[], str]] = {
     SENSITIVE_KEYS: sensitive_keys_json,
     SENTENCE_TAGS: lambda: json.dumps(tags_of(next(iter(known_messages().values()))), indent=1, sort_keys=True) + "\n",
     **{page: partial(page_with_table, page) for page in TABLES},
+    ERROR_CODES_PAGE: error_codes_page,
     WHERE_TO_ADD: where_to_add,
 }
 """The function that writes the text of each generated file."""

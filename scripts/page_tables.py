@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.public_names import DUTIES, LOG_FIELDS, RECEIPT_FIELDS, REQUEST_HEADERS, RESPONSE_HEADERS, markdown_rows
+from gateway.public_names import (
+    DUTIES,
+    ERRORS,
+    LOG_FIELDS,
+    RECEIPT_FIELDS,
+    REQUEST_HEADERS,
+    RESPONSE_HEADERS,
+    markdown_rows,
+)
 from tests.architecture.addition import rows
 
 _DOCS = Path(__file__).parents[1] / "docs"
@@ -19,7 +27,30 @@ TABLES: Mapping[Path, tuple[str, tuple[str, ...]]] = {
 """The first cells and the rows of the table of each page."""
 
 
+ERROR_CODES_PAGE = _DOCS / "reference/errors.md"
 WHERE_TO_ADD = _DOCS / "where-to-add.md"
+
+
+def error_codes_page() -> str:
+    """Return the page with the current table of each reason, below its heading, in the order of statuses."""
+    head, *sections = ERROR_CODES_PAGE.read_text("utf-8").split("\n## ")
+    return "\n## ".join([head, *map(_section_of_reason, sections)])
+
+
+def _section_of_reason(section: str) -> str:
+    reason = section.partition("\n")[0]
+    prose, line, _ = section.partition("|---|---|---|---|---|\n")
+    codes = [(row.get("shown_status", str(row["status"])), code, row) for code, row in ERRORS.items()]
+    shown = [(status, code, row) for status, code, row in codes if row["reason"] == reason]
+    cells = ("cause", "client", "operator")
+    return (
+        prose
+        + line
+        + "".join(
+            f"| {' | '.join([status, f'`{code}`', *(row[cell] for cell in cells)])} |\n"
+            for status, code, row in sorted(shown, key=lambda it: it[0])
+        )
+    )
 
 
 def where_to_add() -> str:

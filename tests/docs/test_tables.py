@@ -24,11 +24,11 @@ from gateway.features.configuration import GatewayFile
 from gateway.model.decision import SkipReason
 from gateway.model.location_rules import LocationRules
 from gateway.model.record import AttemptAction, AttemptDecision, AttemptRecord, Bound, DecisionReason
-from gateway.model.refusal_reason import REASON_BY_CODE, RESERVED, STATUS, RefusalReason
+from gateway.model.refusal_reason import RESERVED, RefusalReason
 from gateway.model.resilience import DEFAULT_MAX_OPEN, Resilience
 from gateway.model.section import default_as_written
 from gateway.policy.location import SIGNALS
-from gateway.public_names import LOG_FIELDS, RECEIPT_FIELDS, REQUEST_HEADERS, RESPONSE_HEADERS, names_in
+from gateway.public_names import ERRORS, LOG_FIELDS, RECEIPT_FIELDS, REQUEST_HEADERS, RESPONSE_HEADERS, names_in
 from gateway.state.receipts import _NO_NOTES, receipt_of
 from gateway.telemetry import request_log
 from providers.compatible import dialect
@@ -46,7 +46,7 @@ FAILURES = ROOT / "docs" / "operate" / "failures.md"
 LOG_PAGE = ROOT / "docs" / "reference" / "log-fields.md"
 BREAKERS = ROOT / "docs" / "operate" / "breakers.md"
 TROUBLESHOOTING = ROOT / "docs" / "operate" / "troubleshooting.md"
-ERRORS = ROOT / "docs" / "reference" / "errors.md"
+ERROR_PAGE = ROOT / "docs" / "reference" / "errors.md"
 CONTRACT = ROOT / "docs" / "extend" / "contract.md"
 VENDOR_FOLDER = ROOT / "docs" / "extend" / "vendor-folder.md"
 COMPATIBLE_VENDORS = ROOT / "docs" / "extend" / "compatible-vendors.md"
@@ -87,19 +87,18 @@ def test_signals_are_those_of_the_registry_with_their_fixed_headers() -> None:
         assert {word for word in documented if word.startswith("x-")} == {*SIGNALS[name].headers(LocationRules())}
 
 
-def test_errors_are_those_of_the_api_under_their_reasons() -> None:
-    documented: dict[str, tuple[str, str]] = {}
-    reasons: list[str] = []
-    for line in ERRORS.read_text("utf-8").splitlines():
-        if line.startswith("## "):
-            reasons.append(line.removeprefix("## "))
-        elif line.startswith("| ") and (codes := words(line.split("|")[2])):
-            assert codes[0] not in documented, codes
-            documented[codes[0]] = (line.split("|")[1].strip(), reasons[-1])
-    of_code = {code: (str(status), str(REASON_BY_CODE[code])) for code, status in STATUS.items()}
-    assert documented == of_code | {"stream_interrupted": ("in a stream", "outage")}
+def test_error_codes_are_those_of_the_api() -> None:
+    """Each is raised somewhere, and each that is raised is known. Each reason is a heading of the page."""
+    sources = [path.read_text("utf-8") for path in (ROOT / "gateway").rglob("*.py")]
+    raised = {code for text in sources for code in re.findall(r'ApiError\(\s*"(\w+)"', text)}
+    assert raised <= {*ERRORS}, "gateway/public_names.json"
+    named = {word for text in sources for word in re.findall(r'"(\w+)"', text)}
+    assert {*ERRORS} - named == set()
+    text = ERROR_PAGE.read_text("utf-8")
+    reasons = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
+    assert {*reasons} == {row["reason"] for row in ERRORS.values()}
     assert sorted([*reasons, *RESERVED]) == sorted(RefusalReason)
-    assert all(f"`{reason}`" in ERRORS.read_text("utf-8") for reason in RESERVED)
+    assert all(f"`{reason}`" in text for reason in RESERVED)
 
 
 def test_longest_wait_of_the_sdk_is_that_of_its_source() -> None:
