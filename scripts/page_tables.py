@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from gateway.policy.location import SIGNALS
 from gateway.public_names import (
     DUTIES,
     ERRORS,
@@ -16,12 +17,20 @@ from gateway.public_names import (
 )
 from tests.architecture.addition import rows
 
+_SIGNALS = ", ".join(f"`{name}`" for name in SIGNALS)
 _DOCS = Path(__file__).parents[1] / "docs"
 TABLES: Mapping[Path, tuple[str, tuple[str, ...]]] = {
-    _DOCS / "use/response-headers.md": ("| response header |", tuple(markdown_rows(RESPONSE_HEADERS))),
+    _DOCS / "use/response-headers.md": (
+        "| response header |",
+        tuple(row.replace("{signals}", _SIGNALS) for row in markdown_rows(RESPONSE_HEADERS)),
+    ),
     _DOCS / "reference/request-headers.md": ("| request header |", tuple(markdown_rows(REQUEST_HEADERS))),
     _DOCS / "reference/log-fields.md": ("| fields |", tuple(markdown_rows(LOG_FIELDS))),
     _DOCS / "reference/receipt-fields.md": ("| receipt field |", tuple(markdown_rows(RECEIPT_FIELDS))),
+    _DOCS / "operate/location.md": (
+        "| signal | source |",
+        tuple(f"| `{name}` | {signal.source} | {signal.use} |" for name, signal in SIGNALS.items()),
+    ),
     _DOCS / "operate/duties.md": ("| kind | counts |", tuple(markdown_rows(DUTIES))),
 }
 """The first cells and the rows of the table of each page."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from dataclasses import fields
+from typing import Any, TypeAlias
 
 from gateway.config.age_bands import compile_ages
 from gateway.config.problems import KeyPath, quoted
@@ -21,6 +22,13 @@ from providers.value import Value
 _RESERVED = "refuse"
 RegionPart: TypeAlias = Callable[[Draft, Findings, RegionSection, Region], Region]
 """Returns a compiled region with the values that a feature has from its section."""
+AS_WRITTEN = RegionSection.model_fields.keys() & {it.name for it in fields(Region)} - {
+    "territories",
+    "boundary",
+    "transit",
+    "log_prompts",
+}
+"""The keys of a region that nothing resolves: the compiled region has their values under the same names."""
 
 
 def compile_cell(draft: Draft, findings: Findings, *, demo: bool) -> Cell | None:
@@ -118,6 +126,7 @@ def _region(
         return None
     transit = NOWHERE if draft.is_broken("cell") else _transit_of_cell(findings, name, boundary, accepted, cell)
     region_text = texts.of(name, section, territories)
+    as_written: dict[str, Any] = {key: getattr(section, key) for key in AS_WRITTEN}
     return Region(
         name,
         territories,
@@ -125,10 +134,9 @@ def _region(
         transit,
         section.approvals == "required",
         region_text,
-        protected=section.protected,
         keeps_receipts=_keeps_receipts(name, boundary, cell),
         log_prompts=section.log_prompts and _may_log(draft, findings, name, boundary, cell),
-        websocket=section.websocket,
+        **as_written,
         parts=NO_PARTS.having(compile_ages(draft, findings, name, section)),
     )
 

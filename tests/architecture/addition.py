@@ -31,7 +31,7 @@ class Place:
         what: What is written there, in the words of the page.
         before: The text before which the new one is put. Empty for a new file.
         text: The new text.
-        test: The test that fails while it is missing.
+        test: The test that fails while it is missing. Empty if nothing can be imported then.
     """
 
     file: str
@@ -98,6 +98,49 @@ class Addition:
         return f"| {self.title} | {edits}{self.note} | {', then '.join(files)} |"
 
 
+_SIGNAL = '''"""The signal `vehicle`: the country that a vehicle reports through a trusted edge."""
+
+from __future__ import annotations
+
+from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.location import Reports
+from gateway.model.location_rules import LocationRules
+from gateway.policy.location.signal import Reading, Signal, read_territory
+from gateway.policy.location.trusted_edge import SignalInput
+from providers.value import Value
+
+_HEADER = "x-vehicle-country"
+
+
+class VehicleReport(Value, frozen=True):
+    """Every value of the header, from a trusted edge."""
+
+    values: tuple[str, ...]
+
+
+def _report(_: LocationRules, given: SignalInput) -> VehicleReport | None:
+    values = given.values(_HEADER)
+    return VehicleReport(values) if values and given.edge is not None else None
+
+
+def _read(config: ConfigVersion, _: Client | None, reports: Reports) -> Reading | None:
+    report = reports.get("vehicle")
+    return read_territory(config, "vehicle", report.values) if isinstance(report, VehicleReport) else None
+
+
+VEHICLE = Signal(
+    "vehicle",
+    _report,
+    _read,
+    headers=lambda _: (_HEADER,),
+    can_locate=lambda config: bool(config.location.rules.edges),
+    section="edges",
+    reads_edges=True,
+    suppose=lambda territory: VehicleReport((territory,)),
+    source="the country header of a vehicle behind a trusted peer",
+    use="vehicles call from many countries",
+)
+'''
 _TABLES = "tests/docs/test_tables.py"
 ADDITIONS = {
     "response-header": Addition(
@@ -187,6 +230,93 @@ ADDITIONS = {
             ),
         ),
         tests=("tests/gateway/telemetry/test_metrics.py",),
+    ),
+    "error-code": Addition(
+        "an error code",
+        4,
+        (
+            Place(
+                "gateway/public_names.json",
+                "its row at `error_codes` of `gateway/public_names.json`",
+                '    "receipt_damaged": {',
+                '    "out_of_memory": {"status": 503, "reason": "outage", "cause": "The gateway has no memory left for the '
+                'request.", "client": "Retry later.", "operator": "Add memory."},\n',
+                f"{_TABLES}::test_error_codes_are_those_of_the_api",
+            ),
+            Place(
+                "gateway/api/errors.py",
+                "the place that raises it, in `gateway/api/`; for an error of an inner layer `gateway/api/errors.py`",
+                "        case HelpUnanswerable():\n",
+                '        case MemoryError():\n            return ApiError("out_of_memory", "no memory is left for the request")\n',
+                f"{_TABLES}::test_error_codes_are_those_of_the_api",
+            ),
+            Place(
+                "gateway/console/locale/zh-Hans.po",
+                'its Chinese words in `gateway/console/locale/zh-Hans.po` (`msgctxt "error"`)',
+                'msgctxt "error"\nmsgid "receipt_damaged"\n',
+                'msgctxt "error"\nmsgid "out_of_memory"\nmsgstr "内存不足"\n\n',
+                "tests/gateway/console/test_texts.py::test_every_code_of_the_gateway_has_chinese_words",
+            ),
+        ),
+        tests=("tests/gateway/api/test_errors.py",),
+    ),
+    "region-key": Addition(
+        "a key of a region that nothing resolves",
+        3,
+        (
+            Place(
+                "gateway/config/schema/location.py",
+                "its field in `RegionSection` (`gateway/config/schema/location.py`)",
+                '    websocket: bool = Field(True, description="false: the Responses',
+                '    audio: bool = Field(True, description="false: no audio is taken here.")\n',
+                "tests/gateway/config/test_region_keys.py::test_key_that_nothing_resolves_is_a_field_of_the_region",
+            ),
+            Place(
+                "gateway/model/config_version.py",
+                "the field of this name in `Region` (`gateway/model/config_version.py`), and the code that asks",
+                "    parts: Parts = field(default=NO_PARTS, repr=False, hash=False)\n    doors:",
+                "    audio: bool = True\n",
+                "tests/gateway/config/test_region_keys.py::test_key_that_nothing_resolves_is_a_field_of_the_region",
+            ),
+        ),
+        tests=("tests/docs/test_generated_files.py", "tests/gateway/config/test_sensitive_keys.py"),
+    ),
+    "location-signal": Addition(
+        "a location signal",
+        4,
+        (
+            Place(
+                "gateway/policy/location/vehicle.py",
+                "one module in `gateway/policy/location/` with its `Signal` (report, meaning, words of the page, section)",
+                "",
+                _SIGNAL,
+                "",
+            ),
+            Place(
+                "gateway/policy/location/signals.py",
+                "its place in `SIGNALS` (`gateway/policy/location/signals.py`), the default order",
+                "EDGE_HEADER, GEOIP)}\n",
+                "VEHICLE, ",
+                "tests/gateway/console/test_texts.py::test_every_code_of_the_gateway_has_chinese_words",
+            ),
+            Place(
+                "gateway/policy/location/signals.py",
+                "its import in `gateway/policy/location/signals.py`",
+                "from providers.value import Value\n",
+                "from gateway.policy.location.vehicle import VEHICLE\n",
+                "",
+            ),
+            Place(
+                "gateway/console/locale/zh-Hans.po",
+                'its Chinese word in `gateway/console/locale/zh-Hans.po` (`msgctxt "signal"`)',
+                'msgctxt "signal"\nmsgid "unknown"\n',
+                'msgctxt "signal"\nmsgid "vehicle"\nmsgstr "车辆"\n\n',
+                "tests/gateway/console/test_texts.py::test_every_code_of_the_gateway_has_chinese_words",
+            ),
+        ),
+        ". With a section: an example in `tests/kit/location_signals.py`. With a question: its answer in `LOOKUPS` of "
+        "`gateway/service/location.py`",
+        ("tests/architecture/test_location_signals.py", "tests/gateway/policy/test_signals.py", _TABLES),
     ),
 }
 

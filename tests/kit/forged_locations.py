@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gateway.policy.location import SIGNALS
 from tests.kit.claim_tokens import AUDIENCE, ISSUER, NOW, claims, private, public, unsigned
 from tests.kit.configs import Config
-from tests.kit.location_signals import EXAMPLES
+from tests.kit.location_signals import ALL, EXAMPLES
 
 EDGE_SECRET = "the edge's secret"
 FORGED_SIGNALS = [*SIGNALS]
@@ -136,7 +136,7 @@ def _forged_header(draw: st.DrawFn, read_headers: list[str]) -> Header:
 
 
 def _forged_headers(location: dict[str, Any]) -> st.SearchStrategy[list[Header]]:
-    read_headers = {"x-gateway-territory", "x-gateway-claim"}
+    read_headers = {header for signal in SIGNALS.values() for header in signal.headers(ALL)}
     for edge in location["edges"]:
         read_headers |= {edge[key] for key in ("country", "subdivision", "client_ip") if key in edge}
         read_headers |= {edge["secret"]["header"]} if "secret" in edge else set()

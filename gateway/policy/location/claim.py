@@ -176,4 +176,6 @@ CLAIM = Signal(
         ClaimSection, "Signed claims: the trusted issuer and its keys.", ClaimRules, _compiled, file_key="jwks"
     ),
     needs_lookup=True,
+    source="a token in `x-gateway-claim`, signed by an issuer that you trust",
+    use="your users have accounts with a home territory",
 )

@@ -96,4 +96,6 @@ GEOIP = Signal(
     ),
     reads_edges=True,
     needs_lookup=True,
+    source="a database of IP addresses",
+    use="no proxy in front of the gateway knows the country",
 )

@@ -147,6 +147,8 @@ class Signal:
         reads_edges: Whether it reads headers that trusted edges add: such a request came through a proxy.
         needs_lookup: Whether its report may be a question that must be answered first.
         suppose: Returns the report that `explain` assumes for a territory, or None if it is not used for that.
+        source: Where it comes from, in the words of the page for operators.
+        use: When it is used, in these words.
     """
 
     name: str
@@ -160,6 +162,8 @@ class Signal:
     reads_edges: bool = False
     needs_lookup: bool = False
     suppose: Callable[[str], Hashable | None] = field(default=lambda _: None)
+    source: str = ""
+    use: str = ""
 
     @property
     def setup_key(self) -> str | None:

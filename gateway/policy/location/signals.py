@@ -31,6 +31,8 @@ API_KEY = Signal(
     _read_key,
     headers=lambda _: (),
     can_locate=lambda config: any(client.region is not None for client in config.clients.values()),
+    source="the `region` of the client whose key was sent. It is final.",
+    use="an app or a shop belongs to one region",
 )
 
 
@@ -65,6 +67,8 @@ ASSERTION = Signal(
     headers=lambda _: (_TERRITORY,),
     can_locate=lambda config: any("territory" in client.may_assert for client in config.clients.values()),
     client_right="territory",
+    source="`x-gateway-territory` from a client with `may_assert: [territory]`",
+    use="your backend calls for its users",
 )
 
 
@@ -115,6 +119,8 @@ EDGE_HEADER = Signal(
     section="edges",
     reads_edges=True,
     suppose=lambda territory: EdgeReport((territory,)),
+    source="the country header of a trusted peer",
+    use="a CDN or a load balancer is in front of the gateway",
 )
 
 
