@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple, cast, get_args
+from typing import cast, get_args
 
-from gateway.api.admin_control import (
-    readiness_word,
-    traffic_report,
-    unavailable_everywhere,
-    unavailable_to_clients,
-    websocket_report,
+from gateway.api.admin_control import traffic_report, unavailable_everywhere, unavailable_to_clients, websocket_report
+from gateway.api.status_problems import (
+    ProblemKind,
+    StatusProblem,
+    closed_callers,
+    pin_and_answers,
+    problems_of,
+    problems_of_cell,
+    problems_of_stores,
+    warnings_of,
 )
+from gateway.api.traffic_problems import problems_of_traffic
 from gateway.model.approval import days_at
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
@@ -23,44 +27,12 @@ from gateway.model.consent import Consents
 from gateway.model.decision import Plan, Unavailable
 from gateway.model.endings import endings_of
 from gateway.model.location import Location
-from gateway.model.schedule import Phase
 from gateway.model.served import USES
-from gateway.model.status import (
-    CLOCK,
-    AnswerTimes,
-    AskedCounts,
-    CellInstance,
-    CellState,
-    InstanceState,
-    Overview,
-    Reload,
-    Status,
-    Traffic,
-    TrafficCounts,
-    callers_text,
-)
+from gateway.model.status import CellInstance, InstanceState, Overview, Reload, Status
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
 from gateway.release import release_name
-from gateway.telemetry.traffic import RECENT_S, WINDOW_S, times_in_words
 from providers.value import replace
-
-ProblemKind = Literal[
-    "callers", "canary", "config", "deployment", "disk", "instance", "keys", "not_ready", "pinned", "quota",
-    "schedules", "sign_in", "store", "traffic", "unanswered",
-]  # fmt: skip
-"""The subject of a problem of `gateway status`. The metric `gateway_problems` counts them, and an alert reads it."""
-_NEARLY, _FRESH_S = 0.9, 10.0
-_FEWEST = 5
-"""Of fewer requests, all must have failed."""
-_SLOW_S, _SLOW_ALONE_S = 5.0, 20.0
-
-
-class StatusProblem(NamedTuple):
-    """A problem in words for operators, and its subject."""
-
-    kind: ProblemKind
-    text: str
 
 
 def problem_counts(status: Status, cell_problems: Sequence[str] = ()) -> dict[ProblemKind, int]:
@@ -69,8 +41,8 @@ def problem_counts(status: Status, cell_problems: Sequence[str] = ()) -> dict[Pr
     `gateway_state_free_bytes` and `gateway_cell_instances` have these. It decides for every region, so call it in a
     thread.
     """
-    failing, _ = _problems_of_traffic(status.traffic)
-    counts = Counter(it.kind for it in (*_problems(status, [*_regions(status)]), *failing))
+    counts = Counter(it.kind for it in problems_of(status, [*_regions(status)]))
+    counts["traffic"] = len(problems_of_traffic(status.traffic)[0])
     counts["instance"] = len(cell_problems)
     return {kind: counts[kind] for kind in get_args(ProblemKind)}
 
@@ -82,9 +54,10 @@ def status_document(status: Status, overview: Overview) -> dict[str, object]:
         status = replace(status, store_problems={"database": overview.cell.unseen, **status.store_problems})
     regions = [*_regions(status)]
     instances = [*_instances(status, overview, since)]
-    failing, failed = _problems_of_traffic(status.traffic)
-    problems = [*_problems(status, regions), *failing, *_problems_of_cell(overview.cell, instances)]
-    warnings = [*_warnings(status), *failed]
+    failing, failed = problems_of_traffic(status.traffic)
+    traffic = (StatusProblem("traffic", text) for text in failing)
+    problems = [*problems_of(status, regions), *traffic, *problems_of_cell(overview.cell, instances)]
+    warnings = [*warnings_of(status), *failed]
     if (space := overview.space) is not None and space.is_little:
         effect = ": receipts wait, and the rest is for usage rows, without which no call is sent"
         text = f"the state directory has {space}{effect if space.is_reserved else ''}"
@@ -121,9 +94,9 @@ def cell_document(
     regions = [*_regions(status)]
     every = [
         *(StatusProblem("instance", text) for text in problems),
-        *_problems_of_stores(status),
-        *_pin_and_answers(status, regions),
-        *_problems_of_cell(None, rows),
+        *problems_of_stores(status),
+        *pin_and_answers(status, regions),
+        *problems_of_cell(None, rows),
     ]
     return _document(status, since.isoformat(timespec="seconds"), regions, None, rows, every, [])
 
@@ -191,19 +164,8 @@ def _instances(status: Status, overview: Overview, since: str) -> Iterator[dict[
     yield from (asdict(item) for item in others if item is not known)
 
 
-def _problems_of_cell(cell: CellState | None, instances: list[dict[str, object]]) -> Iterator[StatusProblem]:
-    yield from (StatusProblem("instance", text) for text in (cell.problems if cell is not None else ()))
-    for item in instances:
-        if item["state"] == "silent":
-            remedy = f"gateway doctor on its machine, or gateway instances forget {item['name']}"
-            yield StatusProblem("instance", f"the instance {item['name']} has given no sign for 15 s or more: {remedy}")
-        elif item["state"] == "behind":
-            text = f"the instance {item['name']} does not serve the version that the cell activated last: read its log"
-            yield StatusProblem("instance", text)
-
-
 def _regions(status: Status) -> Iterator[dict[str, object]]:
-    config, everybody, callers = status.config, unavailable_everywhere(status.workers), _closed_callers(status)
+    config, everybody, callers = status.config, unavailable_everywhere(status.workers), closed_callers(status)
     by_client = unavailable_to_clients(status.workers)
     clients = {client.name: client for client in config.clients.values() if client.name in by_client}
     for name, assistant in config.own_assistants.items():
@@ -256,186 +218,3 @@ def _stores(status: Status) -> dict[str, str] | None:
     """Return for each shared store `ok`, or why it cannot be used. None without shared stores."""
     stores = status.config.stores
     return {kind: status.store_problems.get(kind, "ok") for kind in stores.kinds} if stores is not None else None
-
-
-def _why_rejected(failed: Reload) -> str:
-    """Return why the configuration file is not active, or an empty text if only a pin is the reason, which is shown."""
-    errors = [finding.message for finding in failed.findings if finding.severity == "error"]
-    if failed.refused_by == "gateway_failed":
-        return f"the configuration file cannot be activated now, and is tried again: {errors[0]}"
-    if failed.refused_by == "signature_required":
-        return "the configuration file changes a protected region without its signature: gateway plan --sign makes one"
-    if failed.is_pinned and len(errors) == 1:
-        return ""
-    return "the configuration file has errors, and the version before stays active: gateway check lists them"
-
-
-def _problems(status: Status, regions: list[dict[str, object]]) -> Iterator[StatusProblem]:
-    word = readiness_word(status)
-    if word != "ready":
-        yield StatusProblem("not_ready", f"the gateway is {word}")
-    if status.failed is not None and (why := _why_rejected(status.failed)):
-        yield StatusProblem("config", why)
-    yield from _problems_of_stores(status)
-    yield from _problems_of_sign_ins(status)
-    if status.config.keys_stale and "database" not in status.store_problems:
-        yield StatusProblem("keys", "the database of keys cannot be read, so changes of keys are delayed")
-    for name, unavailable in sorted(unavailable_everywhere(status.workers).items()):
-        text = f"{name} is skipped for {max(1, math.ceil(unavailable.for_s))} s: {unavailable.reason}"
-        yield StatusProblem("deployment", text)
-    yield from _problems_of_callers(status)
-    yield from _pin_and_answers(status, regions)
-    for entry in regions:
-        steps = [entry["answers"], *cast("list[str]", entry["then"])]
-        if any(worker.without_room.issuperset(steps) for worker in status.workers):
-            what = f"{entry['assistant']} ({entry['use']}) in the region {entry['region']}"
-            yield StatusProblem("quota", f"no step of {what} has room in its quotas: gateway quotas")
-    if status.schedules_off and _has_schedules(status.config):
-        yield StatusProblem("schedules", f"no canary schedule runs: {status.schedules_off}")
-    for it in status.schedules:
-        if it.progress.phase is Phase.ROLLED_BACK:
-            reason = it.progress.reason
-            text = f"the candidate {it.schedule.candidate} of {it.assistant} in {it.region} was taken back: {reason}"
-            yield StatusProblem("canary", text)
-
-
-def _problems_of_traffic(traffic: TrafficCounts) -> tuple[list[StatusProblem], list[str]]:
-    """Return the regions whose requests fail or wait now as problems, and as warnings those where that is over."""
-    failing: list[str] = []
-    failed: list[str] = []
-    for region, counts in sorted(traffic.regions.items()):
-        recent, last = traffic.recent.get(region, Traffic()), traffic.last.get(region, Traffic())
-        name, minutes = region or "no region", int(WINDOW_S) // 60
-        is_over = recent.answered > 0 and not recent.errors
-        if _is_outage(recent):
-            failing.append(f"{name}: {recent.errors} of {recent.requests} requests failed in the last {RECENT_S:g} s")
-        elif not is_over and last != counts and _is_outage(last):
-            failing.append(f"{name}: {last.errors} of the last {last.requests} requests failed")
-        if _is_outage(counts):
-            text = f"{name}: {counts.errors} of {counts.requests} requests failed in the last {minutes} minutes"
-            (failed if is_over else failing).append(text)
-        elif not counts.answered and (without := counts.errors + counts.cancelled) >= _FEWEST:  # clients left first
-            failing.append(f"{name}: none of {without} requests got an answer in the last {minutes} minutes")
-    for region, times in sorted(traffic.times.items()):
-        if _is_slow(times):
-            failing.append(f"{region or 'no region'}: the answers are slow: {_times_in_words(times)}")
-    return [StatusProblem("traffic", text) for text in failing], failed
-
-
-def _is_slow(times: AnswerTimes) -> bool:
-    """Return whether answers are twice as late as an hour ago and over 5 s, or 20 s late without that hour."""
-    if times.answers < _FEWEST:
-        return False
-    pairs = ((times.first_s, times.first_ago_s), (times.end_s, times.end_ago_s))
-    if times.answers_ago < _FEWEST:
-        return any(now_s is not None and now_s >= _SLOW_ALONE_S for now_s, _ in pairs)
-    return any(
-        now_s is not None and ago_s is not None and now_s >= _SLOW_S and now_s > 2 * ago_s for now_s, ago_s in pairs
-    )
-
-
-def _times_in_words(times: AnswerTimes) -> str:
-    """Return how long answers take, with the times of an hour ago if there were answers."""
-    ago = f", an hour ago {times_in_words(times.first_ago_s, times.end_ago_s)}" if times.answers_ago else ""
-    return f"95 % {times_in_words(times.first_s, times.end_s)}{ago}"
-
-
-def _is_outage(counts: Traffic) -> bool:
-    """Return whether half of the requests failed, or all of a few."""
-    if counts.requests - counts.refused < _FEWEST:
-        return 0 < counts.errors == counts.requests - counts.refused
-    return 2 * counts.errors >= counts.requests
-
-
-def _closed_callers(status: Status) -> dict[str, int]:
-    """Return how many clients and users alone may not use a deployment. Workers may mean the same callers."""
-    names = sorted({name for worker in status.workers for name in worker.closed_callers})
-    return {name: max(worker.closed_callers.get(name, 0) for worker in status.workers) for name in names}
-
-
-def _problems_of_callers(status: Status) -> Iterator[StatusProblem]:
-    """Yield the deployments that some clients and users alone may not use, with the share that this concerns."""
-    for name, most in _closed_callers(status).items():
-        attempts, refused = status.traffic.deployments.get(name, AskedCounts())
-        share = f"{refused / (attempts + refused):.0%}" if refused else "none"
-        text = f"{name} is skipped for {callers_text(most)} alone: {share} of its requests in the last {RECENT_S:g} s"
-        yield StatusProblem("callers", text)
-
-
-def _warnings(status: Status) -> Iterator[str]:
-    """Yield what is not a problem yet."""
-    for (name, why), count in sorted(status.traffic.implausible.items()):
-        times = f"usage_implausible: {count} counts" if count > 1 else "usage_implausible: 1 count"
-        text = (
-            f"{times} of the provider of {name} since the start can't be true, so these calls are booked as estimates"
-        )
-        todo = (
-            "; if it adds prompts of its own, write `counts_hidden: true` at the deployment" if why == "input" else ""
-        )
-        yield text + todo
-    everywhere, skipping = unavailable_everywhere(status.workers), Counter[str]()
-    for worker in status.workers:
-        skipping.update(worker.unavailable.keys() - everywhere.keys())
-    for name, count in sorted(skipping.items()):
-        yield f"{name} is skipped by {count} of {len(status.workers)} workers"
-    for region, count in sorted(status.traffic.unjudged.items()):
-        yield f"{region}: {count} requests since the start went on without a verdict of a judge (`on_failure: open`)"
-    for it in status.quotas:
-        if it.share > _NEARLY:
-            yield f"the quota {it.name} is used to {it.share:.0%}: {it.words}"
-        stated = status.vendor_limit(it)
-        if stated is None or isinstance(it.limit, str) or status.at_s - stated.at_s > _FRESH_S:
-            continue
-        left = round(it.limit * (1 - it.share))
-        if abs(left - stated.remaining) * 5 > it.limit:
-            yield (
-                f"the quota {it.name}: the vendor states that {stated.remaining} of {stated.limit} {it.unit} a minute "
-                f"are left, and {left} are by the own count: another user of this account"
-            )
-    if status.schedules_off and not _has_schedules(status.config):
-        yield f"no canary schedule can run: {status.schedules_off}"
-
-
-def _has_schedules(config: ConfigVersion) -> bool:
-    return any(assistant.schedules for assistant in config.assistants.values())
-
-
-def _problems_of_sign_ins(status: Status) -> Iterator[StatusProblem]:
-    for each in status.sign_ins:
-        if each.state != "ok":
-            lack = "no token" if each.state == "none" else "no token for later"
-            reason = each.error or "its first exchange has not ended yet"
-            names = ", ".join(each.deployments)
-            todo = f"{each.remedy}; gateway doctor --network makes one exchange"
-            yield StatusProblem("sign_in", f"the sign-in {each.name} has {lack}, for {names}: {reason}: {todo}")
-
-
-def _problems_of_stores(status: Status) -> Iterator[StatusProblem]:
-    for kind, text in sorted(status.store_problems.items()):
-        if kind == "journal":
-            shown = f"usage rows cannot be written to the journal, and no call is sent without one: {text}"
-        elif kind == CLOCK:
-            shown = text
-        elif kind == "ledger":
-            shown = f"usage rows cannot be written to the ledger, and wait in the state directory: {text}"
-        elif kind == "database":
-            # One cause is one problem: all that follows from it stands here.
-            keys = ", changes of clients and keys are delayed" if status.config.keys_stale else ""
-            effects = f"usage rows wait{keys}, and the other instances are not seen"
-            shown = f"the shared store `database` cannot be used: {text}; {effects}"
-        else:
-            shown = f"the shared store `{kind}` cannot be used: {text}"
-        yield StatusProblem("store", shown)
-
-
-def _pin_and_answers(status: Status, regions: list[dict[str, object]]) -> Iterator[StatusProblem]:
-    if status.pinned:
-        text = f"version {status.pinned} is pinned by a rollback: gateway rollback --release activates the file"
-        yield StatusProblem("pinned", text)
-    for entry in regions:
-        if entry["answers"] is None:
-            text = f"nobody answers {entry['assistant']} ({entry['use']}) in the region {entry['region']}"
-            yield StatusProblem("unanswered", text)
-        for client in cast("list[str]", entry["unanswered_clients"]):
-            what = f"{entry['assistant']} ({entry['use']}) in the region {entry['region']}"
-            yield StatusProblem("unanswered", f"no deployment answers the client {client} at {what}")

@@ -15,11 +15,12 @@ import pytest
 import structlog
 import yaml
 
-from gateway.api import admin_status
+from gateway.api import admin_status, status_problems
 from gateway.api.admin import build_admin
 from gateway.api.admin_guard import Guard
-from gateway.api.admin_status import ProblemKind, problem_counts, status_document
+from gateway.api.admin_status import problem_counts, status_document
 from gateway.api.caller.authentication import MOST_FAILED_KEYS
+from gateway.api.status_problems import ProblemKind
 from gateway.cli.admin_client import AdminAnswer
 from gateway.cli.operations import status_lines
 from gateway.cli.terminal import json_text
@@ -271,7 +272,7 @@ def test_what_status_calls_a_problem_is_counted_for_an_alert(
 
 def test_each_kind_of_problem_has_an_alert() -> None:
     """One alert is about all that the metric counts. Others are about the disk and the cell, which it does not."""
-    source = Path(admin_status.__file__).read_text("utf-8")
+    source = "".join(Path(it.__file__).read_text("utf-8") for it in (admin_status, status_problems))
     assert set(re.findall(r'StatusProblem\(\s*"(\w+)"', source)) == set(get_args(ProblemKind))
     path = Path(__file__).parents[3] / "deploy/helm/assistant-gateway/rules.yml"
     rules = {rule["alert"]: rule["expr"] for rule in yaml.safe_load(path.read_text("utf-8"))["groups"][0]["rules"]}
