@@ -119,13 +119,11 @@ class TerminalProgress:
         self._done: dict[str, tuple[TaskID, int, int]] = {}
 
     def begin(self, part: str, total: int, done: int) -> None:
-        """See `Progress`."""
         if part not in self._done:
             self._done[part] = self.bars.add_task(part, total=total), 0, total
         self.advance(part, done - self._done[part][1])
 
     def advance(self, part: str, by: int = 1) -> None:
-        """See `Progress`."""
         task, before, total = self._done[part]
         after = min(total, before + by)
         self._done[part] = task, after, total

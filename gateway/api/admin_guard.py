@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from gateway.api.caller.authentication import FailedKeyLimiter, is_guess, is_token, source_of, token_error
 from gateway.api.errors import ApiError
 from gateway.model.location import ClaimRefused
+from gateway.model.signed_token import TokenGivesNothing
 from gateway.model.stored_client import LISTENER_CLOSED, AdminToken, Role, may_act
-from gateway.model.token_holder import TokenGivesNothing
 from gateway.operator_errors import StateError
 from gateway.telemetry.log import logger
 from providers.value import Value

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -65,25 +65,17 @@ _AssistantName = Annotated[
 _Intent = Annotated[str | None, Query(description="The intent of the chat. Default: that of `x-gateway-intent`.")]
 
 
-class ReceiptSource(Protocol):
-    """A store of receipts."""
-
-    async def find(self, request_id: str, client: str | None) -> dict[str, object] | None:
-        """Return the receipt of a request of this client, signed if there is a key; None if there is no receipt."""
-
-
-class UsageReportSource(Protocol):
-    """The ledger."""
-
-    async def report(self, client: str | None, month: str | None, by: tuple[str, ...]) -> dict[str, object]:
-        """Return the usage of a client in a month, grouped. Without them, it is all usage, of the current month."""
+FindReceipt = Callable[[str, str | None], Awaitable[dict[str, object] | None]]
+"""Returns the receipt of a request of a client, signed if there is a key; None if there is no receipt."""
+ReportUsage = Callable[[str | None, str | None, tuple[str, ...]], Awaitable[dict[str, object]]]
+"""Returns the usage of a client in a month, grouped. Without them, it is all usage, of the current month."""
 
 
 class StoredSources(Value, frozen=True):
     """The sources of routes in the state directory. Each is None if there is no state directory."""
 
-    receipts: ReceiptSource | None = None
-    usage: UsageReportSource | None = None
+    receipts: FindReceipt | None = None
+    usage: ReportUsage | None = None
 
 
 def build_routes(
@@ -291,7 +283,7 @@ def _add_disclosure(app: FastAPI, service: ChatService, limiter: FailedKeyLimite
         return JSONResponse(document, headers=headers)
 
 
-def _add_usage(app: FastAPI, service: ChatService, source: UsageReportSource | None, limiter: FailedKeyLimiter) -> None:
+def _add_usage(app: FastAPI, service: ChatService, source: ReportUsage | None, limiter: FailedKeyLimiter) -> None:
     @app.get("/v1/usage", tags=["usage"], summary="Get the tokens and the cost of this client's calls")
     async def usage(
         request: Request,
@@ -307,7 +299,7 @@ def _add_usage(app: FastAPI, service: ChatService, source: UsageReportSource | N
         if not {*groups} <= _USAGE_GROUPS or len({*groups}) < len(groups):
             raise ApiError("invalid_request", "`by` must be `day`, `region`, or both with a comma", "by")
         client = caller.client
-        document: object = await source.report(client.name if client is not None else None, month, groups)
+        document: object = await source(client.name if client is not None else None, month, groups)
         if client is not None and not client.spending.show_cost:
             document = _without_amounts(document)
         return JSONResponse(document, headers=request.state.response_headers)
@@ -322,16 +314,14 @@ def _without_amounts(document: object) -> object:
     return {name: _without_amounts(value) for name, value in document.items() if name not in _AMOUNTS}
 
 
-def _add_receipts(
-    app: FastAPI, service: ChatService, receipts: ReceiptSource | None, limiter: FailedKeyLimiter
-) -> None:
+def _add_receipts(app: FastAPI, service: ChatService, receipts: FindReceipt | None, limiter: FailedKeyLimiter) -> None:
     @app.get("/v1/receipts/{id}", tags=["receipts"], summary="Get the signed receipt of a request of this caller")
     async def receipt(request: Request, id: str) -> JSONResponse:
         config, caller = await _identify(request, service, limiter)
         if receipts is None:
             raise ApiError("not_found", "this gateway keeps no receipts (GATEWAY_STATE_DIR is not set)")
         try:
-            document = await receipts.find(id, caller.client.name if caller.client is not None else None)
+            document = await receipts(id, caller.client.name if caller.client is not None else None)
         except ReceiptDamaged:
             raise ApiError(
                 "receipt_damaged",

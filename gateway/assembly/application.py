@@ -22,7 +22,7 @@ from gateway.api.websocket.connections import WebSockets
 from gateway.api.websocket.handshake import answer_handshake
 from gateway.assembly.key_uses import KeyUses
 from gateway.assembly.receipts import ReceiptService, ReceiptSettings
-from gateway.assembly.usage import UsageReports, UsageWiring
+from gateway.assembly.usage import UsageWiring, usage_reports
 from gateway.execution.breaker import ALL, Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
 from gateway.execution.failure_observations import EVERYBODY, Asker
@@ -220,8 +220,8 @@ class Gateway:
         def rest() -> Application:
             from gateway.api.public_routes import StoredSources, build_routes
 
-            reports = UsageReports(state_dir, self.config.stores) if state_dir is not None else None
-            stored = StoredSources(self._receipts, reports)
+            reports = usage_reports(state_dir, self.config.stores) if state_dir is not None else None
+            stored = StoredSources(self._receipts.find if self._receipts is not None else None, reports)
             return build_routes(service, self._chat, probes, stored, PATHS, __version__)
 
         self._rest = ProbesFirst(probes, LazyApplication(rest))
@@ -244,7 +244,7 @@ class Gateway:
         self._gates = service.gates = gates_of(process)
         self._watchers = service.watchers = watchers_of(process)
         if self._usage is not None and self._usage.stores is not None:
-            service.shared_limits = self._usage.stores.limits
+            service.take_shared = self._usage.stores.limits.take
         return service
 
     def _process(
@@ -273,8 +273,9 @@ class Gateway:
         self.metrics.live["gateway_websocket_state_bytes"] = lambda: self.websockets.state_bytes
         self.metrics.live["gateway_tasks"] = lambda: len(asyncio.all_tasks())
         if self._receipts is not None:
-            self.metrics.live["gateway_receipts_lost_total"] = self._receipts.lost
-            self.metrics.live["gateway_receipts_waiting"] = self._receipts.waiting
+            stored = self._receipts.stored
+            self.metrics.live["gateway_receipts_lost_total"] = lambda: stored.lost
+            self.metrics.live["gateway_receipts_waiting"] = lambda: stored.waiting
         self.metrics.live_rows["gateway_breaker_state"] = self._health.breaker_states
         self.metrics.live_rows["gateway_breaker_callers"] = self._health.closed_callers
         self.metrics.live_rows["gateway_breaker_refusals_total"] = lambda: self._health.refusals

@@ -55,32 +55,27 @@ def check_receipts(settings: Settings) -> None:
 
 
 class ReceiptService:
-    """Stores a receipt for each record, and returns receipts on request. Raises StateError."""
+    """Stores a receipt for each record, and returns receipts on request. Raises StateError.
+
+    `stored` is the store of this process.
+    """
 
     def __init__(self, settings: ReceiptSettings, current: Callable[[], ConfigVersion]) -> None:
         from gateway.state.receipts import Receipts
 
         self._signer = next(iter(settings.signers), None)
         signing_keys = [signer.derived_key(b"seals of receipts 1") for signer in settings.signers]
-        self._receipts = Receipts(
+        self.stored = Receipts(
             settings.directory, current, lambda it: logger().error("receipts", detail=it), signing_keys=signing_keys
         )
-        self.take: Callable[[Record], None] = self._receipts.take
-
-    def lost(self) -> int:
-        """Return the number of receipts that could not be stored."""
-        return self._receipts.lost
-
-    def waiting(self) -> int:
-        """Return the number of receipts that are not stored yet."""
-        return self._receipts.waiting
+        self.take: Callable[[Record], None] = self.stored.take
 
     async def find(self, request_id: str, client: str | None) -> dict[str, object] | None:
         """Return a receipt with its signature, or None. Raises StateError, ReceiptDamaged.
 
         A receipt that no version of the key has sealed when it was stored is not signed. The newer version signs.
         """
-        found = await asyncio.to_thread(self._receipts.find, request_id, client)
+        found = await asyncio.to_thread(self.stored.find, request_id, client)
         if found is None:
             return None
         receipt, may_sign = found
@@ -93,4 +88,4 @@ class ReceiptService:
 
     async def aclose(self) -> None:
         """Write the receipts that are waiting."""
-        await asyncio.to_thread(self._receipts.close)
+        await asyncio.to_thread(self.stored.close)

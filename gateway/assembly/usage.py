@@ -29,6 +29,7 @@ from gateway.undo import undone_on_failure
 from providers.chat import Usage
 
 if TYPE_CHECKING:
+    from gateway.api.public_routes import ReportUsage
     from gateway.usage.accounting import Accounting
     from gateway.usage.ledger import Ledger
     from gateway.usage.ledger_writer import LedgerWriter
@@ -113,20 +114,14 @@ async def command_accounting(state_dir: Path | None, config: ConfigVersion) -> A
         await wiring.aclose()
 
 
-class UsageReports:
-    """Reports from the ledger of a state directory, or from the shared one."""
+def usage_reports(state_dir: Path, stores: Stores | None) -> ReportUsage:
+    """Return the source of reports from the ledger of a state directory, or from the shared one. Raises StateError."""
 
-    def __init__(self, state_dir: Path, stores: Stores | None) -> None:
-        self._state_dir = state_dir
-        self._stores = stores
-
-    async def report(self, client: str | None, month: str | None, by: tuple[str, ...]) -> dict[str, object]:
-        """Return the usage of a client in a month, grouped. None: all usage; the current month. Raises StateError."""
-        return await asyncio.to_thread(self._report, client, month, by)
-
-    def _report(self, client: str | None, month: str | None, by: tuple[str, ...]) -> dict[str, object]:
-        with usage_reader(self._stores, self._state_dir) as reader:
+    def report(client: str | None, month: str | None, by: tuple[str, ...]) -> dict[str, object]:
+        with usage_reader(stores, state_dir) as reader:
             return reader.report(reader.period_query(month, None, by, client)[0]).data()
+
+    return lambda client, month, by: asyncio.to_thread(report, client, month, by)
 
 
 def report_problem(detail: str) -> None:

@@ -75,11 +75,9 @@ class OutageGate:
         self._is_outage = True
 
     def check(self) -> None:
-        """Raise GateUnavailable if rows can't be written, so that no call may be sent."""
         self._local.check()
 
     async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
-        """Hold the worst cost of a call. See `UsageGate.hold`."""
         try:
             found = await self.shared.hold(request)
         except GateUnavailable:
@@ -90,7 +88,6 @@ class OutageGate:
         return found
 
     async def settle(self, call: str, tokens: int, amount_nano: int, row: bytes = b"", parts: Parts = NOTHING) -> bool:
-        """Keep the row of a call, and replace its hold by what it used. See `UsageGate.settle`."""
         if call in self._calls:
             self._calls.discard(call)
             await self._local.settle(call, tokens, amount_nano, row, parts)
@@ -99,7 +96,6 @@ class OutageGate:
         return await self.shared.settle(call, tokens, amount_nano, parts)
 
     async def count(self, keys: Sequence[bytes]) -> None:
-        """Add 1 to these counts of duties. See `UsageGate.count`."""
         await self._local.count(keys)
 
     async def remember(self, keys: Sequence[bytes], kept_s: int) -> None:
@@ -117,11 +113,9 @@ class OutageGate:
             return await self._local.remembers(keys)
 
     async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
-        """Return the numbers of counters in their current windows."""
         return await self.shared.read(counters, windows)
 
     async def read_quotas(self, limits: Sequence[QuotaLimit]) -> tuple[int, list[QuotaState]]:
-        """Return the time of the server, and the numbers of limits of quotas."""
         return await self.shared.read_quotas(limits)
 
     async def recover(self) -> None:

@@ -181,7 +181,6 @@ class ValkeyGate:
         return None if self.epoch is not None and self.is_ready else _NOT_REBUILT
 
     async def round_trip(self) -> RoundTrip | None:
-        """Ask the server for its time. Return None if it does not answer."""
         began_s = time.perf_counter()  # the clock of an event loop has milliseconds
         try:
             skew_s = await self.connection.skew_s()
@@ -244,7 +243,6 @@ class ValkeyGate:
         self.instances = max(self._seen.values())
 
     async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
-        """Hold the worst cost of a call. See `UsageGate.hold`."""
         request.expect_new(self._open)
         one = OpenCall.of(request)
         needs_ready = any(budget.counter.unit != REQUESTS for budget in request.budgets)
@@ -275,7 +273,6 @@ class ValkeyGate:
         self._wake.set()
 
     async def settle(self, call: str, tokens: int, amount_nano: int, parts: Parts = NOTHING) -> bool:
-        """Replace the hold of a call by what it used. See `UsageGate.settle`."""
         pending = self._pending.get(call)
         if call not in self._open or call in self._settling or (pending is not None and pending.used is not None):
             return False
@@ -296,7 +293,6 @@ class ValkeyGate:
             self._settling.discard(call)
 
     async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
-        """Return the numbers of counters in their current windows."""
         asked = list(counters)
         keys = (self.epoch_key, *(self._counter_key(one.tag) for one in asked))
         now_us, states = await self._ask(READ, keys)
@@ -306,7 +302,6 @@ class ValkeyGate:
         ]
 
     async def read_quotas(self, limits: Sequence[QuotaLimit]) -> tuple[int, list[QuotaState]]:
-        """Return the time of the server, and the numbers of limits of quotas."""
         keys = (self.epoch_key, *(self._quota_key(one.tag, is_bucket=one.is_bucket) for one in limits))
         asked = pack([one.limit if one.is_bucket else 0 for one in limits])
         now_us, states = await self._ask(READ_QUOTAS, keys, asked)
@@ -314,15 +309,12 @@ class ValkeyGate:
         return now_ns, [quota_state(state or (), one, now_ns) for one, state in zip(limits, states, strict=True)]
 
     async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
-        """Add an amount to what the counter's budget admits in its current window."""
         return await self._change(counter, windows, amount, -1)
 
     async def reset(self, counter: Counter, windows: AllBounds, spent: int = 0) -> CounterState:
-        """Set what was spent in the current window. Holds stay."""
         return await self._change(counter, windows, 0, spent)
 
     async def drop(self, counters: Iterable[Counter]) -> int:
-        """Delete counters, and return the number of those that existed. Calls that run are not settled in them."""
         if self.epoch is None:
             raise GateUnavailable(_NOT_REBUILT if self.connection.is_connected else self._unreachable())
         found = await self._call("DEL", *(self._counter_key(one.tag) for one in counters), deadline_s=_SLOW_S)
@@ -334,7 +326,6 @@ class ValkeyGate:
             await self._call("SET", key, "", "EX", kept_s)
 
     async def remembers(self, keys: Sequence[bytes]) -> list[bool]:
-        """Return which of these keys are kept. See `UsageGate.remembers`."""
         found = await self._call("MGET", *self._remembered_keys(keys))
         return [one is not None for one in found] if isinstance(found, list) else []
 
@@ -366,7 +357,6 @@ class ValkeyGate:
             self.enter(epoch if is_current else None, is_ready=is_current and state == READY)
 
     async def claim(self, name: str, kept_s: int) -> bool:
-        """Return whether this process is the first of the cell to claim a name."""
         return await self._call("SET", f"{self._prefix}claim:{name}", "1", "NX", "EX", kept_s) is not None
 
     async def set_numbers(self, counter: Counter | QuotaLimit, windows: AllBounds, spent: int, credit: int) -> None:

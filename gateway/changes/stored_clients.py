@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from gateway.files import path_exists
 from gateway.model.budget import Project
 from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.signed_token import token_key
 from gateway.model.stored_client import AdminToken, ConfigFacts, StoredClients, facts_of
-from gateway.model.token_holder import token_key
 from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.state.client_store import ClientStore
 from gateway.state.generated_key import PEPPER, generated_key

@@ -292,7 +292,7 @@ def _attests(state: CompiledState, deployment: str) -> list[str]:
 
 def _token_issuer(issuer: TokenIssuer) -> _Item:
     """Return the issuer, without the clients and values of its rules."""
-    from gateway.model.key_source import KeyUrl
+    from gateway.model.signed_token import KeyUrl
 
     keys = issuer.keys.permit.origin if isinstance(issuer.keys, KeyUrl) else "a file"
     return {"name": issuer.name, "issuer": issuer.issuer, "keys_from": keys, "rules": len(issuer.clients)}

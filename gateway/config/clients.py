@@ -9,7 +9,7 @@ from gateway.config.usage import SpendingCompiler
 from gateway.config.validation import Draft, Findings, check_reference
 from gateway.model.budget import NO_SPENDING_RULES
 from gateway.model.config_version import Client, ClientLimitRule, Cors
-from gateway.model.token_holder import token_key
+from gateway.model.signed_token import token_key
 from gateway.policy.location import SIGNALS
 from providers.value import replace
 

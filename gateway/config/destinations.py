@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from gateway.config.service_permits import is_this_machine
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
-from gateway.model.key_source import KeyUrl
 from gateway.model.permit import ServicePermit
+from gateway.model.signed_token import KeyUrl
 from gateway.policy.fence import is_inside
 from gateway.policy.location.claim import ClaimRules
 from providers.value import Value

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from gateway.api.errors import ApiError
 from gateway.model.age import AgeRules
 from gateway.model.config_version import ConfigVersion
-from gateway.model.key_source import SharedKey
+from gateway.model.signed_token import SharedKey
 from gateway.policy.location.claim import ClaimRules
 from providers.value import Value
 

@@ -15,8 +15,8 @@ from gateway.api.errors import ApiError
 from gateway.console.sessions import FailureLimit, Sessions, csrf_of
 from gateway.console.texts import ViewTexts, _
 from gateway.model.location import ClaimProblem, ClaimRefused
+from gateway.model.signed_token import TokenGivesNothing
 from gateway.model.stored_client import Role
-from gateway.model.token_holder import TokenGivesNothing
 from gateway.settings import Settings, versions_of
 
 PROXY_HEADER = "x-gateway-proxy-secret"

@@ -163,7 +163,6 @@ class LiveStream(AnswerStream):
         return tap
 
     def whole_events(self) -> tuple[StreamEvent, ...]:
-        """See TextTap."""
         return self.begun if self._closed else ()
 
     def _expect_the_end(self) -> None:

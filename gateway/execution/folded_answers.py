@@ -48,7 +48,6 @@ class BoundedResponse:
 
     @property
     def is_read(self) -> bool:
-        """See UpstreamResponse."""
         return self._response.is_read
 
     async def read(self, _: Tap | None = None) -> bytes:
@@ -60,7 +59,6 @@ class BoundedResponse:
         return data
 
     async def close(self) -> None:
-        """See UpstreamResponse."""
         await self._response.close()
 
 

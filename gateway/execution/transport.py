@@ -174,7 +174,6 @@ class PoolTransport:
         self._clock = clock
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
-        """See Transport."""
         head = request.head
         start = head.start + request.credential.lines
         body, request.body = request.body, b""

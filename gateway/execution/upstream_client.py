@@ -838,19 +838,15 @@ class _ChangingReader:
         self._reader, self._change, self._keeps_texts = reader, change, keeps_texts
 
     def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
-        """See AnswerReader."""
         return self._change(self._reader.feed(data))
 
     def close(self) -> tuple[StreamEvent, ...]:
-        """See AnswerReader."""
         return self._change(self._reader.close())
 
     def text_reader(self) -> TextReader | None:
-        """See AnswerReader."""
         return self._reader.text_reader() if self._keeps_texts else None
 
     def is_complete(self) -> bool:
-        """See AnswerReader."""
         return self._reader.is_complete()
 
 

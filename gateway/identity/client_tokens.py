@@ -12,9 +12,8 @@ import msgspec
 from gateway.execution.service_client import ServiceClient
 from gateway.model.client_token import TokenIssuer
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.key_source import KeySource
 from gateway.model.location import ClaimProblem, ClaimRefused
-from gateway.model.token_holder import TokenGivesNothing, token_key
+from gateway.model.signed_token import KeySource, TokenGivesNothing, token_key
 from providers.value import replace
 
 if TYPE_CHECKING:

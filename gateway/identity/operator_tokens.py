@@ -9,8 +9,8 @@ from gateway.execution.transport import Transport
 from gateway.identity.client_tokens import ClientTokens
 from gateway.model.client_token import TokenIssuer
 from gateway.model.location import ClaimProblem, ClaimRefused
+from gateway.model.signed_token import TokenGivesNothing
 from gateway.model.stored_client import Role
-from gateway.model.token_holder import TokenGivesNothing
 
 
 class OperatorTokens:

@@ -8,7 +8,7 @@ from typing import Any
 from gateway.compact_jws import CompactJws
 from gateway.model.client_token import Condition, RoleRule, TokenIssuer, TokenPath, TokenRule, Where, path_of
 from gateway.model.location import ClaimProblem, ClaimRefused
-from gateway.model.token_holder import TokenGivesNothing, TokenHolder
+from gateway.model.signed_token import TokenGivesNothing, TokenHolder
 from gateway.policy.location.claim_verification import SignedMembers, is_for
 
 _WORDS = frozenset({"scope", "scp"})

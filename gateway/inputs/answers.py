@@ -89,7 +89,6 @@ class TranscriptionTurn(Value, frozen=True):
     request: TranscriptionRequest
 
     def foresee(self, stages: AnswerStages, exchange: Exchange) -> bool:
-        """See `ChatService.foresee`."""
         if self.context.awaited is None:
             return False
         awaited = Answer(self.context.awaited)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from gateway.model.key_source import KeySource, KeyUrl
 from gateway.model.section import Entries, FileForm, Listed, PlainSection, Sensitive, UnitError, key, section
+from gateway.model.signed_token import KeySource, KeyUrl
 from gateway.model.units import Instant, LifetimeSeconds, Visible
 
 TokenPath = tuple[str, ...]

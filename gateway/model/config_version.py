@@ -33,7 +33,7 @@ from gateway.model.region_text import RegionText, Sentences
 from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
 from gateway.model.section import PlainSection, key, section
 from gateway.model.sign_in import SignIn
-from gateway.model.token_holder import TokenHolder
+from gateway.model.signed_token import TokenHolder
 from gateway.model.units import AgeSeconds, Sample
 from gateway.model.websocket import DEFAULT_WEBSOCKET, WebSocketRules
 from providers.auth import Secret

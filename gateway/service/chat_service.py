@@ -46,7 +46,7 @@ from gateway.service.help import help_answer
 from gateway.service.location import LocationService, locate
 from gateway.service.moderation import judge_input, judge_of, moderated, other_texts, texts_of_fields
 from gateway.tasks import run_apart
-from gateway.usage.client_limits import Admitted, ClientLimits, LimitReached, SharedLimits
+from gateway.usage.client_limits import Admitted, ClientLimits, LimitReached, TakeShared
 from gateway.usage.refusals import CallRefused
 from gateway.usage.token_count import count_tokens
 from providers.chat import ChatRequest, Texts, UserMessage, change_request
@@ -115,7 +115,7 @@ class ChatService:
         self.stages = AnswerStages(self.decider)
         self.executor = executor
         self._limits = limits
-        self.shared_limits: SharedLimits | None = None
+        self.take_shared: TakeShared | None = None
         self.watchers: tuple[Watcher, ...] = ()
         self.gates: tuple[RegionGate, ...] = ()
         self.passed_texts = PassedTexts()
@@ -136,10 +136,10 @@ class ChatService:
         admission: Admitted | None = None
         if client is not None and (limits := client.limits) is not None:
             try:
-                if self.shared_limits is None:
+                if self.take_shared is None:
                     admission = self._limits.take(client, limits, exchange.record)
                 else:
-                    admission = await self.shared_limits.take(client, limits, exchange.record)
+                    admission = await self.take_shared(client, limits, exchange.record)
             except LimitReached:
                 decider.recall(exchange)
                 raise

@@ -9,8 +9,8 @@ from typing import TypeVar, assert_never
 
 from gateway.execution.service_client import ServiceClient, ServiceFailed
 from gateway.files import open_file
-from gateway.model.key_source import KeyFile, KeySource, KeyUrl, SharedKey
 from gateway.model.location import ClaimProblem, ClaimRefused
+from gateway.model.signed_token import KeyFile, KeySource, KeyUrl, SharedKey
 from gateway.policy.location.claim_verification import KeySet, KeySetError, parse_keys
 from gateway.service.refreshing_cache import LoadFailed, RefreshingCache, RefreshInterval
 from providers.wire import WireRequest

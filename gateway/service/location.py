@@ -17,7 +17,7 @@ from gateway.model.config_version import Client, ConfigVersion, remember
 from gateway.model.decision import Refusal, Refused
 from gateway.model.location import ClaimProblem, ClaimReport, Location, Question, Reports
 from gateway.model.location_rules import LocationRules
-from gateway.model.token_holder import TokenHolder
+from gateway.model.signed_token import TokenHolder
 from gateway.policy.client_users import claim_issuer
 from gateway.policy.location.claim import ClaimRules, claim_of
 from gateway.policy.location.resolution import key_bytes, locator_of, resolve

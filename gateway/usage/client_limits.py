@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from gateway.model.config_version import Client, ClientLimitRule
@@ -41,11 +41,8 @@ class Admitted(Protocol):
         """Record that the request has ended."""
 
 
-class SharedLimits(Protocol):
-    """Admits requests under limits that all instances share."""
-
-    async def take(self, client: Client, limits: ClientLimitRule, record: Record) -> Admitted | None:
-        """Count one request and return it, or None if no such limit applies. Raises LimitReached."""
+TakeShared = Callable[[Client, ClientLimitRule, Record], Awaitable[Admitted | None]]
+"""Counts one request under limits that all instances share. Returns None if none applies. Raises LimitReached."""
 
 
 class ClientLimits:

@@ -151,7 +151,6 @@ class Journal:
     # The gate.
 
     async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
-        """Hold the worst cost of a call. See `UsageGate.hold`."""
         request.expect_new(self._open)
         found = await self._do(self._hold, request, undo=self._give_back)
         if isinstance(found, HoldRefused):
@@ -167,7 +166,6 @@ class Journal:
             _ = self._queue.enqueue(self._settle, (*found[:3], (0, 0, 0), b"", NOTHING), is_sure=True)
 
     async def settle(self, call: str, tokens: int, amount_nano: int, row: bytes = b"", parts: Parts = NOTHING) -> bool:
-        """Replace the hold of a call by what it used, and keep its row. See `UsageGate.settle`."""
         if call not in self._open:
             return False
         settled = (*self._open.pop(call), (tokens, amount_nano, 0), row, parts)
@@ -179,16 +177,13 @@ class Journal:
         await self._do(_keep, (b"w" + call.encode(), row), is_sure=True)
 
     async def count(self, keys: Sequence[bytes]) -> None:
-        """Add 1 to these counts of duties. See `UsageGate.count`."""
         await self._do(_count, keys, is_sure=True)
 
     async def remember(self, keys: Sequence[bytes], kept_s: int) -> None:
-        """Keep these keys for so long. See `UsageGate.remember`."""
         end = _NUMBER.pack(self._clock() + kept_s * 1_000_000_000)
         await self._do(_put_all, [(b"r" + key, end) for key in keys], is_sure=True)
 
     async def remembers(self, keys: Sequence[bytes]) -> list[bool]:
-        """Return which of these keys are kept. See `UsageGate.remembers`."""
         ends: list[Any] = await self._do(_get_all, [b"r" + key for key in keys])
         now_ns = self._clock()
         return [end is not None and _NUMBER.unpack(end)[0] > now_ns for end in ends]
@@ -204,23 +199,18 @@ class Journal:
             raise GateUnavailable(self._queue.problem)
 
     async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
-        """Return the numbers of counters in their current windows."""
         return await self._do(self._read, (counters, windows))
 
     async def read_quotas(self, limits: Sequence[QuotaLimit]) -> tuple[int, list[QuotaState]]:
-        """Return the time, and the numbers of limits of quotas."""
         return await self._do(self._read_quotas, limits)
 
     async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
-        """Add an amount to what the counter's budget admits in its current window."""
         return await self._do(self._change, (counter, windows, amount, None))
 
     async def reset(self, counter: Counter, windows: AllBounds, spent: int = 0) -> CounterState:
-        """Set what was spent in the current window. Holds stay."""
         return await self._do(self._change, (counter, windows, 0, spent))
 
     async def drop(self, counters: Iterable[Counter]) -> int:
-        """Delete counters, and return the number of those that existed. Calls that run are not settled in them."""
         return await self._do(self._drop, [one.key for one in counters])
 
     is_shared = False

@@ -68,7 +68,6 @@ class CompatibleSimulator:
 
     @property
     def lacks(self) -> frozenset[str]:
-        """See `providers.testkit.simulator.lacked_by`."""
         return self.adapter.dialect.lacks
 
     def read_request(self, incoming: IncomingRequest) -> ChatRequest:

@@ -129,7 +129,6 @@ def thinking_of(
 
 
 def thinking_tokens(request: ChatRequest, target: Target) -> int:
-    """See `providers.adapter.BudgetsThinking`."""
     if request.reasoning_effort is None or "thinking_budget" not in target.facts.flags:
         return 0
     effort = nearest_effort(request.reasoning_effort, target.facts.efforts or ANY_EFFORT, request.reasoning_budget)

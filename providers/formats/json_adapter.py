@@ -96,7 +96,6 @@ class JsonAdapter:
         return fold(assembler.take())
 
     def stream_parser(self, target: Target) -> StreamParser:
-        """See `providers.adapter.Adapter`."""
         assembler = Assembler(target.model)
 
         def read(piece: Mapping[str, object], name: str) -> None:
@@ -108,5 +107,4 @@ class JsonAdapter:
         return EventStreamParser(assembler, read)
 
     def classify_error(self, response: WireResponse) -> Failure:
-        """See `providers.adapter.Adapter`."""
         return self.failure_of(error_object(response.body), response)

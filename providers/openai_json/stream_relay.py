@@ -105,7 +105,6 @@ class PaddedTemplate(Value, frozen=True):
     inside: slice
 
     def only(self, data: bytes) -> bytes | None:
-        """See `Template.only`."""
         if data[self.at_head] != self.head or data[self.at_rest] != self.rest:
             return None
         front, _, padding = data[self.inside].rpartition(_QUOTE)
@@ -119,7 +118,6 @@ class PaddedTemplate(Value, frozen=True):
             return None
 
     def split(self, data: bytes, start: int) -> tuple[list[bytes], int]:
-        """See `Template.split`."""
         head, tail, rest = self.head, self.tail, self.rest
         last = data.rfind(tail, start, data.rfind(END))
         end = data.find(END, last) + len(END)
@@ -139,7 +137,6 @@ class PaddedTemplate(Value, frozen=True):
         return texts, start + len(again)
 
     def match(self, data: bytes, start: int) -> tuple[bytes, int] | None:
-        """See `Template.match`."""
         matched = _match(data, start, self.head, self.tail)
         if matched is None:
             return None

@@ -174,11 +174,9 @@ class Connection(asyncio.Protocol):
             self._pacer.ask(self._send_next)
 
     def pause_writing(self) -> None:
-        """See asyncio.Protocol."""
         self._write_paused = True
 
     def resume_writing(self) -> None:
-        """See asyncio.Protocol."""
         self._write_paused = False
         if self._unsent:
             self._pacer.ask(self._send_next)
@@ -236,11 +234,9 @@ class Connection(asyncio.Protocol):
     # --- asyncio's side ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio.Protocol."""
         self.transport = transport  # type: ignore[assignment]  # a stream transport, by how it was made
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
         if self.end >= 0:
             # Unsolicited data must not be taken for the answer to the next request.
             self._reusable = False
@@ -290,7 +286,6 @@ class Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        """See asyncio.Protocol."""
         self.closed = True
         self._unsent.clear()
         if self.end >= 0 or self._error is not None:

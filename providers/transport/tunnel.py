@@ -67,11 +67,9 @@ class _Tunnel(asyncio.Protocol):
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio.Protocol."""
         self._transport = transport  # type: ignore[assignment]  # a stream transport, by how it was made
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
         self._received += data
         try:
             if not self.is_open.done() and check_reply(self._received):
@@ -82,7 +80,6 @@ class _Tunnel(asyncio.Protocol):
             self.is_open.set_exception(error)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """See asyncio.Protocol."""
         if not self.is_open.done():
             self.is_open.set_exception(ConnectFailed("the proxy closed the connection without an answer"))
 

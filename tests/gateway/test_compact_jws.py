@@ -14,8 +14,8 @@ import pytest
 
 from gateway.compact_jws import JwsRefused, read_jws
 from gateway.features.marks.policy import KIND, check_mark, signer_of_pem
-from gateway.model.key_source import KeyFile
 from gateway.model.location import ClaimRefused
+from gateway.model.signed_token import KeyFile
 from gateway.policy.location.claim import ClaimRules
 from gateway.policy.location.claim_verification import parse_keys, read_unverified, verify_client_token
 from gateway.policy.location.claim_verification import verify as verify_claim

@@ -20,7 +20,7 @@ from gateway.model.api_key import KEY_START, NO_CELL, digest_of, read_key
 from gateway.model.caller import RequestHeaders, VerifiesTokens
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.location import CLAIM_PROBLEMS, AddressReport, ClaimProblem, ClaimRefused
-from gateway.model.token_holder import TokenGivesNothing
+from gateway.model.signed_token import TokenGivesNothing
 from gateway.policy.location.resolution import address_of
 from gateway.policy.location.trusted_edge import parse_peer
 

@@ -109,7 +109,6 @@ class MarkSigner:
         return self._signer.sign(KIND, payload)
 
     def mark_audio(self, media: str, sha256: str) -> str:
-        """See `TextSigner`."""
         payload: dict[str, object] = {"iss": self._rules.issuer, "iat": int(self._clock()), "ai_generated": True}
         return self._signer.sign(KIND, {**payload, "media": media, "sha256": sha256})
 

@@ -99,7 +99,6 @@ class AnswerCapture(AnswerStream):
         return "".join(piece if isinstance(piece, str) else text_of_run(piece) for piece in self._pieces) or None
 
     async def __anext__(self) -> tuple[StreamEvent, ...]:
-        """See AnswerStream."""
         if self._stream is None:
             raise StopAsyncIteration
         events = await anext(self._stream)
@@ -124,7 +123,6 @@ class AnswerCapture(AnswerStream):
             self._pieces.clear()
 
     async def close(self) -> None:
-        """See AnswerStream."""
         if self._stream is not None:
             await self._stream.close()
 
@@ -159,7 +157,6 @@ class ShadowTurn(Value, frozen=True):
         return replace(answer, stream=self.capture.stream)
 
     def ended(self, request: ChatRequest, body_bytes: int) -> None:
-        """See `WatchedChat`."""
         self.offer(self, request, body_bytes)
 
     def client_answer(self) -> str | None:

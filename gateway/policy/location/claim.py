@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.key_source import KeyFile, KeySource, KeyUrl, SharedKey
 from gateway.model.location import (
     CLAIM_PROBLEMS,
     ClaimProblem,
@@ -19,6 +18,7 @@ from gateway.model.location import (
 )
 from gateway.model.location_rules import LocationRules
 from gateway.model.section import ONE_OR_TWO, PlainSection, Sensitive, key, section
+from gateway.model.signed_token import KeyFile, KeySource, KeyUrl, SharedKey
 from gateway.model.units import LifetimeSeconds, Visible
 from gateway.policy.location.signal import OwnSection, Reading, SectionReader, Signal, absolute_path, read_territory
 from gateway.policy.location.trusted_edge import SignalInput

@@ -19,9 +19,9 @@ import jwt
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from gateway.compact_jws import CompactJws, JwsRefused, read_jws
-from gateway.model.key_source import SharedKey
 from gateway.model.location import ClaimProblem, ClaimRefused, ClaimReport
 from gateway.model.region_text import Preferences
+from gateway.model.signed_token import SharedKey
 from gateway.policy.location.claim import ClaimRules
 from providers.value import Value
 

@@ -34,7 +34,7 @@ def test_counting_tokens_uses_the_shared_limits(path: str, body: object) -> None
     clients = {"app": {"keys": [key_hash("gk-app")], "limits": {"rpm": 5}}}
     gateway = InputGateway(lambda _: pytest.fail("nothing is sent"), CONFIG.merge({"clients": clients}))
     assert gateway.post(path, body, HEADERS).status_code == 200
-    gateway.gateway._chat.service.shared_limits = SharedLimits()  # type: ignore[assignment]
+    gateway.gateway._chat.service.take_shared = SharedLimits().take
     refused = gateway.post(path, body, HEADERS)
     assert refused.status_code == 429
     assert "app has reached its shared limit of 5" in refused.text

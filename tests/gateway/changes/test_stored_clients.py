@@ -22,9 +22,8 @@ from gateway.model.budget import KeyRules
 from gateway.model.caller import RequestHeaders
 from gateway.model.client_token import TokenIssuer, TokenRule
 from gateway.model.config_version import ConfigVersion
-from gateway.model.key_source import KeyFile
+from gateway.model.signed_token import KeyFile, token_key
 from gateway.model.stored_client import StoredClients
-from gateway.model.token_holder import token_key
 from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.service.client_admin import AdminRefused, FileClients
 from gateway.service.key_blocks import KeyBlocks

@@ -9,7 +9,7 @@ from gateway.config.destinations import service_permits
 from gateway.config.loading import parse_document
 from gateway.features.configuration import compile_config
 from gateway.model.client_token import path_of
-from gateway.model.token_holder import token_key
+from gateway.model.signed_token import token_key
 from providers.registry import load_registry
 from tests.kit.token_gateway import CONFIG
 

@@ -14,9 +14,9 @@ from gateway.config.check_report import render_matrix
 from gateway.config.loading import load_document, parse_document
 from gateway.config.problems import dotted
 from gateway.features.configuration import compile_config
-from gateway.model.key_source import KeyFile, KeyUrl, SharedKey
 from gateway.model.location_rules import LocationRules
 from gateway.model.permit import ServicePermit
+from gateway.model.signed_token import KeyFile, KeyUrl, SharedKey
 from gateway.policy.location import SIGNALS, SignalLocator
 from gateway.policy.location.claim import ClaimRules
 from gateway.policy.location.geoip import GeoIpRules

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.console.demo_users import users_of
-from gateway.model.key_source import SharedKey
+from gateway.model.signed_token import SharedKey
 from gateway.policy.location.claim import ClaimRules
 from gateway.policy.location.claim_verification import KeySet, verify
 from tests.kit.config_cases import compiled

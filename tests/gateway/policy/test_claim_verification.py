@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from gateway.model.key_source import KeyUrl, SharedKey
 from gateway.model.location import ClaimProblem, ClaimReport
 from gateway.model.permit import ServicePermit
 from gateway.model.region_text import Preferences
+from gateway.model.signed_token import KeyUrl, SharedKey
 from gateway.policy.location.claim import ClaimRules
 from gateway.policy.location.claim_verification import (  # type: ignore[attr-defined]
     MAX_TOKEN_BYTES,

@@ -14,10 +14,10 @@ import jwt
 import pytest
 
 from gateway.execution.service_client import ServiceClient
-from gateway.model.key_source import KeyFile, KeyUrl, SharedKey
 from gateway.model.location import AddressReport, ClaimProblem, ClaimReport, reports_of
 from gateway.model.location_rules import LocationRules
 from gateway.model.permit import ServicePermit
+from gateway.model.signed_token import KeyFile, KeyUrl, SharedKey
 from gateway.policy.location import SignalLocator
 from gateway.policy.location.claim import ClaimRules, claim_of
 from gateway.policy.location.geoip import AddressQuestion, GeoIpRules

@@ -24,7 +24,7 @@ from gateway.api.connection import SameHead
 from gateway.features.duties.time_of_use import LocalTimes, MemoryStore, TimeOfUse
 from gateway.identity.token_rules import first_rule
 from gateway.model.client_token import TokenRule
-from gateway.model.token_holder import TokenGivesNothing
+from gateway.model.signed_token import TokenGivesNothing
 from gateway.policy.caller import read_consent, user_of
 from gateway.policy.client_users import people_named, qualified_user
 from gateway.service.location import locate

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gateway.model.permit import ServicePermit
+from providers.auth import Secret
+from providers.value import Value
+
 _BY_RULE = "token "
 
 
@@ -47,3 +51,25 @@ class TokenHolder:
     digests: tuple[str, ...] = field(default=(), repr=False)
     subject: str | None = field(default=None, repr=False)
     user: str | None = field(default=None, repr=False)
+
+
+class KeyUrl(Value, frozen=True):
+    """An issuer's key set at a URL of the config: the permit for the request, and the path."""
+
+    permit: ServicePermit
+    path: str
+
+
+class KeyFile(Value, frozen=True):
+    """An issuer's key set in a file."""
+
+    path: str
+
+
+class SharedKey(Value, frozen=True):
+    """A secret with which the issuer signs claims and the gateway verifies them: one or two versions."""
+
+    secrets: tuple[Secret, ...]
+
+
+KeySource = KeyUrl | KeyFile | SharedKey
