@@ -40,6 +40,11 @@ def test_an_outbuilding_has_rooms(name: str) -> None:
     assert any(re.match(OUTBUILDINGS[name].rooms, path) for path in paths)
 
 
+def test_the_page_has_a_row_for_each_outbuilding() -> None:
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    assert [name for name in OUTBUILDINGS if f"\n| `{name}` |" not in page] == []
+
+
 def test_all_doors_together_are_few() -> None:
     assert sum(map(len, doors().values())) <= MOST_DOORS
 
