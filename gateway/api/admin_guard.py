@@ -132,40 +132,36 @@ class Guard:
         headers: dict[str, str] = {}
         for key, value in pairs:
             headers.setdefault(key.decode("latin-1"), value.decode("latin-1"))
-        if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
-            message = "web pages may not call the admin listener: call it with a program such as curl"
-            raise ApiError("permission_denied", message)
-        kind = headers.get("content-type")
-        if kind is not None and kind.partition(";")[0].strip().lower() != "application/json":
-            message = "the content type is not supported: send `content-type: application/json`, or no body"
-            raise ApiError("unsupported_media_type", message)
+        _refuse_web_pages(headers)
         tokens, is_closed = self._stored_tokens()
         issued = self.issued if self._has_roles else None
-        if not self.own and is_closed and issued is None:
-            raise self._unknown(headers, peer, LISTENER_CLOSED)
-        if not self.own and not tokens and issued is None:
-            host = headers.get("host", "").lower()
-            name = host if host.endswith("]") else host.rpartition(":")[0] or host
-            if name not in self.hosts:
-                message = (
-                    "the `host` is not this machine: call the admin listener at an address such as http://127.0.0.1"
-                )
-                raise ApiError("permission_denied", message)
-            return Identity(Role.ADMIN)
+        if not (self.own or tokens) and issued is None:
+            if is_closed:
+                raise self._unknown(headers, peer, LISTENER_CLOSED)
+            return self._without_token(headers.get("host", "").lower())
         scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            text = given.strip(" \t")
+            if (identity := self._by_token(text, tokens)) is not None:
+                return identity
+            if issued is not None and is_token(text.encode("latin-1", "replace")):
+                return await self._holder_of(issued, text, peer)
+        message = "the admin token is missing or wrong: send `authorization: Bearer TOKEN`, for commands in GATEWAY_ADMIN_TOKEN"
+        raise self._unknown(headers, peer, message)
+
+    def _without_token(self, host: str) -> Identity:
+        """Return the sender to a listener that needs no token, if it has called this machine. Raises ApiError."""
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if name not in self.hosts:
+            message = "the `host` is not this machine: call the admin listener at an address such as http://127.0.0.1"
+            raise ApiError("permission_denied", message)
+        return Identity(Role.ADMIN)
+
+    def _by_token(self, text: str, tokens: Mapping[str, AdminToken]) -> Identity | None:
         # Programs send header values in UTF-8, browsers in Latin-1.
-        values = [given.strip(" \t").encode(charset, "replace") for charset in ("latin-1", "utf-8")]
-        found = [self._find(hashlib.sha256(value).hexdigest(), tokens) for value in values]
-        identity = found[0] or found[1]
-        if issued is not None and identity is None and scheme.lower() == "bearer" and is_token(values[0]):
-            return await self._holder_of(issued, given.strip(" \t"), peer)
-        if scheme.lower() != "bearer" or identity is None:
-            message = (
-                "the admin token is missing or wrong: send `authorization: Bearer TOKEN`, for commands in "
-                "GATEWAY_ADMIN_TOKEN"
-            )
-            raise self._unknown(headers, peer, message)
-        return identity
+        digests = [hashlib.sha256(text.encode(charset, "replace")).hexdigest() for charset in ("latin-1", "utf-8")]
+        found = [self._find(digest, tokens) for digest in digests]
+        return found[0] or found[1]
 
     def _unknown(self, headers: Mapping[str, str], peer: str, message: str) -> ApiError:
         """Return the error for a sender that is not known. A token that it sent counts as a wrong one."""
@@ -199,3 +195,14 @@ class Guard:
             return tokens, not tokens and self.is_closed()
         except StateError as error:
             raise ApiError("keys_unavailable", f"the admin tokens cannot be read: {error}", retry_after_s=1.0) from None
+
+
+def _refuse_web_pages(headers: Mapping[str, str]) -> None:
+    """Raise ApiError for a request that a web page may have sent."""
+    if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
+        message = "web pages may not call the admin listener: call it with a program such as curl"
+        raise ApiError("permission_denied", message)
+    kind = headers.get("content-type")
+    if kind is not None and kind.partition(";")[0].strip().lower() != "application/json":
+        message = "the content type is not supported: send `content-type: application/json`, or no body"
+        raise ApiError("unsupported_media_type", message)
