@@ -146,8 +146,8 @@ class Guard:
                 return identity
             if issued is not None and is_token(text.encode("latin-1", "replace")):
                 return await self._holder_of(issued, text, peer)
-        message = "the admin token is missing or wrong: send `authorization: Bearer TOKEN`, for commands in GATEWAY_ADMIN_TOKEN"
-        raise self._unknown(headers, peer, message)
+        remedy = "send `authorization: Bearer TOKEN`, for commands in GATEWAY_ADMIN_TOKEN"
+        raise self._unknown(headers, peer, f"the admin token is missing or wrong: {remedy}")
 
     def _without_token(self, host: str) -> Identity:
         """Return the sender to a listener that needs no token, if it has called this machine. Raises ApiError."""
