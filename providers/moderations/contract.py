@@ -22,14 +22,7 @@ class ModerationFormat(InputFormat[ModerationRequest, ModerationAnswer], Protoco
         """The features: `vision` and `image_url` if it classifies images too."""
 
     def accepts(self, model: str) -> bool:
-        """Return whether a model classifies content.
-
-        Args:
-            model: The provider's name of the model.
-
-        Returns:
-            Whether it does.
-        """
+        """Return whether a model classifies content."""
 
 
 @runtime_checkable

@@ -116,28 +116,14 @@ class SimulatesInputs(Protocol):
     """An optional member of a simulator whose provider has embeddings. See `SimulatesModerations`."""
 
     def read_input(self, incoming: IncomingRequest) -> EmbeddingRequest | ModerationRequest | None:
-        """Read a request for embeddings or moderations.
-
-        Args:
-            incoming: The received request.
-
-        Returns:
-            The canonical request, or None if the path is one of chats.
+        """Read a request for embeddings or moderations. None: the path is one of chats.
 
         Raises:
             RequestRejected: The key is missing, or the body is not a valid request.
         """
 
     def write_embeddings(self, answer: EmbeddingAnswer, incoming: IncomingRequest) -> WireResponse:
-        """Write vectors as the provider sends them.
-
-        Args:
-            answer: The vectors.
-            incoming: The request that is answered.
-
-        Returns:
-            The response.
-        """
+        """Write vectors as the provider sends them."""
 
 
 @runtime_checkable
@@ -145,15 +131,7 @@ class SimulatesModerations(Protocol):
     """An optional member of a simulator whose provider has moderations too."""
 
     def write_moderations(self, answer: ModerationAnswer, incoming: IncomingRequest) -> WireResponse:
-        """Write verdicts as the provider sends them.
-
-        Args:
-            answer: The verdicts.
-            incoming: The request that is answered.
-
-        Returns:
-            The response.
-        """
+        """Write verdicts as the provider sends them."""
 
 
 @runtime_checkable
@@ -161,28 +139,14 @@ class SimulatesRerank(Protocol):
     """An optional member of a simulator whose provider scores documents. See `RerankFormat`."""
 
     def read_rerank(self, incoming: IncomingRequest) -> RerankRequest | None:
-        """Read a request for scores.
-
-        Args:
-            incoming: The received request.
-
-        Returns:
-            The canonical request, or None if the path is another one.
+        """Read a request for scores. None: the path is another one.
 
         Raises:
             RequestRejected: The key is missing, or the body is not a valid request.
         """
 
     def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
-        """Write scores as the provider sends them.
-
-        Args:
-            answer: The scores.
-            incoming: The request that is answered.
-
-        Returns:
-            The response.
-        """
+        """Write scores as the provider sends them."""
 
 
 @runtime_checkable
@@ -190,13 +154,7 @@ class SimulatesAudio(Protocol):
     """An optional member of a simulator whose provider writes audio down, or speaks."""
 
     def answer_audio(self, incoming: IncomingRequest) -> WireResponse | None:
-        """Read a request for a transcription or for speech, and write its answer.
-
-        Args:
-            incoming: The received request.
-
-        Returns:
-            The response, or None if the path is another one.
+        """Read a request for a transcription or for speech, and write its answer. None: the path is another one.
 
         Raises:
             RequestRejected: The key is missing, or the body is not a valid request.
@@ -208,28 +166,14 @@ class SimulatesCounts(Protocol):
     """An optional member of a simulator whose provider counts the tokens of a prompt. See `CountsTokens`."""
 
     def read_count(self, incoming: IncomingRequest) -> ChatRequest | None:
-        """Read a request for a count.
-
-        Args:
-            incoming: The received request.
-
-        Returns:
-            The request whose prompt is counted, or None if the path is not that of counts.
+        """Read a request for a count of the tokens of its prompt. None: the path is another one.
 
         Raises:
             RequestRejected: The key is missing, or the body is not a valid request.
         """
 
     def write_count(self, tokens: int, incoming: IncomingRequest) -> WireResponse:
-        """Write a count as the provider sends it.
-
-        Args:
-            tokens: The count.
-            incoming: The request that is answered.
-
-        Returns:
-            The response.
-        """
+        """Write a count as the provider sends it."""
 
 
 def lacked_by(simulator: Simulator) -> frozenset[str]:

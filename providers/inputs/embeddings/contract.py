@@ -18,14 +18,7 @@ class EmbeddingFormat(InputFormat[EmbeddingRequest, EmbeddingAnswer], Protocol):
     """A provider's wire format for embeddings. The caller checks the length of the vectors."""
 
     def facts(self, model: str) -> EmbeddingFacts:
-        """Return the limits and abilities of a model.
-
-        Args:
-            model: The provider's name of the model.
-
-        Returns:
-            The facts of the model, or the facts of a usual model of the provider if it is unknown.
-        """
+        """Return the facts of a model, or those of a usual model of the provider if it is unknown."""
 
 
 @runtime_checkable

@@ -77,13 +77,9 @@ class VendorEmbeddings:
     form: str = "usual"
 
     def fields(self, extra: Mapping[str, object]) -> Mapping[str, object]:
-        """Return the fields with the purpose of the vectors in the provider's field and word.
+        """Return the fields to send, with the purpose of the vectors in the provider's field and word.
 
-        Args:
-            extra: The request's further fields, without the dropped fields.
-
-        Returns:
-            The fields to send.
+        `extra` has the request's further fields, without the dropped ones.
         """
         named = [str(extra[name]) for name in sorted(TASK_FIELDS & extra.keys())]
         if not named or not self.task_field:
@@ -92,25 +88,11 @@ class VendorEmbeddings:
         return {**others, self.task_field: self.tasks.get(named[0].lower(), named[0])}
 
     def knows(self, model: str) -> bool:
-        """Return whether a model is listed, by name or pattern.
-
-        Args:
-            model: The provider's name of the model.
-
-        Returns:
-            Whether there are facts about this model, and not only the usual ones.
-        """
+        """Return whether a model is listed, by name or pattern, and has not only the usual facts."""
         return best_match(self.models, model) is not None
 
     def facts(self, model: str) -> EmbeddingFacts:
-        """Return the facts under a model's exact name or the longest pattern that matches, or else the usual facts.
-
-        Args:
-            model: The provider's name of the model.
-
-        Returns:
-            The facts.
-        """
+        """Return the facts under a model's exact name or the longest pattern that matches, or else the usual facts."""
         found = best_match(self.models, model)
         return self.models[found] if found is not None else self.usual
 

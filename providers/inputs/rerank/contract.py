@@ -18,14 +18,7 @@ class RerankFormat(InputFormat[RerankRequest, RerankAnswer], Protocol):
     """A provider's wire format for scores of documents. A request asks for the score of every document."""
 
     def facts(self, model: str) -> RerankFacts:
-        """Return the limits and abilities of a model.
-
-        Args:
-            model: The provider's name of the model.
-
-        Returns:
-            The facts of the model, or the facts of a usual model of the provider if it is unknown.
-        """
+        """Return the facts of a model, or those of a usual model of the provider if it is unknown."""
 
 
 class Rerank(InputUse, frozen=True):

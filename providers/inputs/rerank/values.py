@@ -89,13 +89,9 @@ class RerankAnswer(InputAnswer, frozen=True):
     search_units: int | None = None
 
     def ranked(self, top_n: int | None) -> list[int]:
-        """Return the indexes of the best documents, the best first. Equal scores keep the order of the documents.
+        """Return the indexes of the best documents, the best first, at most `top_n`.
 
-        Args:
-            top_n: The most indexes, or None for all.
-
-        Returns:
-            The indexes.
+        Equal scores keep the order of the documents.
         """
         order = sorted(range(len(self.scores)), key=lambda index: -self.scores[index])
         return order[:top_n]
