@@ -47,6 +47,10 @@ _NO_CELL = (
 
 TAKEOUTS: Mapping[str, Takeout] = {
     "evaluation": Takeout({}, ("evaluate",)),
+    "doctor": Takeout(
+        {"gateway/cli/cell.py": _gone(_import("gateway.cli.check_result"), r"^def checked_stores\(.*?\n\n\n(?=@)")},
+        ("doctor",),
+    ),
     "litellm": Takeout(
         {
             "gateway/cli/check.py": (

@@ -33,11 +33,12 @@ OUTBUILDINGS = {
         r"gateway/features/(?!__init__|feature\.|running|configuration)|gateway/cli/(marks|redact)\.py", 2
     ),
     "evaluation": Outbuilding(r"evaluation/|gateway/cli/evaluate", 0),
+    "doctor": Outbuilding(r"gateway/cli/(doctor|asked_capabilities|check_result|installed_files)", 0),
     "litellm": Outbuilding(r"gateway/litellm/", 1),
     "cell": Outbuilding(
         r"gateway/cell/|gateway/changes/cell|gateway/config/stores|gateway/cli/(cell|database)"
         r"|gateway/features/duties/shared_times",
-        7,
+        6,
     ),
     "console": Outbuilding(r"gateway/console/|gateway/server/demo|gateway/api/front_page", 2),
     "websocket": Outbuilding(r"gateway/(api/websocket/|server/websocket|model/websocket)", 4),
@@ -47,7 +48,7 @@ OUTBUILDINGS = {
     "identity": Outbuilding(
         r"gateway/identity/|providers/sign_in/|gateway/model/(sign_in|client_token)\.py"
         r"|gateway/config/(sign_ins|client_tokens|schema/sign_in)\.py|providers/testkit/issuers",
-        10,
+        8,
     ),
     "handover": Outbuilding(r"gateway/server/(handover|takeover)|gateway/cli/restart", 2),
     "kit": Outbuilding(
@@ -57,7 +58,7 @@ OUTBUILDINGS = {
         r"gateway/(state|assembly|cli)/(receipts|audit)|gateway/cli/(evidence|approval_file|past_requests)", 7
     ),
 }
-MOST_DOORS = 47
+MOST_DOORS = 44
 """The most files of the core that open any of them, together."""
 MOST_CORE_LINES = 89_200
 
