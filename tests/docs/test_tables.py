@@ -16,6 +16,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsStr
 from gateway.api.admin_guard import Guard
 from gateway.api.admin_routes import build_admin_routes
 from gateway.api.errors import from_domain
+from gateway.api.websocket import session
 from gateway.config.examples import example_names
 from gateway.config.shape import UNSUPPORTED_KEYS
 from gateway.execution.retry import FLOOR, WINDOW_S, FailureRule, rule_of
@@ -133,6 +134,11 @@ def test_fields_of_the_log_line_are_in_their_table() -> None:
     assert written <= {*names_in(LOG_FIELDS)} | described, "gateway/public_names.json"
     documented = first_words(docs_table("| fields |"))
     assert written <= {*documented} | described, "run make generate"
+
+
+def test_messages_of_a_websocket_are_those_that_are_taken() -> None:
+    rows = docs_table("| message of the client |")
+    assert [name for row in rows for name in re.findall(r'"type": "([\w.]+)"', row[0])] == [*session._TAKES]
 
 
 def test_limits_are_those_of_the_schema() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -57,3 +58,12 @@ def test_registered_vendors_are_installed(group: str) -> None:
     assert not unknown, (
         f"pyproject.toml registers {unknown[0]!r}, which has no TOML file: remove the line or add the file"
     )
+
+
+def test_page_puts_the_recordings_before_the_kit_that_reads_them() -> None:
+    page = (ROOT / "docs/extend/compatible-vendors.md").read_text("utf-8")
+    steps = re.split(
+        r"^\d\. ", page.split("## Add a vendor to this repository")[1].split("\n## ")[0], flags=re.MULTILINE
+    )
+    order = ("into `providers/compatible/`", "`pyproject.toml`", "`make generate`", "`tests/wire`", "Run the kit")
+    assert [next(number for number, step in enumerate(steps) if word in step) for word in order] == [1, 2, 3, 4, 5]
