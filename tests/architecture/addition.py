@@ -74,6 +74,7 @@ class Addition:
         most: So many files may be edited by hand. All that commands write is one file more.
         note: What the page says besides.
         tests: Further tests that pass with it.
+        own: The files that are for it alone begin so, and do not count.
     """
 
     title: str
@@ -82,11 +83,12 @@ class Addition:
     note: str = ""
     tests: tuple[str, ...] = ()
     slips: tuple[Slip, ...] = ()
+    own: tuple[str, ...] = ()
 
     @property
     def by_hand(self) -> set[str]:
-        """The files that are edited by hand."""
-        return {place.file for place in self.places}
+        """The files that are edited by hand, but for its own."""
+        return {place.file for place in self.places if not place.file.startswith(self.own or "/")}
 
     @property
     def near(self) -> list[str]:
@@ -98,7 +100,7 @@ class Addition:
     @property
     def row(self) -> str:
         """Its row of the page."""
-        edits = "; ".join([*(place.what for place in self.places), "`make generate`"])
+        edits = "; ".join([*(place.what for place in self.places if place.what), "`make generate`"])
         files = dict.fromkeys(f"`{test.partition('::')[0]}`" for test in self.near)
         return f"| {self.title} | {edits}{self.note} | {', then '.join(files)} |"
 
@@ -149,6 +151,15 @@ VEHICLE = Signal(
 _VENDOR = (re.sub(r"known_as = .*\n", "", (ROOT / "providers/compatible/lmstudio.toml").read_text("utf-8"))).replace(
     "[dialect]\n", "[dialect]\nunconfirmed = true\n"
 )
+_FEATURE = ROOT / "tests/architecture/quiet_feature"
+
+
+def _of_feature(file: str) -> str:
+    """Return a file of the exercise's feature as it stands in the folder of features."""
+    return (_FEATURE / file).read_text("utf-8").replace("tests.architecture.quiet_feature", "gateway.features.quiet")
+
+
+_FEATURES = "tests/architecture/test_features.py"
 _TABLES = "tests/docs/test_tables.py"
 ADDITIONS = {
     "response-header": Addition(
@@ -390,6 +401,69 @@ ADDITIONS = {
         ),
         ", which also installs them. [The steps](extend/compatible-vendors.md#add-a-vendor-to-this-repository)",
         ("tests/providers/test_compatible_vendors.py",),
+    ),
+    "feature": Addition(
+        "a feature",
+        3,
+        (
+            Place("gateway/features/quiet/__init__.py", "", "", _of_feature("__init__.py"), ""),
+            Place(
+                "gateway/features/quiet/config.py",
+                "a folder of `gateway/features/` with `config.py` (its keys, and a `FeatureCompiler` that hangs its part)",
+                "",
+                _of_feature("config.py"),
+                "",
+            ),
+            Place(
+                "gateway/features/quiet/model.py",
+                "there a module with the part and what it does (`RegionDoor` of `gateway/policy/doors.py`, or `RegionPart`, "
+                "`RoutePart` or `Wrapper` of `parts.py`, `assistant.py` and `wrapper.py` in `gateway/model/`)",
+                "",
+                _of_feature("model.py"),
+                "",
+            ),
+            Place(
+                "gateway/features/quiet/public_names.json",
+                "what it shows by name, in its `public_names.json`, as `gateway/public_names.json` has it for the core",
+                "",
+                _of_feature("public_names.json"),
+                f"{_FEATURES}::test_fields_of_receipt_and_log_line_are_in_its_public_names",
+            ),
+            Place(
+                "gateway/features/configuration.py",
+                "its entry in `COMPILERS` of `gateway/features/configuration.py`",
+                ')\n"""The compilers of all features',
+                "    QUIET_COMPILER,\n",
+                f"{_FEATURES}::test_each_folder_is_in_each_list",
+            ),
+            Place(
+                "gateway/features/configuration.py",
+                "",
+                "from gateway.features.redaction.config",
+                "from gateway.features.quiet.config import QUIET_COMPILER\n",
+                "",
+            ),
+            Place(
+                "docs/operate/quiet.md",
+                "its page `docs/operate/NAME.md`, listed in `mkdocs.yml`",
+                "",
+                "# Hours\n\n`regions.X.quiet` has the hours in which chats are answered.\n",
+                f"{_FEATURES}::test_the_page_of_the_feature_names_its_keys",
+            ),
+            Place(
+                "mkdocs.yml", "", "          - Minors: operate/minors.md\n", "          - Hours: operate/quiet.md\n", ""
+            ),
+            Place(
+                "tests/architecture/features/quiet.yaml",
+                "its example in `tests/architecture/features/`",
+                "",
+                'regions: {cn: {quiet: {hours: "06:00-22:00", timezone: UTC, text: {en: Good night.}}}}\n',
+                f"{_FEATURES}::test_each_folder_is_in_each_list",
+            ),
+        ),
+        ". If it keeps data or runs: `feature.py` (a `Feature`), and its entry in `gateway/features/running.py`",
+        (_FEATURES, _TABLES, "tests/gateway/console/test_duties.py", "tests/docs/test_generated_files.py"),
+        own=("gateway/features/quiet/", "tests/architecture/features/quiet.yaml"),
     ),
 }
 

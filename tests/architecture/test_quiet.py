@@ -1,7 +1,6 @@
 """A feature that refuses chats at night is a folder and an entry in one list, and every view asks its door.
 
-Further places that a shipped feature has: its key in the frozen file and the generated ones (one command), its page,
-and its words in Chinese.
+With what it logs, keeps and counts it is an addition of `tests/architecture/addition.py`, as a shipped feature would be.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from gateway.telemetry.metric_snapshots import unpack
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_log import JsonLines
 from providers.registry import load_registry
-from tests.architecture.quiet import QUIET_COMPILER
+from tests.architecture.quiet_feature.config import QUIET_COMPILER
 from tests.kit.configs import Config
 from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.input_gateway import CONFIG, InputGateway

@@ -1,31 +1,18 @@
-"""The feature of an exercise: a region refuses chats at night (`regions.X.quiet`).
-
-In `gateway/features/quiet/`, the door and the section with its compiler are two modules, because workers do not load
-pydantic.
-"""
+"""The door of a region that refuses chats at night, and the note of its refusal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field
-
-from gateway.config.feature_compiler import FeatureCompiler
-from gateway.config.field_types import Section, TimeZone
-from gateway.config.schema.file import FeatureKey
-from gateway.config.schema.location import RegionSection, Texts
-from gateway.config.sentences import sentences_of
-from gateway.config.validation import Draft, Findings
-from gateway.model.config_version import Region
 from gateway.model.decision import Refusal, RefusalCode
 from gateway.model.hours import Hours
 from gateway.model.location import Location
 from gateway.model.record import AttemptRecord, FeatureNote, Record
 from gateway.model.region_text import Sentences
-from gateway.model.units import DailyHours, at_second
+from gateway.model.units import at_second
 from gateway.policy.doors import RegionDoor
-from providers.value import Value, replace
+from providers.value import Value
 
 
 class QuietNote(FeatureNote, Value, frozen=True):
@@ -74,38 +61,3 @@ class QuietHours(RegionDoor, Value, frozen=True):
         message = f"this region answers chats {self.hours}: send the request at {at}"
         words = self.sentences
         return Refusal(RefusalCode.REGION_BLOCKED, message, retry_after_s=wait_s, sentences=words, note=QuietNote(at))
-
-
-class QuietSection(Section):
-    """The hours in which chats are answered."""
-
-    hours: DailyHours = Field(description="The daily hours in which chats are answered. They may go over midnight.")
-    timezone: TimeZone = Field(description="Their time zone.")
-    text: Texts = Field(description="The sentence for a user at other times, by language.")
-
-
-def _with_quiet(_draft: Draft, _findings: Findings, section: RegionSection, region: Region) -> Region:
-    quiet = section.of(QuietSection)
-    if quiet is None:
-        return region
-    part = QuietHours(Hours(*quiet.hours, quiet.timezone), sentences_of(quiet.text))
-    return replace(region, parts=region.parts.having(part))
-
-
-QUIET_COMPILER = FeatureCompiler(
-    name="quiet",
-    keys=(
-        FeatureKey(
-            "regions",
-            "quiet",
-            QuietSection | None,
-            Field(None, description="When chats are answered. Default: always."),
-        ),
-    ),
-    of_draft=None,
-    of_region=_with_quiet,
-    of_deployment=None,
-    of_assistant=None,
-    of_config=None,
-    check=None,
-)
