@@ -151,12 +151,12 @@ VEHICLE = Signal(
 _VENDOR = (re.sub(r"known_as = .*\n", "", (ROOT / "providers/compatible/lmstudio.toml").read_text("utf-8"))).replace(
     "[dialect]\n", "[dialect]\nunconfirmed = true\n"
 )
-_FEATURE = ROOT / "tests/architecture/quiet_feature"
+_FEATURE = ROOT / "tests/kit/quiet_feature"
 
 
 def _of_feature(file: str) -> str:
     """Return a file of the exercise's feature as it stands in the folder of features."""
-    return (_FEATURE / file).read_text("utf-8").replace("tests.architecture.quiet_feature", "gateway.features.quiet")
+    return (_FEATURE / file).read_text("utf-8").replace("tests.kit.quiet_feature", "gateway.features.quiet")
 
 
 _FEATURES = "tests/architecture/test_features.py"
@@ -511,7 +511,7 @@ def _install(tree: Path) -> None:
 
 def freeze(tree: Path) -> None:
     """Write the frozen files of a copy."""
-    tested([_FROZEN], tree, WRITE="1")
+    run_tests([_FROZEN], tree, WRITE="1")
 
 
 def run(command: Sequence[str], tree: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -520,7 +520,7 @@ def run(command: Sequence[str], tree: Path, **environ: str) -> subprocess.Comple
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tree, env=known, check=False)
 
 
-def tested(tests: Sequence[str], tree: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+def run_tests(tests: Sequence[str], tree: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run tests of the copy there."""
     return run(["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests], tree, **environ)
 
@@ -543,7 +543,7 @@ def main() -> int:
         copy_of_the_repository(tree)
         add(addition, tree)
         freeze(tree)
-        done = tested(addition.near, tree)
+        done = run_tests(addition.near, tree)
         changed = [*changed_in(tree)]
     by_hand = {place.file for place in addition.places}
     print(

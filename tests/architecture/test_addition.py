@@ -15,7 +15,7 @@ from tests.architecture.addition import (
     changed_in,
     copy_of_the_repository,
     freeze,
-    tested,
+    run_tests,
 )
 from tests.architecture.source_tree import ROOT
 
@@ -48,7 +48,7 @@ def test_addition_passes_the_tests_next_to_it(name: str, tree: Path) -> None:
     addition = ADDITIONS[name]
     add(addition, tree)
     freeze(tree)
-    done = tested(addition.near, tree)
+    done = run_tests(addition.near, tree)
     assert done.returncode == 0, done.stdout
     assert addition.by_hand <= {*changed_in(tree)}
 
@@ -66,6 +66,6 @@ def test_missing_place_is_named_by_its_test(name: str, missing: Place | Slip, tr
     if isinstance(missing, Place) and len(addition.places) == 1:
         pytest.skip("without its only place there is no addition")
     add(addition, tree, missing)
-    done = tested([missing.test], tree)
+    done = run_tests([missing.test], tree)
     assert done.returncode == 1, f"{missing.test} passes without {missing}"
     assert missing.test.partition("::")[2] in done.stdout

@@ -34,10 +34,10 @@ from gateway.telemetry.metric_snapshots import unpack
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.request_log import JsonLines
 from providers.registry import load_registry
-from tests.architecture.quiet_feature.config import QUIET_COMPILER
 from tests.kit.configs import Config
 from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.input_gateway import CONFIG, InputGateway
+from tests.kit.quiet_feature.config import QUIET_COMPILER
 
 NIGHT, DAY = (datetime(2027, 1, 2, hour, 30, tzinfo=UTC).timestamp() for hour in (2, 12))
 QUIET = {"hours": "06:00-22:00", "timezone": "UTC", "text": {"en": "Good night.", "de": "Gute Nacht."}}

@@ -14,7 +14,7 @@ from gateway.model.config_version import Region
 from gateway.model.hours import Hours
 from gateway.model.units import DailyHours
 from providers.value import replace
-from tests.architecture.quiet_feature.model import QuietHours
+from tests.kit.quiet_feature.model import QuietHours
 
 
 class QuietSection(Section):
