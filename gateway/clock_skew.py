@@ -22,7 +22,7 @@ def store_skew_problem(skews_s: Mapping[str, float | None]) -> str | None:
     """Return in words that the own clock differs too much from those of shared stores, or None.
 
     Args:
-        skews_s: The own time minus that of each store, by its kind. None: unknown.
+        skews_s: The own time minus that of each store, by its kind; None where it is unknown.
     """
     found = [
         words

@@ -51,9 +51,9 @@ def markdown_rows(rows: Rows) -> Iterator[str]:
 
 
 RESPONSE_HEADERS = with_rows_of_features("response_headers", _CORE["response_headers"])
-"""`late`: it is known when the answer has begun."""
+"""A row with `late` is not known before the answer has begun."""
 REQUEST_HEADERS = with_rows_of_features("request_headers", _CORE["request_headers"])
-"""`is_key`: it has a key of a client. `of_caller`: `Caller.given` has its values."""
+"""A row with `is_key` has a key of a client, and the values of one with `of_caller` are in `Caller.given`."""
 LOG_FIELDS = with_rows_of_features("log_fields", _CORE["log_fields"])
 """`of`: the attributes of the record that fields show as they are, where these come from the configuration."""
 RECEIPT_FIELDS = with_rows_of_features("receipt_fields", _CORE["receipt_fields"], is_sorted=True)

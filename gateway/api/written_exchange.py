@@ -57,7 +57,7 @@ _STOPPED = "the gateway was stopped before the answer was complete: repeat the r
 _STREAM_LINES = (b"cache-control: no-cache", b"x-accel-buffering: no")
 _MOST_BETAS = 16
 _LATER = tuple(name.encode() + b":" for name in names_in(RESPONSE_HEADERS, "late"))
-"""Headers that are known when an answer has begun."""
+"""The beginnings of the lines of headers that are not known before an answer has begun."""
 
 
 class WrittenExchange(Exchange):

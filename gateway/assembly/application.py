@@ -147,10 +147,10 @@ class Gateway:
 
     Args:
         config: The config version to start with.
-        transport: The transport for requests to providers. None: the gateway's own connection pool.
-        quota_store: The store of client limits and concurrency limits. None: limits of this process only.
-        state_dir: The directory for usage rows, budgets and the data of features. None: there are none of these.
-        receipt_settings: How receipts are kept. None: there are no receipts.
+        transport: The transport for requests to providers; the gateway's own connection pool if it is None.
+        quota_store: The store of client limits and concurrency limits. Without one, they hold in this process only.
+        state_dir: The directory for usage rows, budgets and the data of features, or None if nothing of this is kept.
+        receipt_settings: How receipts are kept, or None without receipts.
         consent_key: The key for consent tokens, shared by all workers. It is used if the configuration has none.
         most_requests: The limit of concurrent requests.
 

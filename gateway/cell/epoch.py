@@ -54,7 +54,7 @@ class EpochKeeper:
         instance: The name of this instance, whose spool positions show what is shipped.
         unshipped: Returns whether rows of this machine are not in the ledger. It may read files.
         zone: Returns the time zone of windows (`usage.timezone`).
-        config: Returns the active config version, whose quotas are rebuilt. None: there are none.
+        config: Returns the active config version, whose quotas are rebuilt, or None without quotas.
 
     Attributes:
         is_ready: Set when the counters of budgets were complete for the first time.

@@ -94,7 +94,7 @@ class AnswerStream:
         raise NotImplementedError
 
     def text_tap(self) -> TextTap | None:
-        """Return the fast path of this stream. None: each event must pass through the stream."""
+        """Return the fast path of this stream, or None if each event must pass through the stream."""
         return None
 
     async def close(self) -> None:

@@ -109,11 +109,11 @@ class Exchange:
         consent: The consent that the headers state.
         decided_s: When the plan was decided, in Unix time. The prices of that time apply.
         asker: For whom a failure of the request shows something.
-        within: Where the request may go by a former version under which it was sent. None: it was not sent.
+        within: Where the request may go by a former version under which it was sent, or None if it was not sent.
         wrapped_before: The wrapper by deployment under which a former version sent it, or may have.
         chat_time: The time of its user, if the region counts it.
-        judged: The verdicts for a crisis. None: nothing was judged for one.
-        account: The account of the calls so far. None: there is none yet.
+        judged: The verdicts for a crisis, or None if no text was judged for one.
+        account: The account of the calls so far, or None before the first.
         turn: The chat that waits for a provider, for `ChatService.foresee`. None while none does.
         is_wide: The request is so large that it is read, measured and written in the thread for large work.
     """

@@ -125,7 +125,7 @@ class Verdict:
 Results = Sequence[tuple[ModerationInput, ModerationResult]]
 NOTHING_EXCEPTED: Mapping[ModerationInput, frozenset[str]] = {}
 Verdicts = dict[tuple[str, bytes], ModerationResult | None]
-"""The answers of deployments about texts of a request. None: there was none, and it is not asked again."""
+"""The answers of deployments about texts of a request. One that gave none is None, and is not asked again."""
 
 
 @dataclass(slots=True)
@@ -136,9 +136,9 @@ class Judging:
         current: Returns the active config version: a judge that it disables gets no further text.
         context: The deadline, the record and the usage of the request, and who asks.
         client: The client of the request, which pays for the calls. `user`: its end user.
-        verdicts: The verdicts on what the client sent, so that no deployment judges a text twice. None: each is asked.
+        verdicts: The verdicts on what the client sent, which no deployment judges twice, or None if each is asked.
         by: The deployments that gave verdicts.
-        until: When all verdicts must be there, in monotonic seconds. None: each has `VERDICT_S`.
+        until: When all verdicts must be there, in monotonic seconds, or None if each has `VERDICT_S`.
         takes_contradictions: A verdict that contradicts its categories is one.
     """
 

@@ -185,7 +185,7 @@ def leave(
 
 
 def cooldown_of(failure: Failure) -> float | None:
-    """Return how long the key is not used after a failure. None: it can be used at once."""
+    """Return how long the key is not used after a failure, or None if it can be used at once."""
     rule = rule_of(failure)
     for_s = failure.retry_after_s if rule.cooldown_named_time and failure.retry_after_s else rule.cooldown_s
     return min(for_s, MOST_COOLDOWN_S) if for_s is not None else None

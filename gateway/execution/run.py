@@ -111,8 +111,8 @@ class RunContext(msgspec.Struct):
         request_for: Returns the request for a step, if it differs from the client's request.
         unseal: Returns a chat with the reasoning state that a step may get for the values that were replaced. None: the
             chat has no state.
-        usage: Holds and records the calls. None: usage is not recorded.
-        check: Checks the whole answers of steps that emulate a feature. None: there is no such step.
+        usage: Holds and records the calls, or None if usage is not recorded.
+        check: Checks the whole answers of steps that emulate a feature, or None without such a step.
         asker: The asker, for whom failures of the request show something.
         awaited: The step that is being asked, if no other one can answer: it is waited for until the end.
         least_context: About how many tokens the prompt has. A step with a smaller context is skipped. 0: none is.
@@ -214,7 +214,7 @@ class PlanExecutor:
         self.budget = RetryBudget()
         self.client = UpstreamClient(transport, clock, health.tokens)
         self.accounting: Accounting | None = None
-        """Holds and records what calls cost. None: usage is not recorded, because there is no state directory."""
+        """Holds and records what calls cost, or None without a state directory."""
         self.sleep = sleep
         self.draw = draw
         self.clock = clock

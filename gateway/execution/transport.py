@@ -127,7 +127,7 @@ class UpstreamResponse(ABC):
     async def read_whole(self, most_bytes: int | None = None) -> WireResponse:
         """Return the whole response and close it; raise ProviderFailed if it breaks off or is too large.
 
-        `most_bytes`: the bound of its body. None: that of any answer of a provider.
+        `most_bytes` is the bound of its body; None is that of any answer of a provider.
         """
         pieces: list[bytes] = []
         size = 0

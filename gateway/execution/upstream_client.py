@@ -162,14 +162,14 @@ class AttemptOptions(msgspec.Struct):
         head_s: Seconds until the head of the response, if that limit is shorter.
         is_quick: One JSON answer is asked for because the deployment is known to answer quickly, so that no answer
             within `limit_s` counts as silence.
-        usage: Holds and records the call. None: usage is not recorded.
+        usage: Holds and records the call, or None if usage is not recorded.
         call: The call, once its cost is held.
-        check: Checks a whole answer, and returns it as it is shown. None: every answer is accepted.
+        check: Checks a whole answer, and returns it as it is shown, or None if every answer is accepted.
         is_large: Set when it is sent: the request is too large to be held while its answer is streamed.
         is_large_answer: Set when it has arrived: the whole answer is larger than `TURN_BYTES`.
         has_head: Set when the head of a response has arrived.
         started_at: When the attempt began, in monotonic seconds.
-        answers: The answers of the deployment to anybody. None: silence shows nothing.
+        answers: The answers of the deployment to anybody, or None if its silence shows nothing.
         bounds: The times that the configuration gives a deployment.
         anew: It is sent on a new connection, because a kept one has ended under it.
         changed: Set when it is written: see `Answer`.

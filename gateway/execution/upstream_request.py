@@ -73,7 +73,7 @@ class UpstreamRequest(msgspec.Struct):
     Attributes:
         connect_s: Limit for DNS, TCP and TLS together.
         recheck: Called again if a connection had to be made, which may take seconds. Its exceptions are passed on.
-        link: How connections to the origin are made. None: directly, with the public authorities.
+        link: How connections to the origin are made. Without one, they are direct, with the public authorities.
         anew: It is sent on a new connection, because a kept one has ended under an earlier sending.
         was_sent: Set by a transport when it sends a part of it.
         pooled: The request of the pool that sends it, if one does.

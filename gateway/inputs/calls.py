@@ -42,7 +42,7 @@ class InputCalls:
     """The calls of a request, of which each is decided and executed by itself. They have one account.
 
     Attributes:
-        paid: These, and the answers that were given up for those of another deployment, as one. None: there are none.
+        paid: These, and the answers that were given up for those of another deployment, as one; None without any.
         redacted: The number of values by kind that their recipients did not get.
         judged_by: The config version whose judges have passed the whole request, or None.
         judge: These judges, or None if there are none.

@@ -320,7 +320,7 @@ class ConfigVersion:
             imported by its hash.
         blocked_keys: Since when each blocked key is refused (Unix time), by its digest in `clients` or its SHA-256.
         blocked_by: A page of the authority or policy that requires a refusal, if the operator gave one.
-        websocket: The rules of WebSocket connections. None: none is offered.
+        websocket: The rules of WebSocket connections, or None if they are not offered.
         moderation: The judges of the chats of a region, by its name.
         messages: The sentences for end users, by the reason of a refusal.
         known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or

@@ -76,7 +76,7 @@ class Moderation(ModerationRules):
 class ModerationRecord:
     """The decisions of the judges of a request, and the deployments that gave verdicts.
 
-    None: a direction is not judged. If it `is_skipped`, something went on without a verdict.
+    A direction that is not judged has None. The record `is_skipped` if a text went on without a verdict.
     """
 
     input: Judged | None = None

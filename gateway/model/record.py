@@ -258,7 +258,7 @@ class Shown(msgspec.Struct):
 
     Attributes:
         code: The error code of the API. None for an answer.
-        reason: The word for operators of the feature whose door refuses. None: they see the reason of the code.
+        reason: The word for operators of the feature whose door refuses, or None if they see the reason of the code.
         token_allowance: The client's tokens per minute, as `allowance` has its requests.
         max_tokens: The cap that the request got because a limit pays for no more tokens.
         charged: The cost of all calls of the request so far, with the currency. None if the client may not see it.
@@ -334,7 +334,7 @@ class Record:
         route: The path of the API, with `{model}` in place of a name.
         token_issuer: The name of the issuer of the client's token. Empty if it sent a key.
         duties: The kinds that count in the report of duties. Use `note_duty` before the last byte of the answer.
-        websocket: The turn of a WebSocket that it is. None: it came by HTTP.
+        websocket: The turn of a WebSocket that it is, or None if it came by HTTP.
     """
 
     request_id: str

@@ -69,7 +69,7 @@ def names_of(config: ConfigVersion, user: str) -> dict[str, tuple[str, ...]]:
 def people_named(config: ConfigVersion, user: str, issuer: str | None) -> dict[str, tuple[str, ...]]:
     """Return the names of each person whom this name may mean, by the issuer. `""`: the user that a client asserts.
 
-    `issuer` is the name of an issuer of the configuration, or its `iss`. None: any.
+    `issuer` is the name of an issuer of the configuration, or its `iss`. Every issuer counts if it is None.
     """
     found = names_of(config, user)
     if issuer is None:

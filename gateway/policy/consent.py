@@ -90,7 +90,7 @@ class Consenting:
         self._digests: dict[bytes, str] = {}
 
     def most_at_once(self, config: ConfigVersion, region: Region) -> int | None:
-        """Return from how many characters on a request has to be prepared in a thread. None: it is not redacted."""
+        """Return from how many characters on a thread must prepare a request, or None if nothing redacts it."""
         wrappers = [wrapper_of_step(region, deployment, self._wrapper) for deployment in _asking(config)]
         return min((each.most_at_once for each in wrappers if each is not None), default=None)
 

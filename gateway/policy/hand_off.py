@@ -17,7 +17,7 @@ from providers.chat import ChatRequest, Part, TextPart, UserMessage, text_of
 from providers.failures import FailureKind, InvalidRequest
 
 Outcome: TypeAlias = SkipReason | FailureKind | None
-"""Why a private step gave no answer. None: it is unknown."""
+"""Why a private step gave no answer, or None if that is unknown."""
 
 _OF_SKIP: Mapping[SkipReason, HandOffCause | None] = {
     # For `health`, the failures that caused it count in its place, see `outcomes_of_skip`.

@@ -61,7 +61,7 @@ class Labelling:
     Attributes:
         due: The labels whose text the user has to see now, in the answer or elsewhere.
         prefix: The text before the text of each choice, or empty.
-        notice: How the label that repeats is shown. None: it is not, or no label does.
+        notice: How the label that repeats is shown, or None if this answer does not show one.
         signer: Signs the marks, if a label has them.
         is_needed: A choice without a text has the prefix as well, unless it has calls.
     """

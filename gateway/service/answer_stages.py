@@ -38,7 +38,7 @@ class Turn(msgspec.Struct):
         is_held: Its stream begins before the answer is known.
         seal: Seals the reasoning state of a stream.
         is_judged: Its input has passed the judges already.
-        tool: The name of the tool by which the private model can ask for a hand-off. None: it has none.
+        tool: The name of the tool by which the private model can ask for a hand-off, or None if it may not ask.
     """
 
     exchange: Exchange
@@ -126,7 +126,7 @@ class AnswerStages:
         return signer
 
     def unsealed(self, config: ConfigVersion, step: Step, chat: ChatRequest) -> ChatRequest:
-        """Return a chat with the reasoning state that the step may get. If it redacts, that is known once it has."""
+        """Return a chat with the reasoning state that the step may get, which a step that redacts decides later."""
         if step.permit.wrapper is not None:
             return chat
         return self.seal_of(config, step.deployment).unseal_request(chat)

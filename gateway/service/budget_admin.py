@@ -74,8 +74,8 @@ class BudgetOwner(Value, frozen=True):
 
     Attributes:
         name: The name of the client or project; the end user as its issuer or client names it, or its pseudonym.
-        client: The client to which the budgets of an end user belong. None: all clients with budgets of end users.
-        issuer: The issuer that names an end user. None: any.
+        client: The client to which the budgets of an end user belong. None stands for all of them.
+        issuer: The issuer that names an end user, or None for every issuer.
     """
 
     kind: CounterKind

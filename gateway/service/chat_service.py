@@ -63,7 +63,7 @@ class Tier(msgspec.Struct):
 
     Attributes:
         request: The client's request, as far as it may go there.
-        rule: Before the barrier: what opens it. None: it stays closed.
+        rule: The rule that opens the barrier which ends these steps, or None if it stays closed.
         opened: After the barrier: the hand-off.
         is_judged: The request has passed the judges of its region already.
     """
@@ -286,7 +286,7 @@ class ChatService:
         """Decide about a chat, and return a coroutine that executes its plan until an answer has begun.
 
         Args:
-            tier: The side of a barrier. None: of the whole route.
+            tier: The side of the barrier whose steps may answer, or None if the route has no barrier.
             consenting: The user's consents to a chat, prepared.
             needs: The requirements of the chat, if they are known.
 

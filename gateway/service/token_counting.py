@@ -35,7 +35,7 @@ async def count_prompt(service: ChatService, exchange: Exchange) -> tuple[int, b
 
 
 async def _counted(service: ChatService, exchange: Exchange, request: ChatRequest) -> int | None:
-    """Return the count of the deployment that would be asked first. None: there is none, or it may not be asked.
+    """Return the count of the deployment that would be asked first, or None if no deployment may be asked.
 
     It is not a chat, so that schedules and the record of the request have no decision of it, but the attempt.
     """

@@ -39,8 +39,8 @@ class UseRules(RegionPart):
     Attributes:
         gap_s: A chat that arrives so long after the end of the user's time begins a new session.
         timezone: The time zone of its days.
-        repeat_s: The label with `repeat` is shown again after so long. None: no label is.
-        pause: The sentence for a user who has reached a limit. None: the operator has one for the reason.
+        repeat_s: The label with `repeat` is shown again after so long. None if no label has `repeat`.
+        pause: The sentence for a user who has reached a limit, or None if the operator has one for the reason.
     """
 
     gap_s: float = DEFAULT_GAP_S

@@ -89,7 +89,7 @@ class UseTimes(Protocol):
         """Extend the time of a user from the arrival of a chat to now. Return the record, if it is known."""
 
     def extend_now(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
-        """Do the same without waiting. None: the store has to be waited for, so nothing is done."""
+        """Do the same without waiting. Return None, with nothing done, if the store needs a wait."""
 
     async def write(self) -> None:
         """Write what is only in memory, if no request has to wait for it."""

@@ -200,7 +200,7 @@ class ShadowTraffic:
         self._clock = clock
         self._running: set[asyncio.Task[None]] = set()
         self.accounting: Accounting | None = None
-        """Records what requests cost. None: usage is not recorded."""
+        """Records what requests cost, or None if usage is not recorded."""
 
     def begin(self, config: ConfigVersion, location: Location, record: Record, answer: Answer) -> ShadowTurn | None:
         """Decide whether the shadow of this request's route is asked too. Call it before the answer is sent."""

@@ -40,7 +40,7 @@ class ClaimRules(Value, frozen=True):
         preferences: The member with the user's preferences. None if they are not read.
         consents: The member with the recipients to which the user has agreed.
         age_band: The member with the age band of the user. None if it is not read.
-        longest_s: The longest lifetime of a claim. None: no bound.
+        longest_s: The longest lifetime of a claim, or None without a bound.
     """
 
     issuer: str

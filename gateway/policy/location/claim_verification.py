@@ -158,7 +158,7 @@ class SignedRules(Protocol):
 
     @property
     def longest_s(self) -> float | None:
-        """The longest lifetime. None: no bound."""
+        """The longest lifetime, or None without a bound."""
 
 
 class SignedMembers(Value, frozen=True):

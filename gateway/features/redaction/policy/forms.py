@@ -24,7 +24,7 @@ class Form(Value, frozen=True):
         begins: The characters with which it may begin.
         text: It, as a pattern of `re` with at most one group; `pattern` has the boundary after it, for `match`.
         check: Returns whether the number, without separators and in upper case, has the right check digits.
-        context: Matches a word that must stand before it. None: none has to.
+        context: Matches a word that must stand before it, or None if no word has to.
     """
 
     country: str
@@ -94,7 +94,7 @@ def iban_lengths() -> Mapping[str, int]:
 
 
 def any_of(texts: Iterable[str]) -> re.Pattern[str] | None:
-    """Return one pattern that matches where one of these does, with the boundary after it. None: there are none."""
+    """Return one pattern that matches where one of these does, with the boundary after it; None without one."""
     numbered, groups = [], 0
     for text in texts:
         numbered.append(text.replace("\\1", f"\\{groups + 1}"))
