@@ -60,7 +60,7 @@ def test_feature_can_be_taken_out(feature: str, tmp_path: Path) -> None:
     generated = run(["-m", "scripts.generate"], tmp_path)
     assert generated.returncode == 0, generated.stderr
     assert [it for it in _GENERATED if re.search(REMOVALS[feature].keys, (tmp_path / it).read_text("utf-8"))] == []
-    assert _failures_in("tests/gateway/policy", feature, tmp_path) == ""
+    assert _failures_in("tests/gateway/telemetry", feature, tmp_path) == ""
 
 
 @pytest.mark.full
