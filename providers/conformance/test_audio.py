@@ -10,13 +10,11 @@ from providers.conformance.subject import Subject
 from providers.conformance.test_inputs import needed, target_of
 from providers.inputs.audio.contract import SpeechFormat, TranscriptionFormat
 from providers.inputs.audio.form import boundary_of, parse_form
-from providers.inputs.audio.kinds import kind_of
+from providers.inputs.audio.kinds import SPEECH_FORMATS, kind_of
 from providers.inputs.audio.values import SpeechRequest, TranscriptionRequest
 from providers.testkit.simulated_audio import SAMPLE_TEXT, sample
 from providers.testkit.simulator import SimulatesAudio
 from providers.wire import WireRequest, WireResponse
-
-_KINDS = {"mp3": "mp3", "opus": "ogg", "aac": "aac", "flac": "flac", "wav": "wav", "pcm": None}
 
 
 @pytest.fixture
@@ -98,7 +96,7 @@ def test_stream_that_is_cut_off_is_a_failure(subject: Subject, transcription: Tr
     )
 
 
-@pytest.mark.parametrize("form", _KINDS)
+@pytest.mark.parametrize("form", SPEECH_FORMATS)
 def test_speech_is_a_file_of_the_format(subject: Subject, speech: SpeechFormat, form: str) -> None:
     target = _target(subject)
     if form not in speech.facts(target.model).offers:
@@ -109,7 +107,7 @@ def test_speech_is_a_file_of_the_format(subject: Subject, speech: SpeechFormat, 
         events = _read(speech.stream_reader(request, answer, target), answer.body, size)
         assert isinstance(events[-1], Finished), events[-1]
         audio = b"".join([event.data for event in events if isinstance(event, AudioDelta)])
-        assert kind_of(audio) == _KINDS[form], "the bytes are not of the format that was asked for"
+        assert kind_of(audio) == SPEECH_FORMATS[form].kind, "the bytes are not of the format that was asked for"
         assert len(audio) > 40, "the file has no audio"
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import struct
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.failures import ProviderFailed
-from providers.inputs.audio.kinds import _MOST_CHANNELS, _MOST_RATE, KINDS, TYPES, kind_of, lengths_of
+from providers.inputs.audio.kinds import _MOST_CHANNELS, _MOST_RATE, KINDS, SPEECH_FORMATS, Kind, kind_of, lengths_of
 from providers.inputs.audio.reading import _MOST_MS, milliseconds, read_transcript
+from providers.inputs.audio.values import FORMATS
+from providers.matching.requirements import FEATURE_PARAMS
 from providers.testkit.audio_files import spoken_file
 from tests.kit.audio import claiming_wav, silent_wav
 
@@ -29,7 +32,15 @@ HEADS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_first_bytes_name_the_kind(kind: str) -> None:
     assert kind_of(HEADS[kind] + bytes(100)) == kind
-    assert kind in TYPES
+
+
+def test_names_of_kinds_and_formats_are_the_same_everywhere() -> None:
+    assert get_args(Kind) == tuple(KINDS)
+    of_kinds = {name.removeprefix("file.") for name in FEATURE_PARAMS if name.startswith("file.")}
+    of_formats = {
+        name.removeprefix("response_format.") for name in FEATURE_PARAMS if name.startswith("response_format.")
+    }
+    assert (of_kinds, of_formats) == ({*KINDS}, {*FORMATS, *SPEECH_FORMATS})
 
 
 @pytest.mark.parametrize(

@@ -34,16 +34,13 @@ from providers.chat import (
 )
 from providers.inputs.audio.decode import decode_speech, decode_transcription
 from providers.inputs.audio.form import FormPart, FormReader, boundary_of, parse_form
+from providers.inputs.audio.kinds import SPEECH_FORMATS
 from providers.inputs.audio.values import SpeechRequest, Transcript, diarized_segment, srt_of, vtt_of
 from providers.reading.folding import text_of_run
 from providers.served import InputAnswer, InputRequest
 from providers.value import replace
 
 _PLAIN = b"content-type: text/plain; charset=utf-8"
-_TYPES = {
-    "mp3": b"audio/mpeg", "opus": b"audio/opus", "aac": b"audio/aac", "flac": b"audio/flac", "wav": b"audio/wav",
-    "pcm": b"audio/pcm",
-}  # fmt: skip
 _TOKENS_PER_CHARACTER = 4
 _FILTERED = "the text was refused by the moderation of this region"
 
@@ -203,9 +200,9 @@ class SpeechDialect(InputDialect):
     def decode(self, body: Body) -> InputRequest:
         request: SpeechRequest = decode_speech(parse_json(bytes(body)))
         self._input, self._events = request.input, request.events
-        self._media = _TYPES[request.response_format].decode()
+        self._media = SPEECH_FORMATS[request.response_format].media
         if not request.events:
-            self.stream_type, self.keep_alive = b"content-type: " + _TYPES[request.response_format], b""
+            self.stream_type, self.keep_alive = f"content-type: {self._media}".encode(), b""
         return request
 
     def encode_result(self, result: InputAnswer, style: AnswerStyle, record: Record) -> bytes:

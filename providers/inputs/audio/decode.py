@@ -8,8 +8,8 @@ from typing import Literal
 
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.inputs.audio.form import FormPart, text_of_part
-from providers.inputs.audio.kinds import KINDS, kind_of
-from providers.inputs.audio.values import FORMATS, SPEECH_FORMATS, SpeechRequest, TranscriptionRequest
+from providers.inputs.audio.kinds import KINDS, SPEECH_FORMATS, kind_of
+from providers.inputs.audio.values import FORMATS, SpeechRequest, TranscriptionRequest
 from providers.openai_json.fields import mapping, needed_text, number, text
 
 _REPEATED = frozenset({"timestamp_granularities", "include", "keywords", "languages"})

@@ -9,7 +9,7 @@ from typing import Any
 from providers.adapter import Capabilities
 from providers.catalogue import FactsFile
 from providers.catalogue.models import ByModel
-from providers.inputs.audio.kinds import KINDS
+from providers.inputs.audio.kinds import KINDS, SPEECH_FORMATS
 from providers.inputs.facts import facts_by_model
 from providers.value import Value
 
@@ -39,7 +39,7 @@ class TranscriptionFacts(Value, frozen=True, forbid_unknown_fields=True):
     form: str = "usual"
     path: str = "/audio/transcriptions"
     translation_path: str = ""
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[str, ...] = tuple(KINDS)
     most_bytes: int = 25_000_000
     longest_s: int | None = None
     asks: str = "json"
@@ -84,7 +84,7 @@ class SpeechFacts(Value, frozen=True, forbid_unknown_fields=True):
     form: str = "usual"
     path: str = "/audio/speech"
     query: tuple[tuple[str, str], ...] = ()
-    formats: tuple[str, ...] = ("mp3", "opus", "aac", "flac", "wav", "pcm")
+    formats: tuple[str, ...] = tuple(SPEECH_FORMATS)
     pcm_is_24k: bool = True
     most_characters: int | None = None
     parameters: tuple[str, ...] = ("speed",)

@@ -10,7 +10,7 @@ from providers.catalogue.models import ByModel
 from providers.formats.azure import azure_path
 from providers.inputs.audio.facts import SpeechFacts, TranscriptionFacts
 from providers.inputs.audio.form import written_form
-from providers.inputs.audio.kinds import TYPES
+from providers.inputs.audio.kinds import KINDS
 from providers.inputs.audio.reading import SpeechReader, TranscriptReader, plain_words, read_transcript, read_usage
 from providers.inputs.audio.values import SpeechRequest, Transcript, TranscriptionRequest
 from providers.json_values import as_list, as_map, dumps, read_map
@@ -38,7 +38,7 @@ class VendorTranscription(Value, frozen=True):
         if facts.form == "qwen":
             return _qwen_chat(request, target, facts)
         name = f"audio.{_EXTENSIONS.get(request.kind, request.kind)}"
-        fields, media = _fields(request, target.model, facts), TYPES[request.kind]
+        fields, media = _fields(request, target.model, facts), KINDS[request.kind].media
         kind, body, rest = written_form(fields, request.file, name, media, request.boundary)
         accept = _EVENTS if request.stream and facts.stream else _WHOLE
         path = facts.translation_path if request.task == "translate" else facts.path
@@ -95,7 +95,7 @@ def _fields(request: TranscriptionRequest, model: str, facts: TranscriptionFacts
 
 
 def _qwen_chat(request: TranscriptionRequest, target: Target, facts: TranscriptionFacts) -> WireRequest:
-    audio = {"audio": f"data:{TYPES[request.kind]}{_BASE64}"}
+    audio = {"audio": f"data:{KINDS[request.kind].media}{_BASE64}"}
     options: dict[str, object] = {"enable_itn": False}
     if request.language is not None:
         options["language"] = request.language

@@ -7,21 +7,12 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, TypeAlias
 
 from providers.value import Value
 
 Kind: TypeAlias = Literal["wav", "mp3", "flac", "ogg", "webm", "mp4", "aac", "amr"]
-KINDS: tuple[Kind, ...] = ("wav", "mp3", "flac", "ogg", "webm", "mp4", "aac", "amr")
-TYPES: dict[str, str] = {
-    "wav": "audio/wav", "mp3": "audio/mpeg", "flac": "audio/flac", "ogg": "audio/ogg", "webm": "audio/webm",
-    "mp4": "audio/mp4", "aac": "audio/aac", "amr": "audio/amr",
-}  # fmt: skip
-"""The content type of each kind."""
-
-_LEAST_RATES = {"mp3": 1000, "aac": 1000, "mp4": 1000, "amr": 590, "ogg": 500, "webm": 500, "flac": 500, "wav": 500}
-"""The least bytes a second of real speech. Silence in `flac`, `ogg` and `webm` can have fewer."""
 _USUAL_RATE = 16_000
 _MOST_RATE = 48_000
 """The bytes a second of a file whose claim is too short to be true: no compressed speech has more."""
@@ -36,31 +27,72 @@ _MP3_BITRATES = (
 _HEAD_BYTES = 4096
 
 
-def kind_of(data: bytes | memoryview) -> Kind | None:
-    """Return the kind of a file by its first bytes, or None if it is not one of `KINDS`. No name or type counts."""
-    head = bytes(data[:64])
-    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
-        return "wav"
-    if head[:4] == b"fLaC":
-        return "flac"
-    if head[:4] == b"OggS":
-        return "ogg"
-    if head[:4] == b"\x1aE\xdf\xa3":
-        return "webm"
-    if head[4:8] == b"ftyp":
-        return "mp4"
-    if head[:5] == b"#!AMR":
-        return "amr"
-    if head[:4] == b"ADIF":
-        return "aac"
+class AudioKind(Value, frozen=True):
+    """A kind of audio files.
+
+    Attributes:
+        media: Its content type.
+        least_rate: The least bytes a second of real speech. Silence in `flac`, `ogg` and `webm` can have fewer.
+        begins: Returns whether a file with these first bytes is one. No name or type counts.
+    """
+
+    media: str
+    least_rate: int
+    begins: Callable[[bytes], bool]
+
+
+def _is_wav(head: bytes) -> bool:
+    return head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE"
+
+
+def _is_mp3(head: bytes) -> bool:
     if head[:3] == b"ID3":
-        return "mp3"
-    if len(head) > 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:
-        if head[1] & 0xF6 == 0xF0:
-            return "aac"
-        is_mp3 = head[1] & 0x06 and head[1] & 0x18 != 0x08 and head[2] & 0xF0 != 0xF0 and head[2] & 0x0C != 0x0C
-        return "mp3" if is_mp3 else None
-    return None
+        return True
+    if len(head) < 3 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return False
+    return bool(head[1] & 0x06) and head[1] & 0x18 != 0x08 and head[2] & 0xF0 != 0xF0 and head[2] & 0x0C != 0x0C
+
+
+def _is_aac(head: bytes) -> bool:
+    return head[:4] == b"ADIF" or (len(head) > 2 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0)
+
+
+KINDS: Mapping[Kind, AudioKind] = {
+    "wav": AudioKind("audio/wav", 500, _is_wav),
+    "mp3": AudioKind("audio/mpeg", 1000, _is_mp3),
+    "flac": AudioKind("audio/flac", 500, lambda head: head[:4] == b"fLaC"),
+    "ogg": AudioKind("audio/ogg", 500, lambda head: head[:4] == b"OggS"),
+    "webm": AudioKind("audio/webm", 500, lambda head: head[:4] == b"\x1aE\xdf\xa3"),
+    "mp4": AudioKind("audio/mp4", 1000, lambda head: head[4:8] == b"ftyp"),
+    "aac": AudioKind("audio/aac", 1000, _is_aac),
+    "amr": AudioKind("audio/amr", 590, lambda head: head[:5] == b"#!AMR"),
+}
+"""The kinds of audio files that are written down."""
+
+
+class SpokenKind(Value, frozen=True):
+    """A format of speech: its content type, the kind of its file, if it has one, and whether that can have tags."""
+
+    media: str
+    kind: Kind | None
+    has_place: bool = False
+
+
+SPEECH_FORMATS: Mapping[str, SpokenKind] = {
+    "mp3": SpokenKind("audio/mpeg", "mp3", has_place=True),
+    "opus": SpokenKind("audio/opus", "ogg", has_place=True),
+    "aac": SpokenKind("audio/aac", "aac"),
+    "flac": SpokenKind("audio/flac", "flac", has_place=True),
+    "wav": SpokenKind("audio/wav", "wav", has_place=True),
+    "pcm": SpokenKind("audio/pcm", None),
+}
+"""The formats of speech."""
+
+
+def kind_of(data: bytes | memoryview) -> Kind | None:
+    """Return the kind of a file by its first bytes, or None if it is not one of `KINDS`."""
+    head = bytes(data[:64])
+    return next((kind for kind, one in KINDS.items() if one.begins(head)), None)
 
 
 class Lengths(Value, frozen=True):
@@ -82,7 +114,7 @@ def lengths_of(kind: Kind, data: bytes | memoryview, longest_s: int | None = Non
     if kind == "wav" and (exact := _pcm_ms(data)) is not None:
         return Lengths(exact, exact, exact)
     size, longest = len(data), _LARGEST if longest_s is None else longest_s * 1000
-    most = min(-(-size * 1000 // _LEAST_RATES[kind]), longest)
+    most = min(-(-size * 1000 // KINDS[kind].least_rate), longest)
     claim = _claimed_ms(kind, data)
     usual = min(-(-size * 1000 // _USUAL_RATE) if claim is None else claim, most)
     can_be_true = claim is not None and size * 1000 // _MOST_RATE <= claim <= most

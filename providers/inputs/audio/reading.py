@@ -24,7 +24,7 @@ from providers.chat import (
     UsageReport,
 )
 from providers.failures import About, Failure, FailureKind, ProviderFailed
-from providers.inputs.audio.kinds import kind_of
+from providers.inputs.audio.kinds import SPEECH_FORMATS, kind_of
 from providers.inputs.audio.tags import Tagger
 from providers.inputs.audio.values import SpeechRequest, Transcript
 from providers.json_values import (
@@ -54,7 +54,6 @@ _GUESSES = re.compile(r"<\|[^|<>]{1,32}\|>|[\U0001f60a\U0001f614\U0001f621\U0001
 """The marks of emotion, sounds and language that SenseVoice writes into a text. It is never passed on."""
 _MOST_MS = 10**12
 _UNKNOWN = 0xFFFFFFFF
-_FORMAT_KINDS = {"mp3": "mp3", "opus": "ogg", "aac": "aac", "flac": "flac", "wav": "wav"}
 _WAV_HEAD = (
     b"RIFF" + struct.pack("<I", _UNKNOWN) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 24_000, 48_000, 2, 16)
     + b"data" + struct.pack("<I", _UNKNOWN)
@@ -353,7 +352,8 @@ class SpeechReader(_Reader, EndsWithBody):
         return [AudioDelta(data)] if data else []
 
     def _check_kind(self, head: bytes) -> None:
-        expected, kind = _FORMAT_KINDS.get(self._sent), kind_of(head)
+        known, kind = SPEECH_FORMATS.get(self._sent), kind_of(head)
+        expected = known.kind if known is not None else None
         given = self._head.headers.get("content-type", "").partition(";")[0].strip().lower()
         is_text = given in _TEXTS and self._form == "usual"
         if kind is None and (is_text or _TEXT.match(head[:_HEAD_BYTES])):

@@ -14,11 +14,11 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
-from providers.inputs.audio.kinds import wav_chunks
+from providers.inputs.audio.kinds import SPEECH_FORMATS, wav_chunks
 from providers.reading.errors import malformed
 
 MOST_BYTES = 64 * 1024
-PLACES = frozenset({"wav", "mp3", "opus", "flac"})
+PLACES = frozenset(form for form, one in SPEECH_FORMATS.items() if one.has_place)
 """The formats that have a place."""
 _UNKNOWN = 0xFFFFFFFF
 _HEADER = 10

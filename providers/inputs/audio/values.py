@@ -18,8 +18,6 @@ from providers.value import replace
 
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
 """The formats of a transcription."""
-SPEECH_FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
-"""The formats of speech."""
 MOST_CHARACTERS = 4096
 _OPTIONS = ("language", "languages", "keywords", "prompt", "temperature", "include", "chunking_strategy")
 """The fields of a transcription that a deployment may lack: they are left out for it, and named."""
