@@ -91,7 +91,7 @@ def accounting_gateway(
     with patch.object(Receipts, "_work", lambda _: None):
         client = InProcess(config, app)
     service = gateways[0]._receipts
-    client.receipts = service._receipts if service is not None else None
+    client.receipts = service.stored if service is not None else None
     return client
 
 
