@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from gateway.model.record import Allowance, Record
+from gateway.model.record import Allowance, Record, Shown
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
@@ -35,7 +35,6 @@ def pairs_of(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
 
 def response_lines(record: Record) -> list[bytes]:
     """Return the headers that are known so far, each as it is written, without its line end."""
-    # Long: each request asks for every line, and a call for each would cost more than the lines themselves.
     decided, shown, deployment = record.decided, record.shown, record.answered_by.deployment
     location = decided.location
     why = region = None
@@ -51,18 +50,7 @@ def response_lines(record: Record) -> list[bytes]:
         lines += allowance_lines(shown.allowance, b"requests")
     if shown.token_allowance is not None:
         lines += allowance_lines(shown.token_allowance, b"tokens")
-    if shown.max_tokens is not None:
-        lines.append(b"x-gateway-max-tokens: %d" % shown.max_tokens)
-    if shown.dropped:
-        names = sorted(_UNSAFE.sub("?", name[:64]) or "?" for name in shown.dropped)
-        lines.append(b"x-gateway-dropped: %b" % ", ".join(names)[:1024].encode())
-    if shown.embedding_space is not None:
-        lines.append(f"x-gateway-embedding-space: {shown.embedding_space}".encode())
-    if shown.redacted:
-        kinds = ", ".join([f"{kind}={count}" for kind, count in shown.redacted.items()])
-        lines.append(f"x-gateway-redacted: {kinds}".encode())
-    if shown.emulated:
-        lines.append(b"x-gateway-emulated: %b" % ", ".join(sorted(shown.emulated)).encode())
+    lines += _changed_lines(shown)
     if decided.intent is not None:
         lines.append(f"x-gateway-intent: {decided.intent}".encode())
     if decided.preference is not None:
@@ -87,13 +75,29 @@ def response_lines(record: Record) -> list[bytes]:
         for attempt in record.attempts:
             provider_s = attempt.duration_s
             own_s -= provider_s
-        lines.append(
+        lines += (
             b"server-timing: provider;dur=%.1f, gateway;dur=%.1f"
-            % (provider_s * 1000, own_s * 1000 if own_s > 0 else 0.0)
+            % (provider_s * 1000, own_s * 1000 if own_s > 0 else 0.0),
+            # OpenAI's name for the whole time.
+            b"openai-processing-ms: %d" % (took_s * 1000),
         )
-        # OpenAI's name for the whole time.
-        lines.append(b"openai-processing-ms: %d" % (took_s * 1000))
     return lines
+
+
+def _changed_lines(shown: Shown) -> Iterator[bytes]:
+    """Yield the headers that state what a provider did not get as it was sent, or what the gateway did for it."""
+    if shown.max_tokens is not None:
+        yield b"x-gateway-max-tokens: %d" % shown.max_tokens
+    if shown.dropped:
+        names = sorted(_UNSAFE.sub("?", name[:64]) or "?" for name in shown.dropped)
+        yield b"x-gateway-dropped: %b" % ", ".join(names)[:1024].encode()
+    if shown.embedding_space is not None:
+        yield f"x-gateway-embedding-space: {shown.embedding_space}".encode()
+    if shown.redacted:
+        kinds = ", ".join([f"{kind}={count}" for kind, count in shown.redacted.items()])
+        yield f"x-gateway-redacted: {kinds}".encode()
+    if shown.emulated:
+        yield b"x-gateway-emulated: %b" % ", ".join(sorted(shown.emulated)).encode()
 
 
 def json_lines(record: Record) -> list[bytes]:

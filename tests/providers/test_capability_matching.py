@@ -42,6 +42,7 @@ from providers.matching.capability_matching import (
     without_parameters,
 )
 from providers.matching.requirements import (
+    FEATURE_PARAMS,
     FEATURES,
     IMPLIED,
     PARAMETERS,
@@ -419,3 +420,8 @@ def test_field_named_like_a_feature_is_not_that_feature() -> None:
     assert FEATURES.isdisjoint(PARAMETERS | IMPLIED.keys())
     named = ask(extra={"vision": True, "unthinking": True}, unread=frozenset({"prefill"}))
     assert requirements_of(named) == replace(needs(parameters={"vision", "unthinking"}), unread=frozenset({"prefill"}))
+
+
+def test_each_feature_has_the_field_that_an_error_names() -> None:
+    """A feature without one would be an internal error when a deployment lacks it."""
+    assert FEATURE_PARAMS.keys() >= FEATURES, "providers/matching/requirements.py"
