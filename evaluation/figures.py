@@ -20,7 +20,7 @@ from evaluation.questions import Item, Suite, draw
 from evaluation.refusals import State, is_refused_by_provider, refusal_of
 from evaluation.statistics import Estimate, Groups, Weights, estimate
 from evaluation.store import RunStore
-from evaluation.suite import BoundsSection, Expectation, RequirementsSection
+from evaluation.suite import BoundsSection, Expectation
 from evaluation.texts import words_of
 from gateway.model.config_version import Region
 from providers.failures import FailureKind
@@ -255,33 +255,22 @@ class Requirement:
 
 def requirements_of(results: Results, suite: Suite, region: Region) -> list[Requirement]:
     """Return every requirement of the suite with this candidate's result."""
-    wanted, groups = suite.file.requirements, suite.groups
-    figures = [key for key in FIGURES if getattr(wanted, key, None) is not None]
-    return [
-        *_of_candidate(results, wanted, region),
-        *(_bounded(it, it, getattr(wanted, it), results.figure(it, groups), results.missing(it)) for it in figures),
-        *_of_parts(results, suite, region),
-        *_of_verdicts(results, wanted.missing_verdicts),
-        *_of_load(results.load, wanted),
-    ]
-
-
-def _of_candidate(results: Results, wanted: RequirementsSection, region: Region) -> Iterator[Requirement]:
-    """Yield what a candidate may or may not do, whatever it answers."""
+    wanted, groups, items = suite.file.requirements, suite.groups, suite.items
+    found: list[Requirement] = []
     if results.refused is not None:
-        yield Requirement("the fence", "may be asked", results.refused, False)
+        found.append(Requirement("the fence", "may be asked", results.refused, False))
     if results.given_up is not None:
-        yield Requirement("answers", "answers at all", f"given up: {results.given_up}", False)
+        found.append(Requirement("answers", "answers at all", f"given up: {results.given_up}", False))
     if wanted.approval:
-        yield Requirement("approval", "valid today", results.lacking or "valid", results.lacking is None)
+        found.append(Requirement("approval", "valid today", results.lacking or "valid", results.lacking is None))
     if wanted.labels:
         is_labelled = region.texts is not None and bool(region.texts.default_locale.labels)
-        yield Requirement("labels", "on every answer", "added by the gateway" if is_labelled else "none", is_labelled)
-
-
-def _of_parts(results: Results, suite: Suite, region: Region) -> Iterator[Requirement]:
-    """Yield the bounds of the questions in one language, and of those of one set."""
-    wanted, groups, items = suite.file.requirements, suite.groups, suite.items
+        found.append(
+            Requirement("labels", "on every answer", "added by the gateway" if is_labelled else "none", is_labelled)
+        )
+    for key in FIGURES:
+        if (bound := getattr(wanted, key, None)) is not None:
+            found.append(_bounded(key, key, bound, results.figure(key, groups), results.missing(key)))
     own = own_languages(region)
     for key in BoundsSection.model_fields:
         asked = {items[one].language for one in results.marks.get(key, {})}
@@ -290,30 +279,24 @@ def _of_parts(results: Results, suite: Suite, region: Region) -> Iterator[Requir
         for language, section in bounds.items():
             if (bound := getattr(section, key)) is not None:
                 part = results.figure(key, groups, only=lambda one, code=language: items[one].language == code)  # type: ignore[misc]
-                yield _bounded(f"{key}, language {language}", key, bound, part)
+                found.append(_bounded(f"{key}, language {language}", key, bound, part))
     for name, bound in wanted.sets.items():
         part = results.figure("performance", groups, only=lambda one, known=name: items[one].set == known)  # type: ignore[misc]
-        yield _bounded(f"performance, set {name}", "performance", bound, part)
-
-
-def _of_verdicts(results: Results, most: float) -> Iterator[Requirement]:
-    """Yield the figures of which too many answers have no verdict of the judge."""
+        found.append(_bounded(f"performance, set {name}", "performance", bound, part))
     for key in results.causes:
         missing, of = results.missing(key)
-        if missing > most * of:
+        if missing > wanted.missing_verdicts * of:
             causes = "; ".join(f"{cause} ({count:,})" for cause, count in results.causes[key].most_common(2))
             shown = f"{missing / of:.1%} have none ({missing:,} of {of:,}): {causes}"
-            limit = f"at most {most:.1%} of answers without a verdict of the judge"
-            yield Requirement(f"verdicts, {_words(key)}", limit, shown, False)
-
-
-def _of_load(load: Load | None, wanted: RequirementsSection) -> Iterator[Requirement]:
-    """Yield the bounds of the load steps."""
+            limit = f"at most {wanted.missing_verdicts:.1%} of answers without a verdict of the judge"
+            found.append(Requirement(f"verdicts, {_words(key)}", limit, shown, False))
+    load = results.load
     if wanted.errors is not None:
-        yield _bounded("errors", "errors", wanted.errors, load.errors if load is not None else None)
+        found.append(_bounded("errors", "errors", wanted.errors, load.errors if load is not None else None))
     if wanted.goodput_rps is not None:
         goodput = load.goodput if load is not None else None
-        yield _bounded("goodput", "goodput", wanted.goodput_rps, goodput, unit="/s")
+        found.append(_bounded("goodput", "goodput", wanted.goodput_rps, goodput, unit="/s"))
+    return found
 
 
 def own_languages(region: Region) -> frozenset[str]:

@@ -32,16 +32,10 @@ _SETTINGS = ("config", "host", "port", "admin_port", "workers", "state_dir")
 
 
 def compile_file(
-    path: Path,
-    *,
-    simulators: Mapping[tuple[str, str], str] | None = None,
-    resolve_secrets: bool = True,
-    every_warning: bool = False,
+    path: Path, *, simulators: Mapping[tuple[str, str], str] | None = None, resolve_secrets: bool = True
 ) -> Compiled:
     """Compile a config file. Raises CommandError if the file is missing or the config has errors."""
-    return compile_document(path, simulators=simulators, resolve_secrets=resolve_secrets, every_warning=every_warning)[
-        1
-    ]
+    return compile_document(path, simulators=simulators, resolve_secrets=resolve_secrets)[1]
 
 
 def compile_document(
