@@ -524,6 +524,14 @@ def find_adapter(findings: Findings, path: KeyPath, provider: str, registry: Reg
     return registry.adapters.get(provider)
 
 
+class RouteEntry(Value, frozen=True):
+    """A deployment in a route, and its position: a step, or a member of a weighted step, whose name is a key."""
+
+    path: KeyPath
+    deployment: Deployment
+    at_key: bool
+
+
 def warn_of_unknown_model(findings: Findings, path: KeyPath, provider: str, model: str, names: Iterable[str]) -> None:
     """Warn of a model that is neither in the catalogue nor in the operator's own."""
     message = f"the catalogue does not know {provider}'s model {quoted(model)}"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from gateway.config.deployments import warn_of_unknown_model
+from gateway.config.deployments import RouteEntry, warn_of_unknown_model
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.validation import Findings
 from gateway.model.deployment import Deployment, format_of
 from gateway.model.served import INPUTS, Use
 from providers.catalogue.models import best_match
 from providers.moderations.guard_models import GuardModel
-from providers.value import Value
 
 _MOST_BODY_BYTES = 32 * 1024 * 1024
 _LACKS: Mapping[Use, str] = {
@@ -26,14 +25,6 @@ _JUDGES = (
     "use OpenAI's moderation model, a server of your own that answers /moderations, or a guard model; "
     "`guard` names how a model with another name answers"
 )
-
-
-class RouteEntry(Value, frozen=True):
-    """A deployment in a route, and its position: a step, or a member of a weighted step, whose name is a key."""
-
-    path: KeyPath
-    deployment: Deployment
-    at_key: bool
 
 
 def check_input_route(findings: Findings, path: KeyPath, entries: list[RouteEntry], use: Use) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.config.approvals import warn_if_unapproved
+from gateway.config.deployments import RouteEntry
 from gateway.config.feature_compiler import AssistantScope, FeatureCompiler
 from gateway.config.field_types import HAND_OFF, names_in
-from gateway.config.input_routes import RouteEntry, check_input_route
+from gateway.config.input_routes import check_input_route
 from gateway.config.moderation import RegionJudges
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import boundary_fix, outside_boundary

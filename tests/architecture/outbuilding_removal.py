@@ -45,6 +45,9 @@ _NO_CELL = (
 )
 """A command reads the state directory alone."""
 
+_INPUTS_IMPORT = r"^from providers\.(inputs\.[\w.]+|testkit\.simulated_(rerank|audio)) import [^\n]*\n"
+"""An import from a room of the inputs."""
+
 TAKEOUTS: Mapping[str, Takeout] = {
     "evaluation": Takeout({}, ("evaluate",)),
     "doctor": Takeout(
@@ -237,6 +240,64 @@ TAKEOUTS: Mapping[str, Takeout] = {
             ),
         },
         after=("litellm",),
+    ),
+    "inputs": Takeout(
+        {
+            "gateway/model/served.py": (
+                (
+                    _import("providers.inputs.uses"),
+                    "from providers.served import InputUse\n\nINPUTS: dict[str, InputUse] = {}\n",
+                ),
+            ),
+            "gateway/api/chat.py": (
+                *_gone(_import("gateway.inputs.answers")),
+                (
+                    r"^                if not isinstance\(request, ChatRequest\):\n *answer = await answer_input.*?return\n",
+                    "                assert isinstance(request, ChatRequest)\n",
+                ),
+            ),
+            "gateway/api/dialects/paths.py": (
+                *_gone(_import("gateway.api.inputs"), r"^    \*\*INPUT_DIALECTS,\n"),
+                (r"return google_input_dialect\([^\n]*", "return None"),
+            ),
+            "gateway/config/routes.py": _gone(
+                _import("gateway.config.input_routes"), r"^        else:\n            check_input_route\([^\n]*\n"
+            ),
+            "gateway/features/redaction/policy/requests.py": _gone(
+                _INPUTS_IMPORT,
+                r"^        case (Embedding|Rerank|Transcription)Request\([^\n]*\n            return [^\n]*\n",
+                r"^def _(embeddings|audio|rerank)\(.*?\n(?=\n\ndef |\Z)",
+            ),
+            "providers/contract.py": _gone(
+                _INPUTS_IMPORT, r"^    \"(Embed\w+|OpenAIEmbeddings|Rerank\w+|VendorEmbeddings)\",\n"
+            ),
+            "providers/stated_uses.py": _gone(_INPUTS_IMPORT, r"\n    @property\n.*"),
+            "providers/conformance/test_requests.py": _gone(
+                _INPUTS_IMPORT, r"^        if \(embeddings := [^\n]*\n[^\n]*\n"
+            ),
+            "providers/testkit/__init__.py": _gone(r"^    \"?SimulatesRerank\"?,\n"),
+            "providers/testkit/simulator.py": (
+                *_gone(_INPUTS_IMPORT, r"EmbeddingRequest \| "),
+                (r"^    def write_embeddings\(.*?(?=^@runtime_checkable)", "\n"),
+                (r"^@runtime_checkable\nclass SimulatesRerank\(.*?(?=^@runtime_checkable)", ""),
+            ),
+            "providers/testkit/simulated_inputs.py": _gone(_INPUTS_IMPORT, r"^def embed\(.*?(?=^def moderate)"),
+            "providers/testkit/app.py": _gone(
+                _INPUTS_IMPORT,
+                r"DIMENSIONS, embed, ",
+                r"^    SimulatesRerank,\n",
+                r"if isinstance\(content, EmbeddingRequest\):.*?el(?=if isinstance\(simulator, SimulatesModerations)",
+                r"^            if isinstance\(simulator, SimulatesRerank\)[^\n]*\n[^\n]*\n",
+                r"^def _dimensions\(.*?\n\n\n",
+            ),
+            **{
+                f"providers/{vendor}/simulator.py": _gone(
+                    _INPUTS_IMPORT,
+                    r"^    def (read_input|write_(embeddings|moderations|rerank)|read_rerank|answer_audio)\(.*?\n\n(?=    def )",
+                )
+                for vendor in ("vendors/openai", "vendors/gemini", "vendors/dashscope", "compatible")
+            },
+        }
     ),
     "console": Takeout(
         {
