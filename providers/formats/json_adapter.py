@@ -64,7 +64,7 @@ class JsonAdapter:
         raise NotImplementedError("read: pass the content of the answer to the assembler")
 
     def failure_of(self, body: Mapping[str, object], response: WireResponse) -> Failure:
-        """Return the failure that a parsed error body describes, which is empty if it is not a JSON object.
+        """Return the failure that a parsed error body describes. A body that is not a JSON object is empty here.
 
         `failure(response, kind)` adds the wait and the request id of the headers.
         """
@@ -96,6 +96,7 @@ class JsonAdapter:
         return fold(assembler.take())
 
     def stream_parser(self, target: Target) -> StreamParser:
+        """See `providers.adapter.Adapter`."""
         assembler = Assembler(target.model)
 
         def read(piece: Mapping[str, object], name: str) -> None:
@@ -107,4 +108,5 @@ class JsonAdapter:
         return EventStreamParser(assembler, read)
 
     def classify_error(self, response: WireResponse) -> Failure:
+        """See `providers.adapter.Adapter`."""
         return self.failure_of(error_object(response.body), response)

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import griffe
 import pytest
@@ -31,8 +32,11 @@ def described(item: griffe.Object) -> dict[str, set[str]]:
     return names
 
 
-def gaps_of(item: griffe.Object) -> Iterator[str]:
-    """Yield the parts of a class, a function or a constant that its docstring lacks or has wrong."""
+def gaps_of(item: griffe.Object, inherited: Collection[str] = ()) -> Iterator[str]:
+    """Yield the parts of a class, a function or a constant that its docstring lacks or has wrong.
+
+    The base of a class describes members that are `inherited`.
+    """
     if not item.docstring:
         yield f"{item.name}: a summary"
     elif isinstance(item, griffe.Function):
@@ -42,7 +46,7 @@ def gaps_of(item: griffe.Object) -> Iterator[str]:
         documented = described(item)
         for name, member in item.members.items():
             if isinstance(member, griffe.Object) and not name.startswith("_"):
-                if name not in documented.get("attributes", ()):
+                if name not in documented.get("attributes", ()) and (member.docstring or name not in inherited):
                     yield from gaps_of(member)
             elif name == "__init__" and isinstance(member, griffe.Function) and "dataclass" not in item.labels:
                 named = documented.get("parameters", set())
@@ -56,7 +60,8 @@ def parameters_of(function: griffe.Function) -> list[str]:
 
 @pytest.mark.parametrize(("module", "name"), EXPORTS, ids=[".".join(export) for export in EXPORTS])
 def test_exported_name_is_documented(module: str, name: str) -> None:
-    gaps = list(gaps_of(export_of(module, name)))
+    bases = getattr(getattr(importlib.import_module(module), name), "__mro__", ())[1:]
+    gaps = list(gaps_of(export_of(module, name), {member for base in bases for member in vars(base)}))
     assert not gaps, f"{name}: the docstring lacks, or has wrong: {', '.join(gaps)}"
 
 
