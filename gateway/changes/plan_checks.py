@@ -116,7 +116,8 @@ def _proof(change: _RegionChange) -> Iterator[str]:
     proof = change.region.texts.default_locale.proof if change.region.texts is not None else None
     if proof is None:
         return
-    if proof.rules(change.old) != proof.rules(change.new) or _is_among(proof.section, change.plan.keys):
+    before, now = ([it for it in one.parts.every if it.plan_name == proof.section] for one in (change.old, change.new))
+    if before != now or _is_among(proof.section, change.plan.keys):
         yield proof.section
 
 

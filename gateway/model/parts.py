@@ -71,7 +71,7 @@ class LabelProof(Part):
 
     Attributes:
         label: The name of the label.
-        section: The key of the section with which it works.
+        section: The key of the section with which it works, which is the plan name of its part.
         word: Its word in a plan.
         noun: The name of the proof, as `explain` shows it.
     """
@@ -88,10 +88,6 @@ class LabelProof(Part):
 
     def signer(self, config: Any, clock: Callable[[], float]) -> Any:
         """Return the `TextSigner` of a `ConfigVersion`, or None. `clock` is Unix time."""
-        raise NotImplementedError
-
-    def rules(self, config: Any) -> object:
-        """Return what the section is in a `ConfigVersion`. Another value is a change of each region with the proof."""
         raise NotImplementedError
 
 

@@ -79,9 +79,6 @@ class SignedMark(LabelProof, Value, frozen=True):
         rules = config.parts.of(MarkRules)
         return MarkSigner(rules, clock) if rules is not None else None
 
-    def rules(self, config: ConfigVersion) -> MarkRules | None:
-        return config.parts.of(MarkRules)
-
 
 class MarkSigner:
     """Signs the marks of one config version. The private key is read with the first mark."""
