@@ -54,7 +54,7 @@ from providers.formats.fitting import client_names, events_with_client_names, wi
 from providers.json_values import JsonError, as_map, dumps, loads, read_count
 from providers.matching.capability_matching import with_files_as_text, with_supported_choice, without_parameters
 from providers.matching.refused_fields import has_reasoning, own_field, refuses_reasoning, unsent_parameter
-from providers.matching.requirements import CACHE_KEY, FEATURE_PARAMS, REASONING, moves_data, requirements_of
+from providers.matching.requirements import CACHE_KEY, REASONING, moves_data, param_of, requirements_of
 from providers.openai_json.decode_request import CANONICAL_FIELDS, CHECKS
 from providers.reading.errors import MESSAGES
 from providers.reading.event_stream import StreamShortcuts, TextReader
@@ -866,7 +866,7 @@ def _recheck(still_allowed: StillAllowed, step: Step) -> None:
 
 
 def _unsupported(error: UnsupportedFeature) -> Failure:
-    param = error.param or FEATURE_PARAMS.get(error.feature)
+    param = error.param or param_of(error.feature)
     return Failure(FailureKind.UNSUPPORTED, str(error), code=error.feature, param=param, unsent=True)
 
 

@@ -23,7 +23,7 @@ from gateway.model.served import INPUTS, ServedRequest, Use
 from gateway.policy.canary_assignment import Verdicts
 from gateway.policy.location.age import refuse_age
 from providers.chat import ChatRequest
-from providers.matching.requirements import FEATURE_PARAMS, Requirements, part_with
+from providers.matching.requirements import Requirements, param_of, part_with
 from providers.served import SizedNeeds
 from providers.territories import Places, parent, territory_name
 from providers.value import replace
@@ -205,7 +205,7 @@ def _refuse_sized(needs: SizedNeeds, judged: Verdicts) -> Refusal | None:
     missing = lacking[0][1]
     feature, message = INPUTS[needs.use].refusal(missing, [deployment for deployment, _ in judged])
     code = RefusalCode.REQUEST_TOO_LARGE if feature == "file_size" else RefusalCode.UNSUPPORTED_CAPABILITY
-    return Refusal(code, message, param=FEATURE_PARAMS[feature], missing=frozenset(missing))
+    return Refusal(code, message, param=param_of(feature), missing=frozenset(missing))
 
 
 def _refuse_unsupported(
@@ -245,7 +245,7 @@ def _causes(reasons: Set[SkipReason | None], judged: Verdicts, needs: Requiremen
         # Only requested features that a deployment lacks count: a tool choice is never requested without tools.
         lacking = (deployment for deployment, verdict in judged if _reason(verdict) is SkipReason.CAPABILITY)
         missing = {feature for deployment in lacking for feature in match_of(deployment, needs).missing}
-        params = {FEATURE_PARAMS[feature] for feature in missing}
+        params = {param for feature in missing if (param := param_of(feature))}
         return params if needs.use == "chat" else {"input" if name == "messages" else name for name in params}, missing
     return set(), set()
 

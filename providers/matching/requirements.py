@@ -58,15 +58,9 @@ FEATURE_PARAMS: Mapping[str, str] = {
     "input_length": "input",
     "file_size": "file",
     "translation": "model",
-    **{f"file.{kind}": "file" for kind in ("wav", "mp3", "flac", "ogg", "webm", "mp4", "aac", "amr")},
-    **{
-        f"response_format.{form}": "response_format"
-        for form in "json text srt vtt verbose_json diarized_json mp3 opus aac flac wav pcm".split()
-    },
-    **{f"timestamp_granularities.{one}": "timestamp_granularities" for one in ("segment", "word")},
     "dimensions": "dimensions",
 }
-"""The request field of each feature, and of other things that an adapter may be unable to express."""
+"""The request field of each feature, and of other things that an adapter may be unable to express. See `param_of`."""
 PARAMETERS = frozenset(
     {
         "temperature",
@@ -115,6 +109,12 @@ _MARKS = _UNTHINKING, _SOLE_TOOL, _TOOLS_AND_JSON = "unthinking", "sole_tool", "
 # Parameters that are not fields of `ChatRequest` but are inside its tools and messages.
 INNER_PARAMETERS = frozenset({"strict_tools", "message_name", "image_detail"})
 _FIELDS = FactsFile("providers.matching", "fields")
+
+
+def param_of(feature: str) -> str | None:
+    """Return the request field of a feature, which may be one value of this field: `response_format.srt`."""
+    field, dot, _ = feature.partition(".")
+    return field if dot else FEATURE_PARAMS.get(feature)
 
 
 class Requirements(Value, frozen=True):

@@ -160,6 +160,7 @@ def _of_feature(file: str) -> str:
 
 
 _FEATURES = "tests/architecture/test_features.py"
+_AUDIO = "tests/providers/test_audio_lengths.py"
 _TABLES = "tests/docs/test_tables.py"
 ADDITIONS = {
     "response-header": Addition(
@@ -372,6 +373,49 @@ ADDITIONS = {
             ),
         ),
         tests=("tests/gateway/api/websocket/test_turns.py",),
+    ),
+    "audio-kind": Addition(
+        "a kind of audio",
+        2,
+        (
+            Place(
+                "providers/inputs/audio/kinds.py",
+                "its row in `KINDS` (`providers/inputs/audio/kinds.py`)",
+                '}\n"""The kinds of audio files that are written down."""',
+                '    "caf": AudioKind("audio/x-caf", 500, lambda head: head[:4] == b"caff"),\n',
+                f"{_AUDIO}::test_names_of_kinds_are_those_of_their_type",
+            ),
+            Place(
+                "providers/inputs/audio/kinds.py",
+                "its name in `Kind` there",
+                "]\n_USUAL_RATE",
+                ', "caf"',
+                f"{_AUDIO}::test_names_of_kinds_are_those_of_their_type",
+            ),
+            Place(
+                "tests/providers/test_audio_lengths.py",
+                "its first bytes in `tests/providers/test_audio_lengths.py`",
+                '    "mp3": b"ID3\\x04",\n',
+                '    "caf": b"caff\\0\\1",\n',
+                f"{_AUDIO}::test_first_bytes_name_the_kind",
+            ),
+        ),
+        tests=("tests/gateway/service/test_transcription.py",),
+    ),
+    "speech-format": Addition(
+        "a format of speech",
+        2,
+        (
+            Place(
+                "providers/inputs/audio/kinds.py",
+                "its row in `SPEECH_FORMATS` (`providers/inputs/audio/kinds.py`); for tags its place in "
+                "`providers/inputs/audio/tags.py`",
+                '}\n"""The formats of speech."""',
+                '    "amr": SpokenKind("audio/amr", "amr"),\n',
+                "",
+            ),
+        ),
+        tests=("tests/providers/test_audio_tags.py", "tests/gateway/service/test_speech.py"),
     ),
     "vendor": Addition(
         "a provider that speaks OpenAI's dialect",

@@ -10,10 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.failures import ProviderFailed
-from providers.inputs.audio.kinds import _MOST_CHANNELS, _MOST_RATE, KINDS, SPEECH_FORMATS, Kind, kind_of, lengths_of
+from providers.inputs.audio.kinds import _MOST_CHANNELS, _MOST_RATE, KINDS, Kind, kind_of, lengths_of
 from providers.inputs.audio.reading import _MOST_MS, milliseconds, read_transcript
-from providers.inputs.audio.values import FORMATS
-from providers.matching.requirements import FEATURE_PARAMS
 from providers.testkit.audio_files import spoken_file
 from tests.kit.audio import claiming_wav, silent_wav
 
@@ -34,13 +32,8 @@ def test_first_bytes_name_the_kind(kind: str) -> None:
     assert kind_of(HEADS[kind] + bytes(100)) == kind
 
 
-def test_names_of_kinds_and_formats_are_the_same_everywhere() -> None:
+def test_names_of_kinds_are_those_of_their_type() -> None:
     assert get_args(Kind) == tuple(KINDS)
-    of_kinds = {name.removeprefix("file.") for name in FEATURE_PARAMS if name.startswith("file.")}
-    of_formats = {
-        name.removeprefix("response_format.") for name in FEATURE_PARAMS if name.startswith("response_format.")
-    }
-    assert (of_kinds, of_formats) == ({*KINDS}, {*FORMATS, *SPEECH_FORMATS})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from providers.adapter import InputFormat, Target
 from providers.inputs.audio.facts import SpeechFacts, TranscriptionFacts
 from providers.inputs.audio.reading import TaggedReader
 from providers.inputs.audio.values import MOST_CHARACTERS, SpeechRequest, Transcript, TranscriptionRequest, voice_in
-from providers.matching.requirements import FEATURE_PARAMS
+from providers.matching.requirements import param_of
 from providers.reading.event_stream import StreamShortcuts
 from providers.served import InputUse, ServingDeployment, SizedNeeds
 from providers.wire import WireRequest, WireResponse
@@ -54,7 +54,7 @@ class _Audio(InputUse, frozen=True):
         feature = min(missing, key=lambda name: (_ORDER.index(name.partition(".")[0]), name))
         name, _, value = feature.partition(".")
         if name != "response_format":
-            param = FEATURE_PARAMS[feature]
+            param = param_of(feature)
             usual = f"`{param}` is not supported in this region: no deployment takes it"
             return feature, self.why(name, value, every) or usual
         able = {it for facts in self.facts_at(every) for it in facts.capabilities.features}
