@@ -29,7 +29,7 @@ from gateway.operator_errors import StateError
 from gateway.telemetry.log import logger
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import Counter, CounterKind, CounterState, GateUnavailable, OperatorGate, RoundTrip, shown_in
-from gateway.usage.quota_uses import read_uses
+from gateway.usage.quota_sums import read_uses
 from gateway.usage.spending_limits import calendar_of, counted_budgets
 from gateway.usage.windows import FOREVER_NS
 from providers.value import Value

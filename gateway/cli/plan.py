@@ -83,7 +83,7 @@ def _used_of_quotas(before: ConfigVersion, after: ConfigVersion, settings: Setti
     """Yield what is used of each limit of a quota that changes."""
     from gateway.service.budget_admin import in_gate
     from gateway.usage.journal import FOLDER
-    from gateway.usage.quota_uses import read_uses
+    from gateway.usage.quota_sums import read_uses
 
     changed = {name: it for name, it in after.quotas.items() if name in before.quotas and it != before.quotas[name]}
     if not changed or settings.state_dir is None or not path_exists(settings.state_dir / FOLDER):

@@ -313,9 +313,6 @@ def _check_resilience(draft: Draft, findings: Findings) -> None:
         findings.warn(("resilience", "breaker", "max_open"), message, "set it to at least `open`, or shorten `open`")
 
 
-# --- a rehearsal: all deployments are simulated, and nothing else is called ---------------------
-
-
 def _rehearsed(deployments: Mapping[str, Deployment]) -> dict[str, Deployment]:
     """Return the deployments of a real config as simulated ones.
 

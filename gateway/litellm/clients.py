@@ -1,4 +1,7 @@
-"""Convert the keys, limits and budgets of a configuration of LiteLLM into clients and projects."""
+"""Convert the keys, limits and budgets of a configuration of LiteLLM into clients and projects, and into quotas.
+
+The limits that LiteLLM gives to models and providers become quotas of the deployments.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from pydantic import ValidationError
 from gateway.config.problems import KeyPath
 from gateway.config.schema.usage import UsageSection
 from gateway.litellm.files import LOGIN, Gap, SourceReading, Unique
-from gateway.litellm.models import facts
+from gateway.litellm.models import Model, facts
 
 _NEW_KEY = Gap("the hash of a key, which `gateway key new` makes, as a list")
 
@@ -24,6 +27,11 @@ _LIMITS = {"rpm": "rpm_limit", "tpm": "tpm_limit", "concurrent": "max_parallel_r
 _ID_OF = {"teams": "team_id", "users": "user_id", "organizations": "organization_id"}
 """The members by which keys name what they belong to."""
 _LARGEST = {"rpm": 10**6, "tpm": 10**12, "concurrent": 10**6}
+_QUOTAS = {"rpm": "requests", "tpm": "tokens", "itpm": "input_tokens", "otpm": "output_tokens"}
+_WINDOWS = {"1d": "day", "24h": "day", "7d": "week", "1w": "week", "30d": "month", "1mo": "month"}
+_COUNTS = range(1, 2**53 + 1)
+_AMOUNTS = Decimal("0.000001"), Decimal(10**9)
+_BY_ALL = "a quota counts over all workers and instances, and LiteLLM for each replica"
 
 
 def _amount(budget: Mapping[str, Any]) -> Decimal:
@@ -304,3 +312,59 @@ class ClientReader:
         elif duration_at is not None:
             read.use(*duration_at)
         return {"amount": f"{amount.normalize():f} USD", "per": window}
+
+
+def convert_quotas(reading: SourceReading, models: list[Model]) -> dict[str, Any]:
+    """Return the section `quotas`, and name the quotas in the deployments of these models."""
+    quotas = {model.name: limits for model in models if (limits := _limits_of(reading, model))}
+    for name in quotas:
+        next(model for model in models if model.name == name).deployment["quota"] = name
+    keep = _keep(reading) if quotas else None
+    quotas = {name: {**limits, **({"keep": keep} if keep else {})} for name, limits in quotas.items()}
+    return quotas | _budgets(reading, models)
+
+
+def _limits_of(reading: SourceReading, model: Model) -> dict[str, Any]:
+    limits: dict[str, Any] = {}
+    for key, unit in _QUOTAS.items():
+        path: KeyPath = ("model_list", model.index, "litellm_params", key)
+        limit = reading.number(*path)
+        if limit is not None and limit == int(limit) and int(limit) in _COUNTS:
+            limits[unit] = {"minute": int(limit)}
+            reading.use(*path, note=_BY_ALL)
+    return limits
+
+
+def _keep(reading: SourceReading) -> dict[str, str] | None:
+    """Return what is kept from clients of low priority: the largest share that is reserved for others."""
+    path: KeyPath = ("litellm_settings", "priority_reservation")
+    shares = [
+        share for name in reading.keys(*path) if (share := reading.number(*path, name)) is not None and share <= 1
+    ]
+    if len(shares) < 2:
+        return None
+    note = "the largest share is kept from clients with `priority: low`; write the priority of each client"
+    for name in reading.keys(*path):
+        reading.use(*path, name, note=note)
+    return {"low": f"{min(99, int(max(shares) * 100))}%"}
+
+
+def _budgets(reading: SourceReading, models: list[Model]) -> dict[str, Any]:
+    """Return a quota for the budget of each provider that has a model here."""
+    quotas: dict[str, Any] = {}
+    path: KeyPath = ("router_settings", "provider_budget_config")
+    for provider in reading.keys(*path):
+        amount = reading.number(*path, provider, "budget_limit")
+        window = _WINDOWS.get(str(reading.at(*path, provider, "time_period")))
+        own = [model for model in models if model.deployment["provider"] == provider]
+        if window is None or amount is None or not _AMOUNTS[0] <= amount <= _AMOUNTS[1] or not own:
+            continue
+        name = f"{provider}-budget"
+        quotas[name] = {"amount": {window: f"{round(amount, 6).normalize():f} USD"}}
+        for key in ("budget_limit", "time_period"):
+            note = "a window begins with the calendar, and a call needs room for its worst cost"
+            reading.use(*path, provider, key, note=note)
+        for model in own:
+            before = model.deployment.get("quota")
+            model.deployment["quota"] = [before, name] if before is not None else name
+    return quotas

@@ -15,11 +15,10 @@ from typing import Any
 from gateway.config.examples import schema_file
 from gateway.config.problems import ConfigRejected, KeyPath, dotted, visible
 from gateway.config.yaml_document import parse_yaml
-from gateway.litellm.clients import ClientReader
+from gateway.litellm.clients import ClientReader, convert_quotas
 from gateway.litellm.files import LOGIN, Gap, SourceReading, Unique, gaps_of, yaml_lines
-from gateway.litellm.issuers import token_issuers
 from gateway.litellm.models import WEIGHTS, Model, ModelReader, facts
-from gateway.litellm.quotas import convert_quotas
+from gateway.litellm.sign_ins import token_issuers
 from gateway.model.served import INPUTS, USES
 from providers.registry import Registry
 from providers.value import Value

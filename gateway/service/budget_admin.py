@@ -37,8 +37,7 @@ from gateway.usage.gate import (
     shown_in,
 )
 from gateway.usage.journal import FOLDER, Journal
-from gateway.usage.quota_sums import HOUR_NS, used_of
-from gateway.usage.quota_uses import read_uses
+from gateway.usage.quota_sums import HOUR_NS, read_uses, used_of
 from gateway.usage.quotas import limits_of
 from gateway.usage.refusals import shown_budget
 from gateway.usage.spending_limits import calendar_of, limits_from, user_limits

@@ -1,18 +1,20 @@
-"""Sum up in a ledger what the calls of deployments used of quotas: for new counters, and by client for reports."""
+"""Tell what calls used of quotas: as the gate counts it, and summed up in a ledger for new counters and by client."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 
 from gateway.model.budget import Window
 from gateway.model.config_version import ConfigVersion
 from gateway.model.quota import QuotaUnit
+from gateway.model.status import QuotaUse
 from gateway.state.database import Statements
-from gateway.usage.amounts import NANO
-from gateway.usage.quota_uses import deployments_of_quota
-from gateway.usage.quotas import Parts, QuotaLimit, limits_of, weighed
+from gateway.usage.amounts import NANO, shown_nano
+from gateway.usage.gate import Counters
+from gateway.usage.quotas import Parts, QuotaLimit, QuotaState, limits_of, weighed
+from gateway.usage.windows import FOREVER_NS
 
 HOUR_NS = 3600 * NANO
 
@@ -78,3 +80,41 @@ def quota_sums(
         if since not in known:
             known[since] = parts_since(statements, since)
         yield limit, sum(used_of(limit, known[since], deployments_of_quota(config, limit.quota)).values()), 0
+
+
+def deployments_of_quota(config: ConfigVersion, name: str) -> list[str]:
+    """Return the deployments that name a quota."""
+    return [it.name for it in config.deployments.values() if any(quota.name == name for quota in it.quotas)]
+
+
+async def read_uses(config: ConfigVersion, gate: Counters) -> tuple[QuotaUse, ...]:
+    """Return what is used of each limit of each quota. Raises GateUnavailable."""
+    if not (limits := limits_of(config)):
+        return ()
+    now_ns, states = await gate.read_quotas(limits)
+    return tuple(_use(config, limit, state, now_ns) for limit, state in zip(limits, states, strict=True))
+
+
+def _use(config: ConfigVersion, limit: QuotaLimit, state: QuotaState, now_ns: int) -> QuotaUse:
+    used, held = limit.used(state)
+    wait_ns = limit.wait_ns(1, state, now_ns)
+    is_known = wait_ns is not None and wait_ns < FOREVER_NS
+    free_in_s = (wait_ns or 0) / NANO if is_known else None
+    free_at = datetime.fromtimestamp((now_ns + (wait_ns or 0)) / NANO, UTC) if is_known and wait_ns else None
+    return QuotaUse(
+        limit.quota,
+        str(limit.unit),
+        str(limit.window),
+        _shown(limit, limit.limit),
+        _shown(limit, used),
+        _shown(limit, held),
+        free_at=f"{free_at:%Y-%m-%dT%H:%M:%SZ}" if free_at is not None else None if is_known else "never",
+        free_in_s=free_in_s,
+        share=limit.share(state),
+        words=str(limit),
+        deployments=tuple(deployments_of_quota(config, limit.quota)),
+    )
+
+
+def _shown(limit: QuotaLimit, amount: int) -> int | str:
+    return shown_nano(amount) if limit.unit == QuotaUnit.AMOUNT else amount

@@ -22,7 +22,7 @@ from gateway.model.quota import Keep, Priority, Quota, QuotaEntry, QuotaUnit
 from gateway.model.status import VendorLimit
 from gateway.usage.amounts import NANO, shown_nano
 from gateway.usage.journal import FOLDER, Journal
-from gateway.usage.quota_uses import read_uses
+from gateway.usage.quota_sums import read_uses
 from gateway.usage.quotas import QuotaHold, QuotaLimit, QuotaState, limits_of_quota, quota_refusal, vendor_limits
 from gateway.usage.reports import UsageReader
 from gateway.usage.windows import MINUTE_NS
