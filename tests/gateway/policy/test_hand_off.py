@@ -146,7 +146,7 @@ def test_only_the_table_makes_a_hand_off_and_only_one_method_gives_the_steps() -
     sources = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in (ROOT / "gateway").rglob("*.py")}
     making = {name for name, text in sources.items() if re.search(r"\bHandOff\(", text)}
     assert making == {"gateway/policy/hand_off.py", "gateway/model/hand_off.py"}
-    listing = {name for name, text in sources.items() if re.search(r"\.listed\b", text)}
+    listing = {name for name, text in sources.items() if re.search(r"\.listed\b(?!\()", text)}
     assert listing <= {
         *("gateway/model/assistant.py", "gateway/policy/preference.py", "gateway/service/decider.py"),
         *("gateway/config/routes.py", "gateway/config/check_report.py"),
