@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, tzinfo
+from typing import TYPE_CHECKING
 
 from gateway.model.budget import Window
 from gateway.model.config_version import ConfigVersion
 from gateway.model.quota import QuotaUnit
 from gateway.model.status import QuotaUse
-from gateway.state.database import Statements
 from gateway.usage.amounts import NANO, shown_nano
 from gateway.usage.gate import Counters
 from gateway.usage.quotas import Parts, QuotaLimit, QuotaState, limits_of, weighed
 from gateway.usage.windows import FOREVER_NS
+
+if TYPE_CHECKING:  # its module loads SQLite, which a process with quotas alone does not need
+    from gateway.state.database import Statements
 
 HOUR_NS = 3600 * NANO
 
