@@ -33,7 +33,6 @@ def test_addition_has_its_bound_and_its_places(name: str) -> None:
 
 
 PAGE = (ROOT / "docs/where-to-add.md").read_text("utf-8").splitlines()
-OTHERS = [name for name in ADDITIONS if name != "log-field"]
 
 
 @pytest.fixture
@@ -42,8 +41,8 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["log-field", *(pytest.param(it, marks=pytest.mark.full) for it in OTHERS)])
-@pytest.mark.slow("generates the pages of a copy of the repository, and runs its tests")
+@pytest.mark.full  # it generates the pages of a copy of the repository, and runs its tests
+@pytest.mark.parametrize("name", ADDITIONS)
 def test_addition_passes_the_tests_next_to_it(name: str, tree: Path) -> None:
     addition = ADDITIONS[name]
     add(addition, tree)
