@@ -19,7 +19,6 @@ from uvicorn.server import ServerState
 from bench.config import ENVIRON, client_headers, production_config, request_for
 from bench.stub import Answers
 from gateway.assembly.application import Gateway
-from gateway.assembly.receipts import ReceiptSettings
 from gateway.config.loading import parse_document
 from gateway.execution.transport import PoolTransport, allow
 from gateway.features.configuration import compile_config
@@ -85,7 +84,7 @@ def accounting_gateway(
     gateways: list[Gateway] = []
 
     def app(transport: Any) -> Gateway:
-        gateways.append(Gateway(config, transport, state_dir=state_dir, receipt_settings=ReceiptSettings(state_dir)))
+        gateways.append(Gateway(config, transport, state_dir=state_dir))
         return gateways[0]
 
     with patch.object(Receipts, "_work", lambda _: None):

@@ -105,6 +105,25 @@ class Control(Protocol):
         """Move the clock of a demo's users, or leave it; return by how many seconds it is ahead. Raises ApiError."""
 
 
+class SimulatorFaults(Protocol):
+    """The faults and the clock of a demo's simulated sites. It has no access to real deployments."""
+
+    def sites(self) -> tuple[SimulatedSite, ...]:
+        """Return every simulated site with its fault."""
+
+    def set(self, name: str, words: str) -> None:
+        """Set the fault of the site of this deployment for every request; an empty text removes it. Raises ApiError."""
+
+    def clear(self) -> None:
+        """Remove the faults of all sites, also those that the command line injected."""
+
+    def arrived(self, name: str) -> str | None:
+        """Return the body of the last request that this deployment got, as text, or None. Raises ApiError."""
+
+    def clock(self, ahead_s: int | None) -> int:
+        """Move the clock of users if a number is given, and return how many seconds it is ahead. Raises ApiError."""
+
+
 def no_faults() -> ApiError:
     """Return the error for a request about simulated faults outside a demo."""
     message = "no provider is simulated: faults exist in `gateway demo`, `simulate` and `serve --simulated`"

@@ -20,7 +20,6 @@ from gateway.api.body import drain, is_little
 from gateway.api.connection import NOT_TAKEN, ClientConnection, Cycle
 from gateway.api.dialects.dialect import CountingDialect, Dialect, StreamEncoder
 from gateway.api.dialects.labelling import MEMBER
-from gateway.api.dialects.messages.dialect import USER_FIELD, Messages
 from gateway.api.dialects.openai_chat import InputDialect
 from gateway.api.errors import ApiError, blocking_link, from_domain, whole_seconds
 from gateway.api.keep_alive import KeepAlive
@@ -143,8 +142,8 @@ class WrittenExchange(Exchange):
     def _note_own_names(self) -> None:
         """Name what is left out as the API of the client does."""
         dropped = self.record.shown.dropped
-        if "user" in dropped and isinstance(self._dialect, Messages):
-            self.record.shown.dropped = dropped - {"user"} | {USER_FIELD}
+        if "user" in dropped:
+            self.record.shown.dropped = dropped - {"user"} | {self._dialect.user_field}
         if b"anthropic-beta" in self._headers.headers:
             # The values switch features of Anthropic's API on, which another provider does not have.
             values = ",".join(self._headers.all(b"anthropic-beta")).split(",")[:_MOST_BETAS]

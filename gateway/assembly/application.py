@@ -21,7 +21,7 @@ from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst,
 from gateway.api.websocket.connections import WebSockets
 from gateway.api.websocket.handshake import answer_handshake
 from gateway.assembly.key_uses import KeyUses
-from gateway.assembly.receipts import ReceiptService, ReceiptSettings
+from gateway.assembly.receipts import ReceiptService, read_receipt_settings
 from gateway.assembly.usage import UsageWiring, usage_reports
 from gateway.execution.breaker import ALL, Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
@@ -149,8 +149,9 @@ class Gateway:
         config: The config version to start with.
         transport: The transport for requests to providers; the gateway's own connection pool if it is None.
         quota_store: The store of client limits and concurrency limits. Without one, they hold in this process only.
-        state_dir: The directory for usage rows, budgets and the data of features, or None if nothing of this is kept.
-        receipt_settings: How receipts are kept, or None without receipts.
+        state_dir: The directory for usage rows, budgets, receipts and the data of features, or None if nothing of this
+            is kept.
+        receipt_key: The file with the key that signs receipts, if there is one.
         consent_key: The key for consent tokens, shared by all workers. It is used if the configuration has none.
         most_requests: The limit of concurrent requests.
 
@@ -175,7 +176,7 @@ class Gateway:
         transport: Transport | None = None,
         quota_store: QuotaStore | None = None,
         state_dir: Path | None = None,
-        receipt_settings: ReceiptSettings | None = None,
+        receipt_key: Path | None = None,
         consent_key: bytes | None = None,
         most_requests: int = MOST_REQUESTS,
     ) -> None:
@@ -188,7 +189,8 @@ class Gateway:
         if config.simulated:
             transport = SimulatorsOnly(transport, current)
         self._transport = transport
-        self._receipts = ReceiptService(receipt_settings, current) if receipt_settings is not None else None
+        kept = read_receipt_settings(state_dir, receipt_key)
+        self._receipts = ReceiptService(kept, current) if kept is not None else None
         take = self._receipts.take if self._receipts is not None else None
         key_uses = KeyUses(state_dir, current) if state_dir is not None else None
         self._telemetry = Telemetry(current, transport, take, key_uses)

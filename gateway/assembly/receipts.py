@@ -25,15 +25,15 @@ class ReceiptSettings(Value, frozen=True):
     signers: tuple[Signer, ...] = ()
 
 
-def read_receipt_settings(state_dir: str | None, receipt_key: str | None) -> ReceiptSettings | None:
+def read_receipt_settings(state_dir: Path | None, receipt_key: Path | None) -> ReceiptSettings | None:
     """Return the receipt storage of these settings, or None without a state directory. Raises KeyUnusable."""
     if state_dir is None:
         return None
     if receipt_key is None:
-        return ReceiptSettings(Path(state_dir))
+        return ReceiptSettings(state_dir)
     from gateway.signing import Signer  # loads a large library that is not needed without a key
 
-    return ReceiptSettings(Path(state_dir), Signer.read_versions(Path(receipt_key)))
+    return ReceiptSettings(state_dir, Signer.read_versions(receipt_key))
 
 
 def check_receipts(settings: Settings) -> None:
@@ -47,7 +47,7 @@ def check_receipts(settings: Settings) -> None:
 
     try:
         prepare(settings.state_dir)
-        read_receipt_settings(str(settings.state_dir), str(settings.receipt_key) if settings.receipt_key else None)
+        read_receipt_settings(settings.state_dir, settings.receipt_key)
     except KeyUnusable as error:
         raise CommandError(f"GATEWAY_RECEIPT_KEY: {error}") from None
     except StateError as error:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.server.demo import BuildConsole
     from gateway.server.host import BuildOperatorConsole
     from gateway.server.simulation import Rehearsal
+    from gateway.server.start import Simulate
     from gateway.server.takeover import Takeover
     from gateway.settings import Settings
 
@@ -54,9 +55,9 @@ def serve(options: argparse.Namespace) -> int:
             options.config = options.simulated
         settings = settings_of(options)
         _expect_config(settings)
-        from gateway.server.simulation import Rehearsal
+        from gateway.server.simulation import Rehearsal, simulating_with
 
-        return _serve(_apart(settings), child, rehearsal=Rehearsal())
+        return _serve(_apart(settings), child, simulate=simulating_with(Rehearsal()))
     except BaseException as error:  # the running gateway must know the reason
         if takeover is not None:
             takeover.report_failure(_reason_of(error))
@@ -90,12 +91,12 @@ def _serve(
     child: Child | None = None,
     takeover: Takeover | None = None,
     *,
-    rehearsal: Rehearsal | None = None,
+    simulate: Simulate | None = None,
 ) -> int:
     from gateway.changes.initial_config import InitialConfigLoader
 
     lock = takeover.lock if takeover is not None else None
-    opening = InitialConfigLoader(settings, child, simulated=rehearsal is not None, inherited_lock=lock)
+    opening = InitialConfigLoader(settings, child, simulated=simulate is not None, inherited_lock=lock)
     from gateway.server import start
     from gateway.telemetry.background_writer import flush_all
     from gateway.telemetry.log import configure, logger
@@ -114,7 +115,7 @@ def _serve(
             return _OK
         for warning in initial.outcome.problems:
             logger().warning("config", detail=str(warning))
-        start.serve_config(settings, initial, takeover, _operator_console(settings), rehearsal)
+        start.serve_config(settings, initial, takeover, _operator_console(settings), simulate)
     finally:
         # The reason of a failed start must be in the log before the process ends.
         flush_all()
@@ -136,14 +137,14 @@ def simulate(options: argparse.Namespace) -> int:
     """Serve a demo or a real config at simulated providers with faults and delays (`gateway simulate`)."""
     _exit_on_sigterm()
     settings = _demo_settings(options)
-    from gateway.server.simulation import Rehearsal, SimulatedPace
+    from gateway.server.simulation import Rehearsal, SimulatedPace, simulating_with
     from gateway.telemetry.log import configure
 
     configure(settings.log_format, settings.log_level)
     pace = SimulatedPace(options.first_token, options.between_events, options.seed)
     rehearsal = Rehearsal(options.fault, [(name, fault) for name, fault in options.fault_at], pace)
     if not _is_demo(settings.config):
-        return _serve(_apart(settings), rehearsal=rehearsal)
+        return _serve(_apart(settings), simulate=simulating_with(rehearsal))
     _serve_simulated(options, settings, rehearsal)
     return _OK
 

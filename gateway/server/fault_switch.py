@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
+from gateway.api.admin_control import SimulatorFaults
 from gateway.api.errors import ApiError
 from gateway.model.config_version import ConfigVersion
 from gateway.model.status import SimulatedSite
@@ -16,8 +17,8 @@ from providers.value import replace
 Site = tuple[str, str]
 
 
-class FaultSwitch:
-    """The faults, and with `move_clock` the time, of simulated sites. It has no access to real deployments."""
+class FaultSwitch(SimulatorFaults):
+    """The faults of the simulators of this process, and with `move_clock` the time of its users."""
 
     def __init__(
         self,
@@ -32,7 +33,6 @@ class FaultSwitch:
         self._words: dict[Site, str] = {}
 
     def sites(self) -> tuple[SimulatedSite, ...]:
-        """Return every simulated site with its fault."""
         by_site: dict[Site, list[str]] = {site: [] for site in self._servers}
         for name, deployment in self._current().deployments.items():
             site = deployment.provider, deployment.simulates or ""
@@ -44,7 +44,6 @@ class FaultSwitch:
         )
 
     def set(self, name: str, words: str) -> None:
-        """Set the fault of the site of this deployment for every request; an empty text removes it. Raises ApiError."""
         site = self._site_of(name)
         faults: tuple[tuple[Fault, float], ...] = ()
         if words:
@@ -55,13 +54,11 @@ class FaultSwitch:
         self._apply(site, words, replace(self._servers[site].scenario, faults=faults))
 
     def clear(self) -> None:
-        """Remove the faults of all sites, also those that the command line injected."""
         for site, server in self._servers.items():
             if server.scenario.faults:
                 self._apply(site, "", replace(server.scenario, faults=()))
 
     def arrived(self, name: str) -> str | None:
-        """Return the body of the last request that this deployment got, as text, or None. Raises ApiError."""
         server, model = self._servers[self._site_of(name)], self._current().deployments[name].model
         # Several deployments may be at one site. Their models are named in the path or in the body.
         for request in reversed(server.requests):
@@ -70,7 +67,6 @@ class FaultSwitch:
         return None
 
     def clock(self, ahead_s: int | None) -> int:
-        """Move the clock of users if a number is given, and return how many seconds it is ahead. Raises ApiError."""
         if self._move_clock is None:
             raise ApiError("not_found", "the clock of users can be moved in `gateway demo` and `simulate` only")
         if ahead_s is not None:

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from gateway.api.admin import build_admin
-from gateway.api.admin_control import Control, Review, change_report, fault_report, no_faults
+from gateway.api.admin_control import Control, Review, SimulatorFaults, change_report, fault_report, no_faults
 from gateway.api.admin_guard import Guard
 from gateway.api.admin_status import problem_counts
 from gateway.api.raw_responses import Application
@@ -37,7 +37,6 @@ from providers.value import Value, replace
 
 if TYPE_CHECKING:
     from gateway.changes.stored_clients import ClientDatabase
-    from gateway.server.fault_switch import FaultSwitch
     from gateway.service.client_admin import ClientAdmin
 
 BuildOperatorConsole = Callable[[Application, Guard, Control], Application]
@@ -87,7 +86,7 @@ class Host:
         settings: Settings,
         service: ServiceManager | None = None,
         is_replaced: Callable[[asyncio.Task[int]], Awaitable[bool]] | None = None,
-        faults: FaultSwitch | None = None,
+        faults: SimulatorFaults | None = None,
     ) -> None:
         self._workers, self._operators = workers, operators
         self._live, self._scheduler = keepers.live, keepers.scheduler
@@ -335,7 +334,7 @@ class Host:
     async def clock(self, ahead_s: int | None = None) -> int:
         return self._switch().clock(ahead_s)
 
-    def _switch(self) -> FaultSwitch:
+    def _switch(self) -> SimulatorFaults:
         if self._faults is None:
             raise no_faults()
         return self._faults

@@ -6,14 +6,17 @@ production.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from gateway.api.admin_control import SimulatorFaults
 from gateway.changes.compile_job import CompileJob
 from gateway.changes.initial_config import InitialConfig, with_simulators
 from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import CommandError
-from gateway.server.fault_switch import Site
+from gateway.server.fault_switch import FaultSwitch, Site
+from gateway.server.start import Simulate
+from gateway.telemetry.log import logger
 from providers.testkit.scenario import Fault, Scenario, ScenarioError, parse_fault
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import NoSimulator, load_simulators
@@ -28,6 +31,7 @@ class SimulatedPace(Value, frozen=True):
     seed: int = 0
 
 
+_SIMULATED = "every provider is simulated on this machine: no answer is of a model, and no request leaves"
 _STREAM_PACE = SimulatedPace(between_events_s=0.03)
 """The pace without other orders: a reader sees that an answer streams, and one without a stream loses no time."""
 
@@ -89,6 +93,17 @@ class Simulation(Value, frozen=True):
     job: CompileJob
     servers: Mapping[Site, SimulatorServer]
 
+    def faults(self, current: Callable[[], ConfigVersion]) -> FaultSwitch:
+        """Return the switch of their faults."""
+        return FaultSwitch(self.servers, current)
+
+    def announce(self, faults: SimulatorFaults) -> None:
+        """Log where each simulator listens, and its faults."""
+        logger().warning("simulated", detail=_SIMULATED)
+        for site in faults.sites():
+            at = self.servers[site.provider, site.site].origin
+            logger().info("simulator", provider=site.provider, site=site.site, at=at, faults=site.description)
+
 
 def simulators_of(config: ConfigVersion, rehearsal: Rehearsal) -> dict[Site, SimulatorServer]:
     """Return the simulator of each site that the version simulates. They are not started. Raises CommandError."""
@@ -110,3 +125,8 @@ def simulating(
     with SimulatorThread({" ".join(site): server for site, server in servers.items()}):
         job = replace(job, simulators={site: server.origin for site, server in servers.items()})
         yield Simulation(with_simulators(initial, job), job, servers)
+
+
+def simulating_with(rehearsal: Rehearsal) -> Simulate:
+    """Return `simulating` for the simulators of a version with these faults and this pace."""
+    return lambda initial, job: simulating(initial, job, simulators_of(initial.config, rehearsal))

@@ -7,10 +7,11 @@ import functools
 import ipaddress
 import secrets
 import socket
-from collections.abc import Mapping
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from gateway.api.admin_control import SimulatorFaults
 from gateway.api.admin_guard import Guard
 from gateway.assembly.receipts import check_receipts
 from gateway.changes.compile_job import CompileJob
@@ -32,9 +33,7 @@ from gateway.usage.quota_store import QuotaStore
 
 if TYPE_CHECKING:
     from gateway.changes.initial_config import InitialConfig
-    from gateway.server.simulation import Rehearsal, Simulation
 
-_SIMULATED = "every provider is simulated on this machine: no answer is of a model, and no request leaves"
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _SOCKETS = {
     "public": ("host", "port"),
@@ -44,12 +43,34 @@ _SOCKETS = {
 """The names of sockets that systemd or an earlier gateway may open, and the settings that their addresses replace."""
 
 
+class RunningSimulators(Protocol):
+    """The running simulators of a config, with the version to serve and the job that compiles later ones."""
+
+    @property
+    def initial(self) -> InitialConfig:
+        """The version to serve."""
+
+    @property
+    def job(self) -> CompileJob:
+        """The job that compiles later versions."""
+
+    def faults(self, current: Callable[[], ConfigVersion]) -> SimulatorFaults:
+        """Return the switch of their faults."""
+
+    def announce(self, faults: SimulatorFaults) -> None:
+        """Log where each simulator listens, and its faults."""
+
+
+Simulate: TypeAlias = "Callable[[InitialConfig, CompileJob], AbstractContextManager[RunningSimulators]]"
+"""Runs simulated providers in place of the real ones."""
+
+
 def serve_config(
     settings: Settings,
     initial: InitialConfig,
     takeover: Takeover | None = None,
     build_console: BuildOperatorConsole | None = None,
-    rehearsal: Rehearsal | None = None,
+    simulate: Simulate | None = None,
 ) -> None:
     """Serve a config until the process is stopped, with one process or several.
 
@@ -57,17 +78,13 @@ def serve_config(
 
     takeover: The connection to the running gateway that this one replaces.
     build_console: Builds the console, if `GATEWAY_CONSOLE_PORT` is set.
-    rehearsal: The faults and the speed of the simulated providers, or None if the providers are real.
+    simulate: Runs simulated providers in place of the real ones.
     """
     given = takeover.sockets if takeover is not None else sockets_by_name()
-    job = CompileJob(str(settings.config), written=initial.change_log is not None, simulated=rehearsal is not None)
+    job = CompileJob(str(settings.config), written=initial.change_log is not None, simulated=simulate is not None)
     with ExitStack() as stack:
-        simulation = None
-        if rehearsal is not None:
-            from gateway.server.simulation import simulating, simulators_of
-
-            simulators = simulators_of(initial.config, rehearsal)
-            simulation = stack.enter_context(simulating(initial, job, simulators))
+        simulation = stack.enter_context(simulate(initial, job)) if simulate is not None else None
+        if simulation is not None:
             initial, job = simulation.initial, simulation.job
         stack.enter_context(recording_the_end(initial))
         settings = _at_addresses_of(given, settings)
@@ -91,7 +108,7 @@ def _serve(
     listener: socket.socket,
     operators: Operators,
     takeover: Takeover | None,
-    simulation: Simulation | None,
+    simulation: RunningSimulators | None,
 ) -> int:
     """Run the host and its workers; return the exit status."""
     live, outcome = keepers.live, initial.outcome
@@ -101,11 +118,7 @@ def _serve(
     sockets = {"public": listener, "admin": operators.admin}
     sockets |= {"console": operators.console.listener} if operators.console is not None else {}
     handover = Handover(Given(sockets, consent_key, service), keepers, settings.state_dir, takeover)
-    faults = None
-    if simulation is not None:
-        from gateway.server.fault_switch import FaultSwitch
-
-        faults = FaultSwitch(simulation.servers, lambda: live.config)
+    faults = simulation.faults(lambda: live.config) if simulation is not None else None
     is_alone = settings.workers == 1 or outcome.packed is None
 
     # Now, because a gateway that is stopped while its last worker becomes ready has closed them.
@@ -115,10 +128,7 @@ def _serve(
         more = {} if is_alone else {"workers": settings.workers}
         config = {"config": str(settings.config), "config_version": live.config.version}
         if faults is not None and simulation is not None:
-            logger().warning("simulated", detail=_SIMULATED)
-            for site in faults.sites():
-                at = simulation.servers[site.provider, site.site].origin
-                logger().info("simulator", provider=site.provider, site=site.site, at=at, faults=site.description)
+            simulation.announce(faults)
         logger().info("listening", **urls, **config, **more)
         handover.note_serving()
 

@@ -18,7 +18,6 @@ from typing import Any
 
 from gateway.api.raw_responses import Application
 from gateway.assembly.application import Gateway
-from gateway.assembly.receipts import read_receipt_settings
 from gateway.changes.pickling import unpack
 from gateway.execution.failure_observations import EVERYBODY, Asker
 from gateway.model.config_version import ConfigVersion
@@ -55,11 +54,8 @@ class Worker:
         lock: int | None = None,
         makes_exchanges: bool = True,
     ) -> None:
-        receipts = read_receipt_settings(
-            *(str(path) if path else None for path in (settings.state_dir, settings.receipt_key))
-        )
         self.gateway = gateway = Gateway(
-            config, None, quotas, settings.state_dir, receipts, settings.consent_key,
+            config, None, quotas, settings.state_dir, settings.receipt_key, settings.consent_key,
             settings.max_requests,
         )  # fmt: skip
         gateway.makes_exchanges = makes_exchanges

@@ -49,6 +49,27 @@ _INPUTS_IMPORT = r"^from providers\.(inputs\.[\w.]+|testkit\.simulated_(rerank|a
 """An import from a room of the inputs."""
 
 TAKEOUTS: Mapping[str, Takeout] = {
+    "vendors": Takeout({"pyproject.toml": _gone(r"^[\w-]+ = \"providers\.vendors\.(?!openai)[^\n]*\n")}),
+    "dialects": Takeout(
+        {
+            "gateway/api/dialects/paths.py": (
+                *_gone(
+                    r"^from gateway\.api\.dialects import gemini, messages\n",
+                    _import("gateway.api.dialects.completions"),
+                    _import("gateway.api.dialects.responses"),
+                    r"^(COUNT_PATH|INPUT_TOKENS_PATH|COMPLETIONS_PATH) = [^\n]*\n",
+                    r"^    (MESSAGES_PATH|RESPONSES_PATH|COMPLETIONS_PATH): [^\n]*\n",
+                    r"^    match asked\.method:\n.*?(?=^    return)",
+                    r"^    if path == (COUNT_PATH|INPUT_TOKENS_PATH):\n[^\n]*\n",
+                    r"^    form: ListForm = \"chat\"\n.*?(?=^    return)",
+                ),
+                (r"^MESSAGES_PATH = [^\n]*", 'MESSAGES_PATH = "/v1/messages"'),
+                (r"^RESPONSES_PATH = [^\n]*", 'RESPONSES_PATH = "/v1/responses"'),
+                (r"^    asked = parse_path\(path\)\n    return gemini.GeminiCount[^\n]*\n", "    return None\n"),
+            )
+        },
+        after=("websocket", "inputs"),
+    ),
     "evaluation": Takeout({}, ("evaluate",)),
     "doctor": Takeout(
         {"gateway/cli/cell.py": _gone(_import("gateway.cli.check_result"), r"^def checked_stores\(.*?\n\n\n(?=@)")},
@@ -322,7 +343,7 @@ TAKEOUTS: Mapping[str, Takeout] = {
                     '            raise CommandError("this gateway has no demo")\n',
                 ),
                 (r"^            if settings\.workers > 1:.*?\)\n(?=\n|            raise)", ""),
-                (r"_operator_console\(settings\), rehearsal\)", "rehearsal=rehearsal)"),
+                (r"_operator_console\(settings\), simulate\)", "simulate=simulate)"),
             ),
         },
         ("demo",),
@@ -369,11 +390,12 @@ TAKEOUTS: Mapping[str, Takeout] = {
 
 def take_out(name: str, tree: Path) -> None:
     """Take an outbuilding out of a copy of the product, after those that open it."""
-    takeout = TAKEOUTS[name]
+    takeout, rooms = TAKEOUTS[name], _rooms_of(name, tree)
+    if not rooms:  # it went before one that it opens
+        return
     for other in takeout.after:
-        if any(_rooms_of(other, tree)):
-            take_out(other, tree)
-    for room in _rooms_of(name, tree):
+        take_out(other, tree)
+    for room in rooms:
         room.unlink()
         if not any(room.parent.rglob("*.py")):  # nor may its data stay: Python would take the folder for a package
             shutil.rmtree(room.parent)

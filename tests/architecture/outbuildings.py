@@ -29,6 +29,8 @@ class Outbuilding:
 
 
 OUTBUILDINGS = {
+    "vendors": Outbuilding(r"providers/vendors/(anthropic|bedrock|dashscope|gemini)/", 0),
+    "dialects": Outbuilding(r"gateway/api/dialects/(completions|(gemini|messages|responses)/)", 1),
     "features": Outbuilding(
         r"gateway/features/(?!__init__|feature\.|running|configuration)|gateway/cli/(marks|redact)\.py", 2
     ),
@@ -54,15 +56,15 @@ OUTBUILDINGS = {
     ),
     "handover": Outbuilding(r"gateway/server/(handover|takeover)|gateway/cli/restart", 2),
     "kit": Outbuilding(
-        r"providers/(conformance|testkit)/|providers/.*simulat|gateway/server/(simulation|fault_switch)", 5
+        r"providers/(conformance|testkit)/|providers/.*simulat|gateway/server/(simulation|fault_switch)", 3
     ),
     "evidence": Outbuilding(
-        r"gateway/(state|assembly|cli)/(receipts|audit)|gateway/cli/(evidence|approval_file|past_requests)", 7
+        r"gateway/(state|assembly|cli)/(receipts|audit)|gateway/cli/(evidence|approval_file|past_requests)", 6
     ),
 }
-MOST_DOORS = 43
+MOST_DOORS = 41
 """The most files of the core that open any of them, together."""
-MOST_CORE_LINES = 88_500
+MOST_CORE_LINES = 81_500
 
 
 def place_of(module: Module) -> str:

@@ -125,12 +125,14 @@ class Dialect(Protocol):
         stream_type: The header line with the content type of a stream.
         media: The content type of a request. A dialect with another one than JSON is a `FormDialect`.
         route: The path of the API, with `{model}` in place of a name. It is shown in traces.
+        user_field: The field with the client's own id of its user.
     """
 
     keep_alive: bytes
     stream_type: bytes
     media: bytes
     route: str
+    user_field: str
 
     def decode(self, body: bytes) -> ServedRequest:
         """Parse and decode the body. Raises ApiError, InvalidRequest or UnsupportedFeature.

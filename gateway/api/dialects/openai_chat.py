@@ -58,6 +58,7 @@ class OpenAIChat:
     stream_type = b"content-type: text/event-stream; charset=utf-8"
     media = JSON_MEDIA
     route = "/v1/chat/completions"
+    user_field = "user"
 
     def decode(self, body: bytes) -> ServedRequest:
         return read_request(body)

@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from gateway.assembly.application import Gateway
-from gateway.assembly.receipts import ReceiptSettings
 from gateway.model.record import Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
@@ -453,7 +452,7 @@ async def test_nothing_that_is_held_or_flagged_is_kept(
 
     transport = HttpxTransport(httpx.MockTransport(provider))
     config = table_of(CONFIG.merge(KEEPING), {})
-    served = Gateway(config, transport, state_dir=tmp_path, receipt_settings=ReceiptSettings(tmp_path))
+    served = Gateway(config, transport, state_dir=tmp_path)
     messages: asyncio.Queue[dict[str, str]] = asyncio.Queue()
     done: asyncio.Queue[Any] = asyncio.Queue()
     serving = asyncio.ensure_future(served({"type": "lifespan"}, messages.get, done.put))

@@ -19,6 +19,7 @@ class Gemini:
     """One request for `generateContent` or `streamGenerateContent`. See `gateway.api.dialects.dialect.Dialect`."""
 
     media = JSON_MEDIA
+    user_field = "user"
 
     def __init__(self, assistant: str, *, stream: bool = False, events: bool = False) -> None:
         """Make it for one request. With `events`, a stream is sent as server-sent events, not as one JSON array."""

@@ -19,13 +19,12 @@ from gateway.usage.token_count import count_tokens
 from providers.chat import ChatCompletion, ChatRequest
 from providers.value import replace
 
-USER_FIELD = "metadata.user_id"
 """The field of the end user."""
 _FIELDS: Mapping[str, str] = {
     "stop": "stop_sequences",
     "reasoning_effort": "thinking",
     "response_format": "output_config.format",
-    "user": USER_FIELD,
+    "user": "metadata.user_id",
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
 }
 """The names of fields here, by their name in chat completions."""
@@ -41,6 +40,7 @@ class Messages:
     stream_type = b"content-type: text/event-stream; charset=utf-8"
     media = JSON_MEDIA
     route = "/v1/messages"
+    user_field = _FIELDS["user"]
 
     def __init__(self) -> None:
         self._asked = encode.Asked()

@@ -34,6 +34,7 @@ class Responses:
     stream_type = b"content-type: text/event-stream; charset=utf-8"
     media = JSON_MEDIA
     route = "/v1/responses"
+    user_field = "user"
     _is_count = False
 
     def __init__(self) -> None:
