@@ -217,7 +217,7 @@ ADDITIONS = {
     ),
     "log-field": Addition(
         "a field of the log line",
-        1,
+        2,
         (
             Place(
                 "gateway/public_names.json",
@@ -227,8 +227,14 @@ ADDITIONS = {
                 '    "side": {"meaning": "the member of a weighted step", "of": {"side": "decided.variant"}},\n',
                 f"{_TABLES}::test_fields_of_the_log_line_are_in_their_table",
             ),
+            Place(
+                "tests/gateway/telemetry/test_log.py",
+                "its value in the line of `tests/gateway/telemetry/test_log.py`",
+                '        "first_ms": 400.0,\n        "total_ms": 1000.0,\n',
+                '        "side": None,\n',
+                "tests/gateway/telemetry/test_log.py",
+            ),
         ),
-        tests=("tests/gateway/telemetry/test_log.py",),
     ),
     "metric": Addition(
         "a metric",
