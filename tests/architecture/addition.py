@@ -162,6 +162,7 @@ def _of_feature(file: str) -> str:
 _FEATURES = "tests/architecture/test_features.py"
 _AUDIO = "tests/providers/test_audio_lengths.py"
 _TABLES = "tests/docs/test_tables.py"
+_LOG = "tests/gateway/telemetry/test_log.py"
 ADDITIONS = {
     "response-header": Addition(
         "a response header",
@@ -225,16 +226,17 @@ ADDITIONS = {
                 "few records have it, or the record lacks it: `gateway/telemetry/request_log.py`, `gateway/model/record.py`",
                 '    "use": {"meaning": "`embeddings`',
                 '    "side": {"meaning": "the member of a weighted step", "of": {"side": "decided.variant"}},\n',
-                f"{_TABLES}::test_fields_of_the_log_line_are_in_their_table",
+                _LOG,
             ),
             Place(
                 "tests/gateway/telemetry/test_log.py",
                 "its value in the line of `tests/gateway/telemetry/test_log.py`",
                 '        "first_ms": 400.0,\n        "total_ms": 1000.0,\n',
                 '        "side": None,\n',
-                "tests/gateway/telemetry/test_log.py",
+                _LOG,
             ),
         ),
+        tests=(f"{_TABLES}::test_fields_of_the_log_line_are_in_their_table",),
     ),
     "metric": Addition(
         "a metric",
