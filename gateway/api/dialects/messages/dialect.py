@@ -19,7 +19,6 @@ from gateway.usage.token_count import count_tokens
 from providers.chat import ChatCompletion, ChatRequest
 from providers.value import replace
 
-"""The field of the end user."""
 _FIELDS: Mapping[str, str] = {
     "stop": "stop_sequences",
     "reasoning_effort": "thinking",
