@@ -58,8 +58,11 @@ _OUTWARD: dict[FailureKind, str] = {
 }
 # A client that reads `error.attempts` must find it, also if no deployment was asked.
 _LISTS_ATTEMPTS = frozenset({"provider_error", "no_healthy_deployment", "overloaded", "deadline_exceeded"})
+_OF_ANOTHER_CELL = 421
 _UNKNOWN_MODEL = "the requested model is not an assistant of the configuration"
 _DEFAULT_RETRY_S = 1.0
+_NEVER_AGAIN = frozenset({401, 501})
+_POLICY = frozenset({"territory", "approval", "age", "consent", "moderation"})
 _RETRYABLE = frozenset({"rate_limited", "no_healthy_deployment", "overloaded"})
 
 
@@ -88,6 +91,16 @@ class ApiError(Exception):
     sentences: Sentences | None = None
     token_issuer: str = ""
     outer: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Let no client repeat what the same request can never get, such as an answer to a wrong key."""
+        if self.status in _NEVER_AGAIN or self.is_of_policy:
+            self.headers = {"x-should-retry": "false", **self.headers}
+
+    @property
+    def is_of_policy(self) -> bool:
+        """Whether a rule for the user, the place or the content refuses the request: no repetition is answered."""
+        return self.reason in _POLICY and self.status != _OF_ANOTHER_CELL
 
     @property
     def status(self) -> int:
@@ -191,7 +204,6 @@ def _from_refusal(error: Refused) -> ApiError:
         extra["home"] = refusal.home
     if refusal.age is not None:
         extra["age"] = refusal.age
-        headers["x-should-retry"] = "false"
     if error.consent is not None:
         extra["consent"] = _encode_consent(error.consent)
     retry_after_s = refusal.retry_after_s or (_DEFAULT_RETRY_S if refusal.code in _RETRYABLE else None)

@@ -27,5 +27,7 @@ async def _respond(_: object) -> RawResponse:
     return RawResponse(_PAGE.encode(), headers=_HEADERS, kind=HTML)
 
 
+HELLO_PATHS = frozenset({"/", "/api/hello"})
+"""Where a client asks with HEAD whether the gateway is there. Claude Code opens its connection with the second."""
 FRONT_PAGE = Probe(_respond)
 """The endpoint of `/` for browsers. HEAD is answered for every client: SDKs check with it that the gateway is there."""

@@ -59,6 +59,10 @@ _UNSUITABLE_APIS = {
     ),
 }
 
+# Where exporters of OpenTelemetry send. Telemetry can have prompts in it, and success would hide that it is lost.
+_TELEMETRY = ("/v1/metrics", "/v1/logs", "/v1/traces")
+_NO_COLLECTOR = "the gateway collects no telemetry of clients: set OTEL_EXPORTER_OTLP_ENDPOINT to your own collector"
+
 # Paths of Ollama's own API.
 _OLLAMA = frozenset(f"/api/{name}" for name in "chat generate embed embeddings tags show ps pull version".split())
 
@@ -74,6 +78,8 @@ def hint_for(path: str) -> str:
         return _gemini_hint(path)
     if (reason := _UNSUITABLE_APIS.get(api)) is not None:
         return reason
+    if plain.endswith(_TELEMETRY):
+        return _NO_COLLECTOR
     if plain in _OLLAMA:
         return (
             "Ollama's own API is not supported, because the gateway answers in the form of OpenAI's API only: "

@@ -387,6 +387,7 @@ class WrittenExchange(Exchange):
         if shown.retry_after_s is not None:
             headers["retry-after"] = whole_seconds(shown.retry_after_s)
         shown = self._worded(shown)
+        headers |= self._dialect.error_headers(shown)
         body = self._dialect.encode_error(shown, record.request_id)
         # A client at the wrong cell must not send the rest of its prompt here.
         is_last = not self._can_continue() or shown.status == STATUS["wrong_cell"]

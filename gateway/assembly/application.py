@@ -16,7 +16,7 @@ from gateway.api.body import MOST_REQUESTS
 from gateway.api.chat import ChatEndpoint
 from gateway.api.cors import RefusedOrigins, apply_cors, preflight_origin
 from gateway.api.dialects.paths import counter_at, dialect_at
-from gateway.api.front_page import FRONT_PAGE, accepts_html
+from gateway.api.front_page import FRONT_PAGE, HELLO_PATHS, accepts_html
 from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst, asks_for_websocket, health_probes
 from gateway.api.websocket.connections import WebSockets
 from gateway.api.websocket.handshake import answer_handshake
@@ -414,9 +414,8 @@ class Gateway:
             if scope["method"] == "OPTIONS" and self.config.cors is None and (origin := preflight_origin(scope)):
                 self._refused_origins.note(origin)
             # Claude Code asks with HEAD before its first request whether the host is there.
-            if scope["path"] == "/" and (
-                scope["method"] == "HEAD" or (scope["method"] == "GET" and accepts_html(scope))
-            ):
+            path, is_head = scope["path"], scope["method"] == "HEAD"
+            if (is_head and path in HELLO_PATHS) or (path == "/" and scope["method"] == "GET" and accepts_html(scope)):
                 return FRONT_PAGE(scope, receive, send)
             if scope["method"] == "HEAD":
                 # HEAD is answered like GET (RFC 9110, section 9.3.2). The server omits the body.

@@ -128,7 +128,7 @@ def _budget_error(limit: BudgetLimit, state: CounterState, refused: HoldRefused,
         message = f"running requests hold the rest of {words}: retry when they have ended"
         return CallRefused("rate_limited", message, _RETRY_S, True, shown)
     until = f"; it is renewed at {shown['resets_at']}" if shown["resets_at"] else ""
-    message = f"{words} has no room for this request{until}"
+    message = f"{words} has no room for this request{until}: ask the operator of the gateway"
     return CallRefused("insufficient_quota", message, None, False, shown)
 
 

@@ -149,6 +149,9 @@ class Dialect(Protocol):
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
         """Return the body of an error. It may be called before `decode`."""
 
+    def error_headers(self, error: ApiError) -> Mapping[str, str]:
+        """Return the headers of an error that clients of this API read, besides those of all errors."""
+
 
 class FormDialect(Dialect, Protocol):
     """One request whose body is a form, which the head describes."""

@@ -8,6 +8,7 @@ choices, if it was asked for. A failure is one last event with an `error` object
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, assert_never
 
 import orjson
@@ -75,6 +76,9 @@ class OpenAIChat:
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
         return orjson.dumps(encode_error(error))
+
+    def error_headers(self, error: ApiError) -> Mapping[str, str]:
+        return {}
 
 
 OPENAI_CHAT = OpenAIChat()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +20,7 @@ from gateway.model.record import AttemptRecord
 from gateway.model.refusal_reason import REASON_BY_CODE, STATUS
 from gateway.service.assistants import AssistantNotFound
 from providers.failures import Failure, FailureKind, InvalidRequest, UnsupportedFeature
+from tests.architecture.source_tree import ROOT, modules
 from tests.kit.input_gateway import CONFIG, InputGateway
 
 TYPES = {
@@ -148,7 +151,42 @@ def test_refusal_keeps_its_code_and_message(code: RefusalCode) -> None:
     unspecified = from_domain(Refused(Refusal(code, "words")), [])
     assert unspecified.retry_after_s == (1.0 if later else None)
     assert shown.retry_after_s == 9.0
-    assert (shown.headers, shown.extra) == ({}, {})
+    assert shown.extra == {}
+    assert shown.headers == ({"x-should-retry": "false"} if shown.is_of_policy else {})
+
+
+@pytest.mark.parametrize("code", STATUS)
+def test_no_client_repeats_what_the_same_request_can_never_get(code: str) -> None:
+    policy = {"territory", "approval", "age", "consent", "moderation"}
+    never = STATUS[code] in (401, 501) or (REASON_BY_CODE[code] in policy and STATUS[code] != 421)
+    assert ApiError(code, "why").headers == ({"x-should-retry": "false"} if never else {})
+
+
+COMPACTS = re.compile(
+    r"(prompt|input) is too long|context window|maximum context|maximum prompt length|model token limit"
+    r"|exceeds the maximum number of tokens|token length too long|range of input length should be"
+    r"|reduce the length of the messages",
+    re.IGNORECASE,
+)
+"""The words on which Claude Code compacts the conversation: only an error about a prompt that is too long has them."""
+ABOUT_LENGTH = {
+    "gateway/api/dialects/gemini/errors.py": "Google's words for this error",
+    "gateway/api/dialects/messages/errors.py": "Anthropic's words for this error",
+    "gateway/console/timeline.py": "a page for operators",
+    "gateway/model/hand_off.py": "the description of a cause in the reference",
+    "providers/reading/errors.py": "the message of this kind of failure",
+}
+
+
+def test_no_other_error_has_the_words_on_which_clients_compact() -> None:
+    found = {
+        str(module.path.relative_to(ROOT))
+        for module in modules().values()
+        if not re.search("testkit|simulat|^evaluation", str(module.path.relative_to(ROOT)))
+        for node in ast.walk(ast.parse(module.path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and COMPACTS.search(node.value)
+    }
+    assert found == {*ABOUT_LENGTH}
 
 
 def test_blocked_by_link_is_sent_only_with_451_and_a_known_page() -> None:

@@ -41,4 +41,7 @@ async def test_other_clients_get_the_hint(client: httpx.AsyncClient) -> None:
 
 async def test_head_is_answered_for_every_client(client: httpx.AsyncClient) -> None:
     for headers in ({"accept": "*/*"}, BROWSER):
-        assert (await client.head("/", headers=headers)).status_code == 200
+        for path in ("/", "/api/hello"):
+            answer = await client.head(path, headers=headers)
+            assert (answer.status_code, "x-gateway-region" in answer.headers) == (200, False)
+    assert (await client.get("/api/hello")).status_code == 404

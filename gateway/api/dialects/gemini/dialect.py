@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import orjson
 
 from gateway.api.body import parse_with_calls
@@ -48,6 +50,9 @@ class Gemini:
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
         return errors.encode_error(error, request_id)
+
+    def error_headers(self, error: ApiError) -> Mapping[str, str]:
+        return {}
 
 
 class GeminiCount(Gemini):

@@ -1,27 +1,30 @@
 """Read a request of Anthropic's Messages API.
 
-The structs are the schema. Fields that change the meaning or keep state at a vendor are refused by name; other fields
-without an equivalent are left out and named. Paths in errors have Anthropic's form: `messages.0.content.1.text`.
+The structs are the schema. A field is refused by name if an answer without it would be one to another conversation, of
+another kind, or at the cost of another payer. Others without an equivalent are left out and named. Paths in errors have
+Anthropic's form: `messages.0.content.1.text`.
 
 Consecutive turns of one role are one turn. The results of a turn come before its other content, and they must answer
 the calls of the turn before it, one for one. Reasoning state stands in a thinking block before the call to which it
 belongs.
 
-Source: anthropic 2.12 (MessageCreateParams), platform.claude.com on thinking, effort and tool use, read 2026-11-22.
+Source: anthropic 2.12 (MessageCreateParams), platform.claude.com on thinking, effort and tool use, read 2026-11-22; the
+gateway protocol of Claude Code 2.1.332 and anthropic 2.14, read 2026-11-29.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from itertools import groupby
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
 from gateway.api.dialects.messages.client_tools import as_function, has_type
 from gateway.api.dialects.schema import NOTHING, bounded, read, unread
+from gateway.api.errors import ApiError
 from providers.chat import (
     AssistantMessage,
     CacheTime,
@@ -56,16 +59,56 @@ NO_STATE = "none"
 _Limit = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 _Text = Annotated[str, Meta(min_length=1)]
 # --- the schema -----------------------------------------------------------------------------------
-_REFUSED = {
-    "container": "it keeps files at a provider: run the code in your own app",
-    "mcp_servers": "a provider would send data to them: connect them to your own app and send their tools as functions",
-    "context_management": "the provider would change the conversation: shorten it in your app, or switch this beta off",
-    "diagnostics": "it refers to content kept at a provider",
+_UNSUPPORTED = "the gateway does not support this field, because"
+_COMPACTS = "the answer would be a summary of the vendor's own kind, which no other model has: compact in the client"
+
+
+class _Refused(NamedTuple):
+    """A field that is refused: what the message adds to its name, and how the value asks for it."""
+
+    why: str
+    asks: Callable[[Any], bool] = lambda value: value not in NOTHING
+    code: str = ""
+
+
+# In their order the first is named. Claude Code sends the whole turn again, without the field, on the words of `thread`
+# and on `safeguards:`.
+_REFUSED: Mapping[str, _Refused] = {
+    "thread": _Refused(
+        "the gateway keeps no conversation, so send each turn whole; "
+        "capability_rejected: beta_header:message-threads-2026-08-12",
+        code="thread_unsupported_request",
+    ),
+    "compaction": _Refused(_COMPACTS),
+    "context_management": _Refused(
+        _COMPACTS,
+        lambda value: any(
+            as_map(it).get("pause_after_compaction") is True for it in as_list(as_map(value).get("edits"))
+        ),
+    ),
+    "safeguards": _Refused("the gateway has no such checks of a vendor: leave it out, and check in the client"),
+    "billing_policy": _Refused(
+        "another payer than the key's own cannot be charged here: leave it out",
+        lambda value: value not in NOTHING and as_map(value).get("bill_to", "self") not in (*NOTHING, "self"),
+    ),
+    "max_tokens": _Refused(
+        "it warms a cache without an answer, which the gateway does not offer: send 1 or more",
+        lambda value: value == 0 and not isinstance(value, bool),
+    ),
+    "container": _Refused(f"{_UNSUPPORTED} it keeps files at a provider: run the code in your own app"),
+    "mcp_servers": _Refused(
+        f"{_UNSUPPORTED} a provider would send data to them: connect them to your app and send their tools as functions"
+    ),
 }
+_NOT_COUNTED = frozenset({"compaction", "context_management", "safeguards", "max_tokens"})
+"""The fields that a request which only counts may have, whatever they ask for."""
+_TOOL_CHANGES = frozenset({"tool_addition", "tool_removal"})
 _MAX_CALLS = 512
 _PARAGRAPH_BREAK = "\n\n"
 _BLOCK_TYPE = re.compile(r"(messages\.\d+(\.content\.\d+)+)\.type")
-_BLOCKS = frozenset({"text", "image", "document", "tool_result", "tool_use", "thinking", "redacted_thinking"})
+_BLOCKS = frozenset(
+    {"text", "image", "document", "tool_result", "tool_use", "thinking", "redacted_thinking", "compaction"}
+)
 _CHOICES: Mapping[str, ToolChoice] = {"auto": "auto", "any": "required", "none": "none"}
 # The effort with the nearest thinking budget that is not smaller.
 _EFFORT_BY_BUDGET = ((1024, "minimal"), (2048, "low"), (8192, "medium"), (16384, "high"), (24576, "xhigh"))
@@ -135,6 +178,13 @@ class _Use(_Block, tag="tool_use", kw_only=True):
     caller: Any = None
 
 
+class _Compaction(_Block, tag="compaction", kw_only=True):
+    content: str | None = None
+    encrypted_content: Any = None
+    signature: Any = None
+    tool_changes: Any = None
+
+
 class _Thinking(Struct, tag="thinking"):
     thinking: str | None = None
     signature: str | None = None
@@ -145,11 +195,11 @@ class _Redacted(Struct, tag="redacted_thinking"):
 
 
 class _User(Struct, tag="user", tag_field="role"):
-    content: str | list[_TextBlock | _Image | _Document | _Result]
+    content: str | list[_TextBlock | _Image | _Document | _Result | _Compaction]
 
 
 class _Assistant(Struct, tag="assistant", tag_field="role"):
-    content: str | list[_TextBlock | _Use | _Thinking | _Redacted]
+    content: str | list[_TextBlock | _Use | _Thinking | _Redacted | _Compaction]
 
 
 class _System(Struct, tag="system", tag_field="role"):
@@ -225,7 +275,7 @@ class Decoded(Value, frozen=True):
 
 def decode_request(body: object, *, counts: bool = False) -> Decoded:
     """Return the request in a parsed body, which may only count. Raises InvalidRequest or UnsupportedFeature."""
-    body = _supported(mapping(body, ""))
+    body = _supported(mapping(body, ""), _NOT_COUNTED if counts else frozenset())
     left_out: set[str] = set()
     texts = _plain_texts(body)
     if texts is not None:
@@ -270,14 +320,26 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
     return Decoded(request, hides_thinking)
 
 
-def _supported(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the body with every tool as a function. Raises InvalidRequest for a field that is not supported."""
-    for name, why in _REFUSED.items():
-        if (value := body.get(name)) not in NOTHING and not (name == "context_management" and _keeps_all(value)):
-            raise InvalidRequest(f"{name}: the gateway does not support this field, because {why}", name)
+def _supported(body: Mapping[str, Any], ignored: Set[str]) -> Mapping[str, Any]:
+    """Return the body with every tool as a function. Raises InvalidRequest or ApiError for a field that is refused."""
+    if ignored and not ignored.isdisjoint(body):
+        body = {name: value for name, value in body.items() if name not in ignored}
+    for name, refused in _REFUSED.items():
+        if name in body and refused.asks(body[name]):
+            message = f"{name}: {refused.why}"
+            raise (
+                _for_the_client("invalid_request", message, name, refused.code)
+                if refused.code
+                else InvalidRequest(message, name)
+            )
     if (tools := as_list(body.get("tools"))) and any(map(has_type, tools)):
         return {**body, "tools": [as_function(tool, position) for position, tool in enumerate(tools)]}
     return body
+
+
+def _for_the_client(code: str, message: str, param: str, detail: str) -> ApiError:
+    """Return an error with the code in its details by which Claude Code decides how to ask again."""
+    return ApiError(code, message, param, extra={"details": {"error_code": detail}})
 
 
 def _plain_texts(body: Mapping[str, Any]) -> tuple[Message, ...] | None:
@@ -308,7 +370,7 @@ def _without_blocks_of_servers(body: Mapping[str, Any], left_out: set[str]) -> M
 
 def _is_readable(block: object, left_out: set[str]) -> bool:
     kind = as_map(block).get("type")
-    if not isinstance(kind, str) or kind in _BLOCKS - {"image"}:
+    if not isinstance(kind, str) or kind in _BLOCKS - {"image"} | _TOOL_CHANGES:
         return True
     left_out.add(f"messages.content.{kind}")
     return False
@@ -341,20 +403,11 @@ def _explained(error: InvalidRequest, body: object) -> Exception:
     message = (
         f"{found[1]}: the gateway has no {value[:60]!r} blocks: it sends on text, images, documents and function tools"
     )
-    return UnsupportedFeature("messages", message, found[0])
-
-
-def _keeps_all(management: object) -> bool:
-    """Return whether this changes nothing: Claude Code always sends the edit that keeps all thoughts."""
-    edits = as_map(management).get("edits")
-    return (
-        isinstance(edits, list)
-        and bool(edits)
-        and all(
-            str(as_map(edit).get("type")).startswith("clear_thinking_") and as_map(edit).get("keep") == "all"
-            for edit in edits
+    if value in _TOOL_CHANGES:
+        return _for_the_client(
+            "unsupported_capability", message, found[0], "mid_conversation_tool_changes_not_supported"
         )
-    )
+    return UnsupportedFeature("messages", message, found[0])
 
 
 def _tool(tool: _Tool) -> Tool:
@@ -437,13 +490,17 @@ def _messages(turns: Sequence[_User | _Assistant | _System], names: set[str]) ->
             yield from _user(merged, calls, asked_at, names)
             calls = ()
         elif form is _Assistant:
-            message = _assistant([block for _, blocks in merged for block in blocks], at, names)
+            message = _assistant(merged, names)
             calls, asked_at = message.tool_calls, at
             yield message
         else:
             yield SystemMessage(tuple(TextPart(block.text, block.cache) for _, blocks in merged for block in blocks))
     if calls:
         raise _unanswered(asked_at, calls)
+
+
+def _path(position: int, number: int) -> str:
+    return f"messages.{position}.content.{number}"
 
 
 def _blocks(content: str | list[Any]) -> list[Any]:
@@ -460,7 +517,7 @@ def _user(
     for position, blocks in turns:
         said.append([])
         for number, block in enumerate(blocks):
-            path = f"messages.{position}.content.{number}"
+            path = _path(position, number)
             if not isinstance(block, _Result):
                 said[-1] += _parts(block, path, names)
                 continue
@@ -482,9 +539,11 @@ def _user(
         yield UserMessage(plain_content(parts))
 
 
-def _parts(block: _TextBlock | _Image | _Document, path: str, names: set[str]) -> tuple[Part, ...]:
+def _parts(block: _TextBlock | _Image | _Document | _Compaction, path: str, names: set[str]) -> tuple[Part, ...]:
     if isinstance(block, _TextBlock):
         return (TextPart(block.text, block.cache),)
+    if isinstance(block, _Compaction):
+        return _summary(block, path, names)
     place = f"{path}.source"
     if isinstance(block.source, _File):
         raise InvalidRequest(f"{place}: {_OWN}", f"{place}.type")
@@ -508,6 +567,24 @@ def _parts(block: _TextBlock | _Image | _Document, path: str, names: set[str]) -
     raise UnsupportedFeature("file", message, f"{place}.type")
 
 
+def _summary(block: _Compaction, path: str, names: set[str]) -> tuple[TextPart, ...]:
+    """Return the text of a summary, which is a text of the conversation like any other.
+
+    One that only its vendor can read is refused: the model would answer to another conversation.
+    """
+    if block.tool_changes not in (*NOTHING, {}):
+        message = f"{path}.tool_changes: the gateway cannot change tools in a conversation: state them all in `tools`"
+        raise InvalidRequest(message, f"{path}.tool_changes")
+    if not block.content and block.encrypted_content not in NOTHING:
+        message = f"{path}.encrypted_content: holds a summary that only its vendor can read: send it as `content`"
+        raise InvalidRequest(message, f"{path}.encrypted_content")
+    if block.content == "":
+        raise InvalidRequest(f"{path}.content: the summary is empty: leave the block out", f"{path}.content")
+    if block.content is None or (block.signature, block.encrypted_content) != (None, None):
+        names.add("messages.content.compaction")
+    return (TextPart(block.content, block.cache),) if block.content is not None else ()
+
+
 def _image(source: _Base64 | _Url, place: str) -> str:
     if isinstance(source, _Base64):
         return _data_uri(source, place)
@@ -525,15 +602,19 @@ def _data_uri(source: _Base64, place: str) -> str:
         raise InvalidRequest(f"{place}.data: the content {error}", f"{place}.data") from None
 
 
-def _assistant(blocks: list[Any], position: int, names: set[str]) -> AssistantMessage:
+def _assistant(turns: list[tuple[int, list[Any]]], names: set[str]) -> AssistantMessage:
     texts: list[TextPart] = []
     thoughts: list[str] = []
     calls: list[ToolCall] = []
     state: str | None = None
-    for block in blocks:
+    for block, place in (
+        (block, (position, number)) for position, blocks in turns for number, block in enumerate(blocks)
+    ):
         match block:
             case _TextBlock():
                 texts.append(TextPart(block.text, block.cache))
+            case _Compaction():
+                texts += _summary(block, _path(*place), names)
             case _Thinking():
                 thoughts += [block.thinking] if block.thinking else ()
                 state = block.signature if block.signature and block.signature != NO_STATE else state
@@ -546,7 +627,7 @@ def _assistant(blocks: list[Any], position: int, names: set[str]) -> AssistantMe
     if state is not None:
         # Only a call carries state to its model.
         names.add("messages.content.signature")
-    path = f"messages.{position}.content"
+    path = f"messages.{turns[0][0]}.content"
     if len(calls) > _MAX_CALLS:
         raise InvalidRequest(f"{path}: too many `tool_use` blocks in one turn", path)
     if len({call.id for call in calls}) < len(calls):

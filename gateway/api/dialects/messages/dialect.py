@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 
 import orjson
@@ -61,6 +62,9 @@ class Messages:
         message = _renamed(_PART.sub("messages", error.message))
         param = _PART.sub("messages", _FIELDS.get(error.param, error.param)) if error.param is not None else None
         return errors.encode_error(replace(error, param=param, message=message), request_id)
+
+    def error_headers(self, error: ApiError) -> Mapping[str, str]:
+        return errors.budget_headers(error, time.time())
 
 
 class TokenCount(Messages):

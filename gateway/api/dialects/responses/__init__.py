@@ -6,6 +6,7 @@ The gateway keeps nothing: each request has the whole conversation in `input`, a
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import orjson
 
@@ -61,6 +62,9 @@ class Responses:
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
         """See Dialect. Inner layers name the fields as chat completions does."""
         return orjson.dumps(encode_error(self._with_own_names(error)))
+
+    def error_headers(self, error: ApiError) -> Mapping[str, str]:
+        return {}
 
     def _with_own_names(self, error: ApiError) -> ApiError:
         def path(match: re.Match[str]) -> str:

@@ -10,6 +10,7 @@ from hypothesis import assume, given
 
 from gateway.api.dialects.messages import Messages
 from gateway.api.dialects.messages.decode import NO_STATE
+from gateway.api.dialects.messages.errors import budget_headers
 from gateway.api.dialects.messages.stream import MessageStreamEncoder
 from gateway.api.errors import ApiError
 from gateway.execution.exchange import AnswerStyle
@@ -369,7 +370,7 @@ def test_errors_have_anthropics_shape(code: str) -> None:
     error = json.loads(Messages().encode_error(ApiError(code, "why", "messages"), "req_1"))
     assert (error["type"], error["request_id"]) == ("error", "req_1")
     assert (error["error"]["code"], error["error"]["param"]) == (code, "messages")
-    assert error["error"]["type"].endswith(("_error", "request_too_large"))
+    assert error["error"]["type"].endswith(("_error", "request_too_large", "policy_blocked", "not_supported"))
 
 
 @cases("code", "kind", "words")
@@ -377,6 +378,31 @@ def test_errors_have_anthropics_types_and_words(code: str, kind: str, words: str
     error = json.loads(Messages().encode_error(ApiError(code, "why", extra={"home": "h"}), ""))["error"]
     assert (error["type"], error["home"]) == (kind, "h")
     assert error["message"].startswith(words)
+
+
+@pytest.mark.parametrize("per", ["hour", "day", "week", "month", "total", "always"])
+@pytest.mark.parametrize("of", ["client", "user", "project"])
+def test_spent_budget_has_the_headers_by_which_claude_code_shows_it(of: str, per: str) -> None:
+    renewed = None if per in ("total", "always") else "2026-12-01T00:00:00+08:00"
+    error = ApiError("insufficient_quota", "why", extra={"budget": {"of": of, "per": per, "resets_at": renewed}})
+    headers = budget_headers(error, 1_796_054_399.5)
+    shown = {name.removeprefix("anthropic-ratelimit-unified-"): value for name, value in headers.items()}
+    times = {"reset": "1796054400", "overage-reset": "1796054400", "retry-after": "1"} if renewed else {}
+    period = {"day": "daily", "week": "weekly", "month": "monthly"}.get(per)
+    assert shown == {
+        "status": "rejected",
+        "overage-utilization": "1",
+        "overage-surpassed-threshold": "1",
+        "overage-disabled-reason": "org_spend_cap_reached",
+        **times,
+        **({"overage-period": period} if period else {}),
+        **({"overage-scope": "group_pool"} if of == "project" else {}),
+    }
+
+
+@pytest.mark.parametrize("error", [ApiError("insufficient_quota", "a quota"), ApiError("rate_limited", "why")], ids=str)
+def test_other_limits_have_none_of_these_headers(error: ApiError) -> None:
+    assert budget_headers(error, 0.0) == {}
 
 
 # --- the reader of streams finds the known mistakes of other translators ---------------------------
