@@ -15,8 +15,8 @@ Logprobs = Mapping[str, object]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"]
 """Why a choice ended. `other` is a reason that the adapter does not know. It is never treated as `stop`."""
 
-ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
-"""OpenAI's words for how a request was processed. Strict SDKs read no others (Python SDK 3.54, read 2026-11-22)."""
+ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"]
+"""OpenAI's words for how a request was processed. Strict SDKs read no others (Python SDK 3.57, read 2026-11-29)."""
 SERVICE_TIERS = frozenset(get_args(ServiceTier))
 CLAUDE_TIERS = frozenset({"standard", "priority", "batch"})
 """Anthropic's words for it, of which only its own API has all (Python SDK 2.12, read 2026-11-22)."""

@@ -1,7 +1,7 @@
 """Read a request of OpenAI's Responses API as a chat request.
 
 Source: the official Python SDK 3.51 (`ResponseCreateParams`, `ResponseInputItemParam`) and the source code of Codex
-0.169, read 2026-11-23.
+0.169, read 2026-11-23; the SDK 3.57, read 2026-11-29.
 """
 
 from __future__ import annotations
@@ -58,13 +58,15 @@ NAMES_OF_CHAT = {
 """The names of fields here, by their name in chat completions."""
 _OF_CHAT = {**NAMES_OF_CHAT, "functions": "tools", "function_call": "tool_choice"}
 """Fields of chat completions that have another name here. Without them the answer would differ."""
-_UNUSED = frozenset({"client_metadata", "max_tool_calls", "image", "access_programs"})
+_UNUSED = frozenset({"client_metadata", "max_tool_calls", "image", "access_programs", "background_options"})
 """Fields that no provider gets: identifiers that Codex adds, and settings of hosted tools."""
 _SAME_AS_IN_CHAT = frozenset(
     "temperature top_p presence_penalty frequency_penalty seed stop logit_bias parallel_tool_calls user".split()
 )
 _OWN = frozenset({"tools", "tool_choice", "include", "top_logprobs", *_SWITCHES})
 _TEXT = frozenset({"format", "verbosity"})
+_UPDATED = {"reasoning": "effort", "text": "format"}
+"""What an item `configuration_update` may change."""
 _FORMAT = frozenset({"type", "name", "schema", "description", "strict"})
 _PLAIN_FIELDS = frozenset({"model", "input", "instructions", "stream", "max_output_tokens", "temperature", "top_p"})
 
@@ -133,7 +135,8 @@ def decode_request(body: object, *, counts: bool = False) -> DecodedResponse:
     names, unread = ToolNames(), set[str]()
     more = tools_in(given) if isinstance(given, list) else []
     rare = _NO_RARE_FIELDS if is_plain and not more else _rare_fields(source, names, unread, more)
-    messages, paths = _messages(given, instructions, names, unread)
+    fields = dict(rare.fields)
+    messages, paths = _messages(given, instructions, names, unread, fields)
     if rare.extra or unread:
         check_unknown(rare.extra, unread)
     request = ChatRequest(
@@ -147,7 +150,7 @@ def decode_request(body: object, *, counts: bool = False) -> DecodedResponse:
         tools=rare.tools,
         extra=rare.extra,
         unread=frozenset(unread),
-        **rare.fields,
+        **fields,
     )
     return DecodedResponse(
         request,
@@ -169,9 +172,9 @@ def _refuse_fields_of_chat(source: Mapping[str, object]) -> None:
 
 
 def _messages(
-    given: object, instructions: str | None, names: ToolNames, unread: set[str]
+    given: object, instructions: str | None, names: ToolNames, unread: set[str], fields: dict[str, Any]
 ) -> tuple[tuple[Message, ...], tuple[str, ...]]:
-    """Return the conversation, and the path of each message."""
+    """Return the conversation, and the path of each message. Items that change how the model answers set `fields`."""
     if isinstance(given, str):
         entries: list[object] = [{"role": "user", "content": given}]
         input_paths: tuple[str, ...] = ("instructions", "input") if instructions else ("input",)
@@ -188,9 +191,30 @@ def _messages(
         reader.add_instructions(instructions)
     reader.read(entries)
     unread |= reader.unread
+    for path, update in reader.updates:
+        _read_update(path, update, fields, unread)
     if not reader.messages:
         raise InvalidRequest("`input` has no message", "input")
     return tuple(reader.messages), tuple(reader.paths)
+
+
+def _read_update(path: str, update: Mapping[str, object], fields: dict[str, Any], unread: set[str]) -> None:
+    """Read an item whose settings stand in place of those of the request, until a later item states them again."""
+    left_out = update.keys() - _UPDATED.keys() - {"type", "id"}
+    for name, member in _UPDATED.items():
+        if update.get(name) is None:
+            continue
+        stated = mapping(update[name], f"{path}.{name}")
+        left_out |= stated.keys() - {member}
+        if stated.get(member) is None:
+            continue
+        place = f"{path}.{name}.{member}"
+        if name == "reasoning":
+            fields["reasoning_effort"] = choice(stated[member], place, EFFORTS)
+        else:
+            fields["response_format"] = _format(mapping(stated[member], place), unread, place)
+    if left_out:
+        unread.add("input.configuration_update")
 
 
 def _rare_fields(
@@ -253,12 +277,12 @@ def _read_text(value: object, fields: dict[str, Any], extra: dict[str, object], 
         fields["response_format"] = _format(mapping(source["format"], "text.format"), unread)
 
 
-def _format(source: Mapping[str, object], unread: set[str]) -> ResponseFormat | None:
+def _format(source: Mapping[str, object], unread: set[str], path: str = "text.format") -> ResponseFormat | None:
     unread.update(f"text.format.{name}" for name in source.keys() - _FORMAT if source[name] is not None)
-    kind = choice(source.get("type"), "text.format.type", ("text", "json_object", "json_schema"))
+    kind = choice(source.get("type"), f"{path}.type", ("text", "json_object", "json_schema"))
     if kind == "text":
         return None
-    return JsonObjectFormat() if kind == "json_object" else decode_schema_format(source, "text.format")
+    return JsonObjectFormat() if kind == "json_object" else decode_schema_format(source, path)
 
 
 def _read_reasoning(value: object, fields: dict[str, Any], extra: dict[str, object], unread: set[str]) -> None:

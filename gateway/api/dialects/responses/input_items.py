@@ -39,8 +39,10 @@ _CALL = frozenset({"type", "call_id", "name", "arguments", "namespace", "input",
 _OUTPUT = frozenset({"type", "call_id", "output", "name", "tools", "execution"})
 WITH_TOOLS = ("additional_tools", "tool_search_output")
 """Items that bring further tools."""
-_LEFT_OUT = ("web_search_call", "compaction", "compaction_summary", "context_compaction", "image_generation_call")
-"""Items of answers without a text that another model could read: a search, encrypted state, and an image."""
+_LEFT_OUT = ("web_search_call", "image_generation_call")
+"""Items of answers without a text that another model could read: a search, and an image."""
+_SUMMARIES = ("compaction", "compaction_summary", "context_compaction")
+"""Items that stand for a conversation before them. Without an encrypted text they mark a place only."""
 _REASONING = frozenset({"type", "summary", "content", "encrypted_content"})
 _PARTS = {
     "input_text": frozenset({"type", "text"}),
@@ -89,13 +91,17 @@ class _Turn(msgspec.Struct):
 
 
 class InputReader:
-    """Reads the items of one request. After `finish`, it has the messages, their paths, and what is `unread`."""
+    """Reads the items of one request. After `read`, it has the messages, their paths, and what is `unread`.
+
+    `updates` has the items that change how the model answers, with their paths.
+    """
 
     def __init__(self, names: ToolNames) -> None:
         """`names` gets the functions in groups that the history calls."""
         self.messages: list[Message] = []
         self.paths: list[str] = []
         self.unread: set[str] = set()
+        self.updates: list[tuple[str, Mapping[str, object]]] = []
         self._names = names
         self._turn: _Turn | None = None
         # Calls without an output so far, by the id that the client knows.
@@ -130,6 +136,16 @@ class InputReader:
                 pass  # `decode_tools` has read them
             case str() if kind in _LEFT_OUT:
                 self.unread.add(f"input.{kind}")
+            case str() if kind in _SUMMARIES:
+                if text(item, "encrypted_content", f"{path}.encrypted_content"):
+                    problem = "holds a summary that only its vendor can read: begin a new session"
+                    raise InvalidRequest(f"`{path}` {problem}", path)
+                self.unread.add(f"input.{kind}")
+            case "compaction_trigger":
+                message = f"`{path}` asks for a summary that only its vendor could read: compact in the client"
+                raise InvalidRequest(message, f"{path}.type")
+            case "configuration_update":
+                self.updates.append((path, item))
             case "reasoning":
                 self._read_reasoning(item, path)
             case "item_reference":

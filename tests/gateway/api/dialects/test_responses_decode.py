@@ -383,3 +383,22 @@ def test_answer_repeats_the_request_with_defaults_and_a_large_one_without_tools(
     dialect.decode(json.dumps({"model": "a", "input": "x" * 70_000, "tools": [FUNCTION], "temperature": 1}).encode())
     echo = json.loads(b"{" + dialect._asked.echo[1:] + b"}")
     assert (echo["tools"], echo["temperature"]) == ([], 1)
+
+
+def test_last_update_of_the_configuration_stands_in_place_of_the_requests_own() -> None:
+    schema = {"type": "json_schema", "name": "a", "schema": CLOSED}
+    first = {"type": "configuration_update", "reasoning": {"effort": "medium"}, "text": {"format": schema}}
+    second = {"type": "configuration_update", "id": "cu_2", "reasoning": {"effort": "low"}, "text": None}
+    request = decoded(
+        [first, ASK, second], reasoning={"effort": "high"}, text={"format": {"type": "json_object"}}
+    ).request
+    assert (request.reasoning_effort, request.messages, request.unread) == (
+        "low",
+        (UserMessage("Weather?"),),
+        frozenset(),
+    )
+    assert isinstance(request.response_format, JsonSchemaFormat)
+    plain = {"type": "configuration_update", "text": {"format": {"type": "text"}, "verbosity": "low"}}
+    request = decoded([first, ASK, plain]).request
+    assert (request.reasoning_effort, request.response_format) == ("medium", None)
+    assert request.unread == {"input.configuration_update"}
