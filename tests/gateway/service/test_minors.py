@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+import yaml
 
 from gateway.config.sentences import known_messages
 from gateway.model.record import Record
@@ -21,6 +22,7 @@ from gateway.state.receipts import receipt_of
 from gateway.telemetry.exposition import render
 from gateway.telemetry.request_log import JsonLines
 from tests.kit.configs import Config, key_hash
+from tests.kit.doc_pages import ROOT, blocks_of
 from tests.kit.input_gateway import EMBEDDINGS, MODERATIONS, InputGateway, vectors_of
 from tests.kit.judged_chats import DIALECTS, World, ask
 
@@ -447,3 +449,31 @@ def at_gate(served: InputGateway) -> InputGateway:
     for region in served.gateway.config.regions.values():
         object.__setattr__(region, "helps_first", True)
     return served
+
+
+STORES = next(it for it in blocks_of(ROOT / "docs/operate/minors.md") if "under_13" in it.text).text
+
+
+@pytest.mark.parametrize(
+    ("answer", "band", "status"),
+    [
+        ("Apple: lowerBound null, Play: ageLower 0", "under_13", 403),
+        ("13", "from_13", 200),
+        ("16", "from_16", 200),
+        ("18", "from_18", 200),
+        ("declined, not shared, to be verified, an old system", None, 403),
+    ],
+)
+def test_age_that_a_store_reports_is_a_band_of_the_page(
+    world: World, answer: str, band: str | None, status: int
+) -> None:
+    bands = (
+        dict.fromkeys(CONFIG.data["regions"]["default"]["age_bands"])
+        | yaml.safe_load(STORES)["regions"]["us"]["age_bands"]
+    )
+    served = served_by(world, {"regions": {"default": {"age_bands": bands, "age_missing": "refuse"}}})
+    response = ask(served, "chat", headers=headers(band))
+    assert (response.status_code, response.json().get("error", {}).get("reason")) == (
+        status,
+        "age" if status == 403 else None,
+    ), answer
