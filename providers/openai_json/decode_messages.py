@@ -149,9 +149,9 @@ def decode_messages(entries: list[object]) -> tuple[Message, ...]:
         for position, entry in enumerate(entries)
     ]
     _check_tool_loop(messages)
-    last = messages[-1]
-    if len(messages) > 1 and isinstance(last, AssistantMessage) and not (last.content or last.refusal or last.tool_calls):
-        del messages[-1]  # there is nothing to continue: Apple's library sends such a turn with its reasoning alone
+    match messages:
+        case [_, *_, AssistantMessage(content=None | "" | (), refusal=None | "", tool_calls=())]:
+            del messages[-1]  # there is nothing to continue: Apple's library sends such a turn with its reasoning alone
     return tuple(messages)
 
 
