@@ -25,7 +25,7 @@ from providers.compatible.dialect import CompatibleDialect, Requests
 from providers.formats.role_alternation import alternate_roles, without_blank_messages
 from providers.formats.tool_calls import with_object
 from providers.formats.tool_results import results_as_text
-from providers.openai_json.encode_request import encode_message, encode_part, return_state
+from providers.openai_json.encode_request import encode_marked, encode_message, return_state
 from providers.value import replace
 
 
@@ -79,7 +79,7 @@ def _message(message: Message, dialect: CompatibleDialect, *, with_reasoning: bo
     body = _unmarked(message, dialect, with_reasoning=with_reasoning)
     if dialect.requests.document_url and isinstance(parts := body.get("content"), list):
         body["content"] = [_document(part) if part["type"] == "file" else part for part in parts]
-    if dialect.requests.cache_marks and (marked := _marked(message)) is not None:
+    if dialect.requests.cache_marks and (marked := encode_marked(message, cache_control)) is not None:
         body["content"] = marked
     return body
 
@@ -88,17 +88,6 @@ def _document(part: Mapping[str, Any]) -> dict[str, object]:
     name = part["file"].get("filename")
     named = {"document_name": name} if name else {}
     return {"type": "document_url", "document_url": part["file"]["file_data"], **named}
-
-
-def _marked(message: Message) -> list[dict[str, object]] | None:
-    """Return the parts of a message with their marks for a cache, or None if it has none."""
-    parts = (TextPart(message.content),) if isinstance(message.content, str) else message.content or ()
-    times = [None if isinstance(part, AudioPart) else part.cache for part in parts]
-    if isinstance(message, ToolMessage) and message.cache is not None and parts:
-        times[-1] = message.cache
-    if not any(times):
-        return None
-    return [{**encode_part(part), **cache_control(time)} for part, time in zip(parts, times, strict=True)]
 
 
 def cache_control(time: CacheTime | None) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from providers.chat import ImagePart, Message, Part, TextPart, Texts, ToolMessage, UserMessage, prompt_text
+from providers.chat import CacheTime, ImagePart, Message, Part, TextPart, Texts, ToolMessage, UserMessage, prompt_text
 
 FAILED_PREFIX = "The call failed: "
 """The beginning of a failed result in a format that has no field for it."""
@@ -48,9 +48,10 @@ def results_as_text(messages: Sequence[Message]) -> Sequence[Message]:
             _attach(written, attached)
             written.append(message)
         elif has_attachments(message):
-            written.append(ToolMessage(message.tool_call_id, _detach(message, attached)))
+            written.append(ToolMessage(message.tool_call_id, _detach(message, attached), cache=_mark_of(message)))
         else:
-            written.append(ToolMessage(message.tool_call_id, result_text(message)) if message.is_error else message)
+            text = result_text(message) if message.is_error else ""
+            written.append(ToolMessage(message.tool_call_id, text, cache=_mark_of(message)) if text else message)
     _attach(written, attached)
     return written
 
@@ -72,6 +73,13 @@ def _detach(message: ToolMessage, attached: list[Part]) -> str:
         attached += [TextPart(ATTACHMENT.format(kind, number)), part]
     text = "\n".join(lines)
     return f"{FAILED_PREFIX}{text}" if message.is_error else text
+
+
+def _mark_of(message: ToolMessage) -> CacheTime | None:
+    """Return the mark of the result that is written as one text: its own, or that of its last text with one."""
+    parts = message.content if not isinstance(message.content, str) else ()
+    marks = [part.cache for part in parts if isinstance(part, TextPart) and part.cache]
+    return message.cache or (marks[-1] if marks else None)
 
 
 def _kind_of(part: Part) -> str:

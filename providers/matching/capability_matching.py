@@ -26,7 +26,15 @@ from providers.chat import (
     ToolMessage,
     UserMessage,
 )
-from providers.matching.requirements import IMPLIED, INNER_PARAMETERS, PARAMETERS, REASONING, Requirements
+from providers.matching.requirements import (
+    CACHE_CONTROL,
+    CACHE_MARKS,
+    IMPLIED,
+    INNER_PARAMETERS,
+    PARAMETERS,
+    REASONING,
+    Requirements,
+)
 from providers.value import Value, replace
 
 _CHOICES = frozenset({"tool_choice_named", "tool_choice_required"})
@@ -85,7 +93,8 @@ def parameters_of(capabilities: Capabilities, facts: ModelFacts) -> frozenset[st
     """Return the parameters that a model accepts in a wire format."""
     implied = {name for name, other in IMPLIED.items() if other in capabilities.parameters}
     lacks = {REASONING} if facts.known and "reasoning" not in facts.features else frozenset[str]()
-    return (capabilities.parameters | implied) - facts.without - lacks
+    marks = {CACHE_CONTROL} if CACHE_MARKS in facts.flags else frozenset[str]()
+    return (capabilities.parameters | implied | marks) - facts.without - lacks
 
 
 def match_capabilities(

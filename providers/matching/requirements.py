@@ -95,6 +95,8 @@ _NAMES_IN_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "defi
 _HARMLESS_VALUES: tuple[object, ...] = (False, [], "")
 # A mark up to which the prompt may be cached. It is not one of `PARAMETERS`, because few vendors have it.
 CACHE_CONTROL = "cache_control"
+CACHE_MARKS = "cache_marks"
+"""The flag of models that take such marks where others of their adapter do not."""
 # Requests with the same key and the same beginning may share a provider's cache.
 CACHE_KEY = "prompt_cache_key"
 # Requests with different values share no part of a server's prefix cache.

@@ -32,6 +32,7 @@ from providers.openai_json.fields import (
     items,
     mapping,
     needed_text,
+    part_mark,
     present,
     text,
 )
@@ -198,7 +199,7 @@ def _text(source: Mapping[str, object], path: str) -> TextPart:
     value = text(source, "text", f"{path}.text")
     if value is None:
         raise InvalidRequest(f"`{path}.text` is required", f"{path}.text")
-    return TextPart(value, cache_mark(source, path))
+    return TextPart(value, part_mark(source, path))
 
 
 def _marked(content: str | tuple[_P, ...], source: Mapping[str, object], path: str) -> str | tuple[_P, ...]:
@@ -219,7 +220,7 @@ def _user_part(value: object, path: str) -> Part:
     if kind == "image_url":
         place = f"{path}.{kind}"
         image = file_if_pdf(decode_image(mapping(present(source, kind, place), place), place))
-        return replace(image, cache=mark) if (mark := cache_mark(source, path)) is not None else image
+        return replace(image, cache=mark) if (mark := part_mark(source, path)) is not None else image
     if kind == "input_audio":
         place = f"{path}.{kind}"
         audio = mapping(present(source, kind, place), place)
@@ -231,7 +232,7 @@ def _user_part(value: object, path: str) -> Part:
         return AudioPart(data, sound)
     if kind == "file":
         file = _file(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
-        return replace(file, cache=mark) if (mark := cache_mark(source, path)) is not None else file
+        return replace(file, cache=mark) if (mark := part_mark(source, path)) is not None else file
     raise InvalidRequest(f"`{path}.type` must be one of 'text', 'image_url', 'input_audio', 'file'", f"{path}.type")
 
 
@@ -245,7 +246,7 @@ def decode_image(source: Mapping[str, object], path: str) -> ImagePart:
 
 def file_if_pdf(image: ImagePart) -> ImagePart | FilePart:
     """Return a PDF that a client sends as an image, within the request, as the file that it is."""
-    return FilePart(image.url) if _PDF.match(image.url) else image
+    return FilePart(image.url, cache=image.cache) if _PDF.match(image.url) else image
 
 
 def image_url(url: str | None, place: str) -> str:

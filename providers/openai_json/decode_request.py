@@ -25,6 +25,7 @@ from providers.openai_json.fields import (
     belongs_elsewhere,
     boolean,
     cache_mark,
+    check_cache_options,
     choice,
     integer,
     items,
@@ -93,7 +94,7 @@ CHECKS: dict[str, _Check] = {
     "prediction": _object,
     "audio": _object,
     "moderation": _object,
-    "prompt_cache_options": _object,
+    "prompt_cache_options": check_cache_options,
     "web_search_options": _object,
 }
 """Checks by field name. Each raises for a wrong type and returns whether the field is kept. Null never occurs here."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, assert_never
 
 from providers.chat import (
     AllowedTools,
     AssistantMessage,
     AudioPart,
+    CacheTime,
     ChatRequest,
     FilePart,
     ImagePart,
@@ -23,6 +25,7 @@ from providers.chat import (
     Tool,
     ToolCall,
     ToolChoice,
+    ToolMessage,
     UserMessage,
 )
 from providers.formats.reasoning_state import unpack_details, unpack_members
@@ -88,6 +91,19 @@ def encode_message(message: Message, *, with_reasoning: bool = False, model: str
     if message.name is not None:
         body["name"] = message.name
     return body
+
+
+def encode_marked(
+    message: Message, mark: Callable[[CacheTime | None], dict[str, object]]
+) -> list[dict[str, object]] | None:
+    """Return the parts of a message with their marks for a cache, as `mark` writes one, or None if it has none."""
+    parts = (TextPart(message.content),) if isinstance(message.content, str) else message.content or ()
+    times = [None if isinstance(part, AudioPart) else part.cache for part in parts]
+    if isinstance(message, ToolMessage) and message.cache is not None and parts:
+        times[-1] = message.cache
+    if not any(times):
+        return None
+    return [{**encode_part(part), **mark(time)} for part, time in zip(parts, times, strict=True)]
 
 
 def encode_part(part: Part) -> dict[str, object]:

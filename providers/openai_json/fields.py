@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from providers.chat.messages import CacheTime
 from providers.failures import InvalidRequest
@@ -81,6 +81,54 @@ def needed_text(source: Mapping[str, object], key: str, path: str) -> str:
     if value and isinstance(value, str):
         return value
     raise InvalidRequest(f"`{path}` is required", path) if value in (None, "") else _wrong(path, "a string", value)
+
+
+BREAKPOINT = "prompt_cache_breakpoint"
+"""The member by which OpenAI's API marks a part for a cache (openai 3.57, read 2026-11-29)."""
+_CACHE_OPTIONS = {"mode": ("implicit", "explicit"), "ttl": ("30m", "12h")}
+"""The words of options of a cache, first the usual one."""
+
+
+def breakpoint_of(time: CacheTime | None) -> dict[str, object]:
+    """Return the member that marks a part at OpenAI. A time has no place in it."""
+    return {} if time is None else {BREAKPOINT: {"mode": "explicit"}}
+
+
+def part_mark(source: Mapping[str, object], path: str) -> CacheTime | None:
+    """Return how long the prompt up to this part may be cached, as Anthropic or OpenAI define it."""
+    if source.get(BREAKPOINT) is not None:
+        place = f"{path}.{BREAKPOINT}"
+        mark = mapping(source[BREAKPOINT], place)
+        choice(mark.get("mode"), f"{place}.mode", ("explicit",))
+        if mark.get("ttl") is not None:
+            choice(mark["ttl"], f"{place}.ttl", _CACHE_OPTIONS["ttl"])
+        return cache_mark(source, path) or "5m"
+    return cache_mark(source, path)
+
+
+def lost_time(source: Mapping[str, object], path: str) -> str:
+    """Return the name of the time of a mark that no deployment can be asked for, or an empty text."""
+    mark = source.get(BREAKPOINT)
+    return f"{path}.{BREAKPOINT}.ttl" if isinstance(mark, dict) and mark.get("ttl") == "12h" else ""
+
+
+def check_cache_options(source: Mapping[str, object], name: str) -> bool:
+    """Check the options of a cache, of which nothing is sent. Raises InvalidRequest, also if no answer is wanted."""
+    options = mapping(source[name], name)
+    for member, words in _CACHE_OPTIONS.items():
+        if options.get(member) is not None:
+            choice(options[member], f"{name}.{member}", words)
+    if boolean(options, "prewarm", place := f"{name}.prewarm"):
+        raise InvalidRequest(f"`{place}: true` would be a paid answer: leave it out, or use a WebSocket", place)
+    return False
+
+
+def lost_cache_options(options: Mapping[str, object]) -> Iterator[str]:
+    """Yield the names of the options that ask for more than the usual."""
+    usual = {name: words[0] for name, words in _CACHE_OPTIONS.items()}
+    for name, value in options.items():
+        if value not in (None, False, usual.get(name)):
+            yield f"prompt_cache_options.{name}"
 
 
 def cache_mark(source: Mapping[str, object], path: str) -> CacheTime | None:

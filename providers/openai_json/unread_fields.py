@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from providers.openai_json.fields import BREAKPOINT, lost_cache_options, lost_time
+
 _ROLE_AND_CONTENT = frozenset({"role", "content", "name", "cache_control"})
 # Fields of answers that are ignored in requests: clients send whole answers in the history of the next request.
 _OF_ANSWERS = frozenset({"annotations", "parsed"})
@@ -24,6 +26,7 @@ _INNER = {
     "file": frozenset({"file_data", "filename", "file_id"}),
 }
 PARTS = {kind: frozenset({"type", kind, "cache_control"}) for kind in ("text", "refusal", *_INNER)}
+PARTS |= {kind: PARTS[kind] | {BREAKPOINT} for kind in ("text", "image_url", "file")}
 """The members of each kind of part that a chat may have."""
 THOUGHTS = ("thinking", "reasoning")
 """The kinds of parts with thoughts, each with its text in a member of that name."""
@@ -56,6 +59,8 @@ def unread_fields(body: Mapping[str, Any]) -> frozenset[str]:
         names.update(_in_format(form))
     if type(choice := body.get("tool_choice")) is dict:
         names.update(_in_choice(choice))
+    if options := body.get("prompt_cache_options"):
+        names.update(lost_cache_options(options))
     if options := body.get("stream_options"):
         names.update(_unknown(options, _STREAM_OPTIONS, "stream_options"))
         if options.get("include_obfuscation"):
@@ -87,6 +92,8 @@ def _in_parts(parts: Any) -> Iterator[str]:
                 yield f"messages.content.{kind}"
             continue
         yield from _unknown(part, PARTS[kind], "messages.content")
+        if BREAKPOINT in part and (time := lost_time(part, "messages.content")):
+            yield time
         if kind in _INNER:
             yield from _unknown(part[kind], _INNER[kind], f"messages.content.{kind}")
 

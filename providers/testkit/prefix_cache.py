@@ -23,6 +23,7 @@ _MOST_MARKS, _MOST_BLOCKS_BACK = 4, 20
 _KEYS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 _SYSTEM = ("system", "systemInstruction", "instructions")
 _MESSAGES = ("messages", "input", "contents")
+_MARKS = frozenset({"cache_control", "cachePoint", "prompt_cache_breakpoint"})
 _CONTENT = ("content", "parts", "output")
 
 
@@ -170,7 +171,7 @@ def _block(block: object) -> tuple[bytes, bool]:
     fields = as_map(block)
     if not fields:
         return dumps(block), False
-    if fields.keys() <= {"type", "text", "cache_control"} and isinstance(fields.get("text"), str):
-        return dumps(fields["text"]), "cache_control" in fields
-    unmarked = {name: value for name, value in fields.items() if name not in ("cache_control", "cachePoint")}
+    unmarked = {name: value for name, value in fields.items() if name not in _MARKS}
+    if unmarked.keys() <= {"type", "text"} and isinstance(fields.get("text"), str):
+        return dumps(fields["text"]), unmarked.keys() != fields.keys()
     return dumps(unmarked) if unmarked else b"", unmarked.keys() != fields.keys()

@@ -181,6 +181,9 @@ def conversation(draw: random.Random) -> Iterator[ChatRequest]:
         said: Any = _words(draw) if turn else f"{_words(draw)} ada@example.com"
         if draw.random() < 0.25:
             said = (TextPart(said), ImagePart(_PICTURE))
+        if turn < 2 and draw.random() < 0.5:
+            texts = said if isinstance(said, tuple) else (TextPart(said),)
+            said = (replace(texts[0], cache="5m"), *texts[1:])
         messages.append(UserMessage(said))
         yield ChatRequest("assistant", tuple(messages), tools=tools, **options)
         if tools and draw.random() < 0.6:

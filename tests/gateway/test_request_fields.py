@@ -447,7 +447,10 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
     ),
     "breakpoint in a part": (
         part(type="text", text="b", prompt_cache_breakpoint={"mode": "explicit", "ttl": "12h"}),
-        row(dropped("messages.content.prompt_cache_breakpoint")),
+        row(
+            dropped("messages.content.prompt_cache_breakpoint.ttl", "cache_control"),
+            gpt_6=dropped("messages.content.prompt_cache_breakpoint.ttl"),
+        ),
     ),
     "prediction": (
         {"prediction": {"type": "content", "content": "a"}},
@@ -481,8 +484,8 @@ CASES: dict[str, tuple[dict[str, Any], Row]] = {
         row(cannot("sends what is asked to a moderation service", "moderation")),
     ),
     "prompt_cache_options": (
-        {"prompt_cache_options": {"ttl": "30m"}},
-        row(cannot("how long the provider keeps", "prompt_cache_options")),
+        {"prompt_cache_options": {"mode": "explicit", "ttl": "30m"}},
+        row(dropped("prompt_cache_options.mode", absent="prompt_cache_options parameters.prompt_cache_options")),
     ),
     "prompt_cache_retention": (
         {"prompt_cache_retention": "24h"},

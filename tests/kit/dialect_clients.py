@@ -20,6 +20,7 @@ from providers.chat import ChatCompletion, ChatRequest, StreamEvent
 from providers.conformance.subject import parse_stream
 from providers.json_values import dumps
 from providers.matching.capability_matching import THINKS_BY_RESPONSES
+from providers.matching.requirements import CACHE_MARKS
 from providers.reading.response_reader import read_answer
 from providers.registry import load_registry
 from providers.vendors.openai.responses_request import encode_body
@@ -115,12 +116,12 @@ def _clients() -> Mapping[str, DialectClient]:
         facts = ModelFacts(features=adapter.capabilities.features, flags=flags)
         return DialectClient(name, adapter, Target(_ASSISTANT, base_path, facts))
 
-    responses = client("responses", "openai", flags=frozenset({THINKS_BY_RESPONSES}))
+    responses = client("responses", "openai", flags=frozenset({THINKS_BY_RESPONSES, CACHE_MARKS}))
     lost = {"presence_penalty", "frequency_penalty", "seed", "stop", "logit_bias", "message_name", "n"}
     return {
         one.name: one
         for one in (
-            client("chat", "openai"),
+            client("chat", "openai", flags=frozenset({CACHE_MARKS})),
             replace(responses, write=_responses_body, lost=frozenset(lost)),
             client("messages", "anthropic"),
             client("gemini", "gemini", "/v1beta"),

@@ -43,10 +43,12 @@ from gateway.service.chat_service import ChatService
 from gateway.undo import undone_on_failure
 from providers.chat import ChatRequest, Usage
 from providers.failures import InvalidRequest
+from providers.json_values import as_map
 from providers.openai_json.fields import boolean
 from providers.reading.response_reader import MAX_BODY_BYTES
 
 _logger = logging.getLogger("uvicorn.error")
+_PREWARM = "prewarm"
 _OWN_MEMBERS = frozenset(("type", "stream_id", "x_gateway", "stream_options", "generate", "previous_response_id"))
 _OF_CONNECTION = ("content-", "connection", "transfer-encoding", "upgrade")
 _TEXT_START = len(b"event: response.output_text.delta\ndata: ")
@@ -65,7 +67,13 @@ class TurnHead(msgspec.Struct):
     response_id: Any = None
     previous_response_id: Any = None
     generate: Any = None
+    prompt_cache_options: Any = None
     x_gateway: Any = None
+
+    @property
+    def is_warm_up(self) -> bool:
+        """Whether the turn asks for no answer."""
+        return self.generate is False or as_map(self.prompt_cache_options).get(_PREWARM) is True
 
 
 class Waiting(msgspec.Struct):
@@ -180,6 +188,8 @@ class TurnRequest(Responses):
         value: Any = parse_json(body)
         boolean(value, "stream", "stream")
         is_warm_up = boolean(value, "generate", "generate") is False
+        if as_map(options := value.get("prompt_cache_options")).get(_PREWARM) is True:
+            is_warm_up, value["prompt_cache_options"] = True, {**options, _PREWARM: None}
         previous = value.get("previous_response_id")
         if previous is not None and not isinstance(previous, str):
             raise InvalidRequest("`previous_response_id` must be a string", "previous_response_id")
@@ -242,7 +252,7 @@ class SocketTurn:
     def __init__(self, session: TurnHost, number: int, waiting: Waiting) -> None:
         self.session, self.room, self.lane_name = session, waiting.room, waiting.lane
         self.previous, self.arrived_at = waiting.head.previous_response_id, waiting.arrived_at
-        self.note = WebSocketTurn(session.id, number, waiting.head.generate is False)
+        self.note = WebSocketTurn(session.id, number, waiting.head.is_warm_up)
         self._lane = b',"stream_id":"%b"' % waiting.lane.encode() if waiting.lane else b""
         self.dialect = TurnRequest(self._find, self._lane, self.previous)
         self.shows_head = session.shows_heads

@@ -8,10 +8,10 @@ Source: OpenAI API reference and the official Python SDK 3.51 (request, chunk an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import is_
-from typing import ClassVar, TypeGuard
+from typing import ClassVar, TypeGuard, cast
 
 from providers.adapter import STREAM_OPTIONS, Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, Bearer, NoAuth
@@ -19,12 +19,15 @@ from providers.catalogue.facts_adapter import FactsAdapter
 from providers.chat import (
     AllowedTools,
     AssistantMessage,
+    AudioPart,
+    CacheTime,
     ChatCompletion,
     ChatRequest,
     ImagePart,
     Message,
     Part,
     SystemMessage,
+    TextPart,
     Texts,
     Tool,
     ToolMessage,
@@ -35,11 +38,14 @@ from providers.failures import Failure, ProviderFailed
 from providers.formats.fitting import fit
 from providers.formats.request_options import nearest_effort
 from providers.formats.tool_calls import with_object
-from providers.json_values import dumps, is_json_object
+from providers.formats.tool_results import results_as_text
+from providers.json_values import as_list, dumps, is_json_object
 from providers.matching.capability_matching import THINKS_BY_RESPONSES
-from providers.matching.requirements import FEATURES, PARAMETERS, REASONING
+from providers.matching.requirements import CACHE_CONTROL, CACHE_MARKS, FEATURES, PARAMETERS, REASONING
 from providers.moderations.openai_format import OpenAIModerations
 from providers.openai_json import encode_request
+from providers.openai_json.encode_request import encode_marked
+from providers.openai_json.fields import breakpoint_of
 from providers.openai_json.read_answer import USUAL, ChatReader, read_completion
 from providers.openai_json.stream_relay import RelayingParser
 from providers.reading.errors import IN_A_STREAM, classify, error_object
@@ -86,7 +92,11 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
         return _OPENAI_MODERATIONS if self.is_openai else _OWN_MODERATIONS
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
+        takes_marks = CACHE_MARKS in target.facts.flags
+        request, lost = _with_breakpoints(request) if takes_marks else (request, False)
         request, changed = fit(request, self.takes)
+        if lost:
+            changed |= {CACHE_CONTROL}
         if not self.is_openai:
             request = _without_openai_only_fields(request)
         facts = target.facts
@@ -106,6 +116,10 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
             max_tokens_field=self.max_tokens_field,
             with_reasoning=REASONING in self.own_parameters,
         )
+        if takes_marks and type(request.messages) is not Texts:
+            for message, written in zip(results_as_text(request.messages), as_list(body["messages"]), strict=True):
+                if (marked := encode_marked(message, breakpoint_of)) is not None:
+                    cast("dict[str, object]", written)["content"] = marked
         if request.stream and STREAM_OPTIONS in facts.without:
             del body[STREAM_OPTIONS]
         if request.extra:
@@ -145,6 +159,60 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
 
     def classify_error(self, response: WireResponse) -> Failure:
         return classify(error_object(response.body), response)
+
+
+def _with_breakpoints(request: ChatRequest) -> tuple[ChatRequest, bool]:
+    """Return the request with each mark at an input, and whether one is lost.
+
+    A mark on a text or a call of the assistant moves to the nearest part before it that may have one. Without one it is
+    lost, and so is that of a tool. That of a whole request is what the vendor does without being asked.
+    """
+    if CACHE_CONTROL in request.extra:
+        request = replace(request, extra={name: it for name, it in request.extra.items() if name != CACHE_CONTROL})
+    is_lost = any(tool.cache is not None for tool in request.tools)
+    if is_lost:
+        request = replace(request, tools=tuple(replace(tool, cache=None) for tool in request.tools))
+    if type(request.messages) is Texts:
+        return request, is_lost
+    messages: list[Message] = []
+    for message in request.messages:
+        if isinstance(message, AssistantMessage) and (time := _mark_of(message)) is not None:
+            is_lost |= not _mark_before(messages, time)
+            message = _unmarked(message)
+        messages.append(message)
+    return replace(request, messages=tuple(messages)), is_lost
+
+
+def _mark_of(message: AssistantMessage) -> CacheTime | None:
+    parts = message.content if isinstance(message.content, tuple) else ()
+    times = [*(part.cache for part in parts), *(call.cache for call in message.tool_calls)]
+    return next(filter(None, times), None)
+
+
+def _unmarked(message: AssistantMessage) -> AssistantMessage:
+    content = message.content
+    if isinstance(content, tuple):
+        content = tuple(replace(part, cache=None) for part in content)
+    return replace(message, content=content, tool_calls=tuple(replace(it, cache=None) for it in message.tool_calls))
+
+
+def _mark_before(messages: list[Message], time: CacheTime) -> bool:
+    """Mark the last input before the end, and return whether there is one."""
+    for at in range(len(messages) - 1, -1, -1):
+        message = messages[at]
+        if isinstance(message, AssistantMessage) or not message.content:
+            continue
+        if isinstance(message, ToolMessage):
+            messages[at] = replace(message, cache=message.cache or time)
+            return True
+        parts: Sequence[Part] = (TextPart(message.content),) if isinstance(message.content, str) else message.content
+        for place in range(len(parts) - 1, -1, -1):
+            part = parts[place]
+            if not isinstance(part, AudioPart):
+                marked = (*parts[:place], replace(part, cache=part.cache or time), *parts[place + 1 :])
+                messages[at] = replace(message, content=cast("tuple[TextPart, ...]", marked))
+                return True
+    return False
 
 
 def _without_openai_only_fields(request: ChatRequest) -> ChatRequest:

@@ -6,7 +6,7 @@ Source: openai 3.51.0 (ResponseCreateParams, ResponseInputItem), public threads 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import assert_never
 
 from providers.adapter import Target
@@ -15,6 +15,7 @@ from providers.chat import (
     AllowedTools,
     AssistantMessage,
     AudioPart,
+    CacheTime,
     ChatRequest,
     FilePart,
     ImagePart,
@@ -38,13 +39,17 @@ from providers.formats.tool_calls import safe_call_id, safe_call_name, turns_wit
 from providers.formats.tool_results import FAILED_PREFIX, has_attachments, result_text
 from providers.json_values import as_map, read_list, read_str, repair_surrogates
 from providers.matching.capability_matching import THINKS_BY_RESPONSES
-from providers.value import Value
+from providers.matching.requirements import CACHE_MARKS
+from providers.openai_json.fields import breakpoint_of
+from providers.value import Value, replace
 
 _MAX_SUMMARIES = 64
 _MIN_OUTPUT_TOKENS = 16
 _SAME_NAMES = ("temperature", "top_p", "parallel_tool_calls", "user")
 _DERIVED = frozenset({"input", "instructions", "include", "max_output_tokens"})
 _MERGED = frozenset({"reasoning", "text", "verbosity"})
+_Mark = Callable[[CacheTime | None], dict[str, object]]
+"""Writes a mark for a cache as a member of a part."""
 _NO_ARGUMENTS: Mapping[str, object] = {"type": "object", "properties": {}}
 
 
@@ -108,7 +113,8 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     _check_features(request)
     body: dict[str, object] = {name: value for name, value in request.extra.items() if name not in _MERGED}
     body["model"] = target.model
-    body["input"] = list(_input(request.messages, target.model))
+    mark = breakpoint_of if CACHE_MARKS in target.facts.flags else _no_mark
+    body["input"] = list(_input(request.messages, target.model, mark))
     for name in _SAME_NAMES:
         if (value := getattr(request, name)) is not None:
             body[name] = value
@@ -131,6 +137,10 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     return body
 
 
+def _no_mark(_: CacheTime | None) -> dict[str, object]:
+    return {}
+
+
 def _check_features(request: ChatRequest) -> None:
     """Raise UnsupportedFeature for features that this API does not have."""
     if clash := sorted(_DERIVED & request.extra.keys()):
@@ -142,7 +152,7 @@ def _check_features(request: ChatRequest) -> None:
         raise UnsupportedFeature("logprobs", "the model returns no log probabilities when it reasons about tools")
 
 
-def _input(messages: Sequence[Message], model: str) -> Iterator[dict[str, object]]:
+def _input(messages: Sequence[Message], model: str, mark: _Mark) -> Iterator[dict[str, object]]:
     """Yield the conversation as items, with unique call ids.
 
     Only the id connects an output to its call. Servers that number the calls of each answer from the start use `call_0`
@@ -151,15 +161,15 @@ def _input(messages: Sequence[Message], model: str) -> Iterator[dict[str, object
     for message, results in turns_with_whole_results(messages):
         match message:
             case SystemMessage(content, role):
-                yield {"role": role, "content": _content(content)}
+                yield {"role": role, "content": _content(content, mark)}
             case UserMessage(content):
-                yield {"role": "user", "content": _content(content)}
+                yield {"role": "user", "content": _content(content, mark)}
             case AssistantMessage():
                 yield from _assistant_items(message, model)
             case _:
                 assert_never(message)
         for call, result in results:
-            yield {"type": "function_call_output", "call_id": safe_call_id(call.id), "output": _output(result)}
+            yield {"type": "function_call_output", "call_id": safe_call_id(call.id), "output": _output(result, mark)}
 
 
 def _assistant_items(message: AssistantMessage, model: str) -> Iterator[dict[str, object]]:
@@ -186,27 +196,31 @@ def _call(call: ToolCall) -> dict[str, object]:
     return {"type": "function_call", "call_id": call_id, "name": safe_call_name(call.name), "arguments": arguments}
 
 
-def _output(result: ToolMessage) -> object:
-    if not has_attachments(result):
+def _output(result: ToolMessage, mark: _Mark) -> object:
+    parts: Sequence[Part] = (TextPart(result.content),) if isinstance(result.content, str) else result.content
+    if result.cache is not None and parts and not isinstance(parts[-1], AudioPart):
+        parts = (*parts[:-1], replace(parts[-1], cache=result.cache))
+    is_marked = any(not isinstance(part, AudioPart) and mark(part.cache) for part in parts)
+    if not has_attachments(result) and not is_marked:
         return result_text(result)
-    parts: Sequence[Part] = result.content if not isinstance(result.content, str) else ()
-    return [_part(part) for part in (*((TextPart(FAILED_PREFIX),) if result.is_error else ()), *parts)]
+    return [_part(part, mark) for part in (*((TextPart(FAILED_PREFIX),) if result.is_error else ()), *parts)]
 
 
-def _content(content: str | Sequence[Part]) -> object:
-    return content if isinstance(content, str) else [_part(part) for part in content]
+def _content(content: str | Sequence[Part], mark: _Mark) -> object:
+    return content if isinstance(content, str) else [_part(part, mark) for part in content]
 
 
-def _part(part: Part) -> dict[str, object]:
+def _part(part: Part, mark: _Mark) -> dict[str, object]:
     match part:
         case TextPart(text):
-            return {"type": "input_text", "text": text}
+            return {"type": "input_text", "text": text, **mark(part.cache)}
         case ImagePart(url, detail):
-            return {"type": "input_image", "image_url": url, "detail": detail or "auto"}
+            return {"type": "input_image", "image_url": url, "detail": detail or "auto", **mark(part.cache)}
         case FilePart(data, filename):
             if (plain := part.as_text()) is not None:
-                return {"type": "input_text", "text": plain}
-            return {"type": "input_file", "file_data": data, **({"filename": filename} if filename else {})}
+                return {"type": "input_text", "text": plain, **mark(part.cache)}
+            named = {"filename": filename} if filename else {}
+            return {"type": "input_file", "file_data": data, **named, **mark(part.cache)}
         case AudioPart():
             raise UnsupportedFeature("audio", "the model does not accept audio when it reasons about tools")
         case _:

@@ -17,6 +17,7 @@ from providers.chat import ChatRequest
 from providers.formats.tool_results import ATTACHMENT
 from providers.json_values import as_map, read_list, read_map, read_str
 from providers.openai_json import decode_request
+from providers.openai_json.fields import BREAKPOINT
 
 _SAME = ("model", "stream", "temperature", "top_p", "parallel_tool_calls", "user", "store", "metadata", "service_tier")
 
@@ -73,7 +74,7 @@ def _messages(body: Mapping[str, object]) -> list[dict[str, Any]]:
                 messages[-1].setdefault("tool_calls", []).append(_call(item))
             case "function_call_output":
                 content = _content(item.get("output"))
-                if isinstance(content, list):
+                if isinstance(content, list) and any(part.get("type") != "text" for part in content):
                     # Chat completions have only text in a result, so images and files follow it.
                     for part in content:
                         if part.get("type") != "text":
@@ -92,15 +93,17 @@ def _content(content: object) -> object:
 
 
 def _part(part: Mapping[str, object]) -> dict[str, Any]:
+    marked = {BREAKPOINT: part[BREAKPOINT]} if BREAKPOINT in part else {}
     match part.get("type"):
         case "input_text" | "output_text":
-            return {"type": "text", "text": part.get("text")}
+            return {"type": "text", "text": part.get("text"), **marked}
         case "input_image":
             image = {"url": part.get("image_url"), "detail": part.get("detail")}
-            return {"type": "image_url", "image_url": {k: v for k, v in image.items() if v not in (None, "auto")}}
+            shown = {k: v for k, v in image.items() if v not in (None, "auto")}
+            return {"type": "image_url", "image_url": shown, **marked}
         case "input_file":
             file = {name: part[name] for name in ("file_data", "file_id", "filename") if name in part}
-            return {"type": "file", "file": file}
+            return {"type": "file", "file": file, **marked}
         case _:
             return dict(part)
 

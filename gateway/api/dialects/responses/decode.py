@@ -24,7 +24,18 @@ from providers.openai_json.decode_request import (
     check_unknown,
     decode_schema_format,
 )
-from providers.openai_json.fields import boolean, choice, integer, items, mapping, number, present, text
+from providers.openai_json.fields import (
+    boolean,
+    check_cache_options,
+    choice,
+    integer,
+    items,
+    lost_cache_options,
+    mapping,
+    number,
+    present,
+    text,
+)
 from providers.openai_json.plain_request import plain_messages
 from providers.value import Value
 
@@ -310,6 +321,12 @@ def _read_metadata(value: object, fields: dict[str, Any], extra: dict[str, objec
     extra["metadata"] = value
 
 
+def _read_cache_options(value: object, fields: dict[str, Any], extra: dict[str, object], unread: set[str]) -> None:
+    name = "prompt_cache_options"
+    check_cache_options({name: value}, name)
+    unread.update(lost_cache_options(mapping(value, name)))
+
+
 _Reader = Callable[[object, dict[str, Any], dict[str, object], set[str]], None]
 _READ: dict[str, _Reader] = {
     "text": _read_text,
@@ -317,6 +334,7 @@ _READ: dict[str, _Reader] = {
     "truncation": _read_truncation,
     "stream_options": _read_stream_options,
     "metadata": _read_metadata,
+    "prompt_cache_options": _read_cache_options,
 }
 
 

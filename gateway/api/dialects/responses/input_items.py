@@ -15,6 +15,7 @@ import orjson
 from gateway.api.dialects.responses.tools import INPUT, TOOL_SEARCH, ToolNames
 from providers.chat import (
     AssistantMessage,
+    CacheTime,
     FilePart,
     ImagePart,
     Message,
@@ -28,7 +29,19 @@ from providers.chat import (
 from providers.failures import InvalidRequest
 from providers.formats.reasoning_state import split_call_id
 from providers.openai_json.decode_messages import DETAILS, file_if_pdf, file_part, image_url
-from providers.openai_json.fields import arguments_text, choice, items, mapping, needed_text, present, text
+from providers.openai_json.fields import (
+    BREAKPOINT,
+    arguments_text,
+    choice,
+    items,
+    lost_time,
+    mapping,
+    needed_text,
+    part_mark,
+    present,
+    text,
+)
+from providers.value import replace
 
 _ROLES = ("user", "assistant", "system", "developer")
 _PARAGRAPH_BREAK = "\n\n"
@@ -45,12 +58,12 @@ _SUMMARIES = ("compaction", "compaction_summary", "context_compaction")
 """Items that stand for a conversation before them. Without an encrypted text they mark a place only."""
 _REASONING = frozenset({"type", "summary", "content", "encrypted_content"})
 _PARTS = {
-    "input_text": frozenset({"type", "text"}),
+    "input_text": frozenset({"type", "text", BREAKPOINT}),
     "output_text": frozenset({"type", "text"}),
     "text": frozenset({"type", "text"}),
     "refusal": frozenset({"type", "refusal"}),
-    "input_image": frozenset({"type", "image_url", "detail", "file_id"}),
-    "input_file": frozenset({"type", "file_data", "filename", "file_id", "file_url", "detail"}),
+    "input_image": frozenset({"type", "image_url", "detail", "file_id", BREAKPOINT}),
+    "input_file": frozenset({"type", "file_data", "filename", "file_id", "file_url", "detail", BREAKPOINT}),
 }
 _TEXT_KINDS = ("input_text", "output_text", "text")
 _KEPT_AT_PROVIDER = "refers to content kept at a provider, and the gateway keeps none"
@@ -318,7 +331,14 @@ class InputReader:
         value = text(part, "text", f"{path}.text")
         if value is None:
             raise InvalidRequest(f"`{path}.text` is required", f"{path}.text")
-        return TextPart(value)
+        return TextPart(value, self._mark(part, path) if BREAKPOINT in _PARTS[kind] else None)
+
+    def _mark(self, part: Mapping[str, object], path: str) -> CacheTime | None:
+        if BREAKPOINT not in part:
+            return None
+        if time := lost_time(part, "input.content"):
+            self.unread.add(time)
+        return part_mark({BREAKPOINT: part[BREAKPOINT]}, path)
 
     def _image(self, part: Mapping[str, object], path: str) -> ImagePart | FilePart:
         self._note_unknown(part, _PARTS["input_image"], "input.content")
@@ -327,7 +347,8 @@ class InputReader:
             raise InvalidRequest(f"`{place}` {_KEPT_AT_PROVIDER}: send the image in `image_url`, as a data URI", place)
         url = image_url(text(part, "image_url", f"{path}.image_url"), f"{path}.image_url")
         detail = part.get("detail")
-        return file_if_pdf(ImagePart(url, None if detail is None else choice(detail, f"{path}.detail", DETAILS)))
+        detail = None if detail is None else choice(detail, f"{path}.detail", DETAILS)
+        return file_if_pdf(ImagePart(url, detail, self._mark(part, path)))
 
     def _file(self, part: Mapping[str, object], path: str) -> FilePart:
         self._note_unknown(part, _PARTS["input_file"], "input.content")
@@ -337,7 +358,8 @@ class InputReader:
                 raise InvalidRequest(f"`{place}` {problem}: send the file in `file_data`, as a data URI", place)
         if part.get("detail") is not None:
             self.unread.add("input.content.detail")
-        return file_part(part, path)
+        file = file_part(part, path)
+        return file if (mark := self._mark(part, path)) is None else replace(file, cache=mark)
 
     def _note_unknown(self, source: Mapping[str, object], known: frozenset[str], path: str) -> None:
         if not source.keys() <= known:
