@@ -29,7 +29,7 @@ class StatusProblem(NamedTuple):
 
 
 def problems_of_cell(cell: CellState | None, instances: list[dict[str, object]]) -> Iterator[StatusProblem]:
-    """Yield what the cell knows of its instances, of which some give no sign or are behind."""
+    """Yield what the cell knows of its instances, of which some give no sign or have an older version."""
     yield from (StatusProblem("instance", text) for text in (cell.problems if cell is not None else ()))
     for item in instances:
         if item["state"] == "silent":
@@ -165,7 +165,7 @@ def problems_of_stores(status: Status) -> Iterator[StatusProblem]:
 
 
 def pin_and_answers(status: Status, regions: list[dict[str, object]]) -> Iterator[StatusProblem]:
-    """Yield a pinned version, and the routes and clients that nobody answers."""
+    """Yield a pinned version, and the routes and clients without an answer."""
     if status.pinned:
         text = f"version {status.pinned} is pinned by a rollback: gateway rollback --release activates the file"
         yield StatusProblem("pinned", text)

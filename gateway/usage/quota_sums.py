@@ -1,4 +1,4 @@
-"""Tell what calls used of quotas: as the gate counts it, and summed up in a ledger for new counters and by client."""
+"""Return what calls used of quotas: as the gate counts it, and summed up in a ledger for new counters and by client."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Place:
 
     Attributes:
         file: It may be a new one.
-        what: What is written there, in the words of the page.
+        what: The text that is written there, in the words of the page.
         before: The text before which the new one is put. Empty for a new file.
         text: The new text.
         test: The test that fails while it is missing. Empty if nothing can be imported then.
@@ -72,7 +72,7 @@ class Addition:
     Attributes:
         title: Its name on the page.
         most: So many files may be edited by hand. All that commands write is one file more.
-        note: What the page says besides.
+        note: A further sentence of the page.
         tests: Further tests that pass with it.
         own: The files that are for it alone begin so, and do not count.
     """
@@ -223,7 +223,7 @@ ADDITIONS = {
             Place(
                 "gateway/public_names.json",
                 "its row at `log_fields` of `gateway/public_names.json`, with the attribute of the record in `of`. If "
-                "few records have it, or the record lacks it: `gateway/telemetry/request_log.py`, `gateway/model/record.py`",
+                "few records have it, or the record does not have it: `gateway/telemetry/request_log.py`, `gateway/model/record.py`",
                 '    "use": {"meaning": "`embeddings`',
                 '    "side": {"meaning": "the member of a weighted step", "of": {"side": "decided.variant"}},\n',
                 _LOG,

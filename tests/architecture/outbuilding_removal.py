@@ -1,4 +1,4 @@
-"""What goes with an outbuilding where the core opens it: the text of other files, and the commands.
+"""The text of other files and the commands that go with an outbuilding where the core opens it.
 
 `tests/architecture/removal.py` takes an outbuilding out of a copy by this table: its rooms, and the text at its doors.
 """

@@ -1,4 +1,4 @@
-"""The house grows no more. Who raises a number states the reason in the same commit."""
+"""The house grows no more: a commit that raises a number states the reason."""
 
 from __future__ import annotations
 

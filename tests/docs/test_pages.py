@@ -33,7 +33,7 @@ _KNOWN = {
     "toml",
     "json",
     "swift",
-}  # the last is read, not run, and its page says so
+}  # the last is read, not run, as its page states
 _WITH_BLOCKS = [page for page in PAGES if any(blocks_of(page))]
 # Their commands start processes and use curl: seconds each, and half a minute for some.
 _WITH_COMMANDS = {page for page in _WITH_BLOCKS if any(block.language == "sh" for block in blocks_of(page))}

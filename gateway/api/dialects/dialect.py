@@ -150,7 +150,7 @@ class Dialect(Protocol):
         """Return the body of an error. It may be called before `decode`."""
 
     def error_headers(self, error: ApiError) -> Mapping[str, str]:
-        """Return the headers of an error that clients of this API read, besides those of all errors."""
+        """Return the headers of an error that clients of this API read, next to those of all errors."""
 
 
 class FormDialect(Dialect, Protocol):

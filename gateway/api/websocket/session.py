@@ -329,7 +329,7 @@ class TurnSession:
         return False
 
     def _pass_over(self, _head: TurnHead, _text: bytes, _room: BodyRoom) -> bool:
-        """Do nothing: a client says that it has read an answer."""
+        """Do nothing: a client reports that it has read an answer."""
         return False
 
     # --- what is kept ----------------------------------------------------------------------------
