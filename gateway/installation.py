@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
@@ -80,15 +79,16 @@ def pseudonym_keys(config: ConfigVersion, state_dir: Path) -> list[bytes]:
 
 
 def note_named_users(state_dir: Path) -> None:
-    """Note, before the first start with this directory makes its keys, whether an earlier release named users here.
+    """Note at the first start with this directory that users were always named with their issuers. Raises StateError.
 
-    Up to release 0.2, the subject of a claim had no issuer in its name. Raises StateError.
+    A directory that release 1.0 took over from 0.2 has the time of that in its place: until then, the subject of a
+    claim had no issuer in its name. Rows of that time are still in its ledger.
     """
     path = state_dir / _NAMED_USERS
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError), path.open("x", encoding="ascii") as file:
-            file.write(f"{time.time_ns() if (state_dir / USER_KEY).exists() else 0}\n")
+            file.write("0\n")
     except OSError as error:
         raise StateError(f"{path} can't be used: {error.strerror}") from error
 

@@ -22,6 +22,7 @@ from gateway.model.budget import Stores, UsageRules
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import regions_without_callers
 from gateway.operator_errors import DatabaseUnreachable, StateError
+from gateway.state.former_release import refuse_former_state
 from gateway.state.generated_key import USER_KEY, generated_key
 from gateway.tasks import stopped
 from gateway.telemetry.log import logger
@@ -142,8 +143,11 @@ def keeping_ledger(
         yield None
         return
     from gateway.features.running import KEPT
+    from gateway.usage.ledger import NAME
     from gateway.usage.ledger_writer import LedgerWriter, ledger_rules
 
+    counts_here = stores is None or stores.valkey is None
+    refuse_former_state(state_dir, NAME, counts_here=counts_here)
     try:
         for kept in KEPT:
             kept.forget(state_dir, regions_without_callers(config()))
@@ -161,7 +165,7 @@ def keeping_ledger(
     )
     # Calls that a killed gateway left open are settled before another one listens.
     writer.move()
-    if stores is None or stores.valkey is None:
+    if counts_here:
         _rebuild_new_counters(config(), writer)
     writer.start()
     try:
@@ -177,8 +181,7 @@ def _rebuild_new_counters(config: ConfigVersion, writer: LedgerWriter) -> None:
         report_problem(f"the counters of budgets are new and can't be rebuilt, so open windows begin at 0: {error}")
         return
     if rebuilt:
-        reason = "the journal was missing or new, or 0.2.0 ran last"
-        detail = f"{reason}, so the budgets of open windows are counted again from the ledger"
+        detail = "the journal was missing or new, so the budgets of open windows are counted again from the ledger"
         logger().warning("counters_rebuilt", counters=rebuilt, detail=detail)
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import asyncpg  # type: ignore[import-untyped]
 
-from gateway.cell.postgres_schema import ADD_DUTIES, ADD_PROCESSES, HAS_PROCESSES, MIGRATIONS, SCHEMA, check_schema
+from gateway.cell.postgres_schema import MIGRATIONS, SCHEMA, check_schema, expect_release_1
 from gateway.model.budget import StoreServer
 from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.undo import undone_on_failure
@@ -117,9 +117,8 @@ def _description(error: Exception) -> str:
         return "does not exist: create it, or check the name in `stores.database.url`"
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return "does not permit this to its user: for the schema, use `gateway db upgrade --user OWNER`"
-    # A build between two releases made the schema.
     if isinstance(error, asyncpg.UndefinedColumnError | asyncpg.UndefinedTableError):
-        return "lacks a part of this release: run `gateway db upgrade --config FILE`"
+        return "lacks a part of this release: run `gateway db upgrade` of release 1.0 first"
     if isinstance(error, asyncpg.PostgresError):
         # The message may quote data of a row.
         return f"refused a statement: {type(error).__name__} ({error.sqlstate})"
@@ -294,11 +293,10 @@ def upgrade(server: StoreServer, owner: StoreServer | None = None) -> tuple[int 
             if before is not None and before > SCHEMA:
                 check_schema(before)
                 return before, before
-            for migration in MIGRATIONS[before or 0 :]:
-                await connection.execute(migration)
-            if not await connection.fetchval(HAS_PROCESSES):
-                await connection.execute(ADD_PROCESSES)
-            await connection.execute(ADD_DUTIES)
+            expect_release_1(before)
+            for number, migration in MIGRATIONS.items():
+                if before is None or before < number:
+                    await connection.execute(migration)
             if before is None:
                 await connection.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
                 await connection.execute("INSERT INTO alembic_version VALUES ($1)", str(SCHEMA))

@@ -46,7 +46,7 @@ def plan(options: argparse.Namespace) -> int:
         return _REFUSED
     changes = plan_between(before, after, strict=options.strict, accepted=options.accept_loss, intent=options.intent)
     if options.since is None and before is not None:
-        notes = *_new_defaults(after.config, settings), *_used_of_quotas(before.config, after.config, settings)
+        notes = _used_of_quotas(before.config, after.config, settings)
         changes = replace(changes, notes=(*changes.notes, *notes))
     if options.admin is not None:
         changes = _add_traffic(changes, options.admin, settings)
@@ -55,28 +55,6 @@ def plan(options: argparse.Namespace) -> int:
     if not changes.ok:
         return _REFUSED
     return _CHANGES if options.exit_code and not changes.is_empty else _OK
-
-
-def _new_defaults(config: ConfigVersion, settings: Settings) -> Iterator[str]:
-    """Yield a note on each default that the release changes for an unchanged file, before its first start.
-
-    A state directory of release 0.2.0 has no key of cache keys, which the first start of this one makes.
-    """
-    from gateway.state.generated_key import CACHE_KEY
-
-    directory = settings.state_dir
-    if directory is None or not has_history(directory) or path_exists(directory / CACHE_KEY):
-        return
-    names = [
-        name
-        for name, it in config.deployments.items()
-        if it.knows_cache_key and it.cache_key == "pseudonym" and not it.cache_key_written
-    ]
-    if names:
-        yield (
-            f"with this release, {', '.join(names)} will get a pseudonym of `prompt_cache_key`, which 0.2.0 removed; "
-            "`cache_key: strip` keeps it from a deployment"
-        )
 
 
 def _used_of_quotas(before: ConfigVersion, after: ConfigVersion, settings: Settings) -> Iterator[str]:

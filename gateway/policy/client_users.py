@@ -52,8 +52,8 @@ def claim_issuer(config: ConfigVersion) -> str:
 def names_of(config: ConfigVersion, user: str) -> dict[str, tuple[str, ...]]:
     """Return the names of a user by the issuer: first the present one, then those of earlier versions and releases.
 
-    Up to release 0.2, the subject of a claim had no issuer in its name. It got that of its `iss` before the
-    configuration had an entry for its tokens.
+    Up to release 0.2, the subject of a claim had no issuer in its name, and stored rows still have that name. It got
+    the name of its `iss` before the configuration had an entry for its tokens.
     """
     found: dict[str, dict[str, None]] = {}
     for it in config.token_issuers.values():

@@ -29,12 +29,6 @@ LAYOUT = (
 """The table of the counts, in SQLite and in PostgreSQL."""
 
 _KEY = "source, month, region, territory, assistant, age_band, kind"
-EMPTY_VIEW = (
-    "CREATE TEMP VIEW duty_count AS SELECT '' AS source, '' AS month, '' AS region, '' AS territory, '' AS assistant, "
-    "'' AS age_band, '' AS kind, 0 AS number WHERE FALSE;"
-)
-"""Stands for the table in a file of an earlier release."""
-
 _KEEP = (
     f"INSERT INTO duty_count ({_KEY}, number) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT ({_KEY}) "  # noqa: S608
     "DO UPDATE SET number = excluded.number WHERE duty_count.number < excluded.number"

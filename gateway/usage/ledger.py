@@ -5,9 +5,8 @@ from the journal twice, because of a crash in between, counts once.
 
 A *series* is a combination of client, project, region, provider, site, deployment, model, source and currencies. Rows
 and totals refer to it by number, which keeps them small. Totals have a line for each hour and series, each day and
-series, each day, end user and series, and each day, assistant and series. Release 0.2.0 records no assistants, and may
-still write to the ledger. So calls without an assistant have no such line: a report subtracts the lines of assistants
-from the lines of the day.
+series, each day, end user and series, and each day, assistant and series. Calls without an assistant, such as those
+that release 0.2 recorded, have no such line: a report subtracts the lines of assistants from the lines of the day.
 
 Hours and days follow `usage.timezone` at the moment when a row is inserted. Deleting old rows keeps their totals.
 
@@ -37,6 +36,7 @@ from gateway.files import path_exists
 from gateway.model.config_version import ConfigVersion
 from gateway.model.kept_metadata import StoredRequest
 from gateway.state.database import Database, SqliteDatabase, Statements, has_table, open_large_to_read, sqlite_error
+from gateway.state.former_release import refuse_former_rows
 from gateway.undo import undone_on_failure
 from gateway.usage import duty_counts
 from gateway.usage.amounts import NANO
@@ -106,9 +106,6 @@ ROW = (
 `budget_unit` its use, with the milliseconds or characters of audio (`chat`, `transcription 1500`, `speech 12`): a call
 changes no budget, and a release that does not know this reads the row all the same."""
 
-_LACKED_BY_0_2 = ("assistant", "processes")
-"""The columns of rows that release 0.2.0 does not have."""
-
 _LAYOUT = f"""
 CREATE TABLE IF NOT EXISTS series (
     number INTEGER PRIMARY KEY, {", ".join(f"{name} TEXT NOT NULL" for name in SERIES)}, UNIQUE ({", ".join(SERIES)})
@@ -159,10 +156,6 @@ _QUARTER_NS = 900 * NANO
 _MOST_KNOWN_SERIES = 100_000
 # SQLite's driver takes several microseconds for a value of a subclass of `str`.
 _TEXTS: dict[str | None, str | None] = {one: one.value for kind in (RowKind, UsageSource, CallOutcome) for one in kind}
-_TOTALS_OF_NO_ASSISTANT = (
-    "CREATE TEMP VIEW total_assistant_day AS "  # noqa: S608
-    f"SELECT day, '' AS assistant, series, {', '.join(MEASURES)} FROM main.total_day WHERE FALSE;"
-)
 
 
 def _upsert(table: str) -> str:
@@ -365,23 +358,10 @@ class Ledger:
                 sums += quota_sums(statements, config, now_ns, self._zone())
             return _last_number(statements), sums
 
-    def position_in_spool(self, file: str) -> int:
-        """Return how many bytes of a spool file release 0.2.0 has moved. Their rows may have been deleted since then.
-
-        Remove it with the release after the next one.
-        """
-        where, values = ("instance = ? AND ", [self._instance]) if self.database.is_shared else ("", [])
-        with self._changing() as statements:
-            if not self.database.is_shared and not has_table(statements, "spool_position"):
-                return 0
-            sql = f"SELECT position FROM spool_position WHERE {where}file = ?"  # noqa: S608
-            found = statements.execute(sql, [*values, file]).fetchone()
-        return int(found[0]) if found is not None else 0
-
     def remove_callers(self, regions: frozenset[str]) -> None:
         """Remove request, territory and end user from rows and totals of these regions, also from free space of a file.
 
-        It does so once for each region, and instance: others may still run an earlier release that writes them.
+        It does so once for each region, and instance: others may still run an earlier version that writes them.
         """
         name = f"{_WITHOUT_CALLERS} {self._instance}".rstrip()
         changed = 0
@@ -495,9 +475,8 @@ def ledger_file(directory: Path) -> SqliteDatabase:
     """Open the ledger of a state directory for writing. Raises StateError."""
     # A commit survives a power failure, because the rows are removed from the journal after it.
     database = SqliteDatabase.open(directory, NAME, _LAYOUT, version=VERSION, durable=True)
-    with undone_on_failure(database.close), database.transaction() as statements:
-        for name in _lacked_columns(statements):
-            statements.execute(f"ALTER TABLE usage_row ADD COLUMN {name} TEXT")
+    with undone_on_failure(database.close):
+        refuse_former_rows(database.connection, directory / f"{NAME}.db")
     return database
 
 
@@ -526,7 +505,7 @@ def ledger_to_read(directory: Path) -> SqliteDatabase:
         if not has_table(database.connection, "ledger_fact"):
             database.close()
             return SqliteDatabase(_empty_ledger(), NAME)
-        _show_as_new(database.connection)
+        refuse_former_rows(database.connection, directory / f"{NAME}.db")
     return database
 
 
@@ -534,27 +513,6 @@ def _empty_ledger() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     connection.executescript(_LAYOUT)
     return connection
-
-
-def _lacked_columns(statements: Statements) -> list[str]:
-    """Return the columns that the rows of a file do not have yet, because an earlier release made it."""
-    known = {name for (name,) in statements.execute("SELECT name FROM pragma_table_info('usage_row')").fetchall()}
-    return [name for name in _LACKED_BY_0_2 if name not in known]
-
-
-def _show_as_new(connection: sqlite3.Connection) -> None:
-    """Show a ledger that an earlier release wrote as one of this release. Nothing changes in its file."""
-    missing = []
-    if lacked := _lacked_columns(connection):
-        columns = ", ".join(f"NULL AS {name}" for name in lacked)
-        missing.append(f"CREATE TEMP VIEW usage_row AS SELECT *, {columns} FROM main.usage_row;")  # noqa: S608
-    if not has_table(connection, "total_assistant_day"):
-        missing.append(_TOTALS_OF_NO_ASSISTANT)
-    if not has_table(connection, "duty_count"):
-        missing.append(duty_counts.EMPTY_VIEW)
-    if missing:
-        settings = "PRAGMA query_only = FALSE; PRAGMA temp_store = MEMORY;"
-        connection.executescript("\n".join([settings, *missing, "PRAGMA query_only = TRUE;"]))
 
 
 def _last_number(statements: Statements) -> int:

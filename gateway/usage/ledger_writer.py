@@ -8,20 +8,14 @@ rows stay in the journal until it can.
 from __future__ import annotations
 
 import math
-import shutil
-import struct
 import sys
 import threading
 import time
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import tzinfo
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
-
-import msgspec
 
 from gateway.files import path_exists
 from gateway.model.config_version import ConfigVersion
@@ -35,7 +29,7 @@ from gateway.usage.journal_reading import former_files, read_former
 from gateway.usage.ledger import NAME, Ledger, ledger_file, regions_of, remove_caller, rows_from
 from gateway.usage.quotas import QuotaLimit
 from gateway.usage.spending_limits import calendar_of, has_budget
-from gateway.usage.usage_row import BudgetChange, UsageRow, decode_row, encode_row
+from gateway.usage.usage_row import decode_row
 from providers.value import Value
 
 _MOVE_S = 0.1
@@ -43,7 +37,6 @@ _RETRY_S = 0.5
 _MOST_ROWS = 2_000
 _ERASE_S = 10.0
 _LONGEST_SWEEP_S, _SHORTEST_SWEEP_S = 600.0, 1.0
-_SPOOL_HEADER, _SPOOL_MARK = struct.Struct("<4sII"), b"\xffrow"
 
 
 class LedgerRules(Value, frozen=True):
@@ -170,13 +163,11 @@ class LedgerWriter:
     def rebuild_new_counters(self, config: ConfigVersion) -> int:
         """Count the budgets of open windows again from the ledger if the journal is new: they must not begin at 0.
 
-        The same if release 0.2.0 ran last, which counted in its folder `gate`. The folder is removed: after a way back,
-        0.2.0 would go on with its old counts. The config version has the stored clients. Returns the number of
-        counters. Raises StateError if the ledger or the journal cannot be used now.
+        The config version has the stored clients. Returns the number of counters. Raises StateError if the ledger or
+        the journal cannot be used now.
         """
         try:
-            former = self._directory / "gate"
-            if not self._journal.is_new and not path_exists(former):
+            if not self._journal.is_new:
                 return 0
             windows, is_wanted = calendar_of(config).at(time.time_ns()), has_budget(config)
             self.move()  # the rows that wait count too
@@ -184,9 +175,7 @@ class LedgerWriter:
                 raise StateError(self.problem)
             _, numbers = self._ledger.sum_up(windows, config, time.time_ns())
             wanted = [it for it in numbers if isinstance(it[0], QuotaLimit) or is_wanted(it[0])]
-            rebuilt = self._journal.rebuild(wanted, windows)
-            shutil.rmtree(former, ignore_errors=True)
-            return rebuilt
+            return self._journal.rebuild(wanted, windows)
         except GateUnavailable as error:
             raise StateError(str(error)) from error
 
@@ -222,7 +211,7 @@ class LedgerWriter:
             self.problem = None
 
     def _begin(self) -> None:
-        """Finish what is left of earlier starts of the machine, and of release 0.2.0."""
+        """Finish what is left of earlier starts of the machine."""
         if not self._is_cleaned:
             self._clean()
         own = self._directory / f"{NAME}.db"
@@ -230,12 +219,6 @@ class LedgerWriter:
             self._move_own_ledger(own)
         for path in former_files(self._directory / FOLDER):
             self._move_former(path)
-        spool = self._directory / "spool"
-        for path in sorted([*spool.glob("*.rows"), *spool.glob("*.recovered")]):
-            self._insert([*rows_of_spool(path.read_bytes(), self._ledger.position_in_spool(path.name))])
-            path.unlink()
-        with suppress(OSError):
-            spool.rmdir()  # unless a damaged file was kept there
         self._has_begun = True
 
     def _move_own_ledger(self, path: Path) -> None:
@@ -316,21 +299,6 @@ class LedgerWriter:
                 self._erased.add(name)
         except StateError as error:
             self._failed(f"the erasure of an end user can't be done here yet: {error}")
-
-
-def rows_of_spool(data: bytes, start: int = 0) -> Iterator[bytes]:
-    """Yield the rows of a spool file of release 0.2.0 from a position on: each has a mark, a length, a CRC-32 and JSON.
-
-    Remove it with the release after the next one.
-    """
-    while (start := data.find(_SPOOL_MARK, start)) >= 0:
-        content = start + _SPOOL_HEADER.size
-        _, length, checksum = _SPOOL_HEADER.unpack_from(data.ljust(content), start)
-        row, start = data[content : content + length], start + 1
-        if zlib.crc32(row) == checksum:
-            fields = msgspec.json.decode(row, type=dict[str, Any])
-            change = msgspec.convert(fields.pop("budget", None), BudgetChange | None)
-            yield encode_row(UsageRow(**fields, budget=change))
 
 
 def _description(error: Exception) -> str:

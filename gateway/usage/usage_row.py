@@ -90,7 +90,7 @@ class UsageRow(msgspec.Struct, kw_only=True, array_like=True, gc=False):
         request: The id of the request that needed the call.
         client: The client's name, or None if no client asked for the call.
         user: The pseudonym of the end user.
-        assistant: The assistant that the call was for. It is None without one, and in rows of release 0.2.0.
+        assistant: The assistant that the call was for. It is None without one.
         model: The provider's name of the model.
         price_version: The version of the price list that gave the amounts.
         input_tokens: Tokens of the prompt, with `cached_tokens` and `cache_write_tokens`.
@@ -102,13 +102,13 @@ class UsageRow(msgspec.Struct, kw_only=True, array_like=True, gc=False):
         outcome: How the call ended. None in rows that do not record a call.
         budget: The changed budget. None in rows that do not record a change.
         processes: Where the deployment processes data, in words, as the configuration of the call had it. It is None in
-            rows of release 0.2.0, and in rows that do not record a call.
+            rows that do not record a call.
         reported_input_tokens: The input that the provider counted, if it is too high to be true. Then the numbers of
             the row are estimates.
         audio_ms: The length of the audio that was written down, in milliseconds, before the price rounds it.
         characters: The characters that were spoken, as the price counts them.
-        use: The kind of request that the call was: `chat`, `speech` and so on. It is None in rows of release 0.2.0, and
-            in rows that do not record a call.
+        use: The kind of request that the call was: `chat`, `speech` and so on. It is None in rows that do not record a
+            call. `assistant`, `processes` and `use` are None in rows that release 0.2 wrote too.
     """
 
     call: _Id

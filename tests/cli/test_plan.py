@@ -13,7 +13,6 @@ from gateway.changes.change_log import ChangeLog, ReviewedChange
 from gateway.changes.plan import ChangePlan
 from gateway.cli.plan import compiled_state
 from gateway.config.examples import example_path
-from gateway.state.generated_key import CACHE_KEY
 from gateway.state.history import open_history
 from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.quotas import limits_of_quota
@@ -225,17 +224,6 @@ def test_plan_rejects_a_missing_state_directory(gateway: Command) -> None:
         "steps: house -> spare then house"
         in gateway("plan", "new.yaml", "--config", "gateway.yaml", "--state", "state").out
     )
-
-
-def test_plan_states_the_new_default_of_cache_keys_before_the_first_start(gateway: Command) -> None:
-    config = BASE.merge({"deployments": {"chatgpt-us": {"cache_key": "strip"}}})
-    file = config.write(Path(), "base.yaml")
-    add_version(Path(), config, "2026-11-01", "ada", "")
-    shown = " ".join(gateway("plan", file, "--state", ".", "--no-secrets").out.split())
-    assert "nothing changes" in shown
-    assert "with this release, chatgpt-eu will get a pseudonym of `prompt_cache_key`, which 0.2.0 removed" in shown
-    Path(CACHE_KEY).touch()
-    assert "prompt_cache_key" not in gateway("plan", file, "--state", ".", "--no-secrets").out
 
 
 def test_plan_shows_what_is_used_of_a_quota_whose_limit_changes(gateway: Command) -> None:

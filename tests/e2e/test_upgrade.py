@@ -1,4 +1,4 @@
-"""Upgrades from an earlier release: its configuration and state are continued, and a cell is upgraded and brought back."""
+"""Upgrades from release 1.0: its configuration and state are continued, and a cell is upgraded and brought back."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 
 from gateway.cell.postgres import Postgres, upgrade
 from gateway.service.admin_operations import OPERATIONS, Operation
 from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.reports import UsageQuery, UsageReader
-from gateway.usage.usage_row import CallOutcome, UsageRow
+from gateway.usage.usage_row import CallOutcome, UsageRow, encode_row
 from providers.testkit.scenario import Scenario
 from tests.e2e.balancer import Balancer, balancer
 from tests.e2e.release_state import (
@@ -39,21 +38,22 @@ from tests.e2e.release_state import (
     serving,
     unpacked,
 )
+from tests.e2e.restartable_gateway import end, pid_of
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_command import as_a_process
 from tests.kit.gateway_process import running_gateway
 from tests.kit.metered_provider import APP_KEY, metered_config, metered_provider
 from tests.kit.postgres_server import PASSWORD, running_postgres
 from tests.kit.reloading_gateway import LIMIT_S, Load, config, two_providers
-from tests.kit.usage_rows import LATER_FIELDS, NOON_NS, usage_row
+from tests.kit.usage_rows import NOON_NS, usage_row
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow("starts earlier releases")
-COMMITS = {"0.2.0": "4d03107b"}
+COMMITS = {"1.0.1": "c5181fc3"}
 """The commits of releases."""
 
 
-@pytest.mark.parametrize("release", sorted(folder.name for folder in RELEASES.iterdir()))
+@pytest.mark.parametrize("release", sorted(folder.name for folder in RELEASES.iterdir() if folder.name != "0.2.0"))
 def test_configuration_and_state_of_an_earlier_release_are_continued(release: str) -> None:
     with unpacked(release) as (path, state):
         run_command(ROOT, state, "check", str(path))
@@ -95,12 +95,8 @@ def source_of(release: str) -> Path:
     return folder
 
 
-ENDED = {"assistants.*.hedge", "assistants.*.hedge.after", "secrets.cookies", "secrets.receipts"}
-"""The keys of 0.2.0 that 1.0 refuses."""
-
-
-def test_every_example_and_every_key_of_0_2_0_is_accepted_but_those_that_the_changelog_names() -> None:
-    config = source_of("0.2.0") / "config"
+def test_every_example_and_every_key_of_1_0_is_accepted() -> None:
+    config = source_of("1.0.1") / "config"
     examples = [config / "gateway.yaml", config / "demo.yaml", *(config / "examples").glob("*.yaml")]
     assert len(examples) > 8
     for example in examples:
@@ -110,13 +106,7 @@ def test_every_example_and_every_key_of_0_2_0_is_accepted_but_those_that_the_cha
         set(keys_of(json.loads((folder / "gateway.schema.json").read_text("utf-8"))))
         for folder in (config, ROOT / "config")
     )
-    gone = {key for key in old if not any(accepts(pattern, key) for pattern in new)}
-    assert gone == ENDED
-    of_1_0 = (ROOT / "CHANGELOG.md").read_text("utf-8").partition("\n## [1.0.0]")[2]
-    changes = of_1_0.partition("### Before you upgrade")[2].partition("\n### ")[0]
-    assert [
-        key for key in ENDED if f"`{key.removeprefix('assistants.*.').removesuffix('.after')}`" not in changes
-    ] == []
+    assert {key for key in old if not any(accepts(pattern, key) for pattern in new)} == set()
 
 
 def accepts(pattern: str, key: str) -> bool:
@@ -176,7 +166,7 @@ class Fleet:
 
 def test_cell_is_upgraded_and_brought_back_without_a_failed_request(tmp_path: Path) -> None:
     """The steps are those of the page: copy the state after the stop, and go back with the copy."""
-    former = source_of("0.2.0")
+    former = source_of("1.0.1")
     with ExitStack() as stack:
         providers = stack.enter_context(two_providers())
         providers["a"].scenario = Scenario(text="site a, one two three four five six", between_events_s=0.05)
@@ -208,49 +198,60 @@ def test_cell_is_upgraded_and_brought_back_without_a_failed_request(tmp_path: Pa
             run_command(former, fleet.state(number), "audit", "verify")
 
 
-WRITES_AS_0_2 = f"""
+WRITES_AS_1_0 = f"""
 import sys
+from contextlib import closing
 from datetime import UTC
 from pathlib import Path
 from gateway.model.budget import StoreServer
-from unittest.mock import MagicMock
-for name in ("sqlalchemy", "sqlalchemy.dialects.postgresql"):
-    sys.modules[name] = MagicMock()  # only its migrations need it
-from gateway.usage.ledger import Ledger
-from gateway.usage.postgres_ledger import PostgresLedger
-from gateway.usage.postgres_reader import PostgresUsageReader
+from gateway.usage.ledger import Ledger, ledger_file
+from gateway.usage.postgres import Postgres
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import decode_row
 from providers.auth import Secret
 folder, port, *rows = sys.argv[1:]
-server = StoreServer("database", "127.0.0.1", int(port), "DE", "gateway", "gateway", Secret("{PASSWORD}"), uses_tls=False)
-ledger = PostgresLedger(server, "old", lambda: UTC) if int(port) else Ledger(Path(folder), lambda: UTC)
-assert ledger.insert([decode_row(row.encode()) for row in rows]) == len(rows)
-ledger.close()
-with PostgresUsageReader(server) if int(port) else UsageReader(Path(folder)) as reader:
+def opened(file=ledger_file):
+    if not int(port):
+        return file(Path(folder))
+    address = "127.0.0.1", int(port), "DE", "gateway", "gateway", (Secret("{PASSWORD}"),)
+    return Postgres(StoreServer("database", *address, uses_tls=False))
+with closing(Ledger(opened(), lambda: UTC, "old")) as ledger:
+    assert ledger.insert([decode_row(bytes.fromhex(row)) for row in rows]) == len(rows)
+with UsageReader(Path(folder), opened(lambda _: None)) as reader:
     query = UsageQuery(("client",), "2026-11-01", "2026-11-30")
     print(reader.report(query).total.all.calls, len(list(reader.rows(query))))
 """
 """Inserts rows and reads the ledger, with the code of a release."""
 
 
-def as_0_2(row: UsageRow) -> str:
-    """Return a row as release 0.2.0 wrote it to its spool."""
-    fields = msgspec.structs.asdict(row)
-    return json.dumps({name: value for name, value in fields.items() if value is not None and name not in LATER_FIELDS})
+UPGRADES_AS_1_0 = f"""
+import sys
+from gateway.model.budget import StoreServer
+from gateway.usage.postgres import upgrade
+from providers.auth import Secret
+address = "127.0.0.1", int(sys.argv[1]), "DE", "gateway", "gateway", (Secret("{PASSWORD}"),)
+upgrade(StoreServer("database", *address, uses_tls=False))
+"""
+SCHEMA_OF_DATABASE = """
+SELECT table_name::text, ordinal_position::text, column_name::text, concat(data_type, is_nullable, is_identity)
+FROM information_schema.columns WHERE table_schema = 'public'
+UNION ALL SELECT tablename::text, '', indexname::text, indexdef FROM pg_indexes WHERE schemaname = 'public'
+ORDER BY 1, 2, 3
+"""
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
-def test_ledger_of_this_release_counts_what_release_0_2_writes(store: str, tmp_path: Path) -> None:
-    """Before the upgrade, in a rolling upgrade, and after a way back. Its rows have no assistant, and all are counted."""
-    source, state = source_of("0.2.0"), tmp_path / "state"
+def test_ledger_of_this_release_counts_what_release_1_0_writes(store: str, tmp_path: Path) -> None:
+    """Before the upgrade, in a rolling upgrade, and after a way back. A row of 0.2 has no assistant, and all are counted."""
+    source, state = source_of("1.0.1"), tmp_path / "state"
     state.mkdir()
+    of_0_2: dict[str, Any] = {"assistant": None, "processes": None, "use": None}
     with ExitStack() as stack:
         server = stack.enter_context(running_postgres()) if store == "postgresql" else None
 
-        def write_as_0_2(*rows: UsageRow) -> str:
-            texts = [as_0_2(row) for row in rows]
-            command = [sys.executable, "-c", WRITES_AS_0_2, str(state), str(server.port if server else 0), *texts]
+        def write_as_1_0(*rows: UsageRow) -> str:
+            texts = [encode_row(row).hex() for row in rows]
+            command = [sys.executable, "-c", WRITES_AS_1_0, str(state), str(server.port if server else 0), *texts]
             environ = environ_of(source, state)
             done = subprocess.run(command, cwd=source, env=environ, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
@@ -265,28 +266,31 @@ def test_ledger_of_this_release_counts_what_release_0_2_writes(store: str, tmp_p
                 assert report.total.all.calls == len([*reader.rows(UsageQuery((), "2026-11-01", "2026-11-30"))])
             return {group.key: group.all.calls for group in report.groups}
 
-        if server is None:
-            assert write_as_0_2(usage_row("before")) == "1 1\n"
-            assert calls_by_assistant() == {(None,): 1}, "this release reads a ledger that it did not open yet"
-        else:
+        if server is not None:
             upgrade(server.address())
+            own = server.sql(SCHEMA_OF_DATABASE)
+            server.sql("DROP SCHEMA public CASCADE")
+            server.sql("CREATE SCHEMA public")
+            done = subprocess.run([sys.executable, "-c", UPGRADES_AS_1_0, str(server.port)], cwd=source)
+            assert done.returncode == 0
+            assert server.sql(SCHEMA_OF_DATABASE) == own
+            assert len(own) > 150
+        assert write_as_1_0(usage_row("before", **of_0_2)) == "1 1\n"
+        assert calls_by_assistant() == {(None,): 1}, "this release reads a ledger that it did not open yet"
         with closing(opened()) as ledger:
             ledger.insert([usage_row("new"), usage_row("other", assistant="other", client="batch")])
-            old = [usage_row("beside"), usage_row("later", client="batch", time_ns=NOON_NS + 1)]
-            count = 5 - (server is not None)
-            assert write_as_0_2(*old) == f"{count} {count}\n"
+            old = [usage_row("beside"), usage_row("later", **of_0_2, client="batch", time_ns=NOON_NS + 1)]
+            assert write_as_1_0(*old) == "5 5\n"
             ledger.insert([usage_row("newer"), usage_row("late", outcome=CallOutcome.LOST)])
             ledger.insert([usage_row("late")])
-            expected = {("helper",): 3, ("other",): 1, (None,): count - 2}
-            assert calls_by_assistant() == expected
+            assert calls_by_assistant() == {("helper",): 4, ("other",): 1, (None,): 2}
             assert calls_by_assistant("client")[None, "batch"] == 1
             assert calls_by_assistant("processes") == {
-                ("helper", "@EEA, CH"): 3, ("other", "@EEA, CH"): 1, (None, None): count - 2
+                ("helper", "@EEA, CH"): 4, ("other", "@EEA, CH"): 1, (None, None): 2
             }  # fmt: skip
 
 
-def test_usage_of_a_killed_0_2_0_counts_in_the_ledger_and_in_budgets(tmp_path: Path) -> None:
-    """Its last rows are in its spool, and its counters are in a file that this release does not read."""
+def test_usage_of_a_killed_1_0_counts_in_the_ledger_and_in_budgets(tmp_path: Path) -> None:
     state = tmp_path / "state"
     budget = {"clients": {"app": {"budgets": [{"tokens": 5_000, "per": "month"}]}}}
     with metered_provider("ok") as (provider, meter):
@@ -302,17 +306,16 @@ def test_usage_of_a_killed_0_2_0_counts_in_the_ledger_and_in_budgets(tmp_path: P
             assert found["spent"] == str(total["total_tokens"])
             return total["calls"], found["spent"]
 
-        with release_gateway(source_of("0.2.0"), path, state) as old:
+        with release_gateway(source_of("1.0.1"), path, state) as old:
             assert [ask(old.url).status_code for _ in range(5)] == [200] * 5
             old.process.kill()
         with running_gateway(path, {"KEY": "sk-one", "GATEWAY_STATE_DIR": str(state)}) as new:
             used = sum(call.prompt_tokens + call.completion_tokens for call in meter.calls)
             assert report(new.admin_url) == (5, str(used))
-            assert not [name for name in ("spool", "gate") if (state / name).exists()]
             assert [ask(new.url).status_code for _ in range(3)] == [200] * 3
             assert new.stop() == 0
-        # The way back: 0.2.0 counts again from the ledger, and what it counted is not lost at the next upgrade.
-        with release_gateway(source_of("0.2.0"), path, state) as old:
+        # The way back, and what 1.0 counted then is not lost at the next upgrade.
+        with release_gateway(source_of("1.0.1"), path, state) as old:
             assert [ask(old.url).status_code for _ in range(2)] == [200] * 2
             assert old.stop() == 0
         with running_gateway(path, {"KEY": "sk-one", "GATEWAY_STATE_DIR": str(state)}) as new:
@@ -324,35 +327,46 @@ def test_usage_of_a_killed_0_2_0_counts_in_the_ledger_and_in_budgets(tmp_path: P
             assert used <= 5_000
 
 
-def test_running_0_2_0_does_not_hand_over_to_this_release(tmp_path: Path) -> None:
-    """It would count budgets in another file than its successor."""
-    state, python = tmp_path / "state", python_of(ROOT, tmp_path / "python")
+def test_running_1_0_hands_over_to_this_release(tmp_path: Path) -> None:
+    state, python, source = tmp_path / "state", python_of(ROOT, tmp_path / "python"), source_of("1.0.1")
     with two_providers() as providers:
         path = tmp_path / "gateway.yaml"
         path.write_text(config(providers).text)
-        with release_gateway(source_of("0.2.0"), path, state) as old:
+        with release_gateway(source, path, state) as old:
             command = [sys.executable, "-m", "gateway.cli", "restart", "--state", str(state), "--python", python]
-            source = source_of("0.2.0")
             done = subprocess.run(command, cwd=source, env=environ_of(source, state), capture_output=True, text=True)
-            assert done.returncode == 1
-            assert "counts budgets in another place than this release: stop and start" in done.stdout + done.stderr
+            assert done.returncode == 0, done.stdout + done.stderr
             answer = httpx.post(f"{old.url}{CHAT}", json=body(), trust_env=False, timeout=90)
             assert answer.status_code == 200
+            assert pid_of(state) != old.process.pid
+            end(state)
 
 
-# Words of each command that asks a running gateway, its exit status and words of its output at a gateway of the former
-# release, which has no report of duties and no deployment that could be used again by a command.
+def test_state_of_0_2_is_refused_with_the_way_and_release_1_0_makes_it_one_of_this_release() -> None:
+    with unpacked("0.2.0") as (path, state):
+        environ = {"GATEWAY_STATE_DIR": str(state)}
+        for words in (("demo", "--config", str(path), "--port", "0", "--admin-port", "0"), ("usage",)):
+            ended = as_a_process(*words, environ=environ)
+            assert ended.returncode != 0
+            assert "ledger.db is of release 0.2: start release 1.0 with its state directory first" in ended.stderr
+        for checkout in (source_of("1.0.1"), ROOT):
+            with serving(checkout, path, state) as gateway:
+                assert {answer.status_code for answer in ask_from_everywhere(gateway.url)} == {200, 451}
+        run_command(ROOT, state, "usage")
+
+
+# Words of each command that asks a running gateway, its exit status and words of its output at one of the former release.
 _ASKING = {
     "status": ("", 0, "config "),
     "reload": ("", 0, "nothing has changed"),
-    "deployments resume": ("qwen-cn", 2, "is it of an earlier release?"),
+    "deployments resume": ("qwen-cn", 1, "is out of use here"),
     "schedules stop": ("assistant cn", 1, "no schedule of"),
     "rollback": ("", 2, "there is no earlier version"),
     "plan": ("CONFIG", None, "plan "),
     "usage": ("", 0, "usage of "),
-    "duties report": ("--from 2026-11 --to 2026-11", 2, "is it of an earlier release?"),
+    "duties report": ("--from 2026-11 --to 2026-11", 0, "2026-11"),
     "drain": ("", 0, "no request runs"),
-    "explain": ("--from DE", 0, "outcome"),
+    "explain": ("--from DE", 0, "answered by"),
 }
 
 
@@ -367,7 +381,7 @@ def _commands_that_ask() -> list[str]:
 
 def test_each_command_can_ask_a_gateway_of_the_former_release(tmp_path: Path) -> None:
     assert set(_ASKING) == set(_commands_that_ask()), "state what a new command shows there"
-    config, former = ROOT / "config" / "demo.yaml", source_of("0.2.0")
+    config, former = ROOT / "config" / "demo.yaml", source_of("1.0.1")
     with serving(former, former / "config" / "demo.yaml", tmp_path / "state") as gateway:
         ask_from_everywhere(gateway.url, 1)
         reads = [operation for operation in OPERATIONS if operation.method == "GET"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -33,9 +31,6 @@ from gateway.usage.usage_row import (  # type: ignore[attr-defined]
 
 NOON_NS = 1_795_518_000 * NANO
 """2026-11-24, 11:00 UTC."""
-
-LATER_FIELDS = ("assistant", "processes")
-"""The fields that rows of release 0.2.0 do not have."""
 
 _DAY_NS = 86_400 * NANO
 
@@ -190,13 +185,3 @@ def expect_recount(reader: UsageReader, rows: Sequence[UsageRow]) -> None:
 
 def first_of_each_call(rows: Sequence[UsageRow]) -> list[UsageRow]:
     return list({row.call: row for row in reversed(rows)}.values())
-
-
-def spooled(*rows: UsageRow) -> bytes:
-    """Return the content of a spool file of release 0.2.0."""
-    records = b""
-    for row in rows:
-        fields = msgspec.structs.asdict(row)
-        text = msgspec.json.encode({name: value for name, value in fields.items() if name not in LATER_FIELDS})
-        records += struct.pack("<4sII", b"\xffrow", len(text), zlib.crc32(text)) + text
-    return records

@@ -107,7 +107,7 @@ class UseRecord(NamedTuple):
 
 
 class UsedDay(NamedTuple):
-    """The time of one user on one day: what an export shows, and what releases up to 0.2 stored.
+    """The time of one user on one day, as an export shows it.
 
     The date is that of the end of the user's time (`seen_ms`). It has the beginning of the last session, the lengths of
     the sessions on that day, and when the label with `repeat` was last shown in this session, or 0.

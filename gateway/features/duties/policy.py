@@ -144,18 +144,6 @@ def extended(
     return UseRecord(rules.timezone, gap_ms, noticed_ms, (*earlier, at_ms, until_ms))
 
 
-def with_former(record: UseRecord | None, former: UsedDay) -> UseRecord:
-    """Return the record with what a process of an earlier release has stored about the user.
-
-    When the other sessions of its day were is not known, so they count as if they had just been before the last one.
-    Neither the gap nor the time zone of its region is known: those of the next chat count.
-    """
-    others_ms = max(0, former.day_ms - (former.seen_ms - former.began_ms))
-    others = (former.began_ms - others_ms, former.began_ms) if others_ms else ()
-    found = UseRecord("UTC", 0, former.noticed_ms, (*others, former.began_ms, former.seen_ms))
-    return found if record is None else merged(record, found._replace(timezone=record.timezone))
-
-
 def merged(one: UseRecord, other: UseRecord, gap_ms: int = 0) -> UseRecord:
     """Return the record of a user whose time was kept in two.
 

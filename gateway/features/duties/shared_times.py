@@ -1,8 +1,7 @@
 """Keep the time of users in Valkey, which all instances of a cell share. Its `TIME` is the clock.
 
 A record is a `UseRecord` in MessagePack. It is below the hash tag of the cell, as the keys of the gate, but not in its
-epoch: an emptied server begins anew. An instance of an earlier release, which may run as well at an upgrade, has
-a key of its own for a user. Its content is moved when the user is read.
+epoch: an emptied server begins anew.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterable
-from datetime import date
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -19,7 +17,7 @@ import msgspec
 from gateway.cell.outage_gate import OutageGate
 from gateway.cell.valkey_connection import Script, ValkeyConnection, ValkeyUnavailable
 from gateway.features.duties.model import KEPT_MS, UsedDay, UseKey, UseRecord, UseRules
-from gateway.features.duties.policy import Arrival, arrival, used_day, with_former
+from gateway.features.duties.policy import Arrival, arrival, used_day
 from gateway.features.duties.time_of_use import MemoryStore, UseUnavailable
 from gateway.operator_errors import StateError
 
@@ -37,15 +35,9 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 """
-READ = Script(_NOW + "return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2]), now_ms()}")
-_SET = """
-local function set(packed, seen, kept)
-  redis.call('SET', KEYS[1], packed, 'PX', string.format('%.0f', math.max(1, kept + seen - now_ms())))
-end
-"""
+READ = Script(_NOW + "return {redis.call('GET', KEYS[1]), now_ms()}")
 EXTEND = Script(
     _NOW
-    + _SET
     + """
 -- KEYS: the record. ARGV: time, and the arrival, the gap, whether a notice was shown, the time zone, the time kept.
 local at, gap, is_noticed, timezone, kept = unpack(cmsgpack.unpack(ARGV[2]))
@@ -74,18 +66,9 @@ while #pieces > 0 and pieces[2] <= seen - kept do
 end
 table.insert(pieces, at)
 table.insert(pieces, seen)
-set(cmsgpack.pack({timezone, gap, noticed, pieces}), seen, kept)
+local packed = cmsgpack.pack({timezone, gap, noticed, pieces})
+redis.call('SET', KEYS[1], packed, 'PX', string.format('%.0f', math.max(1, kept + seen - now_ms())))
 return 1
-"""
-)
-MOVE = Script(
-    _NOW
-    + _SET
-    + """
--- KEYS: the record, and that of an earlier release. ARGV: time, both as they were read, the new record, its end, kept.
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[2] or redis.call('GET', KEYS[2]) ~= ARGV[3] then return 0 end
-set(ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]))
-return redis.call('DEL', KEYS[2])
 """
 )
 
@@ -104,50 +87,30 @@ class SharedTimes:
 
     async def read(self, key: UseKey) -> tuple[UseRecord | None, int]:
         """Return the record of a user, or None, and the time. Raises ValkeyUnavailable."""
-        raw, former, now_ms = await self._stored(key)
-        record = _unpack(raw, type=UseRecord) if raw is not None else None
-        if former is not None:
-            record = with_former(record, former_of(former))
-            # If another process has changed one of them, the next read moves what is there.
-            values = (raw or b"", former, _pack(record), record.seen_ms, KEPT_MS)
-            await self._connection.run(MOVE, self._keys(key), self._now, *values)
-        return record, now_ms
-
-    async def _stored(self, key: UseKey) -> tuple[bytes | None, bytes | None, int]:
-        found: Any = await self._connection.run(READ, self._keys(key), self._now)
-        return found[0], found[1], int(found[2])
+        raw, now_ms = cast(Any, await self._connection.run(READ, (self._name_of(key),), self._now))
+        return _unpack(raw, type=UseRecord) if raw is not None else None, int(now_ms)
 
     async def extend(self, key: UseKey, at_ms: int, rules: UseRules, *, is_noticed: bool) -> None:
         """Extend the time of a user to now. See `extended`. Raises ValkeyUnavailable."""
         packed = _pack((at_ms, rules.gap_ms, is_noticed, rules.timezone, KEPT_MS))
-        await self._connection.run(EXTEND, self._keys(key)[:1], self._now, packed)
+        await self._connection.run(EXTEND, (self._name_of(key),), self._now, packed)
 
     async def records_of(self, keys: Iterable[UseKey]) -> list[tuple[UseKey, UsedDay]]:
         """Return the records of these users. Raises ValkeyUnavailable."""
         listed = [*keys]
-        found: list[tuple[UseKey, UsedDay]] = []
-        for key, (raw, former, _) in zip(listed, await asyncio.gather(*map(self._stored, listed)), strict=True):
-            found += [(key, used_day(_unpack(raw, type=UseRecord)))] if raw is not None else []
-            found += [(key, former_of(former))] if former is not None else []
-        return found
+        found = await asyncio.gather(*map(self.read, listed))
+        return [(key, used_day(it)) for key, (it, _) in zip(listed, found, strict=True) if it is not None]
 
     async def remove(self, keys: Iterable[UseKey]) -> int:
         """Delete the records of these users, and return their number. Raises ValkeyUnavailable."""
-        names = [name for key in keys for name in self._keys(key)]
+        names = [self._name_of(key) for key in keys]
         removed: Any = await self._connection.call("DEL", *names) if names else 0
         return int(removed)
 
-    def _keys(self, key: UseKey) -> tuple[bytes, bytes]:
-        """Return the key of the record, and that of an earlier release."""
+    def _name_of(self, key: UseKey) -> bytes:
+        """Return the key of the record in the server."""
         digest = hashlib.blake2b("\0".join(key).encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
-        return self._prefix + b"used:" + digest, self._prefix + b"use:" + digest
-
-
-def former_of(raw: bytes) -> UsedDay:
-    """Return what an instance of an earlier release has stored: its times are milliseconds after the beginning."""
-    number, began_ms, seen, day_ms, noticed = _unpack(raw, type=tuple[int, int, int, int, int])
-    noticed_ms = 0 if noticed < 0 else began_ms + noticed
-    return UsedDay(date.fromordinal(number).isoformat(), began_ms, began_ms + seen, day_ms, noticed_ms)
+        return self._prefix + b"used:" + digest
 
 
 class CellTimes:

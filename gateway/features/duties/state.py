@@ -9,8 +9,6 @@ Theory of operation:
   before each operation, and twice a second. It then writes all, forgets its memory, and shares the lock.
 - A commit writes to the log of the database and waits for no disk, so it survives the end of the process, and a power
   failure may undo the last ones. `tidy` moves the log into the file, in a thread, because that waits for the disk.
-- A process of an earlier release, which may run as well at an upgrade, uses the table `times`. A row there is
-  moved when its user is read.
 """
 
 from __future__ import annotations
@@ -29,11 +27,12 @@ from pathlib import Path
 import msgspec
 
 from gateway.features.duties.model import UsedDay, UseKey, UseRecord
-from gateway.features.duties.policy import used_day, with_former
+from gateway.features.duties.policy import used_day
 from gateway.operator_errors import StateError
 from gateway.state.database import (
     SqliteDatabase,
     describe_error,
+    has_table,
     open_database,
     open_to_read,
     sqlite_error,
@@ -50,26 +49,14 @@ CREATE TABLE IF NOT EXISTS used (
   record BLOB NOT NULL,
   PRIMARY KEY (user, client)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS times (
-  user TEXT NOT NULL,
-  client TEXT NOT NULL,
-  date TEXT NOT NULL,
-  began INTEGER NOT NULL,
-  seen INTEGER NOT NULL,
-  day INTEGER NOT NULL,
-  noticed INTEGER NOT NULL,
-  PRIMARY KEY (user, client)
-) STRICT, WITHOUT ROWID;
 """
 _PAGE_BYTES = 512
 """A change of a record takes two thirds of the time that it takes with SQLite's pages of 4096 bytes."""
 _OF_USER = "WHERE user = ? AND client = ?"
 _READ = f"SELECT record FROM used {_OF_USER}"  # noqa: S608  # of constants
-_READ_FORMER = f"SELECT date, began, seen, day, noticed FROM times {_OF_USER}"  # noqa: S608  # of constants
 _ADD = "INSERT INTO used VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _WRITE = f"UPDATE used SET seen = ?, record = ? {_OF_USER}"  # noqa: S608  # of constants
 _CHANGE = f"{_WRITE} AND record = ?"
-_TABLES = ("used", "times")
 _OF_PERSON = "user IN (SELECT value FROM json_each(?)) AND coalesce(?, client) = client"
 
 _LOCK = "use.lock"
@@ -163,8 +150,6 @@ class UseStore:
         database = self._database or self._opened()
         try:
             row = database.execute(_READ, key).fetchone()
-            if database.execute(_READ_FORMER, key).fetchone() is not None:
-                return _moved(database, key)
         except sqlite3.Error as error:
             raise StateError(f"use.db can't be read: {describe_error(error)}") from error
         return _unpack(row[0]) if row is not None else None
@@ -249,9 +234,8 @@ class UseStore:
         problem = "use.db can't be written"
         with sqlite_error(problem), closing(_open(self._directory)) as database:
             # Found without a lock on the file, which requests would wait for.
-            for name in _TABLES:
-                found = database.execute(f"SELECT user, client, seen FROM {name} WHERE seen < ?", (before_ms,))  # noqa: S608  # of constants
-                database.executemany(f"DELETE FROM {name} {_OF_USER} AND seen = ?", found.fetchall())  # noqa: S608  # of constants
+            found = database.execute("SELECT user, client, seen FROM used WHERE seen < ?", (before_ms,))
+            database.executemany(f"DELETE FROM used {_OF_USER} AND seen = ?", found.fetchall())  # noqa: S608  # of constants
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
@@ -277,19 +261,6 @@ def _open(directory: Path) -> sqlite3.Connection:
     return database
 
 
-def _moved(database: sqlite3.Connection, key: UseKey) -> UseRecord | None:
-    """Return the record of a user with what a process of an earlier release stored, which is moved into it."""
-    with transaction(database):
-        row, former = (database.execute(sql, key).fetchone() for sql in (_READ, _READ_FORMER))
-        record = _unpack(row[0]) if row is not None else None
-        if former is None:  # another process has moved it
-            return record
-        record = with_former(record, UsedDay(*former))
-        database.execute("INSERT OR REPLACE INTO used VALUES (?, ?, ?, ?)", (*key, record.seen_ms, _pack(record)))
-        database.execute(f"DELETE FROM times {_OF_USER}", key)  # noqa: S608  # of constants
-    return record
-
-
 def use_records_of(directory: Path, pseudonyms: Sequence[str], client: str | None) -> list[tuple[UseKey, UsedDay]]:
     """Return the records of a person, as one client asserts it, or None: all. Raises StateError.
 
@@ -302,15 +273,11 @@ def use_records_of(directory: Path, pseudonyms: Sequence[str], client: str | Non
         if os.access(directory / _LOCK, os.R_OK | os.W_OK):
             stack.enter_context(closing(_Presence(directory)))
         database = stack.enter_context(closing(open_to_read(directory, _NAME)))
+        if not has_table(database, "used"):
+            return []
         values = (json.dumps([*pseudonyms]), client)
-        # No gateway of this release may have opened the file yet.
-        names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-        rows, former = (
-            database.execute(f"SELECT * FROM {name} WHERE {_OF_PERSON}", values).fetchall() if name in names else []  # noqa: S608  # of constants
-            for name in _TABLES
-        )
-        found = [(UseKey(user, by), used_day(_unpack(raw))) for user, by, _, raw in rows]
-        return [*found, *((UseKey(user, by), UsedDay(*rest)) for user, by, *rest in former)]
+        rows = database.execute(f"SELECT user, client, record FROM used WHERE {_OF_PERSON}", values).fetchall()  # noqa: S608  # of constants
+        return [(UseKey(user, by), used_day(_unpack(raw))) for user, by, raw in rows]
 
 
 def remove_use_records(directory: Path, pseudonyms: Sequence[str], client: str | None) -> int:
@@ -320,8 +287,7 @@ def remove_use_records(directory: Path, pseudonyms: Sequence[str], client: str |
     with closing(_Presence(directory)), closing(SqliteDatabase.open(directory, _NAME, _LAYOUT)) as database:
         with database.transaction() as statements:
             values = (json.dumps([*pseudonyms]), client)
-            deleted = [statements.execute(f"DELETE FROM {name} WHERE {_OF_PERSON}", values) for name in _TABLES]  # noqa: S608  # of constants
-            removed = sum(one.rowcount for one in deleted)
+            removed = statements.execute(f"DELETE FROM used WHERE {_OF_PERSON}", values).rowcount  # noqa: S608  # of constants
         if removed:
             database.compact()
     return removed

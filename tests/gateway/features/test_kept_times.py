@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import Mock, patch
@@ -20,12 +19,11 @@ from hypothesis import strategies as st
 
 from gateway.features.duties import time_of_use
 from gateway.features.duties.model import UsedDay, UseKey, UseRecord, UseRules
-from gateway.features.duties.policy import arrival, extended, limit_reached, used_day, with_former
+from gateway.features.duties.policy import arrival, extended, limit_reached, used_day
 from gateway.features.duties.state import UseStore, remove_use_records, use_records_of
 from gateway.features.duties.time_of_use import LocalTimes, MemoryStore, TimeOfUse
 from gateway.model.age import UseLimits
 from gateway.operator_errors import StateError
-from gateway.state.database import open_database
 from tests.gateway.killed_process import killed_at_the_end
 from tests.kit.scripted_server import until
 
@@ -134,30 +132,6 @@ def test_no_order_of_chats_processes_and_erasures_gives_a_user_more_than_the_lim
         for store in stores:
             store.close()
         assert dict(use_records_of(directory, [ANNA.pseudonym], None)) == {k: used_day(it) for k, it in model.items()}
-
-
-FORMER = UsedDay("2027-07-01", 4_000_000, 5_000_000, 3_000_000, 4_500_000)
-FORMER_LAYOUT = """
-CREATE TABLE times (user TEXT NOT NULL, client TEXT NOT NULL, date TEXT NOT NULL, began INTEGER NOT NULL,
-  seen INTEGER NOT NULL, day INTEGER NOT NULL, noticed INTEGER NOT NULL, PRIMARY KEY (user, client)) STRICT, WITHOUT ROWID;
-"""
-
-
-def test_record_of_an_earlier_release_is_exported_moved_and_erased(tmp_path: Path) -> None:
-    with closing(open_database(tmp_path, "use", FORMER_LAYOUT)) as database:
-        for key in (ANNA, BEN):
-            database.execute("INSERT INTO times VALUES (?, ?, ?, ?, ?, ?, ?)", (*key, *FORMER))
-    assert use_records_of(tmp_path, [ANNA.pseudonym], None) == [(ANNA, FORMER), (BEN, FORMER)]
-    store = only_process(tmp_path)
-    store.look()
-    record = store.read(ANNA)
-    assert record == with_former(None, FORMER)
-    assert store.read(ANNA) == record
-    assert store.change(ANNA, record, THIRD)
-    store.close()
-    assert use_records_of(tmp_path, [ANNA.pseudonym], None) == [(ANNA, used_day(THIRD)), (BEN, FORMER)]
-    assert remove_use_records(tmp_path, [ANNA.pseudonym], None) == 2
-    assert use_records_of(tmp_path, [ANNA.pseudonym], None) == []
 
 
 def test_export_of_another_process_has_what_was_only_in_memory(tmp_path: Path) -> None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.cell.valkey_connection import ValkeyConnection
 from gateway.features.duties.feature import DUTIES
-from gateway.features.duties.model import KEPT_MS, UsedDay, UseKey, UseRecord, UseRules
-from gateway.features.duties.policy import arrival, extended, used_day, with_former
+from gateway.features.duties.model import KEPT_MS, UseKey, UseRecord, UseRules
+from gateway.features.duties.policy import arrival, extended
 from gateway.features.duties.shared_times import CellTimes, SharedTimes
 from gateway.features.duties.state import UseStore, use_records_of
 from gateway.features.duties.time_of_use import MemoryStore, TimeOfUse, UseUnavailable
@@ -108,28 +106,6 @@ def test_two_instances_share_a_record_by_the_clock_of_the_server(server: Running
             # A chat that runs during an erasure begins a new record; an emptied server begins anew.
             await two.extend(ANNA, seen, RULES, is_noticed=False)
             assert (await one.arrive(ANNA, RULES, 0.0)).noticed_ms == 0
-
-    run(check())
-
-
-def test_record_of_an_instance_of_an_earlier_release_is_exported_moved_and_erased(server: RunningValkey) -> None:
-    former = UsedDay("2027-07-02", START_MS, START_MS + 600_000, 3_600_000, START_MS)
-    stored = msgspec.msgpack.encode((date(2027, 7, 2).toordinal(), START_MS, 600_000, 3_600_000, 0))
-
-    async def check() -> None:
-        server.command("FLUSHALL")
-        async with times_of(server, lambda: START_MS + 700_000) as times:
-            for key in (ANNA, BEN):
-                await times._connection.call("SET", times._keys(key)[1], stored)
-            assert await times.records_of([ANNA, BEN]) == [(ANNA, former), (BEN, former)]
-            moved = with_former(None, former)
-            assert [await times.read(ANNA) for _ in range(2)] == [(moved, START_MS + 700_000)] * 2
-            await times.extend(ANNA, START_MS + 700_000, RULES, is_noticed=False)
-            assert (await times.read(ANNA))[0] == extended(moved, START_MS + 700_000, START_MS + 700_000, RULES)
-            # That instance still runs.
-            await times._connection.call("SET", times._keys(ANNA)[1], stored)
-            assert used_day((await times.read(ANNA))[0]).day_ms == 3_700_000
-            assert await times.remove([ANNA, BEN]) == 2
 
     run(check())
 

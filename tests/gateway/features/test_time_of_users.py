@@ -11,16 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.features.duties.model import KEPT_MS, UsedDay, UseRecord, UseRules
-from gateway.features.duties.policy import (
-    arrival,
-    day_at,
-    extended,
-    limit_reached,
-    merged,
-    notice_due,
-    used_day,
-    with_former,
-)
+from gateway.features.duties.policy import arrival, day_at, extended, limit_reached, merged, notice_due, used_day
 from gateway.model.age import UseLimits
 
 ZONE = "America/Los_Angeles"
@@ -324,22 +315,6 @@ def test_detour_resets_nothing(_: str, start: str, detours: list[Detour], expect
     assert (now.session_ms // MINUTE_MS, now.day_ms // MINUTE_MS) == expected
 
 
-def test_record_of_an_earlier_release_counts_its_day_as_if_it_had_just_been_used() -> None:
-    began, seen = at("2027-07-01T12:00"), at("2027-07-01T12:20")
-    record = with_former(None, UsedDay("2027-07-01", began, seen, 110 * MINUTE_MS, began))
-    now = arrival(record, seen + 10 * MINUTE_MS, RULES)
-    assert (now.session_ms, now.day_ms, now.noticed_ms) == (30 * MINUTE_MS, 120 * MINUTE_MS, began)
-    assert limit_reached(now, BOTH) is not None
-    assert arrival(record, at("2027-07-02T09:00"), RULES).day_ms == 0
-    crossed = UsedDay("2027-07-02", at("2027-07-01T23:40"), at("2027-07-02T00:10"), 10 * MINUTE_MS)
-    assert with_former(None, crossed).pieces == (crossed.began_ms, crossed.seen_ms)
-    # A process of that release, which runs as well, began anew: nothing counts twice.
-    both = with_former(
-        chats("2027-07-01T10:00", "2027-07-01T10:20", "2027-07-01T12:05"), UsedDay("", began, seen, 20 * MINUTE_MS)
-    )
-    assert used_day(both) == UsedDay("2027-07-01", began, seen, 40 * MINUTE_MS)
-
-
 @given(SOMEWHERE, st.lists(st.booleans(), min_size=25, max_size=25), st.sampled_from(REGIONS))
 def test_time_that_was_kept_in_two_records_is_time_of_one_user(
     steps: list[tuple[int, int, UseRules]], turns: list[bool], rules: UseRules
@@ -358,14 +333,10 @@ def test_time_that_was_kept_in_two_records_is_time_of_one_user(
         assert merged(merged(one, other), other) == whole
 
 
-def test_session_goes_on_where_a_process_of_an_earlier_release_took_a_chat_of_it() -> None:
-    began, seen = at("2027-07-01T10:25"), at("2027-07-01T10:50")
-    record = with_former(chats("2027-07-01T10:00", "2027-07-01T10:20"), UsedDay("", began, seen, seen - began))
-    now = arrival(record, seen, RULES)
-    assert (now.session_ms, now.day_ms) == (50 * MINUTE_MS, 50 * MINUTE_MS)
-    # The records of an earlier release under two names of a user have no gap.
+def test_records_of_two_names_without_a_gap_are_one_session_by_the_gap_of_the_chat() -> None:
+    """Release 1.0 made such records of those of 0.2."""
     first, second = (
-        with_former(None, UsedDay("", at(since), at(until), 0))
+        UseRecord("UTC", 0, 0, (at(since), at(until)))
         for since, until in (("2027-07-01T10:00", "2027-07-01T10:50"), ("2027-07-01T10:55", "2027-07-01T10:55"))
     )
     assert merged(first, second).began_ms == at("2027-07-01T10:55")

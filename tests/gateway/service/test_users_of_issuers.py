@@ -146,21 +146,21 @@ def test_times_that_were_kept_under_two_names_are_times_of_one_user(
 
 
 @pytest.mark.parametrize(
-    ("has_key", "per", "counts"), [(True, "total", True), (True, "day", True), (False, "day", False)]
+    ("was_renamed", "per", "counts"), [(True, "total", True), (True, "day", True), (False, "day", False)]
 )
 def test_budget_under_the_former_name_goes_on_while_its_window_lasts(
-    tmp_path: Path, has_key: bool, per: str, counts: bool
+    tmp_path: Path, was_renamed: bool, per: str, counts: bool
 ) -> None:
-    """Where an earlier release has named users, and not in a directory that is new."""
+    """Where release 0.2 has named users, as release 1.0 noted it, and not in a directory that is new."""
     budget = {"clients": {"gk-1": {"user_budget": {"tokens": 10, "per": per}}}}
     config = config_of(tmp_path, with_tokens(tmp_path, login={}), budget)
     state = tmp_path / "state"
-    if has_key:
-        pseudonym_key(config, state)
     note_named_users(state)
+    if was_renamed:
+        (state / "named-users").write_text(f"{time.time_ns()}\n")
     note_named_users(state)
     renamed_ns = users_renamed_ns(state)
-    assert bool(renamed_ns) is has_key
+    assert bool(renamed_ns) is was_renamed
     now_ns = [renamed_ns or time.time_ns()]
     accounting = Accounting(cast("Any", SimpleNamespace()), KEY, clock=lambda: now_ns[0], renamed_ns=renamed_ns)
     client = next(it for it in config.clients.values() if it.name == "gk-1")

@@ -139,16 +139,6 @@ def test_counts_outlive_an_erasure_and_the_rows_of_calls(tmp_path: Path) -> None
     assert sums(tmp_path) == {KEY: 1}
 
 
-def test_ledger_of_an_earlier_release_has_no_counts(tmp_path: Path) -> None:
-    ledger_file(tmp_path).close()
-    with closing(sqlite3.connect(tmp_path / "ledger.db")) as database:
-        database.execute("DROP TABLE duty_count")
-    assert sums(tmp_path) == {}
-    count(tmp_path, KEY)
-    writer_of(tmp_path).close()
-    assert sums(tmp_path) == {KEY: 1}
-
-
 def test_two_journals_add_up_and_own_counts_move_to_a_shared_ledger(tmp_path: Path) -> None:
     for instance, number in (("a", 2), ("b", 3)):
         count(tmp_path / instance, *[KEY] * number)

@@ -206,30 +206,16 @@ def test_ledger_without_layout_is_empty(tmp_path: Path) -> None:
     assert report(tmp_path).groups == ()
 
 
-@pytest.mark.parametrize("lacked", [("processes",), ("assistant", "processes")])
-def test_ledger_of_an_earlier_release_is_read_and_upgraded_in_place(tmp_path: Path, lacked: tuple[str, ...]) -> None:
-    """A build before `processes`, and release 0.2.0, which had no assistants either."""
+def test_ledger_of_release_0_2_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as ledger:
         ledger.insert([usage_row("old")])
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as database:
-        for name in lacked:
-            database.execute(f"ALTER TABLE usage_row DROP COLUMN {name}")
-        if "assistant" in lacked:
-            database.execute("DROP TABLE total_assistant_day")
-        database.execute("VACUUM")
-    before = (tmp_path / "ledger.db").read_bytes()
-    known = None if "assistant" in lacked else "helper"
-    assert [group.key for group in report(tmp_path, "territory", "processes", "assistant").groups] == [
-        ("DE", None, known)
-    ]
-    assert (tmp_path / "ledger.db").read_bytes() == before
-    with closing(opened(tmp_path)) as ledger:
-        ledger.insert([usage_row("new")])
-    assert [group.key for group in report(tmp_path, "territory", "processes").groups] == [
-        ("DE", None), ("DE", "@EEA, CH")
-    ]  # fmt: skip
-    with UsageReader(tmp_path) as reader:
-        assert [row.processes for row in reader.rows(UsageQuery((), *EVERY_DAY))] == [None, "@EEA, CH"]
+        database.execute("ALTER TABLE usage_row DROP COLUMN processes")
+    for use in (report, opened):
+        with pytest.raises(
+            StateError, match=r"ledger\.db is of release 0\.2: start release 1\.0 with its state directory"
+        ):
+            use(tmp_path)
 
 
 def test_callers_of_a_region_are_removed_from_rows_and_totals_and_sums_stay(tmp_path: Path) -> None:

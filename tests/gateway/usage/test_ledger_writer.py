@@ -15,11 +15,11 @@ from gateway.usage import ledger_writer as ledger_writer_module
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import HoldRequest
 from gateway.usage.journal import FOLDER, Journal
-from gateway.usage.ledger import Ledger, ledger_file
+from gateway.usage.ledger import Ledger
 from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
 from gateway.usage.reports import UsageQuery, UsageReader
-from gateway.usage.usage_row import BudgetChange, CallOutcome, RowKind, UsageRow, encode_row
-from tests.kit.usage_rows import NOON_NS, keep_rows, kept_rows, spooled, usage_row
+from gateway.usage.usage_row import CallOutcome, UsageRow, encode_row
+from tests.kit.usage_rows import NOON_NS, keep_rows, kept_rows, usage_row
 from tests.kit.waiting import eventually
 
 EVERY_DAY = UsageQuery((), "2000-01-01", "2100-01-01")
@@ -163,25 +163,6 @@ def test_row_that_cannot_be_read_is_reported_and_hides_no_other(tmp_path: Path) 
         assert moved_calls(tmp_path) == ["first"]
     assert len(messages) == 1
     assert "can't be read" in messages[0]
-
-
-@pytest.mark.parametrize("end", ["rows", "recovered"])
-def test_spool_of_release_0_2_is_moved_from_the_position_that_was_reached(tmp_path: Path, end: str) -> None:
-    """The rows before it may have been deleted, and are in the totals."""
-    spool = tmp_path / "spool"
-    spool.mkdir()
-    change = BudgetChange("client", "day", "tokens", 5)
-    left = [usage_row("left"), usage_row("changed", kind=RowKind.TOP_UP, budget=change)]
-    moved = spooled(usage_row("moved"))
-    (spool / f"1-1-a.{end}").write_bytes(moved + spooled(*left) + bytes(100))
-    (spool / f"2-2-b.{end}").write_bytes(spooled(usage_row("other")))
-    with closing(ledger_file(tmp_path)) as database, database.transaction() as statements:
-        statements.execute("CREATE TABLE spool_position (file TEXT NOT NULL PRIMARY KEY, position BIGINT NOT NULL)")
-        statements.execute("INSERT INTO spool_position VALUES (?, ?)", (f"1-1-a.{end}", len(moved)))
-    with closing(writer_of(tmp_path)):
-        pass
-    assert sorted(moved_calls(tmp_path)) == ["changed", "left", "other"]
-    assert not spool.exists()
 
 
 def test_ledger_that_was_moved_away_gets_no_rows(tmp_path: Path) -> None:

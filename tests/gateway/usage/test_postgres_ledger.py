@@ -19,7 +19,7 @@ from gateway.cell.postgres_schema import SCHEMA
 from gateway.model.budget import StoreServer
 from gateway.operator_errors import StateError
 from gateway.usage.amounts import NANO
-from gateway.usage.duty_counts import DutyKey, SourceCounts, add_up, encode_key, kept_counts
+from gateway.usage.duty_counts import DutyKey, add_up, encode_key, kept_counts
 from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
@@ -36,7 +36,6 @@ from tests.kit.usage_rows import (
     keep_rows,
     kept_rows,
     recount,
-    spooled,
     usage_row,
     usage_rows,
     without_zeros,
@@ -225,19 +224,6 @@ def test_rows_of_a_machine_without_a_shared_ledger_are_moved_once(database: Runn
         assert moved["call-2498"].user is None, "of a region with `transit`"
 
 
-def test_spool_of_release_0_2_is_moved_from_the_position_of_its_instance(
-    database: RunningPostgres, tmp_path: Path
-) -> None:
-    (tmp_path / "spool").mkdir()
-    moved = spooled(usage_row("moved"))
-    (tmp_path / "spool" / "1-1-a.rows").write_bytes(moved + spooled(usage_row("left")))
-    for instance, position in (("one", len(moved)), ("other", 10**6)):
-        database.sql("INSERT INTO spool_position VALUES ($1, '1-1-a.rows', $2)", instance, position)
-    with closing(LedgerWriter(tmp_path, lambda: LedgerRules(UTC), pytest.fail, ledger=opened(database))):
-        pass
-    assert [row.call for row in read_rows(database.address())] == ["left"]
-
-
 def test_wrong_password_is_refused_and_never_shown(database: RunningPostgres) -> None:
     wrong = database.address("another-secret")
     for use in (current_schema, upgrade, reader_of):
@@ -295,19 +281,22 @@ def test_upgrade_is_repeatable_and_a_schema_from_the_future_is_refused(tmp_path:
                 asks(server.address())
 
 
-def test_schema_of_an_earlier_build_is_named_and_upgraded_in_place(tmp_path: Path) -> None:
+def test_schema_of_a_release_before_1_0_is_refused_by_name() -> None:
     with running_postgres() as server:
         upgrade(server.address())
         with closing(opened(server)) as ledger:
-            ledger.insert([usage_row("old")])
             server.sql("ALTER TABLE usage_row DROP COLUMN processes")
-            with pytest.raises(StateError, match="lacks a part of this release: run `gateway db upgrade"):
+            with pytest.raises(
+                StateError, match=r"lacks a part of this release: run `gateway db upgrade` of release 1\.0"
+            ):
                 ledger.insert([usage_row("new")])
-            assert upgrade(server.address()) == (SCHEMA, SCHEMA)
-            ledger.insert([usage_row("new")])
-        with reader_of(server.address()) as reader:
-            groups = reader.report(UsageQuery(("territory", "processes", "hour"), *EVERY_DAY)).groups
-        assert [(*group.key[:2], group.all.calls) for group in groups] == [("DE", None, 1), ("DE", "@EEA, CH", 1)]
+        server.sql("UPDATE alembic_version SET version_num = '3'")
+        for use in (upgrade, lambda address: opened(server).connect()):
+            with pytest.raises(
+                StateError, match=r"has the schema 3 of release 0\.2: run `gateway db upgrade` of release 1"
+            ):
+                use(server.address())
+        assert current_schema(server.address()) == 3
 
 
 def test_frozen_database_ends_a_command_at_its_deadline(database: RunningPostgres) -> None:
@@ -346,12 +335,8 @@ def test_callers_are_removed_once_for_each_region_and_instance_and_sums_stay(dat
 
 
 def test_duties_of_two_instances_are_counted_once(database: RunningPostgres, tmp_path: Path) -> None:
-    """Each writes its numbers again after a restart. A database of an earlier build gets the table by the upgrade."""
+    """Each writes its numbers again after a restart."""
     key = DutyKey("2027-03", "us-wa", "US-WA", "tutor", "child", "crisis")
-    database.sql("DROP TABLE duty_count")
-    with closing(opened(database)) as ledger, pytest.raises(StateError, match="lacks a part of this release: run"):
-        ledger.keep_duties(SourceCounts("a", [(encode_key(key), 1)]))
-    upgrade(database.address())
     for instance in ("one", "two", "one"):
         with closing(Journal.open(tmp_path / instance / FOLDER)) as journal:
             asyncio.run(journal.count([encode_key(key)]))
