@@ -5,296 +5,160 @@ simulators import `providers.testkit`, which loads a web server and is not for p
 OpenAI's with differences needs no code: see `providers.compatible`.
 """
 
-from __future__ import annotations
-
-from providers.adapter import (
-    STREAM_OPTIONS,
-    Adapter,
-    AsksForUsage,
-    Capabilities,
-    EmulatesFeatures,
-    InputFormat,
-    KnownElsewhere,
-    KnowsBasePath,
-    KnowsModels,
-    KnowsOffers,
-    StreamParser,
-    TakesHeaders,
-    Target,
-    known_models,
-)
-from providers.auth import AuthScheme, AwsSigV4, Bearer, GoogleAccount, HeaderKey, NoAuth, Secret, apply
-from providers.catalogue import CatalogueError, FactsFile
-from providers.catalogue.facts_adapter import FactsAdapter
-from providers.catalogue.headers import FixedHeader
-from providers.catalogue.models import ModelFacts
-from providers.catalogue.prices import Offers
-from providers.chat import (
-    AllowedTools,
-    Annotation,
-    AnnotationsDelta,
-    AssistantMessage,
-    AudioPart,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    ChoiceFinish,
-    Failed,
-    FilePart,
-    Finished,
-    FinishReason,
-    Heartbeat,
-    ImageDelta,
-    ImagePart,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    Logprobs,
-    Message,
-    NamedTool,
-    Opened,
-    Part,
-    ReasoningDelta,
-    RefusalDelta,
-    ResponseFormat,
-    StreamEvent,
-    SystemMessage,
-    TextDelta,
-    TextPart,
-    TextRun,
-    Texts,
-    Tool,
-    ToolCall,
-    ToolCallDelta,
-    ToolChoice,
-    ToolMessage,
-    Usage,
-    UsageReport,
-    UserMessage,
-    change_request,
-    prompt_text,
-    said_in,
-    text_of,
-)
-from providers.evidence import Citation
-from providers.failures import Failure, FailureKind, InvalidRequest, ProviderError, ProviderFailed, UnsupportedFeature
-from providers.formats.json_adapter import NO_HTTP_ERROR, JsonAdapter
-from providers.formats.role_alternation import alternate_roles, without_blank_messages
-from providers.formats.tool_calls import (
-    FILLER_TEXT,
-    arguments_text,
-    calls_as_text,
-    results_in_order,
-    safe_call_id,
-    safe_call_name,
-    tools_of,
-    turns_with_results,
-    turns_with_whole_results,
-)
-from providers.formats.tool_results import results_as_text
-from providers.inputs.embeddings.contract import EmbeddingFormat, Embeds
-from providers.inputs.embeddings.facts import EmbeddingFacts, VendorEmbeddings
-from providers.inputs.embeddings.openai_format import OpenAIEmbeddings
-from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
-from providers.inputs.rerank.contract import RerankFormat
-from providers.inputs.rerank.facts import RerankFacts
-from providers.inputs.rerank.values import RerankAnswer, RerankRequest
-from providers.json_values import (
-    JsonError,
-    as_list,
-    as_map,
-    dumps,
-    dumps_text,
-    loads,
-    loads_text,
-    read_count,
-    read_float,
-    read_int,
-    read_list,
-    read_map,
-    read_str,
-)
-from providers.matching.requirements import FEATURES, PARAMETERS, Requirements, requirements_of
-from providers.moderations.contract import Moderates, ModerationFormat
-from providers.moderations.values import ModerationAnswer, ModerationRequest, ModerationResult
-from providers.reading.assembler import Assembler
-from providers.reading.errors import (
-    MESSAGES,
-    Phrases,
-    blames_itself,
-    by_code,
-    by_status,
-    error_object,
-    failure,
-    is_html,
-    mistakes_in,
-    plain_text,
-    request_id_of,
-)
-from providers.reading.event_stream import EventStreamParser
-from providers.reading.folding import fold
-from providers.reading.json_object import with_json_instruction
-from providers.reading.rate_limits import LimitHeaders
-from providers.registry import check_adapter
-from providers.sites import Availability, OriginError, Residency, Scope, Site, parse_origin
-from providers.territories import ANYWHERE, EVERYWHERE, NOWHERE, Places, TerritoryError, parse_places
-from providers.wire import WireRequest, WireResponse
-
-__all__ = [
-    "ANYWHERE",
-    "EVERYWHERE",
-    "FEATURES",
-    "FILLER_TEXT",
-    "MESSAGES",
-    "NOWHERE",
-    "NO_HTTP_ERROR",
-    "PARAMETERS",
-    "STREAM_OPTIONS",
-    "Adapter",
-    "AllowedTools",
-    "Annotation",
-    "AnnotationsDelta",
-    "AsksForUsage",
-    "Assembler",
-    "AssistantMessage",
-    "AudioPart",
-    "AuthScheme",
-    "Availability",
-    "AwsSigV4",
-    "Bearer",
-    "Capabilities",
-    "CatalogueError",
-    "ChatCompletion",
-    "ChatRequest",
-    "Choice",
-    "ChoiceFinish",
-    "Citation",
-    "EmbeddingAnswer",
-    "EmbeddingFacts",
-    "EmbeddingFormat",
-    "EmbeddingRequest",
-    "Embeds",
-    "EmulatesFeatures",
-    "EventStreamParser",
-    "FactsAdapter",
-    "FactsFile",
-    "Failed",
-    "Failure",
-    "FailureKind",
-    "FilePart",
-    "FinishReason",
-    "Finished",
-    "FixedHeader",
-    "GoogleAccount",
-    "HeaderKey",
-    "Heartbeat",
-    "ImageDelta",
-    "ImagePart",
-    "InputFormat",
-    "InvalidRequest",
-    "JsonAdapter",
-    "JsonError",
-    "JsonObjectFormat",
-    "JsonSchemaFormat",
-    "KnownElsewhere",
-    "KnowsBasePath",
-    "KnowsModels",
-    "KnowsOffers",
-    "LimitHeaders",
-    "Logprobs",
-    "Message",
-    "ModelFacts",
-    "Moderates",
-    "ModerationAnswer",
-    "ModerationFormat",
-    "ModerationRequest",
-    "ModerationResult",
-    "NamedTool",
-    "NoAuth",
-    "Offers",
-    "OpenAIEmbeddings",
-    "Opened",
-    "OriginError",
-    "Part",
-    "Phrases",
-    "Places",
-    "ProviderError",
-    "ProviderFailed",
-    "ReasoningDelta",
-    "RefusalDelta",
-    "Requirements",
-    "RerankAnswer",
-    "RerankFacts",
-    "RerankFormat",
-    "RerankRequest",
-    "Residency",
-    "ResponseFormat",
-    "Scope",
-    "Secret",
-    "Site",
-    "StreamEvent",
-    "StreamParser",
-    "SystemMessage",
-    "TakesHeaders",
-    "Target",
-    "TerritoryError",
-    "TextDelta",
-    "TextPart",
-    "TextRun",
-    "Texts",
-    "Tool",
-    "ToolCall",
-    "ToolCallDelta",
-    "ToolChoice",
-    "ToolMessage",
-    "UnsupportedFeature",
-    "Usage",
-    "UsageReport",
-    "UserMessage",
-    "VendorEmbeddings",
-    "WireRequest",
-    "WireResponse",
-    "alternate_roles",
-    "apply",
-    "arguments_text",
-    "as_list",
-    "as_map",
-    "blames_itself",
-    "by_code",
-    "by_status",
-    "calls_as_text",
-    "change_request",
-    "check_adapter",
-    "dumps",
-    "dumps_text",
-    "error_object",
-    "failure",
-    "fold",
-    "is_html",
-    "known_models",
-    "loads",
-    "loads_text",
-    "mistakes_in",
-    "parse_origin",
-    "parse_places",
-    "plain_text",
-    "prompt_text",
-    "read_count",
-    "read_float",
-    "read_int",
-    "read_list",
-    "read_map",
-    "read_str",
-    "request_id_of",
-    "requirements_of",
-    "results_as_text",
-    "results_in_order",
-    "safe_call_id",
-    "safe_call_name",
-    "said_in",
-    "text_of",
-    "tools_of",
-    "turns_with_results",
-    "turns_with_whole_results",
-    "with_json_instruction",
-    "without_blank_messages",
-]
+from providers.adapter import STREAM_OPTIONS as STREAM_OPTIONS
+from providers.adapter import Adapter as Adapter
+from providers.adapter import AsksForUsage as AsksForUsage
+from providers.adapter import Capabilities as Capabilities
+from providers.adapter import EmulatesFeatures as EmulatesFeatures
+from providers.adapter import InputFormat as InputFormat
+from providers.adapter import KnownElsewhere as KnownElsewhere
+from providers.adapter import KnowsBasePath as KnowsBasePath
+from providers.adapter import KnowsModels as KnowsModels
+from providers.adapter import KnowsOffers as KnowsOffers
+from providers.adapter import StreamParser as StreamParser
+from providers.adapter import TakesHeaders as TakesHeaders
+from providers.adapter import Target as Target
+from providers.adapter import known_models as known_models
+from providers.auth import AuthScheme as AuthScheme
+from providers.auth import AwsSigV4 as AwsSigV4
+from providers.auth import Bearer as Bearer
+from providers.auth import GoogleAccount as GoogleAccount
+from providers.auth import HeaderKey as HeaderKey
+from providers.auth import NoAuth as NoAuth
+from providers.auth import Secret as Secret
+from providers.auth import apply as apply
+from providers.catalogue import CatalogueError as CatalogueError
+from providers.catalogue import FactsFile as FactsFile
+from providers.catalogue.facts_adapter import FactsAdapter as FactsAdapter
+from providers.catalogue.headers import FixedHeader as FixedHeader
+from providers.catalogue.models import ModelFacts as ModelFacts
+from providers.catalogue.prices import Offers as Offers
+from providers.chat import AllowedTools as AllowedTools
+from providers.chat import Annotation as Annotation
+from providers.chat import AnnotationsDelta as AnnotationsDelta
+from providers.chat import AssistantMessage as AssistantMessage
+from providers.chat import AudioPart as AudioPart
+from providers.chat import ChatCompletion as ChatCompletion
+from providers.chat import ChatRequest as ChatRequest
+from providers.chat import Choice as Choice
+from providers.chat import ChoiceFinish as ChoiceFinish
+from providers.chat import Failed as Failed
+from providers.chat import FilePart as FilePart
+from providers.chat import Finished as Finished
+from providers.chat import FinishReason as FinishReason
+from providers.chat import Heartbeat as Heartbeat
+from providers.chat import ImageDelta as ImageDelta
+from providers.chat import ImagePart as ImagePart
+from providers.chat import JsonObjectFormat as JsonObjectFormat
+from providers.chat import JsonSchemaFormat as JsonSchemaFormat
+from providers.chat import Logprobs as Logprobs
+from providers.chat import Message as Message
+from providers.chat import NamedTool as NamedTool
+from providers.chat import Opened as Opened
+from providers.chat import Part as Part
+from providers.chat import ReasoningDelta as ReasoningDelta
+from providers.chat import RefusalDelta as RefusalDelta
+from providers.chat import ResponseFormat as ResponseFormat
+from providers.chat import StreamEvent as StreamEvent
+from providers.chat import SystemMessage as SystemMessage
+from providers.chat import TextDelta as TextDelta
+from providers.chat import TextPart as TextPart
+from providers.chat import TextRun as TextRun
+from providers.chat import Texts as Texts
+from providers.chat import Tool as Tool
+from providers.chat import ToolCall as ToolCall
+from providers.chat import ToolCallDelta as ToolCallDelta
+from providers.chat import ToolChoice as ToolChoice
+from providers.chat import ToolMessage as ToolMessage
+from providers.chat import Usage as Usage
+from providers.chat import UsageReport as UsageReport
+from providers.chat import UserMessage as UserMessage
+from providers.chat import change_request as change_request
+from providers.chat import prompt_text as prompt_text
+from providers.chat import said_in as said_in
+from providers.chat import text_of as text_of
+from providers.evidence import Citation as Citation
+from providers.failures import Failure as Failure
+from providers.failures import FailureKind as FailureKind
+from providers.failures import InvalidRequest as InvalidRequest
+from providers.failures import ProviderError as ProviderError
+from providers.failures import ProviderFailed as ProviderFailed
+from providers.failures import UnsupportedFeature as UnsupportedFeature
+from providers.formats.json_adapter import NO_HTTP_ERROR as NO_HTTP_ERROR
+from providers.formats.json_adapter import JsonAdapter as JsonAdapter
+from providers.formats.role_alternation import alternate_roles as alternate_roles
+from providers.formats.role_alternation import without_blank_messages as without_blank_messages
+from providers.formats.tool_calls import FILLER_TEXT as FILLER_TEXT
+from providers.formats.tool_calls import arguments_text as arguments_text
+from providers.formats.tool_calls import calls_as_text as calls_as_text
+from providers.formats.tool_calls import results_in_order as results_in_order
+from providers.formats.tool_calls import safe_call_id as safe_call_id
+from providers.formats.tool_calls import safe_call_name as safe_call_name
+from providers.formats.tool_calls import tools_of as tools_of
+from providers.formats.tool_calls import turns_with_results as turns_with_results
+from providers.formats.tool_calls import turns_with_whole_results as turns_with_whole_results
+from providers.formats.tool_results import results_as_text as results_as_text
+from providers.inputs.embeddings.contract import EmbeddingFormat as EmbeddingFormat
+from providers.inputs.embeddings.contract import Embeds as Embeds
+from providers.inputs.embeddings.facts import EmbeddingFacts as EmbeddingFacts
+from providers.inputs.embeddings.facts import VendorEmbeddings as VendorEmbeddings
+from providers.inputs.embeddings.openai_format import OpenAIEmbeddings as OpenAIEmbeddings
+from providers.inputs.embeddings.values import EmbeddingAnswer as EmbeddingAnswer
+from providers.inputs.embeddings.values import EmbeddingRequest as EmbeddingRequest
+from providers.inputs.rerank.contract import RerankFormat as RerankFormat
+from providers.inputs.rerank.facts import RerankFacts as RerankFacts
+from providers.inputs.rerank.values import RerankAnswer as RerankAnswer
+from providers.inputs.rerank.values import RerankRequest as RerankRequest
+from providers.json_values import JsonError as JsonError
+from providers.json_values import as_list as as_list
+from providers.json_values import as_map as as_map
+from providers.json_values import dumps as dumps
+from providers.json_values import dumps_text as dumps_text
+from providers.json_values import loads as loads
+from providers.json_values import loads_text as loads_text
+from providers.json_values import read_count as read_count
+from providers.json_values import read_float as read_float
+from providers.json_values import read_int as read_int
+from providers.json_values import read_list as read_list
+from providers.json_values import read_map as read_map
+from providers.json_values import read_str as read_str
+from providers.matching.requirements import FEATURES as FEATURES
+from providers.matching.requirements import PARAMETERS as PARAMETERS
+from providers.matching.requirements import Requirements as Requirements
+from providers.matching.requirements import requirements_of as requirements_of
+from providers.moderations.contract import Moderates as Moderates
+from providers.moderations.contract import ModerationFormat as ModerationFormat
+from providers.moderations.values import ModerationAnswer as ModerationAnswer
+from providers.moderations.values import ModerationRequest as ModerationRequest
+from providers.moderations.values import ModerationResult as ModerationResult
+from providers.reading.assembler import Assembler as Assembler
+from providers.reading.errors import MESSAGES as MESSAGES
+from providers.reading.errors import Phrases as Phrases
+from providers.reading.errors import blames_itself as blames_itself
+from providers.reading.errors import by_code as by_code
+from providers.reading.errors import by_status as by_status
+from providers.reading.errors import error_object as error_object
+from providers.reading.errors import failure as failure
+from providers.reading.errors import is_html as is_html
+from providers.reading.errors import mistakes_in as mistakes_in
+from providers.reading.errors import plain_text as plain_text
+from providers.reading.errors import request_id_of as request_id_of
+from providers.reading.event_stream import EventStreamParser as EventStreamParser
+from providers.reading.folding import fold as fold
+from providers.reading.json_object import with_json_instruction as with_json_instruction
+from providers.reading.rate_limits import LimitHeaders as LimitHeaders
+from providers.registry import check_adapter as check_adapter
+from providers.sites import Availability as Availability
+from providers.sites import OriginError as OriginError
+from providers.sites import Residency as Residency
+from providers.sites import Scope as Scope
+from providers.sites import Site as Site
+from providers.sites import parse_origin as parse_origin
+from providers.territories import ANYWHERE as ANYWHERE
+from providers.territories import EVERYWHERE as EVERYWHERE
+from providers.territories import NOWHERE as NOWHERE
+from providers.territories import Places as Places
+from providers.territories import TerritoryError as TerritoryError
+from providers.territories import parse_places as parse_places
+from providers.wire import WireRequest as WireRequest
+from providers.wire import WireResponse as WireResponse

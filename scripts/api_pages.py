@@ -47,6 +47,12 @@ def module_of(name: str) -> griffe.Module:
     return griffe.visit(name.rpartition(".")[2], file, file.read_text("utf-8"))
 
 
+def names_of(module: str) -> list[str]:
+    """Return the names of a public face: those that it lists, or else those that it imports."""
+    shown = module_of(module)
+    return sorted(map(str, shown.exports or shown.members), key=str.lower)
+
+
 def export_of(module: str, name: str) -> griffe.Object:
     """Return what a module exports under this name, from the module that defines it."""
     item = module_of(module)[name]
@@ -59,8 +65,7 @@ def export_of(module: str, name: str) -> griffe.Object:
 
 
 def _entries(module: str) -> Iterator[str]:
-    exports = module_of(module).exports or ()
-    for name in sorted(map(str, exports), key=str.lower):
+    for name in names_of(module):
         item = export_of(module, name)
         yield f"\n## {name}\n\n`{_signature(item)}`\n\n" + "\n".join(_described(item)) + "\n"
 

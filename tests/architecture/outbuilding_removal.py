@@ -289,9 +289,7 @@ TAKEOUTS: Mapping[str, Takeout] = {
                 r"^        case (Embedding|Rerank|Transcription)Request\([^\n]*\n            return [^\n]*\n",
                 r"^def _(embeddings|audio|rerank)\(.*?\n(?=\n\ndef |\Z)",
             ),
-            "providers/contract.py": _gone(
-                _INPUTS_IMPORT, r"^    \"(Embed\w+|OpenAIEmbeddings|Rerank\w+|VendorEmbeddings)\",\n"
-            ),
+            "providers/contract.py": _gone(_INPUTS_IMPORT),
             "providers/stated_uses.py": _gone(_INPUTS_IMPORT, r"\n    @property\n.*"),
             "providers/conformance/test_requests.py": _gone(
                 _INPUTS_IMPORT, r"^        if \(embeddings := [^\n]*\n[^\n]*\n"

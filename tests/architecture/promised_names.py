@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 import json
 import re
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from gateway.api.admin_routes import ROUTES
 from gateway.cli.arguments import command_parser
 from gateway.features.running import PATHS
 from gateway.public_names import REQUEST_HEADERS, RESPONSE_HEADERS, names_in
+from scripts.api_pages import names_of
 from tests.kit.doc_pages import ROOT
 
 PLUG_IN_MODULES = ("providers.contract", "providers.testkit", "providers.compatible")
@@ -57,7 +57,7 @@ def _paths_in(document: Any) -> Iterator[str]:
 
 def plug_in() -> dict[str, list[str]]:
     """Return the names that a plug-in may import."""
-    return {name: sorted(importlib.import_module(name).__all__) for name in PLUG_IN_MODULES}
+    return {name: sorted(names_of(name)) for name in PLUG_IN_MODULES}
 
 
 def database() -> dict[str, str]:

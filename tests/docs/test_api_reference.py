@@ -9,6 +9,7 @@ import doctest
 import importlib
 import inspect
 from collections.abc import Collection, Iterator
+from types import ModuleType
 
 import griffe
 import pytest
@@ -16,10 +17,10 @@ import pytest
 import gateway.app
 import providers.contract
 import providers.testkit
-from scripts.api_pages import OPTIONS, export_of
+from scripts.api_pages import OPTIONS, export_of, names_of
 
 MODULES = (providers.contract, providers.testkit, gateway.app)
-EXPORTS = [(module.__name__, name) for module in MODULES for name in module.__all__]
+EXPORTS = [(module.__name__, name) for module in MODULES for name in names_of(module.__name__)]
 
 
 def described(item: griffe.Object) -> dict[str, set[str]]:
@@ -66,9 +67,9 @@ def test_exported_name_is_documented(module: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
-def test_examples_of_docstrings_run(module: object) -> None:
+def test_examples_of_docstrings_run(module: ModuleType) -> None:
     finder, runner = doctest.DocTestFinder(recurse=True), doctest.DocTestRunner()
-    values = [getattr(module, name) for name in module.__all__]  # type: ignore[attr-defined]
+    values = [getattr(module, name) for name in names_of(module.__name__)]
     for value in (value for value in values if inspect.isclass(value) or inspect.isroutine(inspect.unwrap(value))):
         for example in finder.find(inspect.unwrap(value), value.__name__):
             runner.run(example)
