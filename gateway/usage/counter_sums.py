@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import datetime, tzinfo
-from typing import assert_never
 
 from gateway.model.budget import Window
 from gateway.state.database import Statements
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import TOKENS, Counter, CounterKind
 from gateway.usage.usage_row import RowKind
-from gateway.usage.windows import AllBounds
+from gateway.usage.windows import LENGTHS_NS, AllBounds
 
 _NAMES = {CounterKind.CLIENT: "client", CounterKind.PROJECT: "project", CounterKind.USER: "end_user"}
 _TABLES = {CounterKind.CLIENT: "total_day", CounterKind.PROJECT: "total_day", CounterKind.USER: "total_user_day"}
@@ -32,18 +31,12 @@ def counter_sums(statements: Statements, windows: AllBounds, zone: tzinfo) -> li
     credit: dict[Counter, int] = defaultdict(int)
     for window, (start_ns, _, _) in windows.items():
         for kind, column in _NAMES.items():
-            since: object = start_ns
-            match window:
-                case Window.MINUTE | Window.HOUR:
-                    text = _of_rows(column, kind)
-                case Window.TOTAL:
-                    text, since = _of_totals(column, kind), ""
-                case Window.DAY | Window.WEEK | Window.MONTH:
-                    day = datetime.fromtimestamp(start_ns // NANO, zone).date().isoformat()
-                    text, since = _of_totals(column, kind), day
-                case never:
-                    assert_never(never)
-            for name, client, currency, tokens, whole, nano in statements.execute(text, (since,)).fetchall():
+            if window in LENGTHS_NS:
+                rows = statements.execute(_of_rows(column, kind), (start_ns,))
+            else:
+                day = datetime.fromtimestamp(start_ns // NANO, zone).date().isoformat()
+                rows = statements.execute(_of_totals(column, kind), ("" if window is Window.TOTAL else day,))
+            for name, client, currency, tokens, whole, nano in rows.fetchall():
                 spent[Counter(kind, name, TOKENS, window, client)] += int(tokens)
                 if currency:
                     spent[Counter(kind, name, currency, window, client)] += int(whole) * NANO + int(nano)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta, tzinfo
-from typing import NamedTuple, assert_never
+from typing import NamedTuple
 
 from gateway.model.budget import Window
 
@@ -33,33 +33,45 @@ AllBounds = Mapping[Window, WindowBounds]
 _TOTAL = WindowBounds(0, FOREVER_NS, FOREVER_NS)
 
 
+class _DayWindow(NamedTuple):
+    """A window of whole days.
+
+    `first` returns its first day for one of its days, and `following` the first day of the next window for its own.
+    """
+
+    first: Callable[[date], date]
+    following: Callable[[date], date]
+
+
+LENGTHS_NS = {Window.MINUTE: MINUTE_NS, Window.HOUR: _HOUR_NS}
+"""The lengths of the windows that are shorter than a day, for which the ledger has no totals."""
+
+_OF_DAYS = {
+    Window.DAY: _DayWindow(lambda day: day, lambda day: day + timedelta(days=1)),
+    Window.WEEK: _DayWindow(lambda day: day - timedelta(days=day.weekday()), lambda day: day + timedelta(days=7)),
+    Window.MONTH: _DayWindow(
+        lambda day: day.replace(day=1), lambda day: date(day.year + day.month // 12, day.month % 12 + 1, 1)
+    ),
+}
+
+
 def bounds(window: Window, at_ns: int, zone: tzinfo) -> WindowBounds:
     """Return the bounds of the window that contains a time.
 
     Days begin at midnight of the zone, or at the first instant after it if daylight saving skips midnight. So a day has
     23, 24 or 25 hours. If midnight occurs twice, the day begins at the first. Weeks begin on Monday.
     """
-    match window:
-        case Window.TOTAL:
-            return _TOTAL
-        case Window.MINUTE:
-            return _regular(MINUTE_NS, at_ns, zone)
-        case Window.HOUR:
-            return _regular(_HOUR_NS, at_ns, zone)
-        case Window.DAY:
-            first, following = _local(at_ns, zone).date(), _next_day
-        case Window.WEEK:
-            first, following = _monday(_local(at_ns, zone).date()), _next_week
-        case Window.MONTH:
-            first, following = _local(at_ns, zone).date().replace(day=1), _next_month
-        case _:
-            assert_never(window)
-    return _calendar_bounds(first, following, at_ns, zone)
+    if window is Window.TOTAL:
+        return _TOTAL
+    if (length_ns := LENGTHS_NS.get(window)) is not None:
+        return _regular(length_ns, at_ns, zone)
+    return _calendar_bounds(_OF_DAYS[window], at_ns, zone)
 
 
-def _calendar_bounds(first: date, following: Callable[[date], date], at_ns: int, zone: tzinfo) -> WindowBounds:
-    """Return the bounds of a window of whole days, of which `first` is the first by the date of the zone."""
-    day = first
+def _calendar_bounds(of_days: _DayWindow, at_ns: int, zone: tzinfo) -> WindowBounds:
+    """Return the bounds of a window of whole days, whose first one is by the date of the zone."""
+    first, following = of_days
+    day = first(datetime.fromtimestamp(at_ns // SECOND_NS, zone).date())
     start, end = _midnight_ns(day, zone), _midnight_ns(following(day), zone)
     day = following(day)
     # A clock that is set back over midnight repeats a part of the day before. That part belongs to the new day.
@@ -95,31 +107,11 @@ class WindowCalendar:
 
 def _regular(length_ns: int, at_ns: int, zone: tzinfo) -> WindowBounds:
     """Return the bounds of a minute or an hour. Zones with a half-hour offset have hours that begin at `:30` in UTC."""
-    offset = _local(at_ns, zone).utcoffset() or timedelta()
+    offset = datetime.fromtimestamp(at_ns // SECOND_NS, zone).utcoffset() or timedelta()
     start = at_ns - (at_ns + offset // timedelta(seconds=1) * SECOND_NS) % length_ns
     return WindowBounds(start, start + length_ns, start + 2 * length_ns)
-
-
-def _local(at_ns: int, zone: tzinfo) -> datetime:
-    return datetime.fromtimestamp(at_ns // SECOND_NS, zone)
 
 
 def _midnight_ns(day: date, zone: tzinfo) -> int:
     # `fold=0` is the first of two midnights, and in a gap the instant of the transition.
     return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()) * SECOND_NS
-
-
-def _monday(day: date) -> date:
-    return day - timedelta(days=day.weekday())
-
-
-def _next_day(day: date) -> date:
-    return day + timedelta(days=1)
-
-
-def _next_week(day: date) -> date:
-    return day + timedelta(days=7)
-
-
-def _next_month(day: date) -> date:
-    return date(day.year + day.month // 12, day.month % 12 + 1, 1)
