@@ -17,9 +17,9 @@ from gateway.api.status_problems import (
     problems_of,
     problems_of_cell,
     problems_of_stores,
+    problems_of_traffic,
     warnings_of,
 )
-from gateway.api.traffic_problems import problems_of_traffic
 from gateway.model.approval import days_at
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region

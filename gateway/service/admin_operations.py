@@ -65,14 +65,10 @@ class Operation(Value, frozen=True):
         """Return what `run` is called with: of the `ClientAdmin`, and of the config version if it `uses_config`."""
         if config is None:
             return admin
-        if self.command == "keys used":
-            from gateway.service.unused_keys import UnusedKeys
-
-            return UnusedKeys(admin, config)
         if self.group == "keys":
-            from gateway.service.key_blocks import KeyBlocks
+            from gateway.service.key_admin import KeyBlocks, UnusedKeys
 
-            return KeyBlocks(admin, config)
+            return (UnusedKeys if self.command == "keys used" else KeyBlocks)(admin, config)
         from gateway.service.budget_admin import BudgetAdmin
         from gateway.service.subject_admin import SubjectAdmin
 

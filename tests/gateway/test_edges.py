@@ -62,7 +62,7 @@ from gateway.policy import labels
 from gateway.policy.location import claim_verification, resolution
 from gateway.policy.reasoning_seal import ReasoningSeal
 from gateway.server import http_protocol, request_feed
-from gateway.service import budget_admin, client_admin, issuer_keys, location, unused_keys
+from gateway.service import budget_admin, client_admin, issuer_keys, key_admin, location
 from gateway.state import backup
 from gateway.telemetry import trace_export
 from gateway.telemetry.metrics import Metrics
@@ -384,7 +384,7 @@ def is_remembered(size: int) -> bool:
 
 def unused_for(days: int) -> bool:
     keys: Any = Fake(_admin=Mock(), _config=Fake(clients_source="database"), _stored=lambda client: [])
-    return accepts(unused_keys.UnusedKeys.list_keys, keys, None, str(days))
+    return accepts(key_admin.UnusedKeys.list_keys, keys, None, str(days))
 
 
 def spread(number: int) -> bool:
@@ -758,7 +758,7 @@ EDGES = (
     at_most("gateway.service.client_admin._MOST_TEXT", lambda n: accepts(client_admin._line, "note", "a" * n)),
     at_most("gateway.service.issuer_keys._MAX_KEY_SET_BYTES", lambda n: accepts(issuer_keys._read_file, file_of(n))),
     at_most("gateway.service.location._MOST_REMEMBERED_BYTES", is_remembered),
-    at_most("gateway.service.unused_keys._MOST_DAYS", unused_for),
+    at_most("gateway.service.key_admin._MOST_DAYS", unused_for),
     at_most(
         "gateway.state.backup._MOST_KEY_BYTES",
         lambda n: backup._is_private_key(Path(file_of(n, b"-----BEGIN PRIVATE KEY-----"))),

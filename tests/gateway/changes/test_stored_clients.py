@@ -26,7 +26,7 @@ from gateway.model.signed_token import KeyFile, token_key
 from gateway.model.stored_client import StoredClients
 from gateway.operator_errors import DatabaseUnreachable, StateError
 from gateway.service.client_admin import AdminRefused, FileClients
-from gateway.service.key_blocks import KeyBlocks
+from gateway.service.key_admin import KeyBlocks
 from gateway.state.client_store import ClientStore, Entry
 from providers.auth import Secret
 from tests.gateway.clocks import SetClock

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from gateway.api.dialects.gemini.dialect import Gemini
+from gateway.api.dialects.gemini import Gemini
 from gateway.api.dialects.gemini.stream import GeminiEncoder
 from gateway.api.errors import ApiError
 from gateway.execution.exchange import AnswerStyle
