@@ -12,6 +12,7 @@ import pytest
 
 from gateway.child_process import child_command, child_environment
 from tests.architecture.source_tree import Module, modules
+from tests.kit.case_files import cases
 
 STARTS = {
     "Popen", "check_call", "check_output", "create_subprocess_exec", "create_subprocess_shell", "execl", "execle",
@@ -71,19 +72,7 @@ def test_every_known_child_process_is_found() -> None:
     assert {"gateway.changes.compile_process", "evaluation.simulation", "gateway.server.workers"} <= found
 
 
-@pytest.mark.parametrize(
-    ("code", "fault"),
-    [
-        ("subprocess.Popen(child_command('m'), env=child_environment())", ""),
-        ("subprocess.Popen(child_command('m'))", "lacks env=child_environment()"),
-        (
-            "subprocess.Popen([sys.executable, '-m', 'm'], env=child_environment())",
-            "its command is not a child_command(...)",
-        ),
-        ("subprocess.run(child_command('m'), env=child_environment())", "starts a process in another way"),
-        ("os.system('m')", "starts a process in another way"),
-    ],
-)
+@cases("code", "fault")
 def test_rule_finds_each_fault(code: str, fault: str) -> None:
     (call,) = starts_of(ast.parse(code))
     assert fault_of(call, code) == fault

@@ -17,6 +17,7 @@ import pytest
 from tests.architecture.expression_work import Automaton
 from tests.architecture.expressions import Expression, expressions
 from tests.architecture.source_tree import ROOT
+from tests.kit.case_files import cases
 from tests.kit.expected_files import expected_text
 
 _FOLDER = Path(__file__).parent
@@ -24,32 +25,7 @@ _BOUNDS = tomllib.loads((_FOLDER / "expressions.toml").read_text("utf-8"))
 _LIST = _FOLDER / "frozen" / "expressions.txt"
 
 
-@pytest.mark.parametrize(
-    ("pattern", "searches", "problem"),
-    [
-        (r"\s*x\s*", False, None),
-        (r"\s*\s*x", False, "two runs share a text"),
-        (r"\s*\n?\s*x", False, "two runs share a text"),
-        (r"(?s)\s*\n(.*?)\n?\s*x", False, "two runs share a text"),
-        (r"(?:ab)*(?:a|b)*x", False, "two runs share a text"),
-        (r"\s*+\s*x", False, None),
-        (r"\s*+x", True, "a search begins anew inside a run"),
-        (r"(a+)+x", False, "a run has several ways through it"),
-        (r"(?:a+b?)*x", False, "a run has several ways through it"),
-        (r"a+x", False, None),
-        (r"a+x", True, "a search begins anew inside a run"),
-        (r"a+", True, None),
-        (r"a{1,128}x", True, None),
-        (r"a{1,129}x", True, "a search begins anew inside a run"),
-        (r"(?<![a-z])[a-z]+x", True, None),
-        (r"\b\w+x", True, None),
-        (r"^\s+x", True, None),
-        (r"(?m)^\s+x", True, "a search begins anew inside a run"),
-        (r"(?m)^[ ]+x", True, None),
-        (r'"(?:[^"\\]|\\.)*"', True, "a search begins anew inside a run"),
-        (r"x(?=a*a*b)", False, "two runs share a text"),
-    ],
-)
+@cases("pattern", "searches", "problem")
 def test_analysis_finds_what_takes_more_than_the_length_of_a_text(
     pattern: str, searches: bool, problem: str | None
 ) -> None:

@@ -16,6 +16,7 @@ import pytest
 from providers.conformance.purity import forbidden_imports, impurities
 from tests.architecture.known_exceptions import shrinking
 from tests.architecture.source_tree import circles, modules, our_imports
+from tests.kit.case_files import cases
 
 GATEWAY = """
 files settings                      leaves: opening an operator's files; process settings
@@ -139,38 +140,7 @@ def is_allowed(importer: str, imported: str) -> bool:
     return lines.get(there, len(lines)) < lines.get(here, -1)
 
 
-@pytest.mark.parametrize(
-    ("importer", "imported", "allowed"),
-    [
-        ("gateway.api.chat", "gateway.service.explain", True),
-        ("gateway.api.chat", "gateway.api.body", True),
-        ("gateway.service.explain", "gateway.api.chat", False),  # upwards
-        ("gateway.telemetry.log", "gateway.state.audit", False),  # siblings
-        ("gateway.policy.fence", "gateway.geoip", True),
-        ("gateway.model.location", "gateway", True),  # the version of the package
-        ("gateway.state.audit", "gateway.unheard_of", False),
-        ("gateway.service.explain", "gateway.features.running", True),
-        ("gateway.config.compile", "gateway.features.any.config", False),
-        ("gateway.model.assistant", "gateway.features.any.model", False),
-        ("gateway.features.any.policy.part", "gateway.execution.run", True),
-        ("gateway.api.chat", "providers.chat", True),
-        ("providers.chat", "gateway.files", False),
-        ("providers.chat", "evaluation.questions", False),
-        ("evaluation.run", "gateway.usage.accounting", True),
-        ("evaluation.run", "providers.chat", True),
-        ("evaluation.run", "gateway.assembly.usage", False),
-        ("gateway.cli.evaluate", "evaluation.run", True),
-        ("gateway.cli.arguments", "evaluation.run", False),
-        ("gateway.changes.plan", "evaluation.run", False),
-        ("evaluation.statistics", "evaluation.run", False),
-        ("providers.vendors.gemini.adapter", "providers.formats.tool_calls", True),
-        ("providers.formats.tool_calls", "providers.openai_json.fields", False),
-        ("providers.testkit.app", "providers.vendors.gemini.adapter", False),
-        ("providers.client", "providers.transport.pool", True),
-        ("providers.auth", "providers.transport.pool", False),
-        ("providers.transport.pool", "providers.failures", False),
-    ],
-)
+@cases("importer", "imported", "allowed")
 def test_tables_are_read_as_intended(importer: str, imported: str, allowed: bool) -> None:
     assert is_allowed(importer, imported) is allowed
 

@@ -18,6 +18,7 @@ from gateway.console.world import world
 from scripts.world_map import position
 from tests.cli.conftest import ROOT, Running
 from tests.kit.browsers import LIMIT_MS, chromium, watched_pages
+from tests.kit.case_files import cases
 from tests.kit.config_cases import edited
 from tests.kit.node_clients import installed_node, installed_packages
 from tests.kit.places import PLACES
@@ -444,17 +445,7 @@ def test_small_territories_open_by_clicks_and_taps_alone(
         choose_by_pointer(page, code, press)
 
 
-@pytest.mark.parametrize(
-    ("code", "size_px", "off_px", "chosen_code"),
-    [
-        ("NR", 5, 10, "NR"),
-        ("TV", 4, -10, "TV"),
-        ("VA", 0, 6, "VA"),
-        ("MC", 4, 6, "MC"),
-        ("VA", 0, 30, "IT"),
-        ("NR", 5, 20, "RU"),
-    ],
-)
+@cases("code", "size_px", "off_px", "chosen_code")
 def test_finger_that_misses_a_small_territory_by_some_pixels_chooses_it(
     read_page: Callable[..., Any], code: str, size_px: int, off_px: int, chosen_code: str
 ) -> None:

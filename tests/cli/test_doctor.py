@@ -18,6 +18,7 @@ import trustme
 
 from gateway.cli.doctor import check_origin, environment_of_unit, file_system_of, is_optimised, origins_of
 from tests.cli.conftest import Command
+from tests.kit.case_files import cases
 from tests.kit.config_cases import edited
 from tests.kit.configs import BASE, key_hash, table_of
 from tests.kit.network_peers import server_context
@@ -152,15 +153,7 @@ def test_state_directory_of_others_is_found(gateway: Command, path: Path, state:
     assert "will be made at the first start" in gateway("doctor", "--config", path, "--state", state / "new").out
 
 
-@pytest.mark.parametrize(
-    ("configured", "prefix", "optimised"),
-    [
-        ("'--enable-optimizations' '--with-lto'", "/usr/local", True),
-        ("'--prefix=/usr'", "/usr", True),
-        ("'--prefix=/opt/python'", "/opt/python", False),
-        ("", "/home/me/.pyenv/versions/3.11.7", False),
-    ],
-)
+@cases("configured", "prefix", "optimised")
 def test_optimised_builds_are_known(configured: str, prefix: str, optimised: bool) -> None:
     assert is_optimised(configured, prefix) is optimised
 
@@ -215,16 +208,7 @@ def test_origin_with_a_valid_certificate_and_clock_is_ok() -> None:
     assert "TLS is valid for" in found.message
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "level", "words"),
-    [
-        ({"ahead_s": 3600}, "error", "s behind that of"),
-        ({"ahead_s": -3600}, "error", "s ahead of that of"),
-        ({"days": 3}, "warning", "its certificate ends in 3 days"),
-        ({"name": "other.example"}, "error", "its certificate is not valid"),
-    ],
-    ids=["slow clock", "fast clock", "certificate ends", "other name"],
-)
+@cases("behaviour", "level", "words")
 def test_problems_of_an_origin_are_named(behaviour: dict[str, object], level: str, words: str) -> None:
     authority = trustme.CA()
     with serving(authority, **behaviour) as origin:  # type: ignore[arg-type]

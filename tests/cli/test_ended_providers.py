@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
+from tests.kit.case_files import cases
 from tests.kit.config_cases import edited
 
 OLD = """\
@@ -83,17 +84,7 @@ def test_init_from_a_file_without_an_ended_provider_changes_nothing(
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(
-    ("model", "day", "status", "words"),
-    [
-        ("kimi-k2.5", "2026-05-01", 0, ""),
-        ("kimi-k2.5", "2026-07-01", 0, "warning: deployments.voice.model: its model 'kimi-k2.5' is retired on 2026-08-31"),
-        ("kimi-k2.5", "2026-09-01", 1, ":13:38: deployments.voice.model: its model 'kimi-k2.5' is RETIRED since 2026-08-31"),
-        ("kimi-latest", "2026-09-01", 1, "RETIRED since 2026-01-28"),
-        ("kimi-thinking-preview", "2026-09-01", 1, "RETIRED since 2025-11-11"),
-        ("kimi-k3", "2026-09-01", 0, ""),
-    ],
-)  # fmt: skip
+@cases("model", "day", "status", "words")
 def test_check_judges_the_day_that_it_is_given(
     gateway: Command, old: Path, model: str, day: str, status: int, words: str
 ) -> None:

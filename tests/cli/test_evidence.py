@@ -25,6 +25,7 @@ from gateway.usage.amounts import NANO
 from gateway.usage.ledger import DELETED_THROUGH, Ledger, ledger_file
 from tests.cli.conftest import Command
 from tests.cli.recorded_versions import add_version, recorded
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, KEYS, table_of
 from tests.kit.postgres_server import PASSWORD, running_postgres
 from tests.kit.request_records import EU, record_with
@@ -280,16 +281,7 @@ def test_audit_trail_without_lines_proves_nothing(gateway: Command, state: Path)
     assert '<p class="missing">The audit trail is not proven: it has no lines.</p>' in page
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--region", "mars"], "--region: no configuration of these months has 'mars'; they have cn, default, eu"),
-        (["--to", "2027-01"], "--to 2027-01 is in the future: name a month that has begun"),
-        (["--to", "2026-09"], "--to 2026-09 is before --from 2026-10: exchange them"),
-        (["--out", "."], "--out: . exists already: name a new folder"),
-        (["--to", "2026-13"], "is not a month, such as 2026-11"),
-    ],
-)
+@cases("words", "message")
 def test_bad_input_is_refused_and_writes_nothing(gateway: Command, state: Path, words: list[str], message: str) -> None:
     shown = evidence(gateway, state, *words)
     assert shown.status == 2

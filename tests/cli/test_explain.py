@@ -16,6 +16,7 @@ from gateway.model.schedule import Phase, ScheduleProgress
 from gateway.model.served import USES
 from gateway.state.schedules import ScheduleStore
 from tests.cli.conftest import ROOT, Command
+from tests.kit.case_files import cases
 from tests.kit.configs import Config
 from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess, config_of_four_regions, running_gateway
 from tests.kit.mmdb import country, mmdb
@@ -68,16 +69,7 @@ def test_explain_json_equals_the_answer_of_the_running_gateway(
     assert explanation == served.json()
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [
-        ["--from", "DE"],
-        ["--from", "HK", "--client", "app", "--user", "ada"],
-        ["--client", "backend"],
-        ["--use", "embeddings", "--from", "US"],
-        ["--json", "--from", "CN"],
-    ],
-)
+@cases("asked")
 def test_a_running_gateway_explains_as_its_config(
     gateway: Command, server: GatewayProcess, config: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
 ) -> None:
@@ -96,15 +88,7 @@ def test_a_running_gateway_explains_as_its_config(
         assert there.out == here.out
 
 
-@pytest.mark.parametrize(
-    ("asked", "error"),
-    [
-        (["--client", "nobody"], "there is no client with this name; the clients are: "),
-        (["--ip", "203.0.113.9"], "--ip is looked up here"),
-        (["--request", "req_1", "--log", "-"], "use one of them"),
-        (["--request", "req_1"], "state directory"),
-    ],
-)
+@cases("asked", "error")
 def test_what_a_running_gateway_cannot_explain_is_an_error(
     gateway: Command, server: GatewayProcess, asked: list[str], error: str
 ) -> None:
@@ -134,15 +118,7 @@ def test_explain_text_has_location_plan_and_skipped_deployments(gateway: Command
     )
 
 
-@pytest.mark.parametrize(
-    ("place", "wanted"),
-    [
-        ("CU", ["region       none: blocked", "'CU' is Cuba, in region default; blocked", "region_blocked"]),
-        ("T1", ["region       none: unknown", "'T1'; hidden: Tor, or an anonymous proxy", "region_unknown"]),
-        ("uk", ["'uk' is United Kingdom, in region default", "1. gemini"]),
-        (None, ["region       none: unknown", "refused", "region_unknown"]),
-    ],
-)
+@cases("place", "wanted")
 def test_explain_text_has_a_refusal(gateway: Command, place: str | None, wanted: list[str]) -> None:
     shown = gateway("explain", "--config", DEMO, *(["--from", place] if place else []))
     assert shown.status == 0
@@ -170,15 +146,7 @@ def test_explain_shows_the_routes_of_another_use(gateway: Command) -> None:
     assert "--use is for a request that is supposed: leave it out with --request" in refused.err
 
 
-@pytest.mark.parametrize(
-    ("choice", "result", "first"),
-    [
-        ("qwen", "used", "qwen-intl"),
-        ("eu", "not used (route)", "gemini"),
-        ("hk", "not used (availability)", "gemini"),
-        ("other", "not used (unknown)", "gemini"),
-    ],
-)
+@cases("choice", "result", "first")
 def test_explain_text_follows_the_choice_of_the_user_as_json_does(
     gateway: Command, choice: str, result: str, first: str
 ) -> None:
@@ -218,16 +186,7 @@ def test_explain_uses_the_region_of_a_bound_key(gateway: Command) -> None:
     assert "no_healthy_deployment" in gateway(*arguments[:-1]).out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--assistant", "asistant"], "there is no assistant 'asistant'; did you mean assistant or claude-assistant?"),
-        (["--assistant", "zzz"], "there is no assistant 'zzz'; the assistants are: assistant"),
-        (["--client", "nobody"], "there is no client 'nobody'; the clients are: none"),
-        (["--from", "Germany"], "--from: 'GERMANY' is not a territory (ISO 3166); did you mean DE (Germany)?"),
-        (["--from", ""], "--from: '' is not a territory"),
-    ],
-)
+@cases("arguments", "message")
 def test_wrong_name_gets_a_suggestion(gateway: Command, arguments: list[str], message: str) -> None:
     shown = gateway("explain", "--config", DEMO, *arguments)
     assert (shown.status, shown.out) == (2, "")

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.state.history import Activation, Version, open_history
 from tests.cli.conftest import Command
+from tests.kit.case_files import cases
 
 STATE = Path("state")
 ONE, TWO = (Version(name, name + "0" * 52, f"# {name}\n".encode()) for name in ("aaaa11112222", "aaaa33334444"))
@@ -53,17 +54,7 @@ def test_config_with_errors_does_not_hide_that_the_record_is_not_that_of_a_cell(
     )
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--text",), "--text needs a VERSION to print (`gateway history` lists them)"),
-        (("--text", "--json", "aaaa1"), "not allowed with argument"),
-        (("-n", "0"), "'0' is not a whole number of 1 or more"),
-        (("-n", "-3"), "'-3' is not a whole number of 1 or more"),
-        (("-n", "ten"), "'ten' is not a whole number of 1 or more"),
-        (("bbbb",), "'bbbb' is not a version of the history"),
-    ],
-)
+@cases("words", "message")
 def test_history_rejects_unusable_options(gateway: Command, words: tuple[str, ...], message: str) -> None:
     shown = gateway("history", "--state", STATE, *words)
     assert (shown.status, shown.out, message in shown.err) == (2, "", True), shown.err

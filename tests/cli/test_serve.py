@@ -14,6 +14,7 @@ import pytest
 
 from gateway.settings import read_settings
 from tests.cli.conftest import LIMIT_S, ROOT, Command, Running
+from tests.kit.case_files import cases
 from tests.kit.ports import free_port
 
 EXAMPLE = ROOT / "config" / "gateway.yaml"
@@ -48,13 +49,7 @@ def test_used_port_prints_one_line(gateway: Command, busy_port: int, command: tu
     assert "Traceback" not in shown.err
 
 
-@pytest.mark.parametrize(
-    ("name", "setting", "how"),
-    [
-        ("admin", "GATEWAY_ADMIN_PORT", "--admin-port (GATEWAY_ADMIN_PORT=9001; 0 for a free one)"),
-        ("console", "GATEWAY_CONSOLE_PORT", "GATEWAY_CONSOLE_PORT=9002 (0 for a free one)"),
-    ],
-)
+@cases("name", "setting", "how")
 def test_used_port_of_operators_prints_one_line(
     gateway: Command, busy_port: int, monkeypatch: pytest.MonkeyPatch, name: str, setting: str, how: str
 ) -> None:
@@ -99,17 +94,7 @@ def test_two_demos_run_at_the_same_time(start: Start, busy_port: int) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("host", "message"),
-    [
-        (
-            "203.0.113.7",
-            "203.0.113.7 cannot be bound (Cannot assign requested address); use an address of this machine",
-        ),
-        ("nobody.invalid", "the host 'nobody.invalid' is not an address of this machine"),
-        ("a..b", "the host 'a..b' is not an address of this machine: the name is malformed"),
-    ],
-)
+@cases("host", "message")
 def test_foreign_host_address_prints_one_line(gateway: Command, host: str, message: str) -> None:
     shown = gateway("demo", "--host", host, "--port", "0")
     assert shown.status == 2

@@ -19,6 +19,7 @@ from gateway.model.api_key import read_key
 from gateway.model.stored_client import facts_of
 from gateway.state.client_store import ClientStore
 from tests.cli.conftest import Command
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, KEYS, Config, key_hash, table_of
 
 
@@ -78,24 +79,7 @@ def test_printed_line_makes_the_key_work(gateway: Command, tmp_path: Path) -> No
     assert table_of(BASE.merge({"clients": {"new": {"keys": [made["hash"]]}}})).clients[digest].name == "new"
 
 
-@pytest.mark.parametrize(
-    ("words", "lines"),
-    [
-        (
-            ("clients", "create", "new", "--region", "eu", "--rpm", "5", "--budget", "20 EUR per day"),
-            "clients:\n  new:\n    keys: [\"sha256:…\"]\n    region: \"eu\"\n    limits: {\"rpm\": 5}\n"
-            '    budgets: [{"amount": "20 EUR", "per": "day"}]\n',
-        ),
-        (
-            ("projects", "create", "shop", "--budget", "5 tokens per total"),
-            'projects:\n  shop:\n    budgets: [{"tokens": 5, "per": "total"}]\n',
-        ),
-        (("projects", "create", "plain"), "projects:\n  plain: {}\n"),
-        (("projects", "create", "plain", "--json"), '{\n  "projects": {\n    "plain": {}\n  }\n}\n'),
-        (("keys", "revoke", "x"), ""),
-        (("clients", "remove", "app"), ""),
-    ],
-)  # fmt: skip
+@cases("words", "lines")
 def test_command_about_clients_in_the_file_is_refused_with_the_lines_to_add(
     gateway: Command, tmp_path: Path, words: tuple[str, ...], lines: str
 ) -> None:

@@ -29,6 +29,7 @@ from providers.vendors.openai.simulator import OpenAISimulator
 from providers.wire import WireResponse
 from tests.conformance.array_lines import ArrayLines, ArrayParser
 from tests.conformance.planted import Bug, PlantedParser, subject, subject_of
+from tests.kit.case_files import cases
 
 pytestmark = pytest.mark.slow("runs parts of the kit many times")
 
@@ -355,20 +356,7 @@ def test_broken_third_party_adapter_fails_on_the_command_line(plugin_folder: Pat
     assert "test_provider_receives_the_same_request[theirs-some-model-stop]" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("adapters", "simulators", "complaint"),
-    [
-        (["their_adapter"], [], "MODULE:NAME"),
-        (["their_adapter:NOTHING"], [], "NOTHING"),
-        (["no_such_module:ADAPTER"], [], "no_such_module"),
-        (["unfinished:ADAPTER"], [], r"--adapter unfinished:ADAPTER: .* was never closed \(unfinished\.py, line 1\)"),
-        (["misread:ADAPTER"], [], "--adapter misread:ADAPTER: DialectError: dialect: 'colour' is not known"),
-        (["their_adapter:SIMULATOR"], [], "is not a valid adapter: it lacks capabilities"),
-        (["their_adapter:Theirs"], [], "missing 3 required positional arguments"),
-        (["alone:GOOD"], [], "no simulator is registered for 'theirs'"),
-        (["their_adapter:GOOD"], ["their_adapter:GOOD"], "is not a valid simulator: it lacks"),
-    ],
-)
+@cases("adapters", "simulators", "complaint")
 def test_wrong_option_is_reported(
     plugin_folder: Path, monkeypatch: pytest.MonkeyPatch, adapters: list[str], simulators: list[str], complaint: str
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.plain_language import phrases_of
+from tests.kit.case_files import cases
 from tests.kit.doc_pages import ROOT
 
 LIST = Path(__file__).with_name("not_yet_plain.txt")
@@ -32,35 +33,7 @@ def test_files_use_plain_language() -> None:
     assert [name for name in waiting if not found.get(name)] == [], "take these files from the list"
 
 
-@pytest.mark.parametrize(
-    ("source", "complaint"),
-    [
-        ("def test_nobody_is_asked(): ...", 'write "no_client", "no_request" or "nothing" in the name, not \'nobody\''),
-        ("def test_it_tells_why(): ...", 'write "report", "return" or "send" in the name, not \'tells\''),
-        ("def test_a_told_story(): ...", 'write "reported", "returned" or "sent" in the name, not \'told\''),
-        ("def test_one_hears_it(): ...", 'write "receive" or "read" in the name, not \'hears\''),
-        ("def test_it_heard(): ...", 'write "receive" or "read" in the name, not \'heard\''),
-        ("def test_it_says_so(): ...", 'write "state", "return" or "log" in the name, not \'says\''),
-        ("def test_all_is_said(): ...", 'write "stated", "returned" or "logged" in the name, not \'said\''),
-        ("def test_it_mends(): ...", "write \"fix\" in the name, not 'mends'"),
-        ("def test_it_is_reckoned(): ...", 'write "estimate", "compute" or "count" in the name, not \'reckoned\''),
-        ("def test_an_unwell_one(): ...", 'write "unavailable" or "unhealthy" in the name, not \'unwell\''),
-        ("def test_one_beside_it(): ...", 'write "next_to" or "with" in the name, not \'beside\''),
-        ("def test_one_behind_it(): ...", 'write "after" or "following" in the name, not \'behind\''),
-        ("def test_somebody(): ...", 'write "a_client" or "a_request" in the name, not \'somebody\''),
-        ("def test_whoever(): ...", "write \"the_client\" in the name, not 'whoever'"),
-        ("# Nobody asks.", 'write the subject, such as "a client", "no request" or "the operator"'),
-        ("# Who asks is served.", 'write the subject first: "The fields that …", not "What …" or "Who …"'),
-        ("# It is mostly empty.", 'write "usually"'),
-        ("# It shows the one before.", 'write "the previous X"'),
-        ("# The state of one that ended.", 'write "of a X that"'),
-        ("# The key is no secret.", 'write "is not a Y", not "is no Y"'),
-        (
-            'def f(): "Whether."',
-            'write "Return whether …" or the subject; only the docstring of a predicate begins with',
-        ),
-    ],
-)
+@cases("source", "complaint")
 def test_each_complaint_states_what_to_write(tmp_path: Path, source: str, complaint: str) -> None:
     path = tmp_path / "test_module.py"
     path.write_text(f"{source}\n", "utf-8")

@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e.usage_accounts import ACCOUNTS, REQUESTS, ROUTE_OF_ACCOUNTS, ask_in_all_ways, compare_accounts
 from tests.e2e.worker_processes import WORKERS
+from tests.kit.case_files import cases
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import GatewayProcess
 from tests.kit.metered_gateway import (
@@ -44,16 +45,7 @@ def test_every_call_that_a_provider_saw_has_one_row(tmp_path: Path, workers: int
     print(compare_accounts(rows, meter.calls))
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "outcome", "source"),
-    [
-        ("ok", "answered", "provider"),
-        ("uncounted", "answered", "estimated"),
-        ("error", "failed", "none"),
-        ("breaks", "failed", "estimated"),
-        ("silent", "failed", "estimated"),
-    ],
-)
+@cases("behaviour", "outcome", "source")
 @pytest.mark.parametrize("stream", [False, True])
 def test_row_names_the_outcome_and_the_source_of_its_numbers(
     tmp_path: Path, behaviour: str, outcome: str, source: str, stream: bool

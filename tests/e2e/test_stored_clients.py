@@ -283,17 +283,7 @@ def test_top_up_and_reset_of_a_budget_take_effect_at_once(operator: Operator) ->
     eventually(lambda: entries() == ["budget_topped_up", "budget_reset"])
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("reset", "--client", "app", "--per", "day"), "the client 'app' has no budget per day; it has none"),
-        (("reset", "--per", "day"), "name the owner of the budget"),
-        (("show", "--client", "nobody"), "there is no client 'nobody'"),
-        (("show", "--project", "nobody"), "there is no project 'nobody'"),
-        (("top-up", "--client", "app", "--per", "day", "--amount", "-5 EUR"), "`amount` must be an amount"),
-        (("top-up", "--client", "app", "--per", "day", "--amount", "1e309"), "`amount` must be an amount"),
-    ],
-)
+@cases("words", "message")
 def test_change_of_a_budget_that_cannot_be_done_states_the_reason(
     operator: Operator, words: tuple[str, ...], message: str
 ) -> None:

@@ -22,6 +22,7 @@ from evaluation.load import Load, LoadStep
 from evaluation.questions import Item, Suite
 from evaluation.statistics import Comparison, Estimate
 from evaluation.suite import RecommendationSection, SuiteFile
+from tests.kit.case_files import cases
 
 
 def comparison(
@@ -95,17 +96,7 @@ def test_established_candidate_replaces_the_first_and_the_length_stays() -> None
     )
 
 
-@pytest.mark.parametrize(
-    ("section", "route"),
-    [
-        ({"cheaper_by": "30%"}, ("cc",)),
-        ({"cheaper_by": "60%"}, ("bb",)),
-        ({"cheaper_by": "30%", "margin": "0.5%"}, ("bb",)),
-        ({"faster_by": "30%"}, ("cc",)),
-        ({"faster_by": "60%"}, ("bb",)),
-        ({}, ("bb",)),
-    ],
-)
+@cases("section", "route")
 def test_tie_is_broken_only_by_a_stated_reason_within_the_margin(
     section: dict[str, str], route: tuple[str, ...]
 ) -> None:
@@ -157,14 +148,7 @@ JUDGED = tuple(Item(f"manners/{number}", "manners", "en", f"{number}?", Rubric("
 RULED = tuple(Item(f"sums/{number}", "sums", "en", f"{number}?", Exact(("1",))) for number in range(60))
 
 
-@pytest.mark.parametrize(
-    ("words", "sums", "route"),
-    [
-        (10, 0.5, "cc"),  # answers of the same length: better is better
-        (40, 0.5, "bb"),  # it won by its length alone
-        (40, 1.0, "cc"),  # it is better where no judge scores
-    ],
-)
+@cases("words", "sums", "route")
 @pytest.mark.parametrize("missed", [False, True])
 def test_judge_that_prefers_long_answers_replaces_no_deployment(
     words: int, sums: float, route: str, missed: bool

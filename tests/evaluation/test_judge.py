@@ -26,6 +26,7 @@ from gateway.features.redaction.policy.requests import redact
 from gateway.model.deployment import Deployment
 from providers.chat import ChatRequest, UserMessage
 from tests.evaluation.candidates import QuietProgress, suite_in, table_for
+from tests.kit.case_files import cases
 
 QUESTIONS = "performance: {sets: [{name: a, file: many.yaml}]}\njudge: {deployment: judge}\n"
 RUBRIC = Item("r/1", "g", "en", "Greet me.", Rubric("polite"), right=RecordedAnswer("Hello!"))
@@ -166,16 +167,7 @@ def judged(lengths: dict[str, int], scores: dict[str, float | None]) -> tuple[di
     return results, Suite(SuiteFile(version=1, name="t"), items)
 
 
-@pytest.mark.parametrize(
-    ("lengths", "scores", "is_biased"),
-    [
-        ({"a": 12, "b": 48}, {"a": 0.5, "b": 1.0}, True),
-        ({"a": 48, "b": 12}, {"a": 0.5, "b": 1.0}, False),
-        ({"a": 12, "b": 14}, {"a": 0.5, "b": 1.0}, False),  # of similar length
-        ({"a": 12, "b": 48}, {"a": 0.5, "b": 0.5}, False),
-        ({"a": 12, "b": 48}, {"a": None, "b": 1.0}, False),  # without a verdict
-    ],
-)
+@cases("lengths", "scores", "is_biased")
 def test_preference_for_long_answers_is_measured(lengths: dict, scores: dict, is_biased: bool) -> None:
     assert bool(length_bias(*judged(lengths, scores))) == is_biased
 

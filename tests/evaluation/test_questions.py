@@ -173,17 +173,7 @@ def test_table_is_read_by_its_columns(tmp_path: Path, file: str, more: str, expe
     assert (item.id, item.subject, item.language, item.check) == expected
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "more", "message"),
-    [
-        ("a.csv", "question,A,B,C,D,answer\nx,1,2,3,4,E\n", "format: cmmlu", r"a\.csv:2:1: .*the answer is 'E'"),
-        ("a.csv", "a,b\n1,2\n", "format: c-eval", r"a\.csv:2:1: .*KeyError 'question'"),
-        ("a.json", "[{}]", "format: safetybench", "KeyError 'question'"),
-        ("a.tsv", "Wie viele?\tviele\n", "format: mgsm", r"a\.tsv:1:1: .*could not convert"),
-        ("a.json", "{", "format: safetybench", "can't be read as json"),
-        ("a.tsv", "", "format: mgsm", "no item of the file can be scored"),
-    ],
-)
+@cases("file", "text", "more", "message")
 def test_mistake_in_a_table_is_reported_with_its_line(
     tmp_path: Path, file: str, text: str, more: str, message: str
 ) -> None:

@@ -7,22 +7,10 @@ import os
 import pytest
 
 from gateway.files import is_open_to_others
+from tests.kit.case_files import cases
 
 
-@pytest.mark.parametrize(
-    ("owner", "user", "mode", "is_open"),
-    [
-        (1000, 1000, 0o600, False),
-        (1000, 1000, 0o640, True),
-        (1000, 1000, 0o604, True),
-        # The volume of a Secret: files of root, and `fsGroup` is the group of the process.
-        (0, 10001, 0o440, False),
-        (0, 10001, 0o460, True),
-        (0, 10001, 0o444, True),
-        (1000, 10001, 0o440, True),
-        (0, 0, 0o440, True),
-    ],
-)
+@cases("owner", "user", "mode", "is_open")
 def test_group_may_read_a_file_of_root_and_no_other(
     owner: int, user: int, mode: int, is_open: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

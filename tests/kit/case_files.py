@@ -1,7 +1,8 @@
 """Cases of a test as data: the rows of a YAML file in `cases/`, next to the test.
 
-The file has the name of the test's module without `test_`, and a list of rows for each test, by its name without
-`test_`. A row is a list of the values of the arguments, or the value of the only one.
+The file has the name of the test's module without `test_`, and the rows of each test, by its name without `test_`: a
+list of them, or a mapping that has them by their names. A row is a list of the values of the arguments, or the value of
+the only one.
 """
 
 from __future__ import annotations
@@ -22,24 +23,32 @@ _Test = TypeVar("_Test", bound=Callable[..., Any])
 def cases(*names: str) -> Callable[[_Test], _Test]:
     """Run a test once for each of its rows. A value has the type that the test states for its argument.
 
+    A text is the bytes of its UTF-8 where the test states `bytes`.
+
     Args:
         names: The names of the arguments, in the order of the values of a row.
     """
 
     def with_rows(test: _Test) -> _Test:
         path, hints = Path(inspect.getfile(test)), get_type_hints(test)
-        rows = rows_in(path.parent / "cases" / f"{path.stem.removeprefix('test_')}.yaml")
+        folder = path.parent / "cases"
+        rows = rows_in(folder / f"{path.stem.removeprefix('test_')}.yaml")[test.__name__.removeprefix("test_")]
+        ids = [*rows] if isinstance(rows, dict) else None
         values = [
-            [msgspec.convert(value, hints[name]) for name, value in zip(names, row, strict=True)]
-            for row in (each if len(names) > 1 else [each] for each in rows[test.__name__.removeprefix("test_")])
+            [_typed(value, hints[name]) for name, value in zip(names, row if len(names) > 1 else [row], strict=True)]
+            for row in (rows.values() if isinstance(rows, dict) else rows)
         ]
-        return pytest.mark.parametrize(names, values)(test)
+        return pytest.mark.parametrize(names, values, ids=ids)(test)
 
     return with_rows
 
 
+def _typed(value: Any, hint: Any) -> Any:
+    return value.encode() if hint is bytes else msgspec.convert(value, hint)
+
+
 @cache
-def rows_in(path: Path) -> dict[str, list[Any]]:
+def rows_in(path: Path) -> dict[str, list[Any] | dict[str, Any]]:
     """Return the rows in a file of cases, by the name of the test."""
-    rows: dict[str, list[Any]] = yaml.load(path.read_text("utf-8"), yaml.CSafeLoader)
+    rows: dict[str, list[Any] | dict[str, Any]] = yaml.load(path.read_text("utf-8"), yaml.CSafeLoader)
     return rows

@@ -135,17 +135,7 @@ def test_large_number_in_call_arguments_is_the_same_in_both_forms() -> None:
     assert completion({**TOOL, "input": {"wei": 2**89}}, stop_reason="tool_use") == streamed
 
 
-@pytest.mark.parametrize(
-    ("word", "reason", "raw"),
-    [
-        ("end_turn", "stop", None),
-        ("stop_sequence", "stop", None),
-        ("max_tokens", "length", None),
-        ("model_context_window_exceeded", "length", "model_context_window_exceeded"),
-        ("pause_turn", "stop", "pause_turn"),
-        ("refusal", "content_filter", "refusal"),
-    ],
-)
+@cases("word", "reason", "raw")
 def test_stop_reason_maps_to_finish_reason(word: str, reason: str, raw: str | None) -> None:
     choice = completion({"type": "text", "text": "x"}, stop_reason=word).choices[0]
     assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)
@@ -244,17 +234,7 @@ def test_error_in_a_stream_is_its_last_event() -> None:
     assert len(first) == 1
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "kind"),
-    [
-        (400, "DataInspectionFailed", FailureKind.CONTENT_FILTER),
-        (400, "InvalidParameter", FailureKind.INVALID_REQUEST),
-        (400, "Arrearage", FailureKind.QUOTA),
-        (401, "InvalidApiKey", FailureKind.CREDENTIALS),
-        (429, "Throttling.RateQuota", FailureKind.RATE_LIMITED),
-        (500, "InternalError", FailureKind.UNAVAILABLE),
-    ],
-)
+@cases("status", "code", "kind")
 def test_alibaba_error_code_is_classified(status: int, code: str, kind: FailureKind) -> None:
     body = {"request_id": "r", "code": code, "message": "Words of theirs"}
     error_event = f"event: error\ndata: {json.dumps(body)}\n\n".encode()

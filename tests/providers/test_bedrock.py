@@ -311,16 +311,7 @@ def test_metadata_event_ends_the_stream() -> None:
     assert isinstance(made[-1], Finished)
 
 
-@pytest.mark.parametrize(
-    ("word", "reason", "raw"),
-    [
-        ("end_turn", "tool_calls", None),
-        ("max_tokens", "length", None),
-        ("model_context_window_exceeded", "length", "model_context_window_exceeded"),
-        ("guardrail_intervened", "content_filter", "guardrail_intervened"),
-        ("content_filtered", "content_filter", "content_filtered"),
-    ],
-)
+@cases("word", "reason", "raw")
 def test_stop_reason_maps_to_finish_reason(word: str, reason: str, raw: str | None) -> None:
     choice = ADAPTER.parse_response(response_with(stopReason=word), TARGET).choices[0]
     assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)

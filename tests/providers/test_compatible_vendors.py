@@ -173,30 +173,14 @@ def test_n_of_one_is_not_sent_to_vendors_without_n(provider: str, model: str, n:
     assert sent(provider, model, replace(ASK, n=1)).get("n") == n
 
 
-@pytest.mark.parametrize(
-    ("provider", "model", "details"),
-    [
-        ("azure", "gpt-6-luna", ["auto", "low", "high", "original", None]),
-        ("ark", "doubao-seed-2-1-pro-260915", [None, "low", "high", "high", None]),
-        ("qianfan", "ernie-5.1", [None, "low", "high", "high", None]),
-        ("mistral", "mistral-large-4", [None, None, None, None, None]),
-    ],
-)
+@cases("provider", "model", "details")
 def test_image_detail_is_converted(provider: str, model: str, details: list[str | None]) -> None:
     asked = tuple(ImagePart("https://i.example/a.png", word) for word in ("auto", "low", "high", "original", None))
     body = sent(provider, model, replace(ASK, messages=(UserMessage(asked),)))
     assert [part["image_url"].get("detail") for part in body["messages"][0]["content"]] == details
 
 
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        ({"error": {"code": "BadRequest", "inner_error": {"code": "ResponsibleAIPolicyViolation"}}}, "content_filter"),
-        ({"error": {"code": "400"}, "innererror": {"code": "ResponsibleAIPolicyViolation"}}, "content_filter"),
-        ({"error": {"code": "context_length_exceeded", "innererror": {"code": "Other"}}}, "context_length"),
-        ({"error": {"code": "BadRequest", "innererror": {"code": "Other"}}}, "invalid_request"),
-    ],
-)
+@cases("error", "kind")
 def test_known_azure_code_counts_at_any_path(error: object, kind: str) -> None:
     assert adapter_named("azure").classify_error(response(error, 400)).kind == FailureKind(kind)
 
@@ -287,14 +271,7 @@ def test_error_in_the_dialect_names_its_place(changed: tuple[str, str], complain
     assert str(raised.value).startswith(complaint)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "complaint"),
-    [
-        ("[sites.oslo]", "[site.oslo]", "site: is not known; expected one of dialect, "),
-        ("efforts", 'thinking = "hard"\nefforts', "models.'acme-*'.thinking: 'hard' is not known; add it to"),
-        ('processes = ["NO"]', 'processes = ["NO"]\nexcept = ["tols"]', "sites.oslo.except: 'tols' is not a feature"),
-    ],
-)
+@cases("old", "new", "complaint")
 def test_vendor_file_of_this_repository_is_checked_like_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, old: str, new: str, complaint: str
 ) -> None:
@@ -539,16 +516,7 @@ def test_default_values_are_not_sent_to_vendors_without_the_field() -> None:
     assert defaults.keys() & sent("azure", "gpt-4o", asked).keys() == {"n"}
 
 
-@pytest.mark.parametrize(
-    ("base_path", "path"),
-    [
-        ("/openai/v1", "/openai/v1/chat/completions"),
-        ("/openai", "/openai/deployments/my-gpt/chat/completions"),
-        ("/openai/deployments/my-gpt", "/openai/deployments/my-gpt/chat/completions"),
-        ("/openai/deployments/other", "/openai/deployments/other/chat/completions"),
-        ("/proxy/openai", "/proxy/openai/deployments/my-gpt/chat/completions"),
-    ],
-)
+@cases("base_path", "path")
 def test_every_azure_endpoint_selects_one_of_its_two_apis(base_path: str, path: str) -> None:
     adapter = adapter_named("azure")
     wire = adapter.build_request(ASK, target(adapter, "my-gpt", base_path))
@@ -896,30 +864,14 @@ def test_compatible_mode_has_the_models_of_the_native_api() -> None:
         assert "enable_thinking" not in body
 
 
-@pytest.mark.parametrize(
-    ("status", "message", "kind"),
-    [
-        (400, "Model does not exist. Please check it carefully.", FailureKind.MODEL_NOT_FOUND),
-        (400, "The parameter is invalid.", FailureKind.INVALID_REQUEST),
-        (503, "System is too busy now.", FailureKind.UNAVAILABLE),
-        (503, "Model does not exist. Please check it carefully.", FailureKind.UNAVAILABLE),
-    ],
-)
+@cases("status", "message", "kind")
 def test_status_decides_for_the_unspecific_code_of_siliconflow(status: int, message: str, kind: FailureKind) -> None:
     body = json.dumps({"code": 20012, "message": message, "data": None}).encode()
     failure = adapter_named("siliconflow").classify_error(WireResponse(status, {}, body, 0))
     assert (failure.kind, failure.code) == (kind, "20012")
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "kind"),
-    [
-        (400, "InternalError.Algo.InvalidParameter", FailureKind.INVALID_REQUEST),
-        (500, "InternalError.Algo.InvalidParameter", FailureKind.UNAVAILABLE),
-        (500, "invalid_parameter_error", FailureKind.UNAVAILABLE),
-        (500, "InternalError.Algo.DataInspectionFailed", FailureKind.CONTENT_FILTER),
-    ],
-)
+@cases("status", "code", "kind")
 def test_filter_code_overrides_status_500(status: int, code: str, kind: FailureKind) -> None:
     body = json.dumps({"error": {"code": code, "message": "m", "type": code}, "request_id": "r"}).encode()
     failure = adapter_named("dashscope-compatible").classify_error(WireResponse(status, {}, body, 0))

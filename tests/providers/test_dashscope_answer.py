@@ -15,6 +15,7 @@ from providers.reading.folding import fold
 from providers.reading.response_reader import read_answer
 from providers.vendors.dashscope.adapter import ADAPTER
 from providers.wire import WireResponse
+from tests.kit.case_files import cases
 
 TARGET = Target("qwen-plus", "/api/v1", UNKNOWN_MODEL)
 
@@ -93,17 +94,7 @@ def test_complete_answer_is_read() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        ("ab", "ab"),
-        ([{"text": "a"}, {"image": "https://oss.example/1.png"}, {"text": "b"}], "ab"),
-        ([], ""),
-        (None, ""),
-        (7, ""),
-        ([7], ""),
-    ],
-)
+@cases("content", "text")
 def test_content_may_be_text_or_a_list(content: object, text: str) -> None:
     """Case 32."""
     usage = {"input_tokens": 9, "output_tokens": 1}
@@ -134,15 +125,7 @@ def test_missing_arguments_become_an_empty_object(arguments: object) -> None:
     assert read(answer_body(message, "stop")).choices[0].finish_reason == "tool_calls"
 
 
-@pytest.mark.parametrize(
-    ("word", "reason", "raw"),
-    [
-        ("stop", "stop", None),
-        ("length", "length", None),
-        ("tool_calls", "stop", None),
-        ("content_filter", "content_filter", None),
-    ],
-)
+@cases("word", "reason", "raw")
 def test_finish_reasons_are_converted(word: str, reason: str, raw: str | None) -> None:
     choice = read(answer_body({"content": "a"}, word)).choices[0]
     assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)

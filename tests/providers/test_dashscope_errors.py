@@ -97,17 +97,7 @@ def parse(*pieces: bytes) -> Failure:
     return failed[0].failure
 
 
-@pytest.mark.parametrize(
-    ("comment", "kind", "status"),
-    [
-        (":HTTP_STATUS/400\n", K.INVALID_REQUEST, 400),
-        (":HTTP_STATUS/429\n", K.RATE_LIMITED, 429),
-        (":HTTP_STATUS/500\n", K.UNAVAILABLE, 500),
-        (":HTTP_STATUS/9x9\n", K.UNAVAILABLE, 200),
-        (": keep-alive\n", K.UNAVAILABLE, 200),
-        ("", K.UNAVAILABLE, 200),
-    ],
-)
+@cases("comment", "kind", "status")
 def test_status_in_a_stream_is_read_from_a_comment(comment: str, kind: FailureKind, status: int) -> None:
     data = f"event:error\n{comment}data:" + json.dumps(native("SomethingNew")) + "\n\n"
     failure = parse(data.encode())

@@ -223,14 +223,7 @@ def test_earlier_call_is_sent_under_a_valid_name(name: str, sent: str) -> None:
 # --- data URIs ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("uri", "taken"),
-    [
-        ("data:image/png;base64,aGk=", "data:image/png;base64,aGk="),
-        ("data:image/svg+xml;charset=utf-8;base64,aGk_-", "data:image/svg+xml;charset=utf-8;base64,aGk_-"),
-        ("DATA:Image/PNG;Base64,aGkA", "data:image/png;base64,aGkA"),
-    ],
-)
+@cases("uri", "taken")
 def test_valid_data_uri_is_normalised(uri: str, taken: str) -> None:
     assert sound_data_uri(uri) == taken
 

@@ -114,16 +114,7 @@ def test_lookups_of_an_errors_kind_have_an_order(status: int, left_out: str, kin
     assert classify(body, response(status), table).kind is kind
 
 
-@pytest.mark.parametrize(
-    ("status", "kind", "is_stated"),
-    [
-        (400, FailureKind.INVALID_REQUEST, True),
-        (200, FailureKind.INVALID_REQUEST, True),
-        (403, FailureKind.INVALID_REQUEST, True),
-        (500, FailureKind.UNAVAILABLE, False),
-        (503, FailureKind.UNAVAILABLE, False),
-    ],
-)
+@cases("status", "kind", "is_stated")
 def test_code_that_blames_the_request_counts_only_below_500(status: int, kind: FailureKind, is_stated: bool) -> None:
     rules = ErrorRules(codes={"E1": FailureKind.INVALID_REQUEST})
     found = classify({"error": {"code": "E1"}}, response(status), rules)
@@ -131,16 +122,7 @@ def test_code_that_blames_the_request_counts_only_below_500(status: int, kind: F
     assert blames_itself(FailureKind.INVALID_REQUEST, response(status)) is (kind is FailureKind.UNAVAILABLE)
 
 
-@pytest.mark.parametrize(
-    ("code", "message", "kind"),
-    [
-        ("E1", "The parrot sleeps.", FailureKind.UNAVAILABLE),  # the vendor's sentence refines a wrong request
-        ("E1", "model not found", FailureKind.QUOTA),  # the vendor's before the shared one
-        ("E1", "invalid model ID", FailureKind.MODEL_NOT_FOUND),  # the shared one
-        ("E1", "Another sentence.", FailureKind.INVALID_REQUEST),
-        ("E2", "The parrot sleeps.", FailureKind.CONTENT_FILTER),  # this kind is exact
-    ],
-)
+@cases("code", "message", "kind")
 def test_known_sentence_refines_an_inexact_kind(code: str, message: str, kind: FailureKind) -> None:
     rules = ErrorRules(
         codes={"E1": FailureKind.INVALID_REQUEST, "E2": FailureKind.CONTENT_FILTER},
@@ -322,16 +304,7 @@ def test_model_that_is_not_known_is_refined_by_a_state_only(message: str) -> Non
     assert (found.kind, found.is_stated) == (K.MODEL_NOT_FOUND, True)
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        "messages 中 user（tool） 和 assistant 角色需交替出现", "Messages 中第一条消息的 role 须为 user 或 tool", "messages 必须以 user 角色开头",
-        "messages 首个角色必须为 user", "消息列表必须以用户消息开始", "messages 最后一个 role 必须为 user（tool）",
-        "The first message must have role user", "Conversation must start with a user message",
-        "Please ensure that multiturn requests alternate between user and model.",
-        "Expected last role User or Tool (or Assistant with prefix True) for serving but got assistant",
-    ],
-)  # fmt: skip
+@cases("message")
 @pytest.mark.parametrize("name", ["tokenhub", "openai-compatible"])
 def test_order_of_roles_is_refused_by_this_server_only(name: str, message: str) -> None:
     body = dumps({"error": {"message": message, "type": "invalid_request_error", "code": "1001"}})

@@ -107,14 +107,7 @@ def test_too_long_prompt_is_recognised_by_the_sentence_of_the_error(providers: s
 
 
 @pytest.mark.parametrize("provider", ["dashscope", "ark", "siliconflow", "moonshot", "vllm", "openai-compatible"])
-@pytest.mark.parametrize(
-    "message",
-    [
-        "Range of max_tokens should be [1, 8192]",
-        "The parameter `max_tokens` specified in the request are not valid: integer above maximum value",
-        "invalid temperature: only 1 is allowed for this model",
-    ],
-)
+@cases("message")
 def test_error_about_the_answer_limit_is_not_a_too_long_prompt(provider: str, message: str) -> None:
     assert taken_for(provider, message) in (INVALID, FailureKind.REFUSED_HERE)
 

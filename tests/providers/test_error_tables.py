@@ -235,16 +235,7 @@ def test_a_spent_quota_is_found_in_any_form(name: str, body: dict[str, object]) 
     assert (found.kind, found.concerns, found.is_stated) == (FailureKind.QUOTA, About.KEY, True)
 
 
-@pytest.mark.parametrize(
-    ("raw", "kind"),
-    [
-        ('{"error":{"code":"context_length_exceeded","message":"too long"}}', FailureKind.CONTEXT_LENGTH),
-        ("The prompt violates the content policy.", FailureKind.CONTENT_FILTER),
-        # The account of another server is not that of this key.
-        ('{"error":{"message":"Your account is suspended","code":"invalid_api_key"}}', FailureKind.RATE_LIMITED),
-        ('{"error":{"code":"insufficient_quota"}}', FailureKind.RATE_LIMITED),
-    ],
-)
+@cases("raw", "kind")
 def test_what_a_relay_quotes_counts_where_it_is_about_the_request(raw: str, kind: FailureKind) -> None:
     error = {"message": "Provider returned error", "code": 429, "metadata": {"raw": raw, "provider_name": "P"}}
     assert classified("openrouter", 429, json.dumps({"error": error}).encode()).kind is kind

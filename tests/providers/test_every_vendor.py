@@ -40,6 +40,7 @@ from providers.vendors.dashscope import answer as dashscope
 from providers.vendors.gemini import answer as gemini
 from providers.vendors.openai import responses_answer as responses
 from providers.wire import WireResponse
+from tests.kit.case_files import cases
 
 ADAPTERS = load_registry().adapters
 
@@ -101,15 +102,7 @@ def test_text_parts_of_a_result_stay_apart_where_openai_thinks_about_tools() -> 
     assert "briefTWO" not in body_text("openai", "gpt-5.2", reasoning_effort="high")
 
 
-@pytest.mark.parametrize(
-    ("parts", "text"),
-    [
-        (("brief", "TWO"), "brief\n\nTWO"),
-        (("brief ", "TWO"), "brief TWO"),
-        (("brief", "\nTWO"), "brief\nTWO"),
-        (("", "TWO", ""), "TWO"),
-    ],
-)
+@cases("parts", "text")
 def test_empty_line_is_between_parts_that_would_run_together(parts: tuple[str, ...], text: str) -> None:
     assert prompt_text([TextPart(part) for part in parts]) == text
 
@@ -252,11 +245,6 @@ UNKNOWN = {
     "empty error": b'data: {"error": null, "type": "ping"}\n\n',
     "comment": b": keep-alive\n\n",
 }
-ERRORS = {
-    "error object": b'data: {"error": {"message": "Overloaded"}}\n\n',
-    "named error": b'event: error\ndata: {"type": "error", "error": {"type": "api_error", "message": "x"}}\n\n',
-    "named text": b"event: error\ndata: upstream timeout\n\n",
-}
 _INNER = b'{"code": 400, "message": "prompt is too long: 9 tokens > 8 maximum", "type": "invalid_request_error"}'
 _OUTER = b'{"error": ' + _INNER + b"}"
 FRAMES = {
@@ -290,7 +278,7 @@ def test_unknown_event_is_a_sign_of_life(name: str, event: bytes) -> None:
     assert [type(one) for one in events] == [Heartbeat] * 3
 
 
-@pytest.mark.parametrize("event", ERRORS.values(), ids=ERRORS)
+@cases("event")
 @pytest.mark.parametrize("name", WITH_EVENTS)
 def test_error_event_ends_a_stream(name: str, event: bytes) -> None:
     parser = ADAPTERS[name].stream_parser(Target("m", "", ModelFacts()))

@@ -378,17 +378,7 @@ def test_refused_key_with_status_400_is_a_credentials_failure() -> None:
     assert (failure.kind, failure.code) == (FailureKind.CREDENTIALS, "API_KEY_INVALID")
 
 
-@pytest.mark.parametrize(
-    ("delay", "wait_s"),
-    [
-        ("22s", 22.0),
-        ("22.5s", 22.5),
-        ("45.837906927s", 45.837906927),
-        ("373.8ms", 0.3738),
-        ("1m30s", 90.0),
-        ("soon", None),
-    ],
-)
+@cases("delay", "wait_s")
 def test_retry_after_of_a_rate_limit_is_read(delay: str, wait_s: float | None) -> None:
     retry_info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
     reset = {"reason": "RATE_LIMIT_EXCEEDED", "metadata": {"quotaResetDelay": delay}}
@@ -399,16 +389,7 @@ def test_retry_after_of_a_rate_limit_is_read(delay: str, wait_s: float | None) -
     assert classified(429, error(429, "RESOURCE_EXHAUSTED"), {"retry-after": "7"}).retry_after_s == 7
 
 
-@pytest.mark.parametrize(
-    ("message", "wait_s"),
-    [
-        ("You exceeded your current quota.\nPlease retry in 26.652848857s.", 26.652848857),
-        ("Quota exceeded. Please retry in 373.8ms.", 0.3738),
-        ("Quota exceeded. Please retry in 1m2s", 62.0),
-        ("Quota exceeded. Please retry in a while.", None),
-        ("Please retry in 5s, said the prompt", None),
-    ],
-)
+@cases("message", "wait_s")
 def test_retry_after_in_the_text_is_read(message: str, wait_s: float | None) -> None:
     body: dict[str, Any] = error(429, "RESOURCE_EXHAUSTED")
     body["error"]["message"] = message

@@ -81,17 +81,7 @@ def test_stream_and_json_use_different_methods() -> None:
     assert plain.body == stream.body == b'{"contents":[{"role":"user","parts":[{"text":"Hi"}]}]}'
 
 
-@pytest.mark.parametrize(
-    ("model", "written"),
-    [
-        ("a?key=b", "a%3Fkey%3Db"),
-        ("a#b", "a%23b"),
-        ("../../v1/models/x", "..%2F..%2Fv1%2Fmodels%2Fx"),
-        ("a b\r\nHost: evil", "a%20b%0D%0AHost%3A%20evil"),
-        ("模型", "%E6%A8%A1%E5%9E%8B"),
-        ("..", ".."),
-    ],
-)
+@cases("model", "written")
 def test_model_name_cannot_change_the_path(model: str, written: str) -> None:
     wire = ADAPTER.build_request(ChatRequest("a", ASK), Target(model, "/v1beta", UNKNOWN_MODEL))
     assert wire.path == f"/v1beta/models/{written}:generateContent"

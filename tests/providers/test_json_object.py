@@ -130,16 +130,7 @@ def test_stop_sequence_may_cut_the_object_off() -> None:
     assert read("{} Oslo", may_stop=True) == "[text follows the object]"
 
 
-@pytest.mark.parametrize(
-    ("start", "text", "result"),
-    [
-        ("{", '"a": 1}', '"a": 1}'),
-        ('```json\n{"a": ', "1}\n```", "1}"),
-        ("{", "Oslo", "[the object is not complete]"),
-        ("{a}", "anything", "anything"),
-        ("{} and", "anything", "anything"),
-    ],
-)
+@cases("start", "text", "result")
 def test_object_may_begin_in_the_request(start: str, text: str, result: str) -> None:
     assert read(text, start=start) == result
 

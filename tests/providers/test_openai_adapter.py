@@ -246,15 +246,7 @@ def test_finish_reasons_are_converted(word: str, reason: str, raw: str | None) -
     assert (choice.finish_reason, choice.raw_finish_reason) == (reason, raw)
 
 
-@pytest.mark.parametrize(
-    ("fields", "named"),
-    [
-        ({"stop_reason": "END"}, "END"),  # vLLM
-        ({"matched_stop": "END"}, "END"),  # SGLang
-        ({"stop_reason": 128009}, None),  # a token
-        ({"stop_reason": None}, None),
-    ],
-)
+@cases("fields", "named")
 def test_stop_sequence_that_a_server_names_is_read(fields: dict[str, object], named: str | None) -> None:
     last = {"index": 0, "delta": {}, "finish_reason": "stop", **fields}
     streamed = fold(stream(delta(content="x"), {"id": "r", "created": 7, "choices": [last]}))
@@ -423,15 +415,7 @@ def test_object_type_error_is_an_error(code: int, kind: FailureKind) -> None:
     assert raised.value.failure.kind is kind
 
 
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        ("data_inspection_failed", FailureKind.CONTENT_FILTER),
-        ("DataInspectionFailed", FailureKind.CONTENT_FILTER),
-        ("content_filter", FailureKind.CONTENT_FILTER),
-        ("model_not_found", FailureKind.MODEL_NOT_FOUND),
-    ],
-)
+@cases("code", "kind")
 def test_bare_error_with_status_200_is_classified(code: str, kind: FailureKind) -> None:
     """DashScope's compatible mode sends such errors. A filtered request must not fail over."""
     error = {"code": code, "message": "Input data may contain inappropriate content.", "request_id": "r"}

@@ -104,16 +104,7 @@ def test_a_price_is_that_of_the_model_at_the_site(
     assert (price.rates, price.currency) == (rates, currency)
 
 
-@pytest.mark.parametrize(
-    ("provider", "model", "site"),
-    [
-        ("openai", "gpt-4o-mini", "eu"),
-        ("openai", "gpt-7", "global"),
-        ("dashscope", "qwen3-max", "intl"),
-        ("azure", "gpt-4o", ""),
-        ("vertex", "gemini-3.8-flash", "eu"),  # its models are another's, its prices aren't
-    ],
-)
+@cases("provider", "model", "site")
 def test_no_price_is_guessed(provider: str, model: str, site: str) -> None:
     assert offers(provider).price(model, site) is None
 
@@ -205,16 +196,7 @@ def test_invalid_price_is_an_error_at_its_key(old: str, new: str, message: str) 
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("on = 2027-01-14", "on = 3", "retirements[0].on: must be a day"),
-        ("on = 2027-01-14\n", "", "retirements[0].on: must be a day"),
-        ("as_of = 2026-11-01\n", "", "retirements[0].as_of: must be a day"),
-        ("on =", "at =", "retirements[0]: 'at' is not known; expected one of as_of, instead, models, on, paths, quote"),
-        ('source = "a page"', 'instead = ""', "retirements[0].source: is missing"),
-    ],
-)
+@cases("old", "new", "message")
 def test_invalid_retirement_is_an_error_at_its_key(old: str, new: str, message: str) -> None:
     with pytest.raises(CatalogueError) as error:
         offers_of(tomllib.loads(RETIREMENT.replace(old, new)))

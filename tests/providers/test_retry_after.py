@@ -118,17 +118,7 @@ def waited(provider: str, status: int = 429, body: bytes = BODY, **headers: str)
 SPENT = {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "7s"}
 
 
-@pytest.mark.parametrize(
-    ("provider", "wait"),
-    [
-        ("openai", 7.0),
-        ("openai-compatible", 7.0),
-        ("azure", 7.0),
-        ("moonshot", 7.0),
-        ("mistral", None),
-        ("gemini", 7.0),
-    ],
-)
+@cases("provider", "wait")
 def test_a_429_without_a_wait_takes_the_reset_of_what_is_spent(provider: str, wait: float | None) -> None:
     assert waited(provider, **SPENT) == wait
     assert waited(provider, **{**SPENT, "x_ratelimit_remaining_tokens": "5"}) is None

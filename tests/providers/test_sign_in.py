@@ -19,6 +19,7 @@ from providers.sign_in.exchanges import ExchangeInput, SignInTerms, exchange_for
 from providers.sign_in.kinds import sign_in_kinds
 from providers.testkit import IncomingRequest, SimulatedIssuers
 from providers.wire import WireRequest, WireResponse
+from tests.kit.case_files import cases
 from tests.kit.sign_ins import POOL, ROLE, run, subject, terms
 
 AZURE = {"tenant": "t-1", "client": "c-1", "scope": "https://cognitiveservices.azure.com/.default"}
@@ -127,15 +128,7 @@ async def test_every_fault_has_its_result_and_no_text_of_the_issuer(fault: int |
         assert not accepted(issuers, same, "azure_managed")
 
 
-@pytest.mark.parametrize(
-    ("status", "words"),
-    [
-        (400, "status 400: this machine has no such identity"),
-        (401, "IDENTITY_ENDPOINT"),
-        (403, "a proxy"),
-        (405, "405$"),
-    ],
-)
+@cases("status", "words")
 def test_each_refusal_of_a_managed_identity_has_its_own_words(status: int, words: str) -> None:
     exchange = exchange_for(terms("azure_managed", "http://127.0.0.1:1", **AZURE), ExchangeInput(0))
     next(exchange)
@@ -145,17 +138,7 @@ def test_each_refusal_of_a_managed_identity_has_its_own_words(status: int, words
     assert status == 400 or "identity" not in str(failed.value)
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "headers", "status"),
-    [
-        ("GET", "/aws/latest/meta-data/iam/security-credentials/", {}, 401),
-        ("PUT", "/aws/latest/api/token", {}, 400),
-        ("GET", "/azure/metadata/identity/oauth2/token?api-version=2018-02-01&resource=r", {}, 400),
-        ("GET", "/azure/msi/token?api-version=2019-08-01&resource=r", {}, 400),
-        ("GET", "/google/computeMetadata/v1/instance/service-accounts/default/token", {}, 403),
-        ("POST", "/aws/?Action=AssumeRole&RoleArn=r&RoleSessionName=s", {}, 403),
-    ],
-)
+@cases("method", "path", "headers", "status")
 async def test_an_issuer_refuses_what_its_vendor_refuses(
     method: str, path: str, headers: dict[str, str], status: int
 ) -> None:

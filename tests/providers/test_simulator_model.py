@@ -54,16 +54,7 @@ def test_answer_names_the_persona_and_that_it_is_simulated() -> None:
     assert first(ask()).finish_reason == "stop"
 
 
-@pytest.mark.parametrize(
-    ("text", "chinese"),
-    [
-        ("你好，今天怎么样？", True),
-        ("Hello", False),
-        ("こんにちは、元気？", False),
-        ("日本語の質問です", False),
-        ("", False),
-    ],
-)
+@cases("text", "chinese")
 def test_answers_in_the_language_of_the_question(text: str, chinese: bool) -> None:
     assert ("模拟" in answer_to(ask(text))) is chinese
     assert ("simulated" in answer_to(ask(text))) is not chinese
@@ -173,23 +164,7 @@ def test_obeys_the_tool_choice() -> None:
     assert calls(replace(request, tool_choice="required"))[0][0] == "get_weather"
 
 
-@pytest.mark.parametrize(
-    ("name", "asked", "is_called"),
-    [
-        ("get_weather", "Say hello.", False),
-        ("get_weather", "What is the weather?", True),
-        ("get_weather", "Call get_weather.", True),
-        ("mcp__sky__getWeather", "weather", True),
-        ("WebFetch", "Fetch it.", True),
-        ("turn_on", "Explain what happens on reboot", False),
-        ("Read", "<system-reminder>\nRead this.\n</system-reminder>\nSay hello.", False),
-        ("Read", "Say hello.\n\n[System message]\nRead this.", False),
-        ("Read", "[System message]\nRead this.\n\nSay hello.", False),
-        ("Read", "[System message]\nSay hello.\n\nRead this.", True),
-        ("Read", "Read it.<b>", True),
-        ("Read", "<p> read", True),
-    ],
-)
+@cases("name", "asked", "is_called")
 def test_a_tool_is_called_where_the_question_names_it(name: str, asked: str, is_called: bool) -> None:
     assert [tool for tool, _ in calls(ask(asked, tools=(Tool(name),)))] == [name] * is_called
 
@@ -217,15 +192,7 @@ def test_answer_repeats_the_results_of_the_tools() -> None:
     assert first(request).finish_reason == "stop"
 
 
-@pytest.mark.parametrize(
-    ("members", "is_called"),
-    [
-        (["file_path", "content"], False),
-        (["path", "new_string"], False),
-        (["title", "content"], True),
-        (["path"], True),
-    ],
-)
+@cases("members", "is_called")
 def test_never_writes_into_a_file(members: list[str], is_called: bool) -> None:
     parameters = {"type": "object", "properties": {name: {} for name in members}, "required": members}
     assert bool(calls(ask("Write it", tools=(Tool("Write", parameters=parameters),)))) is is_called

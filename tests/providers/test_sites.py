@@ -81,15 +81,7 @@ def test_both_storing_and_processing_must_stay() -> None:
     assert not Residency(places("US"), places("JP")).within(places("JP"))
 
 
-@pytest.mark.parametrize(
-    ("provider", "served", "unserved"),
-    [
-        ("openai", ["US", "JP", "TW", "UA", "UA-30", "UA-05"], ["CN", "HK", "MO", "RU", "BY", "CU", "IR", "KP", "SY", "VE"]),
-        ("openai", [], ["UA-43", "UA-40", "UA-14", "UA-09", "QQ"]),
-        ("anthropic", ["US", "JP", "UA", "UA-30", "CD", "CF", "ER", "ET"], ["CN", "HK", "MO", "RU", "UA-43", "UA-40", "UA-14", "UA-09"]),
-        ("gemini", ["US", "DE", "JP", "TW", "VE"], ["CN", "HK", "MO", "RU", "BY", "CU", "IR", "KP", "SY", "AF", "MM"]),
-    ],
-)  # fmt: skip
+@cases("provider", "served", "unserved")
 def test_availability_contains_only_served_territories(provider: str, served: list[str], unserved: list[str]) -> None:
     for known in ADAPTERS[provider].sites.values():
         assert known.availability.published

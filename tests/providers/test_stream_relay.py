@@ -24,6 +24,7 @@ from providers.openai_json.stream_relay import (
 from providers.reading.event_stream import EventStreamParser
 from providers.reading.folding import expand
 from providers.reading.sse import MAX_LINE_BYTES
+from tests.kit.case_files import cases
 from tests.kit.example_counts import examples
 
 HEAD = {"id": "c1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
@@ -233,20 +234,7 @@ def _unpadded(value: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"\\u0063ontent":"b","choices":[{"index":0,"delta":{"content":"a"}}]}',
-        b'{"x":{"content":"b"},"choices":[{"index":0,"delta":{"\\u0063ontent":"a"}}]}',
-        b'{"choices":[{"index":0,"delta":{"content":"a","content":"b"}}]}',
-        b'{"x":{"content":"a"},"choices":[{"index":0,"delta":{"content":"a"}}]}',
-        b'{"choices":[{"index":0,"delta":{"content":"a\\ud83d\\ude00"}}]}',
-        b'{"choices":[{"index":0,"delta":{"content":""}}]}',
-        b'{"choices":[{"index":1,"delta":{"content":"a"}}]}',
-        b'{"choices":[{"index":0,"delta":{"content":"a"}}],"usage":{"prompt_tokens":1}}',
-        b'{"choices":[{"index":0,"delta":{"content":"a"},"usage":{"prompt_tokens":1}}]}',
-    ],
-)
+@cases("body")
 def test_template_is_learned_only_from_an_unambiguous_event(body: bytes) -> None:
     assert find_template(body, dict(as_map(loads(body)))) is None
 

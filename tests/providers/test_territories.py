@@ -138,15 +138,7 @@ def test_sets_are_shown_as_an_operator_writes_them(words: list[str], shown: str)
     assert str(parse_places(words)) == shown
 
 
-@pytest.mark.parametrize(
-    ("words", "included", "excluded"),
-    [
-        (["*", "!CN", "!AF"], None, ["AF", "CN"]),
-        ([], [], []),
-        (["@EEA", "CH"], ["@EEA", "CH"], []),
-        (["US", "DE", "!US-CA"], ["DE", "US"], ["US-CA"]),
-    ],
-)
+@cases("words", "included", "excluded")
 def test_sets_are_data_with_groups(words: list[str], included: list[str] | None, excluded: list[str]) -> None:
     assert parse_places(words).data() == {"included": included, "excluded": excluded}
 
@@ -215,16 +207,7 @@ def test_every_place_has_one_code() -> None:
             parse_territory(other)
 
 
-@pytest.mark.parametrize(
-    ("word", "hint"),
-    [
-        ("UA-99", "Ukraine has no such part in ISO 3166-2; write UA or one of its 27 parts, such as UA-"),
-        ("UA-11", "Ukraine has no such part in ISO 3166-2; write UA or one of its 27 parts, such as "),
-        ("US-XX", "United States has no such part in ISO 3166-2; write US or one of its 51 parts, such as "),
-        ("UA-043", "Ukraine has no such part in ISO 3166-2; write UA or one of its 27 parts, such as UA-43"),
-        ("HK-HCW", "Hong Kong has no such part in ISO 3166-2; write HK"),
-    ],
-)
+@cases("word", "hint")
 def test_unknown_part_of_a_country_is_refused_with_its_parts(word: str, hint: str) -> None:
     with pytest.raises(TerritoryError) as caught:
         parse_territory(word)

@@ -9,6 +9,7 @@ import pytest
 
 from providers.testkit import Scenario, SimulatorServer, SimulatorThread, parse_fault
 from providers.vendors.anthropic.simulator import SIMULATOR
+from tests.kit.case_files import cases
 from tests.kit.vendor_checks import CheckedSimulator
 
 anthropic = pytest.importorskip("anthropic", reason="make install-sdks installs the official clients")
@@ -99,17 +100,7 @@ def test_image_and_document_are_accepted(sdk: Any) -> None:
     assert "1 image" in message.content[0].text
 
 
-@pytest.mark.parametrize(
-    ("fault", "error"),
-    [
-        ("401", "AuthenticationError"),
-        ("404", "NotFoundError"),
-        ("429=7", "RateLimitError"),
-        ("529", "OverloadedError"),
-        ("500", "InternalServerError"),
-        ("geo", "PermissionDeniedError"),
-    ],
-)
+@cases("fault", "error")
 def test_errors_have_the_classes_of_the_client(sdk: Any, simulator: SimulatorServer, fault: str, error: str) -> None:
     simulator.scenario = Scenario(faults=(parse_fault(fault),))
     with pytest.raises(anthropic.APIStatusError) as caught:

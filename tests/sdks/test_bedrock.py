@@ -11,6 +11,7 @@ import pytest
 
 from providers.testkit import Scenario, SimulatorServer, SimulatorThread, parse_fault
 from providers.vendors.bedrock.simulator import SIMULATOR
+from tests.kit.case_files import cases
 from tests.kit.vendor_checks import CheckedSimulator
 
 botocore = pytest.importorskip("botocore.session")
@@ -125,18 +126,7 @@ def test_image_document_and_schema_are_accepted(sdk: Any) -> None:
     assert answer["output"]["message"]["content"][0]["text"].startswith('{"city":')
 
 
-@pytest.mark.parametrize(
-    ("fault", "code"),
-    [
-        ("429", "ThrottlingException"),
-        ("403", "AccessDeniedException"),
-        ("404", "ResourceNotFoundException"),
-        ("500", "InternalServerException"),
-        ("503", "ServiceUnavailableException"),
-        ("400", "ValidationException"),
-        ("408", "ModelTimeoutException"),
-    ],
-)
+@cases("fault", "code")
 def test_errors_have_the_classes_of_the_client(sdk: Any, simulator: SimulatorServer, fault: str, code: str) -> None:
     simulator.scenario = Scenario(faults=(parse_fault(fault),))
     with pytest.raises(ClientError) as caught:

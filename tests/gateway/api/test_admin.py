@@ -31,6 +31,7 @@ from gateway.model.held_token import TokenStatus
 from gateway.model.status import AnswerTimes, AskedCounts, Finding, Overview, Status, Traffic, TrafficCounts
 from gateway.model.stored_client import Role
 from tests.gateway.admin_calls import LOADED, TABLE, AdminCallbacks
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, KEYS, table_of
 
 TOKEN = "a-token-of-the-operator"
@@ -78,20 +79,7 @@ def said_of(status: Status, word: str = "problems") -> Any:
     return status_document(status, Overview("berlin-1", "1", 0))[word]
 
 
-@pytest.mark.parametrize(
-    ("counts", "is_problem"),
-    [
-        ((42, 42), True),
-        ((10, 5), True),
-        ((10, 4, 6), False),
-        ((4, 4), True),  # all of a few
-        ((1, 1), True),
-        ((4, 3, 1), False),
-        ((9, 4), True),  # the others were refused
-        ((4, 0), False),
-        ((4, 3, 0, 1), False),
-    ],
-)
+@cases("counts", "is_problem")
 def test_region_whose_requests_fail_is_a_problem(
     callbacks: AdminCallbacks, counts: tuple[int, ...], is_problem: bool
 ) -> None:
@@ -341,16 +329,7 @@ async def test_lost_store_is_named_with_its_effect_and_the_gateway_stays_ready(c
     assert "this instance may spend 5.00 EUR on requests with a budget" in stores["valkey"]
 
 
-@pytest.mark.parametrize(
-    ("answers", "is_second_there", "word", "missing", "code"),
-    [
-        ((True, True), True, "ready", [], 200),
-        ((True, False), True, "degraded", [2], 200),
-        ((True,), False, "degraded", [2], 200),
-        ((False, False), True, "not ready", [1, 2], 503),
-        ((False,), False, "not ready", [1, 2], 503),
-    ],
-)
+@cases("answers", "is_second_there", "word", "missing", "code")
 async def test_readiness_names_the_workers_that_do_not_answer(
     callbacks: AdminCallbacks,
     answers: tuple[bool, ...],
@@ -449,16 +428,7 @@ async def test_explain_skips_a_deployment_only_if_every_worker_benched_it(callba
     assert shown["outcome"]["refusal"]["code"] == "no_healthy_deployment"
 
 
-@pytest.mark.parametrize(
-    ("query", "named"),
-    [
-        ({"client": "nobody"}, "app, backend, shop-cn"),
-        ({"territory": "Atlantis"}, "ATLANTIS"),
-        ({"assistant": "x"}, "there is no assistant with this name; the assistants are: assistant"),
-        ({"assistant": "asistant"}, "there is no assistant with this name; did you mean 'assistant'?"),
-        ({"assistant": "x", "client": "app"}, "with this name for the client 'app'; the assistants are: assistant"),
-    ],
-)
+@cases("query", "named")
 async def test_explain_reports_unknown_names(callbacks: AdminCallbacks, query: dict[str, str], named: str) -> None:
     answer = await client(callbacks).get("/explain", params=query)
     assert answer.status_code in (400, 404)

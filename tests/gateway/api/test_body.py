@@ -33,6 +33,7 @@ from gateway.model.caller import RequestHeaders
 from providers.chat import UserMessage
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json import decode_request
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import json_values
 
 LONG_S = 30.0
@@ -86,16 +87,7 @@ def test_json_content_type_is_accepted(content_type: str) -> None:
     check_content_headers(visitor(content_type=content_type, content_encoding="Identity", content_length="5"))
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        {"content_type": ""},
-        {"content_type": "text/plain"},
-        {"content_type": "application/jsonx"},
-        {"content_type": "application/x-www-form-urlencoded"},
-    ],
-)
+@cases("headers")
 def test_unsupported_content_headers_are_refused(headers: dict[str, str]) -> None:
     with pytest.raises(ApiError) as raised:
         check_content_headers(visitor(**headers))

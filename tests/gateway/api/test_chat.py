@@ -17,6 +17,7 @@ from gateway.api.connection import NOT_TAKEN, ClientConnection
 from gateway.api.dialects.openai_chat import ChunkEncoder
 from gateway.execution.deadline import Deadline
 from providers.chat import StreamEvent
+from tests.kit.case_files import cases
 from tests.kit.chat_exchange import (
     CONFIG,
     WHOLE,
@@ -228,16 +229,7 @@ async def test_timeout_of_the_client_is_respected() -> None:
     assert exchange.record.outcome == "failed"
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "outward", "outcome"),
-    [
-        (400, None, "invalid_request", "refused"),
-        (400, "context_length_exceeded", "context_length_exceeded", "refused"),
-        (400, "content_filter", "content_filter", "refused"),
-        (429, None, "rate_limited", "failed"),
-        (401, None, "provider_error", "failed"),
-    ],
-)
+@cases("status", "code", "outward", "outcome")
 async def test_error_of_the_request_itself_causes_no_failover(
     status: int, code: str | None, outward: str, outcome: str
 ) -> None:
@@ -471,17 +463,7 @@ async def test_no_task_remains() -> None:
     assert asyncio.all_tasks() == before
 
 
-@pytest.mark.parametrize(
-    ("param", "profile", "place"),
-    [
-        ("messages[3].content", True, "messages[2].content"),
-        ("messages[3].content", False, "messages[3].content"),
-        ("messages[0].content[1].text", True, "messages"),
-        ("messages.1.content", True, "messages.1.content"),
-        ("tools[1].function", True, "tools[1].function"),
-        (None, True, None),
-    ],
-)
+@cases("param", "profile", "place")
 async def test_param_of_an_error_uses_the_message_index_of_the_client(
     param: str | None, profile: bool, place: str | None
 ) -> None:

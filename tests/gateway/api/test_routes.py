@@ -89,17 +89,7 @@ async def test_unknown_path_gets_a_hint(path: str, words: str) -> None:
     assert words in error_of(found)["message"]
 
 
-@pytest.mark.parametrize(
-    ("path", "own"),
-    [
-        ("/responses", "/v1/responses"),
-        ("/openai/v1/responses", "/v1/responses"),
-        ("/anthropic/v1/messages", "/v1/messages"),
-        ("/messages/count_tokens", "/v1/messages/count_tokens"),
-        ("/v1/v1/messages", "/v1/messages"),
-        ("/v1/v1/completions", "/v1/completions"),
-    ],
-)
+@cases("path", "own")
 async def test_path_of_a_dialect_that_is_written_differently_gets_a_hint(path: str, own: str) -> None:
     assert f"did you mean POST {own}?" in hint_for(path)
     found = await ask("POST", f"http://gateway{path}")

@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 
 from gateway.cli.admin_client import AdminClient, NotReached
+from tests.kit.case_files import cases
 
 Answering = Callable[[bytes], str]
 
@@ -41,17 +42,7 @@ def answering() -> Iterator[Answering]:
         listener.close()
 
 
-@pytest.mark.parametrize(
-    ("url", "reason"),
-    [
-        ("http://[::1", "is not a URL"),
-        ("http://x:99999", "must have a port from 1 to 65535"),
-        ("http://", "has no valid host name"),
-        ("ftp://x", "must start with https://"),
-        ("8081", "must start with https://"),
-        ("http://ada:sk-word@127.0.0.1:1", "must not carry a user name or password"),
-    ],
-)
+@cases("url", "reason")
 def test_invalid_url_is_rejected_without_being_shown(url: str, reason: str) -> None:
     with pytest.raises(NotReached) as raised:
         AdminClient(url).get("/metrics")
@@ -59,20 +50,7 @@ def test_invalid_url_is_rejected_without_being_shown(url: str, reason: str) -> N
     assert "sk-word" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        (b"", "no gateway answers at"),
-        (b"\x1b[31m\0\r\n\r\n", "no gateway answers at"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n<html>hi</html>", "answers 200: no reason given"),
-        (b'HTTP/1.1 200 OK\r\ncontent-length: 2000\r\n\r\n{"result": "act', "answers 200: no reason given"),
-        (
-            b"HTTP/1.1 302 CandidateFindings\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
-            "answers 302",
-        ),
-        (b'HTTP/1.1 401 No\r\nconnection: close\r\n\r\n{"error":{"message":"\\u001b[31m stop"}}', "\\x1b[31m stop"),
-    ],
-)
+@cases("answer", "message")
 def test_answer_of_another_server_is_reported_without_control_characters(
     answering: Answering, answer: bytes, message: str
 ) -> None:

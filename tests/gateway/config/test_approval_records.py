@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import pytest
-
 from gateway.config.check_report import render_matrix
 from gateway.config.compile import Compiled
 from gateway.config.loading import parse_document
@@ -13,6 +11,7 @@ from gateway.config.problems import Problem, dotted
 from gateway.features.configuration import compile_config
 from gateway.model.approval import days_at
 from providers.registry import load_registry
+from tests.kit.case_files import cases
 from tests.kit.config_cases import ENVIRON, SOUND, compiled, edited, sections
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC).timestamp()
@@ -75,19 +74,7 @@ def test_region_requires_approvals_or_none() -> None:
 EXAMPLES = {"model_filing": "ZheJiang-TongYiQianWen-20230901", "algorithm_filing": "网信算备330110507206401230035号"}
 
 
-@pytest.mark.parametrize(
-    ("authority", "kind", "number", "is_known"),
-    [
-        ("CAC", "model_filing", "ZheJiang-TongYiQianWen-20230901", True),
-        ("CAC", "model_filing", "Beijing-YunQue-20230821", True),
-        ("CAC", "model_filing", "网信算备330110507206401230035号", False),
-        ("CAC", "algorithm_filing", "网信算备330110507206401230035号", True),
-        ("CAC", "algorithm_filing", "网信算备3301105072064012300号", False),
-        ("CAC", "algorithm_filing", "...", False),
-        ("CAC", "registration", "...", True),
-        ("Another", "model_filing", "...", True),
-    ],
-)
+@cases("authority", "kind", "number", "is_known")
 def test_number_of_a_known_authority_must_have_its_form(authority: str, kind: str, number: str, is_known: bool) -> None:
     found = on(NOW, {**RECORD, "authority": authority, "kind": kind, "number": number}).warnings
     place = "deployments.qwen-cn.approvals[0].number"
@@ -96,15 +83,7 @@ def test_number_of_a_known_authority_must_have_its_form(authority: str, kind: st
     assert [problem.hint for problem in found] == ([] if is_known else [f"such as {EXAMPLES[kind]}"])
 
 
-@pytest.mark.parametrize(
-    ("last", "lines"),
-    [
-        ("2027-02-19", []),
-        ("2027-02-18", ["its approval for region 'cn' ends on 2027-02-18, in 90 days"]),
-        ("2026-11-21", ["its approval for region 'cn' ends on 2026-11-21, in 1 day"]),
-        ("2026-11-20", ["its approval for region 'cn' ends on 2026-11-20, today"]),
-    ],
-)
+@cases("last", "lines")
 def test_expiry_is_warned_of_in_advance(last: str, lines: list[str]) -> None:
     compiled = on(NOW, {**RECORD, "valid_until": last})
     assert messages_of(compiled.warnings) == [f"deployments.qwen-cn.approvals[0]: {line}" for line in lines]

@@ -25,6 +25,7 @@ from providers.catalogue.prices import Rates, free_price, offers_of
 from providers.registry import load_registry
 from tests.gateway.config.annotated_configs import documents, own_lines, with_notes
 from tests.gateway.config.catalogue_files import CONFIG, NOW, load
+from tests.kit.case_files import cases
 from tests.kit.config_cases import ENVIRON, edited
 from tests.kit.expected_files import expected_text
 
@@ -312,17 +313,7 @@ def test_catalogue_accepts_a_single_name_and_an_absolute_path(
     assert compiled.config.deployments["old"].capabilities.context_tokens == 9000
 
 
-@pytest.mark.parametrize(
-    ("section", "message"),
-    [
-        ("{models: []}", "catalogue.models: must not be empty"),
-        ("{models: [models.yaml, ./models.yaml]}", "catalogue.models[1]: is listed twice"),
-        ("{models: 3}", "catalogue.models: must be a string, or a list of strings"),
-        ("{model: models.yaml}", "catalogue.model: unknown key 'model'; did you mean 'models'?"),
-        ("{models: /dev/zero}", "the file /dev/zero can't be read (it is not a regular file)"),
-        ("{models: /}", "catalogue.models: the file / can't be read (Is a directory)"),
-    ],
-)
+@cases("section", "message")
 def test_mistake_in_the_section_is_reported(home: Path, section: str, message: str) -> None:
     (home / "models.yaml").write_text("version: 1\nmodels: {}", "utf-8")
     text = edited(CONFIG, ("catalogue: {models: %s}", f"catalogue: {section}"))

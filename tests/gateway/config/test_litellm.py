@@ -22,6 +22,7 @@ from gateway.litellm.models import facts
 from gateway.model.served import USES, Use
 from providers.registry import load_registry
 from tests.gateway.config.litellm_configs import CONFIGS, FOLDER, RANDOM, SECRETS
+from tests.kit.case_files import cases
 from tests.kit.expected_files import expected_text
 
 REGISTRY = load_registry()
@@ -247,18 +248,8 @@ def test_a_key_that_opens_nothing_there_is_left_out_and_named(case: dict[str, An
     assert not result.opened
 
 
-MODELS: dict[str, tuple[Any, Any, Any]] = {
-    "of the key": (["a"], [], ["a"]),
-    "of the team": ([], ["b"], ["b"]),
-    "of both": (["a", "b"], ["b"], ["b"]),
-    "all of the team": (["all-team-models"], ["b"], ["b"]),
-    "all": (["all-proxy-models"], ["*"], ["a", "b"]),
-    "no list": (None, None, None),
-}
-
-
 @pytest.mark.parametrize("of", ["team", "user", "organization", "organization of the team"])
-@pytest.mark.parametrize(("key", "owner", "allowed"), MODELS.values(), ids=MODELS)
+@cases("key", "owner", "allowed")
 def test_a_client_may_use_what_its_key_and_what_that_belongs_to_may_use(
     key: Any, owner: Any, allowed: Any, of: str
 ) -> None:
@@ -293,15 +284,7 @@ def test_the_smaller_limit_of_key_and_team_applies() -> None:
     assert not result.opened
 
 
-@pytest.mark.parametrize(
-    ("expires", "until"),
-    [
-        ("2027-05-01T00:00:00Z", "2027-05-01T00:00:00Z"),
-        ("2027-05-01T02:00:00.123000+02:00", "2027-05-01T00:00:00Z"),
-        ("2027-05-01", "2027-05-01T00:00:00Z"),
-        ("in May", None),
-    ],
-)
+@cases("expires", "until")
 def test_the_end_of_a_key_is_converted(expires: str, until: str | None) -> None:
     clients, result = clients_of(keys=[{"key_alias": "app", "expires": expires}])
     digest = f"sha256:{0:064x}"

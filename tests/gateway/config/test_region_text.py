@@ -20,6 +20,7 @@ from gateway.model.refusal_reason import CODES_WITHOUT_A_REGION, REASON_BY_CODE,
 from gateway.model.region_text import NO_PREFERENCES, SEPARATOR, RegionText
 from gateway.policy.region_text import compose
 from providers.territories import parse_territory
+from tests.kit.case_files import cases
 from tests.kit.config_cases import problems_of
 from tests.kit.configs import BASE, KEYS, Config, table_of
 from tests.kit.doc_pages import ROOT
@@ -109,30 +110,7 @@ def test_a_profile_is_made_from_the_data_of_its_locale() -> None:
     assert dict(traditional.profile.lines)["currency"] == "Currency: Chinese Yuan (CNY)."
 
 
-@pytest.mark.parametrize(
-    ("profile", "about", "line"),
-    [
-        ("locale: en-US", "units", "Units: US customary (miles, pounds, degrees Fahrenheit)."),
-        ("locale: en-GB", "units", "Units: metric, but miles"),
-        ("locale: de-DE", "formats", "Formats: 31 March 2026 is written 31.03.2026, and 1234.5 is written 1.234,5."),
-        ("locale: bg-BG", "currency", "Currency: Euro (EUR)."),
-        ("locale: de-CH", "currency", "Currency: Swiss Franc (CHF)."),
-        ("locale: de", "currency", ""),
-        ("locale: de", "units", ""),
-        ("locale: de, units: metric, currency: EUR", "currency", "Currency: Euro (EUR)."),
-        ("locale: de, form: formal", "form", "Address the user formally."),
-        ("locale: de, tone: Be brief.", "tone", "Be brief."),
-        ("locale: de, notices: [Never guess.]", "notice", "Never guess."),
-        ("locale: de, helplines: {vet: '123', police: '110'}", "helplines", "Whom to call: police 110, vet 123."),
-        (
-            "locale: zh-TW",
-            "language",
-            "Language: Chinese (Traditional, Taiwan) (zh-TW), unless the user writes in another.",
-        ),
-        ("locale: zh-Hant-TW", "language", "Language: Chinese (Traditional, Taiwan) (zh-Hant-TW), unless"),
-        ("locale: sr-ME", "language", "Language: Serbian (Latin, Montenegro) (sr-ME), unless"),
-    ],
-)
+@cases("profile", "about", "line")
 def test_each_line_of_a_profile(profile: str, about: str, line: str) -> None:
     voice = speech(table_of(speaking(eu=f"profile: {{{profile}}}")), "eu").default_locale
     assert voice.profile is not None
@@ -237,41 +215,14 @@ def test_preferences_of_callers_are_a_closed_set() -> None:
 # --- tags -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("tag", "written", "data", "name"),
-    [
-        ("zh", "zh", "zh_Hans_CN", "Chinese (Simplified)"),
-        ("zh-TW", "zh-TW", "zh_Hant_TW", "Chinese (Traditional, Taiwan)"),
-        ("ZH-hant-tw", "zh-Hant-TW", "zh_Hant_TW", "Chinese (Traditional, Taiwan)"),
-        ("zh-SG", "zh-SG", "zh_Hans_SG", "Chinese (Simplified, Singapore)"),
-        ("zh_HK", "zh-HK", "zh_Hant_HK", "Chinese (Traditional, Hong Kong SAR China)"),
-        ("de-BR", "de-BR", "de", "German (Brazil)"),
-        ("de", "de", "de_DE", "German"),
-        ("iw", "he", "he_IL", "Hebrew"),
-        ("no", "no", "nb_NO", "Norwegian Bokmål"),
-        ("uz-Cyrl", "uz-Cyrl", "uz_Cyrl", "Uzbek (Cyrillic)"),
-    ],
-)
+@cases("tag", "written", "data", "name")
 def test_a_tag_means_a_language_and_a_script(tag: str, written: str, data: str, name: str) -> None:
     assert canonical(tag) == written
     assert str(locale_data(tag)).startswith(data)
     assert display_name(tag) == name
 
 
-@pytest.mark.parametrize(
-    ("texts", "tag", "found"),
-    [
-        ("zh zh-Hant en", "zh-TW", "zh-Hant"),
-        ("zh zh-Hant en", "zh-CN", "zh"),
-        ("zh en", "zh-HK", "zh"),
-        ("en zh", "ko", "en"),
-        ("pt-BR pt", "pt-PT", "pt"),
-        ("pt-BR pt", "pt-BR", "pt-BR"),
-        ("pt-BR", "pt", "pt-BR"),
-        ("en-GB en", "en-US", "en"),
-        ("de no", "nb-NO", "no"),
-    ],
-)
+@cases("texts", "tag", "found")
 def test_best_text_for_a_locale(texts: str, tag: str, found: str) -> None:
     assert best_text({one: one for one in texts.split()}, tag) == found
 

@@ -12,6 +12,7 @@ from gateway.config.examples import example_path
 from gateway.config.problems import ConfigRejected
 from gateway.config.route_edit import with_route, without_schedule
 from gateway.config.yaml_document import parse_yaml
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import unhurried
 
 
@@ -39,17 +40,7 @@ regions: {}
 """
 
 
-@pytest.mark.parametrize(
-    ("assistant", "region", "steps", "changed"),
-    [
-        ("a", "eu", ["w", "x"], ("      eu: [x] # here", "      eu: [w, x] # here")),
-        ("b", "cn", ["r"], ("cn: [q, r], us", "cn: [r], us")),
-        ("b", "us", ["on", "a b"], ("us: [z]", 'us: ["on", "a b"]')),
-        ("a", "cn", ["r", "q"], ("        - q   # why\n        - r\n", "        [r, q]\n")),
-        ("a", "us", ["z"], ("      cn:\n", "      us: [z]\n      cn:\n")),
-        ("b", "eu", ["z"], ("{cn: [q, r]", "{eu: [z], cn: [q, r]")),
-    ],
-)
+@cases("assistant", "region", "steps", "changed")
 def test_only_the_route_changes(assistant: str, region: str, steps: list[str], changed: tuple[str, str]) -> None:
     text = with_route(BLOCK, "x.yaml", assistant, region, steps)
     assert text == BLOCK.replace(*changed, 1)
@@ -91,16 +82,7 @@ def test_the_shipped_configs_keep_everything_else(name: str, region: str, steps:
     assert values(with_route(text, name, "assistant", region, steps)) == wanted
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "version: 1\n",
-        "assistants: {a: {routes: {}}}\n",
-        "x: &r [q]\nassistants: {a: {routes: {cn: *r}}}\n",
-        "assistants:\n  a:\n    routes:\n      cn: &r [q]\n      eu: *r\n",
-        "assistants: {a: {routes: {cn: }}}\n",
-    ],
-)
+@cases("text")
 def test_aliased_route_is_not_edited(text: str) -> None:
     with pytest.raises(ConfigRejected, match="can't be edited in its present form; write it out"):
         with_route(text, "x.yaml", "a", "cn", ["r"])
@@ -109,39 +91,12 @@ def test_aliased_route_is_not_edited(text: str) -> None:
 HEAD = "version: 1\nassistants:\n  a:\n    routes: {no: [{x: 95, y: 5}]}\n"
 
 
-@pytest.mark.parametrize(
-    ("written", "remaining"),
-    [
-        ("    schedules: {no: {candidate: y, steps: '5% for 1h, 100%'}}\n    # behind\n", "    # behind\n"),
-        (
-            "    schedules:\n      # Norway\n      no:\n        candidate: y\n        steps: '5%' # so\n    resume: true\n",
-            "    resume: true\n",
-        ),
-        (
-            "    schedules:\n      no: {candidate: y}\n      eu: {candidate: z}\n",
-            "    schedules:\n      eu: {candidate: z}\n",
-        ),
-        (
-            "    schedules:\n      eu: {candidate: z}\n      no: {candidate: y}",
-            "    schedules:\n      eu: {candidate: z}\n",
-        ),
-        ("    schedules: {no: {candidate: y}, eu: {candidate: z}}\n", "    schedules: {eu: {candidate: z}}\n"),
-        ("    schedules: {eu: {candidate: z}, no: {candidate: y}}\n", "    schedules: {eu: {candidate: z}}\n"),
-        ("    schedules: {eu: {candidate: z}}\n", "    schedules: {eu: {candidate: z}}\n"),
-        ("    resume: true\n", "    resume: true\n"),
-    ],
-)
+@cases("written", "remaining")
 def test_only_the_schedule_of_the_route_is_removed(written: str, remaining: str) -> None:
     assert without_schedule(HEAD + written, "x.yaml", "a", "no") == HEAD + remaining
 
 
-@pytest.mark.parametrize(
-    "written",
-    [
-        "    schedules: &s {no: {candidate: y}}\n  b:\n    schedules: *s\n",
-        "    schedules: {no: &s {candidate: y}, eu: *s}\n",
-    ],
-)
+@cases("written")
 def test_shared_schedule_is_not_edited(written: str) -> None:
     with pytest.raises(ConfigRejected, match="can't be removed in its present form"):
         without_schedule(HEAD + written, "x.yaml", "a", "no")

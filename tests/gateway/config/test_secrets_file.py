@@ -13,6 +13,7 @@ from gateway.config.secrets_file import read_secrets_file
 from gateway.config.sensitive_keys import secrets_in_clear
 from gateway.features.configuration import compile_config
 from providers.registry import load_registry
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, KEYS
 from tests.kit.gateway_command import in_this_process
 
@@ -101,17 +102,7 @@ def test_file_is_not_read_without_secrets(tmp_path: Path) -> None:
     assert compiled(tmp_path, secrets=False).config.secrets.pepper
 
 
-@pytest.mark.parametrize(
-    ("text", "mode", "message"),
-    [
-        (None, 0o600, "can't be read (No such file or directory); `gateway secrets new FILE` writes one"),
-        ("", 0o600, "`consent` in the file"),
-        ("consent: [a, b, c]", 0o600, "`consent` in the file"),
-        ("consent: hunter2", 0o600, "one or two different texts of at least 32 visible ASCII characters"),
-        ("consent: [", 0o600, "`consent` in the file"),
-        ("", 0o644, "is readable by other users; run `chmod 600"),
-    ],
-)
+@cases("text", "mode", "message")
 def test_file_that_cannot_be_used_is_an_error_that_shows_no_key(
     tmp_path: Path, text: str | None, mode: int, message: str
 ) -> None:

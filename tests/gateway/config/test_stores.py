@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from gateway.config.check_report import render_matrix
 from gateway.model.budget import StoreServer
 from tests.gateway.config.usage_configs import BASE, ENVIRON, compiled
+from tests.kit.case_files import cases
 from tests.kit.configs import Config
 
 
@@ -24,25 +23,7 @@ def server(kind: str, url: str) -> StoreServer:
     return found
 
 
-@pytest.mark.parametrize(
-    ("kind", "url", "expected"),
-    [
-        ("database", "postgresql://gateway@db.internal/gateway", ("db.internal", 5432, "gateway", "gateway", True, "")),
-        ("database", "postgres://u@DB.Internal:6000/x", ("db.internal", 6000, "u", "x", True, "")),
-        ("database", "postgresql://db.internal:443/x?sslmode=verify-full", ("db.internal", 443, "", "x", True, "")),
-        ("database", "postgresql://u%40x@db/x?sslrootcert=/ca.pem", ("db", 5432, "u@x", "x", True, "/ca.pem")),
-        ("database", "postgresql://u@127.0.0.1/x", ("127.0.0.1", 5432, "u", "x", False, "")),
-        ("database", "postgresql://u@[::1]:5433/x", ("::1", 5433, "u", "x", False, "")),
-        ("database", "postgresql://u@localhost/x?sslmode=disable", ("localhost", 5432, "u", "x", False, "")),
-        ("database", "postgresql://u@localhost/x?sslmode=verify-full", ("localhost", 5432, "u", "x", True, "")),
-        ("database", "postgresql://u@localhost/x?sslrootcert=/ca.pem", ("localhost", 5432, "u", "x", True, "/ca.pem")),
-        ("valkey", "rediss://valkey.internal:6379", ("valkey.internal", 6379, "", "", True, "")),
-        ("valkey", "valkeys://u@valkey.internal/2", ("valkey.internal", 6379, "u", "2", True, "")),
-        ("valkey", "rediss://v?ssl_ca_certs=/ca.pem", ("v", 6379, "", "", True, "/ca.pem")),
-        ("valkey", "redis://localhost:6380", ("localhost", 6380, "", "", False, "")),
-        ("valkey", "valkey://127.0.0.1", ("127.0.0.1", 6379, "", "", False, "")),
-    ],
-)
+@cases("kind", "url", "expected")
 def test_address_is_read(kind: str, url: str, expected: tuple[object, ...]) -> None:
     found = server(kind, url)
     assert (found.host, found.port, found.user, found.database, found.uses_tls, found.ca_file) == expected

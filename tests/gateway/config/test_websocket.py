@@ -10,6 +10,7 @@ from gateway.config.problems import ConfigRejected
 from gateway.model.section import UnitError
 from gateway.model.units import parse_bytes
 from gateway.model.websocket import WebSocketRules
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, table_of
 
 MB = 1024 * 1024
@@ -55,20 +56,7 @@ def test_connection_that_becomes_less_old_is_idle_for_less_long() -> None:
     assert rules.most_idle_s == 600.0
 
 
-@pytest.mark.parametrize(
-    "section",
-    [
-        "true",
-        "off",
-        "{idle: 59900ms}",
-        "{age: 3601s}",
-        "{idle: 30m, age: 29m}",
-        "{state: 65535}",
-        "{state: 2 MB, state_total: 1 MB}",
-        "{connections: 0}",
-        "{other: 1}",
-    ],
-)
+@cases("section")
 def test_value_that_does_not_fit_is_rejected(section: str) -> None:
     with pytest.raises(ConfigRejected):
         table_of(BASE.merge(f"websocket: {section}"))

@@ -72,14 +72,7 @@ async def test_page_names_who_answers_in_hong_kong_and_why(console: Console) -> 
     )
 
 
-@pytest.mark.parametrize(
-    ("territory", "words"),
-    [
-        ("DE", "Boundary prompts are stored and processed only in the European Economic Area, Switzerland The"),
-        ("CN", "Boundary prompts are stored and processed only in China The"),
-        ("HK", "Stores Singapore Processes anywhere but China Serves"),
-    ],
-)
+@cases("territory", "words")
 async def test_boundary_and_facts_name_territories_as_a_reader_does(
     console: Console, territory: str, words: str
 ) -> None:

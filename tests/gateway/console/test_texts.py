@@ -7,8 +7,6 @@ import re
 from string import Formatter
 from typing import get_args
 
-import pytest
-
 from gateway.console.requests_view import OUTCOMES
 from gateway.console.texts import FOLDER, LANGUAGES, language_of, texts_in
 from gateway.model.budget import Window
@@ -21,6 +19,7 @@ from gateway.model.served import Use
 from gateway.model.status import Cause, ReloadRefusal
 from gateway.policy.location import SIGNALS
 from tests.gateway.console.console_texts import texts_to_translate
+from tests.kit.case_files import cases
 
 GATEWAY = FOLDER.parents[1]
 
@@ -96,16 +95,7 @@ def test_every_offered_language_but_english_has_a_catalogue() -> None:
     assert texts_in("en").gettext("Requests") == "Requests"
 
 
-@pytest.mark.parametrize(
-    ("chosen", "accepted", "language"),
-    [
-        ("", "zh-CN,zh;q=0.9,en;q=0.8", "zh-Hans"),
-        ("", "de-DE, en;q=0.5", "en"),
-        ("en", "zh-CN", "en"),
-        ("xx", "", "en"),
-        ("", "fr", "en"),
-    ],
-)
+@cases("chosen", "accepted", "language")
 def test_language_is_the_chosen_or_the_first_accepted_one(chosen: str, accepted: str, language: str) -> None:
     assert language_of(chosen, accepted) == language
 

@@ -15,6 +15,7 @@ from providers.chat import ChatRequest, Failed, Finished, TextDelta
 from providers.failures import Failure, FailureKind, UnsupportedFeature
 from tests.gateway.execution.conftest import CONFIG, FIRST, ONLY_FIRST, SECOND, TWO_KEYS, Bench, answer_json
 from tests.gateway.execution.runner_answers import SSE, chunk, error, text_of
+from tests.kit.case_files import cases
 from tests.kit.configs import table_of
 
 
@@ -80,15 +81,7 @@ async def test_a_retry_that_succeeds_stays(bench: Bench) -> None:
     assert bench.tried == ["first", "first"]
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "kind"),
-    [
-        (400, None, FailureKind.INVALID_REQUEST),
-        (422, None, FailureKind.INVALID_REQUEST),
-        (400, "content_filter", FailureKind.CONTENT_FILTER),
-        (400, "invalid_prompt", FailureKind.CONTENT_FILTER),
-    ],
-)
+@cases("status", "code", "kind")
 async def test_invalid_or_refused_request_is_not_failed_over(
     bench: Bench, status: int, code: str | None, kind: FailureKind
 ) -> None:
@@ -212,14 +205,7 @@ async def test_deployment_benched_during_a_retry_wait_is_not_retried(bench: Benc
     assert [step.reason for step in bench.record.skipped] == ["benched: too many"]
 
 
-@pytest.mark.parametrize(
-    ("later_s", "kind", "tried", "waits"),
-    [
-        (0.5, FailureKind.RATE_LIMITED, 2, [2.0, 0.5]),
-        (700.0, FailureKind.RATE_LIMITED, 1, [2.0]),
-        (0.5, FailureKind.CREDENTIALS, 1, [2.0]),
-    ],
-)
+@cases("later_s", "kind", "tried", "waits")
 async def test_retry_of_the_last_step_waits_for_the_longest_known_rate_limit(
     bench: Bench, later_s: float, kind: FailureKind, tried: int, waits: list[float]
 ) -> None:

@@ -136,15 +136,7 @@ def test_request_id_that_repeats_the_prompt_is_removed(
     assert redacted(replace(failure_with(""), request_id="req-6f1c"), deployment, request).request_id == "req-6f1c"
 
 
-@pytest.mark.parametrize(
-    ("fields", "name"),
-    [
-        ({"extra": {"metadata": {"ada_lovelace": "x"}}}, "ada_lovelace"),
-        ({"extra": {"metadata": {"team": {"ada_lovelace": "x"}}}}, "ada_lovelace"),
-        ({"extra": {"options": [{"the wish of ada": 1}]}}, "the wish of ada"),
-        ({"logit_bias": {"the wish of ada": 1.0}}, "the wish of ada"),
-    ],
-)
+@cases("fields", "name")
 def test_name_of_a_member_that_the_client_made_up_is_removed(
     deployment: Deployment, fields: dict[str, Any], name: str
 ) -> None:
@@ -314,14 +306,7 @@ def test_secret_of_another_owner_is_redacted_by_its_form(
     assert "call failed" in shown.replace("%20", " ")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "the key is missing: send it as Authorization: Bearer YOUR_KEY", "Invalid token count: 123456789 tokens", "token limit: 8192000000",
-        "the parameter api_key is unknown", "sk-learn is not installed", "key: value pairs are expected", "bearer token not found",
-        "request_id=req-0123456789abcdef", "model hf-internal-testing/tiny", "finish token 'endoftext' was repeated",
-    ],
-)  # fmt: skip
+@cases("text")
 def test_sentence_about_keys_is_kept(deployment: Deployment, text: str) -> None:
     assert redacted(failure_with(text), deployment, REQUEST).detail == text
 
@@ -354,16 +339,7 @@ def test_error_of_a_request_too_long_to_search_is_redacted_completely(deployment
 
 
 @pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize(
-    "text",
-    [
-        "糖尿病患者可以吃什么水果呢",
-        "My neighbour,\nAnna Sommer,\nhas\ndiabetes.",
-        'She "only" has "a" little "bit" of it',
-        "😀😃😄😁😆😅🤣😂",
-        "C:\\anna\\sommer\\findings\\2026",
-    ],
-)
+@cases("text")
 def test_request_text_quoted_in_nested_json_is_redacted(deployment: Deployment, text: str, times: int) -> None:
     quoted = text
     for _ in range(times):

@@ -12,6 +12,7 @@ from gateway.execution.upstream_request import FenceBreach
 from gateway.model.permit import Permit, ServicePermit
 from providers.transport.errors import NotAllowed
 from providers.wire import WireRequest
+from tests.kit.case_files import cases
 from tests.kit.scripted_server import GOOD, Peer, hold, say, scripted, until
 
 WIRE = WireRequest("POST", "/v1/traces", (("content-type", "application/x-protobuf"),), b"spans")
@@ -64,16 +65,7 @@ async def test_invalid_response_fails_and_leaves_no_connection(
         await until(lambda: server.open == 0)
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"%s\r\n\r\n",
-        b"HTTP/1.1 %s\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\n%s\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ncontent-length: %s\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: %s\r\n\r\n",
-    ],
-)
+@cases("answer")
 async def test_error_about_a_broken_answer_quotes_nothing_of_it(answer: bytes) -> None:
     """A server may repeat the key that it was sent, and the error is logged."""
     async with scripted(say(answer % b"Bearer key-0123456789")) as server:

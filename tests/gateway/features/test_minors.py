@@ -68,14 +68,7 @@ def test_hours_begin_with_their_first_minute_and_end_before_their_last(
     assert Hours(*hours, "Asia/Shanghai").wait_s(now_s) == wait_s
 
 
-@pytest.mark.parametrize(
-    ("zone", "start", "now", "expected"),
-    [
-        ("Europe/Berlin", 360, "2026-03-28T23:00:00", "2026-03-29T06:00:00"),  # the night has an hour less
-        ("Europe/Berlin", 360, "2026-10-24T23:00:00", "2026-10-25T06:00:00"),  # and one more
-        ("Europe/Berlin", 150, "2026-03-28T23:00:00", "2026-03-29T03:30:00"),  # 02:30 does not exist on this day
-    ],
-)
+@cases("zone", "start", "now", "expected")
 def test_hours_follow_the_clock_of_the_zone(zone: str, start: int, now: str, expected: str) -> None:
     now_s = at(now, zone)
     assert now_s + Hours(start, 1320, zone).wait_s(now_s) == at(expected, zone)

@@ -37,6 +37,7 @@ from providers.chat import (
     ToolCallDelta,
     UserMessage,
 )
+from tests.kit.case_files import cases
 
 CASES: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "redaction_cases.yaml").read_text("utf-8"))
 RULES = rules_of(
@@ -194,18 +195,7 @@ def test_a_value_that_is_cut_between_parts_is_one_value_where_no_part_contains_o
     assert cuts > 3
 
 
-CHECKED = {
-    "card": "4111 1111 1111 1111",
-    "long card": "4111111111111111",
-    "amex": "3782 822463 10005",
-    "iban": "DE89 3704 0044 0532 0130 00",
-    "iban of France": "FR14 2004 1010 0505 0001 3M02 606",
-    "id of China": "11010519491231002X",
-    "id of France": "2 55 08 14 168 025 38",
-}
-
-
-@pytest.mark.parametrize("value", CHECKED.values(), ids=CHECKED)
+@cases("value")
 @pytest.mark.parametrize("before", ["pay ", "Tel: ", "call me or pay 0171 1234567, "])
 def test_number_with_a_check_digit_that_is_cut_is_one_value_whatever_a_part_contains(value: str, before: str) -> None:
     """A part alone has the form of a phone number, most of all after a word for one."""

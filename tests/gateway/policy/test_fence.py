@@ -17,6 +17,7 @@ from gateway.policy.fence import judge_still_permitted, prompt_permit, wrapper_o
 from gateway.service.location import locate
 from providers.territories import parse_places
 from tests.gateway.location_reports import caller_of
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, table_of
 
 TABLE = table_of(BASE)
@@ -91,16 +92,7 @@ def _judged_with(*kinds: str) -> ConfigVersion:
     return table_of(BASE.merge(redacts))
 
 
-@pytest.mark.parametrize(
-    ("before", "now", "is_kept"),
-    [
-        ((), ("email",), False),
-        (("email",), (), True),
-        (("email",), ("email",), True),
-        (("email", "phone"), ("email",), True),
-        (("email",), ("email", "phone"), False),
-    ],
-)
+@cases("before", "now", "is_kept")
 def test_a_judge_that_was_asked_before_is_kept_if_it_gets_no_more_in_clear(
     before: tuple[str, ...], now: tuple[str, ...], is_kept: bool
 ) -> None:

@@ -43,6 +43,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.reading.folding import expand, fold, unfold
+from tests.kit.case_files import cases
 
 CN = Label("cn-gb45438", "内容由AI生成", "always", "00119101")
 EU = Label("eu-art50", "You are talking to an AI system.", "first_turn")
@@ -305,14 +306,7 @@ def test_label_is_removed_from_the_first_text_part(
     assert without_labels((AssistantMessage(parts),), speech_of(CN)) == (AssistantMessage(remaining),)
 
 
-@pytest.mark.parametrize(
-    ("text", "remaining"),
-    [
-        ("内容由AI生成\n\n内容由AI生成\n\n你好", "内容由AI生成\n\n你好"),  # once each: the second was the model's
-        ("House rules.\n\n内容由AI生成\n\n你好", "你好"),
-        ("内容由AI", "内容由AI"),
-    ],
-)
+@cases("text", "remaining")
 def test_unexpected_labels_are_removed_once_and_completely(text: str, remaining: str) -> None:
     assert strip(text, (), speech_of(CN).known) == remaining
 
@@ -322,16 +316,7 @@ def test_history_is_unchanged_without_labels() -> None:
     assert without_labels(history, RegionText(Locale("en"), {})) is history
 
 
-@pytest.mark.parametrize(
-    "trimmed",
-    [
-        "内容由AI生成",
-        "内容由AI生成\n",
-        "内容由AI生成\r\n",
-        "内容由AI生成\n\nHouse rules.",
-        "内容由AI生成\n\nHouse rules.\n\n",
-    ],
-)
+@cases("trimmed")
 def test_answer_that_is_only_labels_becomes_empty(trimmed: str) -> None:
     [message] = without_labels((AssistantMessage(trimmed),), speech_of(CN, HOUSE))
     assert message == AssistantMessage("")

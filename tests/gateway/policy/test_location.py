@@ -555,16 +555,7 @@ def test_caller_bound_to_a_region_is_located_within_its_country(boundary: str) -
         assert (location.region and location.region.name, location.territory) == (region, territory)
 
 
-@pytest.mark.parametrize(
-    ("region", "signals", "territory"),
-    [
-        ("eu", ("T1", "DE"), None),
-        ("eu", ("XX", "DE"), "DE"),
-        ("eu", ("FR", "DE"), "FR"),
-        ("default", ("T1", "JP"), "JP"),
-        ("default", ("T1", "DE"), None),
-    ],
-)
+@cases("region", "signals", "territory")
 def test_weaker_signals_do_not_locate_a_bound_caller_with_a_hidden_location(
     region: str, signals: tuple[str, str], territory: str | None
 ) -> None:

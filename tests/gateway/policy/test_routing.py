@@ -20,6 +20,7 @@ from providers.chat import ChatRequest, UserMessage
 from providers.matching.requirements import FEATURES, Requirements, requirements_of
 from providers.territories import parse_places
 from tests.gateway.location_reports import reported
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, KEYS, Config, table_of
 
 NOTHING: frozenset[str] = frozenset()
@@ -54,17 +55,7 @@ def refusal_of(*arguments: object, **named: object) -> Refusal:
 TABLE = table_of(BASE)
 
 
-@pytest.mark.parametrize(
-    ("territory", "plan"),
-    [
-        ("CN", ["qwen-cn"]),
-        ("DE", ["chatgpt-eu"]),
-        ("US", ["chatgpt-us"]),
-        ("JP", ["gemini"]),
-        ("HK", ["qwen-intl"]),
-        ("MO", ["qwen-intl"]),
-    ],
-)
+@cases("territory", "plan")
 def test_region_and_availability_choose_the_deployment(territory: str, plan: list[str]) -> None:
     assert plan_of(TABLE, territory) == plan
 

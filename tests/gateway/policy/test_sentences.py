@@ -78,15 +78,7 @@ def test_profile_limits_the_languages(accept: str | None, language: str) -> None
 MESSAGES = "messages: {outage: {en: Acme is away., de-CH: Acme ist weg.}}"
 
 
-@pytest.mark.parametrize(
-    ("code", "accept", "expected"),
-    [
-        ("provider_error", "en", ("en", "Acme is away.")),
-        ("provider_error", "de", ("de-CH", "Acme ist weg.")),
-        ("provider_error", "ja", ("en", "Acme is away.")),
-        ("region_blocked", "ja", None),
-    ],
-)
+@cases("code", "accept", "expected")
 def test_messages_of_the_file_replace_the_built_in_ones(
     code: str, accept: str, expected: tuple[str, str] | None
 ) -> None:

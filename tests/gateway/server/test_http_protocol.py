@@ -29,6 +29,7 @@ from gateway.server.connection_state import HEAD
 from gateway.server.http_protocol import ConnectionProtocol, DrainingState
 from gateway.server.uvicorn_server import server_config
 from tests.gateway.server.memory_transport import Wire
+from tests.kit.case_files import cases
 from tests.kit.configs import table_of
 from tests.kit.httpx_transport import HttpxTransport
 
@@ -494,16 +495,7 @@ def test_early_answer_closes_the_connection_without_a_reset(client: RawClient) -
     assert (answer.status, answer.headers["connection"]) == (200, "close")
 
 
-@pytest.mark.parametrize(
-    ("target", "path"),
-    [
-        (b"/a%2Fb?c=d", "/a/b"),
-        (b"http://evil.test/echo", "/echo"),
-        (b"/\xe2\x82\xac", None),
-        (b"/a b", None),
-        (b"*", "*"),
-    ],
-)
+@cases("target", "path")
 def test_target_that_is_not_a_path_is_refused(client: RawClient, app: App, target: bytes, path: str | None) -> None:
     answer = client.send(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % target).response()
     if path is None:
@@ -891,16 +883,10 @@ REFUSED_HEADS = {
     "a space before a colon": (b"GET /echo HTTP/1.1\r\nhost: x\r\nx: y\r\nx : y\r\n\r\n", 400, "invalid_request"),
     "no HTTP": (b"hello\r\n\r\n", 400, "invalid_request"),
 }
-GIVEN_ID = {
-    "none": (b"", None),
-    "a valid one": (b"X-Request-ID: from-client.1\r\n", "from-client.1"),
-    "a malformed one": (b"x-request-id: from client\r\n", None),
-    "two": (b"x-request-id: a\r\nx-request-id: b\r\n", "a"),
-}
 
 
 @pytest.mark.parametrize(("wire", "status", "code"), REFUSED_HEADS.values(), ids=REFUSED_HEADS)
-@pytest.mark.parametrize(("line", "expected"), GIVEN_ID.values(), ids=GIVEN_ID)
+@cases("line", "expected")
 async def test_refused_head_has_a_request_id_and_a_log_line(
     wire: bytes, status: int, code: str, line: bytes, expected: str | None
 ) -> None:
@@ -1419,15 +1405,7 @@ def test_allowed_page_can_read_protocol_errors(
 WEBSOCKET = b"GET /v1/responses HTTP/1.1\r\nhost: localhost\r\n"
 
 
-@pytest.mark.parametrize(
-    "lines",
-    [
-        b"connection: Upgrade\r\nupgrade: WebSocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: eA==\r\n",
-        b"connection: upgrade\r\nupgrade: h2c, websocket\r\nauthorization: Bearer gk-nobody\r\n",
-        b"sec-websocket-key: eA==\r\n",
-    ],
-    ids=["direct", "with a wrong key", "behind a proxy"],
-)
+@cases("lines")
 def test_websocket_is_declined_before_the_key(new_loop: Callable[[], asyncio.AbstractEventLoop], lines: bytes) -> None:
     """The client then sends the same turn by HTTP, on another connection."""
     off = "websocket: false\n"

@@ -15,6 +15,7 @@ import structlog
 
 from gateway.assembly.application import Gateway
 from gateway.telemetry.log import configure
+from tests.kit.case_files import cases
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.httpx_transport import HttpxTransport
 
@@ -81,16 +82,7 @@ class Installation:
         return evidence
 
 
-@pytest.mark.parametrize(
-    ("hostile", "hostile_users", "good", "good_user"),
-    [
-        ("a", [""], "b", ""),
-        ("a", ["u1", "u2", "u3", "u4", "u5", "u6"], "b", ""),
-        ("a", ["u1"], "a", "u2"),
-        ("a", ["u1"], "b", "u1"),
-    ],
-    ids=["client", "client with invented users", "end user of the same app", "end user of another app"],
-)
+@cases("hostile", "hostile_users", "good", "good_user")
 @pytest.mark.parametrize("clients", [("a", "b"), ("a", "b", "c")], ids=len)
 async def test_who_sends_whatever_it_likes_costs_others_nothing(
     clients: tuple[str, ...], hostile: str, hostile_users: list[str], good: str, good_user: str
@@ -128,16 +120,7 @@ async def test_end_user_of_the_only_client_costs_its_others_nothing() -> None:
     assert answered == 20
 
 
-@pytest.mark.parametrize(
-    ("clients", "askers"),
-    [
-        ((), [("", "")]),
-        (("a",), [("a", "")]),
-        (("a",), [("a", "u1"), ("a", "u2")]),
-        (("a", "b"), [("a", ""), ("b", "")]),
-        (("a", "b", "c"), [("a", "u1"), ("a", "u1"), ("a", "u1"), ("b", "u2")]),
-    ],
-)
+@cases("clients", "askers")
 async def test_server_that_fails_everything_is_left_and_asked_again_by_one_request(
     clients: tuple[str, ...], askers: list[tuple[str, str]]
 ) -> None:

@@ -319,17 +319,7 @@ def choosing(*deployments: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    ("deployments", "fails", "preference", "by"),
-    [
-        (("other",), False, "not_used; reason=hand_off", "house"),
-        (("other",), True, "used", "other"),
-        (("house",), False, "used", "house"),
-        (("house",), True, "not_used; reason=failed", "cloud"),
-        (("house", "other"), True, "used", "other"),
-        (("small",), True, "not_used; reason=route", "cloud"),
-    ],
-)
+@cases("deployments", "fails", "preference", "by")
 def test_preference_crosses_no_barrier(
     deployments: tuple[str, ...], fails: bool, preference: str, by: str, records: list[Record]
 ) -> None:

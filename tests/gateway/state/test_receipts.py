@@ -255,15 +255,7 @@ def test_receipt_names_every_deployment_that_was_sent_the_prompt() -> None:
     assert "secret word" not in json.dumps(receipt)
 
 
-@pytest.mark.parametrize(
-    ("cell", "keeps"),
-    [
-        ("", True),
-        ("cell: {territory: US}", True),
-        ("cell: {territory: DE}", False),
-        ("cell: {territory: US, serves: [eu], homes: {}}", False),
-    ],
-)
+@cases("cell", "keeps")
 def test_receipt_of_a_region_outside_the_cell_is_not_stored(cell: str, keeps: bool) -> None:
     config = BASE.merge(cell) if cell else BASE
     if "DE" in cell:

@@ -25,6 +25,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.trace_export import Delivery, Tracer
 from providers.sites import Residency
 from providers.territories import parse_places
+from tests.kit.case_files import cases
 from tests.kit.otlp_collector import attributes_of, spans_in
 from tests.kit.request_records import NOWHERE_KNOWN, US, answered, with_fields
 from tests.kit.scripted_server import until
@@ -227,17 +228,7 @@ async def test_exporter_gets_only_requests_of_its_regions() -> None:
         assert one.counts == {"exported": 2}
 
 
-@pytest.mark.parametrize(
-    ("territory", "place", "is_exported"),
-    [
-        ("CN", "US", False),
-        ("CN", "*", False),
-        ("CN", "CN", True),
-        ("RU", "CN", False),
-        ("JP", "US", True),
-        (None, "US", True),
-    ],
-)
+@cases("territory", "place", "is_exported")
 async def test_request_that_must_stay_in_its_territory_is_exported_only_there(
     territory: str | None, place: str, is_exported: bool
 ) -> None:

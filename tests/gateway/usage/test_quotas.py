@@ -27,6 +27,7 @@ from gateway.usage.quotas import QuotaHold, QuotaLimit, QuotaState, limits_of_qu
 from gateway.usage.reports import UsageReader
 from gateway.usage.windows import MINUTE_NS
 from tests.gateway.usage.priced_gateway import PricedGateway, answer
+from tests.kit.case_files import cases
 from tests.kit.chat_http import CHAT
 from tests.kit.configs import Config, key_hash, table_of
 
@@ -265,17 +266,7 @@ async def test_changed_limit_keeps_what_is_used(world: PricedGateway) -> None:
     assert by(await world.ask(TWO, account(requests={"minute": 3}))) == ["spare"]
 
 
-@pytest.mark.parametrize(
-    ("window", "timezone", "last"),
-    [
-        ("month", "UTC", "2027-02-28T23:59:58+00:00"),
-        ("month", "Asia/Shanghai", "2027-02-28T23:59:58+08:00"),
-        ("day", "America/Los_Angeles", "2026-12-31T23:59:58-08:00"),
-        ("day", "Europe/Berlin", "2027-03-28T23:59:58+02:00"),
-        ("hour", "Europe/Berlin", "2026-10-25T02:59:58+02:00"),
-        ("hour", "Europe/Berlin", "2026-10-25T02:59:58+01:00"),
-    ],
-)
+@cases("window", "timezone", "last")
 async def test_window_ends_with_the_calendar_of_its_zone(
     world: PricedGateway, window: str, timezone: str, last: str
 ) -> None:

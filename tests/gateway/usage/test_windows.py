@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.model.budget import Window
 from gateway.usage.windows import FOREVER_NS, SECOND_NS, WindowCalendar, bounds
+from tests.kit.case_files import cases
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HOUR_S = 3600
@@ -24,36 +25,12 @@ def ns(text: str, zone: tzinfo = BERLIN) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=zone).timestamp()) * SECOND_NS
 
 
-@pytest.mark.parametrize(
-    ("window", "at", "start", "end", "next_end"),
-    [
-        ("minute", "2026-11-20T12:30:59", "2026-11-20T12:30", "2026-11-20T12:31", "2026-11-20T12:32"),
-        ("hour", "2026-11-20T12:30", "2026-11-20T12:00", "2026-11-20T13:00", "2026-11-20T14:00"),
-        ("day", "2026-11-20T00:00", "2026-11-20", "2026-11-21", "2026-11-22"),
-        ("day", "2026-11-20T23:59:59", "2026-11-20", "2026-11-21", "2026-11-22"),
-        ("day", "2026-03-29T12:00", "2026-03-29", "2026-03-30", "2026-03-31"),
-        ("week", "2026-11-22T23:00", "2026-11-16", "2026-11-23", "2026-11-30"),  # a Sunday
-        ("week", "2026-11-23T00:00", "2026-11-23", "2026-11-30", "2026-12-07"),  # a Monday
-        ("month", "2026-02-28T23:59:59", "2026-02-01", "2026-03-01", "2026-04-01"),
-        ("month", "2028-02-29T12:00", "2028-02-01", "2028-03-01", "2028-04-01"),
-        ("month", "2026-12-31T23:59:59", "2026-12-01", "2027-01-01", "2027-02-01"),
-        ("month", "2026-11-30T12:00", "2026-11-01", "2026-12-01", "2027-01-01"),
-    ],
-)
+@cases("window", "at", "start", "end", "next_end")
 def test_window_begins_with_the_calendar_of_the_zone(window: str, at: str, start: str, end: str, next_end: str) -> None:
     assert bounds(Window(window), ns(at), BERLIN) == (ns(start), ns(end), ns(next_end))
 
 
-@pytest.mark.parametrize(
-    ("day", "zone", "hours"),
-    [
-        ("2026-03-29", "Europe/Berlin", 23),
-        ("2026-10-25", "Europe/Berlin", 25),
-        ("2026-11-20", "Europe/Berlin", 24),
-        ("2026-04-24", "Africa/Cairo", 23),  # 00:00 to 01:00 is skipped
-        ("2026-11-01", "America/Havana", 25),  # 00:00 to 01:00 occurs twice
-    ],
-)
+@cases("day", "zone", "hours")
 def test_day_has_the_hours_of_daylight_saving(day: str, zone: str, hours: int) -> None:
     start, end, _ = bounds(Window.DAY, ns(f"{day}T12:00", ZoneInfo(zone)), ZoneInfo(zone))
     assert (end - start) // SECOND_NS == hours * HOUR_S

@@ -40,6 +40,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind
 from providers.reading.folding import unfold
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import completions
 from tests.kit.event_grammar.gemini import Form, GeminiStream, GrammarError, read_answer, read_stream
 
@@ -140,16 +141,7 @@ def test_call_with_broken_arguments_is_not_shown(reason: Any, shown: str) -> Non
     assert not answer.calls
 
 
-@pytest.mark.parametrize(
-    ("reason", "shown"),
-    [
-        ("stop", "STOP"),
-        ("length", "MAX_TOKENS"),
-        ("tool_calls", "STOP"),
-        ("content_filter", "SAFETY"),
-        ("other", "OTHER"),
-    ],
-)
+@cases("reason", "shown")
 def test_reasons_to_finish(reason: Any, shown: str) -> None:
     assert streamed(TextDelta("a"), ChoiceFinish(reason), USAGE, Finished()).finish == {0: shown}
     answer = ChatCompletion("a", "m", 1, (Choice(AssistantMessage("a"), reason),), Usage(1, 1))

@@ -212,16 +212,7 @@ def test_stop_reason(reason: FinishReason, has_call: bool, expected: str) -> Non
     assert whole(completion_of(AssistantMessage("Hi", tool_calls=calls), reason))["stop_reason"] == expected
 
 
-@pytest.mark.parametrize(
-    ("named", "reason", "shown"),
-    [
-        ("END", "stop", ("stop_sequence", "END")),
-        (None, "stop", ("end_turn", None)),
-        # Only a sequence of the request may be named: the field of another server may mean something else.
-        ("other", "stop", ("end_turn", None)),
-        ("END", "length", ("max_tokens", None)),
-    ],
-)
+@cases("named", "reason", "shown")
 def test_stop_sequence_is_named_where_the_provider_names_it(
     named: str | None, reason: FinishReason, shown: tuple[str, str | None]
 ) -> None:

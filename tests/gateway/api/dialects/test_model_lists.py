@@ -10,6 +10,7 @@ from gateway.api.errors import ApiError
 from gateway.assembly.application import Gateway
 from gateway.model.served import Use
 from gateway.service.capabilities import Offer
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, Config, table_of
 
 NAMES = ["a", "b", "c", "d"]
@@ -38,15 +39,7 @@ def test_entry_has_the_known_limits_under_the_names_of_its_form() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("uses", "methods"),
-    [
-        ({"chat"}, ["generateContent", "streamGenerateContent", "countTokens"]),
-        ({"embeddings", "moderations"}, ["embedContent", "batchEmbedContents"]),
-        ({"chat", "embeddings"}, ["generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents"]),
-        ({"moderations"}, []),
-    ],
-)  # fmt: skip
+@cases("uses", "methods")
 def test_gemini_entry_names_the_methods_that_work(uses: set[Use], methods: list[str]) -> None:
     assert encode_model("generate", "a", Offer(frozenset(uses)))["supportedGenerationMethods"] == methods
 
@@ -111,15 +104,7 @@ def test_geminis_list_has_pages() -> None:
     assert second == {"models": [encode_model("generate", "d", OFFERS["d"])]}
 
 
-@pytest.mark.parametrize(
-    ("form", "query"),
-    [
-        ("messages", {"limit": "0"}),
-        ("messages", {"limit": "x"}),
-        ("messages", {"after_id": "nothing"}),
-        ("generate", {"pageToken": "x"}),
-    ],
-)
+@cases("form", "query")
 def test_page_that_does_not_exist_is_refused(form: str, query: dict[str, str]) -> None:
     with pytest.raises(ApiError):
         encode_list(form, OFFERS, query)  # type: ignore[arg-type]

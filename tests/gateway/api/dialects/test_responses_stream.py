@@ -45,6 +45,7 @@ from providers.chat import (
 )
 from providers.failures import Failure, FailureKind
 from providers.reading.folding import fold, unfold
+from tests.kit.case_files import cases
 from tests.kit.chat_strategies import completions, texts, unhurried, words
 from tests.kit.event_grammar.responses import GrammarError, StreamedResponse, read_stream
 
@@ -133,16 +134,7 @@ def test_text_after_reasoning_in_the_middle_is_another_message() -> None:
     assert [item["type"] for item in response.response["output"]] == ["message", "reasoning", "message"]
 
 
-@pytest.mark.parametrize(
-    ("reason", "status", "detail"),
-    [
-        ("stop", "completed", None),
-        ("tool_calls", "completed", None),
-        ("length", "incomplete", "max_output_tokens"),
-        ("content_filter", "incomplete", "content_filter"),
-        ("other", "incomplete", "max_output_tokens"),
-    ],
-)
+@cases("reason", "status", "detail")
 def test_finish_reason_is_the_status(reason: FinishReason, status: str, detail: str | None) -> None:
     response = streamed(OPENED, TextDelta("a"), ChoiceFinish(reason, 0, "why"), USAGE, Finished())
     assert response.status == status
@@ -216,16 +208,7 @@ def test_group_of_a_call_is_returned_with_the_plain_name() -> None:
     assert (response.calls[0]["namespace"], response.calls[0]["name"]) == ("mcp__files__", "read")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "shown"),
-    [
-        ('{"input": "a \\"b\\"\\n"}', 'a "b"\n'),
-        ('{"patch": "other name"}', "other name"),
-        ("*** plain", "*** plain"),
-        ('{"input": 1}', '{"input": 1}'),
-        ("", ""),
-    ],
-)
+@cases("arguments", "shown")
 def test_custom_tool_is_called_in_its_own_form(arguments: str, shown: str) -> None:
     names = ToolNames(kinds={"edit": "custom", "tool_search": "tool_search"})
     asked = ResponsesRequest(names=names)

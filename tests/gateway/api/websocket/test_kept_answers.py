@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from gateway.api.websocket import session as session_module
 from tests.gateway.api.websocket.websocket_gateway import CONFIG, LIMIT_S, Connection, Provider, Running, serving
+from tests.kit.case_files import cases
 from tests.kit.configs import table_of
 from tests.kit.scripted_server import until
 
@@ -292,18 +293,7 @@ async def test_warm_up_asks_no_provider_and_is_continued() -> None:
         assert inputs_of(running) == [[("user", "before\n\nafter")]]
 
 
-@pytest.mark.parametrize(
-    ("more", "code"),
-    [
-        ({"input": []}, "ok"),
-        ({"model": "nobody"}, "model_not_found"),
-        ({"model": "elsewhere"}, "region_blocked"),
-        ({"temperature": 9}, "invalid_request"),
-        ({"generate": "no"}, "invalid_request"),
-        ({"generate": True}, "ok"),
-        ({"store": True}, "invalid_request"),
-    ],
-)
+@cases("more", "code")
 async def test_warm_up_is_checked_as_far_as_no_provider_is_needed(more: dict[str, Any], code: str) -> None:
     async with serving() as running:
         socket = await running.connect()

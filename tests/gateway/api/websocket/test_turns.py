@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from gateway.execution.resume_request import estimated_tokens
 from gateway.server import websocket_connection
 from tests.gateway.api.websocket.websocket_gateway import LIMIT_S, Provider, expect_a_turn_to_be_the_post, serving
+from tests.kit.case_files import cases
 from tests.kit.claim_tokens import jwks, public
 from tests.kit.scripted_server import until
 from tests.kit.token_gateway import BATCH, signed
@@ -298,20 +299,7 @@ async def test_headers_of_a_turn_replace_those_of_the_handshake() -> None:
         ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "member",
-    [
-        {"headers": {"authorization": "Bearer x"}},
-        {"headers": {"x-api-key": "x"}},
-        {"headers": {"cf-ipcountry": "CN"}},
-        {"headers": {"x-forwarded-for": "1.1.1.1"}},
-        {"headers": {"x-gateway-user": "a\r\nb: c"}},
-        {"headers": {"x-gateway-user": 5}},
-        {"headers": []},
-        {"other": {}},
-        5,
-    ],
-)
+@cases("member")
 async def test_other_headers_of_a_turn_are_refused(member: object) -> None:
     async with serving() as running:
         socket = await running.connect()
