@@ -1,6 +1,6 @@
 """Measure how many small errors in the rules the tests detect.
 
-    .venv/bin/python -m tests.mutation.run                       every module of MODULES
+    .venv/bin/python -m tests.mutation.run                       every module of modules.toml
     .venv/bin/python -m tests.mutation.run gateway/policy/fence.py
     .venv/bin/python -m tests.mutation.run --every 10    every tenth mutant of each, without a second check of survivors
 
@@ -21,6 +21,7 @@ import os
 import signal
 import sys
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -52,174 +53,16 @@ _OPTIONS = [
     "ignore",
     "--hypothesis-seed=0",
 ]
-_BROKEN = ["tests/gateway/config/test_broken_configs.py", "tests/gateway/config/test_patched_configs.py"]
 
 
-def _policy(*names: str) -> list[str]:
-    return [f"tests/gateway/policy/test_{name}.py" for name in names]
+def _file_of(test: str) -> str:
+    folder, _, name = test.rpartition("/")
+    return f"tests/{folder}/test_{name}.py" if name else f"tests/{folder}"
 
 
-def _within(part: str) -> Callable[..., list[str]]:
-    return lambda *names: [f"tests/gateway/{part}/test_{name}.py" for name in names]
-
-
-_config = _within("config")
-_features = _within("features")
-_api, _execution, _state = _within("api"), _within("execution"), _within("state")
-_changes, _server = _within("changes"), _within("server")
-_caller, _service, _usage = _within("api/caller"), _within("service"), _within("usage")
-
-
-def _providers(*names: str) -> list[str]:
-    return [f"tests/providers/test_{name}.py" for name in names]
-
-
-# Each module's own tests come first, because most mutants need no others.
-MODULES: dict[str, list[str]] = {
-    "gateway/policy/canary_schedule.py": [*_policy("fisher_exact"), *_policy("schedule")],
-    "gateway/policy/consent.py": [*_policy("consent"), *_service("hand_off")],
-    "gateway/features/crisis/policy.py": _service("crisis"),
-    "gateway/features/crisis/config.py": [*_features("crisis"), *_BROKEN],
-    "gateway/features/minors/policy.py": [*_features("minors"), *_service("minors")],
-    "gateway/model/hours.py": [*_features("minors"), *_service("minors")],
-    "gateway/config/age_bands.py": [*_features("minors"), *_BROKEN, *_service("minors")],
-    "gateway/execution/moderated_stream.py": [
-        *_execution("moderated_stream"),
-        *_service("judged_streams", "moderated_chats", "held_answers"),
-    ],
-    "gateway/policy/labels.py": [*_policy("labels"), "tests/gateway/api/test_labelled_answers.py"],
-    "gateway/model/config_version.py": [*_policy("table_cache"), *_config("exporters"), "tests/gateway/telemetry"],
-    "gateway/policy/canary_assignment.py": _policy("rendezvous", "canary_assignment", "routing"),
-    "gateway/policy/region_text.py": [*_policy("profile"), *_config("region_text"), *_policy("locale_choice")],
-    "gateway/policy/routing.py": [
-        *_policy("routing", "approvals", "canary_assignment", "fence", "consent"),
-        "tests/evaluation/test_asking.py",
-        "tests/gateway/features/test_shadow_traffic.py",
-    ],
-    "gateway/config/approvals.py": [*_config("approval_records"), *_BROKEN, _COMPILE],
-    "gateway/config/routes.py": [
-        *(*_BROKEN, _COMPILE),
-        *_config("routes", "embeddings", "barriers", "canaries", "own_servers", "provider_hints", "approval_records"),
-        *_service("hand_off", "asked_hand_offs"),
-    ],
-    "gateway/config/regions.py": [*_config("boundaries"), *_BROKEN, _COMPILE],
-    "gateway/config/clients.py": [*_config("clients", "client_tokens"), *_BROKEN, _COMPILE],
-    "gateway/config/credentials.py": [
-        *_config("consent", "server_options"),
-        _COMPILE,
-        *_BROKEN,
-        *_config("cloud_projects"),
-    ],
-    "gateway/config/deployments.py": [
-        *(_COMPILE, *_BROKEN),
-        *_config(
-            "approval_records", "catalogues", "consent", "concurrency_sections", "cloud_projects", "server_options"
-        ),
-    ],
-    "gateway/config/endpoints.py": [*_BROKEN, _COMPILE, *_config("cloud_projects", "pinned_sites")],
-    "gateway/config/exporters.py": [*_config("exporters"), *_BROKEN],
-    "gateway/config/location.py": [*_BROKEN, _COMPILE, *_config("location")],
-    "gateway/config/territories.py": [*_BROKEN, _COMPILE],
-    "gateway/config/service_permits.py": [*_config("location", "exporters"), *_BROKEN],
-    "gateway/policy/fence.py": [
-        *_policy("fence", "approvals", "routing"),
-        *_features("redaction_rules"),
-        "tests/gateway/api/test_redacted_requests.py",
-    ],
-    "gateway/policy/refusals.py": _policy("routing", "location", "consent", "approvals"),
-    "gateway/policy/caller.py": _caller("user", "consent"),
-    "gateway/policy/location/claim_verification.py": _policy("claim_verification"),
-    "gateway/policy/location/client_address.py": [*_policy("client_address"), *_caller("authentication")],
-    "gateway/policy/location/resolution.py": _policy("location", "signals", "fence", "routing"),
-    "gateway/policy/location/claim.py": [
-        *_policy("signals", "location"),
-        *_config("location"),
-        *_BROKEN,
-        "tests/gateway/service/test_location.py",
-    ],
-    "gateway/policy/location/geoip.py": [*_policy("signals", "location"), *_config("location"), *_BROKEN],
-    "gateway/policy/location/signal.py": _policy("signals", "location"),
-    "gateway/policy/location/signals.py": _policy("signals", "location"),
-    "gateway/policy/location/subdivisions.py": _policy("location", "routing"),
-    "gateway/policy/location/trusted_edge.py": [*_policy("signals", "client_address"), *_caller("authentication")],
-    "gateway/usage/client_limits.py": _usage("client_limits"),
-    "gateway/usage/quota_store.py": _usage("quota_store", "rate_limit"),
-    "gateway/api/caller/authentication.py": _caller("authentication", "failed_key_limiter", "known_head"),
-    "gateway/api/caller/request_headers.py": _caller("known_head", "trace_context", "authentication"),
-    "gateway/api/dialects/openai_chat.py": _api("labelled_answers", "stream", "chat"),
-    "gateway/api/errors.py": [*_api("errors", "chat"), *_caller("consent")],
-    "gateway/api/chat.py": _api("chat", "chat_limits", "resource_release"),
-    "gateway/api/written_exchange.py": _api("responder", "keep_alive", "chat", "single_write", "resource_release"),
-    "gateway/api/response_headers.py": _api("response_headers"),
-    "gateway/service/chat_service.py": [*_service("chat_service"), *_api("chat", "chat_limits")],
-    "gateway/service/claim_issuer.py": _service("location"),
-    "gateway/service/decider.py": _service("chat_service", "changes_before_sending", "minors"),
-    "gateway/service/location.py": [*_service("location"), *_caller("known_head")],
-    "gateway/execution/answer_stream.py": [*_execution("answer_stream", "fast_paths", "resume"), *_api("responder")],
-    "gateway/execution/breaker.py": _execution("breaker", "breakers_in_plans"),
-    "gateway/execution/concurrency_limiter.py": _execution("concurrency_limiter", "concurrency_in_plans"),
-    "gateway/execution/deadline.py": _execution("deadline", "latency_tracker"),
-    "gateway/execution/health.py": _execution("health", "plan_execution", "breakers_in_plans"),
-    "gateway/execution/latency.py": _execution("latency_tracker", "attempt_options"),
-    "gateway/execution/overlap_trimmer.py": _execution("overlap_trimmer", "resume"),
-    "gateway/execution/run.py": _execution(
-        "plan_execution", "concurrency_in_plans", "latency_tracker", "health", "breakers_in_plans"
-    ),
-    "gateway/execution/redaction.py": _execution("redaction", "exchange_log", "fixed_headers"),
-    "gateway/execution/resume.py": _execution("resume"),
-    "gateway/execution/resume_request.py": _execution("resume"),
-    "gateway/execution/retry.py": _execution("retry", "retry_budget", "plan_execution"),
-    "gateway/execution/transport.py": _execution("transports", "error_bodies", "upstream_client", "exchange_log"),
-    "gateway/execution/upstream_client.py": _execution("plan_execution", "answer_stream", "fast_paths", "pseudonyms"),
-    "gateway/execution/folded_answers.py": _execution("plan_execution", "fold"),
-    "gateway/execution/upstream_request.py": _execution("upstream_client", "fixed_headers"),
-    "gateway/api/cors.py": _api("cors"),
-    "gateway/api/admin_control.py": _api("admin"),
-    "gateway/changes/live_config.py": _changes("live_config", "rollback", "unusable_files"),
-    "gateway/changes/schedules.py": _changes("scheduler"),
-    "gateway/changes/change_log.py": _changes("change_log", "rollback"),
-    "gateway/server/request_cycle.py": _server("request_cycle", "http_protocol"),
-    "gateway/server/request_head.py": _server("request_head", "http_protocol"),
-    "gateway/server/http_protocol.py": _server("http_protocol", "request_head", "connection_caches"),
-    "gateway/server/host.py": _server("workers"),
-    "gateway/server/workers.py": _server("workers"),
-    "gateway/server/idle_timeout.py": _server("http_protocol"),
-    "gateway/state/audit.py": _state("audit"),
-    "gateway/state/history.py": [*_state("history"), *_changes("change_log")],
-    "gateway/state/receipts.py": _state("receipts"),
-    "gateway/changes/plan_checks.py": _changes("plan", "plan_checks"),
-    "gateway/changes/plan.py": _changes("plan"),
-    "gateway/signing.py": ["tests/gateway/test_signing.py"],
-    "gateway/model/approval.py": [*_policy("approvals"), *_config("approval_records")],
-    "providers/formats/claude_answer.py": _providers("anthropic_answer", "anthropic_simulator"),
-    "providers/vendors/anthropic/adapter.py": _providers("anthropic_answer", "anthropic_simulator"),
-    "providers/vendors/anthropic/request.py": _providers("anthropic_request", "anthropic_simulator"),
-    "providers/vendors/bedrock/answer.py": _providers("bedrock"),
-    "providers/vendors/bedrock/request.py": _providers("bedrock"),
-    "providers/vendors/dashscope/answer.py": _providers("dashscope_answer", "dashscope_simulator"),
-    "providers/vendors/dashscope/request.py": _providers("dashscope_request", "dashscope_simulator"),
-    "providers/vendors/gemini/answer.py": _providers("gemini_answer", "gemini_simulator"),
-    "providers/vendors/gemini/request.py": _providers("gemini_request", "gemini_simulator"),
-    "providers/openai_json/stream_relay.py": _providers("stream_relay", "openai_adapter"),
-    "providers/openai_json/read_answer.py": _providers("compatible_vendors", "openai_plain_answer", "every_vendor"),
-    "providers/compatible/request.py": _providers("compatible_vendors"),
-    "providers/reading/assembler.py": _providers("stream_assembler", "streaming", "folding"),
-    "providers/catalogue/headers.py": ["tests/providers/test_catalogue.py"],
-    "providers/matching/capability_matching.py": [
-        *_providers("capability_matching", "decode_plain_request"),
-        "tests/gateway/test_request_fields.py",
-    ],
-    "providers/reading/folding.py": _providers("folding"),
-    "providers/matching/requirements.py": [
-        *_providers("decode_plain_request", "capability_matching"),
-        "tests/gateway/test_request_fields.py",
-    ],
-    "providers/reading/errors.py": _providers("error_messages", "error_classification", "every_vendor"),
-    "providers/signing/sigv4.py": _providers("signing_sigv4"),
-    "providers/sites.py": ["tests/providers/test_sites.py", *_BROKEN, _COMPILE],
-    "providers/reading/sse.py": _providers("sse"),
-    "providers/reading/event_stream.py": _providers("streaming", "stream_relay"),
-    "providers/territories.py": ["tests/providers/test_territories.py", *_BROKEN, _COMPILE],
+MODULES = {
+    module: [_file_of(test) for test in tests]
+    for module, tests in tomllib.loads(Path(__file__).with_name("modules.toml").read_text("utf-8")).items()
 }
 
 
@@ -382,13 +225,13 @@ def import_what_tests_share() -> None:
 def main() -> None:
     """Run the named modules, or all. Prints each surviving mutant and the score of each module."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation.run", description=__doc__.partition("\n")[0])
-    parser.add_argument("modules", nargs="*", metavar="module", help="a path of MODULES; default: all")
+    parser.add_argument("modules", nargs="*", metavar="module", help="a path of modules.toml; default: all")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth mutant only")
     options = parser.parse_args()
     if options.every < 1:
         parser.error("--every takes a number from 1 on")
     if unknown := [path for path in options.modules if path not in MODULES]:
-        parser.error(f"{unknown[0]} is not in MODULES of tests/mutation/run.py")
+        parser.error(f"{unknown[0]} is not in tests/mutation/modules.toml")
     os.chdir(ROOT)
     import_what_tests_share()
     if unmeasured := measure(options.modules or list(MODULES), options.every):
