@@ -321,16 +321,7 @@ def test_unused_state_directory_without_a_config_names_no_file_of_this_folder(
     assert "no gateway has used the state directory state yet" in refused.err
 
 
-@pytest.mark.parametrize(
-    ("client", "problem"),
-    [
-        ({"regin": "eu"}, "regin: unknown key 'regin'; did you mean 'region'?"),
-        ({"may_assert": "user"}, "may_assert: must be a list, not a string"),
-        ({"limits": {"rpm": 0}}, "limits.rpm: must be at least 1"),
-        ({"limits": {"rpm": "1"}}, "limits.rpm: must be a whole number, not a string"),
-        ({"user_budget": {"tokens": 1, "pre": "day"}}, "user_budget.pre: unknown key 'pre'; did you mean 'per'?"),
-    ],
-)
+@cases("client", "problem")
 def test_definition_of_a_client_is_refused_in_our_words(client: dict[str, object], problem: str) -> None:
     facts = facts_of(table_of(IN_DATABASE, KEYS), "gateway.yaml")
     with pytest.raises(InvalidDefinition) as raised:

@@ -374,25 +374,7 @@ def test_wrong_option_is_reported_in_one_line(plugin_folder: Path) -> None:
     assert done.stderr.strip().splitlines() == [f"ERROR: --wire: {plugin_folder / 'nowhere'} is not a folder"]
 
 
-@pytest.mark.parametrize(
-    ("files", "complaint"),
-    [
-        ({"a.stream.txt": ""}, "needs an expect.json, and the reverse"),
-        ({"a.expect.json": "{}"}, "needs an expect.json, and the reverse"),
-        ({"a.text": ""}, "unknown kind of fixture"),
-        ({"a.response.json": "{}", "a.expect.json": "{"}, "a.expect.json: not valid JSON"),
-        ({"a.response.json": "{}", "a.expect.json": '{"about":"x"}'}, "lacks source, date, model"),
-        ({"a.request.json": "[]"}, "a.request.json: is not a JSON object"),
-        ({"a.request.json": '{"based_on":"b.json"}'}, r"b\.json: .*No such file"),
-        (
-            {
-                "a.request.json": '{"about":"x","source":"x","date":"x","model":"x"}',
-                "b.request.json": '{"based_on":"a.request.json"}',
-            },
-            r"b\.request\.json: lacks about, source, date$",
-        ),
-    ],
-)
+@cases("files", "complaint")
 def test_invalid_fixture_is_reported(tmp_path: Path, files: dict[str, str], complaint: str) -> None:
     (tmp_path / "openai-compatible").mkdir()
     for name, text in files.items():

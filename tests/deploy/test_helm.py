@@ -15,6 +15,7 @@ import yaml
 
 from gateway.settings import Settings
 from scripts.release import stated_version
+from tests.kit.case_files import tables_of
 from tests.kit.expected_files import expected_text
 from tests.kit.gateway_command import in_this_process
 from tests.kit.postgres_server import running_postgres
@@ -27,61 +28,8 @@ pytestmark = pytest.mark.slow("renders the chart with helm, and starts PostgreSQ
 ALONE: dict[str, Any] = {}
 CELL: dict[str, Any] = {"config": "version: 1\nstores: {database: {}}\n"}
 BARE: dict[str, Any] = {**CELL, "persistence": {"enabled": False}}
-EVERYTHING: dict[str, Any] = {
-    **CELL,
-    "serviceMonitor": {"enabled": True},
-    "prometheusRule": {"enabled": True},
-    "autoscaling": {"enabled": True},
-    "files": {"catalogue.yaml": "models: {}\n"},
-    "imagePullSecrets": [{"name": "registry"}],
-    "tolerations": [{"operator": "Exists"}],
-    "nodeSelector": {"disk": "ssd"},
-    "podAnnotations": {"a": "b"},
-    "podLabels": {"team": "x"},
-    "priorityClassName": "high",
-    "service": {"annotations": {"c": "d"}},
-    "image": {"digest": f"sha256:{'a' * 64}"},
-    "extraEnv": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "vault", "key": "openai"}}}],
-    "extraVolumes": [
-        {"name": "keys", "secret": {"secretName": "provider-keys"}},
-        {"name": "geoip", "persistentVolumeClaim": {"claimName": "geoip", "readOnly": True}},
-        {"name": "vault", "csi": {"driver": "secrets-store.csi.k8s.io", "readOnly": True}},
-    ],
-    "extraVolumeMounts": [
-        {"name": "keys", "mountPath": "/run/secrets/keys", "readOnly": True},
-        {"name": "geoip", "mountPath": "/var/lib/GeoIP", "readOnly": True},
-    ],
-    "schema": {"user": "gateway_owner", "passwordSecret": {"name": "schema-owner"}},
-    "persistence": {"storageClass": "fast", "size": "1Gi"},
-    "topologySpreadConstraints": [
-        {
-            "maxSkew": 1,
-            "topologyKey": "rack",
-            "whenUnsatisfiable": "DoNotSchedule",
-            "labelSelector": {"matchLabels": {"app.kubernetes.io/instance": "gw"}},
-        }
-    ],
-    "affinity": {
-        "podAntiAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": [
-                {
-                    "topologyKey": "kubernetes.io/hostname",
-                    "labelSelector": {"matchLabels": {"app.kubernetes.io/instance": "gw"}},
-                }
-            ]
-        }
-    },
-    "networkPolicy": {"from": [{"namespaceSelector": {"matchLabels": {"name": "edge"}}}]},
-    "ingress": {
-        "enabled": True,
-        "className": "nginx",
-        "hosts": ["a.example.com", "b.example.com"],
-        "tlsSecret": "tls",
-        "annotations": {"nginx.ingress.kubernetes.io/proxy-buffering": "off"},
-    },
-    "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["a.example.com"]},
-    "serviceAccount": {"create": True, "automount": True, "annotations": {"role": "x"}},
-}
+_TABLES = tables_of(__file__)
+EVERYTHING: dict[str, Any] = _TABLES["everything"]
 KEYS = {"extraVolumes": [{"name": "keys", "emptyDir": {}}]}
 VARIANTS = {
     "alone": ALONE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from evaluation.checks import (
 from evaluation.suite import CheckSection
 from evaluation.texts import bare, language_of, numbers_in, sentences_of, words_of
 from providers.chat import ToolCall
-from tests.kit.case_files import cases
+from tests.kit.case_files import cases, tables_of
 from tests.kit.chat_strategies import unhurried
 
 SCHEMA = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
@@ -133,26 +134,8 @@ def test_checks_accept_any_text(text: str) -> None:
     language_of(text)
 
 
-RULES: list[tuple[dict, str, str]] = [
-    ({"rule": "words", "least": 2, "most": 3}, "two words", "one"),
-    ({"rule": "words", "most": 4}, "我很好吗", "我很好吗？是的"),
-    ({"rule": "characters", "most": 4}, "四个汉 字", "五个汉字了"),
-    ({"rule": "sentences", "least": 2, "most": 2}, "One. Two!", "One."),
-    ({"rule": "sentences", "most": 1}, "一句。", "一句。两句。"),
-    ({"rule": "paragraphs", "least": 2, "most": 2}, "a\n\nb", "a\nb"),
-    ({"rule": "lines", "most": 1}, "a\n", "a\nb"),
-    ({"rule": "bullets", "least": 2, "most": 2}, "- a\n* b", "- a"),
-    ({"rule": "json"}, '```json\n{"a": 1}\n```', "{a}"),
-    ({"rule": "starts_with", "text": "So"}, "So it is", "It is so"),
-    ({"rule": "ends_with", "text": "！"}, "好！", "好。"),
-    ({"rule": "contains", "words": ["spring", "春"]}, "Spring 春天", "springtime 春"),
-    ({"rule": "lacks", "words": ["rail"]}, "railway", "by rail."),
-    ({"rule": "capitals"}, "ALL OF IT", "All of it"),
-    ({"rule": "small_letters"}, "all of it", "All"),
-    ({"rule": "no_comma"}, "一二三", "一，二"),
-    ({"rule": "language", "code": "de"}, "Das ist nicht die Frage.", "That is not the question."),
-    ({"rule": "script", "script": "ja"}, "海は広いです", "the sea"),
-]
+_TABLES = tables_of(__file__)
+RULES = msgspec.convert(_TABLES["rules"], list[tuple[dict, str, str]])
 EVERY = [rules(given) for given, _, _ in RULES]
 
 
@@ -171,16 +154,7 @@ def test_invalid_rule_is_rejected_when_read(given: dict, message: str) -> None:
         rules(given)
 
 
-@pytest.mark.parametrize(
-    ("section", "message"),
-    [
-        ({}, "but has none"),
-        ({"exact": ["a"], "number": 1}, "but has exact, number"),
-        ({"letter": "C", "choices": ["a", "b"]}, "there are only 2 choices"),
-        ({"number": "__import__('os')"}, "use only"),
-        ({"schema": {"type": 1}}, "the schema is not valid"),
-    ],
-)
+@cases("section", "message")
 def test_invalid_check_is_rejected_when_read(section: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_of(CheckSection(**section), {})

@@ -1,4 +1,4 @@
-"""Cases of a test as data: the rows of a YAML file in `cases/`, next to the test.
+"""Cases of a test as data: the rows of a YAML file in `cases/`, next to the test. `tables_of` has other tables of a test.
 
 The file has the name of the test's module without `test_`, and the rows of each test, by its name without `test_`: a
 list of them, or a mapping that has them by their names. A row is a list of the values of the arguments, or the value of
@@ -45,6 +45,16 @@ def cases(*names: str) -> Callable[[_Test], _Test]:
 
 def _typed(value: Any, hint: Any) -> Any:
     return value.encode() if hint is bytes else msgspec.convert(value, hint)
+
+
+def tables_of(module: str) -> dict[str, Any]:
+    """Return the tables next to a module: those of the YAML file that has its name without `test_`.
+
+    Args:
+        module: The `__file__` of the module.
+    """
+    path = Path(module)
+    return rows_in(path.with_name(f"{path.stem.removeprefix('test_')}.yaml"))
 
 
 @cache

@@ -13,6 +13,7 @@ import jwt
 from hypothesis import strategies as st
 
 from gateway.policy.location import SIGNALS
+from tests.kit.case_files import tables_of
 from tests.kit.claim_tokens import AUDIENCE, ISSUER, NOW, claims, private, public, unsigned
 from tests.kit.configs import Config
 from tests.kit.location_signals import ALL, EXAMPLES
@@ -25,70 +26,13 @@ Header = tuple[bytes, bytes]
 _COUNTRY = ["CF-IPCountry", "CloudFront-Viewer-Country", "X-Country"]
 _PART = ["cf-region-code", "CloudFront-Viewer-Country-Region"]
 _ADDRESS = ["CF-Connecting-IP", "CloudFront-Viewer-Address", "X-Forwarded-For", "Forwarded", "X-Real-IP"]
-_OTHERS = [
-    *("x-gateway-territory", "x-gateway-claim", "x-gateway-region", "x-gateway-why", "x-gateway-user"),
-    *(
-        "x-gateway-consent",
-        "X-Edge-Auth",
-        "Accept-Language",
-        "True-Client-IP",
-        "X-Vercel-IP-Country",
-        "Via",
-        "X-Client-IP",
-    ),
-    *("X-AppEngine-Country", "X-Client-Geo-Country", "Ali-IP-Country", "X-Forwarded-Host", "X-Original-Forwarded-For"),
-]
+_TABLES = tables_of(__file__)
+_OTHERS = _TABLES["others"]
 # An address of the generated network, and what an edge knows about its client.
-_PEOPLE = [
-    ("1.2.3.4", "CN", ""),
-    ("2.2.3.4", "DE", "BE"),
-    ("2a00:1::7", "DE", "BE"),
-    ("3.1.3.4", "US", "CA"),
-    ("3.9.3.4", "US", "NY"),
-    ("3.9.3.5", "US", ""),
-    ("4.2.3.4", "JP", "13"),
-    ("5.2.3.4", "CU", ""),
-    ("6.43.3.4", "UA", "43"),
-    ("6.1.3.4", "UA", "30"),
-    ("7.1.3.4", "T1", ""),
-    ("99.1.1.1", "XX", "XX"),
-]
-_CODES = [
-    "CN",
-    "DE",
-    "US",
-    "JP",
-    "HK",
-    "CU",
-    "UA",
-    "XX",
-    "T1",
-    "A1",
-    "EU",
-    "US-CA",
-    "UA-30",
-    "cn",
-    "",
-    "Cn ",
-    "DE, CN",
-    "中国",
-]
+_PEOPLE = _TABLES["people"]
+_CODES = _TABLES["codes"]
 _PARTS = ["CA", "NY", "43", "30", "US-CA", "UA-30", "", "XX"]
-_ADDRESSES = [
-    *(
-        "1.2.3.4",
-        "3.1.3.4",
-        "2a00:2::1",
-        "[2a00:2::1]:443",
-        "1.2.3.4:443",
-        "127.0.0.1",
-        "10.7.0.1",
-        "unknown",
-        "_x",
-        "%",
-    ),
-    *("for=1.2.3.4", 'for="[2a00:2::1]"', 'for=1.2.3.4;x="', '"', '\\"', "for=unknown", "1.2.3.4, 10.7.0.1", ",", ""),
-]
+_ADDRESSES = _TABLES["addresses"]
 
 
 def _forged() -> list[str]:

@@ -16,7 +16,7 @@ from providers.failures import Failure, FailureKind
 from providers.matching.refused_fields import own_field, refuses_reasoning
 from providers.registry import load_registry
 from providers.wire import WireResponse
-from tests.kit.case_files import cases
+from tests.kit.case_files import cases, tables_of
 
 ADAPTERS = load_registry().adapters
 SERVER = ADAPTERS["openai-compatible"]
@@ -24,34 +24,8 @@ ASKED = ChatRequest("assistant", (UserMessage("hello"),), stream=True)
 FOLDED = change_request(ASKED, folded=True)
 TARGET = Target("m", "/v1", UNKNOWN_MODEL)
 # Bodies of real servers. The client must not see them.
-REFUSALS: list[dict[str, Any]] = [
-    {
-        "error": {
-            "message": "Unknown parameter: 'stream_options'.",
-            "param": "stream_options",
-            "code": "unknown_parameter",
-        }
-    },
-    {"error": {"message": "Unrecognized request argument supplied: stream_options", "param": None, "code": None}},
-    {"error": {"message": "property 'stream_options' is unsupported", "type": "invalid_request_error"}},
-    {"error": {"message": "no", "param": "stream_options.include_usage"}},
-    {"error": 'json: unknown field "stream_options"'},
-    {
-        "detail": [
-            {"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}
-        ]
-    },
-    {"detail": [{"loc": ["body", "stream_options", "include_usage"], "msg": "extra fields not permitted"}]},
-    {
-        "object": "error",
-        "message": "[{'type': 'extra_forbidden', 'loc': ('body', 'stream_options'), 'msg': 'Extra inputs are not "
-        "permitted', 'input': {'include_usage': True}}]",
-        "type": "BadRequestError",
-        "param": None,
-        "code": 400,
-    },
-    {"message": "Additional properties are not allowed ('stream_options' was unexpected)"},
-]
+_TABLES = tables_of(__file__)
+REFUSALS: list[dict[str, Any]] = _TABLES["refusals"]
 
 
 def refused(body: dict[str, Any], adapter: Adapter = SERVER, status: int = 400) -> Failure:

@@ -434,16 +434,7 @@ def test_strict_tool_with_unnamed_properties_is_refused() -> None:
         sent(asked(tools=(Tool("f", None, {"description": "anything"}, strict=True),)))
 
 
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"type": "object", "additionalProperties": True},
-        {"type": "object"},
-        {"type": "object", "properties": {"labels": {"type": ["object", "null"], "description": "Any."}}},
-        {"type": "array", "items": {"type": "object", "additionalProperties": {"type": "string"}}},
-        {"type": "object", "patternProperties": {"^x": {}}},
-    ],
-)
+@cases("schema")
 def test_schema_outside_the_subset_is_refused(schema: dict[str, Any]) -> None:
     assert refused(asked(response_format=JsonSchemaFormat("x", schema))) == "json_schema"
     nested: dict[str, Any] = {"type": "string"}

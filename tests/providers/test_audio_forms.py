@@ -23,6 +23,7 @@ from providers.inputs.audio.form import (
     written_form,
 )
 from tests.kit.audio import BOUNDARY, form_of, silent_wav, transcription_form
+from tests.kit.case_files import cases
 from tests.kit.example_counts import examples
 
 WAV = silent_wav(0.01)
@@ -183,20 +184,7 @@ def test_form_without_one_file_and_one_model_is_refused_by_name(
     assert refused(form_of(parts)) == param
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"language": "not a tag"}, "language"),
-        ({"response_format": "xml"}, "response_format"),
-        ({"temperature": "hot"}, "temperature"),
-        ({"temperature": "1.1"}, "temperature"),
-        ({"stream": "yes"}, "stream"),
-        ({"include[]": "Write to anna@example.org"}, "include"),
-        ({"stream": "true", "response_format": "srt"}, "stream"),
-        ({"timestamp_granularities[]": "word"}, "timestamp_granularities"),
-        ({"timestamp_granularities[]": "day", "response_format": "verbose_json"}, "timestamp_granularities"),
-    ],
-)
+@cases("fields", "param")
 def test_wrong_field_is_refused_by_name(fields: dict[str, str], param: str) -> None:
     assert refused(transcription_form(WAV, **fields)) == param
 
@@ -218,19 +206,7 @@ def test_new_form_has_the_fields_and_then_the_file() -> None:
     assert (parts[-1].name, bytes(parts[-1].data)) == ("file", WAV)
 
 
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        ({"input": "a", "voice": "v"}, "model"),
-        ({"model": "m", "voice": "v"}, "input"),
-        ({"model": "m", "input": " ", "voice": "v"}, "input"),
-        ({"model": "m", "input": "a"}, "voice"),
-        ({"model": "m", "input": "a", "voice": {"id": "v"}}, "voice"),
-        ({"model": "m", "input": "a", "voice": "v", "speed": 5}, "speed"),
-        ({"model": "m", "input": "a", "voice": "v", "response_format": "ogg"}, "response_format"),
-        ({"model": "m", "input": "a", "voice": "v", "stream_format": "raw"}, "stream_format"),
-    ],
-)
+@cases("body", "param")
 def test_wrong_request_for_speech_is_refused_by_name(body: dict[str, object], param: str) -> None:
     with pytest.raises(InvalidRequest) as error:
         decode_speech(body)

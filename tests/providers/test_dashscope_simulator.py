@@ -33,6 +33,7 @@ from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.vendors.dashscope.adapter import ADAPTER
 from providers.vendors.dashscope.simulator import SIMULATOR
 from providers.wire import WireRequest, WireResponse
+from tests.kit.case_files import cases
 
 HI = UserMessage("Hi")
 WEATHER = Tool("get_weather", "The weather", {"type": "object", "properties": {"city": {"type": "string"}}})
@@ -275,16 +276,7 @@ def test_enable_thinking_is_refused_by_a_model_without_the_switch() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        [{"type": "image_url", "image_url": {"url": PIXEL}}],
-        [{"text": "a", "image": PIXEL}],
-        [{"image": {"url": PIXEL}}],
-        [7],
-        {"text": "a"},
-    ],
-)
+@cases("content")
 def test_parts_are_keyed_by_modality(content: object) -> None:
     body = with_messages({"role": "user", "content": content}, model="qwen3-vl-plus")
     assert refusal(body, MULTIMODAL_PATH)[0] == 400

@@ -24,7 +24,7 @@ from providers.reading.errors import (
 )
 from providers.registry import load_registry
 from providers.wire import WireResponse
-from tests.kit.case_files import cases
+from tests.kit.case_files import cases, tables_of
 from tests.kit.chat_strategies import json_objects, unhurried
 
 K = FailureKind
@@ -250,26 +250,8 @@ def test_words_decide_at_every_vendor(code: str, message: str, kind: FailureKind
     assert found.kind is kind
 
 
-STATES = [
-    "Failed to load model \"qwen/qwen3-coder-30b\". Error: Operation canceled.", "Model load failed", "The model failed to load",
-    "The model has crashed without additional information. (Exit code: 18446744072635810000)", "Model is unloaded.",
-    "Model loading was stopped due to insufficient system resources. Under the current settings, this model requires "
-    "approximately 273.25 GB of memory, and continuing to load it would likely overload your system.",
-    "Insufficient system resources to load the model", "Not enough resources to load the model with the current settings",
-    "Engine protocol runtime llama-server for x exited before becoming healthy. exitCode=1, signal=null",
-    "No models are currently loaded.", "No model is loaded.", "Model qwen3 is currently loading", "Model is not ready yet",
-    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error",
-    "llama runner process no longer running: 2", "timed out waiting for llama runner to start",
-    "error starting llama server: exec failed", "could not load model: rpc error: code = Canceled desc = ",
-    "cudaMalloc failed: out of memory", "unable to allocate CUDA buffer", "failed to allocate compute buffers",
-    "CUDA error: an illegal memory access was encountered", "Background loop of the engine has errored already.",
-    "The engine is dead", "Worker not ready", "No available worker for model m", "No running instance of this model",
-    "no healthy upstream", "The model is sleeping", "The server is shutting down", "model failed to initialize",
-    "模型加载失败", "显存不足", "服务正在启动中",
-    # Relays, about the provider that they ask.
-    "Failed to get response from provider", "upstream connect error or disconnect/reset before headers. reset reason: connection failure",
-    "No response received from the upstream", "The backend did not respond in time", "Unable to reach the provider", "上游服务无响应",
-]  # fmt: skip
+_TABLES = tables_of(__file__)
+STATES = _TABLES["states"]
 """What servers of LM Studio, Ollama, llama.cpp, LocalAI, TabbyAPI, vLLM, TGI and Xinference say about their state."""
 NOT_STATES = [
     "Failed to load image from url", "Unable to load file: the document exited",

@@ -21,7 +21,7 @@ from providers.reading.error_words import judged_by_words
 from providers.reading.errors import shared_rules
 from providers.registry import load_registry
 from providers.wire import WireResponse
-from tests.kit.case_files import cases
+from tests.kit.case_files import cases, tables_of
 from tests.kit.chat_strategies import json_objects, unhurried
 
 RULES = {name: rules_of(name, adapter) for name, adapter in load_registry().adapters.items()}
@@ -29,30 +29,8 @@ TABLES = {name: list(rows_of(rules)) for name, rules in RULES.items()} | {ANY: l
 FIELD = Path(__file__).parents[1] / "field"
 DATED = re.compile(r".+ \(20\d\d-[01]\d-[0-3]\d\)")
 OF_AN_ACCOUNT = {FailureKind.CREDENTIALS, FailureKind.QUOTA}
-ORDINARY = [
-    "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens.",
-    "Rate limit reached for gpt-5 in organization org-1 on requests per min (RPM): Limit 3, Used 3, Requested 1.",
-    "You exceeded your current quota, please check your plan and billing details. Please retry in 34.07s.",
-    "Your account org-1 <ak-1> request reached organization max RPM: 3, please try again after 1 seconds",
-    "This request would exceed your account's rate limit. Please try again later.",
-    "Your organization must be verified to stream this model. Please go to the settings and click on Verify.",
-    "Thinking is disabled for this model.",
-    "Web search is not enabled for this workspace's model.",
-    "Invalid value: 'content_filter'. Supported values are: 'stop', 'length', and 'tool_calls'.",
-    "Unsupported parameter: 'safety_identifier' is not supported with this model.",
-    "Input should be a valid list; finish_reason: Input should be 'stop' or 'content_filter'",
-    "The guardrail identifier or version provided in the request does not exist.",
-    "No endpoints found matching your data policy. Enable prompt publication at https://openrouter.ai/settings/privacy",
-    "The server had an error while processing your request. Sorry about that!",
-    "The engine is currently overloaded, please try again later", "Rate limit exhausted, please try again later",
-    "Quota exceeded for metric: generate_content_requests, limit: 10 per minute", "Tokens per minute limit exceeded",
-    "Incorrect API key provided: sk-1. You can find your API key at https://platform.openai.com/account/api-keys.",
-    "Invalid authentication credentials",
-    "The model `gpt-9` does not exist or you do not have access to it.",
-    "参数大小写敏感，请检查", "模型不存在，请检查模型代码", "您的账户已达到速率限制，请您控制请求频率", "输入长度超过上下文限制",
-    "当前分组上游负载已饱和，请稍后再试", "リクエストが多すぎます。しばらくしてから再試行してください。",
-    "모델을 찾을 수 없습니다.", "요청이 너무 많습니다. 잠시 후 다시 시도하세요.",
-]  # fmt: skip
+_TABLES = tables_of(__file__)
+ORDINARY = _TABLES["ordinary"]
 
 
 def messages(value: Any) -> Iterator[str]:

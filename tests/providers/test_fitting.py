@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ from providers.chat import (
 from providers.formats.fitting import client_names, fit, sent_name
 from providers.formats.schemas import allows_strict, tool_schema
 from providers.registry import load_registry
+from tests.kit.case_files import tables_of
 from tests.kit.chat_strategies import json_values, unhurried
 
 ADAPTERS = {one.takes: one for one in load_registry().adapters.values() if hasattr(one, "takes")}
@@ -223,27 +225,8 @@ def test_schema_that_contains_itself_fits_kimi_on_every_level() -> None:
     assert '{"$ref": "#/$defs/node"}' in json.dumps(written)
 
 
-KIMI: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({"type": "string"}, {"type": "string"}),
-    ({"enum": ["text", "raw"]}, {"enum": ["text", "raw"], "type": "string"}),
-    ({"const": 1}, {"const": 1, "type": "integer"}),
-    ({"properties": {}}, {"properties": {}, "type": "object"}),
-    ({"description": "d", "$ref": "#/$defs/x"}, {"$ref": "#/$defs/x"}),
-    ({"description": "d", "allOf": [{"$ref": "#/$defs/x"}]}, {"$ref": "#/$defs/x"}),
-    (
-        {"type": "string", "anyOf": [{"format": "uri"}, {"type": "null"}], "description": "d"},
-        {"description": "d", "anyOf": [{"format": "uri", "type": "string"}, {"type": "null"}]},
-    ),
-    ({"type": ["string", "null"]}, {"type": ["string", "null"]}),
-    (
-        {"type": ["string", "null"], "enum": ["a", None], "description": "d"},
-        {"description": "d", "anyOf": [{"type": "string", "enum": ["a"]}, {"type": "null"}]},
-    ),
-    (
-        {"type": "object", "properties": {"a": {"type": "string"}}, "anyOf": [{"required": ["a"]}]},
-        {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
-    ),
-]
+_TABLES = tables_of(__file__)
+KIMI = msgspec.convert(_TABLES["kimi"], list[tuple[dict[str, Any], dict[str, Any]]])
 
 
 @pytest.mark.parametrize(("given", "written"), KIMI)

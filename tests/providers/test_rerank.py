@@ -15,6 +15,7 @@ from providers.inputs.rerank.values import RerankAnswer, RerankRequest
 from providers.inputs.uses import INPUTS
 from providers.registry import load_registry
 from providers.wire import WireResponse
+from tests.kit.case_files import cases
 from tests.providers.asked import asked_with
 
 REQUEST = RerankRequest("assistant", "上海天气", ("北京美食", "上海气候"))
@@ -62,17 +63,7 @@ RECORDED: list[tuple[str, str, str, str, dict[str, Any], Any, Usage | None, int 
 ]
 
 
-@pytest.mark.parametrize(
-    ("most_documents", "most_tokens", "sizes"),
-    [
-        (10, None, [6]),
-        (4, None, [4, 2]),
-        (10, 60, [2, 2, 2]),
-        (10, 59, [1, 1, 1, 1, 1, 1]),
-        (10, 1, [1] * 6),
-        (6, 180, [6]),
-    ],
-)
+@cases("most_documents", "most_tokens", "sizes")
 def test_calls_keep_both_limits_and_the_order(most_documents: int, most_tokens: int | None, sizes: list[int]) -> None:
     documents = tuple(f"{number}".ljust(40, "d") for number in range(6))
     route = [asked_with("rerank", RerankFacts(most_documents, most_tokens))]

@@ -17,6 +17,7 @@ import pytest
 
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
+from tests.kit.case_files import tables_of
 from tests.kit.event_grammar.responses import read_stream
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_one_region, running_gateway
 
@@ -40,39 +41,10 @@ NOT_OFFERED = frozenset({"compact-response"})
 """The cases that take the 404 of an endpoint that the gateway does not have as passed, with a warning."""
 ASK: Any = {"type": "message", "role": "user", "content": "Say hello in three words."}
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 32).decode()
-IMAGE: Any = {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}"}
-WEATHER: Any = {
-    "type": "function",
-    "name": "get_weather",
-    "description": "Get the weather of a city.",
-    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-}
 
 
-def said(role: str, text: str, **more: Any) -> Any:
-    return {"type": "message", "role": role, "content": text, **more}
-
-
-SUITE: dict[str, Any] = {
-    "basic-response": {"input": [ASK]},
-    "assistant-phase": {
-        "input": [
-            said("assistant", "I look the number up.", phase="commentary"),
-            said("assistant", "It is four.", phase="final_answer"),
-            said("user", "Repeat only the number."),
-        ]
-    },
-    "response-output-phase-schema": None,
-    "streaming-response": {"input": [said("user", "Count from 1 to 5.")], "stream": True},
-    "system-prompt": {"input": [said("system", "Speak like a pirate."), ASK]},
-    "tool-calling": {"input": [said("user", "What is the weather in Oslo?")], "tools": [WEATHER]},
-    "image-input": {"input": [{**ASK, "content": [{"type": "input_text", "text": "What is in this image?"}, IMAGE]}]},
-    "multi-turn": {
-        "input": [said("user", "I am Alice."), said("assistant", "Hello Alice!"), said("user", "Who am I?")]
-    },
-    "compact-response": None,
-    "compact-missing-model": None,
-}
+_TABLES = tables_of(__file__)
+SUITE: dict[str, Any] = _TABLES["suite"]
 """The HTTP cases of the acceptance suite of Open Responses 2026-04-24 by their ids, with what each asks.
 
 The suite judges its own schema in one case without a request. Two cases are about compaction, which is not offered.

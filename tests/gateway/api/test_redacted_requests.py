@@ -30,6 +30,7 @@ from providers.chat import AssistantMessage, ChatRequest, JsonSchemaFormat, Tool
 from providers.testkit import IncomingRequest, PrefixCache
 from providers.value import replace
 from tests.gateway.api.simple_requests import CHATS, streamed
+from tests.kit.case_files import cases
 from tests.kit.configs import Config, table_of
 from tests.kit.doc_pages import ROOT
 from tests.kit.input_gateway import CONFIG, EMBEDDINGS, JUDGED, MODERATIONS, REDACTED, InputGateway, vectors_of
@@ -536,21 +537,7 @@ def test_a_json_answer_stays_json() -> None:
         assert json.loads(found) == {"name": 'The  "q" PLAN'}
 
 
-@pytest.mark.parametrize(("redaction", "message"), [
-    ({"kinds": ["emial"]}, "unknown kind 'emial'"),
-    ({"kinds": ["id"], "countries": []}, "`id` needs `countries`"),
-    ({"countries": ["XX"]}, "no forms of numbers are known for the country 'XX'"),
-    ({"patterns": {"TICKET": "(a"}}, "RE2 refuses the pattern: missing )"),
-    ({"patterns": {"TICKET": "a*"}}, "matches the empty text"),
-    ({"patterns": {"TICKET": r"(\d{1,1000}){1,1000}"}}, "RE2 refuses the pattern: invalid repetition size"),
-    ({"patterns": {"TICKET": r"\pL{1,1000}"}}, "RE2 refuses the pattern: pattern too large"),
-    ({"patterns": {"TICKET": ".{1,1000}" * 2}}, "has 18,002 steps, and 10,000 are the most"),
-    ({"patterns": {"TICKET": "(a)(b)"}}, "has 2 groups"),
-    ({"patterns": {"QUIZ": "a"}}, "'QUIZ' can't be the kind of a placeholder"),
-    ({"patterns": {"EMAIL": "a"}}, "'EMAIL' is a built-in kind"),
-    ({"terms": ["ab"]}, "the term has 2 characters"),
-    ({"terms": ["${file:/nowhere/terms.txt}"]}, "the file /nowhere/terms.txt can't be read"),
-])  # fmt: skip
+@cases("redaction", "message")
 def test_a_wrong_redaction_is_an_error(
     redaction: dict[str, Any], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -111,22 +111,7 @@ def test_entry_of_a_dialect_that_keeps_nothing_is_not_there() -> None:
 GENERATE = "/v1beta/models/assistant:generateContent"
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "status", "code", "words"),
-    [
-        ("POST", "/v1beta/models/assistant:generatecontent", 404, "not_found", "did you mean :generateContent?"),
-        ("POST", "/v1/models/assistant:predict", 404, "not_found", "the methods generateContent, streamGenerate"),
-        ("POST", "/v1beta/interactions", 404, "not_found", "such as POST /v1beta/models/ASSISTANT:generateContent"),
-        ("POST", "/v1beta", 404, "not_found", "such as POST /v1beta/models/ASSISTANT:generateContent"),
-        ("DELETE", GENERATE, 405, "method_not_allowed", "use POST"),
-        ("GET", "/v1/models/a%2Fb:countTokens", 404, "model_not_found", "does not exist"),
-        ("POST", "/v1beta/models/assistant:batchGenerateContent", 501, "not_implemented", "jobs"),
-        ("POST", "/v1/models/assistant:asyncBatchEmbedContent", 501, "not_implemented", "jobs"),
-        ("POST", f"{GENERATE}?key=gk-app", 400, "invalid_request", "send the header `x-goog-api-key"),
-        ("POST", "/v1/models/assistant:countTokens?key=gk-app", 400, "invalid_request", "x-goog-api-key"),
-        ("POST", "/v1beta/models/nothing:countTokens", 404, "model_not_found", "does not exist"),
-    ],
-)
+@cases("method", "path", "status", "code", "words")
 async def test_error_at_a_path_of_gemini_is_in_googles_form(
     method: str, path: str, status: int, code: str, words: str
 ) -> None:

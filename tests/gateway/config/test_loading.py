@@ -11,6 +11,7 @@ from gateway.config.loading import Document, load_document, parse_document
 from gateway.config.problems import ConfigRejected
 from gateway.config.secret_references import read_literal, resolve
 from providers.auth import Secret
+from tests.kit.case_files import tables_of
 from tests.kit.config_cases import compiled, edited, more, problems_of, sections
 
 HUSH = "hush-hush-0123456789"
@@ -137,33 +138,8 @@ def more_key(key: str) -> str:
     return edited(sections(deployments=more("deployments", line)), ("us: [chatgpt-us]", "us: [chatgpt-us, x]"))
 
 
-LEAKS = {
-    "literal key": more_key(HUSH),
-    "literal key that can't be sent": more_key(f'"{HUSH}\\n"'),
-    "key with a reference beside it": more_key(f'"{HUSH}${{CN_KEY}}"'),
-    "default of a reference": more_key(f'"${{CN_KEY:-{HUSH}}}"'),
-    "key from the environment that can't be sent": more_key('"${BAD}"'),
-    "key in a mapping": more_key(f"{{{HUSH[:4]}: {HUSH}}}"),
-    "key in a list of lists": more_key(f"[[{HUSH}]]"),
-    "key after an unfinished bracket": more_key(f"[{HUSH}"),
-    "key that begins like an alias": more_key(f"*{HUSH}"),
-    "key that begins like a tag": more_key(f"!{HUSH} x"),
-    "key that begins like a group": more_key(f"@{HUSH}"),
-    "key in an open quote": more_key(f"'{HUSH}"),
-    "client's key": sections(clients=f"clients: {{a: {{keys: [{HUSH}]}}}}"),
-    "client's key with a prefix": sections(clients=f"clients: {{a: {{keys: ['sha256:{HUSH}']}}}}"),
-    "client's key as a number": sections(clients="clients: {a: {keys: [42424242]}}"),
-    "edge's secret": sections(
-        location=f"location: {{edges: [{{from: [10.0.0.0/8], country: C, secret: {{header: S, value: {HUSH}}}}}]}}"
-    ),
-    "edge's secret that can't be sent": sections(
-        location=f"location: {{edges: [{{from: [10.0.0.0/8], country: C, secret: {{header: S, value: ' {HUSH}'}}}}]}}"
-    ),
-    "password in a URL": sections(
-        deployments=more("deployments", f"x: {{provider: openai, model: m, endpoint: 'https://me:{HUSH}@h.example'}}")
-    ),
-    "password in a home": sections(cell=f"cell: {{territory: DE, homes: {{cn: 'https://me:{HUSH}@h.example'}}}}"),
-}
+_TABLES = tables_of(__file__)
+LEAKS = _TABLES["leaks"]
 
 
 @pytest.mark.parametrize("name", LEAKS)

@@ -12,29 +12,11 @@ from gateway.config.problems import choice_hint, nearest, nearest_names
 from providers.adapter import KnownElsewhere
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.registry import Registry, load_registry
+from tests.kit.case_files import tables_of
 
 REGISTRY = load_registry()
-MEANT = {
-    "openai": "chatgpt",
-    "azure": "azure_openai azure-openai AzureOpenAI azure_ai",
-    "anthropic": "claude Claude",
-    "anthropic-vertex": "vertex_anthropic AnthropicVertex claude_on_vertex",
-    "gemini": "google google-ai-studio google_genai",
-    "vertex": "vertex_ai vertexai google-vertex",
-    "bedrock": "aws_bedrock amazon-bedrock aws",
-    "mistral": "mistralai mistral_ai mistrall",
-    "dashscope": "qwen alibaba aliyun tongyi bailian dashscop",
-    "tokenhub": "tencent",
-    "qianfan": "baidu ernie wenxin",
-    "ark": "doubao volcengine byteplus bytedance",
-    "moonshot": "kimi moonshotai",
-    "zhipu": "zai z.ai bigmodel zhipuai glm",
-    "huawei": "pangu modelarts",
-    "vllm": "hosted_vllm",
-    "llamacpp": "llama.cpp llama-cpp",
-    "lmstudio": "lm-studio LMStudio",
-    "openai-compatible": "openai_compatible together_ai litellm",
-}
+_TABLES = tables_of(__file__)
+MEANT = _TABLES["meant"]
 
 
 @pytest.mark.parametrize(("meant", "word"), [(name, word) for name, words in MEANT.items() for word in words.split()])

@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from gateway.execution import json_schemas
 from gateway.execution.json_schemas import MOST_WORK, PAUSE_AFTER, AnswerSchema, TooMuchWork, WorkLimit, answer_schema
 from providers.failures import InvalidRequest
+from tests.kit.case_files import cases
 
 
 def read(schema: Any) -> AnswerSchema:
@@ -95,22 +96,7 @@ def test_exponential_work_ends(keyword: str) -> None:
     assert work.done <= 5_000 + PAUSE_AFTER
 
 
-@pytest.mark.parametrize(
-    ("schema", "words"),
-    [
-        ({"const": {"pattern": "(a+)+$"}, "$ref": "#/const"}, "no subschema"),
-        ({"x": {"patternProperties": {"(a+)+$": {}}}, "$ref": "#/x"}, "no subschema"),
-        ({"$defs": {"a": {"$anchor": "a"}}, "$ref": "#a"}, "use a JSON pointer such as #/$defs/NAME"),
-        ({"$ref": "#/$defs/a"}, "'#/$defs/a'"),
-        ({"$ref": "other.json"}, "another document"),
-        ({"$ref": 5}, "another document"),
-        ({"properties": {"a": {"$id": "x"}}}, "`$id`"),
-        ({"$schema": "http://json-schema.org/draft-04/schema"}, "`$schema`"),
-        ({"type": "city"}, "not a schema of draft 2020-12"),
-        ({"properties": {"a": {"minLength": "x"}}}, "['a']['minLength']"),
-        ({"items": [{"type": "string"}]}, "not a schema of draft 2020-12"),
-    ],
-)
+@cases("schema", "words")
 def test_schema_is_refused_with_the_reason(schema: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidRequest) as error:
         read(schema)

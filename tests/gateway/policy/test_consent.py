@@ -40,6 +40,7 @@ from providers.moderations.values import ModerationRequest
 from providers.served import InputRequest
 from providers.value import replace as change
 from tests.gateway.location_reports import reported
+from tests.kit.case_files import cases
 from tests.kit.configs import Config, table_of
 
 NOTHING: frozenset[str] = frozenset()
@@ -91,24 +92,7 @@ def outcome(decision: Decision) -> list[str] | str:
     return f"{decision.outcome.code} {asks.name if asks else '-'}"
 
 
-@pytest.mark.parametrize(
-    ("rules", "expected"),
-    [
-        (["", ""], ["d0", "d1"]),
-        ([REFUSE_EACH, ""], "consent_required d0"),
-        ([REFUSE_STANDING, ""], "consent_required d0"),
-        ([SKIP_EACH, ""], ["d1"]),
-        ([SKIP_STANDING, ""], ["d1"]),
-        # A fallback that needs it leaves the plan, whatever it would do as the first.
-        (["", REFUSE_EACH], ["d0"]),
-        (["", SKIP_EACH, ""], ["d0", "d2"]),
-        # If the first step is skipped, the next one is the first.
-        ([SKIP_EACH, REFUSE_EACH, ""], "consent_required d1"),
-        # If no other deployment is left, the user is asked for the first one after all.
-        ([SKIP_EACH], "consent_required d0"),
-        ([SKIP_EACH, SKIP_STANDING], "consent_required d0"),
-    ],
-)
+@cases("rules", "expected")
 def test_missing_consent_has_the_configured_effect_on_the_plan(rules: list[str], expected: list[str] | str) -> None:
     assert outcome(decided(table(*rules))) == expected
 

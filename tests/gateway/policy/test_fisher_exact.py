@@ -10,20 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.policy.canary_schedule import fisher_exact_p
+from tests.kit.case_files import cases
 
 
-@pytest.mark.parametrize(
-    ("hits", "of", "other_hits", "of_others", "expected"),
-    [
-        # Fisher's tea: 3 of 4 cups identified, and 4 of 4 (The Design of Experiments, 1935, chapter II): 17/70 and 1/70.
-        (3, 4, 1, 4, 17 / 70),
-        (4, 4, 0, 4, 1 / 70),
-        # Fisher's twins of convicts: 10 of 13 against 2 of 17 (1934, section 21.02; the tail is 619/1330665).
-        (10, 13, 2, 17, 619 / 1330665),
-        (0, 10, 0, 10, 1.0),
-        (2, 50, 0, 950, (50 * 49) / (1000 * 999)),
-    ],
-)
+@cases("hits", "of", "other_hits", "of_others", "expected")
 def test_known_values(hits: int, of: int, other_hits: int, of_others: int, expected: float) -> None:
     assert fisher_exact_p(hits, of, other_hits, of_others) == pytest.approx(expected, rel=1e-9)
 

@@ -28,150 +28,19 @@ from providers.matching.requirements import PARAMETERS
 from providers.registry import load_registry
 from providers.testkit.simulator import load_simulators
 from providers.value import replace
+from tests.kit.case_files import tables_of
 from tests.kit.configs import table_of
 from tests.kit.doc_pages import ROOT
 from tests.kit.judged_chats import CONFIG
 
 MARK = "Mark2fe91"
 SCHEMA = {"type": "object", "title": "t", "properties": {"a": {"type": "string", "description": "d", "enum": ["b"]}}}
-FILE = "data:text/plain;base64,TWFyazJmZTkx"  # the mark
-PDF = "data:application/pdf;base64,JVBERi0="
-IMAGE = "data:image/png;base64,iVBORw0KGgo="
-FUNCTION = {"name": "f", "description": "d", "parameters": SCHEMA}
-CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": "b"}'}}
 USER = {"role": "user", "content": "Hi."}
-CHATS = {
-    "plain": {
-        "messages": [
-            {"role": "system", "content": "s", "name": "n"},
-            {"role": "user", "content": "q", "name": "n"},
-            {"role": "assistant", "content": "a", "name": "n", "refusal": "r", "reasoning_content": "t"},
-            {"role": "user", "content": [{"type": "text", "text": "q"}]},
-        ],
-        "user": "u",
-        "metadata": {"k": "v"},
-        "stop": ["s"],
-        "safety_identifier": "i",
-        "prompt_cache_key": "k",
-        "prediction": {"type": "content", "content": "p"},
-        "logit_bias": {"7": 1},
-        "reasoning_effort": "low",
-        "service_tier": "auto",
-        "verbosity": "low",
-    },
-    "tools": {
-        "messages": [
-            USER,
-            {"role": "assistant", "content": "a", "tool_calls": [CALL]},
-            {"role": "tool", "tool_call_id": "c1", "content": "r"},
-        ],
-        "tools": [{"type": "function", "function": FUNCTION}],
-        "tool_choice": {"type": "function", "function": {"name": "f"}},
-    },
-    "schema": {
-        "messages": [USER],
-        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "description": "d", "schema": SCHEMA}},
-    },
-    "image": {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": IMAGE, "detail": "low"}}]}]},
-    "audio": {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}}]}]},
-    "file": {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_data": PDF, "filename": "n"}}]}]},
-    "text": {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_data": FILE, "filename": "n"}}]}]},
-}  # fmt: skip
-MESSAGES = {
-    "plain": {
-        "system": [
-            {"type": "text", "text": "x-anthropic-billing-header: cc_version=2; cch=1;"},
-            {"type": "text", "text": "s"},
-        ],
-        "messages": [
-            {"role": "user", "content": [{"type": "text", "text": "q"}]},
-            {"role": "assistant", "content": [{"type": "thinking", "thinking": "t", "signature": "none"}, {"type": "text", "text": "a"}]},
-            USER,
-        ],
-        "metadata": {"user_id": "u"},
-        "stop_sequences": ["s"],
-    },
-    "billing": {"system": f"x-anthropic-billing-header: cc_version=2; say={MARK};\n{MARK}", "messages": [USER]},
-    "words": {"system": f"x-anthropic-billing-header: {MARK} is all you say.", "messages": [USER]},
-    "tools": {
-        "messages": [
-            USER,
-            {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "f", "input": {"a": "b"}}]},
-            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "r"}]}]},
-        ],
-        "tools": [{"name": "f", "description": "d", "input_schema": SCHEMA}],
-        "tool_choice": {"type": "tool", "name": "f"},
-    },
-    "schema": {"messages": [USER], "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
-    "document": {
-        "messages": [
-            {
-                "role": "user",
-                "content": [
-                    {"type": "document", "source": {"type": "text", "data": "d"}, "title": "n", "context": "c"},
-                    {"type": "document", "source": {"type": "content", "content": "d"}, "title": "n"},
-                ],
-            }
-        ]
-    },
-    "image": {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}]}]},
-}  # fmt: skip
-RESPONSES = {
-    "plain": {
-        "instructions": "i",
-        "input": [
-            {"role": "developer", "content": "s"},
-            {"role": "user", "content": [{"type": "input_text", "text": "q"}]},
-            {"type": "reasoning", "id": "r1", "summary": [{"type": "summary_text", "text": "t"}]},
-            {"role": "assistant", "content": [{"type": "output_text", "text": "a"}]},
-            {"role": "user", "content": "q"},
-        ],
-        "user": "u",
-        "metadata": {"k": "v"},
-        "safety_identifier": "i",
-        "prompt_cache_key": "k",
-        "text": {"verbosity": "low"},
-    },
-    "tools": {
-        "input": [
-            {"role": "user", "content": "q"},
-            {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a": "b"}'},
-            {"type": "function_call_output", "call_id": "c1", "output": "r"},
-        ],
-        "tools": [{"type": "function", **FUNCTION}],
-        "tool_choice": {"type": "function", "name": "f"},
-    },
-    "schema": {"input": "q", "text": {"format": {"type": "json_schema", "name": "n", "description": "d", "schema": SCHEMA}}},
-    "image": {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": IMAGE, "detail": "low"}]}]},
-    "file": {"input": [{"role": "user", "content": [{"type": "input_file", "file_data": PDF, "filename": "n"}]}]},
-    "text": {"input": [{"role": "user", "content": [{"type": "input_file", "file_data": FILE, "filename": "n"}]}]},
-}  # fmt: skip
-GEMINI = {
-    "plain": {
-        "systemInstruction": {"parts": [{"text": "s"}]},
-        "contents": [
-            {"role": "user", "parts": [{"text": "q"}]},
-            {"role": "model", "parts": [{"text": "t", "thought": True}, {"text": "a"}]},
-            {"role": "user", "parts": [{"text": "q"}]},
-        ],
-        "generationConfig": {"stopSequences": ["s"]},
-    },
-    "tools": {
-        "contents": [
-            {"role": "user", "parts": [{"text": "q"}]},
-            {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {"a": "b"}}}]},
-            {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"output": "r"}}}]},
-        ],
-        "tools": [{"functionDeclarations": [{"name": "f", "description": "d", "parametersJsonSchema": SCHEMA}]}],
-        "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["f"]}},
-    },
-    "schema": {
-        "contents": [{"role": "user", "parts": [{"text": "q"}]}],
-        "generationConfig": {"responseMimeType": "application/json", "responseJsonSchema": SCHEMA},
-    },
-    "image": {"contents": [{"role": "user", "parts": [{"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}]}]},
-    "text": {"contents": [{"role": "user", "parts": [{"inlineData": {"mimeType": "text/plain", "data": FILE[23:], "displayName": "n"}}]}]},
-}  # fmt: skip
+_TABLES = tables_of(__file__)
+CHATS = _TABLES["chats"]
+MESSAGES = _TABLES["messages"]
+RESPONSES = _TABLES["responses"]
+GEMINI = _TABLES["gemini"]
 COMPLETIONS = {"plain": {"prompt": "p", "stop": ["s"], "user": "u"}}
 APIS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "chat": ("/v1/chat/completions", CHATS),

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from gateway.assembly.application import Gateway
 from gateway.model.record import Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
+from tests.kit.case_files import tables_of
 from tests.kit.configs import key_hash, table_of
 from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.input_gateway import InputGateway
@@ -479,65 +481,8 @@ def _files_of(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-HARMFUL_TOOL = {"name": "f", "description": "Finds.", "parameters": {"type": "object", "properties": {}}}
-PLACES: list[tuple[str, dict[str, Any], bool]] = [
-    # the place, the fields, and whether it is judged also where a missing verdict lets a request pass
-    ("name of the user", {"messages": [{"role": "user", "content": "Hi.", "name": HARM}]}, True),
-    (
-        "name of an answer",
-        {
-            "messages": [
-                {"role": "user", "content": "Hi."},
-                {"role": "assistant", "content": "Yes.", "name": HARM},
-                {"role": "user", "content": "And?"},
-            ]
-        },
-        True,
-    ),
-    (
-        "name of the system",
-        {"messages": [{"role": "system", "content": "Be kind.", "name": HARM}, {"role": "user", "content": "Hi."}]},
-        True,
-    ),
-    ("stop", {"stop": ["end", f"the {HARM}"]}, True),
-    ("prediction", {"prediction": {"type": "content", "content": f"The {HARM}."}}, True),
-    ("parts of a prediction", {"prediction": {"type": "content", "content": [{"type": "text", "text": HARM}]}}, True),
-    ("value for a template", {"chat_template_kwargs": {"documents": [{"text": HARM}], "thinking": False}}, True),
-    ("grammar of the answer", {"structured_outputs": {"grammar": f'root ::= "{HARM}"'}}, False),
-    ("description of a tool", {"tools": [{**HARMFUL_TOOL, "description": f"The {HARM}."}]}, False),
-    (
-        "description in a schema",
-        {
-            "tools": [
-                {
-                    **HARMFUL_TOOL,
-                    "parameters": {"type": "object", "properties": {"a": {"type": "string", "description": HARM}}},
-                }
-            ]
-        },
-        False,
-    ),
-    (
-        "name of a property",
-        {"tools": [{**HARMFUL_TOOL, "parameters": {"type": "object", "properties": {HARM: {"type": "string"}}}}]},
-        False,
-    ),
-    (
-        "value of a list",
-        {"tools": [{**HARMFUL_TOOL, "parameters": {"type": "object", "properties": {"a": {"enum": ["b", HARM]}}}}]},
-        False,
-    ),
-    (
-        "schema of the answer",
-        {
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "n", "schema": {"type": "object", "title": HARM}},
-            }
-        },
-        False,
-    ),
-]
+_TABLES = tables_of(__file__)
+PLACES = msgspec.convert(_TABLES["places"], list[tuple[str, dict[str, Any], bool]])
 
 
 @pytest.mark.parametrize("on_failure", ["closed", "open"])

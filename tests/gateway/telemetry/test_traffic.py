@@ -9,6 +9,7 @@ import pytest
 from gateway.telemetry.metric_definitions import FIRST_TOKEN_BOUNDS_S, REQUEST_BOUNDS_S
 from gateway.telemetry.metric_snapshots import EMPTY, Series, merge, pack, quantile_s
 from gateway.telemetry.traffic import TrafficWindow
+from tests.kit.case_files import cases
 
 
 def snapshot(**counts: int) -> bytes:
@@ -120,18 +121,7 @@ def test_times_without_an_hour_have_no_comparison() -> None:
     assert window.counts().times["eu"].first_s is None
 
 
-@pytest.mark.parametrize(
-    ("counts", "share", "seconds"),
-    [
-        ([0, 0, 10], 0.5, 0.03),
-        ([0, 0, 10], 0.95, 0.039),
-        ([1, 0, 1], 0.5, 0.01),
-        ([5, 5, 90], 0.05, 0.01),
-        ([], 0.5, None),
-        ([0] * 18, 0.5, None),
-        ([*[0] * 17, 3], 0.5, 655.36),  # above the last bound
-    ],
-)
+@cases("counts", "share", "seconds")
 def test_quantile_is_interpolated_in_its_bucket(counts: list[int], share: float, seconds: float | None) -> None:
     found = quantile_s("gateway_request_duration_seconds", counts, share)
     assert found == (None if seconds is None else pytest.approx(seconds))

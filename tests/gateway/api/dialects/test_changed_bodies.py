@@ -14,141 +14,14 @@ from hypothesis import strategies as st
 from gateway.api.dialects.paths import counter_at, dialect_at
 from gateway.api.errors import ApiError, from_domain
 from providers.failures import InvalidRequest, UnsupportedFeature
+from tests.kit.case_files import tables_of
 
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 PIXEL = "iVBORw0KGgoAAAANSUhEUg=="
-CHAT = {
-    "model": "assistant",
-    "messages": [
-        {"role": "system", "content": "Be brief."},
-        {
-            "role": "user",
-            "content": [
-                {"type": "text", "text": "Hi"},
-                {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
-            ],
-        },
-        {
-            "role": "assistant",
-            "content": None,
-            "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
-        },
-        {"role": "tool", "tool_call_id": "c1", "content": "seen"},
-    ],
-    "tools": [{"type": "function", "function": {"name": "look", "parameters": SCHEMA, "strict": True}}],
-    "tool_choice": {"type": "function", "function": {"name": "look"}},
-    "response_format": {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA}},
-    "stop": ["END"],
-    "stream_options": {"include_usage": True},
-    "stream": True,
-}
-RESPONSES = {
-    "model": "assistant",
-    "instructions": "Be brief.",
-    "input": [
-        {
-            "type": "message",
-            "role": "user",
-            "content": [
-                {"type": "input_text", "text": "Hi"},
-                {"type": "input_image", "image_url": f"data:image/png;base64,{PIXEL}", "detail": "auto"},
-                {"type": "input_file", "filename": "a.pdf", "file_data": f"data:application/pdf;base64,{PIXEL}"},
-            ],
-        },
-        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x.y"},
-        {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "seen"}]},
-        {"role": "assistant", "content": [{"type": "output_text", "text": "Yes", "annotations": []}]},
-        {"role": "user", "content": "And?"},
-    ],
-    "tools": [
-        {"type": "function", "name": "look", "parameters": SCHEMA},
-        {"type": "namespace", "name": "more", "tools": [{"type": "function", "name": "see", "parameters": SCHEMA}]},
-    ],
-    "tool_choice": {"type": "function", "name": "look"},
-    "text": {"format": {"type": "json_schema", "name": "city", "schema": SCHEMA}, "verbosity": "low"},
-    "reasoning": {"effort": "low", "summary": "auto"},
-    "include": ["reasoning.encrypted_content"],
-    "max_output_tokens": 100,
-    "metadata": {"a": "b"},
-    "store": False,
-    "stream": True,
-}
-MESSAGES = {
-    "model": "assistant",
-    "max_tokens": 4000,
-    "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
-    "messages": [
-        {
-            "role": "user",
-            "content": [
-                {"type": "text", "text": "Hi"},
-                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}},
-                {"type": "image", "source": {"type": "url", "url": "https://images.example/a.png"}},
-                {
-                    "type": "document",
-                    "title": "t",
-                    "source": {"type": "base64", "media_type": "application/pdf", "data": PIXEL},
-                },
-            ],
-        },
-        {
-            "role": "assistant",
-            "content": [
-                {"type": "thinking", "thinking": "Well", "signature": "x.y"},
-                {"type": "tool_use", "id": "c1", "name": "look", "input": {"city": "Oslo"}},
-            ],
-        },
-        {
-            "role": "user",
-            "content": [
-                {
-                    "type": "tool_result",
-                    "tool_use_id": "c1",
-                    "is_error": True,
-                    "content": [{"type": "text", "text": "no"}],
-                }
-            ],
-        },
-    ],
-    "tools": [{"name": "look", "description": "Look", "input_schema": SCHEMA}],
-    "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
-    "thinking": {"type": "enabled", "budget_tokens": 1024},
-    "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
-    "metadata": {"user_id": "u"},
-    "stop_sequences": ["END"],
-    "stream": True,
-}
-GEMINI = {
-    "systemInstruction": {"parts": [{"text": "Be brief."}]},
-    "contents": [
-        {
-            "role": "user",
-            "parts": [
-                {"text": "Hi"},
-                {"inlineData": {"mimeType": "image/png", "data": PIXEL}},
-                {"fileData": {"mimeType": "image/png", "fileUri": "https://images.example/a.png"}},
-            ],
-        },
-        {
-            "role": "model",
-            "parts": [
-                {"text": "Well", "thought": True},
-                {"functionCall": {"id": "c1", "name": "look", "args": {"city": "Oslo"}}, "thoughtSignature": "eC55"},
-            ],
-        },
-        {"role": "user", "parts": [{"functionResponse": {"id": "c1", "name": "look", "response": {"result": 1}}}]},
-    ],
-    "tools": [{"functionDeclarations": [{"name": "look", "parameters": SCHEMA}]}],
-    "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["look"]}},
-    "generationConfig": {
-        "temperature": 0.5,
-        "stopSequences": ["END"],
-        "responseMimeType": "application/json",
-        "responseSchema": {"type": "OBJECT", "properties": {"city": {"type": "STRING"}}},
-        "thinkingConfig": {"thinkingBudget": 100, "includeThoughts": True},
-    },
-}
+_TABLES = tables_of(__file__)
+CHAT = _TABLES["chat"]
+RESPONSES = _TABLES["responses"]
+MESSAGES = _TABLES["messages"]
+GEMINI = _TABLES["gemini"]
 EMBED = {"model": "models/assistant", "content": {"parts": [{"text": "Hi"}]}, "taskType": "RETRIEVAL_QUERY"}
 IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
 _MODEL = "/v1beta/models/assistant"

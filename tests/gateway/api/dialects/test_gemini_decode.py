@@ -30,7 +30,7 @@ from providers.chat import (
 )
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.matching.requirements import moves_data
-from tests.kit.case_files import cases
+from tests.kit.case_files import cases, tables_of
 
 HELLO = [{"role": "user", "parts": [{"text": "Hello!"}]}]
 PIXEL = base64.b64encode(b"\xff\xfe\xfdpixel").decode()
@@ -295,16 +295,7 @@ def test_counts_and_examples_of_a_schema_are_read() -> None:
     assert form.schema == {"type": "array", "items": items, "maxItems": 3, "minItems": 1}
 
 
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"type": "object", "properties": {"a": {"type": "string"}}},
-        {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "allOf": []},
-        {"type": "object", "properties": {"a": {"type": "string", "minLength": 1}}, "required": ["a"]},
-        {"type": "object"},
-        {"type": "array"},
-    ],
-)
+@cases("schema")
 def test_schema_that_cannot_be_strict_is_unchanged(schema: Any) -> None:
     request = decoded(generationConfig={"responseMimeType": "application/json", "responseJsonSchema": schema})
     assert request.response_format == JsonSchemaFormat("response", schema, None, None)
@@ -353,32 +344,8 @@ def test_unknown_fields_are_dropped_by_name() -> None:
     assert not request.extra
 
 
-UNSUPPORTED = [
-    ({"cachedContent": "cachedContents/1"}, "cachedContent"),
-    ({"cached_content": "cachedContents/1"}, "cachedContent"),
-    ({"store": True}, "store"),
-    ({"generationConfig": {"routingConfig": {"autoMode": {}}}}, "generationConfig.routingConfig"),
-    ({"tools": [{"googleSearch": {}}]}, "tools[0].googleSearch"),
-    ({"tools": [{"functionDeclarations": [WEATHER], "code_execution": {}}]}, "tools[0].codeExecution"),
-    ({"tools": [{"urlContext": {}}]}, "tools[0].urlContext"),
-    ({"tools": [{"mcpServers": [{}]}]}, "tools[0].mcpServers"),
-    ({"contents": [user({"fileData": {"fileUri": "gs://bucket/a"}})]}, "contents[0].parts[0].fileData.fileUri"),
-    (
-        {"contents": [user({"fileData": {"fileUri": "https://generativelanguage.googleapis.com/v1beta/files/a"}})]},
-        "contents[0].parts[0].fileData.fileUri",
-    ),
-    (
-        {"contents": [user({"fileData": {"fileUri": "https://youtu.be/a", "mimeType": "video/mp4"}})]},
-        "contents[0].parts[0].fileData.fileUri",
-    ),
-    (
-        {"contents": [user({"inlineData": {"mimeType": "video/mp4", "data": PIXEL}})]},
-        "contents[0].parts[0].inlineData.mimeType",
-    ),
-    ({"contents": [{"role": "user", "parts": [{"executableCode": {}}]}]}, "contents[0].parts[0].executableCode"),
-    ({"generationConfig": {"responseModalities": ["IMAGE"]}}, "generationConfig.responseModalities[0]"),
-    ({"generationConfig": {"responseMimeType": "text/x.enum"}}, "generationConfig.responseMimeType"),
-]
+_TABLES = tables_of(__file__)
+UNSUPPORTED = _TABLES["unsupported"]
 
 
 @pytest.mark.parametrize(("body", "param"), UNSUPPORTED)
@@ -395,47 +362,7 @@ def test_field_that_moves_data_is_refused(name: str) -> None:
         decoded(**{name: {"a": 1}})
 
 
-INVALID = [
-    ({"contents": []}, "contents"),
-    ({"contents": None}, "contents"),
-    ({"contents": [{"role": "system", "parts": [{"text": "a"}]}]}, "contents[0].role"),
-    ({"contents": [user()]}, "contents[0].parts"),
-    ({"contents": [user({})]}, "contents[0].parts[0]"),
-    ({"contents": [user({"text": "a", "inlineData": {}})]}, "contents[0].parts[0]"),
-    ({"contents": [user({"text": 1})]}, "contents[0].parts[0].text"),
-    ({"contents": [user(call("a"))]}, "contents[0].parts[0].functionCall"),
-    ({"contents": [user(response("a"))]}, "contents[0].parts[0].functionResponse"),
-    ({"contents": [*HELLO, model(call("a"))]}, "contents"),
-    ({"contents": [*HELLO, model(call("a")), *HELLO]}, "contents[2]"),
-    (
-        {"contents": [*HELLO, model(call("a"), call("a")), user(response("a")), *HELLO, model({"text": "x"})]},
-        "contents[4]",
-    ),
-    ({"contents": [*HELLO, model(call("a")), user(response("b"))]}, "contents[2].parts[0].functionResponse"),
-    (
-        {"contents": [user({"inlineData": {"mimeType": "image/png", "data": "a b"}})]},
-        "contents[0].parts[0].inlineData.data",
-    ),
-    (
-        {"contents": [user({"inlineData": {"mimeType": "png", "data": PIXEL}})]},
-        "contents[0].parts[0].inlineData.mimeType",
-    ),
-    (
-        {"contents": [user({"fileData": {"fileUri": "https://127.0.0.1/a.png"}})]},
-        "contents[0].parts[0].fileData.fileUri",
-    ),
-    ({"generationConfig": {"temperature": 3}}, "generationConfig.temperature"),
-    ({"generationConfig": {"candidateCount": 9}}, "generationConfig.candidateCount"),
-    ({"generationConfig": {"logprobs": 3}}, "generationConfig.logprobs"),
-    ({"generationConfig": {"responseSchema": {"type": "OBJECT"}}}, "generationConfig.responseMimeType"),
-    ({"generationConfig": {"topK": 1, "top_k": 2}}, "generationConfig.topK"),
-    ({"tools": [{"functionDeclarations": [{"name": "a b"}]}]}, "tools[0].functionDeclarations[0].name"),
-    ({"toolConfig": {"functionCallingConfig": {"mode": "ANY"}}}, "toolConfig.functionCallingConfig.mode"),
-    (
-        {"toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["x"]}}},
-        "toolConfig.functionCallingConfig.allowedFunctionNames[0]",
-    ),
-]
+INVALID = _TABLES["invalid"]
 
 
 @pytest.mark.parametrize(("body", "param"), INVALID)

@@ -77,19 +77,7 @@ def test_form_is_that_of_the_asking_api(path: str, headers: dict[bytes, bytes], 
     assert form_of(path, headers) == form
 
 
-@pytest.mark.parametrize(
-    ("query", "ids", "has_more"),
-    [
-        ({}, NAMES, False),
-        ({"limit": "1000"}, NAMES, False),
-        ({"limit": "2"}, ["a", "b"], True),
-        ({"limit": "2", "after_id": "b"}, ["c", "d"], False),
-        ({"limit": "1", "after_id": "b"}, ["c"], True),
-        ({"after_id": "d"}, [], False),
-        ({"limit": "2", "before_id": "d"}, ["b", "c"], True),
-        ({"limit": "9", "before_id": "c"}, ["a", "b"], False),
-    ],
-)
+@cases("query", "ids", "has_more")
 def test_anthropics_list_has_pages(query: dict[str, str], ids: list[str], has_more: bool) -> None:
     page = encode_list("messages", OFFERS, query)
     assert page["data"] == [encode_model("messages", name, OFFERS[name]) for name in ids]
