@@ -182,17 +182,6 @@ def test_budget_is_spent_before_the_next_request_and_survives_a_restart(tmp_path
     }
 
 
-def test_request_without_a_cap_gets_what_the_budget_pays(tmp_path: Path) -> None:
-    # The model writes up to 1,000 tokens. After the input, this pays for 400 of them.
-    budget = with_budget(tokens=INPUT_BOUND + 400)
-    with serving(tmp_path, "ok", budget) as (gateway, _), client_of(gateway) as client:
-        answer = client.post(CHAT, json=body())
-        assert (answer.status_code, answer.headers["x-gateway-max-tokens"]) == (200, "400")
-        assert answer.json()["usage"]["completion_tokens"] == 200
-        answer = client.post(CHAT, json=body())
-        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "insufficient_quota")
-
-
 def test_absurd_cap_is_refused_by_a_budget_and_served_without_one(tmp_path: Path) -> None:
     other = {"clients": {"other": {"keys": [key_hash("gk-other")]}}}
     with serving(tmp_path, "ok", in_money(10), other) as (gateway, _), client_of(gateway) as client:
@@ -200,15 +189,6 @@ def test_absurd_cap_is_refused_by_a_budget_and_served_without_one(tmp_path: Path
         assert (answer.status_code, answer.json()["error"]["code"]) == (429, "insufficient_quota")
         headers = {"authorization": "Bearer gk-other"}
         assert client.post(CHAT, json=body(max_tokens=2**31 - 1), headers=headers).status_code == 200
-
-
-def test_request_above_the_maximum_of_one_request_is_refused(tmp_path: Path) -> None:
-    limit = of_client(max_request={"amount": f"{HELD_EUR:.9f} EUR"})
-    with serving(tmp_path, "ok", limit) as (gateway, meter), client_of(gateway) as client:
-        assert client.post(CHAT, json=body(max_tokens=CAP)).status_code == 200
-        answer = client.post(CHAT, json=body(max_tokens=CAP + 1))
-        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "request_too_expensive")
-        assert len(meter.calls) == 1
 
 
 def test_end_users_have_their_own_budgets(tmp_path: Path) -> None:
@@ -224,14 +204,6 @@ def test_end_users_have_their_own_budgets(tmp_path: Path) -> None:
     users = {row["user"] for row in rows_of(tmp_path)}
     assert len(users) == 2
     assert not users & {"anna", "bert", None}
-
-
-def test_unknown_price_under_a_money_budget_is_refused(tmp_path: Path) -> None:
-    unknown = {"deployments": {"ok": {"model": "unheard-of"}}}
-    with serving(tmp_path, "ok", in_money(10), unknown) as (gateway, meter), client_of(gateway) as client:
-        answer = client.post(CHAT, json=body(max_tokens=CAP))
-        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "price_unknown")
-        assert meter.calls == []
 
 
 @pytest.mark.parametrize("workers", WORKERS)
