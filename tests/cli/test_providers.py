@@ -18,6 +18,7 @@ from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
 from scripts.generate import MODELS_PAGE, PROVIDERS_PAGE
 from tests.cli.conftest import ONLY_KIT, ROOT, Command
+from tests.kit.case_files import tables_of
 from tests.kit.configs import Config
 
 KEY = "sk-very-secret"
@@ -132,67 +133,9 @@ def test_provider_check_skips_a_simulator(gateway: Command) -> None:
     assert "not sent: the deployment is a simulator" in shown.out
 
 
-FILLED = {
-    '    raise NotImplementedError("write the request: see docs/extend/contract.md, `build_request`")': """\
-    def said(one):
-        return text_of(one.content) + (getattr(one, "refusal", None) or "")
-    roles = {SystemMessage: "system", UserMessage: "user", AssistantMessage: "assistant"}
-    lines = [{"role": roles[type(one)], "text": said(one)} for one in request.messages]
-    return {"model": target.model, "said": lines, "live": request.stream}""",
-    '    raise NotImplementedError("read the answer: see docs/extend/contract.md, `parse_response`")': """\
-    if "error" in piece:
-        assembler.fail(_failure(piece, WireResponse(200, {}, b"", 0)))
-        return
-    assembler.identify(id=read_str(piece, "id"), model=read_str(piece, "model"))
-    assembler.text(read_str(piece, "text") or "")
-    if word := read_str(piece, "end"):
-        assembler.finish(FINISH.get(word, "other"), raw=None if word in FINISH else word)
-    if used := read_map(piece, "used"):
-        from providers.json_values import read_count
-        assembler.usage(Usage(read_count(used, "in"), read_count(used, "out"), cached_tokens=read_count(used, "old")))""",
-    "    ANYWHERE,\n": (
-        "    ANYWHERE,\n    AssistantMessage,\n    SystemMessage,\n    Usage,\n    UserMessage,\n    text_of,\n"
-    ),
-    "FINISH: dict[str, FinishReason] = {}": (
-        'FINISH: dict[str, FinishReason] = {"end": "stop", "long": "length", "bad": "content_filter"}'
-    ),
-    "KINDS: dict[str, FailureKind] = {}": (
-        'KINDS = {"slow": FailureKind.RATE_LIMITED, "paid": FailureKind.QUOTA,\n'
-        '    "big": FailureKind.CONTEXT_LENGTH, "rude": FailureKind.CONTENT_FILTER}'
-    ),
-}
-FILLED_SIMULATOR = {
-    "WORDS: dict[FinishReason, str] = {}": 'WORDS = {"stop": "end", "length": "long", "content_filter": "bad"}',
-    "CODES: dict[FailureKind, str] = {}": (
-        'CODES = {FailureKind.RATE_LIMITED: "slow", FailureKind.QUOTA: "paid",\n'
-        '    FailureKind.CONTEXT_LENGTH: "big", FailureKind.CONTENT_FILTER: "rude"}'
-    ),
-    '    raise NotImplementedError("read the request: the other side of the adapter\'s `_body`")': """\
-    from providers.chat import AssistantMessage, SystemMessage, UserMessage
-    from providers.json_values import read_list, read_str
-    roles = {"system": SystemMessage, "user": UserMessage, "assistant": AssistantMessage}
-    if not body.keys() <= {"model", "said", "live"} or not body.get("said"):
-        raise _refused(400, "fields")
-    said = tuple(roles[str(as_map(one)["role"])](str(as_map(one)["text"])) for one in read_list(body, "said"))
-    return ChatRequest(read_str(body, "model") or "", said, stream=body.get("live") is True)""",
-    '    raise NotImplementedError("write a whole answer: what the adapter\'s `_read` reads")': """\
-    from providers.chat import text_of
-    return {"id": completion.id, "model": completion.model,
-            "text": text_of(completion.choices[0].message.content), **_end(completion)}
-
-
-def _end(completion: ChatCompletion) -> Mapping[str, object]:
-    from providers.chat import Usage
-    choice, used = completion.choices[0], completion.usage or Usage()
-    return {"end": choice.raw_finish_reason or WORDS[choice.finish_reason],
-            "used": {"in": used.prompt_tokens, "out": used.completion_tokens, "old": used.cached_tokens}}""",
-    '    raise NotImplementedError("write a stream: what the adapter\'s `_read` reads, piece by piece")': """\
-    from providers.chat import text_of
-    from providers.testkit import cut
-    head = {"id": completion.id, "model": completion.model}
-    said = text_of(completion.choices[0].message.content)
-    return [*({**head, "text": piece} for piece in cut(said)), {**head, **_end(completion)}]""",
-}
+_TABLES = tables_of(__file__)
+FILLED = _TABLES["filled"]
+FILLED_SIMULATOR = _TABLES["filled_simulator"]
 
 
 def kit(*options: str) -> subprocess.CompletedProcess[str]:

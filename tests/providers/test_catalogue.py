@@ -21,7 +21,7 @@ from providers.compatible.adapter import adapter_of
 from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS, moves_data
 from providers.registry import load_registry
 from providers.territories import parse_places, territory_data
-from tests.kit.case_files import cases
+from tests.kit.case_files import cases, tables_of
 from tests.providers.adapter_facts import facts_of
 
 ADAPTERS = load_registry().adapters
@@ -40,51 +40,9 @@ FILES = [
     FactsFile(".".join(("providers", *path.relative_to(PACKAGE).parent.parts)), path.stem)
     for path in sorted(PACKAGE.rglob("*.toml"))
 ]
-NO_PROVIDERS = frozenset(
-    {
-        "audio",
-        "availability",
-        "embeddings",
-        "errors",
-        "ended",
-        "exchanges",
-        "fields",
-        "hosts",
-        "kinds",
-        "regions",
-        "rerank",
-        "subdivisions",
-        "territories",
-        "vendor_domains",
-        "words",
-    }
-)
-WITHOUT_MAXIMUM: Mapping[str, frozenset[str]] = {
-    "ark": frozenset({"doubao-seed-1-*", "doubao-seed-1-6*", "seed-2*", "seed-1-*", "seed-1-6*", "deepseek-v*"})
-    | {"doubao-seed-1-6-thinking*"},
-    "bedrock": frozenset({"*amazon.nova-micro-*", "*amazon.nova-premier-*"}),
-    **dict.fromkeys(("gemini", "vertex"), frozenset({"gemini-2.5-flash-image*"})),
-    "groq": frozenset({"llama-3.*"}),
-    "huawei": frozenset({"openpangu-2*", "glm-5*", "deepseek-v4*", "kimi-k2*", "qwen3-*"}),
-    "minimax": frozenset({"MiniMax-M*"}),
-    "mistral": frozenset({"mistral-large-*", "mistral-medium-*", "mistral-small-*", "magistral-*"}),
-    "moonshot": frozenset({"kimi-k2*", "kimi-k2.7*", "moonshot-v1-*"}),
-    "openrouter": frozenset(
-        {"anthropic/claude-*", "google/gemini-*", "openai/gpt-*", "openai/gpt-oss-*", "mistralai/mistral-*"}
-    ),
-    "qianfan": frozenset({"ernie-5*", "ernie-5.5-flash*", "ernie-4.5-*", "deepseek-v*", "glm-*", "qwen3*"}),
-    "siliconflow": frozenset({"*deepseek-ai/*", "*deepseek-ai/DeepSeek-R1*", "*Qwen/Qwen3*", "*Qwen/Qwen3-VL*"})
-    | {"*Qwen/Qwen3-*-Instruct*", "*Qwen/Qwen3-VL-*-Instruct*"},
-    "tokenhub": frozenset({"minimax-*"}),
-    "xai": frozenset({"grok-4*", "grok-4.3*", "grok-4.5*", "grok-4.6*", "grok-3-mini*", "grok-build*"})
-    | {"grok-*-non-reasoning*"},
-    "zhipu": frozenset({"glm-4.?v*", "glm-5v*"}),
-    **dict.fromkeys(
-        ("dashscope", "dashscope-compatible"),
-        frozenset({"deepseek-*", "deepseek-v3", "deepseek-r1*", "qwen3*-omni*", "qwen3-*b"})
-        | {"qwen3-*-thinking*", "qwen3-omni-*-thinking*", "qwq*"},
-    ),
-}
+_TABLES = tables_of(__file__)
+NO_PROVIDERS = frozenset(_TABLES["no_providers"])
+WITHOUT_MAXIMUM = {name: frozenset(models) for name, models in _TABLES["without_maximum"].items()}
 """The models whose longest answer no vendor states, or about which sources differ. Their calls are capped."""
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 

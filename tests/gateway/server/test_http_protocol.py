@@ -33,6 +33,7 @@ from tests.kit.case_files import cases
 from tests.kit.configs import table_of
 from tests.kit.httpx_transport import HttpxTransport
 
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
 LIMIT_S = 60.0
 CHAT = b"/v1/chat/completions"
 FLOOD_BYTES = 64 * 1024 * 1024
@@ -160,7 +161,7 @@ class App:
 class ServerThread:
     """The gateway's protocol with an application, in a thread with its own event loop."""
 
-    def __init__(self, app: Any, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    def __init__(self, app: Any, new_loop: NewLoop) -> None:
         self.application = app
         self._new_loop = new_loop
         self._ready = threading.Event()
@@ -207,6 +208,10 @@ class ServerThread:
             connection.transport.abort()
         if self.state.tasks:
             await asyncio.wait(tuple(self.state.tasks))
+
+
+Served = tuple[App, ServerThread]
+"""An application and the thread that serves it."""
 
 
 @dataclass
@@ -312,27 +317,27 @@ def eventually(condition: Callable[[], bool]) -> None:
         pytest.param(uvloop.new_event_loop, id="uvloop"),
     ],
 )
-def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
-    found: Callable[[], asyncio.AbstractEventLoop] = request.param
+def new_loop(request: pytest.FixtureRequest) -> NewLoop:
+    found: NewLoop = request.param
     return found
 
 
 @pytest.fixture(scope="module")
-def server(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[tuple[App, ServerThread]]:
+def server(new_loop: NewLoop) -> Iterator[Served]:
     app = App()
     with ServerThread(app, new_loop) as running:
         yield app, running
 
 
 @pytest.fixture
-def app(server: tuple[App, ServerThread]) -> App:
+def app(server: Served) -> App:
     server[0].requests.clear()
     server[0].go_on.clear()
     return server[0]
 
 
 @pytest.fixture
-def client(server: tuple[App, ServerThread], app: App) -> Iterator[RawClient]:
+def client(server: Served, app: App) -> Iterator[RawClient]:
     with RawClient(server[1].port) as conversation:
         yield conversation
 
@@ -439,7 +444,7 @@ def test_an_answer_shorter_than_announced_is_cut(client: RawClient) -> None:
 
 @pytest.mark.parametrize("path", [b"/fail", b"/cancel", b"/silent"])
 def test_failing_application_returns_500_and_closes_the_connection(
-    client: RawClient, server: tuple[App, ServerThread], caplog: pytest.LogCaptureFixture, path: bytes
+    client: RawClient, server: Served, caplog: pytest.LogCaptureFixture, path: bytes
 ) -> None:
     with caplog.at_level(logging.ERROR):
         logging.getLogger("uvicorn.error").disabled = False
@@ -756,7 +761,7 @@ def shut_down(server: ServerThread, client: RawClient) -> bool:
 
 @pytest.mark.parametrize("sent_bytes", [0, 1, 20])
 def test_first_request_is_answered_after_the_server_began_to_stop(
-    server: tuple[App, ServerThread], client: RawClient, sent_bytes: int
+    server: Served, client: RawClient, sent_bytes: int
 ) -> None:
     connection = server[1].end_of(client)
     client.send(get()[:sent_bytes])
@@ -768,7 +773,7 @@ def test_first_request_is_answered_after_the_server_began_to_stop(
 
 
 def test_half_a_head_after_an_answer_is_completed_after_the_server_began_to_stop(
-    server: tuple[App, ServerThread], client: RawClient
+    server: Served, client: RawClient
 ) -> None:
     connection = server[1].end_of(client)
     client.send(get()).response()
@@ -780,7 +785,7 @@ def test_half_a_head_after_an_answer_is_completed_after_the_server_began_to_stop
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n"], ids=["nothing", "half a head"])
 def test_connection_without_a_request_ends_soon_after_the_server_began_to_stop(
-    server: tuple[App, ServerThread], client: RawClient, monkeypatch: pytest.MonkeyPatch, sent: bytes
+    server: Served, client: RawClient, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     monkeypatch.setattr(module, "STOPPING_HEAD_TIME_S", 0.01)
     client.send(sent)
@@ -790,7 +795,7 @@ def test_connection_without_a_request_ends_soon_after_the_server_began_to_stop(
 
 
 def test_connection_that_is_made_after_the_server_began_to_stop_ends_too(
-    server: tuple[App, ServerThread], monkeypatch: pytest.MonkeyPatch
+    server: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "STOPPING_HEAD_TIME_S", 0.01)
     monkeypatch.setattr(server[1].state, "is_stopping", True)
@@ -805,9 +810,7 @@ async def test_connection_that_is_made_after_the_end_began_ends_with_its_answer(
     assert b"\r\nconnection: close\r\n" in written.lower()
 
 
-def test_answered_connection_ends_at_once_when_the_server_stops(
-    server: tuple[App, ServerThread], client: RawClient
-) -> None:
+def test_answered_connection_ends_at_once_when_the_server_stops(server: Served, client: RawClient) -> None:
     assert client.send(get()).response().status == 200
     assert shut_down(server[1], client)
     assert client.rest() == b""
@@ -1025,7 +1028,7 @@ def test_pipelined_requests_up_to_the_limit_are_queued(client: RawClient, app: A
 
 @pytest.mark.parametrize("start", [b"", b"POST /v1/chat", b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: "])
 def test_slow_head_is_refused(
-    client: RawClient, server: tuple[App, ServerThread], app: App, monkeypatch: pytest.MonkeyPatch, start: bytes
+    client: RawClient, server: Served, app: App, monkeypatch: pytest.MonkeyPatch, start: bytes
 ) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.03)
     with RawClient(server[1].port) as slow:
@@ -1035,9 +1038,7 @@ def test_slow_head_is_refused(
     assert app.requests == []
 
 
-def test_slow_bytes_do_not_extend_the_head_timeout(
-    server: tuple[App, ServerThread], app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_bytes_do_not_extend_the_head_timeout(server: Served, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.05)
     with RawClient(server[1].port) as slow:
         started_at = time.monotonic()
@@ -1050,9 +1051,7 @@ def test_slow_bytes_do_not_extend_the_head_timeout(
     assert app.requests == []
 
 
-def test_second_head_has_its_own_timeout(
-    server: tuple[App, ServerThread], app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_head_has_its_own_timeout(server: Served, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.05)
     with RawClient(server[1].port) as slow:
         assert slow.send(get()).response().status == 200
@@ -1062,9 +1061,7 @@ def test_second_head_has_its_own_timeout(
         assert slow.send(b"GET / HT").response().error == (408, "request_timeout")
 
 
-def test_complete_head_has_no_timeout_for_its_answer(
-    server: tuple[App, ServerThread], app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_complete_head_has_no_timeout_for_its_answer(server: Served, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.03)
     with RawClient(server[1].port) as patient:
         patient.send(get(b"/wait"))
@@ -1073,9 +1070,7 @@ def test_complete_head_has_no_timeout_for_its_answer(
         assert patient.response().status == 200
 
 
-def test_body_may_take_longer_than_the_head_timeout(
-    server: tuple[App, ServerThread], app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_body_may_take_longer_than_the_head_timeout(server: Served, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEAD_TIME_S", 0.03)
     with RawClient(server[1].port) as slow:
         for part in (post()[:-4], b"e", b"l", b"l"):
@@ -1101,9 +1096,7 @@ def test_rest_of_an_unread_body_is_not_a_slow_head(
     assert client.response().status == 200
 
 
-def test_connection_with_an_unread_last_body_is_closed_when_its_time_is_over(
-    server: tuple[App, ServerThread], app: App
-) -> None:
+def test_connection_with_an_unread_last_body_is_closed_when_its_time_is_over(server: Served, app: App) -> None:
     with RawClient(server[1].port) as client:
         connection = server[1].end_of(client)
         connection.timeout_keep_alive = 0.5
@@ -1131,7 +1124,7 @@ def test_connection_reports_a_client_that_leaves(client: RawClient, app: App, pa
     assert app.requests[0].lost.wait(LIMIT_S)
 
 
-def test_idle_connection_is_closed_after_its_timeout(server: tuple[App, ServerThread], app: App) -> None:
+def test_idle_connection_is_closed_after_its_timeout(server: Served, app: App) -> None:
     for asked in range(1, 11):
         with RawClient(server[1].port) as client:
             app.go_on.clear()
@@ -1167,7 +1160,7 @@ def _is_put_off_by_requests(client: RawClient, for_s: float) -> bool:
 
 
 @pytest.mark.parametrize("line", [b"", b"connection: close\r\n"])
-def test_unread_answer_is_not_kept(server: tuple[App, ServerThread], app: App, line: bytes) -> None:
+def test_unread_answer_is_not_kept(server: Served, app: App, line: bytes) -> None:
     with RawClient(server[1].port) as client:
         client.send(b"GET /large HTTP/1.1\r\nhost: x\r\n" + line + b"\r\n")
         eventually(lambda: len(app.requests) == 1)
@@ -1226,7 +1219,7 @@ def test_every_request_of_a_lost_connection_is_notified(client: RawClient, app: 
 
 
 def test_connection_reports_a_client_that_leaves_with_a_queued_request(
-    server: tuple[App, ServerThread], client: RawClient, app: App, caplog: pytest.LogCaptureFixture
+    server: Served, client: RawClient, app: App, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The output of the running request is dropped without a log line."""
     client.send(get(b"/wait") + get())
@@ -1243,7 +1236,7 @@ def test_connection_reports_a_client_that_leaves_with_a_queued_request(
 @pytest.mark.parametrize("how", ["closes", "resets"])
 @pytest.mark.parametrize("look_s", [0.001, 1000])
 def test_connection_reports_a_client_that_leaves_while_reading_is_paused(
-    server: tuple[App, ServerThread], app: App, monkeypatch: pytest.MonkeyPatch, how: str, look_s: float
+    server: Served, app: App, monkeypatch: pytest.MonkeyPatch, how: str, look_s: float
 ) -> None:
     """Soon, and before the next request begins: its provider must not be called for a client that has left."""
     monkeypatch.setattr("gateway.server.idle_timeout._CHECK_INTERVAL_S", look_s)
@@ -1334,9 +1327,7 @@ class Provider:
 
 
 @contextmanager
-def gateway(
-    new_loop: Callable[[], asyncio.AbstractEventLoop], more: str = ""
-) -> Iterator[tuple[Provider, ServerThread]]:
+def gateway(new_loop: NewLoop, more: str = "") -> Iterator[tuple[Provider, ServerThread]]:
     provider = Provider()
     with ServerThread(
         Gateway(table_of(TABLE + more, {"KEY": "sk"}), HttpxTransport(httpx.MockTransport(provider))), new_loop
@@ -1349,7 +1340,7 @@ def chat(prompt: str, *lines: bytes) -> bytes:
     return post(CHAT, body, b"content-type: application/json", *lines)
 
 
-def test_provider_gets_at_most_the_parsed_request(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_provider_gets_at_most_the_parsed_request(new_loop: NewLoop) -> None:
     inner = chat("smuggled")
     length, type_ = b"content-length: %d\r\n", b"content-type: application/json\r\n"
     start = b"POST " + CHAT + b" HTTP/1.1\r\nhost: localhost\r\n" + type_
@@ -1376,7 +1367,7 @@ def test_provider_gets_at_most_the_parsed_request(new_loop: Callable[[], asyncio
         assert provider.prompts == ["one", "two", "three"]
 
 
-def test_trailers_do_not_change_the_caller(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_trailers_do_not_change_the_caller(new_loop: NewLoop) -> None:
     """Without client keys a forwarding header is refused; in a trailer it is not even seen."""
     body = b'{"model": "assistant", "messages": [{"role": "user", "content": "hi"}]}'
     head = b"POST " + CHAT + b" HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
@@ -1388,9 +1379,7 @@ def test_trailers_do_not_change_the_caller(new_loop: Callable[[], asyncio.Abstra
 
 
 @pytest.mark.parametrize("stream", [b"false", b"true"])
-def test_allowed_page_can_read_protocol_errors(
-    new_loop: Callable[[], asyncio.AbstractEventLoop], stream: bytes
-) -> None:
+def test_allowed_page_can_read_protocol_errors(new_loop: NewLoop, stream: bytes) -> None:
     """The short way of an answer doesn't go past what other headers are added to."""
     table = table_of(TABLE + 'cors: {origins: ["https://page.example"]}\n', {"KEY": "sk"})
     body = b'{"model": "assistant", "stream": %b, "messages": [{"role": "user", "content": "hi"}]}' % stream
@@ -1406,7 +1395,7 @@ WEBSOCKET = b"GET /v1/responses HTTP/1.1\r\nhost: localhost\r\n"
 
 
 @cases("lines")
-def test_websocket_is_declined_before_the_key(new_loop: Callable[[], asyncio.AbstractEventLoop], lines: bytes) -> None:
+def test_websocket_is_declined_before_the_key(new_loop: NewLoop, lines: bytes) -> None:
     """The client then sends the same turn by HTTP, on another connection."""
     off = "websocket: false\n"
     with gateway(new_loop, off) as (_, running), RawClient(running.port) as client, capture_logs() as logged:
@@ -1424,7 +1413,7 @@ def test_websocket_is_declined_before_the_key(new_loop: Callable[[], asyncio.Abs
     }
 
 
-def test_get_of_responses_without_a_websocket_is_405(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_get_of_responses_without_a_websocket_is_405(new_loop: NewLoop) -> None:
     with gateway(new_loop) as (_, running), RawClient(running.port) as client:
         for lines in (b"", b"connection: upgrade\r\nupgrade: h2c\r\n"):
             answer = client.send(WEBSOCKET + lines + b"\r\n").response()
