@@ -32,28 +32,7 @@ from tests.kit.configs import Config, table_of
 COLUMNS = ("gpt-6", "gpt-4o", "gemini", "qwen", "qwen-thinks", "house")
 # One column a territory, so that each is the only deployment that may answer.
 PLACES = dict(zip(COLUMNS, ("US", "GB", "JP", "CN", "HK", "DE"), strict=True))
-CONFIG = Config.parse("""
-version: 1
-assistants:
-  assistant: {routes: {us: [gpt-6], gb: [gpt-4o], jp: [gemini], cn: [qwen], hk: [qwen-thinks], de: [house]}}
-regions:
-  us: {territories: [US], boundary: ["*"]}
-  gb: {territories: [GB], boundary: ["*"]}
-  jp: {territories: [JP], boundary: ["*"]}
-  cn: {territories: [CN], boundary: [CN]}
-  hk: {territories: [HK], boundary: ["*"]}
-  de: {territories: [DE], boundary: [DE]}
-deployments:
-  gpt-6: {identity: pass, provider: openai, model: gpt-6-luna, endpoint: us, api_key: k}
-  gpt-4o: {identity: pass, provider: openai, model: gpt-4o, accept_ended: true, endpoint: global, api_key: k}
-  gemini: {identity: pass, provider: gemini, model: gemini-3.8-flash, api_key: k}
-  qwen: {identity: pass, provider: dashscope, model: qwen3-max, endpoint: cn-beijing, api_key: k}
-  qwen-thinks: {identity: pass, provider: dashscope, model: qwen3.7-plus, endpoint: intl, api_key: k, available: [HK]}
-  house: {identity: pass, provider: openai-compatible, model: m, endpoint: "https://llm.example.de/v1", stores: DE, processes: DE}
-location:
-  signals: [edge_header]
-  edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]
-""")
+CONFIG = Config.beside(__file__)
 
 
 def table_with(deployment: dict[str, Any]) -> ConfigVersion:

@@ -38,6 +38,16 @@ class Config:
         """Read YAML with the gateway's own parser. Variables such as `${KEY}` are not replaced."""
         return cls(_mapping(text))
 
+    @classmethod
+    def beside(cls, module: str) -> Config:
+        """Read the file of a configuration next to a module: `minors.gateway.yaml` is that of `test_minors.py`.
+
+        Args:
+            module: The `__file__` of the module.
+        """
+        path = Path(module)
+        return cls.parse(path.with_name(f"{path.stem.removeprefix('test_')}.gateway.yaml").read_text("utf-8"))
+
     def merge(self, *patches: str | Mapping[str, Any]) -> Config:
         """Apply JSON merge patches (RFC 7396), each as data or as YAML.
 

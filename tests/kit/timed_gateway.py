@@ -23,31 +23,9 @@ from tests.kit.judged_chats import World
 
 SECRET = "of-the-issuer-and-long-enough-for-hs256"
 NOON = datetime(2027, 7, 1, 19, 0, tzinfo=UTC).timestamp()  # 12:00 in Los Angeles
-CONFIG = Config.parse(
-    """
-version: 1
-assistants: {assistant: {routes: {us-ca: [model]}}}
-regions:
-  us-ca:
-    territories: [US-CA]
-    boundary: ["*"]
-    use: {gap: 30m, timezone: America/Los_Angeles}
-    labels: [{name: house, text: {en: "I am an AI."}, show: first_turn, repeat: 3h, repeat_text: {en: "Still an AI."}}]
-    age_bands:
-      child: {use: {session: 1h, day: 2h}, repeat: 1h}
-      sessions: {use: {session: 1h}}
-      days: {use: {day: 2h}}
-      adult: {}
-    age_missing: adult
-deployments:
-  model: {provider: openai-compatible, model: c, endpoint: "https://chat.example/v1", stores: any, processes: any,
-          capabilities: [tools, json_object, n]}
-location:
-  unknown: us-ca
-  signals: [claim, api_key, assertion]
-  claim: {issuer: "https://i.example", audience: g, algorithms: [HS256], secret: "${CLAIM_SECRET}", age_band: age}
-"""
-).merge({"clients": {name: {"keys": [key_hash(name)], "may_assert": ["user"]} for name in ("gk-1", "gk-2")}})
+CONFIG = Config.beside(__file__).merge(
+    {"clients": {name: {"keys": [key_hash(name)], "may_assert": ["user"]} for name in ("gk-1", "gk-2")}}
+)
 
 
 class _Lost(UseStore):

@@ -21,29 +21,7 @@ CHAT = "/v1/chat/completions"
 TENANT = "https://login.example/tenant/v2.0"
 AUDIENCE = "api://gateway"
 BODY = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}
-CONFIG = Config.parse("""
-version: 1
-assistants: {assistant: {routes: {default: [chat]}}}
-regions: {default: {territories: ["*"], boundary: ["*"]}}
-deployments:
-  chat: {provider: openai-compatible, model: c, endpoint: "https://chat.example/v1", stores: any, processes: any}
-location: {unknown: default}
-clients:
-  research: {}
-  batch: {may_assert: [user]}
-  app: {keys: ["sha256:0000000000000000000000000000000000000000000000000000000000000000"]}
-token_issuers:
-  entra:
-    issuer: https://login.example/tenant/v2.0
-    audience: api://gateway
-    algorithms: [RS256, ES256]
-    jwks: https://login.example/keys
-    user: oid
-    clients:
-    - {client: research, where: {groups: [g-research, g-lab], /realm_access/roles: beta}}
-    - {client: batch, where: {roles: Batch}, user: false}
-    - {client: app, where: {scp: chat.use, verified: true}}
-""").merge({"clients": {"app": {"keys": [key_hash("app-key")]}}})
+CONFIG = Config.beside(__file__).merge({"clients": {"app": {"keys": [key_hash("app-key")]}}})
 """One issuer, with a rule for people, one for programs, and one for a client that has a key too."""
 RESEARCH: dict[str, Any] = {"groups": ["g-other", "g-lab"], "realm_access": {"roles": ["alpha", "beta"]}}
 BATCH: dict[str, Any] = {"roles": ["Batch"]}

@@ -17,26 +17,7 @@ from tests.kit.httpx_transport import HttpxTransport
 KEYS = {name: f"gk-{name}" for name in ("app", "backend", "shop")}
 
 
-CONFIG = Config.parse("""
-version: 1
-blocked: [CU]
-blocked_by: https://assistant.example/where
-assistants:
-  assistant: {aliases: [gpt-4o], routes: {eu: [{a: 1, b: 1}], default: [{a: 1, b: 1}]}}
-  house-only: {routes: {eu: [a]}}
-  quiet: {routes: {default: [keyless, a]}}
-regions:
-  eu: {territories: ["@EEA"], boundary: ["@EEA"]}
-  default: {territories: ["*"], boundary: ["*"]}
-deployments:
-  a: {provider: openai-compatible, model: m, endpoint: "https://a.inside.example/v1", stores: DE, processes: DE, api_key: "${KEY}"}
-  b: {provider: openai-compatible, model: m, endpoint: "https://b.inside.example/v1", stores: DE, processes: DE, api_key: "${KEY}"}
-  keyless: {provider: openai, model: gpt-4o, accept_ended: true, endpoint: us, api_key: "${NOT_SET_ANYWHERE}"}
-location:
-  signals: [claim, assertion, edge_header]
-  edges: [{from: [127.0.0.0/8], country: CF-IPCountry}]
-  claim: {issuer: i, audience: a, algorithms: [HS256], secret: "a-secret-of-thirty-two-characters"}
-""").merge(
+CONFIG = Config.beside(__file__).merge(
     {
         "clients": {
             "app": {"keys": [key_hash(KEYS["app"])]},

@@ -15,60 +15,7 @@ from tests.kit.config_cases import problems_of
 from tests.kit.configs import Config
 
 ENVIRON = {"KEY": "sk-key", "EDGE": "edge-word", "PSEUDONYMS": "p" * 32, "CONSENT": "c" * 32}
-BASE = Config.parse(
-    """
-version: 1
-cell: {territory: DE}
-assistants:
-  helper:
-    routes: {de: [house, spare], us: [{own: 90, spare_us: 10}]}
-    schedules: {us: {candidate: spare_us, steps: "10% for 10m, 100%"}}
-    shadow: {de: {deployment: house, share: 10%}}
-regions:
-  de: {territories: [DE], boundary: ["@EEA", CH, US], approvals: required}
-  us: {territories: [US], boundary: [US], transit: [DE]}
-deployments:
-  house:
-    provider: openai
-    model: gpt-6-luna
-    endpoint: eu
-    api_key: "${KEY}"
-    attests: [zdr]
-    approvals: [{region: de, authority: A, kind: registration, number: N, model_name: M}]
-  spare: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: "${KEY}"}
-  spare_us: {provider: openai, model: gpt-6-terra, endpoint: us, api_key: "${KEY}"}
-  own:
-    provider: openai-compatible
-    model: m
-    endpoint: https://llm.example/v1
-    stores: US
-    processes: US
-    api_key: "${KEY}"
-    consent: {mode: standing, recipient: Own}
-    proxy: {url: "https://proxy.example:3128", territory: US}
-clients:
-  app: {keys: ["sha256:HASH"], region: de, assistants: [helper], limits: {rpm: 10}}
-exporters:
-  traces: {endpoint: "https://otel.example", stores: DE, processes: DE, regions: [de]}
-location:
-  signals: [edge_header]
-  edges: [{from: [10.0.0.0/8], country: CF-IPCountry, secret: {header: X-Edge, value: "${EDGE}"}}]
-resilience: {connect: 5s, total: 60s}
-secrets: {consent: "${CONSENT}", pepper: "${CONSENT}"}
-cors: {origins: ["https://app.example"], headers: [x-tenant]}
-projects:
-  shop: {budgets: [{amount: 9 EUR, per: month}]}
-usage:
-  currency: EUR
-  rates: {USD: 0.9, as_of: 2026-11-20}
-  timezone: Europe/Berlin
-  on_loss: {allow: 1 EUR}
-  alerts: {at: [80], webhook: {url: "https://hooks.example/x", territory: DE}}
-stores:
-  database: {url: "postgresql://gateway@db.example/gateway", password: "${KEY}", territory: DE}
-  valkey: {url: "rediss://valkey.example:6379", territory: DE}
-""".replace("HASH", "ab" * 32)
-)
+BASE = Config.beside(__file__)
 
 APPROVAL = {"authority": "A", "kind": "registration", "number": "N", "model_name": "M"}
 GONE = object()

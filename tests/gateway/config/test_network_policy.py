@@ -25,37 +25,7 @@ from tests.kit.configs import Config, table_of
 
 FORMATS: tuple[PolicyFormat, ...] = get_args(PolicyFormat)
 SCHEMAS = Path(__file__).parents[2] / "fixtures" / "network_policies"
-BASE = Config.parse("""
-version: 1
-cell: {territory: DE, serves: [eu]}
-assistants:
-  assistant:
-    routes: {eu: [chatgpt, house], us: [chatgpt-us]}
-    embeddings: {eu: [vectors]}
-    moderations: {eu: [judge]}
-    shadow: {eu: {deployment: twin, share: 1%}}
-regions: {eu: {territories: [DE], boundary: ["@EEA", CH]}, us: {territories: [US], boundary: [US]}}
-deployments:
-  chatgpt: {provider: openai, model: gpt-6-luna, endpoint: eu, api_key: "${K}", attests: [zdr]}
-  chatgpt-us: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: "${K}"}
-  house: {provider: openai-compatible, model: m, endpoint: "http://10.1.2.3:8000/v1", stores: DE, processes: DE, insecure: true}
-  six: {provider: openai-compatible, model: m, endpoint: "https://[fd00::12]/v1", stores: DE, processes: DE}
-  here: {provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:8000/v1", stores: DE, processes: DE}
-  corp: {provider: openai-compatible, model: m, endpoint: "https://llm.corp.internal:8443/v1", stores: DE, processes: DE}
-  vectors: {provider: openai-compatible, model: v, endpoint: "https://vectors.example/v1", stores: DE, processes: DE}
-  judge: {provider: openai-compatible, model: j, endpoint: "https://judge.example/v1", stores: DE, processes: DE}
-  twin: {provider: openai-compatible, model: t, endpoint: "https://twin.example/v1", stores: DE, processes: DE}
-  off: {provider: openai-compatible, model: o, endpoint: "https://off.example/v1", stores: DE, processes: DE, enabled: false}
-exporters: {otel: {endpoint: "https://otel.example/v1/traces", stores: DE, processes: DE}}
-usage: {currency: EUR, alerts: {at: [80], webhook: {url: "https://hooks.example/x", territory: DE}}}
-stores:
-  database: {url: "postgresql://gateway@database/gateway", territory: DE, password: "${P}"}
-  valkey: {url: "rediss://valkey.data.svc:6379", territory: DE}
-secrets: {pepper: "${PEPPER}"}
-location:
-  signals: [claim]
-  claim: {issuer: "https://login.example", audience: a, algorithms: [ES256], jwks: "https://login.example/jwks"}
-""")
+BASE = Config.beside(__file__)
 KEYS = {"K": "sk-1", "P": "p", "PEPPER": "p" * 40}
 CLUSTER = Cluster("prod")
 

@@ -27,26 +27,7 @@ from tests.kit.configs import Config, table_of
 from tests.kit.input_gateway import InputGateway
 
 HEARS, SPEAKS = "/v1/audio/transcriptions", "/v1/audio/speech"
-CONFIG = Config.parse("""
-version: 1
-assistants:
-  assistant:
-    routes: {default: [chat]}
-    transcription: {default: [ears]}
-    speech: {default: [mouth]}
-regions: {default: {territories: ["*"], boundary: ["*"]}}
-deployments:
-  chat: {provider: openai-compatible, model: c, endpoint: "https://chat.example/v1", stores: any, processes: any}
-  ears: {provider: openai-compatible, model: w, endpoint: "https://ears.example/v1", stores: any, processes: any}
-  mouth:
-    provider: openai-compatible
-    model: s
-    endpoint: "https://mouth.example/v1"
-    stores: any
-    processes: any
-    voices: {anna: af_heart, "*": af_bella}
-location: {unknown: default}
-""")
+CONFIG = Config.beside(__file__)
 WEBM = b"\x1aE\xdf\xa3" + bytes(400)
 REQUESTS, NPM = "0c5cc6f6a1e9f7b3d2a4c8e0f1b2d3c4", "--------------------------104920318274650918273645"
 

@@ -35,45 +35,7 @@ TOOLS: dict[str, Any] = {
 }
 NOW = datetime.now(UTC)
 LATER = f"{NOW + timedelta(hours=2):%H:%M}-{NOW + timedelta(hours=3):%H:%M}"
-CONFIG = Config.parse(
-    """
-version: 1
-assistants:
-  assistant:
-    intents: {talk: {tools: ["find"]}, minors: {}}
-    choices: {spare: {deployments: [spare], title: {en: Spare}}}
-    routes: {default: {minors: [small, spare], talk: [talk], default: [model, spare]}}
-    embeddings: {default: [model]}
-    moderations: {default: [judge]}
-regions:
-  default:
-    territories: ["*"]
-    boundary: ["*"]
-    age_bands:
-      refused: {refuse: true}
-      tired: {hours: "00:00-00:01", timezone: UTC}
-      toolless: {tools: false}
-      plain: {choices: false}
-      small: {intent: minors}
-      told: {instructions: "The user is a child."}
-      adult: {}
-    age_missing: adult
-deployments:
-  model: {provider: openai-compatible, model: c, endpoint: "https://chat.example/v1", stores: any, processes: any,
-          capabilities: [tools, tool_choice_named]}
-  talk: {provider: openai-compatible, model: talk, endpoint: "https://chat.example/v1", stores: any, processes: any,
-         capabilities: [tools]}
-  small: {provider: openai-compatible, model: small, endpoint: "https://chat.example/v1", stores: any, processes: any,
-          capabilities: [tools]}
-  spare: {provider: openai-compatible, model: spare, endpoint: "https://chat.example/v1", stores: any, processes: any,
-          capabilities: [tools]}
-  judge: {provider: openai-compatible, model: j, endpoint: "https://judge.example/v1", stores: any, processes: any}
-location:
-  unknown: default
-  signals: [claim, api_key, assertion]
-  claim: {issuer: "https://i.example", audience: g, algorithms: [HS256], secret: "${CLAIM_SECRET}", age_band: age}
-"""
-).merge(
+CONFIG = Config.beside(__file__).merge(
     {
         "regions": {"default": {"age_bands": {"tired": {"hours": LATER}}}},
         "clients": {"trusted": {"keys": [key_hash("gk-1")], "may_assert": ["territory", "user", "consent", "intent"]}},

@@ -30,27 +30,7 @@ from tests.kit.gateway_command import in_this_process
 from tests.kit.input_gateway import InputGateway
 
 PATH = "/v1/audio/speech"
-CONFIG = Config.parse("""
-version: 1
-assistants: {assistant: {speech: {default: [house, spare]}}}
-regions: {default: {territories: ["*"], boundary: ["*"]}}
-deployments:
-  house:
-    provider: openai-compatible
-    model: kokoro
-    endpoint: "https://house.example/v1"
-    stores: any
-    processes: any
-    voices: {anna: af_heart, tom: am_adam}
-  spare:
-    provider: openai-compatible
-    model: kokoro
-    endpoint: "https://spare.example/v1"
-    stores: any
-    processes: any
-    voices: {anna: af_sky, "*": af_bella}
-location: {unknown: default}
-""")
+CONFIG = Config.beside(__file__)
 ASKED = {"model": "assistant", "voice": "anna", "input": "Hello, this is said."}
 
 
