@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import shlex
 import socket
@@ -58,12 +59,14 @@ def doctor(options: argparse.Namespace) -> int:
         _continue_as_user_of(options.unit)
     levels: set[Level] = set()
 
-    def report(finding: CheckResult) -> None:
-        print(finding, flush=True)
+    def report(finding: CheckResult, shown: str = "") -> None:
+        print(shown or finding, flush=True)
         levels.add(finding.level)
 
     if options.ask is not None:
         _ask(options, report)
+    elif options.models is not None:
+        _ask_lists(options, report)
     elif options.installed is not None:
         from gateway.cli.installed_files import installed_problems
 
@@ -145,10 +148,7 @@ def _ask(options: argparse.Namespace, report: Callable[[CheckResult], None]) -> 
     """Ask a deployment for each capability, and compare the answers with the configuration. It costs tokens."""
     settings = settings_of(options)
     config, name = compile_file(settings.config).config, str(options.ask)
-    deployment = config.deployments.get(name)
-    if deployment is None:
-        known = ", ".join(sorted(config.deployments))
-        raise CommandError(f"there is no deployment {name!r}; the deployments are: {known}")
+    deployment = _named(config, name)
     count = len(questions_for(deployment))
     about = f"{count} requests, with answers of at most {MOST_TOKENS} tokens, go to {name} and cost tokens"
     if not options.yes and not confirmed(about):
@@ -164,6 +164,24 @@ def _ask(options: argparse.Namespace, report: Callable[[CheckResult], None]) -> 
     if able:
         words = ", ".join(word for word in able if word not in ("text", "stream"))
         report(CheckResult("ok", name, f"the line to copy: `capabilities: [{words}]`"))
+
+
+def _ask_lists(options: argparse.Namespace, report: Callable[[CheckResult, str], None]) -> None:
+    """Compare the known ends of models with the vendors' lists. It costs nothing, and changes nothing."""
+    from gateway.cli.doctor_models import check_models
+
+    config = compile_file(settings_of(options).config).config
+    names = dict.fromkeys(options.models or config.deployments)
+    for check in asyncio.run(check_models(config, [_named(config, name) for name in names])):
+        report(check.finding(), json.dumps(check.document()) if options.json else "")
+
+
+def _named(config: ConfigVersion, name: str) -> Deployment:
+    """Return a deployment by its name. Raises CommandError."""
+    if name not in config.deployments:
+        known = ", ".join(sorted(config.deployments))
+        raise CommandError(f"there is no deployment {name!r}; the deployments are: {known}")
+    return config.deployments[name]
 
 
 def _of_capability(deployment: Deployment, one: AskedCapability) -> CheckResult:

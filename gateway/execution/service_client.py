@@ -38,9 +38,18 @@ class ServiceClient:
         self._transport = transport
 
     async def call(
-        self, permit: ServicePermit, wire: WireRequest, *, limit_s: float, most_bytes: int, link: Link | None = None
+        self,
+        permit: ServicePermit,
+        wire: WireRequest,
+        *,
+        limit_s: float,
+        most_bytes: int,
+        link: Link | None = None,
+        credential: tuple[tuple[str, str], ...] = (),
     ) -> ServiceResponse:
         """Return the answer to one request. A redirect (3xx) is an answer like any other: it is not followed.
+
+        `credential` is headers of which one may be for a proxy in front of the service.
 
         Raises ServiceFailed without a whole answer, and FenceBreach if the request may not be sent.
         """
@@ -48,7 +57,7 @@ class ServiceClient:
             raise FenceBreach("a call of a service needs a service permit")
 
         async def send(anew: bool) -> UpstreamResponse:
-            request = upstream_request(permit, wire, limit_s, link=link)
+            request = upstream_request(permit, wire, limit_s, credential, link=link)
             request.anew = anew
             return await self._transport.send(request)
 

@@ -472,17 +472,11 @@ class UpstreamClient:
 
     def _signed_in(self, attempt: _Attempt, sign_in: TokenSource, wire: WireRequest) -> tuple[tuple[str, str], ...]:
         """Return the headers with the token of a sign-in, and of a key if it has one too. Raises ProviderFailed."""
-        deployment, token = attempt.step.deployment, self.tokens.current(sign_in.id)
-        attempt.options.token = token
+        token = attempt.options.token = self.tokens.current(sign_in.id)
         if token is None:
             raise ProviderFailed(Failure(FailureKind.CREDENTIALS, self.tokens.why(sign_in), unsent=True))
-        scheme, origin, now_s = deployment.adapter.auth, deployment.origin, self._clock()
-        if sign_in.is_aws:
-            return credential(scheme, wire, origin, token, now_s)
-        if sign_in.header == "authorization":
-            return token.bearer
-        proxied = tuple(("proxy-authorization", value) for _, value in token.bearer)
-        return (*credential(scheme, wire, origin, attempt.secret, now_s), *proxied)
+        deployment = attempt.step.deployment
+        return token_headers(deployment, sign_in, wire, deployment.origin, token, attempt.secret, self._clock())
 
     async def _exchange(self, attempt: _Attempt, chat: ChatRequest | None, upstream: UpstreamRequest) -> Answer:
         """Send a request, and read until its answer begins. `chat`: the chat as it is sent, or None."""
@@ -856,6 +850,25 @@ def _about_file(failure: Failure, request: ServedRequest) -> Failure:
     if not is_about_file or isinstance(request, ChatRequest) or not request.has_file:
         return failure
     return replace(failure, kind=FailureKind.REFUSED_HERE, message="the provider refused the file", about=None)
+
+
+def token_headers(
+    deployment: Deployment,
+    sign_in: TokenSource,
+    wire: WireRequest,
+    origin: str,
+    token: Secret,
+    secret: Secret | None,
+    now_s: float,
+) -> tuple[tuple[str, str], ...]:
+    """Return the headers of a request with the token of a sign-in, and of a key if the deployment has one too."""
+    scheme = deployment.adapter.auth
+    if sign_in.is_aws:
+        return credential(scheme, wire, origin, token, now_s)
+    if sign_in.header == "authorization":
+        return token.bearer
+    proxied = tuple(("proxy-authorization", value) for _, value in token.bearer)
+    return (*credential(scheme, wire, origin, secret, now_s), *proxied)
 
 
 def _recheck(still_allowed: StillAllowed, step: Step) -> None:

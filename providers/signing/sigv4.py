@@ -16,7 +16,7 @@ from providers.json_values import JsonError, as_map, loads_text, read_map, read_
 from providers.signing import KeyProblem
 from providers.wire import WireRequest
 
-_REGION = re.compile(r"(?:^|\.)bedrock-runtime(?:-fips)?\.(?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d)\.")
+_REGION = re.compile(r"(?:^|\.)bedrock(?:-runtime(?:-fips)?)?\.(?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d)\.")
 _ANY_REGION = "us-east-1"
 _PLAIN = re.compile(r"(?P<id>[!-9;-~]+):(?P<secret>[!-9;-~]+)(?::(?P<session>[!-~]+))?")
 _ALGORITHM = "AWS4-HMAC-SHA256"

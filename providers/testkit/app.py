@@ -13,11 +13,16 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, assert_never
 
+from providers.adapter import KnowsOffers
+from providers.catalogue.model_lists import model_lists
+from providers.catalogue.prices import Offers
 from providers.chat import ChatCompletion, ChatRequest, Usage
 from providers.failures import FailureKind
 from providers.inputs.embeddings.facts import load_embedding_facts
 from providers.inputs.embeddings.values import EmbeddingRequest
+from providers.json_values import dumps
 from providers.moderations.guard_models import guard_kind_of
+from providers.registry import load_registry
 from providers.testkit.capacity import Capacity, Gate
 from providers.testkit.prefix_cache import PrefixCache
 from providers.testkit.scenario import Fault, HttpError, Scenario
@@ -37,6 +42,7 @@ from providers.testkit.simulator import (
 )
 from providers.testkit.wire_steps import Break, Head, Send, Step, Wait, stage, stage_whole, whole
 from providers.value import replace
+from providers.wire import WireResponse
 
 TRANSPORT = "simulator.transport"
 """The name under which a server puts the connection's asyncio transport into the scope's `state`."""
@@ -148,6 +154,8 @@ class SimulatorApp:
             refuses = simulator.refuse_token if isinstance(simulator, RefusesTokens) else None
             return whole(refuses() if refuses is not None else simulator.write_error(FailureKind.CREDENTIALS, 401))
         try:
+            if (listed := _listed(simulator.name, incoming)) is not None:
+                return stage_whole(simulator, listed, scenario, fault)
             if isinstance(simulator, SimulatesInputs) and (content := simulator.read_input(incoming)) is not None:
                 if isinstance(content, EmbeddingRequest):
                     response = simulator.write_embeddings(
@@ -190,6 +198,25 @@ class SimulatorApp:
         if scenario.aptitude is not None:
             completion = scenario.aptitude.taught(request, completion)
         return replace(completion, created=completion.created or int(self._now()))
+
+
+def _listed(provider: str, incoming: IncomingRequest) -> WireResponse | None:
+    """Return the answer to a question for the list of models or for one of them. None: it is another request."""
+    row, adapter = model_lists().get(provider), load_registry().adapters.get(provider)
+    _, found, model = incoming.path.partition(row.path.removeprefix("{base}") if row is not None else "/")
+    if row is None or incoming.method != "GET" or not found:
+        return None
+    offers = adapter.offers if isinstance(adapter, KnowsOffers) else Offers()
+    entries: dict[str, dict[str, object]] = {}
+    priced = {name for price in offers.prices for name in price.models}
+    for name in sorted(priced.union(*(end.models for end in offers.retirements))):
+        entry: dict[str, object] = {row.name: f"{row.prefix}{name}"}
+        if row.end and (end := offers.retirement(name)) is not None:
+            *outer, last = row.end.split(".")
+            entry |= {outer[0]: {last: f"{end.on}"}} if outer else {last: f"{end.on}"}
+        entries[name] = entry
+    body = entries.get(model.removeprefix("/")) if model else {row.entries: [*entries.values()]}
+    return WireResponse(200 if body else 404, {"content-type": "application/json"}, dumps(body or {}), 0)
 
 
 def _dimensions(provider: str, request: EmbeddingRequest) -> int:

@@ -210,6 +210,10 @@ TAKEOUTS: Mapping[str, Takeout] = {
                 r"^        yield from _of_sign_ins\(config\)\n",
                 r"^def _of_sign_ins\(.*?\n\n\n",
             ),
+            "gateway/cli/doctor_models.py": _gone(
+                _import("gateway.identity.token_refresher"),
+                r"^            if sign_in is not None:\n(?:                [^\n]*\n)+",
+            ),
             "gateway/cli/evidence_configs.py": (
                 *_gone(_import("gateway.model.client_token")),
                 (r"TokenIssuer(?=\))", "Any"),
