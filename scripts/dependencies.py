@@ -32,6 +32,28 @@ that runs code at each start of Python (`.pth`) or has no wheel.
 |---|---|---|---|---|---|
 """
 _TAIL = """
+## httpx without releases
+
+httpx has had no release since 0.28.1 of 2024-12-06. Pydantic maintains a fork of it and of httpcore, with which it
+sends: httpx2 and httpcore2 (2.16.2). By the locks for tests, the SDKs of OpenAI
+(3.51.0), Anthropic (2.10.0) and Mistral (3.7.0) and the SDK of MCP (2.3.0) require the fork. Starlette (1.10.0) and
+FastAPI (0.163.2) name both, in optional parts that the gateway does not install. So httpx2 is in the environment of
+tests, and in no installation.
+
+- **Use.** Two files name it: the demo asks its own gateway for examples, and `providers.client.Client` takes an
+  `httpx.AsyncClient` of its caller. The server, the calls to providers, sign-ins, traces and alerts use
+  `providers.transport`, and the commands `http.client`. `tests/architecture/test_imports.py` holds the list. The tests
+  use httpx to call a gateway.
+- **A fault in it** reaches the demo and programs that use adapters without the gateway. No prompt of a client
+  of the gateway passes through it.
+- **A fix of it** may come from its repository, but no release since 2024 shows that it would. `make audit` finds an
+  advisory, and without a release the fix is ours: in the demo by `http.client`, in `Client` by the step below.
+- **The step.** `Client` uses `build_request`, `send`, `aiter_bytes`, `aclose`, and three classes of errors, all of which
+  httpx2 has under the same names. It would take a client of either package, and the locks would bring httpx2 in place of
+  httpx. `httpx.AsyncClient` is a part of a public face, so a client of httpx goes on to work until 2.0.
+
+httpx stays: a move without a fault would ask each caller of `Client` for another package.
+
 ## Packages they bring
 
 | package | brought by |
