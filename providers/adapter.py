@@ -255,6 +255,15 @@ class AsksForUsage(Protocol):
 
 
 @runtime_checkable
+class NamesCacheMarks(Protocol):
+    """An optional member of an adapter whose marks for a cache do not have Anthropic's form (`cache_control`)."""
+
+    @property
+    def cache_mark(self) -> str:
+        """The name of a mark in its requests."""
+
+
+@runtime_checkable
 class CountsTokens(Protocol):
     """An optional member of an adapter whose servers count the tokens of a prompt with the model's own tokenizer."""
 

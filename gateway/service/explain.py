@@ -41,14 +41,13 @@ from gateway.policy.location.signals import SIGNALS
 from gateway.policy.preference import decide_preferring, member_of, preference_of_age
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import plain_needs
+from providers.adapter import NamesCacheMarks
 from providers.evidence import NO_CITATION
 from providers.matching.requirements import CACHE_CONTROL, CACHE_KEY
 from providers.territories import parse_territory, territory_data, territory_name
 from providers.value import Value, replace
 
 _WIDTH = 100
-_FORMS_OF_MARKS = {"bedrock": "cachePoint", "openai": "prompt_cache_breakpoint"}
-"""The form of a mark for a cache at a provider whose form is not Anthropic's."""
 _STICKY = "this user keeps this variant while its deployment is available, also when its share grows"
 _UNNAMED = "the variant depends on the user: name one; the plan shown is that of the largest share"
 FROZEN = "a rollback restored these shares; they are frozen until `gateway rollback --release` or another version"
@@ -301,8 +300,9 @@ def _sign_in(deployment: Deployment) -> dict[str, object]:
 def _prompt_cache(deployment: Deployment, region: Region | None) -> dict[str, object]:
     """Return what a deployment gets for its prompt cache with a chat of the region, and in which form it gets marks."""
     takes_marks = CACHE_CONTROL in deployment.capabilities.parameters
-    form = _FORMS_OF_MARKS.get(deployment.provider, CACHE_CONTROL) if takes_marks else None
-    facts: dict[str, object] = {"cache_marks": form}
+    adapter = deployment.adapter
+    form = adapter.cache_mark if isinstance(adapter, NamesCacheMarks) else CACHE_CONTROL
+    facts: dict[str, object] = {"cache_marks": form if takes_marks else None}
     if deployment.knows_cache_key:
         is_protected = region is not None and region.protected
         facts["cache_key"] = deployment.treatment_of(CACHE_KEY, "chat", protected=is_protected)

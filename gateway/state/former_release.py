@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.files import path_exists
 from gateway.operator_errors import StateError
-from gateway.state.database import Statements, open_large_to_read
+
+if TYPE_CHECKING:
+    from gateway.state.database import Statements
 
 _SPOOL_FILES = ("*.rows", "*.recovered")
 
@@ -25,6 +27,10 @@ def refuse_former_state(directory: Path, ledger: str, *, counts_here: bool) -> N
     if counts_here and path_exists(counts := directory / "gate"):
         raise _refused(counts)
     if path_exists(directory / f"{ledger}.db"):
+        import sqlite3  # with a ledger, it is needed in any case
+
+        from gateway.state.database import open_large_to_read
+
         # The one that uses a damaged file reports it.
         with suppress(sqlite3.Error), closing(open_large_to_read(directory, ledger)) as database:
             refuse_former_rows(database, directory / f"{ledger}.db")

@@ -45,6 +45,7 @@ class BedrockAdapter(FactsAdapter):
     # The API has no JSON mode without a schema.
     emulated: ClassVar[frozenset[str]] = frozenset({JSON_OBJECT})
     auth: ClassVar[AuthScheme] = AwsSigV4("bedrock")
+    cache_mark: ClassVar[str] = "cachePoint"
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         request, changed = fit(request, self.takes)

@@ -45,7 +45,7 @@ from providers.matching.requirements import CACHE_CONTROL, CACHE_MARKS, FEATURES
 from providers.moderations.openai_format import OpenAIModerations
 from providers.openai_json import encode_request
 from providers.openai_json.encode_request import encode_marked
-from providers.openai_json.fields import breakpoint_of
+from providers.openai_json.fields import BREAKPOINT, breakpoint_of
 from providers.openai_json.read_answer import USUAL, ChatReader, read_completion
 from providers.openai_json.stream_relay import RelayingParser
 from providers.reading.errors import IN_A_STREAM, classify, error_object
@@ -76,6 +76,7 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
 
     facts_package: ClassVar[str] = "providers.vendors.openai"
     asks_for_usage: ClassVar[bool] = True
+    cache_mark: ClassVar[str] = BREAKPOINT
     name: str
     auth: AuthScheme
     max_tokens_field: str
