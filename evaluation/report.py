@@ -81,6 +81,7 @@ def build_report(
                 name: {
                     "provider": deployments[name].provider,
                     "model": deployments[name].model,
+                    "redirected_to": deployments[name].redirected_to(now_s),
                     "site": deployments[name].site,
                     "places": {
                         kind: str(getattr(deployments[name].residency, kind)) for kind in ("stores", "processes")

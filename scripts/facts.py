@@ -1,22 +1,25 @@
 """List the facts of this checkout that end soon, or were read long ago (`make facts`). Fail for those that have ended.
 
 A model, a site, an API version, a token host, a vendor's whole API, a price or a law that has ended must name what
-replaces it, and no configuration that ships may use it. A price that was read long ago may be wrong.
+replaces it, and no configuration that ships may use it. A price that was read long ago may be wrong. An example whose
+model fails or is redirected within 90 days by any reading fails too.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from gateway.config.loading import load_document
 from gateway.features.configuration import compile_config
 from gateway.model.approval import begun_everywhere
-from providers.adapter import KnowsOffers
+from providers.adapter import Adapter, KnowsOffers
+from providers.catalogue.prices import Offers
 from providers.evidence import Citation
 from providers.registry import Registry, load_registry
 from providers.sign_in.kinds import vendor_hosts
@@ -26,6 +29,14 @@ LAWS = ROOT / "gateway/config/data/laws.toml"
 _SOON = timedelta(days=180)
 _OLD = timedelta(days=180)
 _OLD_PRICE = timedelta(days=120)
+_LEFT = timedelta(days=90)
+_EXAMPLES = ("README.md", "config/**/*.yaml", "deploy/**/*.y*ml", "docs/**/*.md", "gateway/api/openapi_examples.json")
+_NOT_EXAMPLES = ("docs/reference/models.md", "docs/reference/providers.md")
+"""Generated lists of all that is known."""
+_NAMED = re.compile(r"""provider["']?:\s*["']?([\w-]+)(?:[^{}]|\$\{\w+\}){0,200}?\bmodel["']?:\s*["']?([^\s,}"']+)""")
+"""A provider and the model of the same deployment."""
+SHOW_AN_END: dict[tuple[str, str], str] = {}
+"""Why a page has a model that ends, by the page and the model."""
 
 
 def main() -> int:
@@ -33,7 +44,7 @@ def main() -> int:
     today = datetime.now(UTC).date()
     for title, lines in {"ends within 180 days": ending(today), "read long ago": old(today)}.items():
         print(f"{title}: {len(lines)}", *lines, sep="\n  ")
-    if problems := ended(ROOT, today):
+    if problems := [*ended(ROOT, today), *examples(ROOT, today)]:
         print("make facts: has ended, and nothing replaced it", *problems, sep="\n  ", file=sys.stderr)
         return 1
     return 0
@@ -55,6 +66,28 @@ def ended(root: Path, today: date) -> list[str]:
         document = load_document(path, {}, secrets=False, clock=lambda: now_s)
         lines += [str(it) for it in compile_config(document, registry=registry).warnings if it.fails_check]
     return lines
+
+
+def examples(root: Path, today: date, shown: Mapping[tuple[str, str], str] = SHOW_AN_END) -> list[str]:
+    """Return each example whose model fails or is redirected within 90 days, and each entry of `shown` without use."""
+    adapters, lines, used = load_registry().adapters, list[str](), set[tuple[str, str]]()
+    paths = {path for pattern in _EXAMPLES for path in root.glob(pattern)}
+    for path in sorted(paths - {root / name for name in _NOT_EXAMPLES}):
+        name = str(path.relative_to(root))
+        for provider, model in dict.fromkeys(_NAMED.findall(path.read_text("utf-8"))):
+            day = _leaves_on(adapters[provider], model) if provider in adapters else None
+            if day is not None and day <= today + _LEFT:
+                used.add((name, model))
+                lines += [f"{name}: {provider} {model} ends on {day}"] if (name, model) not in shown else []
+    return [*lines, *(f"{' '.join(it)}: remove it from SHOW_AN_END" for it in shown.keys() - used)]
+
+
+def _leaves_on(adapter: Adapter, model: str) -> date | None:
+    """Return the first day on which a model fails or is redirected at any site, firm or not; not an earliest one."""
+    offers = adapter.offers if isinstance(adapter, KnowsOffers) else Offers()
+    rows = {row for site in ("", *adapter.sites) for row in offers.retirements_at(model, site)}
+    days = [row.redirects for row in rows] + [row.on for row in rows if not row.earliest]
+    return min(filter(None, days), default=None)
 
 
 def ending(today: date) -> list[str]:
@@ -91,7 +124,9 @@ def _ends(registry: Registry) -> Iterator[tuple[str, Sequence[str], date, str]]:
         if not isinstance(adapter, KnowsOffers):
             continue
         for row in adapter.offers.retirements:
-            yield name, row.named, row.on, row.instead
+            unsure = "" if row.is_stated and not row.earliest else "its day is not firm"
+            for ends in filter(None, (row.redirects, row.on)):
+                yield name, row.named, ends, row.instead or row.to or unsure
         for one in adapter.offers.prices:
             if (day := one.price.ends) is not None:
                 later = {it.models for it in adapter.offers.prices if it.price.valid_from == day}

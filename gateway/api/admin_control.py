@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.api.errors import ApiError
 from gateway.execution.failure_observations import EVERYBODY, Asker
-from gateway.model.approval import days_at
+from gateway.model.approval import Term, days_at
 from gateway.model.budget import shown_amount
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
-from gateway.model.endings import endings_of
+from gateway.model.endings import FactEnding, StageEnding, endings_of, retirements_in
 from gateway.model.schedule import ScheduleStatus, Tally
 from gateway.model.status import Changes, Finding, Overview, Reload, SimulatedSite, Status, Traffic, WorkerStatus
 from gateway.policy.routing import config_exclusion
@@ -158,7 +158,7 @@ def websocket_report(status: Status) -> dict[str, int]:
 
 def readiness(status: Status) -> dict[str, object]:
     """Return the whole document of `/readyz`."""
-    config = status.config
+    config, ends = status.config, endings_of(status.config, days_at(status.at_s))
     off_now = {
         name: reason
         for name, item in config.deployments.items()
@@ -184,9 +184,10 @@ def readiness(status: Status) -> dict[str, object]:
             "breaker_callers": dict(sum((Counter(worker.closed_callers) for worker in status.workers), Counter())),
         },
         "websocket": websocket_report(status),
-        "approvals": _endings(status, "approval", "last_day"),
+        "approvals": [_ending(it, "last_day") for it in ends if it.kind == "approval"],
         "schedules": {"off": status.schedules_off or None, "routes": [*map(_schedule, status.schedules)]},
-        "retirements": _endings(status, "model", "retires_on"),
+        "retirements": [_ending(it, "retires_on") for it in retirements_in(ends)],
+        "stages": [_ending(it, "on") | it.document() for it in ends if it.kind == "model"],
         "workers": {
             "wanted": status.workers_wanted,
             "restarts": status.worker_restarts,
@@ -250,13 +251,9 @@ def _without_database(config: ConfigVersion) -> str:
     return f"requests are served, and usage rows wait in the state directory{clients}"
 
 
-def _endings(status: Status, kind: str, day: str) -> list[dict[str, object]]:
-    """Return the ends of the facts of a kind, the next one first. `warned_days` is the threshold that was reached."""
-    return [
-        {**it.subject, day: it.on.isoformat(), "days_left": it.days_left, "warned_days": it.warned_days}
-        for it in endings_of(status.config, days_at(status.at_s))
-        if it.kind == kind
-    ]
+def _ending(it: Term | FactEnding | StageEnding, day: str) -> dict[str, object]:
+    """Return the end of a fact, with its day under this name. `warned_days` is the threshold that was reached."""
+    return {**it.subject, day: it.on.isoformat(), "days_left": it.days_left, "warned_days": it.warned_days}
 
 
 def _schedule(status: ScheduleStatus) -> dict[str, object]:

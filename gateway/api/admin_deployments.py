@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from gateway.api.admin_control import unavailable_by_deployment
 from gateway.model.approval import Term, days_at
 from gateway.model.config_version import ConfigVersion
-from gateway.model.endings import FactEnding, endings_of
+from gateway.model.endings import FactEnding, StageEnding, endings_of, retirements_in
 from gateway.model.route import deployments_of
 from gateway.model.status import Status
 from gateway.policy.routing import config_exclusion
@@ -61,9 +61,10 @@ def deployments_document(status: Status, snapshots: Iterable[bytes]) -> dict[str
                     for it in ends
                     if it.kind == "approval" and it.subject["deployment"] == name
                 ],
-                "retirement": _end_of(name, "model", ends),
-                "price_end": _end_of(name, "price", ends),
-                "facts": facts_of(item),
+                "retirement": _end_of(name, retirements_in(ends)),
+                "stages": [_stage(it) for it in ends if it.kind == "model" and it.subject["deployment"] == name],
+                "price_end": _end_of(name, (it for it in ends if it.kind == "price")),
+                "facts": facts_of(item, status.at_s),
             }
         )
     return {
@@ -79,9 +80,15 @@ def deployments_document(status: Status, snapshots: Iterable[bytes]) -> dict[str
     }
 
 
-def _end_of(name: str, kind: str, ends: Iterable[Term | FactEnding]) -> dict[str, object] | None:
+def _stage(it: StageEnding) -> dict[str, object]:
+    """Return a stage of the end of a model, with the page that states it and the day on which that was read."""
+    read = it.stage.row.as_of
+    return {**it.document(), "source": it.stage.row.source, "as_of": read.isoformat() if read is not None else None}
+
+
+def _end_of(name: str, ends: Iterable[Term | FactEnding | StageEnding]) -> dict[str, object] | None:
     """Return the day on which a fact of the deployment ends, and the days until then, or None if none is known."""
-    of_name = (it for it in ends if it.kind == kind and it.subject["deployment"] == name)
+    of_name = (it for it in ends if it.subject["deployment"] == name)
     return next(({"on": it.on.isoformat(), "days_left": it.days_left} for it in of_name), None)
 
 

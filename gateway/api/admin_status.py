@@ -25,7 +25,7 @@ from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import Consents
 from gateway.model.decision import Plan, Unavailable
-from gateway.model.endings import endings_of
+from gateway.model.endings import endings_of, retirements_in
 from gateway.model.location import Location
 from gateway.model.served import USES
 from gateway.model.status import CellInstance, InstanceState, Overview, Reload, Status
@@ -111,10 +111,13 @@ def _document(
     warnings: list[str],
 ) -> dict[str, object]:
     config = status.config
+    near = [it for it in endings_of(config, days_at(status.at_s)) if it.bound is not None]
     ends = [
-        {"kind": it.kind, **it.subject, "on": it.on.isoformat(), "days_left": it.days_left, "detail": str(it)}
-        for it in endings_of(config, days_at(status.at_s))
-        if it.warned_days is not None
+        {
+            **{"kind": it.kind, **it.subject, "on": it.on.isoformat(), "days_left": it.days_left, "detail": str(it)},
+            **(it.stage.document() if it.kind == "model" else {}),
+        }
+        for it in near
     ]
     counts = Counter[str]()
     for (name, _), count in sorted(status.traffic.implausible.items()):
@@ -136,10 +139,10 @@ def _document(
             for it in ends
             if it["kind"] == "approval"
         ],
-        **{
-            member: [{"deployment": it["deployment"], "on": it["on"]} for it in ends if it["kind"] == kind]
-            for member, kind in (("retirements", "model"), ("prices", "price"))
-        },
+        "retirements": [
+            {"deployment": it.subject["deployment"], "on": it.on.isoformat()} for it in retirements_in(near)
+        ],
+        "prices": [{"deployment": it["deployment"], "on": it["on"]} for it in ends if it["kind"] == "price"],
         "usage_implausible": dict(counts),
         "problems": [it.text for it in problems],
         "warnings": warnings,

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, cast
 
 from gateway.api.admin_control import readiness_word, unavailable_everywhere
 from gateway.model.config_version import ConfigVersion
+from gateway.model.route import deployments_of
 from gateway.model.schedule import Phase
 from gateway.model.status import (
     CLOCK,
@@ -140,6 +141,12 @@ def warnings_of(status: Status) -> Iterator[str]:
                 f"the quota {it.name}: the vendor states that {stated.remaining} of {stated.limit} {it.unit} a minute "
                 f"are left, and {left} are by the own count: another user of this account"
             )
+    for schedule in status.schedules:
+        where = f"canary {schedule.assistant}/{schedule.region}"
+        route = status.config.assistants[schedule.assistant].routes.get(schedule.region, ())
+        for side in deployments_of(route[:1]):
+            if (to := side.redirected_to(status.at_s)) is not None:
+                yield f"{where}: its sides changed: {to} may answer for {side.name}"
     if status.schedules_off and not _has_schedules(status.config):
         yield f"no canary schedule can run: {status.schedules_off}"
 

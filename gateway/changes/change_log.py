@@ -135,7 +135,7 @@ def plan_with_checks(
     if answers is None:
         answers = answer_changes(old.config, new.config, now_s)
     checks = checks_of(old.config, new.config, warnings, now_s, answers=answers, accepted=accepted)
-    ends = (it for it in endings_of(new.config, days_at(now_s)) if it.warned_days is not None)
+    ends = (it for it in endings_of(new.config, days_at(now_s)) if it.bound is not None)
     notes = (f"{it.subject.get('deployment') or it.subject['label']}: {it}" for it in ends)
     return replace(plan, answers=answers, checks=checks, notes=(*plan.notes, *notes))
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from gateway.config.problems import Problem
 from gateway.model.approval import Term, days_at
 from gateway.model.config_version import ConfigVersion
-from gateway.model.endings import FactEnding, endings_of
+from gateway.model.endings import FactEnding, StageEnding, endings_of
 from gateway.model.status import Changes, Reload
 from gateway.telemetry.log import logger
 
@@ -22,6 +22,8 @@ _END_EVENTS = {
     "price": ("price_ending", "price_ended"),
     "law": ("law_ending", "law_ended"),
 }
+_STAGE_EVENTS = ("model_stage_near", "model_stage_begun")
+"""Those of every stage of a model's end but the one at which routes pass it over."""
 _SHOWN = 20
 
 
@@ -86,9 +88,9 @@ def _in_short(changes: Changes) -> dict[str, list[str]]:
     }
 
 
-def _reminder_of(ending: Term | FactEnding) -> tuple[object, ...]:
+def _reminder_of(ending: Term | FactEnding | StageEnding) -> tuple[object, ...]:
     """Return what a reminder states. A model and an approval lose a day at different hours, so each is compared."""
-    return ending.kind, *ending.subject.values(), ending.on, ending.days_left
+    return ending.kind, *ending.subject.values(), ending.on, ending.days_left, str(ending)
 
 
 async def remind(
@@ -109,5 +111,8 @@ async def remind(
         for ending in endings_of(current(), days):
             if ending.warned_days is not None and _reminder_of(ending) not in told:
                 log = logger().error if ending.days_left <= _URGENT_DAYS else logger().warning
-                event = _END_EVENTS[ending.kind][ending.is_over]
-                log(event, **ending.subject, days_left=ending.days_left, detail=str(ending))
+                event, fields = _END_EVENTS[ending.kind][ending.is_over], dict[str, object]()
+                if ending.kind == "model" and not (stage := ending.stage).is_retirement:
+                    event = _STAGE_EVENTS[ending.begun]
+                    fields = {"stage": stage.stage, "firm": stage.firm, "to": stage.to or None}
+                log(event, **ending.subject, **fields, days_left=ending.days_left, detail=str(ending))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from gateway.changes.budget_changes import budget_changes, budget_notes
 from gateway.config.problems import KeyPath
@@ -15,6 +15,7 @@ from gateway.model.approval import Approval
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import Deployment, Proxy
+from gateway.model.end_stages import EndStage, StageName
 from gateway.model.location_rules import LocationRules
 from gateway.model.parts import Marker, Parts
 from gateway.model.region_text import RegionText
@@ -34,11 +35,11 @@ Traffic = Mapping[tuple[str, str], float]
 # Not compared: adapters are code, targets are made of other fields, and credentials and the content of files are not a
 # part of the config.
 _NOT_COMPARED = {
-    # Prices and retirements come with the model and do not affect answers.
+    # Prices come with the model and do not affect answers; the stages of its end are compared one by one.
     Deployment: frozenset(
         (
             "name adapter target credentials headers needs_credential missing_credentials places asked_at price "
-            "retirement ends_s link proxy_origin parts"
+            "stages ends_s redirect leaving link proxy_origin parts"
         ).split()
     ),
     Region: frozenset({"name", "parts", "doors", "helps_first", "kinds"}),
@@ -54,13 +55,18 @@ NO_CONFIG_VERSION = ConfigVersion("", {}, {}, {}, None, NOWHERE, {}, {}, SignalL
 
 
 class Change(Value, frozen=True):
-    """One difference, as text. If it `widens`, prompts may go to places where they could not go before."""
+    """One difference, as text.
+
+    If it `widens`, prompts may go to places where they could not go before. One that only `informs` needs no signature
+    in a protected region: it changes no route and no approval.
+    """
 
     what: str
     before: str
     after: str
     widens: bool = False
     kind: Kind = "changed"
+    informs: bool = False
 
 
 class PlanItem(Value, frozen=True):
@@ -200,7 +206,8 @@ def shown(value: object) -> str:
             return f"stores {stores}, processes {processes}"
         case Approval():
             until = f" until {value.valid_until}" if value.valid_until else ""
-            return f"{value.region}: {value.authority} {value.kind} {value.number}{until}"
+            model = f" for {value.model}" if value.model is not None else ""
+            return f"{value.region}: {value.authority} {value.kind} {value.number}{model}{until}"
         case RegionText():
             default = value.default_locale
             labels = ", ".join(map(str, default.labels))
@@ -326,11 +333,26 @@ def _changes(old: Region | Deployment, new: Region | Deployment) -> Iterator[Cha
             continue
         widens = each.name in ("boundary", "residency", "proxy") and not _within(after, before)
         yield _change(_SHOWN_NAMES.get(each.name, each.name.replace("_", " ")), before, after, widens=widens)
+    if isinstance(old, Deployment) and isinstance(new, Deployment):
+        yield from _changed_stages(old, new)
     for name, part, other in _changed_parts(old.parts, new.parts):
         if isinstance(part or other, Marker):
             yield _change(name, part is not None, other is not None, widens=other is not None)
         else:
             yield _change(name, part, other, widens=not _within(other, part))
+
+
+def _changed_stages(old: Deployment, new: Deployment) -> Iterator[Change]:
+    """Yield each stage of the model's end that differs, whoever states it. What changes a route needs a signature."""
+    for name in get_args(StageName):
+        was, is_now = ([it for it in one.stages if it.stage == name] for one in (old, new))
+        if shown(was) != shown(is_now):
+            acts = name == "redirects" or shown(_retirements(was)) != shown(_retirements(is_now))
+            yield Change(f"model {name}", shown(was), shown(is_now), informs=not acts)
+
+
+def _retirements(stages: Iterable[EndStage]) -> list[EndStage]:
+    return [it for it in stages if it.is_retirement]
 
 
 def _changed_parts(old: Parts, new: Parts) -> Iterator[tuple[str, object, object]]:

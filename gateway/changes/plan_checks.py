@@ -94,7 +94,9 @@ def _deployments(change: _RegionChange) -> Iterator[str]:
         asked |= {judge.name for judge in (*judges.input, *judges.output)} if judges is not None else set()
         here = version.regions.get(name)
         asked |= set(here.judges) if here is not None else set()
-    changed = {item.name for item in change.plan.deployments}
+    changed = {
+        item.name for item in change.plan.deployments if not item.changes or not all(it.informs for it in item.changes)
+    }
     for deployment in sorted(asked):
         if deployment in changed or _is_among(f"deployments.{deployment}", keys):
             yield f"the deployment {deployment}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.model.approval import days_at, why_unapproved
+from gateway.model.approval import days_at
 from gateway.model.refusal_reason import RefusalReason
 from gateway.operator_errors import CommandError
 from providers.json_values import as_map, read_map
@@ -42,7 +42,6 @@ def approval_document(
     The last one of `configs` that can be read decides who answers.
     """
     deployments = _answering(configs, evidence["region"])
-    answering = [it.name for it in deployments]
     texts = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
     rules = evidence["rules"]
     judged = [f"moderation: {rules['moderation']}"] if rules["moderation"] else []
@@ -50,7 +49,7 @@ def approval_document(
     features = [f"{it['rule']}: {it['text']}" for it in rules["features"]]
     found: Mapping[str, _Found] = {
         "models": _models(evidence, deployments, configs.states[0][1]),
-        "assessment": _assessment(texts["figures"], evidence["names"], answering, report),
+        "assessment": _assessment(texts["figures"], evidence, deployments, report),
         "keywords": _Found(refused, [] if judged else ["no text is judged: the region has no `moderation`"], judged),
         "labels": _Found(rules["labels"], [] if rules["labels"] else ["the region has no label"]),
         "minors": _Found(evidence["duties"], lines=features),
@@ -89,15 +88,24 @@ def _models(evidence: Mapping[str, Any], answering: list[Deployment], region: st
     """Return the approvals with provider and model of their deployments, and the deployments that have none today."""
     models = {it["deployment"]: {key: it[key] for key in ("provider", "model")} for it in evidence["vendors"]}
     rows = [{"deployment": it["deployment"], **models[it["deployment"]], **it} for it in evidence["approvals"]]
-    days = days_at(datetime.fromisoformat(evidence["made_at"]).timestamp())
-    lacking = ((it.name, why_unapproved(it.approvals, region, days)) for it in answering)
+    days = days_at(_made_s(evidence))
+    lacking = ((it.name, it.why_unapproved(region, days)) for it in answering)
     return _Found(rows, [f"{name}: {why}" for name, why in lacking if why is not None])
 
 
+def _made_s(evidence: Mapping[str, Any]) -> float:
+    """Return the moment (Unix time) for which the evidence was made."""
+    return datetime.fromisoformat(evidence["made_at"]).timestamp()
+
+
 def _assessment(
-    figures: Mapping[str, Any], regions: list[str], answering: list[str], report: Mapping[str, Any] | None
+    figures: Mapping[str, Any],
+    evidence: Mapping[str, Any],
+    answering: list[Deployment],
+    report: Mapping[str, Any] | None,
 ) -> _Found:
     """Return the figures of each candidate that answers, and what the evaluation lacks. Raises CommandError."""
+    regions, made_s = evidence["names"], _made_s(evidence)
     if report is None:
         return _Found(missing=["no evaluation: run `gateway evaluate`, and name its folder with `--evaluation`"])
     if report.get("format") != _FORMAT or report.get("region") not in regions:
@@ -106,8 +114,13 @@ def _assessment(
     bank = f"{suite.get('name')} {str(suite.get('digest'))[:12]}, {report.get('at')}"
     simulated = ["the answers are those of simulated providers"] if report.get("simulated") else []
     found = _Found([], simulated, ["a rehearsal with the question bank of the suite, not the test of the standard"])
-    for name in answering:
-        measured = read_map(as_map(candidates.get(name)), "figures")
+    for deployment in answering:
+        name, answers = deployment.name, deployment.redirected_to(made_s) or deployment.model
+        candidate = as_map(candidates.get(name))
+        measured = read_map(candidate, "figures")
+        evaluated = candidate.get("redirected_to") or candidate.get("model") or answers
+        if evaluated != answers:
+            found.missing.append(f"{name}: the evaluation is of {evaluated}, and {answers} answers")
         for key, text in figures.items():
             figure = as_map(measured.get(key))
             value, items = figure.get("value"), figure.get("of")

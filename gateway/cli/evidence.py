@@ -86,7 +86,7 @@ def write_evidence(options: argparse.Namespace) -> int:
         "missing_months": counted.missing_months,
         "months_with_missing_receipts": receipts.missing_months,
         "prompts": counted.prompts(),
-        **configs.document(),
+        **configs.document(_now_s()),
         "refusals": receipts.refusals(),
         "duties": [row for name in sorted(configs.names) for row in report_rows(sums, "month", name, 5)],
         "proof": {"receipts": receipts.document(), "audit": recorded.audit()},

@@ -176,7 +176,7 @@ class ActiveConfigs(Value, frozen=True):
             (share for since_s, until_s, share in self.samples if since_s < ended_s and at_s < until_s), default=1.0
         )
 
-    def document(self) -> dict[str, object]:
+    def document(self, now_s: float) -> dict[str, object]:
         """Return what they state: rules of the last one; approvals, attestations, consents and vendors of all."""
         from gateway.service.explain import consent_of
 
@@ -200,7 +200,7 @@ class ActiveConfigs(Value, frozen=True):
             "token_issuers": _different(
                 _token_issuer(one) for state, _ in self.states for one in state.config.token_issuers.values()
             ),
-            "vendors": _different((_vendor(it) for _, _, it in asked), ("source", "as_of", "unconfirmed")),
+            "vendors": _different((_vendor(it, now_s) for _, _, it in asked), ("source", "as_of", "unconfirmed")),
         }
 
 
@@ -280,6 +280,7 @@ def _approval(deployment: Deployment, approval: Approval) -> _Item:
     return {
         "deployment": deployment.name,
         **{name: getattr(approval, name) for name in ("region", "authority", "kind", "number", "model_name")},
+        **({"approved_model": approval.model} if approval.model is not None else {}),
         **{name: str(day) if day is not None else None for name, day in days.items()},
     }
 
@@ -298,7 +299,7 @@ def _token_issuer(issuer: TokenIssuer) -> _Item:
     return {"name": issuer.name, "issuer": issuer.issuer, "keys_from": keys, "rules": len(issuer.clients)}
 
 
-def _vendor(deployment: Deployment) -> _Item:
+def _vendor(deployment: Deployment, now_s: float) -> _Item:
     from gateway.service.explain import facts_of
 
     sign_in = deployment.sign_in
@@ -306,7 +307,11 @@ def _vendor(deployment: Deployment) -> _Item:
         "provider": deployment.provider,
         "deployment": deployment.name,
         "host": deployment.origin,
-        **{part: fact for part, fact in facts_of(deployment).items() if part not in ("places", "proxy", "sign_in")},
+        **{
+            part: fact
+            for part, fact in facts_of(deployment, now_s).items()
+            if part not in ("places", "proxy", "sign_in")
+        },
         "proxy": deployment.proxy.origin if deployment.proxy is not None else None,
         "sign_in_hosts": [place.host for place in sign_in.places] if sign_in is not None else [],
     }

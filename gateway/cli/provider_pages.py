@@ -8,7 +8,7 @@ from pathlib import Path
 from gateway.cli.terminal import aligned
 from gateway.model.deployment import Deployment
 from providers.adapter import Adapter, EmulatesFeatures, KnowsOffers, StatesConfirmation, TakesHeaders, known_models
-from providers.catalogue.prices import NO_CURRENCY, Offers, Price, Rates, shown_amount
+from providers.catalogue.prices import NO_CURRENCY, Offers, Price, Rates, Retirement, shown_amount
 from providers.evidence import Citation
 from providers.matching.requirements import FEATURES, PARAMETERS
 from providers.sites import Availability, Site
@@ -189,10 +189,16 @@ def deployments_text(deployments: Iterable[Deployment], now_s: float) -> str:
     for one in deployments:
         features = ", ".join(sorted(one.capabilities.features))
         names, context = (one.name, one.provider, one.model), _tokens(one.capabilities.context_tokens)
-        rows.append((*names, context, *_amounts(one.price_at(now_s)), str(one.retires_on or ""), features))
+        rows.append((*names, context, *_amounts(one.price_at(now_s)), _ends(one), features))
         for price in one.coming_prices(now_s):
             rows.append((f"  from {price.valid_from}", "", "", "", *_amounts(price), "", ""))
     return aligned(rows)
+
+
+def _ends(one: Deployment) -> str:
+    """Return the last day of a deployment's model, and the other stages of its end in words."""
+    others = [f"{it.stage} {it}" for it in one.stages if not it.is_retirement]
+    return "; ".join([*([str(one.retires_on)] if one.retires_on is not None else []), *others])
 
 
 def _model_rows(adapters: Mapping[str, Adapter]) -> Iterator[_Row]:
@@ -230,8 +236,16 @@ def _price_rows(adapters: Mapping[str, Adapter]) -> Iterator[_Row]:
 
 def _retirement_rows(adapters: Mapping[str, Adapter]) -> Iterator[_Row]:
     for name, offers in _offers_of(adapters):
-        for row in sorted(offers.retirements, key=lambda row: row.on):
-            yield (name, ", ".join(row.named), str(row.on), row.instead, *_cited(row.citation))
+        for row in sorted(offers.retirements, key=lambda row: [*row.days.values()][-1]):
+            yield (name, ", ".join(row.named), _days(row), row.instead or row.to, *_cited(row.citation))
+
+
+def _days(row: Retirement) -> str:
+    """Return the days of a retirement in words: a lone day is the first one without the model."""
+    words = {"announced": "announced", "dearer": "costs more from", "redirects": f"{row.to} answers from", "on": "ends"}
+    days = [day if key == "on" and len(row.days) == 1 else f"{words[key]} {day}" for key, day in row.days.items()]
+    firm = " at the earliest" if row.earliest else "" if row.is_stated else " (not firm)"
+    return ", ".join(map(str, days)) + firm
 
 
 def _offers_of(adapters: Mapping[str, Adapter]) -> Iterator[tuple[str, Offers]]:

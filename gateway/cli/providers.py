@@ -170,7 +170,15 @@ def _offers(adapter: Adapter) -> dict[str, Any]:
             for row in offers.prices
         ],
         "retirements": [
-            {"models": list(row.named), "on": str(row.on), "instead": row.instead, **_cited(row.citation)}
+            {
+                "models": list(row.named),
+                **{key: str(day) for key, day in row.days.items()},
+                **({"to": row.to} if row.to else {}),
+                **({"earliest": True} if row.earliest else {}),
+                "firm": row.is_stated and not row.earliest,
+                "instead": row.instead,
+                **_cited(row.citation),
+            }
             for row in offers.retirements
         ],
     }

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import date
 
 from gateway.config.endpoints import Endpoint
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.schema.routing import DeploymentSection
 from gateway.config.validation import Draft, Findings, check_reference
-from gateway.model.approval import Approval, Days, terms_of, why_unapproved
+from gateway.model.approval import Approval, Days, approvals_for, terms_of, why_unapproved
 from gateway.model.config_version import Region
 from gateway.model.consent import ConsentRule
 from gateway.model.deployment import Deployment
+from gateway.model.end_stages import EndStage, answering, redirect_of
 from providers.value import replace
 
 # The numbers in the lists of filings that the Cyberspace Administration of China publishes have these forms
@@ -23,27 +25,44 @@ _FORMS = {
 }
 
 
-def compile_approvals(draft: Draft, findings: Findings, name: str, days: Days) -> tuple[Approval, ...]:
-    """Return the approvals of a deployment. Warn of those that have expired or expire soon."""
+def compile_approvals(
+    draft: Draft, findings: Findings, name: str, days: Days, stages: Iterable[EndStage] = ()
+) -> tuple[Approval, ...]:
+    """Return the approvals of a deployment. Warn of those that have expired or expire soon, or never count."""
     path: KeyPath = ("deployments", name, "approvals")
     section = draft.config.deployments[name]
     compiled = tuple(section.approvals)
     for index, approval in enumerate(compiled):
         _check_approval(draft, findings, (*path, index), approval)
-    for term in terms_of({name: compiled}, days):
+        if approval.model not in (None, section.model, *(it.to for it in stages if it.to)):
+            message = f"it never counts: it is for {quoted(approval.model or '')}, which does not answer here"
+            findings.warn((*path, index, "model"), message, f"write the vendor's name, such as {section.model}")
+    counting = approvals_for(compiled, section.model, answering(section.model, redirect_of(stages), days))
+    for term in terms_of({name: counting}, days):
         at = (*path, _deciding(compiled, term.region, term.last_day))
-        message = why_unapproved(compiled, term.region, days) or ""
+        message = why_unapproved(counting, term.region, days) or ""
         hint = "add the renewed one to the list before that day"
         findings.warn_of_end(at, term, hint, message, is_kept=section.accept_ended)
     return compiled
 
 
-def warn_if_unapproved(findings: Findings, path: KeyPath, deployment: Deployment, region: Region) -> None:
-    """Warn if the region requires an approval and the deployment has no record of one."""
-    if region.approvals_required and all(it.region != region.name for it in deployment.approvals):
-        name = deployment.name
+def warn_if_unapproved(findings: Findings, path: KeyPath, deployment: Deployment, region: Region, days: Days) -> None:
+    """Warn if the region requires an approval and the deployment has no record of one, or none for a redirect.
+
+    A redirect by the vendor is as an approval that has ended: from the moment at which it acts, `check` fails.
+    """
+    if not region.approvals_required:
+        return
+    name, redirect = deployment.name, deployment.redirect
+    if all(it.region != region.name for it in deployment.approvals):
         message = f"{quoted(name)} has no approval for region {quoted(region.name)}: it is skipped here"
         findings.warn(path, message, f"record it in `deployments.{name}.approvals`")
+        return
+    has_begun = redirect is not None and redirect.has_begun(days)
+    why = deployment.why_unapproved(region.name, days)
+    if why is not None and (has_begun or not deployment.approvals_on(days, region.name)):
+        hint = f"record that of the model which answers in `deployments.{name}.approvals`, with its `model`"
+        findings.warn(path, f"{quoted(name)} is skipped here: {why}", hint, fails_check=has_begun)
 
 
 def _deciding(approvals: tuple[Approval, ...], region: str, last_day: date) -> int:

@@ -412,8 +412,8 @@ def _step(
         yield "       JSON schemas: emulated"
     if served := _served(step, region):
         yield from _wrapped("       serves: ", served)
-    if step.retires_on is not None:
-        yield f"       model retires: {step.retires_on}"
+    for stage in step.stages:
+        yield f"       model {'retires' if stage.is_retirement else stage.stage}: {stage}"
     if reason := ineligible_now(step, region, days):
         yield from _wrapped("       not now: ", reason)
 

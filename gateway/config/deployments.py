@@ -27,10 +27,11 @@ from gateway.config.quotas import check_keep, quotas_of
 from gateway.config.schema.routing import DeploymentSection
 from gateway.config.territories import listed, read_territories
 from gateway.config.validation import Draft, Findings
-from gateway.model.approval import Days
+from gateway.model.approval import Approval, Days, approvals_for
 from gateway.model.config_version import Secrets
 from gateway.model.deployment import CacheKey, Concurrency, Deployment
-from gateway.model.endings import deployment_endings_of
+from gateway.model.end_stages import EndStage, stages_of
+from gateway.model.endings import acting_at, price_endings_of, stage_endings_of
 from gateway.model.held_token import TokenSource
 from gateway.model.quota import Quota
 from gateway.model.served import USES
@@ -47,7 +48,7 @@ from providers.adapter import (
 )
 from providers.catalogue.ended import ended_providers
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
-from providers.catalogue.prices import Offers, Price, Retirement, earliest
+from providers.catalogue.prices import Offers, Price, Retirement
 from providers.chat import ChatRequest, UserMessage
 from providers.json_values import as_map, read_map
 from providers.matching.capability_matching import parameters_of
@@ -90,7 +91,7 @@ class Vendor:
         # A pattern such as `gpt-4-*` does not match its own stem.
         self.names = frozenset(stem for stem in stems if model_facts(models, stem) is not UNKNOWN_MODEL)
         self.price: Callable[[str, str], Price | None] = cache(offers.price)
-        self.retirement: Callable[[str, str, str], Retirement | None] = cache(offers.retirement)
+        self.retirements: Callable[[str, str, str], tuple[Retirement, ...]] = cache(offers.retirements_at)
 
     def is_misspelt(self, model: str) -> bool:
         """Return whether the name has a word that is nearly, but not exactly, a word of this vendor's names.
@@ -190,7 +191,7 @@ class DeploymentCompiler:
             compiled[name] = self._deployment(parts)
             for feature in features:
                 compiled[name] = feature(self.draft, self.findings, section, compiled[name])
-            self._warn_of_retirement(path, compiled[name])
+            self._warn_of_ends(path, compiled[name])
             if section.structured_output == "emulate" and not compiled[name].emulates_schemas(bounded=True):
                 message = f"it has no effect: {quoted(section.model)} has JSON schemas at this site"
                 self.findings.warn((*path, "structured_output"), message, "remove it")
@@ -213,6 +214,8 @@ class DeploymentCompiler:
         site = endpoint.facts
         allowed = site.allows if site is not None else frozenset[str]()
         counts = self._counts(path, section, adapter, endpoint)
+        price = own.prices_after(known_price)
+        approvals, stages = self._ends(parts, price, sign_in)
         return Deployment(
             **{key: getattr(section, key) for key in _AS_WRITTEN},
             name=name,
@@ -239,7 +242,7 @@ class DeploymentCompiler:
             needs_credential=credentials.are_needed,
             missing_credentials=credentials.missing,
             simulates=endpoint.simulates,
-            approvals=compile_approvals(self.draft, self.findings, name, self.days),
+            approvals=approvals,
             consent=compile_consent(self.findings, path, section, endpoint),
             quotas=quotas_of(self.draft, self.findings, path, section, self.quotas),
             cache_key=_cache_key(section),
@@ -249,12 +252,34 @@ class DeploymentCompiler:
             proxy=way.proxy,
             link=way.link,
             counts=counts,
-            price=self._shared(own.prices_after(known_price)),
-            retirement=earliest(
-                own.retirement_of(section.model, vendor.retirement(section.model, site_name, endpoint.base_path)),
-                *(place.end for place in (sign_in.places if sign_in is not None else ())),
-            ),
+            price=self._shared(price),
+            stages=stages,
         )
+
+    def _ends(
+        self, parts: _Parts, price: Price | None, sign_in: TokenSource | None
+    ) -> tuple[tuple[Approval, ...], tuple[EndStage, ...]]:
+        """Return the approvals of a deployment, and the stages of the end of its model that it does not accept."""
+        site, model = parts.endpoint.facts, parts.section.model
+        known = parts.vendor.retirements(model, site.name if site is not None else "", parts.endpoint.base_path)
+        places = sign_in.places if sign_in is not None else ()
+
+        def leaves(to: str) -> bool:
+            if site is None:
+                return False
+            before, after = site.residency_of(model), site.residency_of(to)
+            return not (after.stores.within(before.stores) and after.processes.within(before.processes))
+
+        hosts = [place.end for place in places if place.end is not None]
+        stages = stages_of(known, parts.own.retirement_of(model, known), hosts, leaves)
+        approvals = compile_approvals(self.draft, self.findings, parts.name, self.days, stages)
+        if not parts.section.accept_ended:
+            return approvals, stages
+        if not any((*stages, price is not None and price.ends, *(it.valid_until for it in approvals))):
+            message = f"it has no effect: no end of {parts.section.provider}'s {quoted(model)} is known"
+            self.findings.warn(("deployments", parts.name, "accept_ended"), message, "remove it")
+        # What is written for an end or an approval must not let another model in under them.
+        return approvals, tuple(it for it in stages if it.stage == "redirects")
 
     def _credentials(self, path: KeyPath, parts: _Parts, sign_in: TokenSource | None, way: Way) -> Credentials:
         """Return the keys and headers of a deployment. It has no keys while those of its proxy are missing."""
@@ -470,21 +495,31 @@ class DeploymentCompiler:
                 self.findings.error((*path, "passthrough", index), message, hint)
         return frozenset(section.passthrough)
 
-    def _warn_of_retirement(self, path: KeyPath, deployment: Deployment) -> None:
-        end = deployment.retirement
-        for ending in deployment_endings_of([deployment], self.days):
-            key, hint = "model", "set the price in your own catalogue, or write `accept_ended: true`"
-            if ending.kind == "model" and end is not None:
-                key = "sign_in" if end.host else "endpoint" if end.paths else "model"
-                fix = f"such as {ending.instead}" if ending.instead else "or set another day in your own catalogue"
-                kept = "; if the vendor still serves you, write `accept_ended: true`" if ending.is_over else ""
-                hint = f"use another {'one' if end.what else 'model'}, {fix}{kept}"
-            self.findings.warn_of_end((*path, key), ending, hint)
-        has_end = deployment.price is not None and deployment.price.ends is not None
-        has_end |= any(it.valid_until is not None for it in deployment.approvals)
-        if deployment.accept_ended and deployment.retirement is None and not has_end:
-            message = f"it has no effect: no end of {deployment.provider}'s {quoted(deployment.model)} is known"
-            self.findings.warn((*path, "accept_ended"), message, "remove it")
+    def _warn_of_ends(self, path: KeyPath, deployment: Deployment) -> None:
+        for ending in price_endings_of(deployment, self.days):
+            hint = "set the price in your own catalogue, or write `accept_ended: true`"
+            self.findings.warn_of_end((*path, "model"), ending, hint)
+        for stage in stage_endings_of(deployment, self.days):
+            row, message = stage.stage.row, f"{stage}{self._of_approvals(deployment, stage.stage)}"
+            key = "sign_in" if row.host else "endpoint" if row.paths else "model"
+            fix = f"such as {stage.instead}" if stage.instead else "or set another day in your own catalogue"
+            is_kept = stage.is_over and not stage.stage.leaves
+            kept = "; if the vendor still serves you, write `accept_ended: true`" if is_kept else ""
+            self.findings.warn_of_end(
+                (*path, key), stage, f"use another {'one' if row.what else 'model'}, {fix}{kept}", message
+            )
+
+    def _of_approvals(self, deployment: Deployment, stage: EndStage) -> str:
+        """Return what a redirect means for the approvals of a deployment, or an empty text if it means nothing."""
+        named = {it.region for it in deployment.approvals}
+        named -= {it.region for it in approvals_for(deployment.approvals, deployment.model, (stage.to,))}
+        sections = self.draft.config.regions.items()
+        regions = [name for name, section in sections if name in named and section.approvals == "required"]
+        if not stage.to or stage.leaves or not regions:
+            return ""
+        if not stage.firm:
+            return "; if so, its approvals are for another model"
+        return f"; its approvals in {', '.join(regions)} do not count from {acting_at(stage)}"
 
 
 def _check_caches(findings: Findings, path: KeyPath, section: DeploymentSection, capabilities: Capabilities) -> None:

@@ -42,10 +42,10 @@ def relied_facts(deployment: Deployment, now_s: float) -> Iterator[ReliedFact]:
         known = offers.price(model, site.name if site is not None else "") if offers is not None else None
         subject = f"the price of {provider} {model} at {deployment.site}"
         yield ReliedFact(subject, price.citation, known is not None and known.at(now_s) == price)
-    if (end := deployment.retirement) is not None:
+    for row in dict.fromkeys(stage.row for stage in deployment.stages):
         # An operator's own day has no page that was read.
-        subject = f"the retirement of {end.host or f'{provider} {model}'}"
-        yield ReliedFact(subject, end.citation, end.as_of is not None)
+        subject = f"the retirement of {row.host or f'{provider} {model}'}"
+        yield ReliedFact(subject, row.citation, row.as_of is not None)
 
 
 def oldest_fact(deployments: Iterable[Deployment], now_s: float) -> tuple[ReliedFact, date] | None:

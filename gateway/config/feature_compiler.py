@@ -15,6 +15,7 @@ from gateway.config.regions import RegionPart, Regions
 from gateway.config.schema.file import FeatureKey
 from gateway.config.schema.routing import AssistantSection
 from gateway.config.validation import Draft, Findings
+from gateway.model.approval import Days
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
@@ -28,6 +29,7 @@ class AssistantScope:
     findings: Findings
     regions: Regions
     deployments: Mapping[str, Deployment]
+    days: Days
 
     def has_route(self, path: KeyPath, section: AssistantSection, name: str, region: str) -> bool:
         """Return whether the assistant has a route in the region. Report an error at `path` if not."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
@@ -198,6 +199,10 @@ class OwnModelSection(Section):
         None,
         description="Its price, or a list of prices with different `valid_from`. 0: it costs nothing, in any currency.",
     )
+    announced_on: Day | None = Field(None, description="The day on which the vendor announced its end.")
+    dearer_on: Day | None = Field(None, description="The day from which on it costs more.")
+    redirects_on: Day | None = Field(None, description="The day from which on another model answers under its name.")
+    redirects_to: Visible | None = Field(None, description="The model that answers then.")
     retires_on: Day | None = Field(None, description="The first day on which the vendor no longer serves it.")
 
     @property
@@ -226,11 +231,13 @@ class OwnModelSection(Section):
         """Return the operator's prices, and the known one until the first of them."""
         return price_series(map(_price, self.price or ()), known)
 
-    def retirement_of(self, model: str, known: Retirement | None) -> Retirement | None:
-        """Return the retirement on the operator's day, else the known one."""
-        if self.retires_on is None:
-            return known
-        return Retirement((model,), self.retires_on, None, _OWN, known.instead if known is not None else "")
+    def retirement_of(self, model: str, known: Iterable[Retirement]) -> Retirement:
+        """Return the stages of its end that the operator states, with the replacement that the vendor names."""
+        instead = next((row.instead for row in known if row.instead), "")
+        return Retirement(
+            (model,), self.retires_on, None, _OWN, instead, announced=self.announced_on, dearer=self.dearer_on,
+            redirects=self.redirects_on, to=self.redirects_to or "",
+        )  # fmt: skip
 
 
 class CatalogueFileSection(Section):
@@ -319,6 +326,7 @@ def compile_catalogues(sources: Iterable[Source], findings: Findings, registry: 
             if adapter is not None:
                 _check_words(here, path, section, adapter)
             _check_days(here, path, section.price or ())
+            _check_stages(here, path, section)
             for index, price in enumerate(section.price or ()):
                 for tool in price.tool_calls:
                     warn_of_fees(here, (*path, "price", index, "tool_calls", tool), [tool])
@@ -390,6 +398,18 @@ def _check_days(findings: Findings, path: KeyPath, prices: Sequence[PriceSection
             start = "has no `valid_from`" if day is None else f"applies from {day} on"
             message = f"{start}, as price {days.index(day) + 1} of this list"
             findings.error((*path, "price", index), message, "give each price another day, or remove one")
+
+
+def _check_stages(findings: Findings, path: KeyPath, section: OwnModelSection) -> None:
+    """Report days of its end in another order than they follow each other, and a redirect without its model."""
+    keys = ("announced_on", "dearer_on", "redirects_on", "retires_on")
+    for before, after in pairwise([key for key in keys if getattr(section, key) is not None]):
+        first, then = getattr(section, before), getattr(section, after)
+        if then < first:
+            findings.error((*path, after), f"{then} is before `{before}`, {first}", "change one of the days")
+    if (section.redirects_on is None) != (section.redirects_to is None):
+        key, other = ("redirects_on", "redirects_to")[:: 1 if section.redirects_to is None else -1]
+        findings.error((*path, key), f"needs `{other}`", "write both")
 
 
 def _price(section: PriceSection) -> Price:

@@ -17,7 +17,7 @@ from gateway.config.regions import boundary_fix, outside_boundary
 from gateway.config.schema.routing import AssistantSection, ScheduleSection
 from gateway.config.sentences import sentences_of
 from gateway.config.validation import Draft, Findings, check_reference
-from gateway.model.approval import Days, why_unapproved
+from gateway.model.approval import Days
 from gateway.model.assistant import DEFAULT_INTENT, Assistant, Intent, UserChoice
 from gateway.model.config_version import Region
 from gateway.model.deployment import Deployment
@@ -40,7 +40,10 @@ def ineligible_now(deployment: Deployment, region: Region | None, days: Days | N
     """
     if not deployment.enabled:
         return "disabled"
-    ends = deployment.retires_on if deployment.ends_s is not None else None
+    leaving = deployment.leaving
+    if days is not None and leaving is not None and leaving.has_begun(days):
+        return f"{leaving.to} is computed elsewhere"
+    ends = deployment.retires_on
     if days is not None and ends is not None and days.first >= ends.toordinal():
         return f"ended on {ends}"
     if not deployment.has_credential:
@@ -48,7 +51,7 @@ def ineligible_now(deployment: Deployment, region: Region | None, days: Days | N
     if deployment.unmet:
         return f"not attested: {', '.join(deployment.unmet)}"
     if region is not None and region.approvals_required and days is not None:
-        return why_unapproved(deployment.approvals, region.name, days) or ""
+        return deployment.why_unapproved(region.name, days) or ""
     return ""
 
 
@@ -61,7 +64,6 @@ _Barriers = dict[str, dict[str, Barrier]]
 class AssistantCompiler(AssistantScope):
     """Compiles the assistants of a draft, with their routes and schedules."""
 
-    days: Days
     features: Sequence[FeatureCompiler]
     _routed: set[str] = field(default_factory=set)
     """The regions for which an assistant has a route."""
@@ -215,7 +217,7 @@ class AssistantCompiler(AssistantScope):
             self.findings.warn(path, f"no deployment of this route is available now ({details})")
         if region is not None:
             for entry in entries:
-                warn_if_unapproved(self.findings, entry.path, entry.deployment, region)
+                warn_if_unapproved(self.findings, entry.path, entry.deployment, region, self.days)
         if use == "chat":
             self._check_chats(entries)
         else:

@@ -174,8 +174,8 @@ class _Attempt(msgspec.Struct):
     answers: RecentAnswers
     is_again: bool
 
-    def recorded(self, ended_at: float, failure: Failure | None = None) -> AttemptRecord:
-        """Return the record of the attempt at its end."""
+    def recorded(self, ended_at: float, clock: Callable[[], float], failure: Failure | None = None) -> AttemptRecord:
+        """Return the record of the attempt at its end. The clock is asked only for a vendor that redirects."""
         deployment, started_at = self.step.deployment, self.options.started_at
         return AttemptRecord(
             deployment.name,
@@ -188,6 +188,7 @@ class _Attempt(msgspec.Struct):
             proxy=deployment.proxy,
             redacted=self.options.note,
             consent=self.step.consent,
+            redirected_to=deployment.redirected_to(clock()) if deployment.redirect is not None else None,
         )
 
     def free(self) -> None:
@@ -504,7 +505,9 @@ class Run(msgspec.Struct):
         except BaseException as left:
             self._stopped(attempt, left)
             raise
-        self.context.record.attempts.append(attempt.recorded(self.context.deadline.clock(), failure))
+        self.context.record.attempts.append(
+            attempt.recorded(self.context.deadline.clock(), self.executor.clock, failure)
+        )
         is_renewed = False
         if options.token is not None and not attempt.is_again:
             is_renewed = await self._has_other_token(attempt, failure)
@@ -573,7 +576,7 @@ class Run(msgspec.Struct):
             slot.release()
         if health.suspicions:
             health.succeeded(attempt.step.deployment, attempt.secret)
-        context.record.attempts.append(attempt.recorded(ended_at))
+        context.record.attempts.append(attempt.recorded(ended_at, self.executor.clock))
 
     async def _has_other_token(self, attempt: _Attempt, failure: Failure) -> bool:
         """Return whether a refused token of a sign-in was replaced by another one, for which the attempt waits."""
@@ -597,12 +600,12 @@ class Run(msgspec.Struct):
         record, ended_at = self.context.record, self.context.deadline.clock()
         if isinstance(error, asyncio.CancelledError) and attempt.options.was_silent(attempt.step, ended_at):
             self._note_failure(attempt, _LEFT)
-            record.attempts.append(attempt.recorded(ended_at, _LEFT))
+            record.attempts.append(attempt.recorded(ended_at, self.executor.clock, _LEFT))
             return
         if self.evidence is not None:
             self.evidence.released(attempt.tickets)
         if not isinstance(error, CallRefused | ConfigChanged | Withdrawn):
-            record.abandoned += (replace(attempt.recorded(ended_at), is_abandoned=True),)
+            record.abandoned += (replace(attempt.recorded(ended_at, self.executor.clock), is_abandoned=True),)
 
     def _had_time(self, failure: Failure, step: Step, options: AttemptOptions) -> bool:
         """Return whether a provider that counts as silent had the time to answer, and answered no other request."""

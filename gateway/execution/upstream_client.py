@@ -30,7 +30,7 @@ from gateway.model.held_token import TokenSource
 from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
 from gateway.model.served import ServedRequest, measured_as_chat
 from gateway.model.wrapper import AnswerRestoring, NotWrappable, TooMuchToSearch, Wrapped, Wrapper, WrapperNote
-from gateway.policy.fence import lacking_approval
+from gateway.policy.fence import answers_elsewhere, lacking_approval
 from gateway.tasks import run_apart
 from gateway.usage.accounting import CallUsage, RequestUsage
 from gateway.usage.estimates import input_size
@@ -113,15 +113,18 @@ class StillActive(Value, frozen=True):
     config: ConfigVersion
     region: Region
     clock: Callable[[], float]
+    reveal_model: bool = True
 
     def __call__(self, step: Step) -> str | None:
         """Return why a step may no longer be taken, or None if it may. Raises ConfigChanged."""
         if self.current() is not self.config:
             raise ConfigChanged
-        # The same version still allows the same steps, unless an approval has ended meanwhile.
-        if not self.region.approvals_required:
+        # The same version still allows the same steps, unless an approval has ended meanwhile, or the model leaves.
+        if not self.region.approvals_required and step.deployment.leaving is None:
             return None
-        return lacking_approval(self.region, step.deployment, self.clock())
+        now_s, reveal = self.clock(), self.reveal_model
+        elsewhere = answers_elsewhere(step.deployment, now_s, reveal_model=reveal)
+        return elsewhere or lacking_approval(self.region, step.deployment, now_s, reveal_model=reveal)
 
 
 class Answer(Value, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -16,7 +17,9 @@ from gateway.config.problems import KeyPath
 from gateway.config.service_permits import is_this_machine
 from gateway.litellm.files import LOGIN, Gap, SourceReading, Unique
 from gateway.litellm.sign_ins import SignInReader
+from gateway.model.section import UnitError
 from gateway.model.served import INPUTS, USES, Use
+from gateway.model.units import parse_day
 from providers.adapter import Adapter, KnowsOffers, answers_chats
 from providers.auth import NoAuth
 from providers.catalogue.prices import NO_CURRENCY
@@ -361,6 +364,9 @@ class ModelReader:
             if tokens is not None and tokens == int(tokens) and 1 <= tokens <= 1_000_000_000:
                 entry[ours] = int(tokens)
                 read.use(*info, theirs)
+        with suppress(UnitError):
+            entry["retires_on"] = str(parse_day(read.at(*info, "deprecation_date")))
+            read.use(*info, "deprecation_date")
         if entry:
             self.prices.setdefault(provider, {})[model] = entry
 

@@ -42,6 +42,11 @@ def begun_everywhere(day: date) -> float:
     return float((day.toordinal() - _UNIX_DAY) * _DAY_S - _LATEST_S)
 
 
+def begun_somewhere(day: date) -> float:
+    """Return the moment (Unix time) at which the day begins in the first place on Earth."""
+    return float((day.toordinal() - _UNIX_DAY) * _DAY_S - _EARLIEST_S)
+
+
 @section
 class Approval(PlainSection):
     """A record that an authority permits the deployment to serve a region."""
@@ -54,6 +59,7 @@ class Approval(PlainSection):
     valid_from: Day | None = key("Its first day, such as 2026-03-01. Default: no first day.", default=None)
     valid_until: Day | None = key("Its last day, such as 2027-03-01. Default: no last day.", default=None)
     document: str | None = key("The https URL of the document.", default=None, pattern=DOCUMENT_URL, max_length=2048)
+    model: Line | None = key("The vendor's model that it is for. Default: that of the deployment.", default=None)
 
     @property
     def first_day(self) -> int:
@@ -80,9 +86,14 @@ class Ending(Value, frozen=True):
     days_left: int
 
     @property
-    def warned_days(self) -> int | None:
+    def bound(self) -> int | None:
         """The smallest bound of `WARNING_DAYS` that has been reached, or None if the end is far away."""
         return next((bound for bound in WARNING_DAYS if self.days_left <= bound), None)
+
+    @property
+    def warned_days(self) -> int | None:
+        """The bound that has been reached, or None if nobody is warned."""
+        return self.bound
 
     @property
     def is_over(self) -> bool:
@@ -139,6 +150,17 @@ def why_unapproved(approvals: Iterable[Approval], region: str, days: Days) -> st
         return f"its approval for region {region!r} begins on {date.fromordinal(begins)}"
     after = f"; the next begins on {date.fromordinal(begins)}" if begins is not None else ""
     return f"its approval for region {region!r} ended on {date.fromordinal(ended or _ALWAYS)}{after}"
+
+
+def approvals_for(
+    approvals: Iterable[Approval], model: str, answering: Iterable[str], region: str = ""
+) -> list[Approval]:
+    """Return those that are for one of the models that may answer, for a region or for all.
+
+    `model` is that of the deployment, for which an approval is that names none.
+    """
+    models = {*answering}
+    return [it for it in approvals if (it.model or model) in models and region in ("", it.region)]
 
 
 def terms_of(approvals: Mapping[str, Iterable[Approval]], days: Days) -> tuple[Term, ...]:

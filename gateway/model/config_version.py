@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, TypeVar
 
-from gateway.model.approval import Approval
 from gateway.model.assistant import Assistant
 from gateway.model.budget import (
     DEFAULT_KEY_RULES,
@@ -327,7 +326,7 @@ class ConfigVersion:
             a deployment passes on.
         law_ends: The first day without the law that a label of a region is for, and what follows, by label.
         recipients: The recipients for which some deployment needs the user's consent.
-        ends: The moments (Unix time) at which its deployments end, the first one first.
+        ends: The moments (Unix time) at which routes begin to pass over one of its deployments, the first one first.
         has_one_client: Whether there is at most one client, by name.
         memo: Cached results of pure functions of this version, kept and bounded by `remember`. Not part of the value.
     """
@@ -434,11 +433,6 @@ class ConfigVersion:
     def cell_territory(self) -> str | None:
         """The territory of the gateway, if the config states it."""
         return self.cell.territory if self.cell is not None else None
-
-    @property
-    def approvals(self) -> Mapping[str, tuple[Approval, ...]]:
-        """The approvals of each deployment, by its name."""
-        return {name: deployment.approvals for name, deployment in self.deployments.items()}
 
     @property
     def deployments_by_sign_in(self) -> dict[str, tuple[str, ...]]:

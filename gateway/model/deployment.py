@@ -1,4 +1,4 @@
-"""A deployment: one model of one provider at one site, with its concurrency limit and the retirement of its model."""
+"""A deployment: one model of one provider at one site, with its concurrency limit and the end of its model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
-from gateway.model.approval import Approval, begun_everywhere
+from gateway.model.approval import Approval, Days, approvals_for, why_unapproved
 from gateway.model.consent import ConsentRule
+from gateway.model.end_stages import EndStage, answering, redirect_of
 from gateway.model.held_token import TokenSource
 from gateway.model.parts import NO_PARTS, Parts
 from gateway.model.quota import KEEP_NOTHING, Keep, Quota
@@ -116,9 +117,11 @@ class Deployment:
         pseudonym_key: The key for pseudonyms, if these fields are hashed.
         price: The prices of the model's tokens at the site, the latest first, or None if none is known. `price_at`
             returns the one that holds at a moment.
-        retirement: When the vendor retires the model, its site or its API, or None if it is unknown.
-        ends_s: The moment (Unix time) from which on routes pass it over, because the vendor has ended it; None if no
-            end is known, or the operator keeps it (`accept_ended`).
+        stages: The known stages of the end of the model, its site or its API, without those that the operator accepts.
+        ends_s: The moment (Unix time) from which on routes pass it over, because the vendor has ended it, or answers
+            with a model elsewhere; None if neither is known.
+        redirect: The stage from which on the vendor answers with another model, whose answers are used; or None.
+        leaving: The stage from which on another model would answer that stores or computes elsewhere; or None.
         concurrency: The limit of its concurrent calls, or None without one.
         quotas: The limits of its account at the vendor, in the order in which they are asked.
         guard: How a guard model answers, if its name does not show it.
@@ -166,7 +169,7 @@ class Deployment:
     cache_isolation: Literal["client", "user"] | None = None
     pseudonym_key: Secret | None = None
     price: Price | None = None
-    retirement: Retirement | None = None
+    stages: tuple[EndStage, ...] = ()
     concurrency: Concurrency | None = None
     quotas: tuple[Quota, ...] = ()
     guard: GuardKind | None = None
@@ -182,6 +185,8 @@ class Deployment:
     accept_ended: bool = False
     parts: Parts = field(default=NO_PARTS, repr=False, hash=False)
     ends_s: float | None = field(init=False)
+    redirect: EndStage | None = field(init=False, repr=False)
+    leaving: EndStage | None = field(init=False, repr=False)
     places: tuple[str, str] = field(init=False, repr=False)
     asked_at: tuple[str, str, str] = field(init=False, repr=False)
     proxy_origin: str = field(init=False, repr=False)
@@ -189,8 +194,10 @@ class Deployment:
     def __post_init__(self) -> None:
         object.__setattr__(self, "places", (str(self.residency.stores), str(self.residency.processes)))
         object.__setattr__(self, "asked_at", (self.name, self.origin, self.model))
-        ends = None if self.retirement is None or self.accept_ended else begun_everywhere(self.retirement.on)
-        object.__setattr__(self, "ends_s", ends)
+        object.__setattr__(self, "leaving", next((it for it in self.stages if it.leaves), None))
+        object.__setattr__(self, "redirect", redirect_of(self.stages))
+        ends = [it.acts_s for it in self.stages if it.passes_over and it.acts_s is not None]
+        object.__setattr__(self, "ends_s", min(ends, default=None))
         has_proxy = self.proxy is not None and self.simulates is None
         object.__setattr__(self, "proxy_origin", self.proxy.origin if self.proxy is not None and has_proxy else "")
 
@@ -233,9 +240,40 @@ class Deployment:
         return self.price.coming(time_s) if self.price is not None else []
 
     @property
+    def retirement(self) -> Retirement | None:
+        """The statement by which the vendor ends the model, its site or its API for certain, or None without one."""
+        return next((it.row for it in self.stages if it.is_retirement), None)
+
+    @property
     def retires_on(self) -> date | None:
         """The day from which on the vendor need not serve the model, or None if it is unknown."""
         return self.retirement.on if self.retirement is not None else None
+
+    def redirected_to(self, now_s: float) -> str | None:
+        """Return the model that may answer under this one's name at a moment (Unix time), or None if none does."""
+        redirect = self.redirect
+        begins_s = redirect.acts_s if redirect is not None else None
+        return redirect.to if redirect is not None and begins_s is not None and now_s >= begins_s else None
+
+    def approvals_on(self, days: Days, region: str = "") -> list[Approval]:
+        """Return the approvals for the models that may answer on these dates, for a region or for all."""
+        return approvals_for(self.approvals, self.model, answering(self.model, self.redirect, days), region)
+
+    def why_unapproved(self, region: str, days: Days, *, reveal_model: bool = True) -> str | None:
+        """Return None if each model that may answer on the dates has an approval for the region, else why, in words.
+
+        Without `reveal_model` the words name no model.
+        """
+        for model in answering(self.model, self.redirect, days):
+            own = approvals_for(self.approvals, self.model, (model,), region)
+            others = dict.fromkeys(it.model or self.model for it in self.approvals if it.region == region)
+            if others and not own:
+                names, name = (", ".join(others), model) if reveal_model else ("another model", "the model")
+                since = f" since {self.redirect.on}" if self.redirect is not None and model != self.model else ""
+                return f"its approval for region {region!r} is for {names}; {name} may answer{since}"
+            if (why := why_unapproved(own, region, days)) is not None:
+                return why
+        return None
 
     def emulates_schemas(self, *, bounded: bool) -> bool:
         """Return whether answers by a JSON Schema are emulated. `bounded`: the promise of the site counts."""

@@ -99,6 +99,7 @@ class AttemptRecord(Value, frozen=True):
         decision: The action after the failure. None for an answer, and for a failure that the client's disconnect
             followed.
         is_abandoned: It was running when the client disconnected.
+        redirected_to: The model with which the vendor may have answered in place of `model`, or None.
     """
 
     deployment: str
@@ -113,6 +114,7 @@ class AttemptRecord(Value, frozen=True):
     redacted: WrapperNote | None = None
     is_abandoned: bool = False
     consent: ConsentKind | None = None
+    redirected_to: str | None = None
 
     @property
     def outcome(self) -> str:

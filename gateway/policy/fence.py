@@ -1,13 +1,13 @@
 """The fence: create the permit to send a prompt to a deployment. No other module creates one.
 
 The compiler rejects every route that leaves the boundary of its region. The fence checks the boundary again for each
-request. It also checks approvals, which may expire while the gateway is serving. Execution needs a permit to open a
-connection, so every path to a provider passes this check.
+request. It also checks approvals, which may expire while the gateway is serving, and whether the vendor answers with a
+model elsewhere by now. Execution needs a permit to open a connection, so every path to a provider passes this check.
 """
 
 from __future__ import annotations
 
-from gateway.model.approval import days_at, why_unapproved
+from gateway.model.approval import days_at
 from gateway.model.config_version import ConfigVersion, Region, remember
 from gateway.model.deployment import Deployment
 from gateway.model.permit import Permit
@@ -20,8 +20,8 @@ def prompt_permit(
 ) -> Permit | None:
     """Return the permit to send prompts of this region to the deployment at `now_s` (Unix time), or None.
 
-    There is no permit if the deployment is outside the boundary, or lacks an approval that the region requires.
-    `behind`: the rules of the barrier that is open for them.
+    There is no permit if the deployment is outside the boundary, or its vendor answers elsewhere, or an approval that
+    the region requires is missing. `behind`: the rules of the barrier that is open for them.
     """
     permit = evaluation_permit(config, region, deployment, now_s, behind)
     return permit if permit is not None and permit.waives is None else None
@@ -30,12 +30,12 @@ def prompt_permit(
 def evaluation_permit(
     config: ConfigVersion, region: Region, deployment: Deployment, now_s: float, behind: Wrapper | None = None
 ) -> Permit | None:
-    """Return the permit for an evaluation or a judge, or None if the deployment is outside the boundary.
+    """Return the permit for an evaluation or a judge, or None if the deployment is outside the boundary or leaves.
 
     A missing approval is waived and recorded in the permit: the questions of an evaluation are not a user's, and a
     judge of moderation answers no user.
     """
-    if not is_inside(config, region, deployment):
+    if not is_inside(config, region, deployment) or answers_elsewhere(deployment, now_s) is not None:
         return None
     waives = lacking_approval(region, deployment, now_s)
     site, model = deployment.site, deployment.model
@@ -76,11 +76,22 @@ def is_inside(config: ConfigVersion, region: Region, deployment: Deployment) -> 
     return may_be_called and deployment.within(region.boundary)
 
 
-def lacking_approval(region: Region, deployment: Deployment, now_s: float) -> str | None:
+def answers_elsewhere(deployment: Deployment, now_s: float, *, reveal_model: bool = True) -> str | None:
+    """Return in words that another model may answer, which stores or computes elsewhere; None if that is not so.
+
+    A redirect by a vendor must not move a prompt to another place, whichever region it is from.
+    """
+    leaving = deployment.leaving
+    if leaving is None or leaving.acts_s is None or now_s < leaving.acts_s:
+        return None
+    return f"{leaving.to if reveal_model else 'another model'} is computed elsewhere, and may answer since {leaving.on}"
+
+
+def lacking_approval(region: Region, deployment: Deployment, now_s: float, *, reveal_model: bool = True) -> str | None:
     """Return which approval is missing, or None if the region requires none or the deployment has a valid one."""
     if not region.approvals_required:
         return None
-    return why_unapproved(deployment.approvals, region.name, days_at(now_s))
+    return deployment.why_unapproved(region.name, days_at(now_s), reveal_model=reveal_model)
 
 
 def judge_still_permitted(permit: Permit, current: ConfigVersion, now_s: float) -> str | None:

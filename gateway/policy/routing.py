@@ -31,7 +31,7 @@ from gateway.model.permit import Permit
 from gateway.model.route import Route, deployments_of
 from gateway.model.wrapper import Wrapper
 from gateway.policy.canary_assignment import assign_variant, weigh
-from gateway.policy.fence import evaluation_permit, is_inside, lacking_approval, prompt_permit
+from gateway.policy.fence import answers_elsewhere, evaluation_permit, is_inside, lacking_approval, prompt_permit
 from gateway.policy.refusals import (
     consent_required,
     deployment_needing_consent,
@@ -141,10 +141,7 @@ def _decide(
     location_verdicts = remember(
         config,
         ("route", *place),
-        lambda: [
-            _location_verdict(config, region, location, it, now_s, behind=assistant.wrapper)
-            for it in deployments_of(route)
-        ],
+        lambda: [_location_verdict(config, region, location, it, now_s, assistant) for it in deployments_of(route)],
     )
     return _conclude(config, assistant, region, route, location_verdicts, criteria)
 
@@ -224,14 +221,15 @@ def _location_verdict(
     location: Location,
     deployment: Deployment,
     now_s: float,
+    assistant: Assistant | None = None,
     *,
     evaluating: bool = False,
-    behind: Wrapper | None = None,
 ) -> _LocationVerdict:
     if not is_inside(config, region, deployment):
         outside = Exclusion(SkipReason.BOUNDARY, f"it would leave the boundary of the region {region.name!r}")
         return _LocationVerdict(deployment, None, outside, None)
-    legal_exclusion = _legal_exclusion(region, location, deployment, now_s)
+    behind, reveal_model = (assistant.wrapper, assistant.reveal_model) if assistant is not None else (None, True)
+    legal_exclusion = _legal_exclusion(region, location, deployment, now_s, reveal_model)
     if evaluating and legal_exclusion is not None and legal_exclusion[0] is SkipReason.APPROVAL:
         legal_exclusion = None
     permit = (evaluation_permit if evaluating else prompt_permit)(config, region, deployment, now_s, behind)
@@ -241,8 +239,13 @@ def _location_verdict(
     )
 
 
-def _legal_exclusion(region: Region, location: Location, deployment: Deployment, now_s: float) -> Exclusion | None:
+def _legal_exclusion(
+    region: Region, location: Location, deployment: Deployment, now_s: float, reveal_model: bool
+) -> Exclusion | None:
+    """Return why the law excludes a deployment, or None. Without `reveal_model` the words name no model."""
     territory = location.territory
+    if (elsewhere := answers_elsewhere(deployment, now_s, reveal_model=reveal_model)) is not None:
+        return Exclusion(SkipReason.ENDED, elsewhere)
     if territory is not None:
         if not deployment.available.contains(territory):
             return Exclusion(
@@ -261,7 +264,7 @@ def _legal_exclusion(region: Region, location: Location, deployment: Deployment,
     if deployment.unmet:
         detail = f"site {deployment.site!r} requires {', '.join(deployment.unmet)}"
         return Exclusion(SkipReason.REQUIREMENT, detail)
-    if (lacking := lacking_approval(region, deployment, now_s)) is not None:
+    if (lacking := lacking_approval(region, deployment, now_s, reveal_model=reveal_model)) is not None:
         return Exclusion(SkipReason.APPROVAL, lacking)
     return None
 
@@ -271,6 +274,8 @@ def config_exclusion(deployment: Deployment, now_s: float) -> Exclusion | None:
     if not deployment.enabled:
         return Exclusion(SkipReason.DISABLED, "disabled in the config")
     if deployment.ends_s is not None and now_s >= deployment.ends_s:
+        if (elsewhere := answers_elsewhere(deployment, now_s)) is not None:
+            return Exclusion(SkipReason.ENDED, elsewhere)
         what = deployment.retirement.what if deployment.retirement is not None else ""
         how = f"{what} ended" if what else f"ended by {deployment.provider}"
         return Exclusion(SkipReason.ENDED, f"{how} on {deployment.retires_on}")

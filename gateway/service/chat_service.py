@@ -483,7 +483,8 @@ class ChatService:
     def context(self, exchange: Exchange, plan: Plan) -> RunContext:
         """Return the limits, checks and accounts of an execution."""
         config, record = exchange.config, exchange.record
-        still_allowed = StillActive(self.decider.current, config, plan.region, self.decider.clock)
+        clock, reveal = self.decider.clock, plan.assistant.reveal_model
+        still_allowed = StillActive(self.decider.current, config, plan.region, clock, reveal)
         context = RunContext(config.resilience, exchange.deadline, record, still_allowed, waits=True)
         context.asker, context.is_wide = exchange.asker, exchange.is_wide
         context.client, context.has_one_client = exchange.caller.client, config.has_one_client

@@ -6,7 +6,7 @@ region's labels.
 
 from __future__ import annotations
 
-from gateway.model.approval import Approval, Days, days_at
+from gateway.model.approval import Approval, days_at
 from gateway.model.config_version import Region
 from gateway.model.decision import Refusal, RefusalCode, Refused, SkipReason, Step, Verdict
 from gateway.model.deployment import Deployment
@@ -42,14 +42,13 @@ def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[
     ]
     if isinstance(outcome, Refusal) and outcome.code is not RefusalCode.CONSENT_REQUIRED and not may_answer:
         raise Refused(outcome)
-    days = days_at(now_s)
     return {
         "object": "disclosure",
         "assistant": assistant.name,
         "region": region.name if region is not None else "",
         "labels": _labels(region, accept_language),
         "data": [
-            _deployment(item, region, days, reveal_model=assistant.reveal_model) | {"redacts": kinds_of(rules)}
+            _deployment(item, region, now_s, reveal_model=assistant.reveal_model) | {"redacts": kinds_of(rules)}
             for item, rules in may_answer
         ],
     }
@@ -66,12 +65,15 @@ def _may_answer(verdict: Verdict) -> bool:
     return isinstance(verdict, Step) or verdict[0] is SkipReason.CONSENT
 
 
-def _deployment(deployment: Deployment, region: Region | None, days: Days, *, reveal_model: bool) -> dict[str, object]:
-    name = region.name if region is not None else ""
-    valid = [approval for approval in deployment.approvals if approval.region == name and approval.counts_on(days)]
+def _deployment(
+    deployment: Deployment, region: Region | None, now_s: float, *, reveal_model: bool
+) -> dict[str, object]:
+    name, days = region.name if region is not None else "", days_at(now_s)
+    valid = [approval for approval in deployment.approvals_on(days, name) if name and approval.counts_on(days)]
     return {
         "deployment": deployment.name,
         "model": deployment.model if reveal_model else None,
+        "redirected_to": deployment.redirected_to(now_s) if reveal_model else None,
         "model_name": valid[0].model_name if valid else None,
         "approvals": [_approval(approval) for approval in valid],
         "consent": consent_of(deployment),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from textwrap import wrap
 from typing import Any
 
+from gateway.model.approval import days_at
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import Client, ConfigVersion, Region
 from gateway.model.consent import NO_STATEMENT, ConsentStatement
@@ -22,6 +24,7 @@ from gateway.model.decision import (
     client_detail,
 )
 from gateway.model.deployment import Deployment
+from gateway.model.endings import stage_endings_of
 from gateway.model.hand_off import BarrierRule, HandOff
 from gateway.model.location import Evidence, Location, Reports
 from gateway.model.moderation import Moderation
@@ -95,11 +98,12 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
     if emulated := _emulated(config, location, assistant, _first(decision)):
         selection["emulated"] = emulated
     beyond, outcome = _beyond(request, location, assistant, decision), decision
-    considered = [_considered(config, item, to_operator=to_operator) for item in decision.considered]
+    shown = partial(_considered, request, reveal_model=reveal_model, to_operator=to_operator)
+    considered = [shown(item) for item in decision.considered]
     if beyond is not None:
         opened, outcome = beyond.opened, beyond.outcome_of(decision)
         selection["hand_off"] = {"cause": opened.cause if opened is not None else None, "share": beyond.rule.share}
-        others = [_considered(config, item, to_operator=to_operator) for item in beyond.decision.considered]
+        others = [shown(item) for item in beyond.decision.considered]
         considered += [{**item, "after_barrier": True} for item in others]
     is_named = _user_name(request) is not None
     if (judges := _judges(config, location, assistant)) is not None:
@@ -112,7 +116,7 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         **selection,
         "redacted": _redacted(outcome.outcome.steps[0]) if isinstance(outcome.outcome, Plan) else None,
         "location": _location(location),
-        "outcome": _outcome(outcome, reveal_model=reveal_model, to_operator=to_operator),
+        "outcome": _outcome(outcome, request.now_s, reveal_model=reveal_model, to_operator=to_operator),
         "considered": considered,
         **({"weighted": _weighted(request, decision, location, is_named)} if decision.lanes else {}),
     }
@@ -256,7 +260,7 @@ def _location(location: Location) -> dict[str, object]:
     }
 
 
-def _outcome(decision: Decision, *, reveal_model: bool, to_operator: bool) -> dict[str, object]:
+def _outcome(decision: Decision, now_s: float, *, reveal_model: bool, to_operator: bool) -> dict[str, object]:
     outcome = decision.outcome
     if isinstance(outcome, Plan):
         return {
@@ -265,6 +269,7 @@ def _outcome(decision: Decision, *, reveal_model: bool, to_operator: bool) -> di
                     "deployment": step.deployment.name,
                     "provider": step.deployment.provider,
                     "model": step.deployment.model if reveal_model else None,
+                    "redirected_to": step.deployment.redirected_to(now_s) if reveal_model else None,
                     "site": step.deployment.site if to_operator or _has_public_site(step.deployment) else None,
                     "stores": str(step.deployment.residency.stores),
                     "processes": str(step.deployment.residency.processes),
@@ -326,8 +331,12 @@ def consent_of(deployment: Deployment) -> dict[str, object] | None:
     return {"mode": rule.mode, "on_missing": rule.on_missing, "recipient": rule.recipient}
 
 
-def _considered(config: ConfigVersion, item: Considered, *, to_operator: bool) -> dict[str, object]:
+def _considered(request: PlainRequest, item: Considered, *, reveal_model: bool, to_operator: bool) -> dict[str, object]:
     detail = item.detail if to_operator or item.reason is None else client_detail(item.reason, item.detail)
+    deployment = request.config.deployments[item.deployment]
+    endings = stage_endings_of(deployment, days_at(request.now_s))
+    hidden = {} if reveal_model else {"to": None}
+    stages = [{"on": it.on.isoformat(), **it.stage.document(), **hidden} for it in endings if it.bound is not None]
     return {
         "deployment": item.deployment,
         "provider": item.provider,
@@ -335,7 +344,8 @@ def _considered(config: ConfigVersion, item: Considered, *, to_operator: bool) -
         "reason": item.reason,
         "detail": detail,
         **({"share": round(item.share, 6)} if item.share is not None else {}),
-        "consent": consent_of(config.deployments[item.deployment]),
+        "consent": consent_of(deployment),
+        **({"stages": stages} if item.reason is None else {}),
     }
 
 
@@ -352,7 +362,7 @@ def explain_with_facts(request: PlainRequest) -> dict[str, object]:
     considered: Any = explained["considered"]
 
     def facts(deployment: Deployment) -> dict[str, object]:
-        return {**facts_of(deployment), **_prompt_cache(deployment, region)}
+        return {**facts_of(deployment, request.now_s), **_prompt_cache(deployment, region)}
 
     return {
         **explained,
@@ -386,7 +396,7 @@ def _only_for_other_uses(config: ConfigVersion, use: Use) -> set[str]:
     return {name for one in USES for name in named(one)} - named(use)
 
 
-def facts_of(deployment: Deployment) -> dict[str, object]:
+def facts_of(deployment: Deployment, now_s: float) -> dict[str, object]:
     """Return the facts of a deployment's site on which the decision relies, with their source and its day."""
     site = deployment.adapter.sites.get(deployment.site)
     citation = site.citation_of(deployment.model) if site is not None else NO_CITATION
@@ -394,6 +404,7 @@ def facts_of(deployment: Deployment) -> dict[str, object]:
     places = {"stores": residency.stores, "processes": residency.processes, "serves": deployment.available}
     return {
         "model": deployment.model,
+        "redirected_to": deployment.redirected_to(now_s),
         "site": deployment.site,
         **{name: str(each) for name, each in places.items()},
         "places": {name: each.data() for name, each in places.items()},

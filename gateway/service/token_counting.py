@@ -74,6 +74,7 @@ async def _counted(service: ChatService, exchange: Exchange, request: ChatReques
                     it.proxy,
                     redacted=note,
                     consent=step.consent,
+                    redirected_to=it.redirected_to(service.decider.clock()),
                 )
             )
             if note is not None:

@@ -163,6 +163,7 @@ def _recipient(attempt: AttemptRecord, *, reveal_model: bool) -> dict[str, objec
         "deployment": attempt.deployment,
         "provider": attempt.provider,
         "model": attempt.model if reveal_model else None,
+        "redirected_to": attempt.redirected_to if reveal_model else None,
         "stores": stores,
         "processes": processes,
         "redacted": attempt.redacted.fields() if attempt.redacted is not None else None,

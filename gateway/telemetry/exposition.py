@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, cast
 
 from gateway.model.approval import days_at
-from gateway.model.endings import endings_of
+from gateway.model.endings import endings_of, retirements_in
 from gateway.model.schedule import Phase
 from gateway.model.status import Status
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS, MetricDefinition
@@ -119,11 +119,14 @@ def _gateway_series(status: Status) -> Series:
             (it.assistant, it.region, it.schedule.candidate): [int(it.progress.phase is Phase.ROLLED_BACK)]
             for it in status.schedules
         },
-        **{
-            f"gateway_{kind}_days_left": {
-                tuple(it.subject.values()): [it.days_left] for it in endings if it.kind == kind
-            }
-            for kind in ("approval", "model")
+        "gateway_approval_days_left": {
+            tuple(it.subject.values()): [it.days_left] for it in endings if it.kind == "approval"
+        },
+        "gateway_model_days_left": {tuple(it.subject.values()): [it.days_left] for it in retirements_in(endings)},
+        "gateway_model_stage_days_left": {
+            (*it.subject.values(), it.stage.stage, it.stage.certainty): [it.days_left]
+            for it in endings
+            if it.kind == "model"
         },
         "gateway_recent_answer_seconds": {
             (region, part): [round(seconds * 1_000_000)]

@@ -58,6 +58,10 @@ def add_fields(fields: dict[str, object], record: Record, share: float = 1.0) ->
     fields.update(_shared_fields(_shared_values(record), record.answered_by.places, _source_of(record)))
 
 
+_PLAIN = (None, None)
+"""The failure and the redirect of an attempt of which the line has all."""
+
+
 def _add_own_fields(fields: dict[str, object], record: Record, share: float) -> None:
     """Add the fields that differ from request to request, and those that few requests have."""
     usage, price = record.usage, record.answered_by.price
@@ -65,7 +69,7 @@ def _add_own_fields(fields: dict[str, object], record: Record, share: float) -> 
     for attempt in record.attempts:
         provider_s += attempt.duration_s
         redaction = attempt.redacted
-        if attempt.failure is not None:
+        if (attempt.failure, attempt.redirected_to) != _PLAIN:
             is_plain = False
     for attempt in record.abandoned:
         provider_s += attempt.duration_s
@@ -195,6 +199,8 @@ def _encoded_end(values: tuple[object, ...], places: tuple[str, str] | None, sou
 def _attempt(attempt: AttemptRecord) -> dict[str, object]:
     failure = attempt.failure
     fields: dict[str, object] = {"deployment": attempt.deployment, "ms": _milliseconds(attempt.duration_s)}
+    if attempt.redirected_to is not None:
+        fields |= {"model": attempt.model, "redirected_to": attempt.redirected_to}
     if failure is not None:
         details = {
             "model": attempt.model,

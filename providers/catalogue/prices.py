@@ -10,6 +10,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import pairwise
 from operator import attrgetter
 from typing import Any
 
@@ -37,7 +38,11 @@ _PRICE_KEYS = (
     | CITATION_KEYS.keys()
 )
 _ABOVE_KEYS = _RATES | {"prompt_tokens"}
-_RETIREMENT_KEYS = frozenset({"models", "sites", "paths", "on", "instead"}) | CITATION_KEYS.keys()
+_STAGE_DAYS = ("announced", "dearer", "redirects", "on")
+"""The days of a retirement, in their order."""
+_RETIREMENT_KEYS = (
+    frozenset({"models", "sites", "paths", "to", "earliest", "instead", *_STAGE_DAYS}) | CITATION_KEYS.keys()
+)
 _MINUTE_MS = 60_000
 _WIDE = re.compile(r"[\u1100-\u11ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 _MOST = 1_000_000
@@ -304,19 +309,24 @@ class Retirement(Value, frozen=True):
 
     Attributes:
         models: Names or glob patterns.
-        on: The first day on which the vendor no longer serves the models.
+        on: The first day on which the vendor no longer serves the models, or None if no such day is known.
         as_of: The day on which the source was read.
         source: The vendor's announcement.
         instead: The model that the vendor recommends, or empty.
-        quote: The page's own words, in a few words.
+        quote: The page's own words about these days, in a few words.
         unconfirmed: The part that no page confirms, and why; empty if the page confirms all.
         sites: The names of the sites that no longer serve them, or empty for every site.
         paths: Patterns of the base paths whose API version ends, or empty for every path.
         host: The token host of a sign-in that ends, or empty.
+        announced: The day of the notice, or None.
+        dearer: The day from which on the models cost more, or None.
+        redirects: The day from which on `to` answers under their names, or None.
+        to: The model that answers then, or empty.
+        earliest: `on` is the earliest possible day.
     """
 
     models: tuple[str, ...]
-    on: date
+    on: date | None
     as_of: date | None
     source: str
     instead: str = ""
@@ -325,10 +335,25 @@ class Retirement(Value, frozen=True):
     sites: frozenset[str] = frozenset()
     paths: tuple[str, ...] = ()
     host: str = ""
+    announced: date | None = None
+    dearer: date | None = None
+    redirects: date | None = None
+    to: str = ""
+    earliest: bool = False
+
+    @property
+    def is_stated(self) -> bool:
+        """Whether the vendor itself states the days."""
+        return bool(self.quote) or not self.unconfirmed
+
+    @property
+    def days(self) -> dict[str, date]:
+        """The known days in their order, by the names of their keys."""
+        return {key: day for key in _STAGE_DAYS if (day := getattr(self, key)) is not None}
 
     @property
     def citation(self) -> Citation:
-        """The evidence for the day."""
+        """The evidence for the days."""
         return Citation(self.source, self.quote, self.as_of, self.unconfirmed)
 
     @property
@@ -340,11 +365,6 @@ class Retirement(Value, frozen=True):
     def what(self) -> str:
         """The thing that ends, in words, or empty for models and all that serves them."""
         return f"its token host {self.host}" if self.host else "the API version of its endpoint" if self.paths else ""
-
-
-def earliest(*ends: Retirement | None) -> Retirement | None:
-    """Return the end that comes first, or None if none is known."""
-    return min((end for end in ends if end is not None), key=lambda end: end.on, default=None)
 
 
 class Offers(Value, frozen=True):
@@ -380,7 +400,12 @@ class Offers(Value, frozen=True):
         return price_series(by_day.values())
 
     def retirement(self, model: str, site: str = "", path: str = "") -> Retirement | None:
-        """Return the announced retirement of a model at a site, or None if no date is known.
+        """Return what ends a model at a site first, or None if no last day is known. See `retirements_at`."""
+        ends = [(row.on, number, row) for number, row in enumerate(self.retirements_at(model, site, path)) if row.on]
+        return min(ends)[2] if ends else None
+
+    def retirements_at(self, model: str, site: str = "", path: str = "") -> tuple[Retirement, ...]:
+        """Return the announced retirements of a model, of its site and of the API version of its path.
 
         Args:
             site: The name of the site, or empty for a server that the catalogue does not know.
@@ -392,7 +417,7 @@ class Offers(Value, frozen=True):
             if is_here and (rank := _rank(model, row.models)):
                 kind = bool(row.sites), bool(row.paths)
                 best[kind] = max(best.get(kind, (rank, row)), (rank, row), key=lambda it: it[0])
-        return earliest(*(row for _, row in best.values()))
+        return tuple(row for _, row in best.values())
 
 
 def _rank(model: str, patterns: Iterable[str]) -> tuple[bool, int] | None:
@@ -536,12 +561,34 @@ def _cited(row: Mapping[str, Any], path: str, sources: Sources) -> tuple[Citatio
 
 def _retirement(row: Mapping[str, Any], path: str, sources: Sources) -> Retirement:
     _check_keys(row, path, _RETIREMENT_KEYS)
-    models, on = _names(row, path, "models"), _day(row, path, "on")
+    models, days = _names(row, path, "models"), {key: _day(row, path, key) for key in _STAGE_DAYS if key in row}
+    _check_stages(row, path, days)
     cited, as_of = _cited(row, path, sources)
-    instead = _text(row, path, "instead") if "instead" in row else ""
+    instead, to = (_text(row, path, key) if key in row else "" for key in ("instead", "to"))
     sites = frozenset(_names(row, path, "sites", optional=True))
     paths = _names(row, path, "paths", optional=True)
-    return Retirement(models, on, as_of, cited.source, instead, cited.quote, cited.unconfirmed, sites, paths)
+    # The words of a page in [sources] are about the page, not about the days of this row.
+    quote = "" if cited.unconfirmed and "quote" not in row else cited.quote
+    made = Retirement(models, days.get("on"), as_of, cited.source, instead, quote, cited.unconfirmed, sites, paths)
+    announced, dearer, redirects = (days.get(key) for key in _STAGE_DAYS[:3])
+    is_earliest = row.get("earliest", False)
+    return replace(made, announced=announced, dearer=dearer, redirects=redirects, to=to, earliest=is_earliest)
+
+
+def _check_stages(row: Mapping[str, Any], path: str, days: Mapping[str, date]) -> None:
+    """Refuse a row without a day, with days in another order than `_STAGE_DAYS`, or with a key that lacks its day."""
+    if not days:
+        raise CatalogueError(f"{path}.on: must be a day, where the row has none of {', '.join(_STAGE_DAYS[:3])}")
+    for before, after in pairwise(days):
+        if days[after] < days[before]:
+            raise CatalogueError(f"{path}.{after}: {days[after]} is before its `{before}`, {days[before]}")
+    if not days.keys() <= {"on"} and not row.keys().isdisjoint(("sites", "paths")):
+        raise CatalogueError(f"{path}: an end of sites or paths has only the day `on`")
+    if type(row.get("earliest", False)) is not bool:
+        raise CatalogueError(f"{path}.earliest: must be true or false")
+    for key, day in (("to", "redirects"), ("redirects", "to"), ("earliest", "on")):
+        if key in row and day not in row:
+            raise CatalogueError(f"{path}.{key}: needs `{day}`")
 
 
 def _check_keys(row: Mapping[str, Any], path: str, known: frozenset[str]) -> None:

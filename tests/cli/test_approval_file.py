@@ -71,7 +71,7 @@ def test_each_part_has_what_the_gateway_knows(gateway: Command, state: Path) -> 
     parts = made(gateway, state)
     assert [*parts] == ["service", "models", "assessment", "keywords", "labels", "complaints", "minors", "logs"]
     (model,) = parts["models"]["rows"]
-    assert (model["deployment"], model["model"], model["number"]) == ("qwen-cn", "qwen3-max", "Zhejiang-<1>")
+    assert (model["deployment"], model["model"], model["number"]) == ("qwen-cn", "qwen-plus", "Zhejiang-<1>")
     figures = [
         (it["figure"], it["items"], it["result"], it["required"], it["met"]) for it in parts["assessment"]["rows"]
     ]

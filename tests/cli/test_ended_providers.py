@@ -90,7 +90,7 @@ def test_check_judges_the_day_that_it_is_given(
 ) -> None:
     site = "stores: CN, processes: CN, endpoint: 'https://h.example/v1'"
     text = edited(
-        NEW, ("provider: tokenhub, model: hy3, endpoint: ap-guangzhou", f"provider: moonshot, model: {model}, {site}")
+        NEW, ("provider: tokenhub, model: hy3, endpoint: ap-guangzhou", f"provider: mistral, model: {model}, {site}")
     )
     old.write_text(text, "utf-8")
     shown = gateway("check", "--no-secrets", "--at", day, old)
@@ -98,4 +98,4 @@ def test_check_judges_the_day_that_it_is_given(
     old.write_text(edited(text, (site, f"{site}, accept_ended: true")), "utf-8")
     kept = gateway("check", "--no-secrets", "--at", day, old)
     assert (kept.status, "RETIRED" in kept.err) == (0, False), kept.err
-    assert ("accept_ended: it has no effect" in kept.err) is (model == "kimi-k3")
+    assert ("accept_ended: it has no effect" in kept.err) is (model == "mistral-small-2603")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import date
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 
 from providers.adapter import KnowsOffers
 from providers.catalogue.ended import ended_providers
+from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
-from scripts.facts import day_of, ended, ending, old
+from scripts import facts
+from scripts.facts import day_of, ended, ending, examples, old
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,12 +26,12 @@ def test_shipped_config_with_an_ended_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "x.yaml").write_text(
         "version: 1\nassistants: {a: {routes: {cn: [d]}}}\nregions: {cn: {territories: [CN], boundary: [CN], approvals: none}}\n"
-        "deployments:\n  d: {provider: deepseek, model: deepseek-chat, stores: CN, processes: CN, endpoint: 'https://h.example/v1'}\n",
+        "deployments:\n  d: {provider: xai, model: grok-3, stores: CN, processes: CN, endpoint: 'https://h.example/v1'}\n",
         "utf-8",
     )
     (line,) = ended(tmp_path, date(2026, 11, 29))
-    assert not [word for word in ("deepseek-chat", "2026-07-24", "deepseek-flash") if word not in line]
-    assert not ended(tmp_path, date(2026, 7, 1))
+    assert not [word for word in ("grok-3", "2026-05-15", "grok-4.3") if word not in line]
+    assert not ended(tmp_path, date(2026, 5, 1))
 
 
 def test_list_names_what_ends_soon_and_what_was_read_long_ago() -> None:
@@ -59,7 +62,7 @@ def test_replacement_of_a_model_has_not_ended_itself(name: str) -> None:
     adapter = load_registry().adapters[name]
     for row in adapter.offers.retirements if isinstance(adapter, KnowsOffers) else ():
         later = adapter.offers.retirement(row.instead) if row.instead else None  # type: ignore[attr-defined]
-        assert later is None or later.on > row.on, (row.models, row.instead)
+        assert later is None or row.on is None or later.on > row.on, (row.models, row.instead)
 
 
 def test_law_and_price_that_ended_need_what_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,3 +79,40 @@ def test_law_and_price_that_ended_need_what_follows(tmp_path: Path, monkeypatch:
 
 def test_each_law_was_read_on_a_day_that_is_listed() -> None:
     assert len([line for line in old(date(2031, 1, 1)) if "laws.toml: " in line]) > 15
+
+
+def test_no_example_has_a_model_that_leaves_within_ninety_days() -> None:
+    assert not examples(ROOT, day_of(ROOT))
+
+
+@pytest.mark.parametrize(
+    ("days", "left", "is_named"),
+    [
+        ("on = 2027-03-01", 91, False),
+        ("on = 2027-03-01", 89, True),
+        ("on = 2027-03-01\nunconfirmed = 'a rumour'", 89, True),
+        ("redirects = 2027-03-01\nto = 'new'", -365, True),
+        ("on = 2027-03-01\nearliest = true", -1, False),
+        ("announced = 2026-03-01\ndearer = 2026-04-01\non = 2027-03-01", 91, False),
+    ],
+)
+@pytest.mark.parametrize(
+    "example",
+    ["{provider: acme, model: m, endpoint: x}", "  provider: acme\n  model: m\n", '{"provider": "acme", "model": "m"}'],
+)
+def test_example_is_named_by_the_days_that_its_model_has_left(
+    days: str, left: int, is_named: bool, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toml = 'name = "acme"\n[sites.x]\norigin = "https://x.example"\nbase_path = "/v1"\nstores = ["NO"]\nprocesses = ["NO"]\n[dialect]\n'
+    toml += "features = []\nparameters = []\n[[retirements]]\nmodels = ['m']\nas_of = 2026-01-01\nsource = 'https://x.example'\n"
+    toml += days if "unconfirmed" in days else f"{days}\nquote = 'w'"
+    registry = load_registry()
+    adapters = {**registry.adapters, "acme": adapter_of(toml)}
+    monkeypatch.setattr(facts, "load_registry", lambda: replace(registry, adapters=adapters))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "page.md").write_text(f"```yaml\n{example}\n```\n")
+    today = date(2027, 3, 1) - timedelta(left)
+    assert [line.split(":")[0] for line in examples(tmp_path, today)] == ["docs/page.md"] * is_named
+    shown = {("docs/page.md", "m"): "it shows an end"}
+    unused = ["docs/page.md m: remove it from SHOW_AN_END"]
+    assert examples(tmp_path, today, shown) == ([] if is_named else unused)

@@ -21,7 +21,7 @@ from tests.kit.vendor_checks import checked_simulators
 
 SITES = {"qwen": "dashscope", "gpt": "openai", "gpt2": "openai", "gemini": "gemini"}
 PATHS = {"dashscope": "/api/v1", "openai": "/v1", "gemini": "/v1beta"}
-MODELS = {"dashscope": "qwen3-max", "openai": "gpt-6-luna", "gemini": "gemini-3.8-flash"}
+MODELS = {"dashscope": "qwen-plus", "openai": "gpt-6-luna", "gemini": "gemini-3.8-flash"}
 CN_WORDS = "内容由AI生成\n\n"
 EU_WORDS = "Sie sprechen mit einem KI-System; seine Antworten sind von KI erzeugt.\n\n"
 HELLO: Any = [{"role": "user", "content": "Hello!"}]

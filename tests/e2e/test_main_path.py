@@ -12,7 +12,7 @@ from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.gateway_process import GatewayProcess
 
 PLACES = [
-    ("CN", "cn", "qwen-cn", "cn", "qwen3-max"),
+    ("CN", "cn", "qwen-cn", "cn", "qwen-plus"),
     ("DE", "eu", "chatgpt-eu", "eu", "gpt-6-luna"),
     ("US", "us", "chatgpt-us", "us", "gpt-4o"),
     ("JP", "default", "gemini", "gemini", "gemini-3.8-flash"),

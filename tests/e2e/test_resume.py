@@ -28,7 +28,7 @@ TEXT = (
 BROKEN = {
     "openai": "gpt-4o",
     "gemini": "gemini-2.5-flash",
-    "dashscope": "qwen3-max",
+    "dashscope": "qwen-plus",
     "anthropic": "claude-haiku-4-5",
     "bedrock": "anthropic.claude-haiku-4-5",
     "mistral": "mistral-large-4",
@@ -42,7 +42,7 @@ PREFILLED = {
     "deepseek": "deepseek-v4",
     "vllm": "m",
 }
-ASKED = {"openai": "gpt-4o", "dashscope": "qwen3-max", "gemini": "gemini-3.8-flash", "zhipu": "glm-5.5"}
+ASKED = {"openai": "gpt-4o", "dashscope": "qwen-plus", "gemini": "gemini-3.8-flash", "zhipu": "glm-5.5"}
 FAULTS = [Cut(after_events=9), Reset(after_events=9), Stall(after_events=9), Garbage(9), ErrorEvent(after_events=9)]
 BASE = {"gemini": "/v1beta", "dashscope": "/api/v1", "bedrock": ""}
 FAST = "{first_token: 3s, idle: 1500ms, total: 20s, commit: 15s, breaker: off, retry_budget: off, keep_alive: 200ms}"

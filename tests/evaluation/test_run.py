@@ -73,7 +73,7 @@ assistants:
 regions:
   cn: {territories: [CN], boundary: [CN]}
 deployments:
-  qwen-cn: {provider: dashscope, model: qwen3-max, endpoint: simulator, simulates: cn-beijing}
+  qwen-cn: {provider: dashscope, model: qwen-plus, endpoint: simulator, simulates: cn-beijing}
   ernie-cn: {provider: qianfan, model: ernie-5.1, endpoint: simulator, simulates: cn}
   deepseek-cn: {provider: deepseek, model: deepseek-chat, endpoint: simulator, simulates: cn}
 """

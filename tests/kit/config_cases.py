@@ -49,7 +49,7 @@ SOUND = {
     "blocked": "blocked: [CU, IR, KP, SY]",
     "deployments": """\
         deployments:
-          qwen-cn: {provider: dashscope, model: qwen3-max, endpoint: cn-beijing, api_key: "${CN_KEY}"}
+          qwen-cn: {provider: dashscope, model: qwen-plus, endpoint: cn-beijing, api_key: "${CN_KEY}"}
           chatgpt-eu: {provider: openai, model: gpt-6-luna, endpoint: eu, attests: [zdr], api_key: "${EU_KEY}"}
           chatgpt-us: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: "${US_KEY}"}
         """,

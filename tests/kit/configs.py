@@ -128,7 +128,7 @@ regions:
   default: {territories: ["*"], boundary: ["*"]}
 blocked: [CU, IR, KP, SY]
 deployments:
-  qwen-cn: {provider: dashscope, model: qwen3-max, endpoint: cn-beijing, api_key: "${DASHSCOPE_API_KEY}"}
+  qwen-cn: {provider: dashscope, model: qwen-plus, endpoint: cn-beijing, api_key: "${DASHSCOPE_API_KEY}"}
   qwen-intl: {provider: dashscope, model: qwen-plus, endpoint: intl, api_key: "${DASHSCOPE_INTL_API_KEY}", available: [HK, MO]}
   chatgpt-eu: {provider: openai, model: gpt-6-luna, endpoint: eu, api_key: "${OPENAI_EU_API_KEY}", attests: [zdr]}
   chatgpt-us: {provider: openai, model: gpt-6-luna, endpoint: us, api_key: "${OPENAI_US_API_KEY}"}

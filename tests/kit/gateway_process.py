@@ -139,7 +139,7 @@ def config_of_one_region(deployments: Mapping[str, Mapping[str, Any]], *patches:
 
 _DEPLOYMENTS = Config.parse("""
 qwen-cn:
-  {provider: dashscope, model: qwen3-max, stores: CN, processes: CN, api_key: "${KEY_CN}"}
+  {provider: dashscope, model: qwen-plus, stores: CN, processes: CN, api_key: "${KEY_CN}"}
 chatgpt-eu:
   {provider: openai, model: gpt-6-luna, stores: DE, processes: DE, api_key: "${KEY_EU}"}
 chatgpt-eu-2:

@@ -119,7 +119,7 @@ def test_no_price_is_guessed(provider: str, model: str, site: str) -> None:
         ("openai", "gpt-5.1", date(2027, 4, 1)),
         ("qianfan", "ernie-4.5-turbo-128k", date(2026, 10, 29)),
         ("openai", "gpt-6-luna", None),
-        ("azure", "gpt-4o", None),
+        ("azure", "gpt-4o", date(2027, 4, 14)),
     ],
 )
 def test_a_retirement_is_that_of_the_model(provider: str, model: str, on: date | None) -> None:
@@ -201,6 +201,42 @@ def test_invalid_retirement_is_an_error_at_its_key(old: str, new: str, message: 
     with pytest.raises(CatalogueError) as error:
         offers_of(tomllib.loads(RETIREMENT.replace(old, new)))
     assert message in str(error.value)
+
+
+STAGES = ("announced", "dearer", "redirects", "on")
+
+
+@pytest.mark.parametrize(("before", "after"), [(a, b) for i, a in enumerate(STAGES) for b in STAGES[i + 1 :]])
+def test_stage_before_one_that_precedes_it_is_an_error(before: str, after: str) -> None:
+    to = 'to = "new"\n' if "redirects" in (before, after) else ""
+    for first, is_wrong in ((date(2027, 1, 15), True), (date(2027, 1, 14), False)):
+        days = f"{after} = 2027-01-14\n{before} = {first}\n{to}"
+        text = RETIREMENT.replace("on = 2027-01-14\n", days)
+        if not is_wrong:
+            assert offers_of(tomllib.loads(text)).retirements[0].days == {before: first, after: first}
+            continue
+        with pytest.raises(CatalogueError, match=rf"retirements\[0\]\.{after}: 2027-01-14 is before its `{before}`"):
+            offers_of(tomllib.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("days", "message"),
+    [
+        ('on = 2027-01-14\nto = "new"', "to: needs `redirects`"),
+        ("redirects = 2027-01-14", "redirects: needs `to`"),
+        ('redirects = 2027-01-14\nto = ""', "to: is missing"),
+        ("dearer = 2027-01-14\nearliest = true", "earliest: needs `on`"),
+        ("earliest = true", "on: must be a day"),
+        ("on = 2027-01-14\nearliest = 1", "earliest: must be true or false"),
+        ('dearer = 2027-01-14\nsites = ["eu"]', "an end of sites or paths has only the day `on`"),
+        ('announced = 2027-01-14\non = 2027-01-14\npaths = ["/v1"]', "an end of sites or paths has only the day `on`"),
+        ('on = 2027-01-14\nannounced = "soon"', "announced: must be a day"),
+    ],
+)
+def test_row_of_stages_that_lacks_a_part_is_an_error(days: str, message: str) -> None:
+    with pytest.raises(CatalogueError) as error:
+        offers_of(tomllib.loads(RETIREMENT.replace("on = 2027-01-14\n", f"{days}\n")))
+    assert f"retirements[0].{message}" in str(error.value) or f"retirements[0]: {message}" in str(error.value)
 
 
 def test_catalogue_model_has_known_keys_only() -> None:

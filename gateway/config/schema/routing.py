@@ -302,7 +302,8 @@ class DeploymentSection(Section):
         False,
         description="true keeps it in its routes after the day on which the vendor ends its model, site or API: for a "
         "private continuation, or where the vendor has given you more time. The end of its price or approval is then "
-        "no error of `gateway check`; where a region requires an approval, it is skipped as before.",
+        "no error of `gateway check`; where a region requires an approval, it is skipped as before. It does not keep "
+        "it from a redirect to another model.",
     )
     insecure: bool = Field(
         False, description="true allows http:// to another machine: prompts and keys are sent in clear text."

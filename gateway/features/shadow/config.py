@@ -60,7 +60,7 @@ def _shadow(scope: AssistantScope, path: KeyPath, name: str, section: ShadowSect
         return None
     if not deployment.within(region.boundary):
         findings.error(at, outside_boundary(region, deployment), boundary_fix(region, scope.deployments))
-    warn_if_unapproved(findings, at, deployment, region)
+    warn_if_unapproved(findings, at, deployment, region, scope.days)
     if deployment.consent is not None:
         message = "requires consent, which shadow traffic never has: it is skipped here"
         hint = "use a deployment without `consent`, or remove the shadow"

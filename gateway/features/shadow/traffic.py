@@ -257,7 +257,7 @@ class ShadowTraffic:
             if slot is None:
                 self._sink.count((*labels, "busy"))
                 return
-        turn.record.notes += (ShadowNote(_attempt_at(step)),)
+        turn.record.notes += (ShadowNote(_attempt_at(step, self._clock())),)
         task = asyncio.create_task(self._run(turn, step, request))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -367,11 +367,12 @@ def _own_record(turn: ShadowTurn) -> Record:
     return Record(record.request_id, record.started_at, record.config_version, decided)
 
 
-def _attempt_at(step: Step) -> AttemptRecord:
+def _attempt_at(step: Step, now_s: float) -> AttemptRecord:
     """Return the record of an attempt before it is made: the request's record must show where its prompt went."""
     it, wrapper = step.deployment, step.permit.wrapper
     note = WrapperNote(wrapper.names, {}) if wrapper is not None else None
-    return AttemptRecord(it.name, it.provider, it.model, 0.0, places=it.places, proxy=it.proxy, redacted=note)
+    sent = AttemptRecord(it.name, it.provider, it.model, 0.0, places=it.places, proxy=it.proxy, redacted=note)
+    return replace(sent, redirected_to=it.redirected_to(now_s))
 
 
 async def _whole(answer: Answer) -> ChatCompletion:

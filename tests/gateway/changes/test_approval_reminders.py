@@ -61,23 +61,23 @@ async def test_ending_approval_is_logged_once_a_day_and_as_an_error_near_its_end
 
 
 async def test_retired_model_is_logged_in_the_same_way(lines: io.StringIO, tmp_path: Path) -> None:
-    (tmp_path / "models.yaml").write_text("version: 1\nmodels: {dashscope: {qwen3-max: {retires_on: 2026-11-20}}}")
+    (tmp_path / "models.yaml").write_text("version: 1\nmodels: {dashscope: {qwen-plus: {retires_on: 2026-11-20}}}")
     (tmp_path / "gateway.yaml").write_text(BASE.merge("catalogue: {models: models.yaml}").text)
     table = compile_config(load_document(tmp_path / "gateway.yaml", KEYS), registry=load_registry()).config
     logged = await logged_from(datetime(2026, 8, 20, tzinfo=UTC), table, lines)
     logged = [line for line in logged if line["deployment"] == "qwen-cn"]
     assert [line["days_left"] for line in logged] == list(range(90, -2, -1))
-    assert {line["model"] for line in logged} == {"qwen3-max"}
+    assert {line["model"] for line in logged} == {"qwen-plus"}
     levels = {line["days_left"]: (line["event"], line["level"]) for line in logged}
     assert levels[90] == levels[8] == ("model_retiring", "warning")
     assert levels[7] == levels[1] == ("model_retiring", "error")
     assert levels[0] == levels[-1] == ("model_retired", "error")
-    assert logged[-1]["detail"].startswith("its model 'qwen3-max' is RETIRED since 2026-11-20")
+    assert logged[-1]["detail"].startswith("its model 'qwen-plus' is RETIRED since 2026-11-20")
 
 
 async def test_price_that_ends_is_logged_in_the_same_way(lines: io.StringIO, tmp_path: Path) -> None:
     price = "{input: 1, output: 2, currency: CNY, as_of: 2026-01-01, ends: 2026-11-20}"
-    (tmp_path / "models.yaml").write_text(f"version: 1\nmodels: {{dashscope: {{qwen3-max: {{price: {price}}}}}}}")
+    (tmp_path / "models.yaml").write_text(f"version: 1\nmodels: {{dashscope: {{qwen-plus: {{price: {price}}}}}}}")
     (tmp_path / "gateway.yaml").write_text(BASE.merge("catalogue: {models: models.yaml}").text)
     table = compile_config(load_document(tmp_path / "gateway.yaml", KEYS), registry=load_registry()).config
     logged = await logged_from(datetime(2026, 11, 9, tzinfo=UTC), table, lines)

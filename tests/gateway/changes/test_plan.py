@@ -64,7 +64,7 @@ CASES: dict[str, tuple[list[Patch], list[str]]] = {
     "a deployment taken out": ([routes("{default: [gemini]}")], ["changed assistant/default -qwen-intl"]),
     "another order": ([routes("{default: [qwen-intl, gemini]}")], ["changed assistant/default reordered"]),
     "a deployment added, and another order": ([routes("{default: [chatgpt-us, qwen-intl, gemini]}")], ["changed assistant/default +chatgpt-us reordered"]),
-    "another model": ([OTHER_MODEL], ["chatgpt-us: model: gpt-6-luna -> gpt-4o", "chatgpt-us: capabilities: …", "changed assistant/us because chatgpt-us"]),
+    "another model": ([OTHER_MODEL], ["chatgpt-us: model: gpt-6-luna -> gpt-4o", "chatgpt-us: capabilities: …", "chatgpt-us: model announced: none -> 2026-10-14", "chatgpt-us: model fails: none -> 2027-01-14", "changed assistant/us because chatgpt-us"]),
     "a kill switch": ([SWITCHED_OFF], ["chatgpt-us: enabled: yes -> no", "changed assistant/us because chatgpt-us"]),
     "another account": ([OTHER_ACCOUNT], []),
     "a proxy": ([PROXY], ["chatgpt-us: proxy: none -> https://proxy.example:3128 in US WIDER", "changed assistant/us because chatgpt-us"]),

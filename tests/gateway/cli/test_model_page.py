@@ -31,4 +31,4 @@ def test_each_deployment_has_a_row() -> None:
     head, *rows = deployments_text(table.deployments.values(), time.time()).splitlines()
     assert head.split()[:4] == ["deployment", "provider", "model", "prompt"]
     [qwen] = [row for row in rows if row.startswith("qwen-cn ")]
-    assert qwen.split()[1:7] == ["dashscope", "qwen3-max", "262144", "CNY", "2.50", "2.50"]
+    assert qwen.split()[1:7] == ["dashscope", "qwen-plus", "1000000", "CNY", "0.80", "0.16"]

@@ -46,7 +46,7 @@ def test_change_of_weight_or_schedule_is_a_change_of_the_route(patch: str) -> No
         ([assistant("{aliases: [gpt-5]}")], Changes(sections=("aliases",))),
         ([assistant("{routes: {cn: [qwen-cn, other]}}"), OTHER], Changes(added=("other",), routes=("assistant/cn",))),
         ([assistant("{routes: {us: null}}")], Changes(routes=("assistant/us",))),
-        (["deployments: {qwen-cn: {model: qwen-plus}}"], Changes(changed=("qwen-cn",))),
+        (["deployments: {qwen-cn: {model: qwen3.7-plus}}"], Changes(changed=("qwen-cn",))),
         (["deployments: {gemini: {api_key: '${OPENAI_US_API_KEY}'}}"], Changes(changed=("gemini",))),
         (["deployments: {chatgpt-eu: {enabled: false}}"], Changes(changed=("chatgpt-eu",))),
         (["clients: {backend: {may_assert: []}}"], Changes(sections=("clients",))),

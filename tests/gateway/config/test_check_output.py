@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,16 +20,19 @@ from tests.kit.expected_files import expected_text
 from tests.kit.location_signals import NAMES, listing, registered, trial, with_another, with_only
 
 GOLDEN = Path(__file__).parent / "golden"
+NOW_S = datetime(2026, 11, 30, tzinfo=UTC).timestamp()
+"""The files have the prices, and the ends of models, of this day."""
 _NO_SIGNAL = "no signal locates a caller"
 
 
 def report(name: str) -> str:
     try:
-        compiled = compile_config(load_document(GOLDEN / name, ENVIRON), registry=load_registry())
+        document = load_document(GOLDEN / name, ENVIRON, clock=lambda: NOW_S)
+        compiled = compile_config(document, registry=load_registry())
     except ConfigRejected as rejection:
         text = render_problems(rejection.problems)
     else:
-        text = f"{render_problems(compiled.warnings)}\n\n{render_matrix(compiled.config)}"
+        text = f"{render_problems(compiled.warnings)}\n\n{render_matrix(compiled.config, now_s=NOW_S)}"
     return text.replace(f"{GOLDEN}/", "") + "\n"
 
 

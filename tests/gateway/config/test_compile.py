@@ -113,7 +113,7 @@ class TestEndpoints:
         assert x.target.pins == {"store": False}
 
     def test_a_workspace_host_has_the_facts_of_its_site(self) -> None:
-        x = deployment("provider: dashscope, model: qwen3-max, endpoint: 'https://me.cn-beijing.maas.aliyuncs.com'")
+        x = deployment("provider: dashscope, model: qwen-plus, endpoint: 'https://me.cn-beijing.maas.aliyuncs.com'")
         assert (x.site, x.origin) == ("cn-beijing", "https://me.cn-beijing.maas.aliyuncs.com")
         assert (x.target.base_path, x.residency.stores) == ("/api/v1", Places(frozenset({"CN"})))
 
@@ -138,7 +138,7 @@ class TestAvailability:
             ("provider: dashscope, model: qwen-plus, endpoint: intl", ["SG"], ["HK", "CN"]),
             ("provider: dashscope, model: qwen-plus, endpoint: intl, available: [HK, MO]", ["SG", "HK", "MO"], ["CN", "DE"]),
             ("provider: dashscope, model: qwen-plus, endpoint: intl, available: ['*', '!CN']", ["SG", "HK", "US"], ["CN"]),
-            ("provider: dashscope, model: qwen3-max, endpoint: cn-beijing", ["CN"], ["HK"]),
+            ("provider: dashscope, model: qwen-plus, endpoint: cn-beijing", ["CN"], ["HK"]),
             (OWN, ["CN", "DE"], []),
             (f"{OWN}, available: DE", ["DE"], ["CN"]),
         ],
@@ -180,10 +180,10 @@ class PluginAdapter:
 
 class TestCapabilities:
     def test_adapter_and_model_agree(self) -> None:
-        x = deployment("provider: dashscope, model: qwen3-max, endpoint: cn-beijing")
+        x = deployment("provider: dashscope, model: qwen-plus, endpoint: cn-beijing")
         assert "json_schema" in x.capabilities.features
         assert "vision" not in x.capabilities.features
-        assert x.capabilities.context_tokens == 262144
+        assert x.capabilities.context_tokens == 1_000_000
 
     def test_parameters_exclude_those_that_the_model_rejects(self) -> None:
         x = deployment("provider: openai, model: gpt-6-luna, endpoint: us")
@@ -191,9 +191,9 @@ class TestCapabilities:
         assert PARAMETERS - x.target.facts.without <= x.capabilities.parameters
 
     def test_capabilities_replace_the_models_but_not_the_adapters(self) -> None:
-        x = deployment("provider: dashscope, model: qwen3-max, endpoint: cn-beijing, capabilities: [vision, file]")
+        x = deployment("provider: dashscope, model: qwen-plus, endpoint: cn-beijing, capabilities: [vision, file]")
         assert x.capabilities.features == {"vision"}
-        assert warned("provider: dashscope, model: qwen3-max, endpoint: cn-beijing, capabilities: [vision, file]") == [
+        assert warned("provider: dashscope, model: qwen-plus, endpoint: cn-beijing, capabilities: [vision, file]") == [
             "api_key: is missing: the deployment is skipped",
             "capabilities[1]: dashscope cannot express 'file' with any model",
         ]
@@ -526,7 +526,7 @@ class TestDemo:
         regions=edited(SOUND["regions"], (", transit: [DE]", "")),
         deployments="""\
             deployments:
-              qwen-cn: {provider: dashscope, model: qwen3-max, endpoint: simulator, simulates: cn-beijing}
+              qwen-cn: {provider: dashscope, model: qwen-plus, endpoint: simulator, simulates: cn-beijing}
               chatgpt-eu: {provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: eu, attests: [zdr]}
               chatgpt-us: {provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: us}
             """,

@@ -35,7 +35,7 @@ def test_inline_thoughts_are_for_servers_with_the_form_of_openai() -> None:
 # --- headers --------------------------------------------------------------------------------------
 
 ERNIE = "provider: qianfan, model: ernie-5.1, api_key: '${CN_KEY}'"
-QWEN = "provider: dashscope, model: qwen3-max, endpoint: cn-beijing, api_key: '${CN_KEY}'"
+QWEN = "provider: dashscope, model: qwen-plus, endpoint: cn-beijing, api_key: '${CN_KEY}'"
 KEYS = ENVIRON | {"SPACE": "ws-secret", "ODD": "not a workspace"}
 
 

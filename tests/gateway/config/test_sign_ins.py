@@ -22,7 +22,7 @@ from providers.sign_in.kinds import sign_in_kinds
 POOL = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/x"
 AZURE = {
     "provider": "azure",
-    "model": "gpt-4o",
+    "model": "gpt-6-luna",
     "endpoint": "https://x.openai.azure.com",
     "stores": "DE",
     "processes": "DE",

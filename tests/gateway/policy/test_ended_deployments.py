@@ -21,8 +21,8 @@ from tests.kit.configs import BASE, table_of
 ON = date(2026, 8, 31)
 END_S = begun_everywhere(ON)
 HOUSE = {"endpoint": "https://h.example/v1", "stores": "DE", "processes": "DE", "api_key": "k"}
-OLD = {"provider": "moonshot", "model": "kimi-k2.5", **HOUSE}
-NEW = {"provider": "moonshot", "model": "kimi-k3", **HOUSE}
+OLD = {"provider": "mistral", "model": "mistral-medium-2508", **HOUSE}
+NEW = {"provider": "mistral", "model": "mistral-medium-3-5", **HOUSE}
 
 
 def decided(now_s: float, *route: str, **old: Any) -> Decision:
@@ -52,7 +52,7 @@ def test_ended_deployment_is_passed_over_from_the_moment_on(now_s: float, expect
     found = decided(now_s, "old", "new")
     assert steps(found) == expected
     skipped = [(it.deployment, it.reason, it.detail) for it in found.considered if it.reason is not None]
-    assert skipped == ([] if len(expected) == 2 else [("old", "ended", "ended by moonshot on 2026-08-31")])
+    assert skipped == ([] if len(expected) == 2 else [("old", "ended", "ended by mistral on 2026-08-31")])
 
 
 def test_route_of_ended_deployments_is_refused_as_one_of_disabled_ones() -> None:

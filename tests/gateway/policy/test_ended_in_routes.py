@@ -27,7 +27,7 @@ ROUTES = {"assistants": {"assistant": {"choices": {"o": {"title": {"en": "O"}, "
 def gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the vendors have ended the API version of the path `/gone`."""
     row = Retirement(("*",), date(2026, 1, 1), date(2026, 1, 1), "https://x.example", quote="gone", paths=("/gone",))
-    monkeypatch.setattr(Offers, "retirement", lambda _, __, ___="", path="": row if path == "/gone" else None)
+    monkeypatch.setattr(Offers, "retirements_at", lambda _, __, ___="", path="": (row,) if path == "/gone" else ())
 
 
 def ended(*names: str) -> dict[str, Any]:

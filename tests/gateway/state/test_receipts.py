@@ -69,8 +69,8 @@ def record_of(
         profile="zh-Hans-CN",
     )
     record.resumed = Resumed("ernie-cn", "qwen-cn")
-    record.answered_by = AnsweredBy("qwen-cn", "dashscope", "qwen3-max", BEIJING)
-    record.attempts = [AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING)]
+    record.answered_by = AnsweredBy("qwen-cn", "dashscope", "qwen-plus", BEIJING)
+    record.attempts = [AttemptRecord("qwen-cn", "dashscope", "qwen-plus", 0.1, None, 0.0, BEIJING)]
     return with_fields(record, **more)
 
 
@@ -105,7 +105,8 @@ def test_receipt_names_the_deployments_and_their_places() -> None:
             {
                 "deployment": "qwen-cn",
                 "provider": "dashscope",
-                "model": "qwen3-max",
+                "model": "qwen-plus",
+                "redirected_to": None,
                 "stores": "CN",
                 "processes": "CN",
                 "redacted": None,
@@ -151,6 +152,7 @@ def test_receipt_lists_a_shadow_separately() -> None:
         "deployment": "ernie-cn",
         "provider": "qianfan",
         "model": "ernie-5.1",
+        "redirected_to": None,
         "stores": "CN-11",
         "processes": "CN",
         "redacted": None,
@@ -209,7 +211,7 @@ def test_receipt_has_the_reason_of_each_deployment_outside_the_plan(
 
 def test_deployment_whose_format_cannot_express_the_request_was_sent_nothing() -> None:
     failure = Failure(FailureKind.UNSUPPORTED, "`n` is at most 4", code="n", param="n", unsent=True)
-    unsent = AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, failure, 0.0, BEIJING, consent=ConsentKind.TOKEN)
+    unsent = AttemptRecord("qwen-cn", "dashscope", "qwen-plus", 0.1, failure, 0.0, BEIJING, consent=ConsentKind.TOKEN)
     record = record_of(attempts=[unsent], status=400)
     assert (receipt_data(record)["tried"], receipt_data(record)["passed_over"]) == (
         [],
@@ -223,7 +225,7 @@ def test_deployment_whose_format_cannot_express_the_request_was_sent_nothing() -
 def test_hidden_model_is_not_in_the_receipt() -> None:
     table = table_of(BASE.merge("assistants: {assistant: {reveal_model: false}}"))
     decision = decide(table, table.assistants["assistant"], CN, NO_NEEDS, {}, AT_S)
-    abandoned = AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING, is_abandoned=True)
+    abandoned = AttemptRecord("qwen-cn", "dashscope", "qwen-plus", 0.1, None, 0.0, BEIJING, is_abandoned=True)
     tried = receipt_data(record_of(decision=decision, abandoned=(abandoned,)))["tried"]
     assert [(one["deployment"], one["model"]) for one in tried] == [("qwen-cn", None)] * 2
 
@@ -239,7 +241,7 @@ def test_receipt_of_a_refusal_names_no_deployment() -> None:
 
 def test_receipt_names_every_deployment_that_was_sent_the_prompt() -> None:
     first = AttemptRecord("ernie-cn", "qianfan", "ernie", 0.1, FAILED, 0.0, BEIJING)
-    second = AttemptRecord("qwen-cn", "dashscope", "qwen3-max", 0.1, None, 0.0, BEIJING, is_abandoned=True)
+    second = AttemptRecord("qwen-cn", "dashscope", "qwen-plus", 0.1, None, 0.0, BEIJING, is_abandoned=True)
     record = record_of(
         attempts=[first], abandoned=(second,), skipped=[Skipped("third", "benched")], outcome="cancelled"
     )
@@ -654,3 +656,14 @@ def test_receipt_whose_seal_is_missing_is_damaged(opened: Open, tmp_path: Path) 
         database.execute("INSERT INTO receipt VALUES (2, 'new', 'shop-cn', ?, '{\"id\":\"new\"}', NULL)", (AT_S,))
     with pytest.raises(ReceiptDamaged):
         opened(signing_keys=[b"s"]).find("new", "shop-cn")
+
+
+@pytest.mark.parametrize(("reveals", "shown"), [(True, ("qwen-plus", "qwen3.7-plus")), (False, (None, None))])
+def test_receipt_names_the_model_of_a_redirect_unless_models_are_hidden(reveals: bool, shown: tuple[Any, Any]) -> None:
+    attempt = AttemptRecord("qwen-cn", "dashscope", "qwen-plus", 0.1, places=BEIJING, redirected_to="qwen3.7-plus")
+    record = record_of(notes=(ShadowNote(attempt),))
+    record.attempts, record.judges = [attempt], (attempt,)
+    record.decided = replace(record.decided, decision=None, reveal_model=reveals)
+    receipt: Any = receipt_data(record)
+    for entry in (*receipt["tried"], *receipt["judges"], receipt["shadow"]):
+        assert (entry["model"], entry["redirected_to"]) == shown
