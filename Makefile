@@ -3,7 +3,7 @@ SHELL := /bin/sh
 # The tests start a few hundred processes of Python: without cached bytecode each would compile all modules again.
 export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
-.PHONY: help docs docs-pictures run quick test select ci ci-check ci-tools prove report kit coverage chaos soak audit bench facts lint format types generate check lock lock-diff dist release clean fuzz install install-dev install-sdks
+.PHONY: help docs docs-pictures run quick test test-later select ci ci-check ci-tools prove report kit coverage chaos soak audit bench facts lint format types generate check lock lock-diff dist release clean fuzz install install-dev install-sdks
 
 PORT ?= 8080
 BIN := .venv/bin
@@ -24,6 +24,9 @@ PURE := tests/providers $(addprefix tests/gateway/,model policy config usage exe
 quick: install-dev ## run the fast tests of the pure parts in less than a minute, while you write
 	@$(BIN)/python -m tests.parallel.run -n 2 -m "not slow" --hypothesis-profile=quick --ignore-glob='*valkey*' --ignore-glob='*process*' $(PURE)
 
+test-later: install-dev ## run the fast tests that read a clock or facts with the clock at noon of 2027-06-30 (UTC)
+	@$(BIN)/python -m tests.later.run
+
 select: install-dev ## choose again which tests are in make test and which only in make ci: five minutes
 	@$(BIN)/python -m tests.selection.run
 
@@ -32,7 +35,7 @@ select: install-dev ## choose again which tests are in make test and which only 
 # more examples and on a busy machine. Slow tests wait more than they compute, so four more processes run them while a core is idle. The tests are
 # last, so that the last line of the output has their counts, as pytest writes them.
 ci: CI_OPTIONS := --hypothesis-profile=wide --most-cpu 6
-ci: ci-check test ci-tools ## run make test with more examples, then the slow tests: every large experiment in a small form
+ci: ci-check test test-later ci-tools ## run make test with more examples, then the slow tests: every large experiment in a small form
 	@$(BIN)/python -m tests.parallel.run -n 2+4 $(CI_OPTIONS) -m "slow and not full"
 
 ci-check:

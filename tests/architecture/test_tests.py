@@ -14,7 +14,7 @@ from tests.kit.case_files import rows_in
 TESTS = Path(__file__).parents[1]
 MODULES = sorted(path for path in TESTS.rglob("*.py") if "fixtures" not in path.relative_to(TESTS).parts)
 # Folders with a program of their own, which a command starts, and what mypy checks without running it.
-PROGRAMS = {"field", "chaos", "evaluation", "fuzz", "mutation", "parallel", "selection", "soak", "typing"}
+PROGRAMS = {"field", "chaos", "evaluation", "fuzz", "later", "mutation", "parallel", "selection", "soak", "typing"}
 # The tables with the architecture rules. Some of these modules are also commands.
 TABLES = {"addition.py", "known_exceptions.py", "source_tree.py"}
 IMPORT = re.compile(r"\btests(?:\.\w+)+")
