@@ -35,7 +35,7 @@ select: install-dev ## choose again which tests are in make test and which only 
 # more examples and on a busy machine. Slow tests wait more than they compute, so four more processes run them while a core is idle. The tests are
 # last, so that the last line of the output has their counts, as pytest writes them.
 ci: CI_OPTIONS := --hypothesis-profile=wide --most-cpu 6
-ci: ci-check test test-later ci-tools ## run make test with more examples, then the slow tests: every large experiment in a small form
+ci: ci-check test ci-tools test-later ## run make test with more examples, then the slow tests: every large experiment in a small form
 	@$(BIN)/python -m tests.parallel.run -n 2+4 $(CI_OPTIONS) -m "slow and not full"
 
 ci-check:
