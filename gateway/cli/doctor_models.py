@@ -23,7 +23,7 @@ from gateway.execution.transport import PoolTransport, Transport
 from gateway.execution.upstream_client import token_headers
 from gateway.execution.upstream_request import FenceBreach
 from gateway.identity.token_refresher import tokens_for_command
-from gateway.model.approval import begun_everywhere
+from gateway.model.approval import begun_everywhere, days_at
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.model.permit import ServicePermit
@@ -99,10 +99,12 @@ class _NoAnswer(Exception):
     """There is no whole answer. The message is why."""
 
 
-def known_end(deployment: Deployment) -> KnownEnd:
+def known_end(deployment: Deployment, now_s: float = 0.0) -> KnownEnd:
     """Return what is known about the end of the model, apart from that of its site, API version or token host."""
-    end = deployment.retirement
-    return KnownEnd(end.on if end is not None and not end.what and end.models != ("*",) else None)
+    days, own = days_at(now_s), [it for it in deployment.stages if not it.row.what and it.row.models != ("*",)]
+    is_redirected = any(it.to and it.has_begun(days) for it in own)
+    end = next((it for it in own if it.stage == "fails"), None)
+    return KnownEnd(end.on, end.firm, is_redirected) if end is not None else KnownEnd(None, True, is_redirected)
 
 
 def check_of(
@@ -205,7 +207,10 @@ class _VendorList:
             if found[model] is None and self._row.single:
                 found[model] = await self._single(services, model)
         absent = "gone" if self._row.single else "missing"
-        return [check_of(one, known_end(one), found[one.model], absent, time.time()) for one in self.deployments]
+        return [
+            check_of(one, known_end(one, time.time()), found[one.model], absent, time.time())
+            for one in self.deployments
+        ]
 
     async def _models(self, services: ServiceClient) -> Mapping[str, ListedModel]:
         """Return the models of the whole list by name. Raises _NoAnswer."""
