@@ -48,9 +48,9 @@ tests, and in no installation.
   of the gateway passes through it.
 - **A fix of it** may come from its repository, but no release since 2024 shows that it would. `make audit` finds an
   advisory, and without a release the fix is ours: in the demo by `http.client`, in `Client` by the step below.
-- **The step.** `Client` uses `build_request`, `send`, `aiter_bytes`, `aclose`, and three classes of errors, all of which
-  httpx2 has under the same names. It would take a client of either package, and the locks would bring httpx2 in place of
-  httpx. `httpx.AsyncClient` is a part of a public face, so a client of httpx goes on to work until 2.0.
+- **The step.** `Client` uses `build_request`, `send`, `aiter_bytes`, `aclose`, and three classes of errors, all of
+  which httpx2 has under the same names. It would take a client of either package, and the locks would bring httpx2 in
+  place of httpx. `httpx.AsyncClient` is a part of a public face, so a client of httpx goes on to work until 2.0.
 
 httpx stays: a move without a fault would ask each caller of `Client` for another package.
 
