@@ -343,7 +343,7 @@ def _changes(old: Region | Deployment, new: Region | Deployment) -> Iterator[Cha
 
 
 def _changed_stages(old: Deployment, new: Deployment) -> Iterator[Change]:
-    """Yield each stage of the model's end that differs, whoever states it. What changes a route needs a signature."""
+    """Yield each stage of the model's end that differs, of any source. One that changes a route needs a signature."""
     for name in get_args(StageName):
         was, is_now = ([it for it in one.stages if it.stage == name] for one in (old, new))
         if shown(was) != shown(is_now):

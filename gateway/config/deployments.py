@@ -278,7 +278,7 @@ class DeploymentCompiler:
         if not any((*stages, price is not None and price.ends, *(it.valid_until for it in approvals))):
             message = f"it has no effect: no end of {parts.section.provider}'s {quoted(model)} is known"
             self.findings.warn(("deployments", parts.name, "accept_ended"), message, "remove it")
-        # What is written for an end or an approval must not let another model in under them.
+        # A word for an end or an approval must not let another model in under them.
         return approvals, tuple(it for it in stages if it.stage == "redirects")
 
     def _credentials(self, path: KeyPath, parts: _Parts, sign_in: TokenSource | None, way: Way) -> Credentials:

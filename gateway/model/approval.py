@@ -92,7 +92,7 @@ class Ending(Value, frozen=True):
 
     @property
     def warned_days(self) -> int | None:
-        """The bound that has been reached, or None if nobody is warned."""
+        """The bound that has been reached, or None without a warning."""
         return self.bound
 
     @property

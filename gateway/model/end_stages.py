@@ -48,7 +48,7 @@ class EndStage(Value, frozen=True):
 
     @property
     def certainty(self) -> str:
-        """Whether it is firm, as the label of a metric: `true`, `false`, or `earliest` for a day that may be later."""
+        """Its certainty as the label of a metric: `true` (firm), `false`, or `earliest` for a day that may be later."""
         return "earliest" if self.is_earliest else str(self.firm).lower()
 
     def has_begun(self, days: Days) -> bool:

@@ -37,7 +37,7 @@ class StageEnding(Ending, frozen=True):
 
     Attributes:
         begun: Whether its day has begun, at the moment that it has for what it changes.
-        is_note: It is shown, and nobody is warned: a notice with a day to follow, or an earliest day that is over.
+        is_note: It is shown without a warning: a notice with a day to follow, or an earliest day that is over.
     """
 
     kind: ClassVar[Literal["model"]] = "model"
@@ -51,7 +51,7 @@ class StageEnding(Ending, frozen=True):
 
     @property
     def warned_days(self) -> int | None:
-        """The smallest bound that has been reached, or None if nobody is warned."""
+        """The smallest bound that has been reached, or None without a warning."""
         return None if self.is_note else self.bound
 
     @property
@@ -60,7 +60,7 @@ class StageEnding(Ending, frozen=True):
         return self.begun and self.stage.passes_over
 
     def document(self) -> dict[str, object]:
-        """Return what `/readyz`, `status --json` and the admin API show of it beside the deployment."""
+        """Return what `/readyz`, `status --json` and the admin API show of it next to the deployment."""
         return {"on": self.on.isoformat(), "days_left": self.days_left, **self.stage.document()}
 
     def __str__(self) -> str:

@@ -48,12 +48,12 @@ REFUSING = table_with({"unsupported": "refuse"})
 
 @dataclass(frozen=True)
 class Expected:
-    """What a request comes to at one deployment.
+    """The fate of a request at one deployment.
 
     Attributes:
         sent: the values that the provider gets, by path.
         absent: the paths at which the provider gets nothing.
-        dropped: the fields that the client is told were left out.
+        dropped: the fields that are named to the client as left out.
         code: of the 400 that the client gets instead, with its `param` and some `words` of its message.
     """
 

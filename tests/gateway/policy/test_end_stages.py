@@ -350,7 +350,7 @@ def test_step_that_waited_is_not_taken_once_its_approval_is_for_another_model() 
     assert "is for m; new may answer since" in (allowed(outcome.steps[0]) or "")
 
 
-def test_log_names_the_model_of_a_redirect_beside_that_of_the_attempt() -> None:
+def test_log_names_the_model_of_a_redirect_next_to_that_of_the_attempt() -> None:
     attempt = AttemptRecord("d", "acme", "m", 0.1, redirected_to="new")
     fields: dict[str, Any] = {}
     add_fields(fields, record_with(attempts=[attempt]))
