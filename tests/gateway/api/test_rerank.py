@@ -103,7 +103,7 @@ def test_each_vendor_is_asked_in_its_form_and_long_requests_are_split(
     provider: str, model: str, base: str, path: str, most: int
 ) -> None:
     one = {"provider": provider, "model": model, "endpoint": f"https://house.example{base}"}
-    entry = {**one, "stores": "any", "processes": "any", "api_key": "k-12345678"}
+    entry = {**one, "stores": "any", "processes": "any", "api_key": "k-12345678", "accept_ended": True}
     config = CONFIG.merge(json.dumps({"deployments": {"house": entry}, "assistants": {"assistant": {"rerank": None}}}))
     config = config.merge("assistants: {assistant: {rerank: {default: [house]}}}")
     simulator = load_simulators().simulators[provider]

@@ -40,7 +40,7 @@ CHANGES = {
     "no protection": ("regions: {cn: {protected: null}}", "protected"),
     "the region goes": (NO_REGION, "removed"),
     "its route": ({"deployments": SPARE, "assistants": {"assistant": {"routes": {"cn": ["qwen-cn", "spare"]}}}}, "the route of assistant"),
-    "a deployment of its route": ("deployments: {qwen-cn: {model: qwen-plus}}", "the deployment qwen-cn"),
+    "a deployment of its route": ("deployments: {qwen-cn: {model: qwen3.7-plus}}", "the deployment qwen-cn"),
     "the account of one": ("deployments: {qwen-cn: {api_key: '${DASHSCOPE_INTL_API_KEY}'}}", "the deployment qwen-cn"),
     "a kill switch": ("deployments: {qwen-cn: {enabled: false}}", "the deployment qwen-cn"),
     "where the gateway stands": ("cell: {territory: CN, serves: [cn]}", "where the gateway stands"),
@@ -157,5 +157,5 @@ def test_change_of_who_answers_which_request_is_a_protected_change(change: str, 
 
 def test_protected_changes_are_found_without_documents() -> None:
     old = table_of(PROTECTED)
-    new = table_of(PROTECTED.merge("deployments: {qwen-cn: {model: qwen-plus}}"))
+    new = table_of(PROTECTED.merge("deployments: {qwen-cn: {model: qwen3.7-plus}}"))
     assert protected_changes(old, new, plan_of(old, new)) == {"cn": "the deployment qwen-cn"}

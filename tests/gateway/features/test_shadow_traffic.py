@@ -257,12 +257,17 @@ async def test_text_is_not_kept_if_the_config_changed_during_the_request() -> No
     assert (kept.prompt, kept.answer, kept.beside_answer, kept.refusal, kept.calls) == (None, None, None, None, ())
 
 
+HOUSE = {"endpoint": "https://mistral.example/v1", "stores": "US", "processes": "US", "attests": None}
+ENDED = {"provider": "mistral", "model": "mistral-medium-2508", **HOUSE}
+"""Its vendor has stated that it ended on 2026-08-31."""
+
+
 @pytest.mark.parametrize(
     ("table", "request_"),
     [
         (shadowed("qwen-intl"), QUESTION),  # it doesn't serve Japan
         (shadowed(**{"chatgpt-us": {"enabled": False}}), QUESTION),
-        (shadowed(**{"chatgpt-us": {"model": "gpt-5-codex"}}), QUESTION),  # it ended on 2026-07-23
+        (shadowed(**{"chatgpt-us": ENDED}), QUESTION),
         (shadowed(), ChatRequest("assistant", (UserMessage("Hello"),), extra={"store": True})),
     ],
 )
