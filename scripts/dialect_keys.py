@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,14 @@ def _example(table: str, key: str, default: Field[Any] | None) -> str:
     return f"`{key} = {shortest}`".replace("|", "\\|")
 
 
+@cache
+def _files() -> tuple[Mapping[str, Any], ...]:
+    return tuple(tomllib.loads(path.read_text("utf-8")) for path in sorted(_VENDORS.glob("*.toml")))
+
+
 def _values(table: str, key: str) -> Iterator[object]:
-    for path in sorted(_VENDORS.glob("*.toml")):
-        places: list[Any] = [tomllib.loads(path.read_text("utf-8"))]
+    for file in _files():
+        places: list[Any] = [file]
         for part in table.split("."):
             found = [place for place in places if isinstance(place, dict)]
             places = [one for place in found for one in (place.values() if part == "NAME" else [place.get(part)])]
