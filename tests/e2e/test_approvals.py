@@ -52,6 +52,7 @@ def test_valid_approval_answers_and_is_in_the_disclosure(providers: SimulatorThr
                 {
                     "deployment": answer.headers["x-gateway-deployment"],
                     "model": answer.json()["model"],
+                    "redirected_to": None,
                     "model_name": "通义千问",
                     "approvals": [
                         {
