@@ -154,6 +154,7 @@ class Gateway:
         receipt_key: The file with the key that signs receipts, if there is one.
         consent_key: The key for consent tokens, shared by all workers. It is used if the configuration has none.
         most_requests: The limit of concurrent requests.
+        keeps_receipts: Whether receipts are stored in the state directory, by a thread of their own.
 
     Attributes:
         config: The active config version.
@@ -179,6 +180,7 @@ class Gateway:
         receipt_key: Path | None = None,
         consent_key: bytes | None = None,
         most_requests: int = MOST_REQUESTS,
+        keeps_receipts: bool = False,
     ) -> None:
         self.config = config
         current: Callable[[], ConfigVersion] = partial(getattr, self, "config")
@@ -189,7 +191,7 @@ class Gateway:
         if config.simulated:
             transport = SimulatorsOnly(transport, current)
         self._transport = transport
-        kept = read_receipt_settings(state_dir, receipt_key)
+        kept = read_receipt_settings(state_dir, receipt_key) if keeps_receipts else None
         self._receipts = ReceiptService(kept, current) if kept is not None else None
         take = self._receipts.take if self._receipts is not None else None
         key_uses = KeyUses(state_dir, current) if state_dir is not None else None

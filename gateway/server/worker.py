@@ -56,7 +56,7 @@ class Worker:
     ) -> None:
         self.gateway = gateway = Gateway(
             config, None, quotas, settings.state_dir, settings.receipt_key, settings.consent_key,
-            settings.max_requests,
+            settings.max_requests, keeps_receipts=True,
         )  # fmt: skip
         gateway.makes_exchanges = makes_exchanges
         self._index, self._lock = index, lock
