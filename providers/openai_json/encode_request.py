@@ -32,9 +32,17 @@ from providers.formats.reasoning_state import unpack_details, unpack_members
 from providers.formats.tool_calls import safe_call_name
 from providers.formats.tool_results import results_as_text
 
+WritesMark = Callable[[CacheTime | None], dict[str, object]]
+"""Returns the member by which a vendor marks a part for a cache. Without it, marks are left out."""
+
 
 def encode_request(
-    request: ChatRequest, model: str, *, max_tokens_field: str = "max_completion_tokens", with_reasoning: bool = False
+    request: ChatRequest,
+    model: str,
+    *,
+    max_tokens_field: str = "max_completion_tokens",
+    with_reasoning: bool = False,
+    mark: WritesMark | None = None,
 ) -> dict[str, object]:
     """Return the body for `model`, without fields that are not set. The usage of a stream is always requested."""
     history = request.messages
@@ -42,7 +50,8 @@ def encode_request(
         list(history.entries)
         if type(history) is Texts
         else [
-            encode_message(message, with_reasoning=with_reasoning, model=model) for message in results_as_text(history)
+            encode_message(message, with_reasoning=with_reasoning, model=model, mark=mark)
+            for message in results_as_text(history)
         ]
     )
     body: dict[str, object] = {"model": model, "messages": messages, **request.settings()}
@@ -68,10 +77,14 @@ def encode_request(
     return body
 
 
-def encode_message(message: Message, *, with_reasoning: bool = False, model: str = "") -> dict[str, object]:
+def encode_message(
+    message: Message, *, with_reasoning: bool = False, model: str = "", mark: WritesMark | None = None
+) -> dict[str, object]:
     """Return one message. A signature of a tool call returns only to the `model` that gave it, as it was sent."""
     content = message.content
-    encoded = content if content is None or isinstance(content, str) else [encode_part(part) for part in content]
+    encoded: object = encode_marked(message, mark) if mark is not None else None
+    if encoded is None:
+        encoded = content if content is None or isinstance(content, str) else [encode_part(part) for part in content]
     if type(message) is UserMessage:
         body: dict[str, object] = {"role": "user", "content": encoded}
     elif type(message) is AssistantMessage:
@@ -93,9 +106,7 @@ def encode_message(message: Message, *, with_reasoning: bool = False, model: str
     return body
 
 
-def encode_marked(
-    message: Message, mark: Callable[[CacheTime | None], dict[str, object]]
-) -> list[dict[str, object]] | None:
+def encode_marked(message: Message, mark: WritesMark) -> list[dict[str, object]] | None:
     """Return the parts of a message with their marks for a cache, as `mark` writes one, or None if it has none."""
     parts = (TextPart(message.content),) if isinstance(message.content, str) else message.content or ()
     times = [None if isinstance(part, AudioPart) else part.cache for part in parts]

@@ -38,13 +38,11 @@ from providers.failures import Failure, ProviderFailed
 from providers.formats.fitting import fit
 from providers.formats.request_options import nearest_effort
 from providers.formats.tool_calls import with_object
-from providers.formats.tool_results import results_as_text
-from providers.json_values import as_list, dumps, is_json_object
+from providers.json_values import dumps, is_json_object
 from providers.matching.capability_matching import THINKS_BY_RESPONSES
 from providers.matching.requirements import CACHE_CONTROL, CACHE_MARKS, FEATURES, PARAMETERS, REASONING
 from providers.moderations.openai_format import OpenAIModerations
 from providers.openai_json import encode_request
-from providers.openai_json.encode_request import encode_marked
 from providers.openai_json.fields import BREAKPOINT, breakpoint_of
 from providers.openai_json.read_answer import USUAL, ChatReader, read_completion
 from providers.openai_json.stream_relay import RelayingParser
@@ -94,10 +92,9 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         takes_marks = CACHE_MARKS in target.facts.flags
-        request, lost = _with_breakpoints(request) if takes_marks else (request, False)
+        request, lost = _with_breakpoints(request) if takes_marks else (request, frozenset[str]())
         request, changed = fit(request, self.takes)
-        if lost:
-            changed |= {CACHE_CONTROL}
+        changed |= lost
         if not self.is_openai:
             request = _without_openai_only_fields(request)
         facts = target.facts
@@ -116,11 +113,8 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
             target.model,
             max_tokens_field=self.max_tokens_field,
             with_reasoning=REASONING in self.own_parameters,
+            mark=breakpoint_of if takes_marks else None,
         )
-        if takes_marks and type(request.messages) is not Texts:
-            for message, written in zip(results_as_text(request.messages), as_list(body["messages"]), strict=True):
-                if (marked := encode_marked(message, breakpoint_of)) is not None:
-                    cast("dict[str, object]", written)["content"] = marked
         if request.stream and STREAM_OPTIONS in facts.without:
             del body[STREAM_OPTIONS]
         if request.extra:
@@ -162,8 +156,8 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
         return classify(error_object(response.body), response)
 
 
-def _with_breakpoints(request: ChatRequest) -> tuple[ChatRequest, bool]:
-    """Return the request with each mark at an input, and whether one is lost.
+def _with_breakpoints(request: ChatRequest) -> tuple[ChatRequest, frozenset[str]]:
+    """Return the request with each mark at an input, and the name of a mark if one is lost.
 
     A mark on a text or a call of the assistant moves to the nearest part before it that may have one. Without one it is
     lost, and so is that of a tool. That of a whole request is what the vendor does without being asked.
@@ -174,14 +168,14 @@ def _with_breakpoints(request: ChatRequest) -> tuple[ChatRequest, bool]:
     if is_lost:
         request = replace(request, tools=tuple(replace(tool, cache=None) for tool in request.tools))
     if type(request.messages) is Texts:
-        return request, is_lost
+        return request, frozenset({CACHE_CONTROL} if is_lost else ())
     messages: list[Message] = []
     for message in request.messages:
         if isinstance(message, AssistantMessage) and (time := _mark_of(message)) is not None:
             is_lost |= not _mark_before(messages, time)
             message = _unmarked(message)
         messages.append(message)
-    return replace(request, messages=tuple(messages)), is_lost
+    return replace(request, messages=tuple(messages)), frozenset({CACHE_CONTROL} if is_lost else ())
 
 
 def _mark_of(message: AssistantMessage) -> CacheTime | None:

@@ -6,7 +6,7 @@ Source: openai 3.51.0 (ResponseCreateParams, ResponseInputItem), public threads 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import assert_never
 
 from providers.adapter import Target
@@ -40,6 +40,7 @@ from providers.formats.tool_results import FAILED_PREFIX, has_attachments, resul
 from providers.json_values import as_map, read_list, read_str, repair_surrogates
 from providers.matching.capability_matching import THINKS_BY_RESPONSES
 from providers.matching.requirements import CACHE_MARKS
+from providers.openai_json.encode_request import WritesMark
 from providers.openai_json.fields import breakpoint_of
 from providers.value import Value, replace
 
@@ -48,8 +49,6 @@ _MIN_OUTPUT_TOKENS = 16
 _SAME_NAMES = ("temperature", "top_p", "parallel_tool_calls", "user")
 _DERIVED = frozenset({"input", "instructions", "include", "max_output_tokens"})
 _MERGED = frozenset({"reasoning", "text", "verbosity"})
-_Mark = Callable[[CacheTime | None], dict[str, object]]
-"""Writes a mark for a cache as a member of a part."""
 _NO_ARGUMENTS: Mapping[str, object] = {"type": "object", "properties": {}}
 
 
@@ -152,7 +151,7 @@ def _check_features(request: ChatRequest) -> None:
         raise UnsupportedFeature("logprobs", "the model returns no log probabilities when it reasons about tools")
 
 
-def _input(messages: Sequence[Message], model: str, mark: _Mark) -> Iterator[dict[str, object]]:
+def _input(messages: Sequence[Message], model: str, mark: WritesMark) -> Iterator[dict[str, object]]:
     """Yield the conversation as items, with unique call ids.
 
     Only the id connects an output to its call. Servers that number the calls of each answer from the start use `call_0`
@@ -196,7 +195,7 @@ def _call(call: ToolCall) -> dict[str, object]:
     return {"type": "function_call", "call_id": call_id, "name": safe_call_name(call.name), "arguments": arguments}
 
 
-def _output(result: ToolMessage, mark: _Mark) -> object:
+def _output(result: ToolMessage, mark: WritesMark) -> object:
     parts: Sequence[Part] = (TextPart(result.content),) if isinstance(result.content, str) else result.content
     if result.cache is not None and parts and not isinstance(parts[-1], AudioPart):
         parts = (*parts[:-1], replace(parts[-1], cache=result.cache))
@@ -206,11 +205,11 @@ def _output(result: ToolMessage, mark: _Mark) -> object:
     return [_part(part, mark) for part in (*((TextPart(FAILED_PREFIX),) if result.is_error else ()), *parts)]
 
 
-def _content(content: str | Sequence[Part], mark: _Mark) -> object:
+def _content(content: str | Sequence[Part], mark: WritesMark) -> object:
     return content if isinstance(content, str) else [_part(part, mark) for part in content]
 
 
-def _part(part: Part, mark: _Mark) -> dict[str, object]:
+def _part(part: Part, mark: WritesMark) -> dict[str, object]:
     match part:
         case TextPart(text):
             return {"type": "input_text", "text": text, **mark(part.cache)}
