@@ -58,11 +58,10 @@ _OUTWARD: dict[FailureKind, str] = {
 }
 # A client that reads `error.attempts` must find it, also if no deployment was asked.
 _LISTS_ATTEMPTS = frozenset({"provider_error", "no_healthy_deployment", "overloaded", "deadline_exceeded"})
-_OF_ANOTHER_CELL = 421
 _UNKNOWN_MODEL = "the requested model is not an assistant of the configuration"
 _DEFAULT_RETRY_S = 1.0
 _NEVER_AGAIN = frozenset({401, 501})
-_POLICY = frozenset({"territory", "approval", "age", "consent", "moderation"})
+_POLICY = frozenset(map(RefusalReason, "territory approval age consent moderation".split()))
 _RETRYABLE = frozenset({"rate_limited", "no_healthy_deployment", "overloaded"})
 
 
@@ -100,7 +99,7 @@ class ApiError(Exception):
     @property
     def is_of_policy(self) -> bool:
         """Whether a rule for the user, the place or the content refuses the request: no repetition is answered."""
-        return self.reason in _POLICY and self.status != _OF_ANOTHER_CELL
+        return self.reason in _POLICY and self.code != "wrong_cell"  # that cell answers
 
     @property
     def status(self) -> int:

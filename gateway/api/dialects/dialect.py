@@ -151,6 +151,7 @@ class Dialect(Protocol):
 
     def error_headers(self, error: ApiError) -> Mapping[str, str]:
         """Return the headers of an error that clients of this API read, next to those of all errors."""
+        return {}
 
 
 class FormDialect(Dialect, Protocol):

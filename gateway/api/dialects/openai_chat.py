@@ -8,13 +8,12 @@ choices, if it was asked for. A failure is one last event with an `error` object
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, assert_never
 
 import orjson
 
 from gateway.api.body import read_request
-from gateway.api.dialects.dialect import JSON_MEDIA, StreamEncoder
+from gateway.api.dialects.dialect import JSON_MEDIA, Dialect, StreamEncoder
 from gateway.api.dialects.labelling import MEMBER, label_answer, own_word
 from gateway.api.errors import ApiError, encode_error
 from gateway.execution.exchange import AnswerStyle
@@ -52,7 +51,7 @@ from providers.value import replace
 DONE = b"data: [DONE]\n\n"
 
 
-class OpenAIChat:
+class OpenAIChat(Dialect):
     """OpenAI's chat completions. See `gateway.api.dialects.dialect.Dialect`."""
 
     keep_alive = b": keep-alive\n\n"
@@ -76,9 +75,6 @@ class OpenAIChat:
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
         return orjson.dumps(encode_error(error))
-
-    def error_headers(self, error: ApiError) -> Mapping[str, str]:
-        return {}
 
 
 OPENAI_CHAT = OpenAIChat()

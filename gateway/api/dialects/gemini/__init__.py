@@ -5,12 +5,10 @@ Source: ai.google.dev/api/generate-content and google-genai 3.4 for Python, read
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import orjson
 
 from gateway.api.body import parse_with_calls
-from gateway.api.dialects.dialect import JSON_MEDIA, estimated_output
+from gateway.api.dialects.dialect import JSON_MEDIA, Dialect, estimated_output
 from gateway.api.dialects.gemini import decode, encode, errors
 from gateway.api.dialects.gemini.errors import encode_error as encode_error
 from gateway.api.dialects.gemini.stream import ARRAY, EVENTS, GeminiEncoder
@@ -21,7 +19,7 @@ from gateway.usage.token_count import count_tokens
 from providers.chat import ChatCompletion, ChatRequest, Usage
 
 
-class Gemini:
+class Gemini(Dialect):
     """One request for `generateContent` or `streamGenerateContent`. See `gateway.api.dialects.dialect.Dialect`."""
 
     media = JSON_MEDIA
@@ -54,9 +52,6 @@ class Gemini:
 
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
         return errors.encode_error(error, request_id)
-
-    def error_headers(self, error: ApiError) -> Mapping[str, str]:
-        return {}
 
 
 class GeminiCount(Gemini):

@@ -27,11 +27,11 @@ _TYPES = {
     504: "timeout_error",
     529: "overloaded_error",
 }
-_BY_CODE = {"insufficient_quota": "billing_error"}
 _BLOCKED = "policy_blocked"
 """The type on which Claude Code shows the message without a retry, a question to sign in, or another model."""
 _SERVER_ERROR = 500
 _SPENT = "insufficient_quota"
+_BY_CODE = {_SPENT: "billing_error"}
 _PERIODS = {"day": "daily", "week": "weekly", "month": "monthly"}
 _STANDING = "anthropic-ratelimit-unified-"
 _ANTHROPICS_WORDS = {

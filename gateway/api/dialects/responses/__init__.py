@@ -6,12 +6,11 @@ The gateway keeps nothing: each request has the whole conversation in `input`, a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 import orjson
 
 from gateway.api.body import parse_json
-from gateway.api.dialects.dialect import JSON_MEDIA, renaming
+from gateway.api.dialects.dialect import JSON_MEDIA, Dialect, renaming
 from gateway.api.dialects.responses.decode import NAMES_OF_CHAT, MessagePaths, decode_request
 from gateway.api.dialects.responses.echo import encode_echo
 from gateway.api.dialects.responses.encode import ResponsesRequest, encode_answer
@@ -28,7 +27,7 @@ _MESSAGE = re.compile(r"\bmessages\[(\d{1,9})\]")
 _renamed = renaming(NAMES_OF_CHAT)
 
 
-class Responses:
+class Responses(Dialect):
     """One request of the Responses API. See `gateway.api.dialects.dialect.Dialect`."""
 
     keep_alive = b": keep-alive\n\n"
@@ -62,9 +61,6 @@ class Responses:
     def encode_error(self, error: ApiError, request_id: str) -> bytes:
         """See Dialect. Inner layers name the fields as chat completions does."""
         return orjson.dumps(encode_error(self._with_own_names(error)))
-
-    def error_headers(self, error: ApiError) -> Mapping[str, str]:
-        return {}
 
     def _with_own_names(self, error: ApiError) -> ApiError:
         def path(match: re.Match[str]) -> str:
