@@ -84,7 +84,7 @@ def accounting_gateway(
     gateways: list[Gateway] = []
 
     def app(transport: Any) -> Gateway:
-        gateways.append(Gateway(config, transport, state_dir=state_dir, keeps_receipts=True))
+        gateways.append(Gateway.with_receipts(state_dir, config=config, transport=transport))
         return gateways[0]
 
     with patch.object(Receipts, "_work", lambda _: None):

@@ -21,7 +21,7 @@ from gateway.api.raw_responses import Application, LazyApplication, ProbesFirst,
 from gateway.api.websocket.connections import WebSockets
 from gateway.api.websocket.handshake import answer_handshake
 from gateway.assembly.key_uses import KeyUses
-from gateway.assembly.receipts import ReceiptService, read_receipt_settings
+from gateway.assembly.receipts import ReceiptService, ReceiptSettings, read_receipt_settings
 from gateway.assembly.usage import UsageWiring, usage_reports
 from gateway.execution.breaker import ALL, Breaker, BreakerState
 from gateway.execution.concurrency_limiter import ConcurrencyLimiter, ConcurrencyLimiters
@@ -142,19 +142,16 @@ _Send = Callable[[Any], Any]
 class Gateway:
     """The gateway as an ASGI application.
 
-    The chat endpoint and the health probes are called directly. Other paths are handled by FastAPI, which is imported
-    at their first request.
+    The chat endpoint and the probes are called directly. FastAPI, imported at its first request, handles other paths.
 
     Args:
         config: The config version to start with.
         transport: The transport for requests to providers; the gateway's own connection pool if it is None.
         quota_store: The store of client limits and concurrency limits. Without one, they hold in this process only.
-        state_dir: The directory for usage rows, budgets, receipts and the data of features, or None if nothing of this
-            is kept.
-        receipt_key: The file with the key that signs receipts, if there is one.
+        state_dir: The directory for usage rows, budgets and the data of features, or None if none of this is kept.
+        receipts: Where receipts are stored, by a thread of their own, and what signs them.
         consent_key: The key for consent tokens, shared by all workers. It is used if the configuration has none.
         most_requests: The limit of concurrent requests.
-        keeps_receipts: Whether receipts are stored in the state directory, by a thread of their own.
 
     Attributes:
         config: The active config version.
@@ -177,10 +174,9 @@ class Gateway:
         transport: Transport | None = None,
         quota_store: QuotaStore | None = None,
         state_dir: Path | None = None,
-        receipt_key: Path | None = None,
+        receipts: ReceiptSettings | None = None,
         consent_key: bytes | None = None,
         most_requests: int = MOST_REQUESTS,
-        keeps_receipts: bool = False,
     ) -> None:
         self.config = config
         current: Callable[[], ConfigVersion] = partial(getattr, self, "config")
@@ -191,8 +187,7 @@ class Gateway:
         if config.simulated:
             transport = SimulatorsOnly(transport, current)
         self._transport = transport
-        kept = read_receipt_settings(state_dir, receipt_key) if keeps_receipts else None
-        self._receipts = ReceiptService(kept, current) if kept is not None else None
+        self._receipts = ReceiptService(receipts, current) if receipts is not None else None
         take = self._receipts.take if self._receipts is not None else None
         key_uses = KeyUses(state_dir, current) if state_dir is not None else None
         self._telemetry = Telemetry(current, transport, take, key_uses)
@@ -230,6 +225,11 @@ class Gateway:
 
         self._rest = ProbesFirst(probes, LazyApplication(rest))
         self._prepare_schemas()
+
+    @classmethod
+    def with_receipts(cls, state_dir: Path | None, receipt_key: Path | None = None, **more: Any) -> Gateway:
+        """Return a gateway that stores receipts, signed with the key of this file. Raises KeyUnusable."""
+        return cls(state_dir=state_dir, receipts=read_receipt_settings(state_dir, receipt_key), **more)
 
     def _service(
         self,

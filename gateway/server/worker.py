@@ -54,9 +54,9 @@ class Worker:
         lock: int | None = None,
         makes_exchanges: bool = True,
     ) -> None:
-        self.gateway = gateway = Gateway(
-            config, None, quotas, settings.state_dir, settings.receipt_key, settings.consent_key,
-            settings.max_requests, keeps_receipts=True,
+        self.gateway = gateway = Gateway.with_receipts(
+            settings.state_dir, settings.receipt_key,
+            config=config, quota_store=quotas, consent_key=settings.consent_key, most_requests=settings.max_requests,
         )  # fmt: skip
         gateway.makes_exchanges = makes_exchanges
         self._index, self._lock = index, lock

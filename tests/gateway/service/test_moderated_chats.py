@@ -454,7 +454,7 @@ async def test_nothing_that_is_held_or_flagged_is_kept(
 
     transport = HttpxTransport(httpx.MockTransport(provider))
     config = table_of(CONFIG.merge(KEEPING), {})
-    served = Gateway(config, transport, state_dir=tmp_path, keeps_receipts=True)
+    served = Gateway.with_receipts(tmp_path, config=config, transport=transport)
     messages: asyncio.Queue[dict[str, str]] = asyncio.Queue()
     done: asyncio.Queue[Any] = asyncio.Queue()
     serving = asyncio.ensure_future(served({"type": "lifespan"}, messages.get, done.put))
