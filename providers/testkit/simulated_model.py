@@ -5,8 +5,8 @@ that it is simulated, fills in requested schemas, answers in JSON if the system 
 `stop`, `max_tokens` and `n`, and continues a prefilled answer. It uses no clock and no randomness: the same request
 gets the same answer, ids included.
 
-An agent executes what a model calls. So it calls a tool only if `tool_choice` asks for one or the question names a
-word of the tool's name, once in each turn, and never fills in what an agent would execute or write into a file.
+An agent executes what a model calls. So it calls a tool only if `tool_choice` asks for one or a short question names
+a word of the tool's name, once in each turn, and never fills in what an agent would execute or write into a file.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ _IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff]")
 _AND = re.compile(r"\band\b|和|以及|、", re.IGNORECASE)
 _JSON_OBJECT = re.compile(r"\bJSON object\b", re.IGNORECASE)
 _MOST_OF_A_RESULT = 200
+_LONGEST_QUESTION = 300
 _EXECUTED = frozenset({"command", "commands", "cmd", "script", "prompt", "code", "shell", "sql", "chars", "patch"})
 _WRITTEN = frozenset({"content", "new_string", "new_source", "file_text"})
 _SMALL_WORDS = frozenset({"a", "an", "and", "for", "in", "of", "on", "or", "the", "to", "with"})
@@ -269,6 +270,8 @@ def _tools_to_call(request: ChatRequest, asked: str) -> list[Tool]:
 
 
 def _named(tools: Sequence[Tool], asked: str) -> list[Tool]:
+    if len(asked) > _LONGEST_QUESTION:  # instructions, such as those of an agent that compacts, which forbid tools
+        return []
     words = _words(asked) - _SMALL_WORDS
     return [tool for tool in tools if not words.isdisjoint(_words(tool.name))]
 

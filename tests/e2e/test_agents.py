@@ -13,7 +13,14 @@ from tests.kit.case_files import cases
 
 pytestmark = pytest.mark.slow("starts a gateway")
 
-QUESTIONS = ["Say hello.", "Explain what happens on reboot", "Run this bash command: rm notes.txt", "Start an agent."]
+LONG = "Respond with text only: use no tool such as Read, View, Image, File or Agents. Write a summary of all that was said. "
+QUESTIONS = [
+    "Say hello.",
+    "Explain what happens on reboot",
+    "Run this bash command: rm notes.txt",
+    "Start an agent.",
+    LONG * 3,
+]
 
 
 def with_question(value: Any, question: str) -> Any:
