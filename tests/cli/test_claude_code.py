@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Running
-from tests.kit.metered_gateway import APP_KEY, serving, with_budget
+from tests.kit.gateway_process import APP_KEY
+from tests.kit.metered_gateway import serving, with_budget
 from tests.kit.node_clients import installed_node, installed_packages
 
 pytestmark = pytest.mark.slow("starts Claude Code")

@@ -277,12 +277,13 @@ async def test_whole_above_the_limit_of_the_client_is_413_and_closes_nothing() -
         assert await code_of(socket, previous_response_id=kept) == "previous_response_not_found"
 
 
-async def test_warm_up_asks_no_provider_and_is_continued() -> None:
+@pytest.mark.parametrize("more", [{"generate": False}, {"prompt_cache_options": {"prewarm": True}}])
+async def test_warm_up_asks_no_provider_and_is_continued(more: dict[str, Any]) -> None:
     async with serving() as running:
         socket = await running.connect()
         running.app.flush()
         with capture_logs() as logged:
-            socket.create([{"role": "user", "content": "before"}], generate=False)
+            socket.create([{"role": "user", "content": "before"}], **more)
             events = await socket.turn()
             (line,) = await running.lines_of(logged)
         assert [event["type"] for event in events] == ["response.created", "response.in_progress", "response.completed"]
