@@ -30,7 +30,7 @@ from gateway.model.permit import ServicePermit
 from gateway.policy.fence import is_inside
 from providers.auth import Secret, credential
 from providers.catalogue.model_lists import ListedModel, ModelList, model_lists, read_model, read_page
-from providers.failures import ProviderFailed
+from providers.failures import FailureKind, ProviderFailed
 from providers.json_values import JsonError, loads
 from providers.value import Value
 from providers.wire import WireRequest
@@ -260,7 +260,10 @@ class _VendorList:
             answer = await services.call(
                 self._permit, wire, limit_s=_ANSWER_S, most_bytes=_MOST_BYTES, link=first.link, credential=signed
             )
-        except ServiceFailed:
+        except ServiceFailed as error:
+            cause = error.__cause__
+            if isinstance(cause, ProviderFailed) and cause.failure.kind is FailureKind.CONNECT:
+                raise _NoAnswer("no connection: see its endpoint, DNS, proxy and TLS") from None
             raise _NoAnswer(f"no whole answer in {_ANSWER_S:g} s and {_MOST_BYTES} bytes") from None
         except (FenceBreach, ProviderFailed):
             raise _NoAnswer("no request can be made of its model and its key") from None

@@ -29,6 +29,7 @@ from providers.value import replace
 from providers.wire import WireRequest
 from tests.cli.conftest import Command
 from tests.kit.network_peers import proxy_thread
+from tests.kit.ports import free_port
 
 Answer = tuple[int, dict[str, str], bytes]
 COMING, OTHER, PAST = "2099-01-14", "2099-04-01", "2026-01-01"
@@ -299,6 +300,12 @@ def test_list_that_is_refused_redirected_too_large_or_broken_is_no_answer(
     assert f"warning  one: no_answer: {words}" in text
     assert vendor.asked == ["/v1/models"]
     assert "sk-one" not in text
+
+
+def test_vendor_that_cannot_be_reached_is_named_so(doctor: Doctor, vendor: Vendor) -> None:
+    doctor.config(one=deployment(vendor, endpoint=f"http://127.0.0.1:{free_port()}/v1"))
+    status, text = doctor.text()
+    assert (status, "no_answer: no connection: see its endpoint, DNS, proxy and TLS" in text) == (3, True), text
 
 
 def test_vendor_that_never_answers_ends_with_the_time_of_an_answer(
