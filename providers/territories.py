@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
+from itertools import groupby
 from typing import Any
 
 from providers.value import Value
@@ -67,9 +68,14 @@ def _upper_parts() -> Mapping[str, str]:
 
 
 @cache
+def _parts() -> Mapping[str, tuple[str, ...]]:
+    grouped = groupby(sorted(_upper_parts()), key=parent)
+    return {country: tuple(parts) for country, parts in grouped if country is not None}
+
+
 def parts_of(country: str) -> tuple[str, ...]:
     """Return the codes of all parts of a country, at every level. Empty for a country without parts, such as HK."""
-    return tuple(sorted(part for part in _upper_parts() if parent(part) == country))
+    return _parts().get(country, ())
 
 
 class TerritoryError(ValueError):

@@ -31,6 +31,11 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_wanted = True
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs. The system may have killed one that waits, to make room."""
+        return self._process is not None and self._process.poll() is None
+
     def prepare(self) -> None:
         """Start the process before its job is known. A failure is reported by `run`."""
         with suppress(CompileFailed):

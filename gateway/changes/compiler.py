@@ -14,14 +14,18 @@ from gateway.changes.compile_process import Child
 
 
 class Compiler:
-    """Compiles configurations, each in a new child process, which can be started before it is needed."""
+    """Compiles configurations, each in a new child process, which can be started before it is needed.
+
+    A child that waits has 40 MB of its own, of which no request and no other compile uses a byte.
+    """
 
     def __init__(self) -> None:
         self._waiting: Child | None = None
 
     async def compile(self, job: CompileJob) -> Outcome:
         """Compile in a child process and return the outcome. Raises CompileFailed."""
-        child, self._waiting = self._waiting or Child(), None
+        waiting, self._waiting = self._waiting, None
+        child = waiting if waiting is not None and waiting.is_alive else Child()
         # Run in a thread: starting a process would block the event loop.
         run = asyncio.get_running_loop().run_in_executor(None, child.run, job)
         try:

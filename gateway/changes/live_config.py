@@ -6,8 +6,8 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,8 @@ _REQUESTED = ("rollback", "release")
 """The causes of changes that an operator requested. Their failure is not a problem of the config file."""
 
 POLL_S = 0.25
+_LOOKS_BEFORE_A_PROCESS = 20
+_MOST_AGE_S = 60.0
 _SAME_EDIT_S = 10.0
 """The time after an activation by the watch in which a request to reload belongs to the same edit."""
 
@@ -52,8 +54,6 @@ class LiveConfig:
 
     Attributes:
         on_change: Called after each attempt to change the version, and after a schedule has changed its weights.
-        is_followed: Returns whether an open page waits for edits. Then the process of the next compile is started in
-            advance: its start takes longer than the rest of an edit.
 
     Args:
         serving_problem: Returns why this process can't serve a version, or None if it can.
@@ -95,7 +95,7 @@ class LiveConfig:
         self._wait = wait
         self._activate: Activate = _activate_nothing
         self.on_change: Callable[[], None] = lambda: None
-        self.is_followed: Callable[[], bool] = lambda: False
+        self._looks = 0
         self.is_draining: Callable[[], bool] = lambda: False
         self._last_error = ""
         """The last error of the watch that still persists. It is logged once."""
@@ -248,16 +248,19 @@ class LiveConfig:
             is_news = self._watch.is_news(reading)
             if not is_news:
                 self._last_error = ""
-            # While a changed file settles, start the compiling process in advance. Do not if a compile is running, or
-            # if resources are short: a waiting process would use more of them.
-            is_expected = is_news or self.is_followed()
-            is_wanted = is_expected and not self._watch.is_waiting and not self._one_at_a_time.locked()
+            # The process of the next compile waits for it, because its start takes most of the time of a change. It is
+            # started when the gateway has had time for its own start and for its traffic, or while a changed file
+            # settles. Not if a compile is running, or if resources are short: it would use more of them.
+            self._looks += 1
+            is_wanted = is_news or self._looks > _LOOKS_BEFORE_A_PROCESS
+            is_wanted = is_wanted and not self._watch.is_waiting and not self._one_at_a_time.locked()
             await self._compiler.prepare(is_wanted=self._is_our_compiler and is_wanted)
             return
+        self._looks = 0
         async with self._one_at_a_time:
             if not self._watch.is_news(reading):
                 return
-            started_at = time.monotonic()
+            started_at = await asyncio.to_thread(_saved_at, reading)
             if self._pinned is not None and reading.get(self._job.path) != self._pinned.file:
                 await self._report_file(ChangeRequest("file"), self._pinned)
                 if not self._watch.is_news(reading):
@@ -406,7 +409,7 @@ class LiveConfig:
         retriable = not prepared.is_judged
         done = Reload(
             request.cause, False, self.config.version, datetime.now(UTC), 0.0, prepared.findings, who=request.who,
-            retriable=retriable, is_unsigned=prepared.is_unsigned,
+            retriable=retriable, is_unsigned=prepared.is_unsigned, waited_s=outcome.waited_s,
         )  # fmt: skip
         # A failure that persists is logged once.
         is_reported = request.is_again and self.failed is not None and self.failed.findings == done.findings
@@ -460,6 +463,16 @@ class LiveConfig:
         elif done.cause not in _REQUESTED:
             self.failed = done
         self.on_change()
+
+
+def _saved_at(reading: Iterable[str]) -> float:
+    """Return the monotonic time at which the newest of the files was saved. It is now for one with an older time."""
+    changed_s = 0.0
+    for path in reading:
+        with suppress(OSError):
+            changed_s = max(changed_s, os.stat(path).st_mtime)
+    age_s = time.time() - changed_s
+    return time.monotonic() - (age_s if 0 <= age_s <= _MOST_AGE_S else 0)
 
 
 async def _activate_nothing(_: bytes, __: ConfigVersion) -> tuple[int, ...]:

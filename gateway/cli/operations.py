@@ -130,7 +130,11 @@ def _status_of_instance(client: AdminClient) -> Mapping[str, Any]:
 def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of a status document, which may lack any member: see `AdminAnswer`."""
     release = f", release {document['release']}" if document["release"] else ""
-    yield f"config {document['version']} since {document['since']}{release}"
+    change, took = document["last_change"], ""
+    if change:
+        seconds, waited = ((change[name] or 0) / 1000 for name in ("duration_ms", "waited_ms"))
+        took = f", {seconds:.1f} s after the {change['cause']} ({waited:.1f} s of it without a core)"
+    yield f"config {document['version']} since {document['since']}{took}{release}"
     if document["simulated"]:
         yield "simulated: no answer is of a model, and no request leaves the machine"
     for member, lines in _STATUS_LINES.items():

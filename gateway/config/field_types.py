@@ -71,7 +71,7 @@ _USUAL_PORTS = {"http": ":80", "https": ":443"}
 class Section(BaseModel):
     """Base of the sections: a mapping with known keys. Errors never show its values."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     def of(self, kind: type[_T]) -> _T | None:
         """Return the section of this class, or None if it is not written."""

@@ -98,6 +98,8 @@ class Reload(Value, frozen=True):
 
     Attributes:
         config_version: The version that is active after it.
+        duration_s: The time from the save of the file, or from the request, to its end.
+        waited_s: That part of it in which the compile had no core or no disk.
         findings: The mistakes that rejected it, and the warnings.
         unconfirmed: The workers that have not confirmed the new version yet.
         who: The name that the sender of the request gave. It is not verified.
@@ -122,6 +124,7 @@ class Reload(Value, frozen=True):
     pinned: str = ""
     scope: Literal["instance", "cell"] = "instance"
     is_unsigned: bool = False
+    waited_s: float = 0.0
 
     @property
     def refused_by(self) -> ReloadRefusal | None:

@@ -128,8 +128,6 @@ class Host:
             loop.add_signal_handler(signal.SIGUSR1, self._leave)
         live.on_change = self._note_change
         live.is_draining = lambda: self._is_draining
-        if self._faults is not None:
-            live.is_followed = lambda: self._workers.events.has_subscribers("config")
         live.start(self._workers.activate)
         self._tokens.prepare()
         self._scheduler.start(self._workers.snapshots, live.restage)

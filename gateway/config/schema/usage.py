@@ -40,7 +40,7 @@ class MaxRequestSection(Section):
 class RatesSection(Section):
     """Exchange rates: units of `usage.currency` for one unit of each other currency."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, hide_input_in_errors=True, defer_build=True)
     __pydantic_extra__: dict[CurrencyCode, ExchangeRate] = Field(init=False)
 
     as_of: Day | None = Field(None, description="The day of the rates.")

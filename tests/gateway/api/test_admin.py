@@ -155,6 +155,15 @@ def test_line_of_a_region_whose_last_requests_failed_is_marked(callbacks: AdminC
     assert [line[:4] for line in lines if "requests, " in line] == ["! eu", "  us"]
 
 
+def test_status_states_how_long_the_last_change_took(callbacks: AdminCallbacks) -> None:
+    loaded = replace(callbacks.now.loaded, cause="file", duration_s=1.24, waited_s=0.31)
+    document = status_document(replace(callbacks.now, loaded=loaded), Overview("berlin-1", "1", 0))
+    assert document["last_change"] == {"cause": "file", "duration_ms": 1240.0, "waited_ms": 310.0}
+    assert ", 1.2 s after the file (0.3 s of it without a core)" in next(status_lines(AdminAnswer(document)))
+    started = replace(callbacks.now, loaded=replace(loaded, cause="start"))
+    assert status_document(started, Overview("berlin-1", "1", 0))["last_change"] is None
+
+
 def paths_of(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:
     """Yield the path of each member of a document."""
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()

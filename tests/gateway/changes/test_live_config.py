@@ -355,12 +355,26 @@ async def test_no_process_is_started_in_advance_for_a_distant_retry(files: Files
     assert prepared == [False, False, False, True], "four checks do nothing, and the last one starts a process"
 
 
-async def test_next_compile_is_started_in_advance_while_a_page_follows(files: Files, prepared: list[bool]) -> None:
+async def test_process_of_the_next_compile_waits_for_it(files: Files, prepared: list[bool]) -> None:
     files.live.start(files.activate)
-    followed = [False, True, True, False]
-    files.live.is_followed = lambda: followed[len(prepared)]
-    await files.look(4)
-    assert prepared == [False, True, True, False], "a process waits only while a page is open"
+    await files.look(22)
+    assert prepared == [False] * 20 + [True] * 2, "the start of the gateway and its traffic come first"
+    files.path.write_text(MENDED, "utf-8")
+    prepared.clear()
+    await files.look(3)
+    assert (len(files.activated), prepared) == (1, [True, False]), "the next one is not started right after the change"
+
+
+@pytest.mark.parametrize(("saved_s_ago", "is_counted"), [(30, True), (4000, False), (-4000, False)])
+async def test_time_of_a_change_counts_from_the_save(files: Files, saved_s_ago: float, is_counted: bool) -> None:
+    """A file with an old or a future time was copied with its time."""
+    files.live.start(files.activate)
+    files.path.write_text(MENDED, "utf-8")
+    saved_s = time.time() - saved_s_ago
+    os.utime(files.path, (saved_s, saved_s))
+    await files.look(2)
+    assert (29 < files.live.loaded.duration_s < 60) is is_counted
+    assert files.live.loaded.duration_s >= 0
 
 
 async def test_internal_error_does_not_end_the_watch(files: Files, log: list[structlog.typing.EventDict]) -> None:
