@@ -90,6 +90,7 @@ class Endpoints:
         simulators: The origin of each simulator by provider and site, or None if none is started, as in a check.
         real: The deployments that may be real in a demo.
         guessed: The deployments whose provider is unknown and was guessed. Its missing settings are not reported.
+        origins: The origins of all known sites, those of ended providers too, once they are asked for.
     """
 
     findings: Findings
@@ -101,6 +102,7 @@ class Endpoints:
     simulated: bool = False
     owners: dict[tuple[str, str], Site | None] = field(default_factory=dict)
     guessed: set[KeyPath] = field(default_factory=set)
+    origins: tuple[str, ...] = ()
 
     def read(self, name: str, section: DeploymentSection, adapter: Adapter) -> Endpoint | None:
         """Return the endpoint of the deployment `name`, or None after its errors have been reported."""
@@ -295,9 +297,11 @@ class Endpoints:
 
     def _vendor(self, host: str, provider: str = "") -> str:
         """Return the known vendor's domain that a host is below, or "". See `vendor_domain`."""
-        sites = (site for adapter in self.registry.adapters.values() for site in adapter.sites.values())
-        ended = (f"https://{name}" for one in ended_providers().values() for name in one.hosts)
-        return vendor_domain(host, provider, (*(site.origin for site in sites), *ended))
+        if not self.origins:
+            sites = (site for adapter in self.registry.adapters.values() for site in adapter.sites.values())
+            ended = (f"https://{name}" for one in ended_providers().values() for name in one.hosts)
+            self.origins = (*(site.origin for site in sites), *ended)
+        return vendor_domain(host, provider, self.origins)
 
     def _warn_of_vendor(self, path: KeyPath, provider: str, host: str) -> None:
         """Warn of a host below a known vendor's domain that the catalogue does not know, or knew."""

@@ -63,17 +63,23 @@ def sites_of(data: Any, *, required: bool = False, forms: Iterable[str] = ()) ->
     }
 
 
-def vendor_domain(host: str, provider: str, origins: Iterable[str]) -> str:
+@cache
+def _vendor_domains(origins: tuple[str, ...]) -> list[str]:
+    """Return the domains of vendors, longer ones first: the last two labels of each origin, and those of the file."""
+    data: Any = _DOMAINS.read()
+    domains = {".".join((split_url(origin).hostname or "").split(".")[-2:]) for origin in origins}
+    return sorted({*domains, *data["customers"], *data["services"]}, key=len, reverse=True)
+
+
+def vendor_domain(host: str, provider: str, origins: tuple[str, ...]) -> str:
     """Return the vendor's domain that a host is below.
 
     Return "" if there is none, or if customers of the provider have hosts of their own below it. The last two labels of
     each of the `origins` of known sites are a vendor's domain.
     """
     data: Any = _DOMAINS.read()
-    domains: set[str] = {".".join((split_url(origin).hostname or "").split(".")[-2:]) for origin in origins}
     customers: Mapping[str, str] = data["customers"]
-    domains.update(customers, data["services"])
-    for domain in sorted(domains, key=len, reverse=True):
+    for domain in _vendor_domains(origins):
         words = data["services"].get(domain, [""])
         if (host == domain or host.endswith(f".{domain}")) and any(word in host for word in words):
             return "" if customers.get(domain) == provider else domain
