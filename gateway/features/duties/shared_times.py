@@ -39,9 +39,10 @@ READ = Script(_NOW + "return {redis.call('GET', KEYS[1]), now_ms()}")
 EXTEND = Script(
     _NOW
     + """
--- KEYS: the record. ARGV: time, and the arrival, the gap, whether a notice was shown, the time zone, the time kept.
-local at, gap, is_noticed, timezone, kept = unpack(cmsgpack.unpack(ARGV[2]))
-local now = now_ms()
+-- KEYS: the record. ARGV: time, and the arrival, the gap, whether a notice was shown, the time zone, the time kept, and
+-- how long ago it ended.
+local at, gap, is_noticed, timezone, kept, ago = unpack(cmsgpack.unpack(ARGV[2]))
+local now = now_ms() - ago
 local pieces, seen, noticed = {}, math.max(at, now), 0
 local shown = is_noticed and seen or 0
 local raw = redis.call('GET', KEYS[1])
@@ -90,9 +91,9 @@ class SharedTimes:
         raw, now_ms = cast(Any, await self._connection.run(READ, (self._name_of(key),), self._now))
         return _unpack(raw, type=UseRecord) if raw is not None else None, int(now_ms)
 
-    async def extend(self, key: UseKey, at_ms: int, rules: UseRules, *, is_noticed: bool) -> None:
-        """Extend the time of a user to now. See `extended`. Raises ValkeyUnavailable."""
-        packed = _pack((at_ms, rules.gap_ms, is_noticed, rules.timezone, KEPT_MS))
+    async def extend(self, key: UseKey, at_ms: int, rules: UseRules, *, is_noticed: bool, ago_s: float = 0.0) -> None:
+        """Extend the time of a user to a moment so long ago. See `extended`. Raises ValkeyUnavailable."""
+        packed = _pack((at_ms, rules.gap_ms, is_noticed, rules.timezone, KEPT_MS, round(ago_s * 1000)))
         await self._connection.run(EXTEND, (self._name_of(key),), self._now, packed)
 
     async def records_of(self, keys: Iterable[UseKey]) -> list[tuple[UseKey, UsedDay]]:
@@ -143,9 +144,9 @@ class CellTimes:
             raise UseUnavailable(str(error)) from error
         return arrival(record, now_ms - round(elapsed_s * 1000), rules)
 
-    async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> None:
+    async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool, ago_s: float = 0.0) -> None:
         try:
-            await self.shared.extend(key, now.at_ms, rules, is_noticed=is_noticed)
+            await self.shared.extend(key, now.at_ms, rules, is_noticed=is_noticed, ago_s=ago_s)
         except ValkeyUnavailable as error:
             raise UseUnavailable(str(error)) from error
 

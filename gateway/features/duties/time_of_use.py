@@ -7,7 +7,7 @@ Theory of operation. `TimeOfUse` belongs to a process, `ChatTime` to a chat:
     begin     the answer has begun: the record is extended from the arrival of the chat to now
     (stream)  one task for all chats extends the records of those that run, once a minute
     end       the record is extended to the last byte, before this byte is sent
-    (later)   the store writes what it has only in memory
+    (later)   the store writes what it has only in memory, and a chat that it could not keep is told to it again
 
 A record is extended by what a chat adds to the present record, which other chats may have changed meanwhile. So chats
 at the same time, of several processes and instances, make one session.
@@ -60,6 +60,8 @@ EXTENDED_EACH_S = 50.0
 """A killed process loses less than a minute of a chat."""
 
 WRITTEN_EACH_S = 0.5
+MOST_UNKEPT = 10_000
+"""The most chats of a process that are kept again when the store answers."""
 
 _SILENT_MS = 3_600_000
 """Records of users who are silent for so long leave the memory."""
@@ -85,8 +87,10 @@ class UseTimes(Protocol):
     async def arrive(self, key: UseKey, rules: UseRules, elapsed_s: float) -> Arrival:
         """Return the time of a user whose chat has arrived so long ago."""
 
-    async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
-        """Extend the time of a user from the arrival of a chat to now. Return the record, if it is known."""
+    async def extend(
+        self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool, ago_s: float = 0.0
+    ) -> UseRecord | None:
+        """Extend the time of a user from the arrival of a chat to a moment so long ago. Return the record, if known."""
 
     def extend_now(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
         """Do the same without waiting. Return None, with nothing done, if the store needs a wait."""
@@ -165,19 +169,24 @@ class LocalTimes:
         except StateError as error:
             raise UseUnavailable(str(error)) from error
 
-    async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
+    async def extend(
+        self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool, ago_s: float = 0.0
+    ) -> UseRecord | None:
         if not self.store.is_open:
             await self.open()
-        return self.extend_now(key, now, rules, is_noticed=is_noticed)
+        return self.extend_now(key, now, rules, is_noticed=is_noticed, ago_s=ago_s)
 
-    def extend_now(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
+    def extend_now(
+        self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool, ago_s: float = 0.0
+    ) -> UseRecord | None:
         """See `UseTimes`. The record of the arrival is most often still the present one."""
         if not self.store.is_open:
             return None
         before: UseRecord | None = now.record
         try:
             while True:
-                after = extended(before, now.at_ms, round(self.clock() * 1000), rules, is_noticed=is_noticed)
+                until_ms = round((self.clock() - ago_s) * 1000)
+                after = extended(before, now.at_ms, until_ms, rules, is_noticed=is_noticed)
                 if self.store.change(key, before, after):
                     return after
                 before = self.store.read(key)
@@ -290,6 +299,8 @@ class TimeOfUse:
         self.running: set[ChatTime] = set()
         self._user_key = user_key
         self._later: set[asyncio.Task[None]] = set()
+        self._unkept: dict[ChatTime, float] = {}
+        """The chats that the store could not keep, and until when each counts, by the monotonic clock."""
         self._watching: asyncio.Task[None] | None = None
         self._is_lost = False
 
@@ -387,16 +398,24 @@ class TimeOfUse:
             asserted_by = client.name
         return UseKey(end_user_pseudonym(config, self._user_key, user), asserted_by)
 
-    async def extend(self, chat: ChatTime) -> None:
-        """Extend the time of a chat's user to now. A failure is logged once."""
+    async def extend(self, chat: ChatTime, until_s: float | None = None) -> None:
+        """Extend the time of a chat's user to now, or to an earlier moment of the monotonic clock.
+
+        A failure is logged once, and repaired by `_keep_again`.
+        """
         if chat.key is None or chat.now is None:
+            self._unkept.pop(chat, None)
             return
-        is_new = chat.is_noticed and not chat.is_notice_kept
+        is_new, now_s = chat.is_noticed and not chat.is_notice_kept, time.monotonic()
+        until_s = now_s if until_s is None else until_s
         try:
-            record = await self.times.extend(chat.key, chat.now, chat.rules, is_noticed=is_new)
+            ago_s = now_s - until_s
+            record = await self.times.extend(chat.key, chat.now, chat.rules, is_noticed=is_new, ago_s=ago_s)
         except UseUnavailable as error:
-            self._note_loss(error)
+            self._note_unkept(chat, until_s, error)
         else:
+            if self._unkept.get(chat, until_s) <= until_s:
+                self._unkept.pop(chat, None)
             self._is_lost = False
             # The label counts from the moment when it was shown, so a long answer does not put off the next one.
             chat.is_notice_kept |= is_new
@@ -411,13 +430,25 @@ class TimeOfUse:
         try:
             record = self.times.extend_now(chat.key, chat.now, chat.rules, is_noticed=is_new)
         except UseUnavailable as error:
-            self._note_loss(error)
+            self._note_unkept(chat, time.monotonic(), error)
             return True
         if record is None:
             return False
         self._is_lost = False
         chat.is_notice_kept |= is_new
         return True
+
+    async def _keep_again(self) -> None:
+        """Extend the time of the chats that the store could not keep, up to the first that it cannot keep now."""
+        for chat, until_s in tuple(self._unkept.items()):
+            await self.extend(chat, until_s)
+            if chat in self._unkept:
+                return
+
+    def _note_unkept(self, chat: ChatTime, until_s: float, error: UseUnavailable) -> None:
+        if chat in self._unkept or len(self._unkept) < MOST_UNKEPT:
+            self._unkept[chat] = max(until_s, self._unkept.get(chat, until_s))
+        self._note_loss(error)
 
     def _note_loss(self, error: Exception) -> None:
         if not self._is_lost:
@@ -452,6 +483,7 @@ class TimeOfUse:
                     await times.write()
                 except UseUnavailable as error:
                     self._note_loss(error)
+                await self._keep_again()
 
     def start(self) -> None:
         """Begin the work in the background if there are records, which have an end also if nothing counts any more."""
@@ -473,6 +505,7 @@ class TimeOfUse:
         await self.extend_running()
         if self._later:
             await asyncio.gather(*self._later)
+        await self._keep_again()
         if isinstance(self.times, LocalTimes):
             try:
                 self.times.store.close()

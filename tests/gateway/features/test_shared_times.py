@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.cell.valkey_connection import ValkeyConnection
+from gateway.features.duties import time_of_use
 from gateway.features.duties.feature import DUTIES
-from gateway.features.duties.model import KEPT_MS, UseKey, UseRecord, UseRules
-from gateway.features.duties.policy import arrival, extended
+from gateway.features.duties.model import KEPT_MS, UseKey, UseNote, UseRecord, UseRules
+from gateway.features.duties.policy import Arrival, arrival, extended
 from gateway.features.duties.shared_times import CellTimes, SharedTimes
 from gateway.features.duties.state import UseStore, use_records_of
-from gateway.features.duties.time_of_use import MemoryStore, TimeOfUse, UseUnavailable
+from gateway.features.duties.time_of_use import ChatTime, MemoryStore, TimeOfUse, UseUnavailable
 from gateway.installation import cell_name
 from gateway.model.config_version import ConfigVersion
 from tests.kit.configs import table_of
+from tests.kit.scripted_server import until
 from tests.kit.timed_gateway import CONFIG, SECRET
 from tests.kit.valkey_server import RunningValkey, running_valkey
 
@@ -59,6 +62,7 @@ CHATS = st.lists(
         st.integers(0, 100 * MINUTE_MS),  # how long ago it had arrived
         st.booleans(),
         st.sampled_from(OTHERS),
+        st.integers(0, 100 * MINUTE_MS),  # how long ago it has ended
     ),
     min_size=1,
     max_size=20,
@@ -68,20 +72,20 @@ CHATS = st.lists(
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(CHATS)
 def test_script_does_what_the_pure_function_does(
-    server: RunningValkey, chats: list[tuple[int, int, bool, UseRules]]
+    server: RunningValkey, chats: list[tuple[int, int, bool, UseRules, int]]
 ) -> None:
     async def check() -> None:
         record: UseRecord | None = None
         now_ms = START_MS
         async with times_of(server, lambda: now_ms) as times:
             await times.remove([ANNA])
-            for pause, elapsed, is_noticed, rules in chats:
+            for pause, elapsed, is_noticed, rules, ago in chats:
                 now_ms += pause
                 stored, at_ms = await times.read(ANNA)
                 assert (stored, at_ms) == (record, now_ms)
                 at_ms = arrival(record, now_ms - elapsed, rules).at_ms
-                await times.extend(ANNA, at_ms, rules, is_noticed=is_noticed)
-                record = extended(record, at_ms, now_ms, rules, is_noticed=is_noticed)
+                await times.extend(ANNA, at_ms, rules, is_noticed=is_noticed, ago_s=ago / 1000)
+                record = extended(record, at_ms, now_ms - ago, rules, is_noticed=is_noticed)
             assert (await times.read(ANNA))[0] == record
 
     run(check())
@@ -121,6 +125,80 @@ def test_server_that_is_away_cannot_be_asked() -> None:
                     await times.arrive(ANNA, RULES, 0.0)
                 with pytest.raises(UseUnavailable):
                     await times.extend(ANNA, now, RULES, is_noticed=False)
+
+    run(check())
+
+
+class Flaky(CellTimes):
+    """The times of a cell whose server fails the next calls."""
+
+    failures = 0
+
+    async def extend(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool, ago_s: float = 0.0) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise UseUnavailable("the test")
+        await super().extend(key, now, rules, is_noticed=is_noticed, ago_s=ago_s)
+
+
+@asynccontextmanager
+async def use_of(server: RunningValkey) -> AsyncIterator[tuple[TimeOfUse, Flaky]]:
+    async with times_of(server) as shared:
+        await shared.remove([ANNA])
+        times = Flaky(shared, MemoryStore())
+        use = TimeOfUse(times, b"")
+        yield use, times
+        await use.aclose()
+
+
+def test_chat_whose_end_meets_a_lost_server_is_kept_when_it_is_back_up_to_its_end(
+    server: RunningValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_of_use, "WRITTEN_EACH_S", 0.01)
+
+    async def check() -> None:
+        async with use_of(server) as (use, times):
+            chat = ChatTime(use, RULES, UseNote(), ANNA, await times.arrive(ANNA, RULES, 0.0))
+            times.failures = 4
+            await chat.begin()
+            await asyncio.sleep(0.05)
+            await chat.end()
+            assert chat.now is not None
+            used_ms = int(time.time() * 1000) - chat.now.at_ms
+            assert await times.shared.records_of([ANNA]) == []
+            use.watch()
+            await until(lambda: not use._unkept)
+            record, _ = await times.shared.read(ANNA)
+            assert record is not None
+            assert record.pieces[0] == chat.now.at_ms
+            assert 50 <= record.pieces[1] - record.pieces[0] <= used_ms + 5, "the wait for the server is not used"
+
+    run(check())
+
+
+def test_end_of_the_process_keeps_what_was_not_kept(server: RunningValkey) -> None:
+    async def check() -> None:
+        async with use_of(server) as (use, times):
+            chat = ChatTime(use, RULES, UseNote(), ANNA, await times.arrive(ANNA, RULES, 0.0))
+            times.failures = 2
+            await chat.begin()
+            await chat.end()
+        async with times_of(server) as shared:
+            assert len(await shared.records_of([ANNA])) == 1
+
+    run(check())
+
+
+def test_bound_of_chats_that_are_not_kept_is_exact(server: RunningValkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_of_use, "MOST_UNKEPT", time_of_use.MOST_UNKEPT - 9_998)
+
+    async def check() -> None:
+        async with use_of(server) as (use, times):
+            now, times.failures = await times.arrive(ANNA, RULES, 0.0), 4
+            chats = [ChatTime(use, RULES, UseNote(), ANNA, now) for _ in range(3)]
+            for chat in [*chats, chats[0]]:
+                await chat.extend()
+            assert list(use._unkept) == chats[:2]
 
     run(check())
 
