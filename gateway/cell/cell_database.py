@@ -34,6 +34,8 @@ _FORGOTTEN_S = 3600.0
 LAST = "least(at_s, received_at) DESC, number DESC"
 """The order of activations, the last first. A clock that is ahead does not make one the last for ever."""
 
+_COMMANDS = "SELECT number, action, version, who, signature, owner, noted_at FROM cell_command"
+_LAST_PIN, _LAST_FIRST = f"{_COMMANDS} WHERE action <> 'reload'", "ORDER BY number DESC LIMIT 1"
 _NOW_S = "extract(epoch FROM clock_timestamp())::double precision"
 _T = TypeVar("_T")
 
@@ -59,7 +61,7 @@ class ScheduleRow(Value, frozen=True):
 class CellCommand(Value, frozen=True):
     """A change that an operator requested for all instances: `rollback` (to a version), `release` or `reload`.
 
-    The owner is the process that has executed it already.
+    The owner is the process that has executed it already. `noted_s` is its time by the clock of the server.
     """
 
     number: int
@@ -68,6 +70,7 @@ class CellCommand(Value, frozen=True):
     who: str
     signature: str
     owner: str
+    noted_s: float
 
 
 class Sign(Value, frozen=True):
@@ -247,34 +250,34 @@ class CellDatabase:
 
     # --- commands ---------------------------------------------------------------------------------
 
-    def add_command(self, action: str, version: str, who: str, signature: str) -> int:
-        """Store a command for the other instances, and return its number."""
+    def add_command(self, command: CellCommand) -> CellCommand | None:
+        """Store a command with its time for the other instances.
 
-        async def add(connection: PostgresConnection) -> int:
+        If the cell has a pin of this time or of a later one, nothing is stored, and that pin is returned.
+        """
+
+        async def add(connection: PostgresConnection) -> CellCommand | None:
             # With the lock, numbers become visible in their order.
             async with locked(connection, COMMAND_LOCK):
-                number = await connection.fetchval(
-                    "INSERT INTO cell_command (action, version, who, signature, owner, noted_at) "  # noqa: S608
-                    f"VALUES ($1, $2, $3, $4, $5, {_NOW_S}) RETURNING number",
-                    action, version, who, signature, self.owner,
+                later = await connection.fetch(f"{_LAST_PIN} AND noted_at >= $1 {_LAST_FIRST}", command.noted_s)
+                if later:
+                    return CellCommand(*later[0])
+                await connection.execute(
+                    "INSERT INTO cell_command (action, version, who, signature, owner, noted_at) "
+                    "VALUES ($1, $2, $3, $4, $5, $6)",
+                    command.action, command.version, command.who, command.signature, command.owner, command.noted_s,
                 )  # fmt: skip
-            return int(number)
+            return None
 
         return self.run(add)
 
     def commands(self, after: int) -> list[CellCommand]:
         """Return the commands after a number, the oldest first."""
-        sql = (
-            "SELECT number, action, version, who, signature, owner FROM cell_command WHERE number > $1 ORDER BY number"
-        )
-        return [CellCommand(*row) for row in self.fetch(sql, after)]
+        return [CellCommand(*row) for row in self.fetch(f"{_COMMANDS} WHERE number > $1 ORDER BY number", after)]
 
     def last_commands(self) -> tuple[int, CellCommand | None]:
         """Return the number of the last command, and the last command that pins or releases a version."""
-        rows = self.fetch(
-            "SELECT number, action, version, who, signature, owner FROM cell_command "
-            "WHERE action <> 'reload' ORDER BY number DESC LIMIT 1"
-        )
+        rows = self.fetch(f"{_LAST_PIN} {_LAST_FIRST}")
         last = self.fetch("SELECT coalesce(max(number), 0) FROM cell_command")[0][0]
         return int(last), CellCommand(*rows[0]) if rows else None
 

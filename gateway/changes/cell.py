@@ -14,10 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from gateway.cell.cell_database import CellCommand, CellDatabase, Sign
 from gateway.cell.cell_record import CellRecord
+from gateway.cell.kept_commands import KeptCommands
 from gateway.changes.cell_schedules import CellScheduler
 from gateway.changes.change_log import ChangeLog
 from gateway.changes.schedules import Scheduler
@@ -78,10 +79,9 @@ class CellMember:
         self._change_log = change_log
         self._state_dir = state_dir
         self._name = name or socket.gethostname()
+        self._commands = KeptCommands(state_dir, self.database)
         self._applied: int | None = None
-        """The number of the last command that was executed, or None before any was read."""
-        self._unsent: tuple[str, str, str, str] | None = None
-        """A command that could not be stored."""
+        """The number of the last command that was read, or None before any was."""
         self._shipped: tuple[int, int] | None = None
         self._state = CellState(())
         self._trail_problem = self._command_problem = self.database_problem = ""
@@ -115,9 +115,12 @@ class CellMember:
     def pin_of_cell(self) -> str | None:
         """Return the version that the cell has pinned, an empty text if it has released it, or None before any command.
 
-        Raises StateError if the database does not answer.
+        A command that this instance could not share before it ended is shared first. Raises StateError if the database
+        does not answer.
         """
         self._applied, command = self.database.last_commands()
+        self.ship()  # the cell may lack the version of that command
+        command = self._commands.share(command)
         if command is None:
             return None
         if command.version:
@@ -198,7 +201,7 @@ class CellMember:
     @property
     def problems(self) -> tuple[str, ...]:
         """The reasons why this instance does not follow the cell."""
-        return tuple(filter(None, (self._command_problem, self._trail_problem)))
+        return tuple(filter(None, (self._command_problem, self._commands.refused, self._trail_problem)))
 
     def counts(self) -> Mapping[tuple[str, ...], int]:
         """Return the number of instances by their state, as they were read last. None while nothing can be read."""
@@ -209,36 +212,39 @@ class CellMember:
 
     # --- commands ---------------------------------------------------------------------------------
 
-    async def share(self, action: str, version: str, who: str, signature: str | None) -> bool:
-        """Store a command that this instance has executed. Return False if it has to wait for the database."""
-        self._unsent = action, version, who, signature or ""
+    async def share(self, action: str, version: str, who: str, signature: str | None) -> Literal["cell", "waiting"]:
+        """Keep a command that this instance has executed, and store it. Return whether it waits for the database."""
+
+        def give() -> None:
+            self._commands.give(action, version, who, signature)
+            self._commands.share(self.database.last_commands()[1])
+
         try:
-            await asyncio.to_thread(self._send)
+            await asyncio.to_thread(give)
         except StateError as error:
             logger().error("command_not_shared", action=action, detail=f"{error}; it is repeated until it succeeds")
-            return False
-        return True
-
-    def _send(self) -> None:
-        if self._unsent is not None:
-            self.database.add_command(*self._unsent)
-            self._unsent = None
+            return "waiting"
+        return "cell"
 
     async def _follow(self, live: Followed) -> None:
-        """Execute the last commands of other instances."""
-        await asyncio.to_thread(self._send)
-        if self._applied is None:
-            last, pin = await asyncio.to_thread(self.database.last_commands)
-            commands = [pin] if pin is not None else []
-        else:
-            if self.database_problem:
-                # It may be another one now, such as a restored backup, which gives the same numbers once more.
-                self._applied = min(self._applied, (await asyncio.to_thread(self.database.last_commands))[0])
-                self._shipped = None
-            commands = await asyncio.to_thread(self.database.commands, self._applied)
-            last = max([self._applied, *(command.number for command in commands)])
-        for command in _in_effect(commands):
-            if command.owner != self.database.owner and not await self._execute(live, command):
+        """Share what the cell does not know, and execute the last commands of other instances."""
+        last, pin = await asyncio.to_thread(self.database.last_commands)
+        if self.database_problem:
+            # It may be another one now, such as a restored backup, which gives the same numbers once more. A version
+            # that it lacks is shipped before the command that pins it.
+            self._shipped = None
+            await asyncio.to_thread(self.ship)
+        pin = await asyncio.to_thread(self._commands.share, pin)
+        if pin is not None and await asyncio.to_thread(self._commands.is_news, pin):
+            if pin.owner != self.database.owner and not await self._execute(live, pin):
+                return
+            await asyncio.to_thread(self._commands.note, pin)
+        if self._applied is not None:
+            after = max(min(self._applied, last), pin.number if pin is not None else 0)
+            commands = await asyncio.to_thread(self.database.commands, after)
+            last = max([last, *(command.number for command in commands)])
+            reloads = [it for it in commands if it.action == "reload" and it.owner != self.database.owner]
+            if reloads and not await self._execute(live, reloads[-1]):
                 return
         self._applied = last
 
@@ -295,11 +301,3 @@ class CellMember:
         problem = f"line {number} of the audit trail is not the one that this instance has shipped: compare both"
         logger().error("audit_failed", detail=f"{problem} with `gateway audit verify`")
         return problem
-
-
-def _in_effect(commands: list[CellCommand]) -> list[CellCommand]:
-    """Return the last command that pins or releases, and the last reload after it."""
-    pins = [command for command in commands if command.action != "reload"]
-    first = pins[-1].number if pins else 0
-    reloads = [command for command in commands if command.action == "reload" and command.number > first]
-    return [*pins[-1:], *reloads[-1:]]

@@ -342,8 +342,7 @@ class LiveConfig:
     async def _shared(self, done: Reload, action: str, who: str, signature: str | None = None) -> Reload:
         if self.cell is None or not done.activated:
             return done
-        is_shared = await self.cell.share(action, done.pinned, who, signature)
-        return replace(done, scope="cell") if is_shared else done
+        return replace(done, scope=await self.cell.share(action, done.pinned, who, signature))
 
     async def release_here(self, who: str = "", signature: str | None = None) -> Reload:
         """Activate the config file in place of the version that a rollback pinned, on this instance."""

@@ -24,7 +24,7 @@ from gateway.settings import Settings
 _OK, _REFUSED = 0, 1
 
 if TYPE_CHECKING:
-    from gateway.cell.cell_database import CellDatabase
+    from gateway.cell.cell_database import CellCommand, CellDatabase
     from gateway.cell.cell_record import CellRecord
     from gateway.model.budget import Stores, StoreServer
     from gateway.model.config_version import ConfigVersion
@@ -120,6 +120,17 @@ def opened_cell(settings: Settings) -> Iterator[CellDatabase | None]:
         yield database
     finally:
         database.close()
+
+
+def share_pin(
+    database: CellDatabase, directory: Path, last: CellCommand | None, version: str, who: str, signature: str | None
+) -> None:
+    """Share a pin that was recorded in this state directory, or a release without a version. Raises StateError."""
+    from gateway.cell.kept_commands import KeptCommands
+
+    commands = KeptCommands(directory, database)
+    commands.give("rollback" if version else "release", version, who, signature, last.noted_s if last else 0.0)
+    commands.share(last)
 
 
 def cell_activations(record: CellRecord, limit: int) -> tuple[list[tuple[str, Activation]], str | None]:

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.cli.cell import cell_activations, opened_cell
+from gateway.cli.cell import cell_activations, opened_cell, share_pin
 from gateway.cli.terminal import (
     admin_client,
     json_text,
@@ -22,6 +22,7 @@ from gateway.cli.terminal import (
     tell,
 )
 from gateway.files import read_file_or_pipe
+from gateway.model.status import FOLLOWS
 from gateway.model.units import at_second
 from gateway.operator_errors import CommandError, StateError, expect_file
 from gateway.settings import Settings
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from gateway.state.history import Activation, History
 
 
-_OK, _REFUSED = 0, 1
+_OK, _REFUSED, _WAITING = 0, 1, 3
 
 
 # --- history --------------------------------------------------------------------------------------
@@ -162,20 +163,17 @@ def rollback(options: argparse.Namespace) -> int:
         raise CommandError("--release activates the config file: leave out VERSION")
     signature = _read_signature(options.signature)
     url, config = options.admin, ""
-    if url is None and settings.state_dir is not None:
-        holder = holder_of(settings.state_dir)
-        if holder is not None:
-            url, config = str(holder.get("admin") or "") or None, str(holder.get("config") or "")
-            if url is None:
-                raise CommandError("a gateway is starting with this state directory; try again")
-            if options.version is not None:
-                from gateway.changes.stored_versions import verified
+    if url is None and settings.state_dir is not None and (holder := holder_of(settings.state_dir)) is not None:
+        url, config = str(holder.get("admin") or "") or None, str(holder.get("config") or "")
+        if url is None:
+            raise CommandError("a gateway is starting with this state directory; try again")
+        if options.version is not None:
+            from gateway.changes.stored_versions import verified
 
-                with opened_history(settings) as versions:
-                    verified(versions.find(options.version))
+            with opened_history(settings) as versions:
+                verified(versions.find(options.version))
     if url is None:
-        wanted = _Wanted(options.version, options.release, operator, signature)
-        return _switch_at_rest(wanted, settings)
+        return _switch_at_rest(_Wanted(options.version, options.release, operator, signature), settings)
     content = {"version": options.version, "signature": signature, "release": options.release or None}
     return _switch_running(url, content, operator, settings, config)
 
@@ -204,7 +202,6 @@ class _Wanted(Value, frozen=True):
 
 
 def _switch_running(url: str, content: Mapping[str, object], operator: str, settings: Settings, config: str) -> int:
-
     content = {name: value for name, value in content.items() if value is not None}
     _, answer = admin_client(url, settings).post("/rollback", content, operator)
     is_done = answer["result"] == "activated"
@@ -220,17 +217,15 @@ def _switch_running(url: str, content: Mapping[str, object], operator: str, sett
         tell(f"{failure}; {answer.get('config_version')} stays active{hint}")
         return CommandError.status if answer.get("missing") else _REFUSED
     print(f"{answer.get('config_version')} is active")
-    if answer.get("scope") == "cell":
-        print("every instance of the cell follows within two seconds")
-    else:
-        print("this changes one instance: without `stores.database`, change the others too")
+    alone = "this changes one instance: without `stores.database`, change the others too"
+    print(FOLLOWS.get(str(answer.get("scope")), alone))
     if unconfirmed := answer.get("workers_behind"):
         print(f"workers that have not confirmed it yet: {unconfirmed}")
     pinned = None if content.get("release") else str(answer.get("config_version"))
     _print_pin(config, pinned, file_is_active=bool(answer.get("file_active")))
     answers = answer.get("answers")
     _print_answers(one.get("text") for one in (answers if isinstance(answers, list) else []))
-    return _OK
+    return _WAITING if answer.get("scope") == "waiting" else _OK
 
 
 def _switch_at_rest(wanted: _Wanted, settings: Settings) -> int:
@@ -242,12 +237,11 @@ def _switch_at_rest(wanted: _Wanted, settings: Settings) -> int:
     with closing(ChangeLog(directory)) as change_log:
         config, before = _last_config(settings, change_log), change_log.pointer()
         with opened_cell(settings) as database:
-            if database is not None:
-                database.last_commands()  # nothing is changed while the database does not answer
+            last = database.last_commands()[1] if database is not None else None  # else nothing is changed
             new = _record_at_rest(change_log, wanted, settings, config)
             if database is not None and new is not None:
-                action, pinned = ("release", "") if wanted.release else ("rollback", new.version)
-                database.add_command(action, pinned, wanted.operator, wanted.signature or "")
+                version = "" if wanted.release else new.version
+                share_pin(database, directory, last, version, wanted.operator, wanted.signature)
         released = before.version if wanted.release and before is not None else None
         answers = _answers_at_rest(new, directory, released) if new is not None else ()
     if new is None:

@@ -14,13 +14,13 @@ from gateway.cli.admin_client import AdminAnswer, AdminClient, NotReached, error
 from gateway.cli.terminal import admin_client, json_text, operator_of, settings_of, state_directory, tell
 from gateway.config.problems import visible
 from gateway.free_space import FreeSpace
-from gateway.model.status import callers_text
+from gateway.model.status import FOLLOWS, callers_text
 from gateway.operator_errors import CommandError, RejectedConfig
 from gateway.release import release_name
 from gateway.state.lock import holder_of
 from gateway.telemetry.traffic import times_in_words
 
-_OK, _REFUSED, _STILL_RUNNING, _PROBLEMS = 0, 1, 3, 3
+_OK, _REFUSED, _STILL_RUNNING, _PROBLEMS, _WAITING = 0, 1, 3, 3, 3
 _POLL_S = 0.25
 
 
@@ -73,9 +73,9 @@ def reload(options: argparse.Namespace) -> int:
     for one in answers:
         counted = f"{one['count']} territories" if one["count"] else "callers without a known territory"
         print(visible(f"{one['assistant']}/{one['region']}: {counted}: {one['before']} -> {one['after']}"))
-    if answer["scope"] == "cell":
-        print("every instance of the cell follows within two seconds")
-    return _OK
+    if (follows := FOLLOWS.get(answer["scope"])) is not None:
+        print(follows)
+    return _WAITING if answer["scope"] == "waiting" else _OK
 
 
 def resume(options: argparse.Namespace) -> int:

@@ -93,6 +93,12 @@ class Changes(Value, frozen=True):
     answers: tuple[AnswerChange, ...] = ()
 
 
+FOLLOWS = {  # What a command prints of the other instances, by the scope of the change.
+    "cell": "every instance of the cell follows within two seconds",
+    "waiting": "the database does not answer: the change is kept, and the other instances follow when it does",
+}
+
+
 class Reload(Value, frozen=True):
     """One attempt to activate a config.
 
@@ -107,7 +113,7 @@ class Reload(Value, frozen=True):
         retriable: Whether the cause was in the gateway and not in the config, so that another attempt may succeed.
         pinned: The version that a rollback pinned and that is active after it, or an empty text.
         is_unsigned: Whether a protected region would change, and no accepted signature was given.
-        scope: The instances that an operator's request concerns: this instance, or all instances of the cell.
+        scope: The instances of an operator's request: this one, all of the cell, or this one until it can be shared.
     """
 
     cause: Cause
@@ -122,7 +128,7 @@ class Reload(Value, frozen=True):
     missing: bool = False
     retriable: bool = False
     pinned: str = ""
-    scope: Literal["instance", "cell"] = "instance"
+    scope: Literal["instance", "cell", "waiting"] = "instance"
     is_unsigned: bool = False
     waited_s: float = 0.0
 

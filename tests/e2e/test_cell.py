@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,66 @@ def test_rollback_release_and_reload_reach_every_instance_also_one_that_starts_l
         postgres.sql("UPDATE cell_audit_line SET line = replace(convert_from(line, 'UTF8'), 'bob', 'eve')::bytea")
         code, text = run_command(environ_of(both.path, 0), "audit", "verify", "--config", str(both.path))
         assert (code, "was changed: its hash does not match" in text) == (1, True)
+
+
+def test_rollback_given_while_the_database_is_silent_survives_its_instance_and_a_failover_that_loses_it(
+    tmp_path: Path, own_postgres: RunningPostgres
+) -> None:
+    with cell(tmp_path, own_postgres, "log: {sample: 0.5}", instances=1) as both, ExitStack() as killed:
+        doomed = killed.enter_context(instance(both.path, 1))
+        first = version(both, 0)
+        both.path.write_text(both.path.read_text().replace("0.5", "0.25"))
+        eventually(lambda: version(both, 0) == ready(doomed.admin_url)["config_version"]["version"] != first)
+        second = version(both, 0)
+        own_postgres.freeze()
+        environ = environ_of(both.path, 1)
+        code, said = run_command(environ, "rollback", first, "--as", "ada", "--config", str(both.path))
+        assert (code, "the change is kept, and the other instances follow when it does" in said) == (3, True), said
+        doomed.process.kill()
+        doomed.process.wait()
+        own_postgres.thaw()
+        with instance(both.path, 1) as again:
+            eventually(lambda: version(both, 0) == first)
+            assert ready(again.admin_url)["rollback_pinned"] == first
+            # A standby that lacks the last transactions takes over.
+            own_postgres.sql("TRUNCATE cell_command")
+            eventually(lambda: own_postgres.sql("SELECT version, who FROM cell_command") == [(first, "ada")])
+            with instance(both.path, 2) as late:
+                assert ready(late.admin_url)["rollback_pinned"] == first
+        own_postgres.freeze()
+        assert run_command(environ_of(both.path, 0), "rollback", "--release", "--config", str(both.path))[0] == 3
+        own_postgres.thaw()
+        eventually(lambda: own_postgres.sql("SELECT count(*) FROM cell_command") == [(2,)])
+        assert version(both, 0) == second
+
+
+def test_rollback_that_waited_does_not_undo_a_later_release_and_is_reported(
+    tmp_path: Path, postgres: RunningPostgres
+) -> None:
+    with cell(tmp_path, postgres, "log: {sample: 0.5}") as both:
+        first = version(both, 0)
+        both.path.write_text(both.path.read_text().replace("0.5", "0.25"))
+        eventually(lambda: version(both, 0) == version(both, 1) != first)
+        second = version(both, 0)
+        # What the instance keeps after a rollback that it gave an hour ago, while only it could not reach the database.
+        command = {"number": 0, "action": "rollback", "version": first, "who": "ada", "signature": "", "owner": "x"}
+        kept = {"command": {**command, "noted_s": 0.0}, "given_s": time.time() - 3600, "after_s": 0.0}
+        both.run("rollback", first, "--as", "bob", number=1)
+        eventually(lambda: version(both, 0) == first)
+        both.run("rollback", "--release", "--as", "bob", number=1)
+        eventually(lambda: version(both, 0) == version(both, 1) == second)
+        with ExitStack() as stack:
+            (tmp_path / "state-2").mkdir(mode=0o700)
+            (tmp_path / "state-2" / "cell-commands.json").write_text(json.dumps({"pin": kept}))
+            both.instances.append(stack.enter_context(instance(both.path, 2)))
+            refused = [
+                it for it in both.instances[2].lines if isinstance(it, dict) and it["event"] == "command_refused"
+            ]
+            assert "reaches no other instance" in refused[0]["detail"]
+            code, seen = status(both, 2)
+            assert (code, "the cell has a later release by bob" in str(seen["problems"])) == (3, True), seen
+            assert {version(both, number) for number in range(3)} == {second}
+            both.instances.pop()
 
 
 def protected(folder: Path) -> dict[str, Any]:

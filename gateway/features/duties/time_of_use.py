@@ -7,7 +7,7 @@ Theory of operation. `TimeOfUse` belongs to a process, `ChatTime` to a chat:
     begin     the answer has begun: the record is extended from the arrival of the chat to now
     (stream)  one task for all chats extends the records of those that run, once a minute
     end       the record is extended to the last byte, before this byte is sent
-    (later)   the store writes what it has only in memory, and a chat that it could not keep is told to it again
+    (later)   the store writes what it has only in memory, and a chat that it could not keep is kept when it answers
 
 A record is extended by what a chat adds to the present record, which other chats may have changed meanwhile. So chats
 at the same time, of several processes and instances, make one session.
