@@ -23,7 +23,7 @@ from providers.value import Value, replace
 
 _NAME = "cell-commands.json"
 _STEP_S = 0.001
-"""A command is later than the one that its operator has seen, also if the clock of a standby is behind."""
+"""A command is later than the one that its operator has seen, also by the slower clock of a standby."""
 
 
 class KeptCommand(Value, frozen=True):
@@ -84,7 +84,7 @@ class KeptCommands:
 
     def give(self, action: str, version: str, who: str, signature: str | None, after_s: float = 0.0) -> None:
         """Keep a command that this instance has executed. `share` stores it for the cell."""
-        sender = str(who)  # without what a `Who` has beside its characters
+        sender = str(who)  # of a `Who`, the characters only
         command = CellCommand(0, action, version, sender, signature or "", self._database.owner, 0.0)
         with self._one_at_a_time:
             self.refused, pin = "", self._kept.pin

@@ -93,7 +93,7 @@ class Changes(Value, frozen=True):
     answers: tuple[AnswerChange, ...] = ()
 
 
-FOLLOWS = {  # What a command prints of the other instances, by the scope of the change.
+FOLLOWS = {  # The line of a command about the other instances, by the scope of the change.
     "cell": "every instance of the cell follows within two seconds",
     "waiting": "the database does not answer: the change is kept, and the other instances follow when it does",
 }

@@ -134,7 +134,7 @@ def test_rollback_that_waited_does_not_undo_a_later_release_and_is_reported(
         both.path.write_text(both.path.read_text().replace("0.5", "0.25"))
         eventually(lambda: version(both, 0) == version(both, 1) != first)
         second = version(both, 0)
-        # What the instance keeps after a rollback that it gave an hour ago, while only it could not reach the database.
+        # The instance keeps this after a rollback that it gave an hour ago, while only it could not reach the database.
         command = {"number": 0, "action": "rollback", "version": first, "who": "ada", "signature": "", "owner": "x"}
         kept = {"command": {**command, "noted_s": 0.0}, "given_s": time.time() - 3600, "after_s": 0.0}
         both.run("rollback", first, "--as", "bob", number=1)

@@ -21,17 +21,17 @@ from providers.value import replace
 
 
 class Table:
-    """The commands of a cell. Its clock is `behind_s` behind that of its instances."""
+    """The commands of a cell. Its clock is slower than that of its instances by `slower_s`."""
 
     def __init__(self) -> None:
         self.rows: list[CellCommand] = []
         self.is_away = False
         self.loses_answer = False
-        self.now, self.behind_s = 1_000.0, 0.0
+        self.now, self.slower_s = 1_000.0, 0.0
 
     def now_s(self) -> float:
         self.expect()
-        return self.now - self.behind_s
+        return self.now - self.slower_s
 
     def expect(self) -> None:
         if self.is_away:
@@ -174,11 +174,11 @@ def test_pin_that_a_failover_lost_is_stored_once_more_with_its_time(tmp_path: Pa
         assert looks(table, instances) == ["v1"] * 3, "also one that has just started"
 
 
-def test_command_after_a_failover_is_the_later_one_although_the_clock_of_the_standby_is_behind(tmp_path: Path) -> None:
+def test_command_after_a_failover_is_the_later_one_although_the_clock_of_the_standby_is_slower(tmp_path: Path) -> None:
     with cell(tmp_path, 3) as (table, instances):
         instances[0].give("v1")
         looks(table, instances)
-        table.rows, table.behind_s = [], 600.0
+        table.rows, table.slower_s = [], 600.0
         assert instances[1].give("v2")
         assert looks(table, instances) == ["v2"] * 3
         assert [row.version for row in table.rows] == ["v2"]
@@ -193,7 +193,7 @@ def test_command_whose_answer_was_lost_is_not_stored_twice(tmp_path: Path) -> No
         assert (len(table.rows), one.kept.refused) == (1, "")
 
 
-def test_reload_that_waits_is_sent_beside_a_pin_and_a_release_includes_it(tmp_path: Path) -> None:
+def test_reload_that_waits_is_sent_with_a_pin_and_a_release_includes_it(tmp_path: Path) -> None:
     with cell(tmp_path, 1) as (table, [one]):
         table.is_away = True
         one.give("v1")
