@@ -1,0 +1,302 @@
+"""The history of a cell under faults, and the rules that it must have kept. Pure: a history in, violations out.
+
+All times are Unix times of the machine that runs the experiment. A rule yields a sentence for each violation.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+
+from gateway.model.refusal_reason import STATUS
+from providers.value import Value
+
+RECOVERY_S = 10.0
+"""Within this time after the end of a fault, all is as before."""
+NAMED_S = 30.0
+"""Within this time after its begin, `gateway status` names the cause of a fault."""
+FOLLOWED_S = 2.0
+"""Within this time, each instance that reaches the database follows a command, and knows that a key is blocked."""
+OUTAGE_CODES = frozenset({"gate_unavailable", "rate_limited", "budget_exceeded", "overloaded"})
+
+
+class Fault(Value, frozen=True):
+    """A fault of the nemesis.
+
+    Attributes:
+        kind: The deed, such as `kill` or `stop`.
+        target: The process that it meets: an instance, `valkey`, `database`, or both as `g0-valkey` for a partition.
+        store: The store that instances miss meanwhile, or an empty text.
+        cuts: Whether requests that run may end without an answer.
+    """
+
+    kind: str
+    target: str
+    began_s: float
+    ended_s: float
+    store: str = ""
+    cuts: bool = False
+
+    def meets(self, began_s: float, ended_s: float, after_s: float = RECOVERY_S) -> bool:
+        """Return whether the fault, with its recovery, overlaps a time."""
+        return self.began_s <= ended_s and began_s <= self.ended_s + after_s
+
+
+class Answer(Value, frozen=True):
+    """A request of a client, and how it ended. A status of 0 is a connection that ended without a whole answer.
+
+    Attributes:
+        budgeted: Whether a budget with `deny` applies, so that it needs Valkey.
+    """
+
+    request: str
+    client: str
+    key: str
+    began_s: float
+    ended_s: float
+    status: int
+    code: str = ""
+    budgeted: bool = False
+
+
+class Call(Value, frozen=True):
+    """A call that a provider has received."""
+
+    request: str
+    deployment: str
+    at_s: float
+
+
+class Row(Value, frozen=True):
+    """A row of the ledger."""
+
+    call_id: str
+    request: str
+    client: str
+    outcome: str
+    amount_nano: int
+
+
+class Command(Value, frozen=True):
+    """A command of an operator that was accepted. `pinned` is its version, an empty text for a release."""
+
+    given_s: float
+    pinned: str
+
+
+class Block(Value, frozen=True):
+    """A key that was blocked."""
+
+    key: str
+    at_s: float
+
+
+class Look(Value, frozen=True):
+    """The report of an instance at a moment: the lost stores, and the pinned version."""
+
+    at_s: float
+    instance: str
+    lost: frozenset[str]
+    pinned: str
+
+
+class Lease(Value, frozen=True):
+    """The judge of the canary, as a look at the database found it."""
+
+    at_s: float
+    holder: str
+    epoch: int
+
+
+class History(Value, frozen=True):
+    """All that was seen.
+
+    Attributes:
+        budgets: The limit of each client with a budget, in nano units of money.
+        quotas: The most calls a minute of each deployment with a quota, and the share of one instance of it.
+        boundary: The deployments that may receive the calls of each client.
+        trails: The faults that the verification of the audit trails has found.
+        restored: Whether the database has lost rows by a restored backup or a failover: they are counted.
+        limit_s: The longest time of a request.
+    """
+
+    answers: tuple[Answer, ...] = ()
+    calls: tuple[Call, ...] = ()
+    rows: tuple[Row, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    commands: tuple[Command, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    looks: tuple[Look, ...] = ()
+    leases: tuple[Lease, ...] = ()
+    trails: tuple[str, ...] = ()
+    budgets: Mapping[str, int] = {}
+    quotas: Mapping[str, tuple[int, int]] = {}
+    boundary: Mapping[str, frozenset[str]] = {}
+    restored: bool = False
+    limit_s: float = 20.0
+
+    def faults_at(self, began_s: float, ended_s: float, after_s: float = RECOVERY_S) -> list[Fault]:
+        """Return the faults that overlap a time, with their recovery."""
+        return [fault for fault in self.faults if fault.meets(began_s, ended_s, after_s)]
+
+
+def every_call_has_one_row(history: History) -> Iterator[str]:
+    """A call that a provider received has one row by its id. A row without such a call was cut off on its way."""
+    ids = Counter(row.call_id for row in history.rows)
+    yield from (f"the call {name} has {number} rows" for name, number in ids.items() if number > 1)
+    received, written = (Counter(it.request for it in seen) for seen in (history.calls, history.rows))
+    for name, number in received.items():
+        if written[name] < number and not history.restored:
+            yield f"{name}: {number} calls were received, and {written[name]} have a row"
+    cut = {answer.request for answer in history.answers if history.faults_at(answer.began_s, answer.ended_s)}
+    for name, number in written.items():
+        if number > received[name] and name not in cut:
+            yield f"{name}: {number} rows of {received[name]} calls, without a fault"
+
+
+def no_budget_is_exceeded(history: History) -> Iterator[str]:
+    """The rows of a client with a budget cost at most its limit."""
+    spent: Counter[str] = Counter()
+    for row in history.rows:
+        spent[row.client] += row.amount_nano
+    for client, limit in history.budgets.items():
+        if spent[client] > limit:
+            yield f"{client} spent {spent[client]} of {limit}"
+
+
+def no_quota_is_exceeded(history: History) -> Iterator[str]:
+    """No minute has more calls than the bucket and its refill, and the shares of instances that missed Valkey."""
+    times = defaultdict(list)
+    for call in history.calls:
+        times[call.deployment].append(call.at_s)
+    for name, (limit, share) in history.quotas.items():
+        of_deployment = sorted(times[name])
+        for first, began_s in enumerate(of_deployment):
+            within = sum(at_s < began_s + 60 for at_s in of_deployment[first:])
+            lost = [it for it in history.faults_at(began_s, began_s + 60) if it.store == "valkey" or it.cuts]
+            most = 2 * limit + len(lost) * share
+            if within > most:
+                yield f"{name} received {within} calls in a minute, which may be {most}"
+                break
+
+
+def no_call_leaves_its_boundary(history: History) -> Iterator[str]:
+    """Each call was received where its client's boundary allows it."""
+    client_of = {answer.request: answer.client for answer in history.answers}
+    for call in history.calls:
+        client = client_of.get(call.request)
+        if client is None or call.deployment not in history.boundary[client]:
+            yield f"{call.request} of {client} was received by {call.deployment}"
+
+
+def every_request_has_a_documented_answer(history: History) -> Iterator[str]:
+    """Each request got an answer, or an error of the table, in time. A connection ends only with its instance."""
+    for it in history.answers:
+        if it.ended_s - it.began_s > history.limit_s:
+            yield f"{it.request} took {it.ended_s - it.began_s:.1f} s"
+        if it.status == 200:
+            continue
+        faults = history.faults_at(it.began_s, it.ended_s)
+        if it.status == 0 or (it.status in (502, 503, 504) and not it.code):
+            # The balancer's own answer: no instance could be asked.
+            if not any(fault.cuts for fault in faults):
+                yield f"{it.request} was cut off with {it.status}, and no instance had a fault"
+        elif STATUS.get(it.code) != it.status or it.code == "internal_error":
+            yield f"{it.request} got {it.status} {it.code!r}"
+        elif it.code == "gate_unavailable" and not (it.budgeted and faults):
+            yield f"{it.request} of {it.client} got {it.code} " + ("without a fault" if it.budgeted else "unbudgeted")
+
+
+def what_needs_no_store_is_answered(history: History) -> Iterator[str]:
+    """A client without a budget is answered whatever store is lost."""
+    blocked = {block.key for block in history.blocks}
+    for it in history.answers:
+        if it.budgeted or it.key in blocked or it.status == 200 or it.code in ("overloaded", "rate_limited"):
+            continue
+        if not any(fault.cuts for fault in history.faults_at(it.began_s, it.ended_s)):
+            yield f"{it.request} of {it.client} got {it.status} {it.code!r}, and needs no store"
+
+
+def all_is_as_before_after_a_fault(history: History) -> Iterator[str]:
+    """Ten seconds after a fault, and before the next one, each request within its budget is answered."""
+    for it in history.answers:
+        if it.code == "gate_unavailable" and not history.faults_at(it.began_s, it.ended_s):
+            yield f"{it.request} got {it.code} at {it.began_s:.1f}, more than {RECOVERY_S:g} s after every fault"
+
+
+def a_blocked_key_is_refused(history: History) -> Iterator[str]:
+    """A blocked key gets no answer two seconds later; while an instance misses the database, when it is back."""
+    for block in history.blocks:
+        waits_s = [fault.ended_s for fault in history.faults if fault.store == "database" or fault.cuts]
+        met = [fault for fault in history.faults_at(block.at_s, block.at_s + FOLLOWED_S) if fault.ended_s in waits_s]
+        until_s = max([block.at_s + FOLLOWED_S, *(fault.ended_s + RECOVERY_S for fault in met)])
+        for it in history.answers:
+            if it.key == block.key and it.began_s > until_s and it.status == 200:
+                yield f"{it.request} was answered {it.began_s - block.at_s:.1f} s after its key was blocked"
+
+
+def a_rollback_reaches_all_instances(history: History) -> Iterator[str]:
+    """Each instance serves by the last command, apart from two seconds, and from faults with their recovery."""
+    for look in history.looks:
+        given = [command for command in history.commands if command.given_s <= look.at_s]
+        if not given or look.at_s - given[-1].given_s < FOLLOWED_S + RECOVERY_S:
+            continue
+        if history.faults_at(look.at_s - FOLLOWED_S, look.at_s):
+            continue
+        if look.pinned != given[-1].pinned:
+            yield f"{look.instance} has pinned {look.pinned!r}, and the last command {given[-1].pinned!r}"
+
+
+def one_judge_at_each_moment(history: History) -> Iterator[str]:
+    """The epochs of the judge only grow, and an epoch has one holder."""
+    holders: dict[int, str] = {}
+    last = 0
+    for lease in history.leases:
+        if lease.epoch < last and not history.restored:
+            yield f"the epoch {lease.epoch} follows {last}"
+        last = max(last, lease.epoch)
+        if holders.setdefault(lease.epoch, lease.holder) != lease.holder and not history.restored:
+            yield f"the epoch {lease.epoch} has two holders"
+
+
+def the_audit_trails_verify(history: History) -> Iterator[str]:
+    """Each line of each audit trail is as it was written."""
+    yield from history.trails
+
+
+def status_names_a_lost_store(history: History) -> Iterator[str]:
+    """A store that is lost for longer is named within 30 s, and no longer 10 s after it is back."""
+    for fault in history.faults:
+        if not fault.store or fault.ended_s - fault.began_s <= NAMED_S:
+            continue
+        during = [look for look in history.looks if fault.began_s + NAMED_S <= look.at_s <= fault.ended_s]
+        if during and not any(fault.store in look.lost for look in during):
+            yield f"{fault.store} was lost for {fault.ended_s - fault.began_s:.0f} s, and no status named it"
+    for look in history.looks:
+        if look.lost and not history.faults_at(look.at_s, look.at_s):
+            yield f"{look.instance} names {', '.join(sorted(look.lost))} at {look.at_s:.1f}, and no fault is near"
+
+
+RULES: Mapping[str, Callable[[History], Iterator[str]]] = {
+    rule.__name__: rule
+    for rule in (
+        every_call_has_one_row,
+        no_budget_is_exceeded,
+        no_quota_is_exceeded,
+        no_call_leaves_its_boundary,
+        every_request_has_a_documented_answer,
+        what_needs_no_store_is_answered,
+        all_is_as_before_after_a_fault,
+        a_blocked_key_is_refused,
+        a_rollback_reaches_all_instances,
+        one_judge_at_each_moment,
+        the_audit_trails_verify,
+        status_names_a_lost_store,
+    )
+}
+
+
+def violations(history: History) -> Mapping[str, list[str]]:
+    """Return the violations of each rule that was broken."""
+    found = {name: list(rule(history)) for name, rule in RULES.items()}
+    return {name: texts for name, texts in found.items() if texts}

@@ -1,0 +1,73 @@
+"""Each rule of the cell finds its planted bad history, and accepts a good one with faults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from providers.value import replace
+from tests.chaos.cell_history import RULES, Answer, Block, Call, Command, Fault, History, Lease, Look, Row, violations
+
+FREE = Answer("r-free", "free", "k-free", 100.0, 101.0, 200)
+PAID = Answer("r-paid", "paid", "k-paid", 100.0, 101.0, 200, budgeted=True)
+REFUSED = Answer("r-refused", "paid", "k-paid", 202.0, 202.1, 503, "gate_unavailable", budgeted=True)
+GOOD = History(
+    answers=(FREE, PAID, REFUSED),
+    calls=(Call("r-free", "de", 100.5), Call("r-paid", "de", 100.5)),
+    rows=(Row("c1", "r-free", "free", "answered", 5), Row("c2", "r-paid", "paid", "answered", 100)),
+    faults=(Fault("stop", "valkey", 200.0, 240.0, "valkey"), Fault("kill", "g1", 300.0, 305.0, cuts=True)),
+    commands=(Command(110.0, "v1"), Command(150.0, "")),
+    blocks=(Block("k-old", 50.0),),
+    looks=(
+        Look(140.0, "g0", frozenset(), "v1"),
+        Look(235.0, "g0", frozenset({"valkey"}), ""),
+        Look(280.0, "g1", frozenset(), ""),
+    ),
+    leases=(Lease(1.0, "a", 1), Lease(2.0, "a", 1), Lease(3.0, "b", 2)),
+    budgets={"paid": 100},
+    quotas={"de": (5, 3)},
+    boundary={"free": frozenset({"de"}), "paid": frozenset({"de"})},
+)
+CUT = replace(FREE, request="r-cut", began_s=304.0, ended_s=304.5, status=0)
+
+
+def with_answer(answer: Answer, **changes: Any) -> History:
+    return replace(GOOD, answers=(*GOOD.answers, replace(answer, **changes)))
+
+
+BAD: list[tuple[str, History]] = [
+    ("every_call_has_one_row", replace(GOOD, rows=GOOD.rows[:1])),
+    ("every_call_has_one_row", replace(GOOD, rows=(*GOOD.rows, GOOD.rows[0]))),
+    ("every_call_has_one_row", replace(GOOD, rows=(*GOOD.rows, Row("c3", "r-free", "free", "lost", 5)))),
+    ("no_budget_is_exceeded", replace(GOOD, budgets={"paid": 99})),
+    ("no_quota_is_exceeded", replace(GOOD, calls=tuple(Call("r-free", "de", 10.0 + n) for n in range(11)))),
+    ("no_call_leaves_its_boundary", replace(GOOD, boundary={**GOOD.boundary, "paid": frozenset({"cn"})})),
+    ("no_call_leaves_its_boundary", replace(GOOD, calls=(*GOOD.calls, Call("r-unknown", "de", 1.0)))),
+    ("every_request_has_a_documented_answer", with_answer(FREE, request="r", ended_s=121.0)),
+    ("every_request_has_a_documented_answer", with_answer(FREE, request="r", status=0)),
+    ("every_request_has_a_documented_answer", with_answer(FREE, request="r", status=500, code="internal_error")),
+    ("every_request_has_a_documented_answer", with_answer(FREE, request="r", status=429, code="made_up")),
+    ("what_needs_no_store_is_answered", with_answer(REFUSED, request="r", client="free", budgeted=False)),
+    ("all_is_as_before_after_a_fault", with_answer(REFUSED, request="r", began_s=250.5, ended_s=251.0)),
+    ("a_blocked_key_is_refused", with_answer(FREE, request="r", key="k-old", began_s=52.1, ended_s=53.0)),
+    ("a_rollback_reaches_all_instances", replace(GOOD, looks=(Look(170.0, "g1", frozenset(), "v1"),))),
+    ("one_judge_at_each_moment", replace(GOOD, leases=(*GOOD.leases, Lease(4.0, "a", 1)))),
+    ("one_judge_at_each_moment", replace(GOOD, leases=(*GOOD.leases, Lease(4.0, "a", 2)))),
+    ("the_audit_trails_verify", replace(GOOD, trails=("line 3 was changed",))),
+    ("status_names_a_lost_store", replace(GOOD, looks=(Look(235.0, "g0", frozenset(), ""),))),
+    ("status_names_a_lost_store", replace(GOOD, looks=(*GOOD.looks, Look(280.0, "g0", frozenset({"valkey"}), "")))),
+]
+
+
+def test_good_history_with_faults_breaks_no_rule() -> None:
+    assert violations(replace(GOOD, answers=(*GOOD.answers, CUT))) == {}
+
+
+@pytest.mark.parametrize(("rule", "history"), BAD, ids=[f"{number}-{rule}" for number, (rule, _) in enumerate(BAD)])
+def test_rule_finds_its_planted_bad_history(rule: str, history: History) -> None:
+    assert rule in violations(history)
+
+
+def test_each_rule_has_a_planted_bad_history() -> None:
+    assert {rule for rule, _ in BAD} == RULES.keys()
