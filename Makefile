@@ -3,7 +3,7 @@ SHELL := /bin/sh
 # The tests start a few hundred processes of Python: without cached bytecode each would compile all modules again.
 export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
-.PHONY: help docs docs-pictures run quick test test-later select ci ci-check ci-tools prove report kit coverage chaos soak audit bench facts lint format types generate check lock lock-diff dist release clean fuzz install install-dev install-sdks
+.PHONY: help docs docs-pictures run quick test test-later select ci ci-check ci-tools prove report kit coverage chaos chaos-cell soak audit bench facts lint format types generate check lock lock-diff dist release clean fuzz install install-dev install-sdks
 
 PORT ?= 8080
 BIN := .venv/bin
@@ -44,7 +44,7 @@ ci-check:
 ci-tools: install-sdks ## install the tools of make ci: Debian packages (as root) and npm packages
 	@scripts/ci_tools.sh
 
-prove: install-sdks ## run every large experiment in full, for hours (STEPS="properties ledger evidence accounts stores quotas restarts streams console full kit servers answers chaos soak redaction fuzz evaluation bounds mutation")
+prove: install-sdks ## run every large experiment in full, for hours (STEPS="properties ledger evidence accounts stores quotas restarts streams console full kit servers answers chaos chaos-cell soak redaction fuzz evaluation bounds mutation")
 	@scripts/prove.sh
 
 report: install-sdks ## write the conformance report, docs/prove/report.md and report.json: hours, or half an hour with ARGS=--small
@@ -61,6 +61,9 @@ fuzz: install-dev ## fuzz every parser with atheris, a minute each: tests/fuzz/R
 
 chaos: install-dev ## send 100,000 requests to randomly failing providers: ten minutes (ARGS="--requests 5000 --seed 1")
 	@$(BIN)/python -m tests.chaos.run $(ARGS)
+
+chaos-cell: install-dev ## inject faults into a cell of three instances under load, and judge its history: two minutes; needs root (ARGS="--seconds 7200 --seed 1")
+	@$(BIN)/python -m tests.chaos.cell $(ARGS)
 
 soak: install-dev ## run a steady load for twenty minutes and check that no resource grows (ARGS="--minutes 2 --rate 50")
 	@$(BIN)/python -m tests.soak.run $(ARGS)

@@ -27,6 +27,7 @@ run() {
         servers) .venv/bin/pytest -s -m full tests/servers ;;
         answers) $python -m tests.evaluation.answers ;;
         chaos) $python -m tests.chaos.run ;;
+        chaos-cell) $python -m tests.chaos.cell --seconds 7200 ;;
         soak) $python -m tests.soak.run ;;
         redaction)
             REDACTION_ROUNDS=50 REDACTION_PARTS=4 .venv/bin/pytest -s tests/sdks/test_redaction_harnesses.py
@@ -45,7 +46,7 @@ run() {
     esac
 }
 
-all='properties ledger evidence accounts stores quotas restarts streams console full kit servers answers chaos soak redaction fuzz evaluation bounds mutation'
+all='properties ledger evidence accounts stores quotas restarts streams console full kit servers answers chaos chaos-cell soak redaction fuzz evaluation bounds mutation'
 steps=${STEPS:-$all}
 # shellcheck disable=SC2086  # a list of words
 set -- $steps

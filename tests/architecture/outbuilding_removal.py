@@ -148,6 +148,8 @@ TAKEOUTS: Mapping[str, Takeout] = {
                 *_NO_CELL,
                 (r"^    with nullcontext\(\) as database:\n.*?(?=    with opened_history)", ""),
                 (r"^def _list_cell\(.*?\n\n\n", ""),
+                (r"^            last = database\.[^\n]*\n", ""),
+                (r"^            if database is not None and new is not None:\n.*?share_pin[^\n]*\n", ""),
                 (r" \| CellRecord", ""),
             ),
             "gateway/cli/operations.py": (

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from providers.value import replace
+from tests.architecture.source_tree import ROOT
 from tests.chaos.cell_history import RULES, Answer, Block, Call, Command, Fault, History, Lease, Look, Row, violations
+from tests.chaos.cell_plants import PLANTS
 
 FREE = Answer("r-free", "free", "k-free", 100.0, 101.0, 200)
 PAID = Answer("r-paid", "paid", "k-paid", 100.0, 101.0, 200, budgeted=True)
@@ -71,3 +73,10 @@ def test_rule_finds_its_planted_bad_history(rule: str, history: History) -> None
 
 def test_each_rule_has_a_planted_bad_history() -> None:
     assert {rule for rule, _ in BAD} == RULES.keys()
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_planted_fault_has_one_place_in_the_product_and_rules_that_find_it(name: str) -> None:
+    plant = PLANTS[name]
+    assert (ROOT / plant.file).read_text("utf-8").count(plant.before) == 1
+    assert set(plant.rules) <= RULES.keys()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests.kit.waiting import eventually
 
@@ -24,7 +25,7 @@ defaults
     timeout client 120s
     timeout server 120s
     # Without it, an instance that answers its probe after 250 ms on a busy machine is down.
-    timeout check 20s
+    timeout check {{check_s}}s
     retries 3
     option redispatch
     http-reuse never
@@ -53,8 +54,8 @@ class Balancer:
 
     def add(self, url: str) -> int:
         """Send requests to an instance as soon as it is ready, and return its slot."""
-        slot = self.free.pop(0)
-        self.tell(f"set server gateway/slot{slot} addr 127.0.0.1 port {url.rpartition(':')[2]}")
+        slot, address = self.free.pop(0), urlsplit(url)
+        self.tell(f"set server gateway/slot{slot} addr {address.hostname} port {address.port}")
         self.tell(f"set server gateway/slot{slot} state ready")
         eventually(lambda: self.is_up(slot), _LIMIT_S)
         return slot
@@ -78,11 +79,11 @@ class Balancer:
 
 
 @contextmanager
-def balancer(folder: Path) -> Iterator[Balancer]:
+def balancer(folder: Path, check_s: int = 20) -> Iterator[Balancer]:
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         os.set_inheritable(fd := listener.fileno(), True)
         file, admin = folder / "haproxy.cfg", folder / "admin"
-        file.write_text(_CONFIG.format(admin=admin, fd=fd))
+        file.write_text(_CONFIG.format(admin=admin, fd=fd, check_s=check_s))
         process = subprocess.Popen(
             [shutil.which("haproxy") or "/usr/sbin/haproxy", "-db", "-f", str(file)], pass_fds=(fd,)
         )

