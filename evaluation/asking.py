@@ -60,16 +60,7 @@ class NotPermitted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class QuestionResult:
-    """The result of one question, as it is stored: an answer, or the kind of a failure. Times are seconds.
-
-    Attributes:
-        first_failure: The kind of failure of the first attempt, also if a later attempt was answered.
-        tokens: The prompt and answer tokens; None if the provider did not count them.
-        first_s: The time to the first token of a stream.
-        between_s: The mean time between two pieces of a stream.
-        late_s: How much later than due a request of a load test was sent. All times include this delay.
-        due_s: When a request of a load test was due, since the start of its step.
-    """
+    """The result of one question, as it is stored: an answer, or the kind of a failure. Times are seconds."""
 
     total_s: float = 0.0
     answer: RecordedAnswer | None = None
@@ -78,12 +69,18 @@ class QuestionResult:
     status: int | None = None
     retry_after_s: float | None = None
     first_failure: str | None = None
+    """The kind of failure of the first attempt, also if a later attempt was answered."""
     tokens: tuple[int, int] | None = None
+    """The prompt and answer tokens; None if the provider did not count them."""
     first_s: float | None = None
+    """The time to the first token of a stream."""
     between_s: float | None = None
+    """The mean time between two pieces of a stream."""
     pieces: int = 0
     due_s: float = 0.0
+    """When a request of a load test was due, since the start of its step."""
     late_s: float = 0.0
+    """How much later than due a request of a load test was sent. All times include this delay."""
 
     @staticmethod
     def failed(failure: Failure, total_s: float) -> QuestionResult:

@@ -214,21 +214,18 @@ def group_ties(evidence: RouteEvidence) -> tuple[tuple[str, ...], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """The recommended route and the reasons, in sentences.
-
-    Attributes:
-        deployment: The first deployment of the recommended route that was evaluated; None if no route is recommended.
-        groups: The candidates that meet all requirements, in groups that the evidence does not distinguish.
-        detectable: The difference of the weighted score that the sample finds with a probability of 80 %.
-        items_needed: The number of items that would find the suite's margin; None if no number would.
-    """
+    """The recommended route and the reasons, in sentences."""
 
     deployment: str | None
+    """The first deployment of the recommended route that was evaluated; None if no route is recommended."""
     route: tuple[str, ...]
     reasons: tuple[str, ...]
     groups: tuple[tuple[str, ...], ...] = ()
+    """The candidates that meet all requirements, in groups that the evidence does not distinguish."""
     detectable: float | None = None
+    """The difference of the weighted score that the sample finds with a probability of 80 %."""
     items_needed: int | None = None
+    """The number of items that would find the suite's margin; None if no number would."""
 
 
 def recommend(evidence: RouteEvidence) -> Recommendation:

@@ -75,31 +75,28 @@ class Mark:
 
 @dataclass(slots=True)
 class Results:
-    """All results of one candidate.
-
-    Attributes:
-        marks: The values of all samples, by figure and question.
-        causes: Why verdicts are missing, by figure.
-        listed: Answers that count against the candidate, and a selection of the answers with the highest scores.
-        hidden: The number of failed answers that are not listed.
-        words: The words of each answer to a performance item.
-        unsure: The number of answers that apologize and continue, where no judge decides.
-        lacking: The missing part of its approval; None if it is valid.
-    """
+    """All results of one candidate."""
 
     name: str
     refused: str | None = None
     waived: str | None = None
     given_up: str | None = None
     lacking: str | None = None
+    """The missing part of its approval; None if it is valid."""
     marks: dict[str, dict[str, list[float | None]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(list))
     )
+    """The values of all samples, by figure and question."""
     causes: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """Why verdicts are missing, by figure."""
     listed: dict[str, list[dict[str, str]]] = field(default_factory=lambda: {"failed": [], "best": []})
+    """Answers that count against the candidate, and a selection of the answers with the highest scores."""
     hidden: int = 0
+    """The number of failed answers that are not listed."""
     words: dict[str, int] = field(default_factory=dict)
+    """The words of each answer to a performance item."""
     unsure: int = 0
+    """The number of answers that apologize and continue, where no judge decides."""
     failures: Counter[str] = field(default_factory=Counter)
     load: Load | None = None
     tokens: tuple[int, int] = (0, 0)

@@ -194,22 +194,19 @@ def _quantiles(values: Sequence[float], facts: Mapping[str, float], gaps: int) -
 
 @dataclass(slots=True)
 class Load:
-    """The load results of one candidate.
-
-    Attributes:
-        breaks_at: The rate of the first step that missed the objectives; None if no step did.
-        holds_to: The highest rate that met the objectives.
-        goodput: The highest of all steps.
-        errors: The share of failed requests of all steps.
-        recovered_s: The time after the ramp until all further requests met the objectives; None if they never did.
-    """
+    """The load results of one candidate."""
 
     steps: list[LoadStep] = field(default_factory=list)
     breaks_at: float | None = None
+    """The rate of the first step that missed the objectives; None if no step did."""
     holds_to: float | None = None
+    """The highest rate that met the objectives."""
     goodput: Estimate | None = None
+    """The highest of all steps."""
     errors: Estimate | None = None
+    """The share of failed requests of all steps."""
     recovered_s: float | None = None
+    """The time after the ramp until all further requests met the objectives; None if they never did."""
     recovery: LoadStep | None = None
 
 

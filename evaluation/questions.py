@@ -72,30 +72,27 @@ _INSTRUCTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question, or one sample of it.
-
-    Attributes:
-        subject: The row in tables; for an item of a bank, the risk class.
-        expects: The expected result of an item of a bank. Others have a check.
-        right: A right answer, if one is known. Simulated candidates use it.
-        group: The group of items that depend on each other, such as all items of one template, or None.
-        temperature: The temperature of the request, if the deployment supports it. None leaves it to the model.
-        question: The id that all samples of a question share; empty for its first one.
-    """
+    """One question, or one sample of it."""
 
     id: str
     subject: str
+    """The row in tables; for an item of a bank, the risk class."""
     language: str
     prompt: str
     check: AnswerCheck | None = None
     expects: Expectation | None = None
+    """The expected result of an item of a bank. Others have a check."""
     system: str | None = None
     tools: tuple[Tool, ...] = ()
     right: RecordedAnswer | None = None
+    """A right answer, if one is known. Simulated candidates use it."""
     max_tokens: int = 2048
     group: str | None = None
+    """The group of items that depend on each other, such as all items of one template, or None."""
     temperature: float | None = 0.0
+    """The temperature of the request, if the deployment supports it. None leaves it to the model."""
     question: str = ""
+    """The id that all samples of a question share; empty for its first one."""
 
     @property
     def question_id(self) -> str:
@@ -110,22 +107,19 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A suite file with all samples of each of its questions.
-
-    Attributes:
-        streamed: The items that are asked as streams too.
-        bank: The bank's file, for its words and for simulated candidates.
-        checks: The checks of recorded answers: a name, an expression that selects prompts, and the check.
-        digest: A hash of all questions and settings of the run. It identifies a run that is resumed.
-    """
+    """A suite file with all samples of each of its questions."""
 
     file: SuiteFile
     performance: tuple[Item, ...] = ()
     compliance: tuple[Item, ...] = ()
     streamed: tuple[Item, ...] = ()
+    """The items that are asked as streams too."""
     bank: BankFile | None = None
+    """The bank's file, for its words and for simulated candidates."""
     checks: tuple[tuple[str, str | None, AnswerCheck], ...] = ()
+    """The checks of recorded answers: a name, an expression that selects prompts, and the check."""
     digest: str = ""
+    """A hash of all questions and settings of the run. It identifies a run that is resumed."""
 
     @property
     def items(self) -> dict[str, Item]:

@@ -248,12 +248,7 @@ def _grid_step(parts: Sequence[float], reach: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The first candidate minus the second, from -1 to 1, with the 95 % interval and the corrected p value.
-
-    Attributes:
-        detectable: The difference that this sample would have found with a probability of 80 %.
-        load_share: The part of the variance that comes from load tests. More items do not reduce it.
-    """
+    """The first candidate minus the second, from -1 to 1, with the 95 % interval and the corrected p value."""
 
     first: str
     second: str
@@ -263,7 +258,9 @@ class Comparison:
     p: float
     of: int
     detectable: float
+    """The difference that this sample would have found with a probability of 80 %."""
     load_share: float
+    """The part of the variance that comes from load tests. More items do not reduce it."""
 
     @property
     def is_established(self) -> bool:

@@ -29,15 +29,12 @@ class GeoIpError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GeoIpFile:
-    """The content of one version of the file.
-
-    Attributes:
-        identity: Device, inode, size and modification time of the file.
-        built_at: The build time that the file states, as Unix time.
-    """
+    """The content of one version of the file."""
 
     identity: tuple[int, ...]
+    """Device, inode, size and modification time of the file."""
     built_at: float
+    """The build time that the file states, as Unix time."""
     _reader: maxminddb.Reader = field(repr=False)
     _remembered: dict[IPv4Address | IPv6Address, AddressReport] = field(default_factory=dict, repr=False)
 

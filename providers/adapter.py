@@ -28,45 +28,40 @@ STREAM_OPTIONS = "stream_options"
 class Capabilities:
     """The features and parameters that a wire format or a model supports.
 
-    Attributes:
-        features: Members of `FEATURES`. A deployment that lacks a feature of the request is skipped.
-        parameters: Tuning fields that can be sent: members of `PARAMETERS`, and fields of this provider such as
-            `top_k`. Others are dropped and named in `x-gateway-dropped`, or refused, as the deployment is configured.
-        context_tokens: The longest prompt in tokens, or None if unknown.
-        limits_thinking: Whether `max_tokens` limits the tokens of thinking too. If not, they come on top.
-
     Examples:
         >>> from providers.contract import Capabilities
         >>> capabilities = Capabilities(frozenset({"tools"}), frozenset({"temperature", "max_tokens"}))
     """
 
     features: frozenset[str]
+    """Members of `FEATURES`. A deployment that lacks a feature of the request is skipped."""
     parameters: frozenset[str]
+    """Tuning fields that can be sent: members of `PARAMETERS`, and fields of this provider such as `top_k`. Others are
+    dropped and named in `x-gateway-dropped`, or refused, as the deployment is configured."""
     context_tokens: int | None = None
+    """The longest prompt in tokens, or None if unknown."""
     limits_thinking: bool = field(default=True, repr=False)
+    """Whether `max_tokens` limits the tokens of thinking too. If not, they come on top."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The model and the site that one request is built for.
-
-    Attributes:
-        model: The provider's name of the model.
-        base_path: The prefix of every path at the site, such as `/v1`. It starts with a slash and does not end with
-            one. It may be empty.
-        facts: The facts of the model.
-        pins: Top-level body fields that the site requires. Write them last, so that no request can change them.
-        passthrough: Names of unknown request fields that the operator allows to be sent.
-        counts: Whether the server counts the tokens of a prompt (see `CountsTokens`), by the facts of its site or by
-            the operator; None if neither states it.
-    """
+    """The model and the site that one request is built for."""
 
     model: str
+    """The provider's name of the model."""
     base_path: str
+    """The prefix of every path at the site, such as `/v1`. It starts with a slash and does not end with one. It may be
+    empty."""
     facts: ModelFacts
+    """The facts of the model."""
     pins: Mapping[str, object] = field(default_factory=dict)
+    """Top-level body fields that the site requires. Write them last, so that no request can change them."""
     passthrough: frozenset[str] = frozenset()
+    """Names of unknown request fields that the operator allows to be sent."""
     counts: bool | None = None
+    """Whether the server counts the tokens of a prompt (see `CountsTokens`), by the facts of its site or by the
+    operator; None if neither states it."""
 
 
 class StreamParser(Protocol):

@@ -62,16 +62,13 @@ class Bearer(Value, frozen=True):
 
 
 class HeaderKey(Value, frozen=True):
-    """The key in a header such as `x-goog-api-key`.
-
-    Attributes:
-        header: The name of the header.
-        or_token: Whether the provider also accepts a JWT, which is sent as a bearer token. A JWT is recognised by its
-            form, which no key has.
-    """
+    """The key in a header such as `x-goog-api-key`."""
 
     header: str
+    """The name of the header."""
     or_token: bool = False
+    """Whether the provider also accepts a JWT, which is sent as a bearer token. A JWT is recognised by its form, which
+    no key has."""
 
 
 class NoAuth(Value, frozen=True):
@@ -87,13 +84,10 @@ class GoogleAccount(Value, frozen=True):
 
 
 class AwsSigV4(Value, frozen=True):
-    """An AWS key pair, with which each request is signed, or a Bedrock API key, which is sent as a bearer token.
-
-    Attributes:
-        service: The name of the AWS service in the signature's scope, such as `bedrock`.
-    """
+    """An AWS key pair, with which each request is signed, or a Bedrock API key, which is sent as a bearer token."""
 
     service: str
+    """The name of the AWS service in the signature's scope, such as `bedrock`."""
 
 
 AuthScheme = Bearer | HeaderKey | NoAuth | GoogleAccount | AwsSigV4

@@ -10,20 +10,18 @@ from providers.value import Value
 class Citation(Value, frozen=True):
     """The evidence for a fact.
 
-    Attributes:
-        source: The URL of the page, or another text for a fact outside this repository.
-        quote: The page's own words, in a few words.
-        as_of: The day on which the page was read.
-        unconfirmed: The part of the fact that no page confirms, and why; empty if the page confirms all.
-
     Examples:
         `Citation("https://vendor.example/regions", "data stays in the EU", date(2026, 11, 20))`
     """
 
     source: str = ""
+    """The URL of the page, or another text for a fact outside this repository."""
     quote: str = ""
+    """The page's own words, in a few words."""
     as_of: date | None = None
+    """The day on which the page was read."""
     unconfirmed: str = ""
+    """The part of the fact that no page confirms, and why; empty if the page confirms all."""
 
     @property
     def missing(self) -> tuple[str, ...]:

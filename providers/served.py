@@ -46,24 +46,21 @@ class InputAnswer(Value, frozen=True):
 
 
 class InputRequest(Value, frozen=True):
-    """The base of a request that is not a chat. A kind has what differs from what stands here.
-
-    Attributes:
-        use: The name of the use.
-        folded: Always false: a stream is asked for only where the client gets one.
-        is_judged: Its texts are judged, and logged only when they have passed.
-        is_audio: Its cost has amounts next to tokens: see `held`.
-        has_file: A provider may refuse its file, which another one takes.
-        shown_as: The names of its parts as a user is shown them whose consent is needed: of itself, and of its texts.
-            None: `input`, and its further fields.
-    """
+    """The base of a request that is not a chat. A kind has what differs from what stands here."""
 
     use: ClassVar[str] = ""
+    """The name of the use."""
     folded: ClassVar[bool] = False
+    """Always false: a stream is asked for only where the client gets one."""
     is_judged: ClassVar[bool] = False
+    """Its texts are judged, and logged only when they have passed."""
     is_audio: ClassVar[bool] = False
+    """Its cost has amounts next to tokens: see `held`."""
     has_file: ClassVar[bool] = False
+    """A provider may refuse its file, which another one takes."""
     shown_as: ClassVar[tuple[tuple[str, ...], tuple[str, ...]] | None] = None
+    """The names of its parts as a user is shown them whose consent is needed: of itself, and of its texts. None:
+    `input`, and its further fields."""
 
     @property
     def model(self) -> str:
@@ -154,26 +151,23 @@ class ServingDeployment(Protocol):
 
 
 class InputUse(Value, frozen=True):
-    """One use.
-
-    Attributes:
-        name: Its name, which is also that of the adapter's member.
-        paths: The paths of the gateway's own API.
-        output: The kind of its answers in OpenRouter's list of models, or empty if that has none.
-        number: The word for one of its results, if those of two models cannot be compared.
-        methods: The methods of Gemini's API that work for it.
-        media: The features that each of its requests needs because of what it contains.
-        is_offered: `/v1/capabilities` states what it offers.
-    """
+    """One use."""
 
     is_offered: ClassVar[bool] = False
+    """`/v1/capabilities` states what it offers."""
 
     name: str
+    """Its name, which is also that of the adapter's member."""
     paths: tuple[str, ...]
+    """The paths of the gateway's own API."""
     output: str = ""
+    """The kind of its answers in OpenRouter's list of models, or empty if that has none."""
     number: str = ""
+    """The word for one of its results, if those of two models cannot be compared."""
     methods: tuple[str, ...] = ()
+    """The methods of Gemini's API that work for it."""
     media: frozenset[str] = frozenset()
+    """The features that each of its requests needs because of what it contains."""
 
     def format_of(self, adapter: Adapter, model: str = "", guard: Any = None) -> Any:
         """Return the wire format of this use for a model of an adapter, or None if its provider has none."""

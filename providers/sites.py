@@ -37,15 +37,12 @@ def split_url(url: str) -> SplitResult:
 
 
 class Residency(Value, frozen=True):
-    """Where content is stored and where it is processed.
-
-    Attributes:
-        stores: The territories in which content may be stored.
-        processes: The territories in which content may be processed.
-    """
+    """Where content is stored and where it is processed."""
 
     stores: Places
+    """The territories in which content may be stored."""
     processes: Places
+    """The territories in which content may be processed."""
 
     def within(self, boundary: Places) -> bool:
         """Return whether content is stored and processed inside a boundary. `any` fits only a bare `*`."""
@@ -56,75 +53,66 @@ _NO_PROMISE = Residency(ANYWHERE, ANYWHERE)
 
 
 class Availability(Value, frozen=True):
-    """The territories that a vendor serves.
-
-    Attributes:
-        places: The territories.
-        published: Whether the vendor publishes a list. If it does not, `places` is where the site stores content, and
-            an operator may widen it, except to territories in `never`.
-        never: Territories that an operator may not add.
-        listed_as: The name of the shared list in `availability.toml`, or empty.
-        citation: The evidence for a shared list, or None if the site's own evidence covers the territories.
-    """
+    """The territories that a vendor serves."""
 
     places: Places
+    """The territories."""
     published: bool = False
+    """Whether the vendor publishes a list. If it does not, `places` is where the site stores content, and an operator
+    may widen it, except to territories in `never`."""
     never: frozenset[str] = frozenset()
+    """Territories that an operator may not add."""
     listed_as: str = ""
+    """The name of the shared list in `availability.toml`, or empty."""
     citation: Citation | None = None
+    """The evidence for a shared list, or None if the site's own evidence covers the territories."""
 
 
 class Scope(Value, frozen=True):
-    """Models with a residency of their own at a site.
-
-    Attributes:
-        models: Names or glob patterns.
-        residency: Where these models store and process content.
-        citation: The evidence, or None if the site's covers it.
-    """
+    """Models with a residency of their own at a site."""
 
     models: tuple[str, ...]
+    """Names or glob patterns."""
     residency: Residency
+    """Where these models store and process content."""
     citation: Citation | None = None
+    """The evidence, or None if the site's covers it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A host of a provider, with its facts.
-
-    Attributes:
-        name: The site's name in configurations.
-        origin: The origin, such as `https://us.api.openai.com`. If the first label of the host is `PROJECT`, the
-            operator's own project replaces it.
-        base_path: The prefix of every path, such as `/v1`. The operator's project replaces a segment `PROJECT`.
-        residency: Where models without a scope of their own store and process content, so the widest residency.
-        availability: The territories that the vendor serves from here.
-        hosts: Patterns of further hosts with the same facts, such as host names for each workspace.
-        scopes: Models with a residency of their own.
-        excepts: Features and parameters that the vendor excludes from its promise of residency.
-        requires: Attestations without which the promise does not hold. Each entry is a set of which one is enough.
-        allows: Data-moving request fields that the promise covers.
-        pins: Body fields that are written last into every request.
-        api_key_env: The environment variable that usually holds the key for this site.
-        citation: The page that states these facts, a quotation, and the day on which it was read.
-        counts: The evidence that this site counts the tokens of a prompt, where not every site of the provider does, or
-            None without evidence.
-    """
+    """A host of a provider, with its facts."""
 
     name: str
+    """The site's name in configurations."""
     origin: str
+    """The origin, such as `https://us.api.openai.com`. If the first label of the host is `PROJECT`, the operator's own
+    project replaces it."""
     base_path: str
+    """The prefix of every path, such as `/v1`. The operator's project replaces a segment `PROJECT`."""
     residency: Residency
+    """Where models without a scope of their own store and process content, so the widest residency."""
     availability: Availability
+    """The territories that the vendor serves from here."""
     hosts: tuple[str, ...] = ()
+    """Patterns of further hosts with the same facts, such as host names for each workspace."""
     scopes: tuple[Scope, ...] = ()
+    """Models with a residency of their own."""
     excepts: frozenset[str] = frozenset()
+    """Features and parameters that the vendor excludes from its promise of residency."""
     requires: tuple[frozenset[str], ...] = ()
+    """Attestations without which the promise does not hold. Each entry is a set of which one is enough."""
     allows: frozenset[str] = frozenset()
+    """Data-moving request fields that the promise covers."""
     pins: Mapping[str, object] = field(default_factory=dict)
+    """Body fields that are written last into every request."""
     api_key_env: str = ""
+    """The environment variable that usually holds the key for this site."""
     citation: Citation = NO_CITATION
+    """The page that states these facts, a quotation, and the day on which it was read."""
     counts: Citation | None = None
+    """The evidence that this site counts the tokens of a prompt, where not every site of the provider does, or None
+    without evidence."""
 
     def residency_of(self, model: str) -> Residency:
         """Return where content of a model is stored and processed: by the first scope that matches, or by the site."""

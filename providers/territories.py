@@ -18,23 +18,20 @@ EVERYWHERE = "*"
 
 
 class TerritoryData(Value, frozen=True):
-    """The contents of `territories.toml`.
-
-    Attributes:
-        names: English names by territory code.
-        groups: Codes by group name, such as `@EU`.
-        aliases: Valid codes by common wrong codes.
-        unknown: Codes that location sources send if the country is unknown.
-        hidden: Codes that location sources send if the user hides the country, such as for Tor.
-        stays: Territories whose law requires that prompts stay inside.
-    """
+    """The contents of `territories.toml`."""
 
     names: Mapping[str, str]
+    """English names by territory code."""
     groups: Mapping[str, frozenset[str]]
+    """Codes by group name, such as `@EU`."""
     aliases: Mapping[str, str]
+    """Valid codes by common wrong codes."""
     unknown: frozenset[str]
+    """Codes that location sources send if the country is unknown."""
     hidden: frozenset[str]
+    """Codes that location sources send if the user hides the country, such as for Tor."""
     stays: frozenset[str]
+    """Territories whose law requires that prompts stay inside."""
 
 
 @cache
@@ -150,10 +147,6 @@ class Places(Value, frozen=True):
     The set keeps the codes that the operator wrote. So it can exclude a subdivision of an included country, or include
     a subdivision of an excluded one.
 
-    Attributes:
-        included: Codes in the set, or None for all territories.
-        excluded: Codes that are not in the set.
-
     Examples:
         >>> from providers.contract import parse_places
         >>> places = parse_places(["US", "!US-CA"])
@@ -164,7 +157,9 @@ class Places(Value, frozen=True):
     """
 
     included: frozenset[str] | None
+    """Codes in the set, or None for all territories."""
     excluded: frozenset[str] = frozenset()
+    """Codes that are not in the set."""
 
     @property
     def is_anywhere(self) -> bool:

@@ -39,16 +39,6 @@ class WireRequest(Value, frozen=True):
 
     Its `repr` shows neither the headers nor the body, because they contain a key and a prompt.
 
-    Attributes:
-        method: The HTTP method.
-        path: The path. It starts with one slash, is percent-encoded and has no `?`.
-        headers: Pairs of name (lower case) and value.
-        body: The body.
-        query: Pairs of name and value. The sender encodes them.
-        changed: The names of what the model learns in another way than the client sent it, or not at all
-            (`providers.formats.fitting`).
-        rest: Further pieces of the body, which are sent after `body` without being copied: a large file among them.
-
     Examples:
         >>> from providers.contract import WireRequest
         >>> WireRequest("POST", "/v1/chat", (("content-type", "application/json"),), b"{}").path
@@ -56,12 +46,20 @@ class WireRequest(Value, frozen=True):
     """
 
     method: str
+    """The HTTP method."""
     path: str
+    """The path. It starts with one slash, is percent-encoded and has no `?`."""
     headers: tuple[tuple[str, str], ...]
+    """Pairs of name (lower case) and value."""
     body: bytes
+    """The body."""
     query: tuple[tuple[str, str], ...] = ()
+    """Pairs of name and value. The sender encodes them."""
     changed: frozenset[str] = frozenset()
+    """The names of what the model learns in another way than the client sent it, or not at all
+    (`providers.formats.fitting`)."""
     rest: tuple[bytes | memoryview | Base64, ...] = ()
+    """Further pieces of the body, which are sent after `body` without being copied: a large file among them."""
 
     def __repr__(self) -> str:
         """Leave out the headers, which may contain a key, and the body, which contains a prompt."""
@@ -69,16 +67,13 @@ class WireRequest(Value, frozen=True):
 
 
 class WireResponse(Value, frozen=True):
-    """A response.
-
-    Attributes:
-        status: The HTTP status.
-        headers: Values by lower-case name. Repeated headers are joined with `, `.
-        body: The decompressed body.
-        received_at: When the status line arrived, in Unix seconds. Adapters have no clock.
-    """
+    """A response."""
 
     status: int
+    """The HTTP status."""
     headers: Mapping[str, str]
+    """Values by lower-case name. Repeated headers are joined with `, `."""
     body: bytes
+    """The decompressed body."""
     received_at: float
+    """When the status line arrived, in Unix seconds. Adapters have no clock."""

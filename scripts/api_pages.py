@@ -92,7 +92,7 @@ def _parameters(function: griffe.Function) -> str:
 
 
 def _described(item: griffe.Object) -> Iterator[str]:
-    """Yield the lines of a docstring, its attributes, arguments and result as a list, then the methods of a class."""
+    """Yield the lines of a docstring, its arguments and result as a list, then the fields and methods of a class."""
     for section in item.docstring.parse("google", **OPTIONS) if item.docstring else ():
         match section:
             case griffe.DocstringSectionText():
@@ -108,11 +108,16 @@ def _described(item: griffe.Object) -> Iterator[str]:
     own = [it for it in members if isinstance(it, griffe.Object) and it.docstring and not it.name.startswith("_")]
     if own:
         yield ""
-        yield from (f"- `{_signature(it)}`: {it.docstring.value.partition(chr(10))[0]}" for it in own if it.docstring)
+        yield from (f"- `{_signature(it)}`: {_about(it.docstring.value)}" for it in own if it.docstring)
 
 
 def _typed(entry: griffe.DocstringNamedElement) -> str:
     return f"{entry.name}: {entry.annotation}" if entry.annotation is not None else entry.name
+
+
+def _about(docstring: str) -> str:
+    """Return the first paragraph: all of a field's text, and the summary of a method."""
+    return _line(docstring.partition("\n\n")[0])
 
 
 def _line(text: str) -> str:

@@ -1,12 +1,11 @@
 """Write the page with the tables of every key of `[dialect]`, from the code that reads them.
 
-The meaning of a key is in the docstring of its dataclass, its type is the one that the reader checks, and its example
+The meaning of a key is the docstring of its field, its type is the one that the reader checks, and its example
 is the shortest one of the vendors in this repository.
 """
 
 from __future__ import annotations
 
-import inspect
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from providers.compatible.dialect import CompatibleDialect, Prefill, Requests, T
 from providers.openai_json.read_answer import Answers
 from providers.reading import errors
 from providers.reading.errors import ErrorRules
+from scripts.api_pages import module_of
 
 _VENDORS = Path(__file__).parents[1] / "providers/compatible"
 _HEAD = """\
@@ -31,7 +31,6 @@ The keys of the file of a [compatible vendor](../extend/compatible-vendors.md). 
 behaviour.
 
 """
-_ENTRY = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
 _DIALECT = {
     "features": "The features that the wire format can express.",
     "parameters": "The parameters that the wire format can express.",
@@ -82,16 +81,14 @@ def _table(name: str, read_by: tuple[type, Mapping[str, Shape] | None]) -> str:
 
 
 def _meanings(owner: type) -> dict[str, str]:
-    """Return the text of each attribute in the docstring of a class. `See X.Takes` has the texts of `Takes`."""
-    result: dict[str, str] = {}
-    names: list[str] = []
-    for line in inspect.getdoc(owner).partition("Attributes:\n")[2].splitlines():  # type: ignore[union-attr]
-        entry = _ENTRY.match(line.removeprefix("    ")) if not line.startswith("     ") else None
-        names = entry[1].split(", ") if entry else names
-        for one in names:
-            result[one] = entry[2] if entry else f"{result[one]} {line.strip()}".strip()
+    """Return the text of each field of a class, or of the field of `Takes` with its name."""
+    members = module_of(owner.__module__)[owner.__name__].members.items()
     shared = _meanings(Takes) if owner is not Takes else {}
-    return {one: shared[one] if text.startswith("See `") else text.replace("|", "\\|") for one, text in result.items()}
+    return shared | {
+        name: " ".join(member.docstring.value.split()).replace("|", "\\|")
+        for name, member in members
+        if member.docstring
+    }
 
 
 def _example(table: str, key: str, default: Field[Any] | None) -> str:

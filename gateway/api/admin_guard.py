@@ -30,18 +30,15 @@ _NO_ROLE = {
 
 
 class Identity(Value, frozen=True):
-    """The sender of an admin request.
-
-    Attributes:
-        token_id: The id of its admin token. Empty for `GATEWAY_ADMIN_TOKEN`, and without any token.
-        who: A verified name for the audit trail in place of the name that the sender gives itself, or an empty text.
-        how: How the sender came in (`Who`).
-    """
+    """The sender of an admin request."""
 
     role: Role
     token_id: str = ""
+    """The id of its admin token. Empty for `GATEWAY_ADMIN_TOKEN`, and without any token."""
     who: str = ""
+    """A verified name for the audit trail in place of the name that the sender gives itself, or an empty text."""
     how: str = ""
+    """How the sender came in (`Who`)."""
 
     def expect(self, needed: Role) -> None:
         """Raise ApiError if the role of the sender ranks below this one."""
@@ -64,23 +61,20 @@ class GivesRoles(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """The access check of the admin listener.
-
-    Attributes:
-        own: The tokens of the settings, each with its role. Without one, only this machine can reach the listener.
-        hosts: The host names under which a request without a token may call the listener.
-        tokens: Returns the admin tokens that were created, by the SHA-256 of each. May raise StateError.
-        is_closed: Returns whether a token was ever needed here, so that one is needed although there is none. May
-            raise StateError.
-        issued: Verifies tokens of `token_issuers`, if the gateway has a configuration that may name them.
-    """
+    """The access check of the admin listener."""
 
     own: tuple[tuple[str, Role], ...] = field(default=(), repr=False)
+    """The tokens of the settings, each with its role. Without one, only this machine can reach the listener."""
     hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "[::1]"})
+    """The host names under which a request without a token may call the listener."""
     tokens: Callable[[], Mapping[str, AdminToken]] = field(default=dict, repr=False)
+    """Returns the admin tokens that were created, by the SHA-256 of each. May raise StateError."""
     is_closed: Callable[[], bool] = field(default=bool, repr=False)
+    """Returns whether a token was ever needed here, so that one is needed although there is none. May raise
+    StateError."""
     failures: FailedKeyLimiter = field(default_factory=FailedKeyLimiter, repr=False)
     issued: GivesRoles | None = field(default=None, repr=False)
+    """Verifies tokens of `token_issuers`, if the gateway has a configuration that may name them."""
 
     async def check(self, scope: Mapping[str, Any], needed: Role = Role.VIEWER) -> Identity:
         """Return the sender of a request; raise ApiError if it is not allowed."""

@@ -67,29 +67,26 @@ _RETRYABLE = frozenset({"rate_limited", "no_healthy_deployment", "overloaded"})
 
 @dataclass(slots=True)
 class ApiError(Exception):
-    """An error as the client gets it.
-
-    Attributes:
-        param: The field of the request that caused the error.
-        extra: Further fields of the error object.
-        sentence: The sentence for the end user. None if no version of the config is known.
-        sentences: It in all languages, if it is not that of the reason.
-        log_message: The message for the log, if `message` has a name that the client made up.
-        token_issuer: The name of the issuer whose valid token has no client, for the log.
-        outer: Further fields of the object that has the error as a member, such as `x_gateway`.
-    """
+    """An error as the client gets it."""
 
     code: str
     message: str
     param: str | None = None
+    """The field of the request that caused the error."""
     retry_after_s: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, object] = field(default_factory=dict)
+    """Further fields of the error object."""
     log_message: str | None = None
+    """The message for the log, if `message` has a name that the client made up."""
     sentence: Sentence | None = None
+    """The sentence for the end user. None if no version of the config is known."""
     sentences: Sentences | None = None
+    """It in all languages, if it is not that of the reason."""
     token_issuer: str = ""
+    """The name of the issuer whose valid token has no client, for the log."""
     outer: Mapping[str, object] = field(default_factory=dict)
+    """Further fields of the object that has the error as a member, such as `x_gateway`."""
 
     def __post_init__(self) -> None:
         """Let no client repeat what the same request can never get, such as an answer to a wrong key."""

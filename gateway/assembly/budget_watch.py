@@ -54,24 +54,21 @@ BudgetLabels = tuple[str, ...]
 
 
 class BudgetAlert(Value, frozen=True):
-    """A budget has reached a share that the configuration names.
-
-    Attributes:
-        of: `client` or `project`.
-        unit: `tokens` or the currency.
-        spent: The spent amount, as decimal text.
-        limit: The budget with its top-ups.
-        resets_at: When the next window begins, in ISO 8601, or None.
-    """
+    """A budget has reached a share that the configuration names."""
 
     of: str
+    """`client` or `project`."""
     name: str
     per: str
     unit: str
+    """`tokens` or the currency."""
     percent: int
     spent: str
+    """The spent amount, as decimal text."""
     limit: str
+    """The budget with its top-ups."""
     resets_at: str | None
+    """When the next window begins, in ISO 8601, or None."""
 
     @classmethod
     def at(cls, counter: Counter, limit: int, state: CounterState, percent: int) -> BudgetAlert:

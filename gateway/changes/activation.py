@@ -78,35 +78,29 @@ def finding_of(problem: Problem) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class ChangeRequest:
-    """A request to change the active config.
-
-    Attributes:
-        who: The name that its sender gave.
-        signature: The signature on the plan, if it is not in the file next to the config.
-        is_again: Whether this is a repetition without a new request, because an obstacle may be gone.
-    """
+    """A request to change the active config."""
 
     cause: Cause
     who: str = ""
+    """The name that its sender gave."""
     signature: str | None = field(default=None, repr=False)
+    """The signature on the plan, if it is not in the file next to the config."""
     is_again: bool = False
+    """Whether this is a repetition without a new request, because an obstacle may be gone."""
 
 
 class Prepared(Value, frozen=True):
-    """The result of a compile, checked and ready to be activated.
-
-    Attributes:
-        findings: The problems as they are shown to operators. A thread makes them: there may be thousands.
-        state: The state to activate. None if it must not become active.
-        is_judged: Whether the config is the cause of the result, and not a failure of the gateway.
-    """
+    """The result of a compile, checked and ready to be activated."""
 
     problems: tuple[Problem, ...]
     findings: tuple[Finding, ...]
+    """The problems as they are shown to operators. A thread makes them: there may be thousands."""
     state: CompiledState | None = None
+    """The state to activate. None if it must not become active."""
     changes: Changes = Changes()
     is_unsigned: bool = False
     is_judged: bool = True
+    """Whether the config is the cause of the result, and not a failure of the gateway."""
 
 
 class VersionActivator(Value, frozen=True):

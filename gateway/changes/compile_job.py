@@ -46,30 +46,27 @@ def distinct_warnings(problems: Iterable[Problem]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class CompileJob:
-    """A configuration to compile.
-
-    Attributes:
-        demo_territory: The territory of callers whom no signal locates, if this is a demo.
-        simulators: The origin of each simulated site, once they run.
-        simulated: Whether every deployment is put at a simulator (`gateway serve --simulated`).
-        text: Compiled in place of the file's content. Relative paths are still resolved next to the file, and the file
-            is still watched. `name` is its name in problems.
-        catalogues: The catalogue files of `text` as the history has them. Empty to read the files.
-        secrets: Whether secrets are looked up. A version without them can be compared but not served.
-        written: Whether the outcome includes the source.
-    """
+    """A configuration to compile."""
 
     path: str
     demo: bool = False
     demo_territory: str | None = None
+    """The territory of callers whom no signal locates, if this is a demo."""
     simulators: Mapping[tuple[str, str], str] | None = None
+    """The origin of each simulated site, once they run."""
     real: RealDeployment | None = None
     text: bytes | None = field(default=None, repr=False)
+    """Compiled in place of the file's content. Relative paths are still resolved next to the file, and the file is
+    still watched. `name` is its name in problems."""
     name: str = ""
     catalogues: str = field(default="", repr=False)
+    """The catalogue files of `text` as the history has them. Empty to read the files."""
     secrets: bool = True
+    """Whether secrets are looked up. A version without them can be compared but not served."""
     written: bool = False
+    """Whether the outcome includes the source."""
     simulated: bool = False
+    """Whether every deployment is put at a simulator (`gateway serve --simulated`)."""
 
     def problem(self, reason: str) -> Problem:
         """Return a problem of the file as a whole, or of the text that replaces it."""
@@ -78,23 +75,20 @@ class CompileJob:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a compile.
-
-    Attributes:
-        at_rest: Whether none of the files changed during the compile.
-        packed: The pickled version with its secrets. None if the problems include an error.
-        written: The source, if there is a version and the job asked for it.
-        is_judged: Whether the compile ran. If it did not, the problems are not mistakes in the files.
-        waited_s: The time in which the compile had no core or no disk.
-    """
+    """The outcome of a compile."""
 
     problems: tuple[Problem, ...]
     files: Reading
     at_rest: bool = True
+    """Whether none of the files changed during the compile."""
     packed: bytes | None = field(default=None, repr=False)
+    """The pickled version with its secrets. None if the problems include an error."""
     written: SourceText | None = None
+    """The source, if there is a version and the job asked for it."""
     is_judged: bool = True
+    """Whether the compile ran. If it did not, the problems are not mistakes in the files."""
     waited_s: float = 0.0
+    """The time in which the compile had no core or no disk."""
 
 
 def state_of(outcome: Outcome) -> CompiledState | None:

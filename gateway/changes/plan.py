@@ -79,24 +79,21 @@ class PlanItem(Value, frozen=True):
 
 
 class RouteChange(Value, frozen=True):
-    """The change for users of one assistant in one region.
-
-    Attributes:
-        before: The steps of chats in order, then as text the schedule, what features add, and the steps of other uses.
-            The same holds for `after`.
-        chat_steps: The number of steps of chats before and after.
-        because: The region or the deployments whose own change affects this route.
-        share: The share of recent requests. None if requests were not counted.
-    """
+    """The change for users of one assistant in one region."""
 
     assistant: str
     region: str
     kind: Kind
     before: tuple[str, ...]
+    """The steps of chats in order, then as text the schedule, what features add, and the steps of other uses. The same
+    holds for `after`."""
     after: tuple[str, ...]
     because: tuple[str, ...] = ()
+    """The region or the deployments whose own change affects this route."""
     share: float | None = None
+    """The share of recent requests. None if requests were not counted."""
     chat_steps: tuple[int, int] = (0, 0)
+    """The number of steps of chats before and after."""
 
     @property
     def steps(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -129,31 +126,28 @@ class Check(Value, frozen=True):
 
 
 class ChangePlan(Value, frozen=True):
-    """The effects of a change.
-
-    Attributes:
-        before: The active version. Empty if there is none.
-        after: The new version. Empty if the new config does not compile.
-        sections: Other keys of the config whose values differ.
-        values: The old and the new value of each key that differs, without secrets.
-        requests: The number of requests from which shares are computed. None if requests were not counted.
-        notes: Effects that no key shows, such as counters of budgets that begin anew.
-        answers: The territories that lose, gain or change their first answer.
-    """
+    """The effects of a change."""
 
     before: str
+    """The active version. Empty if there is none."""
     after: str
+    """The new version. Empty if the new config does not compile."""
     regions: tuple[PlanItem, ...] = ()
     routes: tuple[RouteChange, ...] = ()
     deployments: tuple[PlanItem, ...] = ()
     sections: tuple[str, ...] = ()
+    """Other keys of the config whose values differ."""
     keys: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     values: tuple[Change, ...] = ()
+    """The old and the new value of each key that differs, without secrets."""
     requests: float | None = None
+    """The number of requests from which shares are computed. None if requests were not counted."""
     budgets: tuple[Change, ...] = ()
     notes: tuple[str, ...] = ()
+    """Effects that no key shows, such as counters of budgets that begin anew."""
     answers: tuple[AnswerChange, ...] = ()
+    """The territories that lose, gain or change their first answer."""
 
     @property
     def is_empty(self) -> bool:

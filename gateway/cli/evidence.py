@@ -184,26 +184,23 @@ class _Counted(msgspec.Struct):
 
 
 class _Receipts(msgspec.Struct):
-    """The receipts of the region, compared with the rows of the ledger.
-
-    Attributes:
-        configs: The configurations by whose rules receipts were kept.
-        oldest_s: The Unix time of the oldest receipt of any region, which is infinite without receipts.
-        checked: The receipts of all regions whose seals were checked.
-        left_out: The requests of the region whose receipt the sample left out, if they were successful.
-        missing_by_day: The requests whose receipt should be here and is not.
-        missing_months: The months with requests more than a day before the oldest receipt.
-    """
+    """The receipts of the region, compared with the rows of the ledger."""
 
     configs: ActiveConfigs
+    """The configurations by whose rules receipts were kept."""
     oldest_s: float = math.inf
+    """The Unix time of the oldest receipt of any region, which is infinite without receipts."""
     count: int = 0
     checked: int = 0
+    """The receipts of all regions whose seals were checked."""
     changed: int = 0
     reasons: Counter[str] = msgspec.field(default_factory=Counter)
     left_out: int = 0
+    """The requests of the region whose receipt the sample left out, if they were successful."""
     missing_by_day: Counter[str] = msgspec.field(default_factory=Counter)
+    """The requests whose receipt should be here and is not."""
     missing_months: list[str] = []
+    """The months with requests more than a day before the oldest receipt."""
 
     @classmethod
     def read(cls, settings: Settings, period: _Period, configs: ActiveConfigs, counted: _Counted) -> _Receipts:

@@ -95,25 +95,22 @@ def _trail(instance: str | None, verdict: TrailVerdict) -> _Item:
 
 
 class ActiveConfigs(Value, frozen=True):
-    """The configurations that were active in a period, oldest first.
-
-    Attributes:
-        names: All names that the region had in them.
-        items: When each was active, by whom, and its rules in words.
-        states: The versions that can be compiled, each with a name that the region had there, the last first.
-        recorded_since: When the record begins, if it begins after the period does.
-        samples: The share of successful requests whose receipts were kept, from a Unix time to another.
-        instances: How many instances activated them. A state directory has the receipts of one.
-        unreadable: Why the rules of a version cannot be shown, by its name.
-    """
+    """The configurations that were active in a period, oldest first."""
 
     names: set[str]
+    """All names that the region had in them."""
     items: list[_Item]
+    """When each was active, by whom, and its rules in words."""
     states: list[tuple[CompiledState, str]]
+    """The versions that can be compiled, each with a name that the region had there, the last first."""
     recorded_since: str | None
+    """When the record begins, if it begins after the period does."""
     samples: list[tuple[float, float, float]]
+    """The share of successful requests whose receipts were kept, from a Unix time to another."""
     instances: int
+    """How many instances activated them. A state directory has the receipts of one."""
     unreadable: Mapping[str, str]
+    """Why the rules of a version cannot be shown, by its name."""
 
     @classmethod
     def read(

@@ -21,18 +21,15 @@ _PORTS = {"https": 443, "http": 80}
 
 
 class Destination(Value, frozen=True):
-    """A host and a port that the gateway may call.
-
-    Attributes:
-        tls: Whether the first bytes are a TLS handshake with the name of the host, so that a network can read the name.
-        uses: The keys of the configuration that name it.
-    """
+    """A host and a port that the gateway may call."""
 
     host: str
     port: int
     tls: bool
+    """Whether the first bytes are a TLS handshake with the name of the host, so that a network can read the name."""
     is_http: bool = False
     uses: tuple[str, ...] = ()
+    """The keys of the configuration that name it."""
 
     @property
     def network(self) -> IPv4Network | IPv6Network | None:

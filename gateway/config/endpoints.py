@@ -83,26 +83,23 @@ class Endpoint(Value, frozen=True):
 
 @dataclass(slots=True)
 class Endpoints:
-    """Compile endpoints.
-
-    Attributes:
-        simulated: Whether every deployment is put at a simulator, as in a rehearsal.
-        simulators: The origin of each simulator by provider and site, or None if none is started, as in a check.
-        real: The deployments that may be real in a demo.
-        guessed: The deployments whose provider is unknown and was guessed. Its missing settings are not reported.
-        origins: The origins of all known sites, those of ended providers too, once they are asked for.
-    """
+    """Compile endpoints."""
 
     findings: Findings
     registry: Registry
     simulators: Mapping[tuple[str, str], str] | None
+    """The origin of each simulator by provider and site, or None if none is started, as in a check."""
     demo: bool
     stated: StatedFacts
     real: frozenset[str] = frozenset()
+    """The deployments that may be real in a demo."""
     simulated: bool = False
+    """Whether every deployment is put at a simulator, as in a rehearsal."""
     owners: dict[tuple[str, str], Site | None] = field(default_factory=dict)
     guessed: set[KeyPath] = field(default_factory=set)
+    """The deployments whose provider is unknown and was guessed. Its missing settings are not reported."""
     origins: tuple[str, ...] = ()
+    """The origins of all known sites, those of ended providers too, once they are asked for."""
 
     def read(self, name: str, section: DeploymentSection, adapter: Adapter) -> Endpoint | None:
         """Return the endpoint of the deployment `name`, or None after its errors have been reported."""

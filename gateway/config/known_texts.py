@@ -23,22 +23,19 @@ def table(name: str) -> dict[str, Any]:
 
 
 class KnownLabel(Value, frozen=True):
-    """A built-in label.
-
-    Attributes:
-        aigc: Whether the law requires the `AIGC` object.
-        must_contain: The text must contain one word of each group.
-        repeat_s: After how long it is shown again, or None if it is not.
-        repeat_text: Its text where it is shown again. Empty if that is `text`.
-    """
+    """A built-in label."""
 
     name: str
     text: Mapping[str, str]
     show: Show
     aigc: bool = False
+    """Whether the law requires the `AIGC` object."""
     must_contain: tuple[tuple[str, ...], ...] = ()
+    """The text must contain one word of each group."""
     repeat_s: float | None = None
+    """After how long it is shown again, or None if it is not."""
     repeat_text: Mapping[str, str] = {}
+    """Its text where it is shown again. Empty if that is `text`."""
 
 
 @cache

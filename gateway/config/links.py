@@ -88,18 +88,15 @@ def _pem_text(data: bytes) -> str:
 
 
 class Way(Value, frozen=True):
-    """How a deployment is reached: `tls` and `proxy` as they are written, and `link` with the content of the files.
-
-    Attributes:
-        residency: Where content is stored and processed, with a proxy that reads it.
-        missing: The sources of credentials of the proxy that are not set.
-    """
+    """How a deployment is reached: `tls` and `proxy` as they are written, and `link` with the content of the files."""
 
     residency: Residency
+    """Where content is stored and processed, with a proxy that reads it."""
     tls: TlsFiles | None = None
     proxy: Proxy | None = None
     link: Link | None = None
     missing: tuple[str, ...] = ()
+    """The sources of credentials of the proxy that are not set."""
 
 
 @dataclass(slots=True)

@@ -35,17 +35,14 @@ _MAX_TERM_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Catalogues:
-    """The operator's catalogue files that could be read, and why the others could not.
-
-    Attributes:
-        texts: The problems of files that are not valid YAML.
-        files: The digest of each file by its path.
-    """
+    """The operator's catalogue files that could be read, and why the others could not."""
 
     sources: tuple[Source, ...] = ()
     unread: tuple[tuple[KeyPath, str], ...] = ()
     texts: tuple[Problem, ...] = ()
+    """The problems of files that are not valid YAML."""
     files: Reading = field(default_factory=dict)
+    """The digest of each file by its path."""
 
     @property
     def values(self) -> list[dict[str, object]]:
@@ -155,36 +152,33 @@ FILE_CHECKS: Mapping[str, Callable[[str], FileState]] = {"claim": _check_keys, "
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One configuration as it was read. Without resolved secrets, there are no files of signals, `tls` and secrets.
-
-    Attributes:
-        version: The first 12 hex digits of the content hash, which includes the catalogue files.
-        references: The resolution of every `${…}` by its text.
-        signal_files: The state of the files of location signals and of issuers' keys by path.
-        tls_files: The files of `tls` of deployments by their name there.
-        files: The digest of every file that was read, by its path.
-        read_at_s: When it was read (Unix time). Expiry dates are judged by it.
-        term_files: The files of terms of `redactions`, by their reference.
-        has_other_terms: Whether it is a version of the history whose files of terms have changed since.
-        folder: The absolute path of the directory of the file.
-        real: The deployments that may be real although this is a demo (`gateway demo --with`).
-    """
+    """One configuration as it was read. Without resolved secrets, there are no files of signals, `tls` and secrets."""
 
     source: Source
     version: str
+    """The first 12 hex digits of the content hash, which includes the catalogue files."""
     references: Mapping[str, Resolution]
+    """The resolution of every `${…}` by its text."""
     signal_files: Mapping[str, FileState] = field(default_factory=dict)
+    """The state of the files of location signals and of issuers' keys by path."""
     catalogues: Catalogues = field(default_factory=Catalogues)
     files: Reading = field(default_factory=dict)
+    """The digest of every file that was read, by its path."""
     read_at_s: float = field(default_factory=time.time)
+    """When it was read (Unix time). Expiry dates are judged by it."""
     written: SourceText | None = None
     real: frozenset[str] = frozenset()
+    """The deployments that may be real although this is a demo (`gateway demo --with`)."""
     secrets_file: SecretsFile | None = None
     tls_files: Mapping[str, FileContent] | None = None
+    """The files of `tls` of deployments by their name there."""
     term_files: Mapping[str, FileContent] = field(default_factory=dict)
+    """The files of terms of `redactions`, by their reference."""
     has_other_terms: bool = False
+    """Whether it is a version of the history whose files of terms have changed since."""
     reads_secrets: bool = True
     folder: str = "/"
+    """The absolute path of the directory of the file."""
 
 
 def load_document(

@@ -23,23 +23,20 @@ _COMPARED = 32
 
 
 class Problem(Value, frozen=True):
-    """One error or warning.
-
-    Attributes:
-        line: Counted from 1, as `column` is; 0 if the problem concerns the whole file.
-        hint: How to fix it, or empty if the message is enough.
-        fails_check: Whether a warning is an error for `gateway check`: a configuration with it must not be written,
-            but a gateway that runs it must not stop for it.
-    """
+    """One error or warning."""
 
     file: str
     line: int
+    """Counted from 1, as `column` is; 0 if the problem concerns the whole file."""
     column: int
     path: KeyPath
     message: str
     hint: str = ""
+    """How to fix it, or empty if the message is enough."""
     severity: Severity = "error"
     fails_check: bool = False
+    """Whether a warning is an error for `gateway check`: a configuration with it must not be written, but a gateway
+    that runs it must not stop for it."""
 
     def __str__(self) -> str:
         """Return one line, such as `config/gateway.yaml:12:5: deployments.x.provider: unknown provider 'dashscop'`."""

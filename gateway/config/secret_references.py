@@ -38,21 +38,18 @@ _SENDABLE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
 class Resolution(Value, frozen=True):
-    """The result of resolving one credential.
-
-    Attributes:
-        source: The variable or the file, or empty for a text in the configuration.
-        missing: Why there is no value, such as `is not set`.
-        mistake: Why the value cannot be used, or the reference is invalid.
-        is_open: Whether other users of this machine may read the file. The secrets of containers often have such files.
-    """
+    """The result of resolving one credential."""
 
     source: str = ""
+    """The variable or the file, or empty for a text in the configuration."""
     secret: Secret | None = None
     missing: str = ""
+    """Why there is no value, such as `is not set`."""
     mistake: str = ""
+    """Why the value cannot be used, or the reference is invalid."""
     hint: str = ""
     is_open: bool = False
+    """Whether other users of this machine may read the file. The secrets of containers often have such files."""
 
     @property
     def is_stand_in(self) -> bool:

@@ -31,17 +31,14 @@ _NEW = "`gateway secrets new FILE` writes one"
 
 @dataclass(frozen=True, slots=True)
 class SecretsFile:
-    """The content of the file.
-
-    Attributes:
-        keys: The valid versions of each key, the newer one first.
-        problem: Why it cannot be used, or empty. It never contains a key.
-    """
+    """The content of the file."""
 
     path: str
     digest: str = MISSING
     keys: Mapping[str, tuple[Secret, ...]] = field(default_factory=dict)
+    """The valid versions of each key, the newer one first."""
     problem: str = ""
+    """Why it cannot be used, or empty. It never contains a key."""
     hint: str = ""
 
 

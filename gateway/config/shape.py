@@ -49,20 +49,17 @@ _EXPECTED = {
 
 
 class ShapeError(Value, frozen=True):
-    """One error in the shape of a section.
-
-    Attributes:
-        at_key: The last key of the path is wrong, not its value.
-        removable: The key is unknown, so that the section is valid without it.
-        meant: The known key that was probably meant.
-    """
+    """One error in the shape of a section."""
 
     path: KeyPath
     message: str
     hint: str = ""
     at_key: bool = False
+    """The last key of the path is wrong, not its value."""
     removable: bool = False
+    """The key is unknown, so that the section is valid without it."""
     meant: str | None = None
+    """The known key that was probably meant."""
 
 
 def read_shape(

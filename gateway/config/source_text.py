@@ -127,19 +127,15 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class SourceText:
-    """The source text of a configuration, for the history and for comparisons. It may contain a plain-text secret.
-
-    Attributes:
-        content: The SHA-256 of the canonical JSON of the values, with unresolved references. Layout and comments do not
-            count.
-        catalogues: The values of the catalogue files and the digests of the files of terms as JSON, which are a part
-            of the content (`stored_files` of `gateway.config.loading` reads it). Empty without them.
-    """
+    """The source text of a configuration, for the history and for comparisons. It may contain a plain-text secret."""
 
     text: bytes = field(repr=False)
     content: str
+    """The SHA-256 of the canonical JSON of the values, with unresolved references. Layout and comments do not count."""
     values: Mapping[str, object] = field(repr=False)
     catalogues: str = field(default="", repr=False)
+    """The values of the catalogue files and the digests of the files of terms as JSON, which are a part of the content
+    (`stored_files` of `gateway.config.loading` reads it). Empty without them."""
 
     @property
     def version(self) -> str:

@@ -20,23 +20,20 @@ _LEAST_TOTAL, _NEAR = 2500, 1200
 
 
 class Area(Value, frozen=True):
-    """A territory on the map.
-
-    Attributes:
-        look: The number of the colour and pattern; `REFUSED` if no deployment answers.
-        first: The deployment that answers first, or `refused`.
-        label: Its name, its region and who answers, for screen readers and tooltips.
-        can_be_small: Whether it gets a mark on some screens.
-    """
+    """A territory on the map."""
 
     code: str
     place: Place
     look: int
+    """The number of the colour and pattern; `REFUSED` if no deployment answers."""
     first: str
+    """The deployment that answers first, or `refused`."""
     label: str
+    """Its name, its region and who answers, for screen readers and tooltips."""
     is_chosen: bool
     is_changed: bool
     can_be_small: bool
+    """Whether it gets a mark on some screens."""
     is_pinned: bool
 
 

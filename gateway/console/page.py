@@ -97,21 +97,18 @@ class PageSettings(Value, frozen=True):
 
 
 class Request(Value, frozen=True):
-    """The choices of a reader, as the query of the page's address names them.
-
-    Attributes:
-        url: The origin under which the browser reaches the gateway.
-        dismissed: The version whose difference to the previous one is not shown any more.
-        languages: The header `Accept-Language`, which suggests the first territory.
-    """
+    """The choices of a reader, as the query of the page's address names them."""
 
     url: str
+    """The origin under which the browser reaches the gateway."""
     languages: str = ""
+    """The header `Accept-Language`, which suggests the first territory."""
     territory: str = ""
     assistant: str = ""
     question: str = ""
     view: str = ""
     dismissed: str = ""
+    """The version whose difference to the previous one is not shown any more."""
     lang: str = ""
 
 

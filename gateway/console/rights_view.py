@@ -18,17 +18,14 @@ PATH = "/rights"
 
 
 class Right(Value, frozen=True):
-    """An action.
-
-    Attributes:
-        action: Its description.
-        request: Its method and path.
-        role: The weakest role that may do it.
-    """
+    """An action."""
 
     action: str
+    """Its description."""
     request: str
+    """Its method and path."""
     role: Role
+    """The weakest role that may do it."""
 
 
 def rights_of(document: Mapping[str, Any]) -> list[Right]:

@@ -61,19 +61,16 @@ class Visitor:
 
 @dataclass(frozen=True, slots=True)
 class ConsoleAccess:
-    """The settings of access.
-
-    Attributes:
-        url: The public origin, such as `https://console.example.com`, or None if it serves this machine only.
-        proxy_secrets: The secret of an authenticating proxy in its valid versions. Empty without a proxy.
-        roles: The role of each group. Without any, the proxy sends the company's token, and its issuer's rules decide.
-    """
+    """The settings of access."""
 
     url: str | None = None
+    """The public origin, such as `https://console.example.com`, or None if it serves this machine only."""
     proxy_secrets: tuple[str, ...] = field(default=(), repr=False)
+    """The secret of an authenticating proxy in its valid versions. Empty without a proxy."""
     user_header: str = "x-forwarded-user"
     groups_header: str = "x-forwarded-groups"
     roles: Mapping[str, Role] = field(default_factory=dict)
+    """The role of each group. Without any, the proxy sends the company's token, and its issuer's rules decide."""
 
     @classmethod
     def of(cls, settings: Settings) -> ConsoleAccess:

@@ -78,13 +78,10 @@ class TextTap(Protocol):
 
 
 class AnswerStream:
-    """An answer that has begun: batches of events. The last batch ends with the terminal event.
-
-    Attributes:
-        begun: Its first events, before it is read.
-    """
+    """An answer that has begun: batches of events. The last batch ends with the terminal event."""
 
     begun: tuple[StreamEvent, ...] = ()
+    """Its first events, before it is read."""
 
     def __aiter__(self) -> Self:
         return self

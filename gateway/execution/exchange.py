@@ -40,22 +40,19 @@ class Judged(msgspec.Struct):
 
 
 class AnswerStyle(msgspec.Struct, frozen=True):
-    """How an answer is shown to its client. It outlives the request, which a long stream must not hold.
-
-    Attributes:
-        choices: How many choices were asked for.
-        labelling: The labels that the region requires; None if there are none.
-        shown_model: The name to show in place of the model's; None to show the model's.
-        keep_alive_s: The longest silence in a stream before a comment is sent; 0 for no comments.
-        seal: Seals the reasoning state of a stream's tool calls; None if there can be no calls, or they are sealed.
-    """
+    """How an answer is shown to its client. It outlives the request, which a long stream must not hold."""
 
     include_usage: bool = False
     choices: int = 1
+    """How many choices were asked for."""
     labelling: Labelling | None = None
+    """The labels that the region requires; None if there are none."""
     shown_model: str | None = None
+    """The name to show in place of the model's; None to show the model's."""
     keep_alive_s: float = 0.0
+    """The longest silence in a stream before a comment is sent; 0 for no comments."""
     seal: ReasoningSeal | None = None
+    """Seals the reasoning state of a stream's tool calls; None if there can be no calls, or they are sealed."""
 
 
 class TimedChat(Protocol):
@@ -95,52 +92,49 @@ class ClientChanged(Exception):
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Exchange:
-    """One request, filled in from top to bottom by the endpoint and `ChatService`, in the order of these attributes.
-
-    Attributes:
-        record: The facts of the request for logs, metrics and receipts.
-        caller: The sender, as this version reads the headers.
-        location: Where the caller is. `claim`: its signed claim, if there is one.
-        request: The request as it was sent. None before it is decoded, and when nothing needs it any more.
-        assistant: The requested assistant, as the use and the intent of the request see it.
-        reveal_model: It reveals its models. If it does not, no error quotes a provider's words, which usually name one.
-        locale: The region's labels, profile and refusals in the caller's language; None if the region has none.
-        user: The end user that the headers name.
-        consent: The consent that the headers state.
-        decided_s: When the plan was decided, in Unix time. The prices of that time apply.
-        asker: For whom a failure of the request shows something.
-        within: Where the request may go by a former version under which it was sent, or None if it was not sent.
-        wrapped_before: The wrapper by deployment under which a former version sent it, or may have.
-        chat_time: The time of its user, if the region counts it.
-        judged: The verdicts for a crisis, or None if no text was judged for one.
-        account: The account of the calls so far, or None before the first.
-        turn: The chat that waits for a provider, for `ChatService.foresee`. None while none does.
-        is_wide: The request is so large that it is read, measured and written in the thread for large work.
-    """
+    """One request, filled in from top to bottom by the endpoint and `ChatService`, in the order of these attributes."""
 
     record: Record
+    """The facts of the request for logs, metrics and receipts."""
     config: ConfigVersion = field(init=False)
     caller: Caller = field(init=False)
+    """The sender, as this version reads the headers."""
     location: Location = field(init=False)
+    """Where the caller is. `claim`: its signed claim, if there is one."""
     claim: ClaimReport | None = field(init=False)
     deadline: Deadline = field(init=False)
     request: ServedRequest = field(init=False)
+    """The request as it was sent. None before it is decoded, and when nothing needs it any more."""
     assistant: Assistant = field(init=False)
+    """The requested assistant, as the use and the intent of the request see it."""
     reveal_model: bool = field(default=True, init=False)
+    """It reveals its models. If it does not, no error quotes a provider's words, which usually name one."""
     locale: Locale | None = field(default=None, init=False)
+    """The region's labels, profile and refusals in the caller's language; None if the region has none."""
     user: str | None = field(init=False)
+    """The end user that the headers name."""
     consent: ConsentStatement = field(init=False)
+    """The consent that the headers state."""
     prefer: str | None = field(init=False)
     decided_s: float = field(init=False)
+    """When the plan was decided, in Unix time. The prices of that time apply."""
     asker: Asker = field(init=False)
+    """For whom a failure of the request shows something."""
     within: Destinations | None = field(default=None, init=False)
+    """Where the request may go by a former version under which it was sent, or None if it was not sent."""
     wrapped_before: Mapping[str, Wrapper] = field(default_factory=dict, init=False)
+    """The wrapper by deployment under which a former version sent it, or may have."""
     style: AnswerStyle = field(init=False)
     judged: Judged | None = field(default=None, init=False)
+    """The verdicts for a crisis, or None if no text was judged for one."""
     account: RequestUsage | None = field(default=None, init=False)
+    """The account of the calls so far, or None before the first."""
     turn: Any = field(default=None, init=False)
+    """The chat that waits for a provider, for `ChatService.foresee`. None while none does."""
     is_wide: bool = field(default=False, init=False)
+    """The request is so large that it is read, measured and written in the thread for large work."""
     chat_time: TimedChat | None = field(default=None, init=False)
+    """The time of its user, if the region counts it."""
 
     async def read_caller(self, config: ConfigVersion) -> Caller:
         """Return the caller as a config version reads it that has become active since the request began.

@@ -130,30 +130,27 @@ Verdicts = dict[tuple[str, bytes], ModerationResult | None]
 
 @dataclass(slots=True)
 class Judging:
-    """Asks the judges of one request.
-
-    Attributes:
-        current: Returns the active config version: a judge that it disables gets no further text.
-        context: The deadline, the record and the usage of the request, and who asks.
-        client: The client of the request, which pays for the calls. `user`: its end user.
-        verdicts: The verdicts on what the client sent, which no deployment judges twice, or None if each is asked.
-        by: The deployments that gave verdicts.
-        until: When all verdicts must be there, in monotonic seconds, or None if each has `VERDICT_S`.
-        takes_contradictions: A verdict that contradicts its categories is one.
-    """
+    """Asks the judges of one request."""
 
     executor: PlanExecutor
     config: ConfigVersion
     current: Callable[[], ConfigVersion]
+    """Returns the active config version: a judge that it disables gets no further text."""
     context: RunContext
+    """The deadline, the record and the usage of the request, and who asks."""
     assistant: Assistant
     region: Region
     client: Client | None
+    """The client of the request, which pays for the calls. `user`: its end user."""
     user: str | None
     verdicts: Verdicts | None = None
+    """The verdicts on what the client sent, which no deployment judges twice, or None if each is asked."""
     by: list[str] = field(default_factory=list)
+    """The deployments that gave verdicts."""
     until: float | None = None
+    """When all verdicts must be there, in monotonic seconds, or None if each has `VERDICT_S`."""
     takes_contradictions: bool = False
+    """A verdict that contradicts its categories is one."""
 
     async def find(
         self,

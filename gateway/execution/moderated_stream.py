@@ -76,26 +76,23 @@ def cut_of(text: str, window: int, hold: int) -> int | None:
 
 @dataclass(slots=True)
 class _Choice:
-    """One choice: what is held, and the end of what was released.
-
-    Attributes:
-        held: The events that wait for a verdict.
-        new: Their text that waits, of a choice that is judged in pieces.
-        size: The characters that wait.
-        tail: The end of the text that was released: what is judged again, and what stands before that.
-        digests: Those of the texts that a client sends back in its history, by their kind.
-        is_known: All that was released has a verdict.
-        is_over: Nothing more of it is shown.
-    """
+    """One choice: what is held, and the end of what was released."""
 
     is_whole: bool
     held: deque[StreamEvent] = field(default_factory=deque)
+    """The events that wait for a verdict."""
     new: str = ""
+    """Their text that waits, of a choice that is judged in pieces."""
     size: int = 0
+    """The characters that wait."""
     tail: str = ""
+    """The end of the text that was released: what is judged again, and what stands before that."""
     digests: dict[type[Spoken], hmac.HMAC] = field(default_factory=dict)
+    """Those of the texts that a client sends back in its history, by their kind."""
     is_known: bool = True
+    """All that was released has a verdict."""
     is_over: bool = False
+    """Nothing more of it is shown."""
 
     def add(self, event: StreamEvent, text: str) -> None:
         """Hold one more event with this text."""

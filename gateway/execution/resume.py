@@ -282,20 +282,18 @@ class ContinuationStream:
     """The second part of an answer, so that the client sees one answer.
 
     It has no second opening, no reasoning after the first text, no repeated text, and the usage of both parts.
-
-    Attributes:
-        sent: The first part, as the client has it.
-        broken: The failure that ended the first part.
-        trimmer: Removes the repeated overlap. None if the first part has no text.
-        added: About how many tokens its prompt is longer than the first one.
     """
 
     stream: AnswerStream
     record: Record
     sent: SentAnswer
+    """The first part, as the client has it."""
     broken: Failed
+    """The failure that ended the first part."""
     trimmer: OverlapTrimmer | None
+    """Removes the repeated overlap. None if the first part has no text."""
     added: int
+    """About how many tokens its prompt is longer than the first one."""
 
     async def batch(self) -> tuple[StreamEvent, ...]:
         """Return the next events for the client; raise StopAsyncIteration at the end."""

@@ -49,30 +49,27 @@ def is_token_refused(failure: Failure, sign_in: TokenSource) -> bool:
 
 
 class FailureRule(Value, frozen=True):
-    """The consequences of a failure.
-
-    Attributes:
-        retry_here: It may be retried on the same deployment.
-        if_told: It may be retried there if the provider asks for it (`x-should-retry: true`) or the refused field is
-            left out from now on, else not.
-        other_key: Another key of the deployment may be tried.
-        next_step: The next step may be tried.
-        cooldown_s: The cooldown of the key for failures that name no time of their own.
-        cooldown_named_time: A time that the provider names is a cooldown of the key.
-        is_suspicion: The cooldown begins when different requests have shown it (`failure_observations`).
-        counts: It is an observation for the breaker.
-        is_certain: No request can cause it, so the failures of a single caller count for the breaker's rate, too.
-    """
+    """The consequences of a failure."""
 
     retry_here: bool = False
+    """It may be retried on the same deployment."""
     if_told: bool = False
+    """It may be retried there if the provider asks for it (`x-should-retry: true`) or the refused field is left out
+    from now on, else not."""
     other_key: bool = False
+    """Another key of the deployment may be tried."""
     next_step: bool = False
+    """The next step may be tried."""
     cooldown_s: float | None = None
+    """The cooldown of the key for failures that name no time of their own."""
     cooldown_named_time: bool = False
+    """A time that the provider names is a cooldown of the key."""
     is_suspicion: bool = False
+    """The cooldown begins when different requests have shown it (`failure_observations`)."""
     counts: bool = False
+    """It is an observation for the breaker."""
     is_certain: bool = False
+    """No request can cause it, so the failures of a single caller count for the breaker's rate, too."""
 
 
 _ENDS = FailureRule()

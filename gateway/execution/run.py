@@ -103,48 +103,45 @@ class PlanExhausted(Exception):
 
 
 class RunContext(msgspec.Struct):
-    """The values that the runs of one request share: its limits, its checks, and its record.
-
-    Attributes:
-        record: Gets every attempt and every skipped step.
-        still_allowed: Called before each attempt, and again when its connection is established. Raises ConfigChanged.
-        request_for: Returns the request for a step, if it differs from the client's request.
-        unseal: Returns a chat with the reasoning state that a step may get for the values that were replaced. None: the
-            chat has no state.
-        usage: Holds and records the calls, or None if usage is not recorded.
-        check: Checks the whole answers of steps that emulate a feature, or None without such a step.
-        asker: The asker, for whom failures of the request show something.
-        awaited: The step that is being asked, if no other one can answer: it is waited for until the end.
-        least_context: About how many tokens the prompt has. A step with a smaller context is skipped. 0: none is.
-        conversation: The conversation of the client's chat, where a cache of a provider needs it.
-        sticky: The sticky key of the conversation, by which it keeps a key of a deployment that has several. None: the
-            keys are used in turn.
-        attempts_before: How many attempts the steps on the other side of a barrier had. They have their own limit.
-        waits: It waits once for the quota of a deployment if no step has room.
-        client: The client, whose share of a queue is limited unless it is the only one (`has_one_client`).
-        priority: Its priority if that is not the one of its client.
-        is_wide: See `Exchange`.
-    """
+    """The values that the runs of one request share: its limits, its checks, and its record."""
 
     bounds: Resilience
     deadline: Deadline
     record: Record
+    """Gets every attempt and every skipped step."""
     still_allowed: StillAllowed
+    """Called before each attempt, and again when its connection is established. Raises ConfigChanged."""
     request_for: Callable[[Step], ChatRequest] | None = None
+    """Returns the request for a step, if it differs from the client's request."""
     unseal: Callable[[Step, ChatRequest, tuple[str, ...]], ChatRequest] | None = None
+    """Returns a chat with the reasoning state that a step may get for the values that were replaced. None: the chat has
+    no state."""
     usage: RequestUsage | None = None
+    """Holds and records the calls, or None if usage is not recorded."""
     check: Callable[[Step, Answer], Awaitable[Answer]] | None = None
+    """Checks the whole answers of steps that emulate a feature, or None without such a step."""
     asker: Asker = EVERYBODY
+    """The asker, for whom failures of the request show something."""
     awaited: Step | None = None
+    """The step that is being asked, if no other one can answer: it is waited for until the end."""
     least_context: int = 0
+    """About how many tokens the prompt has. A step with a smaller context is skipped. 0: none is."""
     attempts_before: int = 0
+    """How many attempts the steps on the other side of a barrier had. They have their own limit."""
     conversation: Conversation | None = None
+    """The conversation of the client's chat, where a cache of a provider needs it."""
     sticky: bytes | None = None
+    """The sticky key of the conversation, by which it keeps a key of a deployment that has several. None: the keys are
+    used in turn."""
     waits: bool = False
+    """It waits once for the quota of a deployment if no step has room."""
     client: Client | None = None
+    """The client, whose share of a queue is limited unless it is the only one (`has_one_client`)."""
     has_one_client: bool = False
     priority: Priority | None = None
+    """Its priority if that is not the one of its client."""
     is_wide: bool = False
+    """See `Exchange`."""
 
     @property
     def queuer(self) -> Queuer:
@@ -156,23 +153,20 @@ class RunContext(msgspec.Struct):
 
 
 class _Attempt(msgspec.Struct):
-    """One attempt of a run. It ends once: as answered, failed or stopped, by which it frees what it holds.
-
-    Attributes:
-        slot: The slot of its deployment, or None if the deployment has no limit.
-        tickets: Those of the breaker.
-        options: How the step is asked, and what became of it.
-        answers: The answers of the deployment to anybody.
-        is_again: It is sent for the second time, on a new connection or with another token.
-    """
+    """One attempt of a run. It ends once: as answered, failed or stopped, by which it frees what it holds."""
 
     step: Step
     slot: Slot | None
+    """The slot of its deployment, or None if the deployment has no limit."""
     secret: Secret | None
     tickets: Tickets
+    """Those of the breaker."""
     options: AttemptOptions
+    """How the step is asked, and what became of it."""
     answers: RecentAnswers
+    """The answers of the deployment to anybody."""
     is_again: bool
+    """It is sent for the second time, on a new connection or with another token."""
 
     def recorded(self, ended_at: float, clock: Callable[[], float], failure: Failure | None = None) -> AttemptRecord:
         """Return the record of the attempt at its end. The clock is asked only for a vendor that redirects."""
@@ -234,37 +228,34 @@ class PlanExecutor:
 
 
 class Run(msgspec.Struct):
-    """One plan that is being carried out.
-
-    Attributes:
-        position: The index of the current step.
-        evidence: The evidence of the current step's deployment; None if the config has no breakers.
-        used_keys: The keys of the current step's deployment that this request has used.
-        wait_s: How long to wait before the next attempt.
-        has_ended: No further attempt may be made.
-        failure: The failure to report if there is no answer.
-        too_small: The largest context that was too small for the request.
-        spent: Why steps had no room in their quotas.
-        has_waited: Whether the request has waited for a quota.
-        is_counted: Whether it counts in the retry budget.
-        ticket: Its place in the queue of the current step, if the store had no slot.
-    """
+    """One plan that is being carried out."""
 
     executor: PlanExecutor
     plan: Plan
     request: ServedRequest
     context: RunContext
     position: int = 0
+    """The index of the current step."""
     evidence: FailureObservations | None = None
+    """The evidence of the current step's deployment; None if the config has no breakers."""
     used_keys: tuple[Secret | None, ...] = ()
+    """The keys of the current step's deployment that this request has used."""
     wait_s: float = 0.0
+    """How long to wait before the next attempt."""
     has_ended: bool = False
+    """No further attempt may be made."""
     failure: Failure = _NO_ATTEMPT
+    """The failure to report if there is no answer."""
     too_small: int = 0
+    """The largest context that was too small for the request."""
     spent: tuple[QuotaSpent, ...] = ()
+    """Why steps had no room in their quotas."""
     has_waited: bool = False
+    """Whether the request has waited for a quota."""
     is_counted: bool = False
+    """Whether it counts in the retry budget."""
     ticket: Ticket | None = None
+    """Its place in the queue of the current step, if the store had no slot."""
 
     async def answer(self) -> Answer:
         """Return the first answer that begins; raise PlanExhausted."""

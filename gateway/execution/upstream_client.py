@@ -128,22 +128,19 @@ class StillActive(Value, frozen=True):
 
 
 class Answer(Value, frozen=True):
-    """The step that answered, and its answer: whole, or a stream that has begun.
-
-    Attributes:
-        result: The answer of embeddings or moderations.
-        wrapped: The request as the deployment got it, if a wrapper changed it.
-        is_large: It is whole and larger than `TURN_BYTES`, so that it is changed and written in threads.
-        changed: The names of what the model has learned in another way than the client sent it, or not at all.
-    """
+    """The step that answered, and its answer: whole, or a stream that has begun."""
 
     step: Step
     completion: ChatCompletion | None = None
     stream: AnswerStream | None = None
     result: InputAnswer | None = None
+    """The answer of embeddings or moderations."""
     changed: frozenset[str] = frozenset()
+    """The names of what the model has learned in another way than the client sent it, or not at all."""
     wrapped: Wrapped | None = None
+    """The request as the deployment got it, if a wrapper changed it."""
     is_large: bool = False
+    """It is whole and larger than `TURN_BYTES`, so that it is changed and written in threads."""
 
 
 class OwnAnswer(Value, frozen=True):
@@ -156,68 +153,65 @@ class OwnAnswer(Value, frozen=True):
 
 
 class AttemptOptions(msgspec.Struct):
-    """The request of an attempt, and the limits of its parts.
-
-    Attributes:
-        limit_s: Seconds until the answer begins; for one JSON answer, until it is complete.
-        connect_s: Limit for DNS, TCP and TLS together.
-        idle_s: The longest silence within a stream.
-        head_s: Seconds until the head of the response, if that limit is shorter.
-        is_quick: One JSON answer is asked for because the deployment is known to answer quickly, so that no answer
-            within `limit_s` counts as silence.
-        usage: Holds and records the call, or None if usage is not recorded.
-        call: The call, once its cost is held.
-        check: Checks a whole answer, and returns it as it is shown, or None if every answer is accepted.
-        is_large: Set when it is sent: the request is too large to be held while its answer is streamed.
-        is_large_answer: Set when it has arrived: the whole answer is larger than `TURN_BYTES`.
-        has_head: Set when the head of a response has arrived.
-        started_at: When the attempt began, in monotonic seconds.
-        answers: The answers of the deployment to anybody, or None if its silence shows nothing.
-        bounds: The times that the configuration gives a deployment.
-        anew: It is sent on a new connection, because a kept one has ended under it.
-        changed: Set when it is written: see `Answer`.
-        conversation: The conversation of the client's chat, where a cache of a provider needs it.
-        restores: Values are put back into the answer.
-        wrapped: The request as it is sent, once a wrapper has changed it.
-        note: The values that the wrapper replaced and restored, as numbers.
-        on_wrapped: Called with the note before anything is sent.
-        unseal: Returns a chat with the reasoning state that its deployment may get, for the values that were replaced.
-            None: the chat has no state.
-        least_context: About how many tokens the prompt has. 0: its length does not matter.
-        token: Set when it is signed with the token of a sign-in.
-        on_held: Called when the call is held, so that it has a slot of the store too.
-        is_wide: See `Exchange`.
-        digest: That of the request, set when a wide one is written.
-    """
+    """The request of an attempt, and the limits of its parts."""
 
     request: ServedRequest
     limit_s: float
+    """Seconds until the answer begins; for one JSON answer, until it is complete."""
     connect_s: float
+    """Limit for DNS, TCP and TLS together."""
     idle_s: float
+    """The longest silence within a stream."""
     head_s: float | None = None
+    """Seconds until the head of the response, if that limit is shorter."""
     is_quick: bool = False
+    """One JSON answer is asked for because the deployment is known to answer quickly, so that no answer within
+    `limit_s` counts as silence."""
     usage: RequestUsage | None = None
+    """Holds and records the call, or None if usage is not recorded."""
     call: CallUsage | None = None
+    """The call, once its cost is held."""
     check: Callable[[Answer], Awaitable[Answer]] | None = None
+    """Checks a whole answer, and returns it as it is shown, or None if every answer is accepted."""
     is_large: bool = False
+    """Set when it is sent: the request is too large to be held while its answer is streamed."""
     is_large_answer: bool = False
+    """Set when it has arrived: the whole answer is larger than `TURN_BYTES`."""
     has_head: bool = False
+    """Set when the head of a response has arrived."""
     started_at: float = 0.0
+    """When the attempt began, in monotonic seconds."""
     answers: RecentAnswers | None = None
+    """The answers of the deployment to anybody, or None if its silence shows nothing."""
     bounds: Resilience = DEFAULT_RESILIENCE
+    """The times that the configuration gives a deployment."""
     anew: bool = False
+    """It is sent on a new connection, because a kept one has ended under it."""
     changed: frozenset[str] = frozenset()
+    """Set when it is written: see `Answer`."""
     conversation: Conversation | None = None
+    """The conversation of the client's chat, where a cache of a provider needs it."""
     restores: bool = True
+    """Values are put back into the answer."""
     wrapped: Wrapped | None = None
+    """The request as it is sent, once a wrapper has changed it."""
     note: WrapperNote | None = None
+    """The values that the wrapper replaced and restored, as numbers."""
     on_wrapped: Callable[[WrapperNote], None] | None = None
+    """Called with the note before anything is sent."""
     unseal: Callable[[ChatRequest, tuple[str, ...]], ChatRequest] | None = None
+    """Returns a chat with the reasoning state that its deployment may get, for the values that were replaced. None: the
+    chat has no state."""
     least_context: int = 0
+    """About how many tokens the prompt has. 0: its length does not matter."""
     token: Secret | None = None
+    """Set when it is signed with the token of a sign-in."""
     on_held: Callable[[], None] | None = None
+    """Called when the call is held, so that it has a slot of the store too."""
     is_wide: bool = False
+    """See `Exchange`."""
     digest: bytes | None = None
+    """That of the request, set when a wide one is written."""
 
     def digest_of_request(self) -> bytes:
         """Return the digest of the client's request: see `digest_of`."""

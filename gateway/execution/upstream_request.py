@@ -69,15 +69,6 @@ class UpstreamRequest(msgspec.Struct):
     """One checked request, given to `Transport.send`, which consumes it.
 
     Sending takes the body out, so that no copy of a large prompt is held while the provider thinks.
-
-    Attributes:
-        connect_s: Limit for DNS, TCP and TLS together.
-        recheck: Called again if a connection had to be made, which may take seconds. Its exceptions are passed on.
-        link: How connections to the origin are made. Without one, they are direct, with the public authorities.
-        anew: It is sent on a new connection, because a kept one has ended under an earlier sending.
-        was_sent: Set by a transport when it sends a part of it.
-        pooled: The request of the pool that sends it, if one does.
-        rest: See `WireRequest`.
     """
 
     permit: AnyPermit
@@ -85,12 +76,19 @@ class UpstreamRequest(msgspec.Struct):
     credential: Credential
     body: bytes
     connect_s: float
+    """Limit for DNS, TCP and TLS together."""
     recheck: Recheck | None = None
+    """Called again if a connection had to be made, which may take seconds. Its exceptions are passed on."""
     link: Link | None = None
+    """How connections to the origin are made. Without one, they are direct, with the public authorities."""
     anew: bool = False
+    """It is sent on a new connection, because a kept one has ended under an earlier sending."""
     was_sent: bool = False
+    """Set by a transport when it sends a part of it."""
     pooled: PoolRequest | None = None
+    """The request of the pool that sends it, if one does."""
     rest: tuple[BodyPiece, ...] = ()
+    """See `WireRequest`."""
 
     @property
     def is_sent(self) -> bool:

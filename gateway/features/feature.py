@@ -72,25 +72,22 @@ class RegionGate(Protocol):
 
 
 class Process(Value, frozen=True):
-    """The parts of a process that a feature may use.
-
-    Attributes:
-        current: Returns the active config version.
-        executor: Executes plans, with the accounting of calls if there is a state directory.
-        gate: The gate of budgets, which also keeps digests of texts; None without a state directory.
-        user_key: Makes the pseudonyms of users, if the configuration has no key for them.
-    """
+    """The parts of a process that a feature may use."""
 
     current: Callable[[], ConfigVersion]
+    """Returns the active config version."""
     transport: Transport
     health: Health
     limiters: ConcurrencyLimiters
     metrics: Metrics
     state_dir: Path | None
     executor: PlanExecutor
+    """Executes plans, with the accounting of calls if there is a state directory."""
     passed: PassedTexts
     gate: UsageGate | None
+    """The gate of budgets, which also keeps digests of texts; None without a state directory."""
     user_key: bytes
+    """Makes the pseudonyms of users, if the configuration has no key for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +95,18 @@ class KeptData:
     """The data that a feature keeps of requests in a store of its own in the state directory.
 
     The functions raise StateError.
-
-    Attributes:
-        member: Its name in exports and erasures of an end user.
-        erase: Removes it. Returns the number of records.
-        forget: Removes all of these regions, whose data may not be kept any more.
-        elsewhere: The places that an erasure does not reach, with the reason.
     """
 
     member: str
+    """Its name in exports and erasures of an end user."""
     noun: str
     export: Callable[[Path, Sequence[StoredRequest]], list[object]]
     erase: Callable[[Path, Sequence[StoredRequest]], int]
+    """Removes it. Returns the number of records."""
     forget: Callable[[Path, frozenset[str]], None]
+    """Removes all of these regions, whose data may not be kept any more."""
     elsewhere: tuple[tuple[str, str], ...]
+    """The places that an erasure does not reach, with the reason."""
 
 
 @dataclass(frozen=True, slots=True)

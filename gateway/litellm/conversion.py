@@ -36,20 +36,17 @@ _HEAD = """\
 
 
 class Converted(Value, frozen=True):
-    """The files that a configuration becomes, and what to know about them.
-
-    Attributes:
-        gaps: The path of each value that the source does not have.
-        opened: A line for each restriction of the source that these files have not.
-        lost: A line for each other value that was not converted.
-        different: A line for each value that was converted with a difference.
-    """
+    """The files that a configuration becomes, and what to know about them."""
 
     files: dict[str, str]
     gaps: list[str]
+    """The path of each value that the source does not have."""
     opened: list[str]
+    """A line for each restriction of the source that these files have not."""
     lost: list[str]
+    """A line for each other value that was not converted."""
     different: list[str]
+    """A line for each value that was converted with a difference."""
 
     @property
     def report(self) -> dict[str, list[str]]:

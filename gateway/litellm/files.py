@@ -45,18 +45,15 @@ class Unique:
 
 @dataclass(slots=True)
 class SourceReading:
-    """The values of a source. A value that was converted is marked, so that every other one can be listed.
-
-    Attributes:
-        used: The paths of the values that were converted, each with everything below it.
-        notes: A remark on a value, by its path. It is listed once, also if the value was converted.
-        opened: The paths of restrictions that the source has, and the converted file has not.
-    """
+    """The values of a source. A value that was converted is marked, so that every other one can be listed."""
 
     source: Source
     used: set[KeyPath] = field(default_factory=set)
+    """The paths of the values that were converted, each with everything below it."""
     notes: dict[KeyPath, str] = field(default_factory=dict)
+    """A remark on a value, by its path. It is listed once, also if the value was converted."""
     opened: set[KeyPath] = field(default_factory=set)
+    """The paths of restrictions that the source has, and the converted file has not."""
 
     def at(self, *path: str | int) -> Any:
         """Return the value at a path, or None."""

@@ -33,37 +33,34 @@ class UseLimits(PlainSection):
 
 @dataclass(frozen=True, slots=True)
 class AgeBand:
-    """The rules for users of one age.
-
-    Attributes:
-        name: Empty for users of an unknown age who are refused.
-        refuse: No request is answered.
-        tools: Requests may have tools.
-        choices: The user may prefer a choice.
-        hand_off: A barrier may open.
-        transcription: Its users may send their voice.
-        speech: Its users may get speech.
-        intent: The intent of each chat, or None for that of the request.
-        instructions: Instructions for the model, after the region's profile.
-        hours: When requests are answered, or None for always.
-        later: The sentence for a user outside of `hours`, with `TIME`, or None if the operator has one for the reason.
-        use: How long its users may chat, or None without a limit.
-        repeat_s: After how long its users see the label with `repeat` again, or None for as long as all of the region.
-    """
+    """The rules for users of one age."""
 
     name: str
+    """Empty for users of an unknown age who are refused."""
     refuse: bool = False
+    """No request is answered."""
     tools: bool = True
+    """Requests may have tools."""
     choices: bool = True
+    """The user may prefer a choice."""
     intent: str | None = None
+    """The intent of each chat, or None for that of the request."""
     instructions: str = field(default="", repr=False)
+    """Instructions for the model, after the region's profile."""
     hours: Hours | None = None
+    """When requests are answered, or None for always."""
     hand_off: bool = True
+    """A barrier may open."""
     use: UseLimits | None = None
+    """How long its users may chat, or None without a limit."""
     repeat_s: float | None = None
+    """After how long its users see the label with `repeat` again, or None for as long as all of the region."""
     later: Sentences | None = field(default=None, repr=False, compare=False)
+    """The sentence for a user outside of `hours`, with `TIME`, or None if the operator has one for the reason."""
     transcription: bool = True
+    """Its users may send their voice."""
     speech: bool = True
+    """Its users may get speech."""
 
     def may(self, use: str) -> bool:
         """Return whether its users may send requests of a use."""

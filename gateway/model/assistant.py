@@ -62,44 +62,41 @@ class RoutePart(Part):
 
 @dataclass(frozen=True, slots=True)
 class Assistant:
-    """The product that a client names in `model`, with one route for each region and use.
-
-    Attributes:
-        routes: The ordered steps, by the name of the region. Those of chats, unless `for_use` has made this value. With
-            a barrier, these are the private steps.
-        reveal_model: Whether clients are shown which model answers.
-        resume: Whether the next step continues an answer that breaks off in mid-stream.
-        schedules: The schedule that raises the weight of a candidate in the route's first step, by region.
-        route_parts: The parts of features on the route, by region. Features may read the answers of such a route.
-        by_use: The routes of the uses that are not chat, by the name of the region.
-        use: The kind of requests that `routes` are for.
-        intents: The intents of chats, in the order in which they are looked at.
-        by_intent: The assistant as chats of an intent see it. An intent without a route in a region has the default.
-        intent: The intent whose routes these are. `default` for those of no intent.
-        choices: The names that a user may prefer.
-        order: Names the order of a route that a user's preference has changed. Empty for the operator's order.
-        barriers: The barrier after the route, by region.
-        opened: The hand-off by which `routes` are the steps after a barrier, or None if they are those before it.
-        wrapper: The wrapper of all that is sent after an open barrier, or None.
-    """
+    """The product that a client names in `model`, with one route for each region and use."""
 
     name: str
     routes: Mapping[str, Route]
+    """The ordered steps, by the name of the region. Those of chats, unless `for_use` has made this value. With a
+    barrier, these are the private steps."""
     aliases: tuple[str, ...] = ()
     reveal_model: bool = True
+    """Whether clients are shown which model answers."""
     resume: bool = False
+    """Whether the next step continues an answer that breaks off in mid-stream."""
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    """The schedule that raises the weight of a candidate in the route's first step, by region."""
     route_parts: Mapping[str, Parts] = field(default_factory=dict)
+    """The parts of features on the route, by region. Features may read the answers of such a route."""
     by_use: Mapping[Use, Mapping[str, Route]] = field(default_factory=dict)
+    """The routes of the uses that are not chat, by the name of the region."""
     use: Use = "chat"
+    """The kind of requests that `routes` are for."""
     intents: tuple[Intent, ...] = ()
+    """The intents of chats, in the order in which they are looked at."""
     by_intent: Mapping[str, Assistant] = field(default_factory=dict)
+    """The assistant as chats of an intent see it. An intent without a route in a region has the default."""
     intent: str = DEFAULT_INTENT
+    """The intent whose routes these are. `default` for those of no intent."""
     choices: Mapping[str, UserChoice] = field(default_factory=dict)
+    """The names that a user may prefer."""
     order: str = ""
+    """Names the order of a route that a user's preference has changed. Empty for the operator's order."""
     barriers: Mapping[str, Barrier] = field(default_factory=dict)
+    """The barrier after the route, by region."""
     opened: HandOff | None = None
+    """The hand-off by which `routes` are the steps after a barrier, or None if they are those before it."""
     wrapper: Wrapper | None = None
+    """The wrapper of all that is sent after an open barrier, or None."""
 
     def with_routes(self, intent: str, own: Mapping[str, Route], barriers: Mapping[str, Barrier]) -> Assistant:
         """Return the assistant for an intent with routes of its own. Schedules and parts are of the default route."""

@@ -201,26 +201,23 @@ DEFAULT_RETENTION = LedgerRetention()
 
 @dataclass(frozen=True, slots=True)
 class UsageRules:
-    """How usage is counted.
-
-    Attributes:
-        currency: The operator's currency, of budgets and reports, or None if amounts are not converted.
-        rates: Units of `currency` for one unit of another currency, as exact decimal text.
-        timezone: The IANA time zone of days, weeks and months.
-        on_loss: The amount that each instance may spend while the shared store cannot be asked, or None for nothing.
-        retention: How long rows are kept.
-        alerts: When an alert of a budget is sent, or None.
-        internal_project: The project that pays for calls that no client asked for, or None: they have no budget.
-    """
+    """How usage is counted."""
 
     currency: str | None = None
+    """The operator's currency, of budgets and reports, or None if amounts are not converted."""
     rates: Mapping[str, str] = field(default_factory=dict)
+    """Units of `currency` for one unit of another currency, as exact decimal text."""
     rates_as_of: date | None = None
     timezone: str = "UTC"
+    """The IANA time zone of days, weeks and months."""
     on_loss: Money | None = None
+    """The amount that each instance may spend while the shared store cannot be asked, or None for nothing."""
     retention: LedgerRetention = DEFAULT_RETENTION
+    """How long rows are kept."""
     alerts: Alerts | None = None
+    """When an alert of a budget is sent, or None."""
     internal_project: str | None = None
+    """The project that pays for calls that no client asked for, or None: they have no budget."""
 
     def knows(self, currency: str) -> bool:
         """Return whether amounts of a currency can be converted into the operator's."""
@@ -249,27 +246,24 @@ StoreKind = Literal["database", "valkey"]
 
 
 class StoreServer(Value, frozen=True):
-    """A server that keeps state for all instances of a cell.
-
-    Attributes:
-        host: The name or address of the server.
-        database: The name of the database, or its number in Valkey. Empty for the server's default.
-        user: The name to log in with. Empty for the server's default.
-        passwords: The passwords to try, in this order. None stands for a login without one.
-        uses_tls: Whether the connection is encrypted and the server's certificate is verified.
-        ca_file: The file with the certificate authorities of the server. Empty for those of the system.
-        territory: Where the server, its replicas and its backups are.
-    """
+    """A server that keeps state for all instances of a cell."""
 
     kind: StoreKind
     host: str
+    """The name or address of the server."""
     port: int
     territory: str
+    """Where the server, its replicas and its backups are."""
     database: str = ""
+    """The name of the database, or its number in Valkey. Empty for the server's default."""
     user: str = ""
+    """The name to log in with. Empty for the server's default."""
     passwords: tuple[Secret | None, ...] = (None,)
+    """The passwords to try, in this order. None stands for a login without one."""
     uses_tls: bool = True
+    """Whether the connection is encrypted and the server's certificate is verified."""
     ca_file: str = ""
+    """The file with the certificate authorities of the server. Empty for those of the system."""
 
 
 class Stores(Value, frozen=True):

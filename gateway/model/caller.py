@@ -32,18 +32,15 @@ NOTHING_GIVEN: Mapping[str, tuple[str, ...]] = {}
 
 
 class TraceContext(Value, frozen=True):
-    """The trace of a request, in the terms of W3C Trace Context. Ids are lower-case hexadecimal.
-
-    Attributes:
-        parent_id: The caller's span; empty where the trace begins here.
-        sampled: Whether the caller records the trace; None where it begins here.
-        state: The caller's `tracestate`, if it is valid and short; else empty.
-    """
+    """The trace of a request, in the terms of W3C Trace Context. Ids are lower-case hexadecimal."""
 
     trace_id: str
     parent_id: str = ""
+    """The caller's span; empty where the trace begins here."""
     sampled: bool | None = None
+    """Whether the caller records the trace; None where it begins here."""
     state: str = ""
+    """The caller's `tracestate`, if it is valid and short; else empty."""
 
 
 @dataclass(slots=True)
@@ -51,20 +48,18 @@ class RequestHeaders:
     """The headers of a request, the address of its peer, and its raw query.
 
     Only `api/caller` and the HTTP exchange (length and type of the body) read them. Later code reads a `Caller`.
-
-    Attributes:
-        headers: One value of each header by its lower-case name, enough to see whether it is there.
-        repeated: All values of the headers that came more than once. Two servers may read such a header differently,
-            so what is decided by a value is decided by `values`.
-        is_google: The request is in the form of Google's API.
     """
 
     headers: Mapping[bytes, bytes]
+    """One value of each header by its lower-case name, enough to see whether it is there."""
     header_bytes: int
     peer: str | None
     query: str
     repeated: Mapping[bytes, tuple[bytes, ...]] = field(default_factory=lambda: NONE_REPEATED)
+    """All values of the headers that came more than once. Two servers may read such a header differently, so what is
+    decided by a value is decided by `values`."""
     is_google: bool = False
+    """The request is in the form of Google's API."""
 
     def values(self, name: bytes) -> tuple[bytes, ...]:
         """Return every value of a header, in the order in which they arrived."""
@@ -89,25 +84,23 @@ class Caller(msgspec.Struct, frozen=True):
     It contains nothing of the single request, so it can be reused for the next request of a connection that has the
     same headers. Another config version makes another caller. The values of headers are raw: they are validated where
     they are used, so that a blocked location is refused first.
-
-    Attributes:
-        client: The client whose key was sent, or None if the config requires no key.
-        key_digest: The digest of the key. Empty if no deployment asks for consent, or if the config requires no key.
-        location_key: The peer and the headers that the signals of the config version read.
-        user: Every value of `x-gateway-user`.
-        given: Every value of the other headers in which the caller states what it wants, by their names. Only those
-            that were sent are there.
-        session: The session that an agent names in one of its own headers, or None.
     """
 
     client: Client | None
+    """The client whose key was sent, or None if the config requires no key."""
     key_digest: str
+    """The digest of the key. Empty if no deployment asks for consent, or if the config requires no key."""
     location_key: LocationKey
+    """The peer and the headers that the signals of the config version read."""
     header_bytes: int
     accept_language: str | None
     user: tuple[bytes, ...]
+    """Every value of `x-gateway-user`."""
     given: Mapping[str, tuple[str, ...]]
+    """Every value of the other headers in which the caller states what it wants, by their names. Only those that were
+    sent are there."""
     session: str | None = None
+    """The session that an agent names in one of its own headers, or None."""
 
     def values(self, name: str) -> tuple[str, ...]:
         """Return every value of such a header. Empty: it was not sent."""

@@ -46,26 +46,23 @@ _UNKNOWN: Any = object()
 
 
 class Exporter(Value, frozen=True):
-    """One collector of traces.
-
-    Attributes:
-        residency: Where the exported data is stored and processed, wherever the collector itself is.
-        regions: The names of the regions whose requests are exported to it.
-        includes_unlocated: Whether requests without a region (unknown key or location) are exported to it too. This is
-            allowed only if it lies inside every boundary.
-        ratio: The share of new traces that it gets. A trace that a caller began follows the caller's flag.
-        missing: The sources of headers that are not set. Nothing is exported while one is missing.
-    """
+    """One collector of traces."""
 
     name: str
     permit: ServicePermit
     path: str
     headers: tuple[tuple[str, Secret], ...]
     residency: Residency
+    """Where the exported data is stored and processed, wherever the collector itself is."""
     regions: frozenset[str]
+    """The names of the regions whose requests are exported to it."""
     includes_unlocated: bool = False
+    """Whether requests without a region (unknown key or location) are exported to it too. This is allowed only if it
+    lies inside every boundary."""
     ratio: float = 1.0
+    """The share of new traces that it gets. A trace that a caller began follows the caller's flag."""
     missing: tuple[str, ...] = ()
+    """The sources of headers that are not set. Nothing is exported while one is missing."""
 
     def may_export(self, region: Region | None, territory: str | None = None) -> bool:
         """Return whether a request of this region and territory may be exported here.
@@ -80,34 +77,31 @@ class Exporter(Value, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """An operator's set of territories under one policy.
-
-    Attributes:
-        boundary: Where prompts of this region may be stored and processed.
-        transit: The cell's own territory, if it lies outside the boundary and is accepted.
-        approvals_required: Only a deployment with a valid approval for this region may answer.
-        texts: The texts of the region (labels, profile, refusals), or None.
-        protected: A change of the region needs the signature of an admin.
-        keeps_receipts: Whether this cell stands where the region's receipts may be stored.
-        log_prompts: Whether the text of its requests is written to the log.
-        websocket: The Responses API is offered over WebSocket here.
-        doors: Those of its parts that may refuse a chat.
-        helps_first: Refusals wait until its judges have looked for a user who needs help.
-    """
+    """An operator's set of territories under one policy."""
 
     name: str
     territories: Places
     boundary: Places
+    """Where prompts of this region may be stored and processed."""
     transit: Places = NOWHERE
+    """The cell's own territory, if it lies outside the boundary and is accepted."""
     approvals_required: bool = False
+    """Only a deployment with a valid approval for this region may answer."""
     texts: RegionText | None = field(default=None, repr=False, hash=False)
+    """The texts of the region (labels, profile, refusals), or None."""
     protected: bool = False
+    """A change of the region needs the signature of an admin."""
     keeps_receipts: bool = True
+    """Whether this cell stands where the region's receipts may be stored."""
     log_prompts: bool = False
+    """Whether the text of its requests is written to the log."""
     websocket: bool = True
+    """The Responses API is offered over WebSocket here."""
     parts: Parts = field(default=NO_PARTS, repr=False, hash=False)
     doors: tuple[Any, ...] = field(init=False, repr=False, compare=False)
+    """Those of its parts that may refuse a chat."""
     helps_first: bool = field(init=False, repr=False, compare=False)
+    """Refusals wait until its judges have looked for a user who needs help."""
     kinds: frozenset[type] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -175,32 +169,29 @@ class ClientLimitRule(PlainSection):
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A calling application with its keys, permissions and limits.
-
-    Attributes:
-        assistants: The assistants that it may use. None means all.
-        region: The region of every request with its keys, or None.
-        spending: Its project, its budgets and what it is shown of costs.
-        priority: Its place where a quota or a queue is full.
-        key_hash: The digest of the key that was sent, by which `ConfigVersion.clients` has the client. It is not part
-            of the client's identity: limits and remembered locations hold for all keys of a client.
-        key_id: The name under which the last use of the key is recorded, which is its id if it is stored in the
-            database, else its digest.
-        token: The verified token that was sent in place of a key. `key_hash` is then its SHA-256.
-        until_s: When the key that was sent expires, if it is in the config file (Unix time), or None if it does not.
-    """
+    """A calling application with its keys, permissions and limits."""
 
     name: str
     assistants: frozenset[str] | None = None
+    """The assistants that it may use. None means all."""
     region: str | None = None
+    """The region of every request with its keys, or None."""
     may_assert: frozenset[str] = frozenset()
     limits: ClientLimitRule | None = None
     spending: SpendingRules = NO_SPENDING_RULES
+    """Its project, its budgets and what it is shown of costs."""
     priority: Priority = Priority.NORMAL
+    """Its place where a quota or a queue is full."""
     key_hash: str = field(default="", compare=False, repr=False)
+    """The digest of the key that was sent, by which `ConfigVersion.clients` has the client. It is not part of the
+    client's identity: limits and remembered locations hold for all keys of a client."""
     key_id: str = field(default="", compare=False)
+    """The name under which the last use of the key is recorded, which is its id if it is stored in the database, else
+    its digest."""
     token: TokenHolder | None = field(default=None, compare=False)
+    """The verified token that was sent in place of a key. `key_hash` is then its SHA-256."""
     until_s: float | None = field(default=None, compare=False)
+    """When the key that was sent expires, if it is in the config file (Unix time), or None if it does not."""
 
     def may_ask(self, assistant: str) -> bool:
         """Return whether this client may use the assistant."""
@@ -294,51 +285,21 @@ class Cors(Value, frozen=True):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConfigVersion:
-    """The immutable compiled configuration.
-
-    Attributes:
-        version: The first 12 hex digits of the SHA-256 of the document. The header `x-gateway-config` shows it.
-        assistants: The assistants by name and by alias. An alias may end with `*`.
-        clients: The clients by the digest of each key, which is its hex SHA-256 or, for a key of the database, its HMAC
-            with the pepper. A client that a rule of `token_issuers` names is there by its `token_key` too.
-        token_issuers: The issuers of tokens that stand in place of API keys, by name.
-        region_by_territory: Every territory that a region lists. Others are in `default_region`, or in none.
-        demo: Only simulated providers, except `real`; every peer is a trusted edge, and no key is required.
-        simulated: A real config with only simulated providers (`gateway serve --simulated`).
-        real: The deployments of a demo that are not simulated. Only the command `gateway demo --with` adds one.
-        admin_keys: The public keys that may sign a change of a protected region.
-        projects: The groups of clients that share budgets, by name.
-        usage: How usage and money are counted.
-        quotas: The limits of accounts at vendors, by name.
-        stores: The servers that all instances of the cell share, or None.
-        clients_source: Where clients, keys, projects and budgets are.
-        keys: The API keys of clients while the key store cannot be asked.
-        sign_ins: How the gateway gets tokens, by name.
-        keys_stale: Whether the database of clients cannot be read now, so that an unknown key may be a new one.
-        revoked_keys: The digests of keys of the database that were revoked. The same key is refused also if it was
-            imported by its hash.
-        blocked_keys: Since when each blocked key is refused (Unix time), by its digest in `clients` or its SHA-256.
-        blocked_by: A page of the authority or policy that requires a refusal, if the operator gave one.
-        websocket: The rules of WebSocket connections, or None if they are not offered.
-        moderation: The judges of the chats of a region, by its name.
-        messages: The sentences for end users, by the reason of a refusal.
-        known_fields: Request fields that look like a misspelled standard field, but that an installed adapter knows or
-            a deployment passes on.
-        law_ends: The first day without the law that a label of a region is for, and what follows, by label.
-        recipients: The recipients for which some deployment needs the user's consent.
-        ends: The moments (Unix time) at which routes begin to pass over one of its deployments, the first one first.
-        has_one_client: Whether there is at most one client, by name.
-        memo: Cached results of pure functions of this version, kept and bounded by `remember`. Not part of the value.
-    """
+    """The immutable compiled configuration."""
 
     version: str
+    """The first 12 hex digits of the SHA-256 of the document. The header `x-gateway-config` shows it."""
     assistants: Mapping[str, Assistant]
+    """The assistants by name and by alias. An alias may end with `*`."""
     regions: Mapping[str, Region]
     region_by_territory: Mapping[str, Region]
+    """Every territory that a region lists. Others are in `default_region`, or in none."""
     default_region: Region | None
     blocked: Places
     deployments: Mapping[str, Deployment]
     clients: Mapping[str, Client]
+    """The clients by the digest of each key, which is its hex SHA-256 or, for a key of the database, its HMAC with the
+    pepper. A client that a rule of `token_issuers` names is there by its `token_key` too."""
     location: Locator
     resilience: Resilience = DEFAULT_RESILIENCE
     cell: Cell | None = None
@@ -346,33 +307,60 @@ class ConfigVersion:
     cors: Cors | None = None
     secrets: Secrets = NO_SECRETS
     demo: bool = False
+    """Only simulated providers, except `real`; every peer is a trusted edge, and no key is required."""
     simulated: bool = False
+    """A real config with only simulated providers (`gateway serve --simulated`)."""
     real: frozenset[str] = frozenset()
+    """The deployments of a demo that are not simulated. Only the command `gateway demo --with` adds one."""
     admin_keys: tuple[str, ...] = ()
+    """The public keys that may sign a change of a protected region."""
     receipts: ReceiptRules = _DEFAULT_RECEIPTS
     log: LogRules = _DEFAULT_LOG
     websocket: WebSocketRules | None = DEFAULT_WEBSOCKET
+    """The rules of WebSocket connections, or None if they are not offered."""
     blocked_by: str | None = None
+    """A page of the authority or policy that requires a refusal, if the operator gave one."""
     moderation: Mapping[str, Moderation] = field(default_factory=dict)
+    """The judges of the chats of a region, by its name."""
     messages: Mapping[RefusalReason, Sentences] = field(default_factory=dict, repr=False)
+    """The sentences for end users, by the reason of a refusal."""
     known_fields: frozenset[str] = frozenset()
+    """Request fields that look like a misspelled standard field, but that an installed adapter knows or a deployment
+    passes on."""
     projects: Mapping[str, Project] = field(default_factory=dict)
+    """The groups of clients that share budgets, by name."""
     usage: UsageRules = NO_USAGE_RULES
+    """How usage and money are counted."""
     quotas: Mapping[str, Quota] = field(default_factory=dict)
+    """The limits of accounts at vendors, by name."""
     stores: Stores | None = None
+    """The servers that all instances of the cell share, or None."""
     clients_source: ClientsSource = "file"
+    """Where clients, keys, projects and budgets are."""
     keys: KeyRules = DEFAULT_KEY_RULES
+    """The API keys of clients while the key store cannot be asked."""
     sign_ins: Mapping[str, SignIn] = field(default_factory=dict, repr=False)
+    """How the gateway gets tokens, by name."""
     token_issuers: Mapping[str, TokenIssuer] = field(default_factory=dict)
+    """The issuers of tokens that stand in place of API keys, by name."""
     keys_stale: bool = False
+    """Whether the database of clients cannot be read now, so that an unknown key may be a new one."""
     revoked_keys: frozenset[str] = frozenset()
+    """The digests of keys of the database that were revoked. The same key is refused also if it was imported by its
+    hash."""
     blocked_keys: Mapping[str, float] = field(default_factory=dict)
+    """Since when each blocked key is refused (Unix time), by its digest in `clients` or its SHA-256."""
     law_ends: Mapping[str, tuple[date, str]] = field(default_factory=dict, repr=False)
+    """The first day without the law that a label of a region is for, and what follows, by label."""
     parts: Parts = NO_PARTS
     recipients: frozenset[str] = field(init=False)
+    """The recipients for which some deployment needs the user's consent."""
     ends: tuple[float, ...] = field(init=False, repr=False)
+    """The moments (Unix time) at which routes begin to pass over one of its deployments, the first one first."""
     has_one_client: bool = field(init=False)
+    """Whether there is at most one client, by name."""
     memo: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+    """Cached results of pure functions of this version, kept and bounded by `remember`. Not part of the value."""
 
     def __post_init__(self) -> None:
         asked = frozenset(item.consent.recipient for item in self.deployments.values() if item.consent is not None)

@@ -37,22 +37,19 @@ class ConsentRule(PlainSection):
 
 
 class ConsentStatement(Value, frozen=True):
-    """The consent that the headers of a request state.
-
-    Attributes:
-        caller: Identifies the client key, and the user if one is named.
-        standing: The recipients that a verified claim names.
-        asserted: Whether a backend that may assert consent states that the user agrees.
-        note: Why a consent that was sent is not accepted.
-        has_session: Whether they name a session, from which a key of a provider's cache may be made.
-    """
+    """The consent that the headers of a request state."""
 
     caller: str = ""
+    """Identifies the client key, and the user if one is named."""
     standing: frozenset[str] = frozenset()
+    """The recipients that a verified claim names."""
     asserted: bool = False
+    """Whether a backend that may assert consent states that the user agrees."""
     token: str | None = None
     note: str = ""
+    """Why a consent that was sent is not accepted."""
     has_session: bool = False
+    """Whether they name a session, from which a key of a provider's cache may be made."""
 
 
 class Consents(Value, frozen=True):
@@ -78,14 +75,7 @@ NO_STATEMENT = ConsentStatement()
 
 
 class ConsentRequest(Value, frozen=True):
-    """The question to the user: recipient, places and fields that would be sent, with the token that confirms it.
-
-    Attributes:
-        expires_at: Unix time.
-        note: Why the consent that was sent with this request is not valid, if one was sent.
-        hand_off: Why the barrier before the deployment is open, if there is one.
-        redacted: The kinds of values that the recipient would not get.
-    """
+    """The question to the user: recipient, places and fields that would be sent, with the token that confirms it."""
 
     recipient: str
     stores: str
@@ -93,6 +83,10 @@ class ConsentRequest(Value, frozen=True):
     would_send: tuple[str, ...]
     token: str
     expires_at: int
+    """Unix time."""
     note: str = ""
+    """Why the consent that was sent with this request is not valid, if one was sent."""
     hand_off: HandOffCause | None = None
+    """Why the barrier before the deployment is open, if there is one."""
     redacted: tuple[str, ...] = ()
+    """The kinds of values that the recipient would not get."""

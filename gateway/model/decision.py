@@ -44,20 +44,17 @@ FailureKinds: TypeAlias = frozenset[FailureKind | None]
 
 
 class Exclusion(NamedTuple):
-    """Why a deployment of the route is not in the plan.
-
-    Attributes:
-        detail: The reason in words.
-        log_detail: The words for logs and receipts, if `detail` has a name that the client made up, else None.
-        kinds: For `health`, the kinds of the failures that caused it.
-        standing: Next to a reason of this request: what excludes the deployment from every request now.
-    """
+    """Why a deployment of the route is not in the plan."""
 
     reason: SkipReason
     detail: str
+    """The reason in words."""
     log_detail: str | None = None
+    """The words for logs and receipts, if `detail` has a name that the client made up, else None."""
     kinds: FailureKinds = frozenset()
+    """For `health`, the kinds of the failures that caused it."""
     standing: Exclusion | None = None
+    """Next to a reason of this request: what excludes the deployment from every request now."""
 
 
 Verdict: TypeAlias = "Step | Exclusion"
@@ -70,23 +67,20 @@ def client_detail(reason: SkipReason, detail: str) -> str:
 
 
 class Unavailable(Value, frozen=True):
-    """A deployment that is not used for `for_s` seconds.
-
-    Attributes:
-        is_rate_limit: Whether a rate limit is the only reason.
-        by_breaker: The reason is that it keeps failing, not that a provider refuses the credentials.
-        is_callers: It is not used for the caller that asks, or its client, alone.
-        kinds: The kinds of the failures that are the reason.
-        is_credential: Its sign-in has no token.
-    """
+    """A deployment that is not used for `for_s` seconds."""
 
     reason: str
     for_s: float
     is_rate_limit: bool = False
+    """Whether a rate limit is the only reason."""
     by_breaker: bool = False
+    """The reason is that it keeps failing, not that a provider refuses the credentials."""
     is_callers: bool = False
+    """It is not used for the caller that asks, or its client, alone."""
     kinds: FailureKinds = frozenset()
+    """The kinds of the failures that are the reason."""
     is_credential: bool = False
+    """Its sign-in has no token."""
 
 
 class RefusalCode(StrEnum):
@@ -137,49 +131,42 @@ class Considered(Value, frozen=True):
 
 
 class Plan(Value, frozen=True):
-    """The ordered steps that the region's policy allows for this request. There is at least one.
-
-    Attributes:
-        variant: The user's own member of the weighted set that begins the route, even if it is unavailable.
-        has_effects: A provider stores or does something for the request in addition to answering, so it must not be
-            sent twice.
-        barrier: The barrier after the last step, if it may open for this request.
-    """
+    """The ordered steps that the region's policy allows for this request. There is at least one."""
 
     assistant: Assistant
     region: Region
     steps: tuple[Step, ...]
     variant: str | None = None
+    """The user's own member of the weighted set that begins the route, even if it is unavailable."""
     has_effects: bool = False
+    """A provider stores or does something for the request in addition to answering, so it must not be sent twice."""
     barrier: BarrierRule | None = None
+    """The barrier after the last step, if it may open for this request."""
 
 
 class Refusal(Value, frozen=True):
-    """The reason why no deployment may answer, or none can. `message` is for the client.
-
-    Attributes:
-        home: The URL of the cell that serves the region.
-        retry_after_s: When another request may succeed.
-        log_message: The message for the log, if `message` has a name that the client made up, else None.
-        age: The limit of time that refuses, for `error.age`. A repeated request is refused too.
-        sentences: The sentence for the end user in place of that of the reason, or None for that of the reason.
-        asks: The deployment that would be used if the user had agreed.
-        param: The one field of the request that is the cause, if there is exactly one.
-        missing: The features that no deployment has.
-        note: The `FeatureNote` of the feature whose door refuses, or None.
-    """
+    """The reason why no deployment may answer, or none can. `message` is for the client."""
 
     code: RefusalCode
     message: str
     home: str | None = None
+    """The URL of the cell that serves the region."""
     retry_after_s: float | None = None
+    """When another request may succeed."""
     asks: Deployment | None = None
+    """The deployment that would be used if the user had agreed."""
     param: str | None = None
+    """The one field of the request that is the cause, if there is exactly one."""
     log_message: str | None = None
+    """The message for the log, if `message` has a name that the client made up, else None."""
     missing: frozenset[str] = frozenset()
+    """The features that no deployment has."""
     age: Mapping[str, object] | None = None
+    """The limit of time that refuses, for `error.age`. A repeated request is refused too."""
     sentences: Sentences | None = None
+    """The sentence for the end user in place of that of the reason, or None for that of the reason."""
     note: Any = None
+    """The `FeatureNote` of the feature whose door refuses, or None."""
 
     @property
     def reason(self) -> RefusalReason:

@@ -92,103 +92,99 @@ class Proxy(Value, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One model of one provider at one site: the target of an attempt.
-
-    Attributes:
-        site: The catalogue's name of the site, or the origin of an operator's own URL.
-        capabilities: The abilities that the wire format, the model and the operator's config all support.
-        available: The territories whose users it may answer. Everywhere for a URL that is not in the catalogue.
-        excepts: Features and parameters that the site's promise of residency excludes.
-        unmet: Requirements of the site that the operator has not attested, in words.
-        credentials: The keys, which conversations share. `needs_credential` states whether it works without one.
-        headers: Further headers of each call. They are as secret as the credential.
-        missing_credentials: The sources of credentials that are not set (`DASHSCOPE_API_KEY`).
-        fold: Whether a request for one JSON answer is sent as a stream. None if the next step of the route decides.
-        first_token_s: The time limit to the first event. None uses the general limit and the one of the model.
-        places: Where it stores and where it processes data, in words.
-        asked_at: Its name, origin and model. Health and latencies belong to these three, over any number of config
-            versions.
-        consent: The consent that it requires of the user, if any.
-        identity: The treatment of fields that identify the user, except the key of the prompt cache.
-        cache_key: The treatment of that key (`prompt_cache_key`). `cache_key_in` applies the rule of protected regions.
-        cache_key_written: Whether the file names this treatment.
-        cache: `auto`: the gateway marks the end of a prompt for the cache if the client set no mark.
-        cache_isolation: The callers that share no part of the server's prefix cache with others: clients or users.
-        pseudonym_key: The key for pseudonyms, if these fields are hashed.
-        price: The prices of the model's tokens at the site, the latest first, or None if none is known. `price_at`
-            returns the one that holds at a moment.
-        stages: The known stages of the end of the model, its site or its API, without those that the operator accepts.
-        ends_s: The moment (Unix time) from which on routes pass it over, because the vendor has ended it, or answers
-            with a model elsewhere; None if neither is known.
-        redirect: The stage from which on the vendor answers with another model, whose answers are used; or None.
-        leaving: The stage from which on another model would answer that stores or computes elsewhere; or None.
-        concurrency: The limit of its concurrent calls, or None without one.
-        quotas: The limits of its account at the vendor, in the order in which they are asked.
-        guard: How a guard model answers, if its name does not show it.
-        structured_output: `emulate`: where it has no JSON schemas, the gateway asks in words and checks the answer.
-        tls: The files of its own authorities and of the client's certificate, if it has any.
-        proxy: The proxy through which it is called, if there is one.
-        sign_in: How its tokens are got, if it has no key of its own.
-        link: How connections are made, with the content of these files and the credentials of the proxy. None:
-            directly, with the public authorities; or secrets are not resolved.
-        voices: The vendor's voices by the product's names, `*` for every other name. Empty: names go as they are.
-        audio_bytes: The largest file that a server of one's own takes, or None for the fact of the provider.
-        counts: See `Target.counts`.
-        counts_hidden: The provider's count of an input is believed, however high it is.
-        parts: The parts of features on it, such as the wrapper of all that it is sent.
-    """
+    """One model of one provider at one site: the target of an attempt."""
 
     name: str
     provider: str
     adapter: Adapter
     model: str
     site: str
+    """The catalogue's name of the site, or the origin of an operator's own URL."""
     origin: str
     target: Target
     residency: Residency
     available: Places
+    """The territories whose users it may answer. Everywhere for a URL that is not in the catalogue."""
     capabilities: Capabilities
+    """The abilities that the wire format, the model and the operator's config all support."""
     excepts: frozenset[str] = frozenset()
+    """Features and parameters that the site's promise of residency excludes."""
     unmet: tuple[str, ...] = ()
+    """Requirements of the site that the operator has not attested, in words."""
     allowed_moves: frozenset[str] = frozenset()
     credentials: tuple[Secret, ...] = ()
+    """The keys, which conversations share. `needs_credential` states whether it works without one."""
     headers: tuple[tuple[str, Secret], ...] = ()
+    """Further headers of each call. They are as secret as the credential."""
     needs_credential: bool = True
     missing_credentials: tuple[str, ...] = ()
+    """The sources of credentials that are not set (`DASHSCOPE_API_KEY`)."""
     unsupported: Literal["drop", "refuse"] = "drop"
     enabled: bool = True
     simulates: str | None = None
     approvals: tuple[Approval, ...] = ()
     fold: bool | None = None
+    """Whether a request for one JSON answer is sent as a stream. None if the next step of the route decides."""
     first_token_s: float | None = None
+    """The time limit to the first event. None uses the general limit and the one of the model."""
     consent: ConsentRule | None = None
+    """The consent that it requires of the user, if any."""
     identity: Literal["strip", "hash", "pass"] = "strip"
+    """The treatment of fields that identify the user, except the key of the prompt cache."""
     cache_key: CacheKey = "pseudonym"
+    """The treatment of that key (`prompt_cache_key`). `cache_key_in` applies the rule of protected regions."""
     cache_key_written: bool = False
+    """Whether the file names this treatment."""
     cache: Literal["client", "auto"] = "client"
+    """`auto`: the gateway marks the end of a prompt for the cache if the client set no mark."""
     cache_isolation: Literal["client", "user"] | None = None
+    """The callers that share no part of the server's prefix cache with others: clients or users."""
     pseudonym_key: Secret | None = None
+    """The key for pseudonyms, if these fields are hashed."""
     price: Price | None = None
+    """The prices of the model's tokens at the site, the latest first, or None if none is known. `price_at` returns the
+    one that holds at a moment."""
     stages: tuple[EndStage, ...] = ()
+    """The known stages of the end of the model, its site or its API, without those that the operator accepts."""
     concurrency: Concurrency | None = None
+    """The limit of its concurrent calls, or None without one."""
     quotas: tuple[Quota, ...] = ()
+    """The limits of its account at the vendor, in the order in which they are asked."""
     guard: GuardKind | None = None
+    """How a guard model answers, if its name does not show it."""
     structured_output: Literal["native", "emulate"] = "native"
+    """`emulate`: where it has no JSON schemas, the gateway asks in words and checks the answer."""
     tls: TlsFiles | None = None
+    """The files of its own authorities and of the client's certificate, if it has any."""
     proxy: Proxy | None = None
+    """The proxy through which it is called, if there is one."""
     sign_in: TokenSource | None = field(default=None, repr=False)
+    """How its tokens are got, if it has no key of its own."""
     link: Link | None = field(default=None, repr=False)
+    """How connections are made, with the content of these files and the credentials of the proxy. None: directly, with
+    the public authorities; or secrets are not resolved."""
     voices: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """The vendor's voices by the product's names, `*` for every other name. Empty: names go as they are."""
     audio_bytes: int | None = None
+    """The largest file that a server of one's own takes, or None for the fact of the provider."""
     counts: bool | None = None
+    """See `Target.counts`."""
     counts_hidden: bool = False
+    """The provider's count of an input is believed, however high it is."""
     accept_ended: bool = False
     parts: Parts = field(default=NO_PARTS, repr=False, hash=False)
+    """The parts of features on it, such as the wrapper of all that it is sent."""
     ends_s: float | None = field(init=False)
+    """The moment (Unix time) from which on routes pass it over, because the vendor has ended it, or answers with a
+    model elsewhere; None if neither is known."""
     redirect: EndStage | None = field(init=False, repr=False)
+    """The stage from which on the vendor answers with another model, whose answers are used; or None."""
     leaving: EndStage | None = field(init=False, repr=False)
+    """The stage from which on another model would answer that stores or computes elsewhere; or None."""
     places: tuple[str, str] = field(init=False, repr=False)
+    """Where it stores and where it processes data, in words."""
     asked_at: tuple[str, str, str] = field(init=False, repr=False)
+    """Its name, origin and model. Health and latencies belong to these three, over any number of config versions."""
     proxy_origin: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -17,29 +17,26 @@ StageName = Literal["announced", "dearer", "redirects", "fails"]
 
 
 class EndStage(Value, frozen=True):
-    """A stage of the end of a model, or of what serves it.
-
-    Attributes:
-        on: Its first day.
-        row: The statement about it.
-        to: The model that answers from then on, or empty.
-        firm: The vendor or the operator states the day, so that routes, prices and approvals follow it.
-        is_earliest: The day is only the earliest possible one of `fails`.
-        leaves: Another model answers, and stores or computes elsewhere: no prompt is sent, firm or not.
-        passes_over: Routes pass the deployment over once it has begun: it `leaves`, or fails for certain.
-        acts_s: The moment (Unix time) from which on routes, approvals or statements follow it, or None if none does.
-            What binds a statement or a prompt to a model acts as soon as the day begins somewhere on Earth.
-    """
+    """A stage of the end of a model, or of what serves it."""
 
     stage: StageName
     on: date
+    """Its first day."""
     row: Retirement
+    """The statement about it."""
     to: str
+    """The model that answers from then on, or empty."""
     firm: bool
+    """The vendor or the operator states the day, so that routes, prices and approvals follow it."""
     is_earliest: bool
+    """The day is only the earliest possible one of `fails`."""
     leaves: bool
+    """Another model answers, and stores or computes elsewhere: no prompt is sent, firm or not."""
     passes_over: bool
+    """Routes pass the deployment over once it has begun: it `leaves`, or fails for certain."""
     acts_s: float | None
+    """The moment (Unix time) from which on routes, approvals or statements follow it, or None if none does. What binds
+    a statement or a prompt to a model acts as soon as the day begins somewhere on Earth."""
 
     @property
     def is_retirement(self) -> bool:

@@ -13,32 +13,24 @@ from gateway.model.end_stages import EndStage
 
 
 class FactEnding(Ending, frozen=True):
-    """The end of a price or a law.
-
-    Attributes:
-        subject: The deployment or the label that relies on it, by the name of its kind.
-        what: The fact, such as `its price`.
-        on: The first day without it.
-        instead: The fact that replaces it, or empty.
-    """
+    """The end of a price or a law."""
 
     kind: Literal["price", "law"]
     subject: Mapping[str, str]
+    """The deployment or the label that relies on it, by the name of its kind."""
     what: str
+    """The fact, such as `its price`."""
     on: date
+    """The first day without it."""
     instead: str = ""
+    """The fact that replaces it, or empty."""
 
     def __str__(self) -> str:
         return f"{self.what} ended on {self.on}" if self.is_over else f"{self.what} ends on {self.on}, {self.in_days}"
 
 
 class StageEnding(Ending, frozen=True):
-    """A stage of the end of a model, which ends with its site, its API version, its token host or its vendor's API.
-
-    Attributes:
-        begun: Whether its day has begun, at the moment that it has for what it changes.
-        is_note: It is shown without a warning: a notice with a day to follow, or an earliest day that is over.
-    """
+    """A stage of the end of a model, which ends with its site, its API version, its token host or its vendor's API."""
 
     kind: ClassVar[Literal["model"]] = "model"
     subject: Mapping[str, str]
@@ -47,7 +39,9 @@ class StageEnding(Ending, frozen=True):
     instead: str
     stage: EndStage
     begun: bool
+    """Whether its day has begun, at the moment that it has for what it changes."""
     is_note: bool
+    """It is shown without a warning: a notice with a day to follow, or an earliest day that is over."""
 
     @property
     def warned_days(self) -> int | None:

@@ -17,47 +17,41 @@ _SAME_S = 2.0
 
 
 class TokenPlace(Value, frozen=True):
-    """Where a host is that a sign-in calls.
-
-    Attributes:
-        host: The name of the host, or the metadata server.
-        places: Where it is.
-        fix: The other way to configure it, in words.
-        is_accepted: The operator accepts that it may be anywhere.
-        end: The announced end of the host, or None if none is known.
-    """
+    """Where a host is that a sign-in calls."""
 
     host: str
+    """The name of the host, or the metadata server."""
     places: Places
+    """Where it is."""
     fix: str = ""
+    """The other way to configure it, in words."""
     is_accepted: bool = False
+    """The operator accepts that it may be anywhere."""
     end: Retirement | None = None
+    """The announced end of the host, or None if none is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSource:
-    """A source of tokens, as those see it that use a token.
-
-    Attributes:
-        kind: The kind of the sign-in.
-        places: Where the hosts are that it calls, with those of its source.
-        is_aws: Whether its token signs requests to AWS.
-        source: The name of the sign-in whose token is the subject, or None.
-        missing: The sources of values that are not set.
-        key: Stands for its token where keys are compared: it is one key, whatever its token.
-        id: Its name, and a digest of what determines its tokens. A token is kept for this id and not for the name, so
-            a source that was changed never sends its previous token.
-    """
+    """A source of tokens, as those see it that use a token."""
 
     name: str
     kind: str
+    """The kind of the sign-in."""
     places: tuple[TokenPlace, ...]
+    """Where the hosts are that it calls, with those of its source."""
     is_aws: bool = False
+    """Whether its token signs requests to AWS."""
     source: str | None = None
+    """The name of the sign-in whose token is the subject, or None."""
     header: Literal["authorization", "proxy-authorization"] = "authorization"
     missing: tuple[str, ...] = ()
+    """The sources of values that are not set."""
     key: Secret = field(init=False, repr=False)
+    """Stands for its token where keys are compared: it is one key, whatever its token."""
     id: str = field(init=False, repr=False)
+    """Its name, and a digest of what determines its tokens. A token is kept for this id and not for the name, so a
+    source that was changed never sends its previous token."""
 
     def __str__(self) -> str:
         """Return its name, and where its token hosts are. It shows no value that may be secret."""

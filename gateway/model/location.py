@@ -42,27 +42,24 @@ class Evidence(Value, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """The decided location of a caller.
-
-    Attributes:
-        region: The region of the caller. None where there is a problem, except `AGE`.
-        territory: The territory of the caller. None where it is unknown, which is possible inside a known region.
-        why: The name of the winning signal, or `unknown`.
-        assumed: Whether the region was taken because no signal gave one.
-        preferences: How the user wants to be addressed. This is not evidence of a location.
-        age: The rules for the age of the user. None for adults.
-        may_be_kept: Whether this cell may keep who asked from here (`kept_metadata.may_keep`).
-    """
+    """The decided location of a caller."""
 
     region: Region | None
+    """The region of the caller. None where there is a problem, except `AGE`."""
     territory: str | None
+    """The territory of the caller. None where it is unknown, which is possible inside a known region."""
     why: str
+    """The name of the winning signal, or `unknown`."""
     evidence: tuple[Evidence, ...]
     problem: LocationProblem | None = None
     assumed: bool = False
+    """Whether the region was taken because no signal gave one."""
     preferences: Preferences = field(default=NO_PREFERENCES, repr=False)
+    """How the user wants to be addressed. This is not evidence of a location."""
     age: AgeBand | None = None
+    """The rules for the age of the user. None for adults."""
     may_be_kept: bool = True
+    """Whether this cell may keep who asked from here (`kept_metadata.may_keep`)."""
 
     @property
     def age_band(self) -> str | None:
@@ -128,40 +125,34 @@ CLAIM_PROBLEMS = {
 
 @dataclass(frozen=True, slots=True)
 class ClaimReport:
-    """The content of a request's claim, or why it is rejected.
-
-    Attributes:
-        subject: The user whom the claim is about. It is not evidence of a location, so it does not take part in
-            comparisons, and a remembered location never belongs to one user.
-        preferences: The user's preferences, as far as they are valid.
-        consents: The recipients to which the user has agreed.
-        age_band: The age band of the user. None if the claim names none, or if it is not read.
-        issuer: The name of the issuer in the name of the user (`gateway.policy.client_users`).
-    """
+    """The content of a request's claim, or why it is rejected."""
 
     territory: str | None = None
     problem: ClaimProblem | None = None
     subject: str | None = field(default=None, compare=False, repr=False)
+    """The user whom the claim is about. It is not evidence of a location, so it does not take part in comparisons, and
+    a remembered location never belongs to one user."""
     preferences: Preferences | None = field(default=None, repr=False)
+    """The user's preferences, as far as they are valid."""
     consents: frozenset[str] = frozenset()
+    """The recipients to which the user has agreed."""
     age_band: str | None = None
+    """The age band of the user. None if the claim names none, or if it is not read."""
     issuer: str = field(default="", compare=False, repr=False)
+    """The name of the issuer in the name of the user (`gateway.policy.client_users`)."""
 
 
 class AddressReport(Value, frozen=True):
-    """The result of looking up the client's address: its country, and the subdivision if the database has one.
-
-    Attributes:
-        note: Why there is no country.
-        hidden: The address hides the client (Tor, or an anonymous proxy).
-        doubtful: There should be exactly one address, and there is none or there are several.
-    """
+    """The result of looking up the client's address: its country, and the subdivision if the database has one."""
 
     country: str = ""
     part: str = ""
     note: str = ""
+    """Why there is no country."""
     hidden: bool = False
+    """The address hides the client (Tor, or an anonymous proxy)."""
     doubtful: bool = False
+    """There should be exactly one address, and there is none or there are several."""
 
 
 class Question:

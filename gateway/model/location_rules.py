@@ -34,26 +34,23 @@ class Edge(Value, frozen=True):
 
 
 class LocationRules(Value, frozen=True):
-    """The compiled section `location` of a config.
-
-    Attributes:
-        signals: The names of the signals that are listed and set up, the strongest first.
-        conflict: The reaction if signals give different regions.
-        unknown: `refuse`, or the name of the region that is used where no signal gives one.
-        own: The rules of the signals that have a section of their own, at most one of each class.
-        hops: The networks of proxies that may stand in a list of addresses.
-        country_only: Countries that are accepted without their part, although a part has a rule of its own.
-        demo_territory: The territory of a caller of a demo whom no signal locates. None refuses the caller.
-    """
+    """The compiled section `location` of a config."""
 
     signals: tuple[str, ...] = ("api_key", "assertion", "edge_header")
+    """The names of the signals that are listed and set up, the strongest first."""
     edges: tuple[Edge, ...] = ()
     conflict: Literal["strictest", "refuse"] = "strictest"
+    """The reaction if signals give different regions."""
     unknown: str = "refuse"
+    """`refuse`, or the name of the region that is used where no signal gives one."""
     own: tuple[Hashable, ...] = ()
+    """The rules of the signals that have a section of their own, at most one of each class."""
     hops: tuple[Network, ...] = ()
+    """The networks of proxies that may stand in a list of addresses."""
     country_only: frozenset[str] = frozenset()
+    """Countries that are accepted without their part, although a part has a rule of its own."""
     demo_territory: str | None = None
+    """The territory of a caller of a demo whom no signal locates. None refuses the caller."""
 
     def of(self, kind: type[_T]) -> _T | None:
         """Return the rules of this class, or None if the section of their signal is not written."""

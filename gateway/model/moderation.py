@@ -44,17 +44,14 @@ class ModerationRules(PlainSection):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moderation(ModerationRules):
-    """The policy of one region.
-
-    Attributes:
-        input: The deployments that judge what a client sends. Empty if it is not judged.
-        output: The deployments that judge what a model answers.
-        forbidden: The categories of what an answer must not claim, whatever else the verdict states. A user may.
-    """
+    """The policy of one region."""
 
     input: tuple[Deployment, ...]
+    """The deployments that judge what a client sends. Empty if it is not judged."""
     output: tuple[Deployment, ...]
+    """The deployments that judge what a model answers."""
     forbidden: frozenset[str] = frozenset()
+    """The categories of what an answer must not claim, whatever else the verdict states. A user may."""
 
     @property
     def judges(self) -> tuple[Deployment, ...]:

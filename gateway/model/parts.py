@@ -11,14 +11,11 @@ _T = TypeVar("_T")
 
 
 class Part:
-    """Base of a part.
-
-    Attributes:
-        plan_name: Its name in a plan. Empty if a plan does not compare it.
-    """
+    """Base of a part."""
 
     __slots__ = ()
     plan_name: ClassVar[str] = ""
+    """Its name in a plan. Empty if a plan does not compare it."""
 
 
 class Marker(Part, Value, frozen=True):
@@ -26,16 +23,13 @@ class Marker(Part, Value, frozen=True):
 
 
 class RegionPart(Part):
-    """Base of a part of a region. A part overrides the methods that concern it.
-
-    Attributes:
-        is_door: It may refuse a chat. See `gateway.policy.doors.RegionDoor`.
-        helps_first: A user may get help in place of a refusal, so that refusals wait until its judges have looked.
-    """
+    """Base of a part of a region. A part overrides the methods that concern it."""
 
     __slots__ = ()
     is_door: ClassVar[bool] = False
+    """It may refuse a chat. See `gateway.policy.doors.RegionDoor`."""
     helps_first: ClassVar[bool] = False
+    """A user may get help in place of a refusal, so that refusals wait until its judges have looked."""
 
     def report(self, region: Any) -> Iterable[tuple[str, str]]:
         """Return the lines of `check` about the `Region` on which it hangs: a heading, and the text."""
@@ -67,20 +61,17 @@ class RegionPart(Part):
 
 
 class LabelProof(Part):
-    """Base of the part of a label whose data prove each text of an answer. A region has at most one.
-
-    Attributes:
-        label: The name of the label.
-        section: The key of the section with which it works, which is the plan name of its part.
-        word: Its word in a plan.
-        noun: The name of the proof, as `explain` shows it.
-    """
+    """Base of the part of a label whose data prove each text of an answer. A region has at most one."""
 
     __slots__ = ()
     label: str
+    """The name of the label."""
     section: ClassVar[str]
+    """The key of the section with which it works, which is the plan name of its part."""
     word: ClassVar[str]
+    """Its word in a plan."""
     noun: ClassVar[str]
+    """The name of the proof, as `explain` shows it."""
 
     def report(self) -> tuple[str, str]:
         """Return its line of `check` about the region: a heading, and the text."""

@@ -13,11 +13,6 @@ class Permit(Value, frozen=True):
 
     Only `gateway.policy.fence` creates permits (the architecture test checks this), and the one module that opens
     connections checks them.
-
-    Attributes:
-        waives: For an evaluation only: the missing approval that the permit waives, in words. None for traffic.
-        proxy: The origin of the proxy through which the origin must be reached. Empty if it is reached directly.
-        wrapper: The rules that change the prompt before it is sent, or None if it is sent as it is.
     """
 
     origin: str
@@ -27,8 +22,11 @@ class Permit(Value, frozen=True):
     model: str
     config_version: str
     waives: str | None = None
+    """For an evaluation only: the missing approval that the permit waives, in words. None for traffic."""
     proxy: str = ""
+    """The origin of the proxy through which the origin must be reached. Empty if it is reached directly."""
     wrapper: Wrapper | None = None
+    """The rules that change the prompt before it is sent, or None if it is sent as it is."""
 
     @property
     def destination(self) -> tuple[str, ...]:

@@ -121,28 +121,25 @@ class QuotaEntry(Value, frozen=True):
 
 
 class Quota(Value, frozen=True):
-    """The limits that a vendor gives to one account, which deployments share.
-
-    Attributes:
-        entries: The limits, in the order of the units and windows of the file.
-        timezone: The IANA time zone of the windows.
-        keep: The parts that stay free of lower priorities.
-        burst_s: The seconds whose refill the bucket of requests holds.
-        count_cached: Whether input that the vendor read from its cache counts.
-        reserve: The tokens that are held for the output of a call: the usual number, or its cap.
-        output_weight: How often each token of output counts in `tokens`.
-        currency: The currency of amounts. It is empty without one.
-    """
+    """The limits that a vendor gives to one account, which deployments share."""
 
     name: str
     entries: tuple[QuotaEntry, ...]
+    """The limits, in the order of the units and windows of the file."""
     timezone: str
+    """The IANA time zone of the windows."""
     keep: Keep = KEEP_NOTHING
+    """The parts that stay free of lower priorities."""
     burst_s: float = 60.0
+    """The seconds whose refill the bucket of requests holds."""
     count_cached: bool = True
+    """Whether input that the vendor read from its cache counts."""
     reserve: Literal["usual", "cap"] = "usual"
+    """The tokens that are held for the output of a call: the usual number, or its cap."""
     output_weight: int = 1
+    """How often each token of output counts in `tokens`."""
     currency: str = ""
+    """The currency of amounts. It is empty without one."""
 
     def __str__(self) -> str:
         limits = ", ".join(entry.words(self.currency) for entry in self.entries)

@@ -87,34 +87,30 @@ class AttemptDecision(Value, frozen=True):
 
 
 class AttemptRecord(Value, frozen=True):
-    """An attempt that has ended, or that has become the answer (`failure` None).
-
-    Attributes:
-        duration_s: The time until the answer began (the first real event of a stream, or a whole JSON answer), or
-            until the attempt failed or was cancelled.
-        started_at: Monotonic seconds.
-        places: Where the deployment stores and processes data, in words.
-        redacted: The values that were replaced in its prompt, or None if nothing is configured for it.
-        consent: The basis of the user's consent to its deployment, if that requires one.
-        decision: The action after the failure. None for an answer, and for a failure that the client's disconnect
-            followed.
-        is_abandoned: It was running when the client disconnected.
-        redirected_to: The model with which the vendor may have answered in place of `model`, or None.
-    """
+    """An attempt that has ended, or that has become the answer (`failure` None)."""
 
     deployment: str
     provider: str
     model: str
     duration_s: float
+    """The time until the answer began (the first real event of a stream, or a whole JSON answer), or until the attempt
+    failed or was cancelled."""
     failure: Failure | None = None
     started_at: float = 0.0
+    """Monotonic seconds."""
     places: tuple[str, str] | None = None
+    """Where the deployment stores and processes data, in words."""
     proxy: Proxy | None = None
     decision: AttemptDecision | None = None
+    """The action after the failure. None for an answer, and for a failure that the client's disconnect followed."""
     redacted: WrapperNote | None = None
+    """The values that were replaced in its prompt, or None if nothing is configured for it."""
     is_abandoned: bool = False
+    """It was running when the client disconnected."""
     consent: ConsentKind | None = None
+    """The basis of the user's consent to its deployment, if that requires one."""
     redirected_to: str | None = None
+    """The model with which the vendor may have answered in place of `model`, or None."""
 
     @property
     def outcome(self) -> str:
@@ -146,18 +142,15 @@ class AttemptRecord(Value, frozen=True):
 
 
 class Skipped(Value, frozen=True):
-    """A step of the plan that was not tried, and why.
-
-    Attributes:
-        kinds: The failures for which it was not tried.
-        code: The reason as a code: `quota` without room in a quota, `redaction` for a request that cannot be redacted,
-            else an empty text. Neither shows anything about the deployment.
-    """
+    """A step of the plan that was not tried, and why."""
 
     deployment: str
     reason: str
     kinds: FailureKinds = frozenset()
+    """The failures for which it was not tried."""
     code: str = ""
+    """The reason as a code: `quota` without room in a quota, `redaction` for a request that cannot be redacted, else an
+    empty text. Neither shows anything about the deployment."""
 
 
 class Allowance(Value, frozen=True):
@@ -176,42 +169,36 @@ class Resumed(Value, frozen=True):
 
 
 class Decided(Value, frozen=True):
-    """The decisions on a request: where it comes from, and who may answer. A later stage replaces the value.
-
-    Attributes:
-        use: The kind of the request.
-        preference: The user's preference, if the request states one.
-        profile: The version of the region's profile that was added to the prompt.
-        decision: The result of routing, with the reason for each skipped deployment.
-        variant: The user's member of the first step, if that step is weighted.
-        reveal_model: Whether the assistant shows the names of models. It counts where there is no decision.
-    """
+    """The decisions on a request: where it comes from, and who may answer. A later stage replaces the value."""
 
     location: Location | None = None
     assistant: str | None = None
     intent: str | None = None
     preference: Preference | None = None
+    """The user's preference, if the request states one."""
     profile: str | None = None
+    """The version of the region's profile that was added to the prompt."""
     decision: Decision | None = None
+    """The result of routing, with the reason for each skipped deployment."""
     variant: str | None = None
+    """The user's member of the first step, if that step is weighted."""
     use: Use = "chat"
+    """The kind of the request."""
     hand_off: HandOff | None = None
     reveal_model: bool = True
+    """Whether the assistant shows the names of models. It counts where there is no decision."""
 
 
 class FeatureNote:
-    """Base of the part of a record that one feature adds. A feature overrides what it has to show.
-
-    Attributes:
-        help: The help for the user, or None.
-        reason: With the refusal of a door: the word by which operators see why, in place of the reason of the code.
-        duty: With the refusal of a door: the kind of `DUTIES` that counts, or None.
-    """
+    """Base of the part of a record that one feature adds. A feature overrides what it has to show."""
 
     __slots__ = ()
     help: Help | None = None
+    """The help for the user, or None."""
     reason: str | None = None
+    """With the refusal of a door: the word by which operators see why, in place of the reason of the code."""
     duty: str | None = None
+    """With the refusal of a door: the kind of `DUTIES` that counts, or None."""
 
     def log_fields(self) -> Mapping[str, object]:
         """Return the fields of the log line."""
@@ -237,57 +224,51 @@ _MAY_COME_BACK = frozenset({SkipReason.CREDENTIAL, SkipReason.HEALTH})
 
 
 class AnsweredBy(Value, frozen=True):
-    """The deployment that answers a request. Nothing is set before an answer has begun.
-
-    Attributes:
-        places: Where it stores and processes data, in words.
-        price: Its price at the time of the request.
-        called_tools: How many calls of each tool with a fee count in the cost, or None.
-        computed: Where it processes data, with the places of a deployment whose answer it continues.
-    """
+    """The deployment that answers a request. Nothing is set before an answer has begun."""
 
     deployment: str | None = None
     provider: str | None = None
     model: str | None = None
     places: tuple[str, str] | None = None
+    """Where it stores and processes data, in words."""
     price: Price | None = None
+    """Its price at the time of the request."""
     called_tools: Mapping[str, int] | None = None
+    """How many calls of each tool with a fee count in the cost, or None."""
     computed: Places | None = None
+    """Where it processes data, with the places of a deployment whose answer it continues."""
 
 
 class Shown(msgspec.Struct):
-    """The fields of the response around the answer: its status, its error code, and the values of its headers.
-
-    Attributes:
-        code: The error code of the API. None for an answer.
-        reason: The word for operators of the feature whose door refuses, or None if they see the reason of the code.
-        token_allowance: The client's tokens per minute, as `allowance` has its requests.
-        max_tokens: The cap that the request got because a limit pays for no more tokens.
-        charged: The cost of all calls of the request so far, with the currency. None if the client may not see it.
-        usage_is_estimated: A count was missing or could not be true, so the client gets an estimate, at least in part.
-        marked: The answer has a signed mark.
-        embedding_space: The model and the length of the vectors of an answer.
-        is_noticed: The answer shows the label that repeats.
-        repeated: It shows this label again in the session of the user.
-        redacted: The number of different values that the recipient did not get, by kind.
-    """
+    """The fields of the response around the answer: its status, its error code, and the values of its headers."""
 
     status: int = 0
     code: str | None = None
+    """The error code of the API. None for an answer."""
     reason: str | None = None
+    """The word for operators of the feature whose door refuses, or None if they see the reason of the code."""
     dropped: frozenset[str] = frozenset()
     emulated: frozenset[str] = frozenset()
     labels: tuple[str, ...] = ()
     marked: bool = False
+    """The answer has a signed mark."""
     embedding_space: str | None = None
+    """The model and the length of the vectors of an answer."""
     allowance: Allowance | None = None
     token_allowance: Allowance | None = None
+    """The client's tokens per minute, as `allowance` has its requests."""
     max_tokens: int | None = None
+    """The cap that the request got because a limit pays for no more tokens."""
     charged: str | None = None
+    """The cost of all calls of the request so far, with the currency. None if the client may not see it."""
     usage_is_estimated: bool = False
+    """A count was missing or could not be true, so the client gets an estimate, at least in part."""
     is_noticed: bool = False
+    """The answer shows the label that repeats."""
     repeated: bool = False
+    """It shows this label again in the session of the user."""
     redacted: Mapping[str, int] = {}
+    """The number of different values that the recipient did not get, by kind."""
 
     def note_redaction(self, note: WrapperNote) -> None:
         """Show what the request lacks that is sent now."""
@@ -316,31 +297,11 @@ class Record:
     """Everything that is known of one request: what was decided, what happened, and what is shown.
 
     It never contains a prompt, an answer or a key. Times are seconds.
-
-    Attributes:
-        started_at: Monotonic seconds.
-        outcome: `ok`, `refused` (by the gateway, or the client's fault), `failed` (by the providers, or no deployment
-            was available), `interrupted` (in mid-stream), `cancelled` (the client left) or `internal_error`.
-        upload_s: The part of the time to the answer in which the gateway waited for the client's body.
-        queued_s: The part of it in which the request waited for concurrency slots of deployments.
-        shed: The deployments that had no free slot, and why.
-        retries_refused: The deployments that were not retried because the retry budget was spent.
-        resumed: Set if an answer broke off and another deployment continued it. `answered_by` is then the latter.
-        notes: The parts that features add. A plain request has none.
-        help: The help for the user that a note brought, see `note`.
-        abandoned: The attempts that were running when the client disconnected.
-        cost_micros: The cost of the answer in millionths of the price's currency unit. None if unknown.
-        charge: Returns the cost of all calls so far, as `x-gateway-cost` shows it. None if no call has ended.
-        moderation: The verdicts of the region's moderation, if it has one.
-        judges: The calls that sent a text to a judge, the first one of each deployment and outcome.
-        route: The path of the API, with `{model}` in place of a name.
-        token_issuer: The name of the issuer of the client's token. Empty if it sent a key.
-        duties: The kinds that count in the report of duties. Use `note_duty` before the last byte of the answer.
-        websocket: The turn of a WebSocket that it is, or None if it came by HTTP.
     """
 
     request_id: str
     started_at: float
+    """Monotonic seconds."""
     config_version: str
     decided: Decided = UNDECIDED
     shown: Shown = field(default_factory=Shown)
@@ -348,30 +309,48 @@ class Record:
     client: str | None = None
     key_id: str = ""
     token_issuer: str = ""
+    """The name of the issuer of the client's token. Empty if it sent a key."""
     stream: bool = False
     outcome: str = "ok"
+    """`ok`, `refused` (by the gateway, or the client's fault), `failed` (by the providers, or no deployment was
+    available), `interrupted` (in mid-stream), `cancelled` (the client left) or `internal_error`."""
     detail: str | None = None
     upload_s: float = 0.0
+    """The part of the time to the answer in which the gateway waited for the client's body."""
     queued_s: float = 0.0
+    """The part of it in which the request waited for concurrency slots of deployments."""
     first_s: float | None = None
     total_s: float | None = None
     attempts: list[AttemptRecord] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     shed: tuple[tuple[str, str], ...] = ()
+    """The deployments that had no free slot, and why."""
     retries_refused: tuple[str, ...] = ()
+    """The deployments that were not retried because the retry budget was spent."""
     abandoned: tuple[AttemptRecord, ...] = ()
+    """The attempts that were running when the client disconnected."""
     answered_by: AnsweredBy = UNANSWERED
     usage: Usage | None = None
     cost_micros: int | None = None
+    """The cost of the answer in millionths of the price's currency unit. None if unknown."""
     charge: Callable[[], str | None] | None = None
+    """Returns the cost of all calls so far, as `x-gateway-cost` shows it. None if no call has ended."""
     resumed: Resumed | None = None
+    """Set if an answer broke off and another deployment continued it. `answered_by` is then the latter."""
     notes: tuple[FeatureNote, ...] = ()
+    """The parts that features add. A plain request has none."""
     help: Help | None = None
+    """The help for the user that a note brought, see `note`."""
     moderation: ModerationRecord | None = None
+    """The verdicts of the region's moderation, if it has one."""
     judges: tuple[AttemptRecord, ...] = ()
+    """The calls that sent a text to a judge, the first one of each deployment and outcome."""
     route: str = "/v1/chat/completions"
+    """The path of the API, with `{model}` in place of a name."""
     duties: frozenset[str] = frozenset()
+    """The kinds that count in the report of duties. Use `note_duty` before the last byte of the answer."""
     websocket: WebSocketTurn | None = None
+    """The turn of a WebSocket that it is, or None if it came by HTTP."""
 
     @property
     def transport(self) -> str:

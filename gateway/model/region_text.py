@@ -35,24 +35,21 @@ Show = Literal["always", "first_turn", "never"]
 
 
 class Label(Value, frozen=True):
-    """One label in one locale.
-
-    Attributes:
-        producer: The name of the service provider in the `AIGC` object. None for a label without such an object.
-        repeat_s: After how long it is shown again in a session, or None if it is not.
-        repeat_text: Its text where it is shown again.
-        proof: The part of a feature by which its data prove each text, or None.
-        audio: Whether its data stand in a file of speech: `file` where there is a place, `required`, or `none`.
-    """
+    """One label in one locale."""
 
     name: str
     text: str
     show: Show = "always"
     producer: str | None = None
+    """The name of the service provider in the `AIGC` object. None for a label without such an object."""
     repeat_s: float | None = None
+    """After how long it is shown again in a session, or None if it is not."""
     repeat_text: str = ""
+    """Its text where it is shown again."""
     proof: LabelProof | None = None
+    """The part of a feature by which its data prove each text, or None."""
     audio: Literal["file", "required", "none"] = "none"
+    """Whether its data stand in a file of speech: `file` where there is a place, `required`, or `none`."""
 
     def __str__(self) -> str:
         return self.name if self.proof is None else f"{self.name} ({self.proof.word})"
@@ -86,46 +83,40 @@ NO_PREFERENCES = Preferences()
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The system message of a region in one locale.
-
-    Attributes:
-        lines: The lines in order, each with its topic.
-        helplines: The line with emergency numbers, by territory.
-        common: The line with emergency numbers if the territory is unknown.
-        choices: The line for each value that a user may prefer, by topic.
-    """
+    """The system message of a region in one locale."""
 
     locale: str
     lines: tuple[tuple[str, str], ...]
+    """The lines in order, each with its topic."""
     helplines: Mapping[str, str] = field(default_factory=dict)
+    """The line with emergency numbers, by territory."""
     common: str = ""
+    """The line with emergency numbers if the territory is unknown."""
     choices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The line for each value that a user may prefer, by topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Locale:
-    """The texts of a region in one locale.
-
-    Attributes:
-        first: The text before the first answer of a conversation. Empty if there is none.
-        later: The text before every other answer. Empty if there is none.
-        noticed: That text with the one of the label that repeats, whose notice is due in the answer.
-        repeated: The same with its text for repetitions.
-        proof: The proof of the label that has one, or None.
-        refusals: The message for the client, by error code.
-        sentences: The operator's own sentences for the end user, by error code.
-    """
+    """The texts of a region in one locale."""
 
     locale: str
     labels: tuple[Label, ...] = ()
     profile: Profile | None = None
     refusals: Mapping[str, str] = field(default_factory=dict)
+    """The message for the client, by error code."""
     sentences: Mapping[str, Sentence] = field(default_factory=dict)
+    """The operator's own sentences for the end user, by error code."""
     first: str = field(init=False)
+    """The text before the first answer of a conversation. Empty if there is none."""
     later: str = field(init=False)
+    """The text before every other answer. Empty if there is none."""
     noticed: str = field(init=False)
+    """That text with the one of the label that repeats, whose notice is due in the answer."""
     repeated: str = field(init=False)
+    """The same with its text for repetitions."""
     proof: LabelProof | None = field(init=False)
+    """The proof of the label that has one, or None."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "proof", next(filter(None, (label.proof for label in self.labels)), None))
@@ -137,23 +128,20 @@ class Locale:
 
 @dataclass(frozen=True, slots=True)
 class RegionText:
-    """All texts of a region.
-
-    Attributes:
-        default_locale: The texts if the user prefers no other locale.
-        locales: The texts of all locales, by name.
-        tags: The name of the locale for a language tag in lower case. Empty if none fits.
-        known: All texts that a label of any region puts before an answer, or did formerly, the longest first.
-        first: The region's own texts before the first answer of a conversation.
-        later: The region's own texts before any other answer, the longest first.
-    """
+    """All texts of a region."""
 
     default_locale: Locale
+    """The texts if the user prefers no other locale."""
     locales: Mapping[str, Locale]
+    """The texts of all locales, by name."""
     tags: Mapping[str, str] = field(default_factory=dict)
+    """The name of the locale for a language tag in lower case. Empty if none fits."""
     known: tuple[str, ...] = ()
+    """All texts that a label of any region puts before an answer, or did formerly, the longest first."""
     first: tuple[str, ...] = field(init=False)
+    """The region's own texts before the first answer of a conversation."""
     later: tuple[str, ...] = field(init=False)
+    """The region's own texts before any other answer, the longest first."""
 
     def __post_init__(self) -> None:
         locales = self.locales.values()

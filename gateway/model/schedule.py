@@ -109,13 +109,7 @@ class Phase(StrEnum):
 
 
 class ScheduleProgress(Value, frozen=True):
-    """The progress of a schedule. `elapsed_s`, `candidate`, `baseline` and `looks` belong to the present stage.
-
-    Attributes:
-        looks: The number of comparisons of the two variants.
-        seen: The candidate's requests at the last comparison.
-        reason: Why the candidate was set back.
-    """
+    """The progress of a schedule. `elapsed_s`, `candidate`, `baseline` and `looks` belong to the present stage."""
 
     phase: Phase = Phase.RUNNING
     stage: int = 0
@@ -123,8 +117,11 @@ class ScheduleProgress(Value, frozen=True):
     candidate: Tally = NO_TALLY
     baseline: Tally = NO_TALLY
     looks: int = 0
+    """The number of comparisons of the two variants."""
     seen: int = 0
+    """The candidate's requests at the last comparison."""
     reason: str = ""
+    """Why the candidate was set back."""
 
 
 class ScheduleStatus(Value, frozen=True):

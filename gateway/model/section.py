@@ -190,16 +190,14 @@ class Sensitive(Value, frozen=True):
     """In `Annotated[type, Sensitive(…)]`: a key whose value is a secret or may be a reference, or that no plan shows.
 
     At a section, it is also the rule of its unknown keys.
-
-    Attributes:
-        words: The name in the message about a reference at another place. Empty if its value cannot be a reference.
-        is_secret: Whether the history must not store the value in plain text.
-        is_shown: Whether a plan shows a value that is not a reference.
     """
 
     words: str = ""
+    """The name in the message about a reference at another place. Empty if its value cannot be a reference."""
     is_secret: bool = True
+    """Whether the history must not store the value in plain text."""
     is_shown: bool = False
+    """Whether a plan shows a value that is not a reference."""
 
 
 @dataclass(frozen=True)

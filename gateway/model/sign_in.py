@@ -21,22 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignIn(TokenSource):
-    """How the gateway signs in as a workload.
-
-    Attributes:
-        terms: The values that an exchange needs.
-        permits: The permission to call each host of the terms.
-        links: How connections to each host are made.
-        authorization_file: The file that a container's credentials need, or None.
-        read_from: The variables of the environment from which a value was read.
-    """
+    """How the gateway signs in as a workload."""
 
     terms: SignInTerms
+    """The values that an exchange needs."""
     permits: Mapping[str, ServicePermit]
+    """The permission to call each host of the terms."""
     links: Mapping[str, Link]
+    """How connections to each host are made."""
     token_file: str | None = None
     authorization_file: str | None = None
+    """The file that a container's credentials need, or None."""
     read_from: tuple[str, ...] = ()
+    """The variables of the environment from which a value was read."""
 
     def __post_init__(self) -> None:
         files = self.token_file, self.authorization_file

@@ -31,26 +31,23 @@ class TokenGivesNothing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TokenHolder:
-    """The part of a verified token that is kept.
-
-    Attributes:
-        iss: The value of its `iss`.
-        users_of: The name of the issuer in the name of the end user.
-        rule: The number of the rule that names the client. The first one is 1.
-        until: When it expires (Unix time).
-        digests: The SHA-256 (hex) of each form in which it is valid.
-        subject: Its `sub`, or None.
-        user: The end user that it names, or None if the rule has `user: false`.
-    """
+    """The part of a verified token that is kept."""
 
     issuer: str
     iss: str
+    """The value of its `iss`."""
     users_of: str
+    """The name of the issuer in the name of the end user."""
     rule: int
+    """The number of the rule that names the client. The first one is 1."""
     until: float
+    """When it expires (Unix time)."""
     digests: tuple[str, ...] = field(default=(), repr=False)
+    """The SHA-256 (hex) of each form in which it is valid."""
     subject: str | None = field(default=None, repr=False)
+    """Its `sub`, or None."""
     user: str | None = field(default=None, repr=False)
+    """The end user that it names, or None if the rule has `user: false`."""
 
 
 class KeyUrl(Value, frozen=True):

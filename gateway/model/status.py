@@ -22,15 +22,11 @@ OPERATOR_HEADER = "x-gateway-operator"
 
 
 class Who(str):
-    """The name of an operator, for the audit trail. In all else it is a text.
-
-    Attributes:
-        how: How the operator came in: with `token` (a stored one), `issuer:NAME`, `built-in` (of the settings) or
-            `proxy`. It is verified; the name may be anybody's choice. Empty without a token, and for a command on the
-            machine.
-    """
+    """The name of an operator, for the audit trail. In all else it is a text."""
 
     how: str
+    """How the operator came in: with `token` (a stored one), `issuer:NAME`, `built-in` (of the settings) or `proxy`. It
+    is verified; the name may be anybody's choice. Empty without a token, and for a command on the machine."""
 
     def __new__(cls, name: str, how: str = "") -> Who:
         """Return the name with how its bearer came in."""
@@ -100,37 +96,34 @@ FOLLOWS = {  # The line of a command about the other instances, by the scope of 
 
 
 class Reload(Value, frozen=True):
-    """One attempt to activate a config.
-
-    Attributes:
-        config_version: The version that is active after it.
-        duration_s: The time from the save of the file, or from the request, to its end.
-        waited_s: That part of it in which the compile had no core or no disk.
-        findings: The mistakes that rejected it, and the warnings.
-        unconfirmed: The workers that have not confirmed the new version yet.
-        who: The name that the sender of the request gave. It is not verified.
-        missing: Whether the version to roll back to is not in the history.
-        retriable: Whether the cause was in the gateway and not in the config, so that another attempt may succeed.
-        pinned: The version that a rollback pinned and that is active after it, or an empty text.
-        is_unsigned: Whether a protected region would change, and no accepted signature was given.
-        scope: The instances of an operator's request: this one, all of the cell, or this one until it can be shared.
-    """
+    """One attempt to activate a config."""
 
     cause: Cause
     activated: bool
     config_version: str
+    """The version that is active after it."""
     at: datetime
     duration_s: float
+    """The time from the save of the file, or from the request, to its end."""
     findings: tuple[Finding, ...] = ()
+    """The mistakes that rejected it, and the warnings."""
     changes: Changes = Changes()
     unconfirmed: tuple[int, ...] = ()
+    """The workers that have not confirmed the new version yet."""
     who: str = ""
+    """The name that the sender of the request gave. It is not verified."""
     missing: bool = False
+    """Whether the version to roll back to is not in the history."""
     retriable: bool = False
+    """Whether the cause was in the gateway and not in the config, so that another attempt may succeed."""
     pinned: str = ""
+    """The version that a rollback pinned and that is active after it, or an empty text."""
     scope: Literal["instance", "cell", "waiting"] = "instance"
+    """The instances of an operator's request: this one, all of the cell, or this one until it can be shared."""
     is_unsigned: bool = False
+    """Whether a protected region would change, and no accepted signature was given."""
     waited_s: float = 0.0
+    """That part of the duration in which the compile had no core or no disk."""
 
     @property
     def refused_by(self) -> ReloadRefusal | None:
@@ -158,19 +151,7 @@ class Reload(Value, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """One worker as it reported last.
-
-    Attributes:
-        unavailable: The deployments that it does not use at the moment.
-        answers: Whether it answered the latest request for its state.
-        store_problems: Why it cannot use a shared store at the moment, by the kind of the store.
-        vendor_limits: The limits that vendors stated last, by the quota and the unit.
-        without_room: The deployments that had no room in a quota at their last call, within a minute.
-        closed_callers: How many clients and users alone may not use a deployment, by its name.
-        unavailable_to: The deployments that it does not use for a client that alone may not use one, by its name.
-        websocket: The number of its WebSocket connections, and the bytes that they keep, by `connections` and
-            `state_bytes`.
-    """
+    """One worker as it reported last."""
 
     seat: int
     pid: int
@@ -178,13 +159,21 @@ class WorkerStatus:
     running: int
     is_draining: bool
     unavailable: Mapping[str, Unavailable]
+    """The deployments that it does not use at the moment."""
     answers: bool = True
+    """Whether it answered the latest request for its state."""
     store_problems: Mapping[str, str] = field(default_factory=dict)
+    """Why it cannot use a shared store at the moment, by the kind of the store."""
     closed_callers: Mapping[str, int] = field(default_factory=dict)
+    """How many clients and users alone may not use a deployment, by its name."""
     vendor_limits: Mapping[tuple[str, str], VendorLimit] = field(default_factory=dict)
+    """The limits that vendors stated last, by the quota and the unit."""
     without_room: frozenset[str] = frozenset()
+    """The deployments that had no room in a quota at their last call, within a minute."""
     unavailable_to: Mapping[str, Mapping[str, Unavailable]] = field(default_factory=dict)
+    """The deployments that it does not use for a client that alone may not use one, by its name."""
     websocket: Mapping[str, int] = field(default_factory=dict)
+    """The number of its WebSocket connections, and the bytes that they keep, by `connections` and `state_bytes`."""
 
 
 class Traffic(NamedTuple):
@@ -226,25 +215,22 @@ class AnswerTimes(NamedTuple):
 
 
 class TrafficCounts(Value, frozen=True):
-    """The traffic of the last five minutes, and of shorter times, in which an outage that has just begun is seen.
-
-    Attributes:
-        regions: The counts by region. The empty name stands for requests without a region.
-        recent: The same of the last 30 s.
-        deployments: The counts of the last 30 s, by deployment.
-        last: The last requests of each region, twenty or a few more.
-        times: How long the answers of each region took.
-        implausible: The counts of a deployment's provider since the start that can't be true, by `input` and `other`.
-        unjudged: The requests of a region since the start of which something went on without a verdict.
-    """
+    """The traffic of the last five minutes, and of shorter times, in which an outage that has just begun is seen."""
 
     regions: Mapping[str, Traffic] = {}
+    """The counts by region. The empty name stands for requests without a region."""
     recent: Mapping[str, Traffic] = {}
+    """The same of the last 30 s."""
     deployments: Mapping[str, AskedCounts] = {}
+    """The counts of the last 30 s, by deployment."""
     last: Mapping[str, Traffic] = {}
+    """The last requests of each region, twenty or a few more."""
     times: Mapping[str, AnswerTimes] = {}
+    """How long the answers of each region took."""
     implausible: Mapping[tuple[str, str], int] = {}
+    """The counts of a deployment's provider since the start that can't be true, by `input` and `other`."""
     unjudged: Mapping[str, int] = {}
+    """The requests of a region since the start of which something went on without a verdict."""
 
 
 class VendorLimit(Value, frozen=True):
@@ -260,26 +246,23 @@ class VendorLimit(Value, frozen=True):
 
 
 class QuotaUse(Value, frozen=True):
-    """The use of one limit of a quota.
-
-    Attributes:
-        limit: The number, or an amount of money as decimal text. The same for `used` and `held`.
-        free_at: When one more call or token of a client of high priority has room, in ISO 8601; None for now.
-        free_in_s: The seconds until then, or None if that is unknown.
-        share: The part of it that is used and held, from 0 to 1; of a bucket, the part that is not full.
-        words: The limit in words.
-    """
+    """The use of one limit of a quota."""
 
     name: str
     unit: str
     window: str
     limit: int | str
+    """The number, or an amount of money as decimal text. The same for `used` and `held`."""
     used: int | str
     held: int | str
     free_at: str | None
+    """When one more call or token of a client of high priority has room, in ISO 8601; None for now."""
     free_in_s: float | None
+    """The seconds until then, or None if that is unknown."""
     share: float
+    """The part of it that is used and held, from 0 to 1; of a bucket, the part that is not full."""
     words: str
+    """The limit in words."""
     deployments: tuple[str, ...]
 
     def data(self) -> dict[str, object]:
@@ -297,42 +280,39 @@ class QuotaUse(Value, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The state of the whole gateway.
-
-    Attributes:
-        loaded: The reload that activated the present version.
-        failed: The latest reload after that, if it was rejected.
-        reloads: The number of reloads by cause and result.
-        keeps_history: Whether there is a state directory.
-        file_is_active: Whether the active version has the text of the file. False after a rollback, until its release.
-        pinned: The version that a rollback pinned, or an empty text.
-        schedules_off: Why no schedule runs. Empty if schedules run.
-        store_problems: Why a store cannot be used now, by its kind: `database`, `valkey`, `journal`, or `ledger`
-            without a shared database; and `clock`, if the clock of this machine differs from that of a shared store.
-        traffic: The traffic of all workers.
-        sign_ins: The state of each sign-in that is used.
-        quotas: The use of each limit of each quota, as it was read last.
-        at_s: The time of this state (Unix time).
-    """
+    """The state of the whole gateway."""
 
     config: ConfigVersion
     loaded: Reload
+    """The reload that activated the present version."""
     failed: Reload | None
+    """The latest reload after that, if it was rejected."""
     reloads: Mapping[tuple[str, str], int]
+    """The number of reloads by cause and result."""
     is_draining: bool
     workers: tuple[WorkerStatus, ...]
     workers_wanted: int = 1
     worker_restarts: int = 0
     schedules: tuple[ScheduleStatus, ...] = ()
     schedules_off: str = ""
+    """Why no schedule runs. Empty if schedules run."""
     keeps_history: bool = False
+    """Whether there is a state directory."""
     file_is_active: bool = True
+    """Whether the active version has the text of the file. False after a rollback, until its release."""
     pinned: str = ""
+    """The version that a rollback pinned, or an empty text."""
     store_problems: Mapping[str, str] = field(default_factory=dict)
+    """Why a store cannot be used now, by its kind: `database`, `valkey`, `journal`, or `ledger` without a shared
+    database; and `clock`, if the clock of this machine differs from that of a shared store."""
     traffic: TrafficCounts = field(default_factory=TrafficCounts)
+    """The traffic of all workers."""
     sign_ins: tuple[TokenStatus, ...] = ()
+    """The state of each sign-in that is used."""
     quotas: tuple[QuotaUse, ...] = ()
+    """The use of each limit of each quota, as it was read last."""
     at_s: float = field(kw_only=True)
+    """The time of this state (Unix time)."""
 
     def vendor_limit(self, use: QuotaUse) -> VendorLimit | None:
         """Return what the vendor stated last of a limit, to any worker."""
@@ -380,21 +360,18 @@ class CellState(Value, frozen=True):
 
 
 class Overview(Value, frozen=True):
-    """Facts of one instance for its status document.
-
-    Attributes:
-        name: `GATEWAY_INSTANCE`, or the name of the host.
-        id: The id of its state directory, or None without one.
-        rows_waiting: Usage rows that are not in the ledger yet. None if that is not known here.
-        cell: The cell, or None without a shared database.
-        space: The free space of the state directory, or None if there is none.
-    """
+    """Facts of one instance for its status document."""
 
     name: str
+    """`GATEWAY_INSTANCE`, or the name of the host."""
     id: str | None
+    """The id of its state directory, or None without one."""
     rows_waiting: int | None
+    """Usage rows that are not in the ledger yet. None if that is not known here."""
     cell: CellState | None = None
+    """The cell, or None without a shared database."""
     space: FreeSpace | None = None
+    """The free space of the state directory, or None if there is none."""
 
 
 EventKind = Literal["config", "health", "faults", "requests"]
@@ -410,17 +387,14 @@ class Event(Value, frozen=True):
 
 
 class SimulatedSite(Value, frozen=True):
-    """A simulated site of a demo and its fault, which holds for every deployment there.
-
-    Attributes:
-        deployments: The names of the deployments of the active config at this site.
-        fault: The fault in the notation of `gateway simulate`, such as `429=2`. Empty if there is none, or if the
-            command line injected faults with probabilities.
-        description: The faults in words. Empty if there is none.
-    """
+    """A simulated site of a demo and its fault, which holds for every deployment there."""
 
     provider: str
     site: str
     deployments: tuple[str, ...]
+    """The names of the deployments of the active config at this site."""
     fault: str
+    """The fault in the notation of `gateway simulate`, such as `429=2`. Empty if there is none, or if the command line
+    injected faults with probabilities."""
     description: str
+    """The faults in words. Empty if there is none."""

@@ -24,15 +24,7 @@ LISTENER_CLOSED = (
 
 
 class KeyInfo(Value, frozen=True):
-    """A key without its secret.
-
-    Attributes:
-        expires_at_s: When it stops to work (Unix time), or None.
-        last_used_at_s: When a request used it last, to the minute, or None.
-        secrets: For each valid secret, the newest first: when it was made, and until when it is valid, or None for as
-            long as the key.
-        blocked_at_s: Since when it is blocked (Unix time), or None.
-    """
+    """A key without its secret."""
 
     id: str
     client: str
@@ -40,10 +32,15 @@ class KeyInfo(Value, frozen=True):
     note: str
     created_at_s: float
     expires_at_s: float | None = None
+    """When it stops to work (Unix time), or None."""
     revoked_at_s: float | None = None
     last_used_at_s: float | None = None
+    """When a request used it last, to the minute, or None."""
     secrets: tuple[tuple[float, float | None], ...] = ()
+    """For each valid secret, the newest first: when it was made, and until when it is valid, or None for as long as the
+    key."""
     blocked_at_s: float | None = None
+    """Since when it is blocked (Unix time), or None."""
 
 
 class StoredKey(Value, frozen=True):
@@ -60,21 +57,18 @@ class StoredKey(Value, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class StoredClients:
-    """The content of the database at one generation.
-
-    Attributes:
-        clients: The definition of each client by its name.
-        projects: The definition of each project by its name.
-        revoked_keys: The digests of the keys that were revoked or replaced.
-        blocked: Since when each blocked key is blocked (Unix time), by its id or the SHA-256 (hex) of the key.
-    """
+    """The content of the database at one generation."""
 
     generation: int
     clients: Mapping[str, Definition] = field(default_factory=dict)
+    """The definition of each client by its name."""
     projects: Mapping[str, Definition] = field(default_factory=dict)
+    """The definition of each project by its name."""
     keys: tuple[StoredKey, ...] = ()
     revoked_keys: frozenset[str] = frozenset()
+    """The digests of the keys that were revoked or replaced."""
     blocked: Mapping[str, float] = field(default_factory=dict)
+    """Since when each blocked key is blocked (Unix time), by its id or the SHA-256 (hex) of the key."""
 
 
 class Role(StrEnum):
@@ -105,25 +99,22 @@ class AdminToken(Value, frozen=True):
 
 
 class ConfigFacts(Value, frozen=True):
-    """The part of the active config version to which stored clients refer.
-
-    Attributes:
-        source: Where clients are.
-        cell: The name of the cell in its keys.
-        assistants: The names of the assistants, without aliases.
-        pepper: Where the newest pepper is: in the state directory, or in the section `secrets`.
-        config: The path of the config file, or an empty text.
-        is_shared: Whether the database of the clients is `stores.database`.
-    """
+    """The part of the active config version to which stored clients refer."""
 
     source: ClientsSource
+    """Where clients are."""
     cell: str
+    """The name of the cell in its keys."""
     assistants: tuple[str, ...]
+    """The names of the assistants, without aliases."""
     regions: tuple[str, ...]
     currency: str | None
     pepper: PepperSource
+    """Where the newest pepper is: in the state directory, or in the section `secrets`."""
     config: str = ""
+    """The path of the config file, or an empty text."""
     is_shared: bool = False
+    """Whether the database of the clients is `stores.database`."""
 
 
 def facts_of(config: ConfigVersion, path: str = "") -> ConfigFacts:

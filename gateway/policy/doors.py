@@ -45,23 +45,20 @@ def refuse_before_decision(location: Location, request: ChatRequest) -> Refusal 
 
 
 class PublicPath(Value, frozen=True):
-    """A path of a feature that takes no key, and exists while the config version has its part.
-
-    Attributes:
-        part: The type of the part.
-        tag: The noun in the plural for that of which a caller asks.
-        answer: Returns the answer for the part and the body. Raises InvalidRequest.
-        fields: The meaning of each field that a body must have. A path without fields is asked with GET.
-        most_bytes: The most bytes of a text in the body, by the name of its field.
-    """
+    """A path of a feature that takes no key, and exists while the config version has its part."""
 
     path: str
     part: type
+    """The type of the part."""
     tag: str
+    """The noun in the plural for that of which a caller asks."""
     summary: str
     answer: Callable[[Any, Mapping[str, object]], dict[str, object]]
+    """Returns the answer for the part and the body. Raises InvalidRequest."""
     fields: Mapping[str, str] = {}
+    """The meaning of each field that a body must have. A path without fields is asked with GET."""
     most_bytes: Mapping[str, int] = {}
+    """The most bytes of a text in the body, by the name of its field."""
 
     @property
     def method(self) -> str:

@@ -56,22 +56,19 @@ class TextSigner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Labelling:
-    """The labels of one answer.
-
-    Attributes:
-        due: The labels whose text the user has to see now, in the answer or elsewhere.
-        prefix: The text before the text of each choice, or empty.
-        notice: How the label that repeats is shown, or None if this answer does not show one.
-        signer: Signs the marks, if a label has them.
-        is_needed: A choice without a text has the prefix as well, unless it has calls.
-    """
+    """The labels of one answer."""
 
     labels: tuple[Label, ...]
     due: frozenset[str] = frozenset()
+    """The labels whose text the user has to see now, in the answer or elsewhere."""
     prefix: str = ""
+    """The text before the text of each choice, or empty."""
     notice: Notice | None = None
+    """How the label that repeats is shown, or None if this answer does not show one."""
     signer: TextSigner | None = None
+    """Signs the marks, if a label has them."""
     is_needed: bool = False
+    """A choice without a text has the prefix as well, unless it has calls."""
     names: tuple[str, ...] = field(init=False)
     has_integrity: bool = field(init=False)
 

@@ -196,23 +196,20 @@ def judge_alone(
 
 
 class _LocationVerdict(Value, frozen=True):
-    """The part of the verdict on a deployment that depends on the location only, not on the request.
-
-    Attributes:
-        permit: None only if `legal_exclusion` is set.
-        legal_exclusion: Why the law excludes the deployment.
-        config_exclusion: Why the config excludes it.
-        bounded: Whether prompts from this location must stay in some territories, so that the exceptions from the
-            promise of its site count.
-        protected: Whether the region is protected.
-    """
+    """The part of the verdict on a deployment that depends on the location only, not on the request."""
 
     deployment: Deployment
     permit: Permit | None
+    """None only if `legal_exclusion` is set."""
     legal_exclusion: Exclusion | None
+    """Why the law excludes the deployment."""
     config_exclusion: Exclusion | None
+    """Why the config excludes it."""
     bounded: bool = True
+    """Whether prompts from this location must stay in some territories, so that the exceptions from the promise of its
+    site count."""
     protected: bool = False
+    """Whether the region is protected."""
 
 
 def _location_verdict(

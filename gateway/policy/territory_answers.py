@@ -35,24 +35,21 @@ def plain_needs(assistant: Assistant) -> Requirements:
 
 @dataclass(frozen=True, slots=True)
 class TerritoryAnswer:
-    """The deployments that answer in a territory, whose region is None if no region has it.
-
-    Attributes:
-        deployments: The deployments in the order in which they would be asked.
-        refusal: The code of the refusal, if there is no answer.
-        why: The skipped deployments with their reasons, or the message of the refusal, if there is no answer.
-        with_keys: The deployments that would be asked if every key were set.
-        shares: The share of users (0 to 1) whom each deployment answers first.
-        skipped: The deployments that `why` names.
-    """
+    """The deployments that answer in a territory, whose region is None if no region has it."""
 
     region: str | None
     deployments: tuple[str, ...]
+    """The deployments in the order in which they would be asked."""
     refusal: str | None = None
+    """The code of the refusal, if there is no answer."""
     why: str = field(default="", compare=False)
+    """The skipped deployments with their reasons, or the message of the refusal, if there is no answer."""
     with_keys: tuple[str, ...] = field(default=(), compare=False)
+    """The deployments that would be asked if every key were set."""
     shares: tuple[tuple[str, float], ...] = field(default=(), compare=False)
+    """The share of users (0 to 1) whom each deployment answers first."""
     skipped: tuple[Considered, ...] = field(default=(), compare=False)
+    """The deployments that `why` names."""
 
     @property
     def first(self) -> str:
@@ -124,21 +121,18 @@ def _shares(decision: Decision, first: str) -> tuple[tuple[str, float], ...]:
 
 
 class RegionAnswer(Value, frozen=True):
-    """The deployments that answer the users of an assistant in a region first.
-
-    Attributes:
-        shares: The share of users (0 to 1) of each deployment.
-        refusal: The code of the refusal, if there is no answer.
-        territories: The territories that it is about. Empty for all that no other answer of the region names.
-        is_frozen: Whether a rollback keeps the shares as they are.
-    """
+    """The deployments that answer the users of an assistant in a region first."""
 
     assistant: str
     region: str
     shares: Mapping[str, float]
+    """The share of users (0 to 1) of each deployment."""
     refusal: str | None = None
+    """The code of the refusal, if there is no answer."""
     territories: tuple[str, ...] = ()
+    """The territories that it is about. Empty for all that no other answer of the region names."""
     is_frozen: bool = False
+    """Whether a rollback keeps the shares as they are."""
 
     def __str__(self) -> str:
         places = f" in {', '.join(self.territories)}" if self.territories else ""

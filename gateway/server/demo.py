@@ -84,18 +84,15 @@ BuildConsole = Callable[[Application, Control], PreparedApplication]
 
 
 class Demo(Value, frozen=True):
-    """How a demo is shown.
-
-    Attributes:
-        is_rehearsal: Print the injected faults in place of the answers to the example requests, which may fail.
-        territory: The territory of callers whom no signal locates, or None.
-        build_console: Returns the application with the console in front of it, or None without a console.
-    """
+    """How a demo is shown."""
 
     is_rehearsal: bool
+    """Print the injected faults in place of the answers to the example requests, which may fail."""
     territory: str | None
+    """The territory of callers whom no signal locates, or None."""
     real: RealDeployment | None
     build_console: BuildConsole | None = None
+    """Returns the application with the console in front of it, or None without a console."""
 
 
 def serve_demo(

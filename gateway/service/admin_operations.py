@@ -36,26 +36,23 @@ class Field(Value, frozen=True):
 
 
 class Operation(Value, frozen=True):
-    """One action.
-
-    Attributes:
-        command: The command without `gateway`.
-        path: The path in the admin API below `/v1/admin`.
-        fields: Its fields next to the definition of a client or a project.
-        of_file: Whether it also works for clients of the config file.
-        confirmed: Whether the command asks before it does this.
-        definition: Whether the other fields of the body are a definition, or the changes of one.
-    """
+    """One action."""
 
     command: str
+    """The command without `gateway`."""
     method: str
     path: str
+    """The path in the admin API below `/v1/admin`."""
     role: str
     about: str
     fields: tuple[Field, ...] = ()
+    """Its fields next to the definition of a client or a project."""
     of_file: bool = False
+    """Whether it also works for clients of the config file."""
     confirmed: bool = False
+    """Whether the command asks before it does this."""
     definition: bool = False
+    """Whether the other fields of the body are a definition, or the changes of one."""
 
     def run(self, admin: Any, given: Given) -> Json:
         """Do it with `ClientAdmin`, or with what `on` returns."""

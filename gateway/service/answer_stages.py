@@ -25,35 +25,32 @@ from providers.value import replace as change
 
 
 class Turn(msgspec.Struct):
-    """One chat under one decision.
-
-    Attributes:
-        own: The request as the client sent it.
-        chat: The request as providers get it, with the text of the region.
-        context: Its limits, checks and record, which all its runs share.
-        has_profile: The text of the region is its first message.
-        returns_state: It brings reasoning state back.
-        judge: The judges of its region, if there are any.
-        emulated: The emulation of its schema, if a step needs it.
-        is_held: Its stream begins before the answer is known.
-        seal: Seals the reasoning state of a stream.
-        is_judged: Its input has passed the judges already.
-        tool: The name of the tool by which the private model can ask for a hand-off, or None if it may not ask.
-    """
+    """One chat under one decision."""
 
     exchange: Exchange
     own: ChatRequest
+    """The request as the client sent it."""
     chat: ChatRequest
+    """The request as providers get it, with the text of the region."""
     plan: Plan
     context: RunContext
+    """Its limits, checks and record, which all its runs share."""
     has_profile: bool
+    """The text of the region is its first message."""
     returns_state: bool = False
+    """It brings reasoning state back."""
     judge: Judge | None = None
+    """The judges of its region, if there are any."""
     emulated: StructuredOutput | None = None
+    """The emulation of its schema, if a step needs it."""
     is_held: bool = False
+    """Its stream begins before the answer is known."""
     seal: ReasoningSeal | None = None
+    """Seals the reasoning state of a stream."""
     is_judged: bool = False
+    """Its input has passed the judges already."""
     tool: str | None = None
+    """The name of the tool by which the private model can ask for a hand-off, or None if it may not ask."""
 
 
 class AnswerStages:

@@ -69,18 +69,15 @@ def in_gate(config: ConfigVersion, directory: Path, work: Callable[[OperatorGate
 
 
 class BudgetOwner(Value, frozen=True):
-    """The owner of budgets: a client, a project or an end user.
-
-    Attributes:
-        name: The name of the client or project; the end user as its issuer or client names it, or its pseudonym.
-        client: The client to which the budgets of an end user belong. None stands for all of them.
-        issuer: The issuer that names an end user, or None for every issuer.
-    """
+    """The owner of budgets: a client, a project or an end user."""
 
     kind: CounterKind
     name: str
+    """The name of the client or project; the end user as its issuer or client names it, or its pseudonym."""
     client: str | None = None
+    """The client to which the budgets of an end user belong. None stands for all of them."""
     issuer: str | None = None
+    """The issuer that names an end user, or None for every issuer."""
 
 
 def owner_of(given: Mapping[str, str]) -> BudgetOwner | None:

@@ -59,19 +59,16 @@ OTHER_MODEL = "the configuration has changed while the request was answered: rep
 
 
 class Tier(msgspec.Struct):
-    """One side of a barrier.
-
-    Attributes:
-        request: The client's request, as far as it may go there.
-        rule: The rule that opens the barrier which ends these steps, or None if it stays closed.
-        opened: After the barrier: the hand-off.
-        is_judged: The request has passed the judges of its region already.
-    """
+    """One side of a barrier."""
 
     request: ChatRequest
+    """The client's request, as far as it may go there."""
     rule: BarrierRule | None = None
+    """The rule that opens the barrier which ends these steps, or None if it stays closed."""
     opened: HandOff | None = None
+    """After the barrier: the hand-off."""
     is_judged: bool = False
+    """The request has passed the judges of its region already."""
 
 
 class ChatWatches(msgspec.Struct, frozen=True):

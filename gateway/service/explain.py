@@ -58,28 +58,25 @@ FROZEN = "a rollback restored these shares; they are frozen until `gateway rollb
 
 @dataclass(frozen=True, slots=True)
 class PlainRequest:
-    """A request with nothing special in its body, which is explained instead of being answered.
-
-    Attributes:
-        client: The client that would ask; None if the config asks for no keys.
-        now_s: Unix time.
-        health: The deployments that are unavailable now. Empty in a terminal, which does not know them.
-        user: The user that the request would name. The subject of a signed claim takes precedence.
-        consent: The consent that the request would state. Only standing consents count: a token is for one request.
-        prefer: The choice that the user would prefer.
-        declines: Whether the request declines every hand-off.
-    """
+    """A request with nothing special in its body, which is explained instead of being answered."""
 
     config: ConfigVersion
     client: Client | None
+    """The client that would ask; None if the config asks for no keys."""
     reports: Reports
     assistant: Assistant
     now_s: float
+    """Unix time."""
     health: Mapping[str, Unavailable] = field(default_factory=dict)
+    """The deployments that are unavailable now. Empty in a terminal, which does not know them."""
     user: str | None = None
+    """The user that the request would name. The subject of a signed claim takes precedence."""
     consent: ConsentStatement = NO_STATEMENT
+    """The consent that the request would state. Only standing consents count: a token is for one request."""
     prefer: str | None = None
+    """The choice that the user would prefer."""
     declines: bool = False
+    """Whether the request declines every hand-off."""
 
 
 def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bool = True) -> dict[str, object]:

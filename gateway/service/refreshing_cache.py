@@ -24,22 +24,19 @@ class LoadFailed(Exception):
 
 
 class RefreshInterval(Value, frozen=True):
-    """When a value is loaded again.
-
-    Attributes:
-        refresh_s: From this age on, a use starts a load.
-        pause_s: The least time between the beginnings of two loads.
-        keep_s: How long the value may be used after the last load that succeeded.
-        stale_s: From this age on, a use waits for the running load, unless the load before it failed.
-        most_waiting: The most callers that wait because they miss something in the value. Further ones are answered as
-            if the load had failed, so that requests which do so on purpose do not pile up at a slow source.
-    """
+    """When a value is loaded again."""
 
     refresh_s: float
+    """From this age on, a use starts a load."""
     pause_s: float
+    """The least time between the beginnings of two loads."""
     keep_s: float
+    """How long the value may be used after the last load that succeeded."""
     stale_s: float
+    """From this age on, a use waits for the running load, unless the load before it failed."""
     most_waiting: float = math.inf
+    """The most callers that wait because they miss something in the value. Further ones are answered as if the load had
+    failed, so that requests which do so on purpose do not pile up at a slow source."""
 
 
 class RefreshingCache(Generic[_T]):

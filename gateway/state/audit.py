@@ -46,21 +46,18 @@ class Fault(Value, frozen=True):
 
 
 class TrailVerdict(Value, frozen=True):
-    """The result of verifying the whole trail.
-
-    Attributes:
-        lines: The number of lines.
-        head: The last line that can be read.
-        faults: Each invalid line, in order.
-        unconfirmed: See the function of that name.
-        chained: The lines of 1.0.0 (`_LOST_HASH`) whose key is not known: only their place in the chain is verified.
-    """
+    """The result of verifying the whole trail."""
 
     lines: int
+    """The number of lines."""
     head: TrailHead
+    """The last line that can be read."""
     faults: tuple[Fault, ...] = ()
+    """Each invalid line, in order."""
     unconfirmed: tuple[int, ...] = ()
+    """See the function of that name."""
     chained: tuple[int, ...] = ()
+    """The lines of 1.0.0 (`_LOST_HASH`) whose key is not known: only their place in the chain is verified."""
 
     def findings(self) -> Iterator[str]:
         """Yield a sentence for each fault."""

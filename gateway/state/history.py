@@ -53,19 +53,16 @@ BEGINNING = TrailHead(0, "0" * 64)
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A config version that was active once.
-
-    Attributes:
-        content: The complete SHA-256. `version` is the beginning of it.
-        text: The text as it was read. None if it is not stored.
-        catalogues: Its other files, as `SourceText.catalogues` has them. The hash covers them too. Empty without any.
-    """
+    """A config version that was active once."""
 
     version: str
     content: str
+    """The complete SHA-256. `version` is the beginning of it."""
     text: bytes | None = field(repr=False)
+    """The text as it was read. None if it is not stored."""
     why_not: str = ""
     catalogues: str = field(default="", repr=False)
+    """Its other files, as `SourceText.catalogues` has them. The hash covers them too. Empty without any."""
 
 
 class Activation(Value, frozen=True):

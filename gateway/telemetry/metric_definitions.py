@@ -36,19 +36,16 @@ _BOUNDS_S: Mapping[str, tuple[float, ...]] = {
 
 
 class MetricDefinition(Value, frozen=True):
-    """One metric.
-
-    Attributes:
-        labels: In the order in which a series has their values. An empty value means unknown or not applicable.
-        bounds_s: The bucket bounds of a histogram, without infinity.
-        per: Processes count in whole numbers of this part: 1,000,000 for millionths.
-    """
+    """One metric."""
 
     kind: Kind
     help: str
     labels: tuple[str, ...] = ()
+    """In the order in which a series has their values. An empty value means unknown or not applicable."""
     bounds_s: tuple[float, ...] = ()
+    """The bucket bounds of a histogram, without infinity."""
     per: int = 1
+    """Processes count in whole numbers of this part: 1,000,000 for millionths."""
 
     @property
     def width(self) -> int:

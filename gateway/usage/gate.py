@@ -90,24 +90,21 @@ def shown_in(unit: str, amount: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """The identity of the spent and held amounts of one window. It survives every reload.
-
-    Attributes:
-        kind: Whether it counts for a client, a project or an end user.
-        name: The name of the client or project, or the pseudonym of the end user.
-        unit: `tokens`, a currency code, or `requests` (running requests, with the window `total`).
-        client: The client whose `user_budget` it counts, for an end user. Two clients may both have a user `1`.
-        measure: Which amount of a hold counts.
-        tag: The digest by which a store finds the counter.
-    """
+    """The identity of the spent and held amounts of one window. It survives every reload."""
 
     kind: CounterKind
+    """Whether it counts for a client, a project or an end user."""
     name: str
+    """The name of the client or project, or the pseudonym of the end user."""
     unit: str
+    """`tokens`, a currency code, or `requests` (running requests, with the window `total`)."""
     window: Window
     client: str = ""
+    """The client whose `user_budget` it counts, for an end user. Two clients may both have a user `1`."""
     measure: int = field(init=False, compare=False, repr=False)
+    """Which amount of a hold counts."""
     tag: Tag = field(init=False, compare=False, repr=False)
+    """The digest by which a store finds the counter."""
     key: bytes = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -136,23 +133,20 @@ class BudgetLimit:
 
 @dataclass(frozen=True, slots=True)
 class RatePerMinute:
-    """A bucket that refills evenly: so many tokens or requests per minute.
-
-    Attributes:
-        kind: Whether it counts for a client, a project or an end user.
-        name: The name of the client or project, or the pseudonym of the end user.
-        unit: `tokens` (settled to the actual tokens) or `requests` (each hold counts as one, and stays counted).
-        per_minute: The size of the bucket, and what is refilled per minute.
-        measure: Which amount of a hold counts.
-        tag: The digest by which a store finds the bucket.
-    """
+    """A bucket that refills evenly: so many tokens or requests per minute."""
 
     kind: CounterKind
+    """Whether it counts for a client, a project or an end user."""
     name: str
+    """The name of the client or project, or the pseudonym of the end user."""
     unit: str
+    """`tokens` (settled to the actual tokens) or `requests` (each hold counts as one, and stays counted)."""
     per_minute: int
+    """The size of the bucket, and what is refilled per minute."""
     measure: int = field(init=False, compare=False, repr=False)
+    """Which amount of a hold counts."""
     tag: Tag = field(init=False, compare=False, repr=False)
+    """The digest by which a store finds the bucket."""
     key: bytes = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -175,33 +169,30 @@ class RatePerMinute:
 
 
 class HoldRequest(msgspec.Struct, frozen=True, gc=False):
-    """The worst cost of one upstream call, and the limits that apply to it.
-
-    Attributes:
-        call: Our own id of the call. It is never used again.
-        tokens: The most tokens that the call can use.
-        amount_nano: The most that it can cost, in nano-units of the operator's currency.
-        budgets: The budgets that apply, in the order in which they refuse: client, project, end user. A counter that
-            occurs twice counts once.
-        windows: The bounds of all windows (`WindowCalendar.at`).
-        row: The usage row if the call is lost. Empty if it needs none: it is held for a call that begins later.
-        usual_tokens: The tokens that count in rates, which promise no exactness, or None if `tokens` count.
-        room_calls: The hold is refused if a budget without its holds does not pay so many calls like this one.
-        running: Its cost if it is lost, or None if a lost call costs its whole hold.
-        quotas: Its holds in the quotas of its deployment. They are asked after budgets and rates.
-    """
+    """The worst cost of one upstream call, and the limits that apply to it."""
 
     call: str
+    """Our own id of the call. It is never used again."""
     tokens: int
+    """The most tokens that the call can use."""
     amount_nano: int
+    """The most that it can cost, in nano-units of the operator's currency."""
     budgets: tuple[BudgetLimit, ...]
+    """The budgets that apply, in the order in which they refuse: client, project, end user. A counter that occurs twice
+    counts once."""
     rates: tuple[RatePerMinute, ...]
     windows: AllBounds
+    """The bounds of all windows (`WindowCalendar.at`)."""
     row: bytes = b""
+    """The usage row if the call is lost. Empty if it needs none: it is held for a call that begins later."""
     usual_tokens: int | None = None
+    """The tokens that count in rates, which promise no exactness, or None if `tokens` count."""
     room_calls: int = 1
+    """The hold is refused if a budget without its holds does not pay so many calls like this one."""
     running: RunningCost | None = None
+    """Its cost if it is lost, or None if a lost call costs its whole hold."""
     quotas: tuple[QuotaHold, ...] = ()
+    """Its holds in the quotas of its deployment. They are asked after budgets and rates."""
 
     @property
     def amounts(self) -> tuple[int, int, int]:
@@ -271,25 +262,23 @@ class HoldRefused(Value, frozen=True):
     """The call may not be sent. Nothing was held.
 
     Either `budget` or `rate` refused, or a quota: the first in the order of the request, budgets before rates.
-
-    Attributes:
-        states: The state of each budget of the request, in its order.
-        rates: The state of each rate of the request, in its order.
-        only_held: Whether the hold fits into every budget as soon as running calls have ended.
-        wait_ns: The time until the hold fits into the rate, or None if the hold is above the whole rate.
-        instead: The budgets that decided in place of those of the request, if `usage.on_loss` allows any.
-            `states` and `budget` refer to them.
-        quota: The quotas that have no room, or None. The limits of the client would have admitted the call.
     """
 
     states: tuple[CounterState, ...]
+    """The state of each budget of the request, in its order."""
     rates: tuple[RateState, ...]
+    """The state of each rate of the request, in its order."""
     budget: int | None = None
     only_held: bool = False
+    """Whether the hold fits into every budget as soon as running calls have ended."""
     rate: int | None = None
     wait_ns: int | None = None
+    """The time until the hold fits into the rate, or None if the hold is above the whole rate."""
     instead: tuple[BudgetLimit, ...] = ()
+    """The budgets that decided in place of those of the request, if `usage.on_loss` allows any. `states` and `budget`
+    refer to them."""
     quota: QuotaRefusal | None = None
+    """The quotas that have no room, or None. The limits of the client would have admitted the call."""
 
 
 class Counters(Protocol):

@@ -52,29 +52,26 @@ _TOKENS = int(Measure.TOKENS)
 
 
 class PlannedCall(msgspec.Struct, gc=False):
-    """A call to a provider before its hold is sized: all on which its size depends, but the cap.
-
-    Attributes:
-        row: Its row as it would be if it used all that is held. `sized` sets the output and the amounts.
-        facts: The facts that decide its cost.
-        windows: The bounds of all windows when it is admitted.
-        counted_input: The input tokens by the gateway's own count, at most the bound.
-        running: Its cost if it is lost.
-        named_cap: The cap that an earlier call of the request got, or what a broken answer has left of it, or None.
-        request_room_nano: The amount that this request may still cost, or None.
-        is_ahead: Whether it begins later.
-    """
+    """A call to a provider before its hold is sized: all on which its size depends, but the cap."""
 
     row: UsageRow
+    """Its row as it would be if it used all that is held. `sized` sets the output and the amounts."""
     facts: CallFacts
+    """The facts that decide its cost."""
     limits: SpendingLimits
     windows: AllBounds
+    """The bounds of all windows when it is admitted."""
     counted_input: int
+    """The input tokens by the gateway's own count, at most the bound."""
     running: RunningCost
+    """Its cost if it is lost."""
     learned: LearnedUsage
     named_cap: int | None = None
+    """The cap that an earlier call of the request got, or what a broken answer has left of it, or None."""
     request_room_nano: int | None = None
+    """The amount that this request may still cost, or None."""
     is_ahead: bool = False
+    """Whether it begins later."""
     quotas: tuple[QuotaLimit, ...] = ()
 
     @property

@@ -18,20 +18,17 @@ Used = tuple[int, int, Parts]
 
 
 class RunningCost(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The cost of a call that runs, as far as it is known when it begins. Costs are exact, in 1e-12 units ("pico").
-
-    Attributes:
-        input_tokens: About how many tokens its input has.
-        tokens_per_s: About how many tokens its deployment generates in a second.
-        input_pico: The cost of an input token in the vendor's currency. It is 0 if the price is unknown.
-        fees_pico: The fees of tools that the provider may run.
-    """
+    """The cost of a call that runs, as far as it is known when it begins. Costs are exact, in 1e-12 units ("pico")."""
 
     input_tokens: int
+    """About how many tokens its input has."""
     tokens_per_s: float
+    """About how many tokens its deployment generates in a second."""
     input_pico: int = 0
+    """The cost of an input token in the vendor's currency. It is 0 if the price is unknown."""
     output_pico: int = 0
     fees_pico: int = 0
+    """The fees of tools that the provider may run."""
 
 
 class LostUsage(msgspec.Struct, frozen=True):

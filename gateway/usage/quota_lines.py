@@ -20,21 +20,18 @@ _MARGIN_NS = 2_000_000
 
 
 class LinePlace(msgspec.Struct, eq=False):
-    """The place of a request that waits.
-
-    Attributes:
-        order: Its priority and its number: the lowest is served first.
-        takes_ns: The time in which each bucket refills what it will take, by the key of the bucket.
-        ready_ns: When there will be room, in Unix nanoseconds.
-        until_ns: When it gives up.
-        is_served: Whether its wait has ended.
-    """
+    """The place of a request that waits."""
 
     order: tuple[int, int]
+    """Its priority and its number: the lowest is served first."""
     takes_ns: dict[bytes, int]
+    """The time in which each bucket refills what it will take, by the key of the bucket."""
     ready_ns: int
+    """When there will be room, in Unix nanoseconds."""
     until_ns: int
+    """When it gives up."""
     is_served: bool = False
+    """Whether its wait has ended."""
 
 
 class QuotaLines:

@@ -74,45 +74,42 @@ class QuotaState(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class QuotaLimit:
-    """One limit of a quota for one priority, ready for the gate.
-
-    Attributes:
-        quota: The name of the quota, or of the deployment whose running calls it counts.
-        unit: The unit that it counts: a `QuotaUnit`, or `RUNNING`.
-        kept: The percentage that stays free of the priority.
-        currency: The currency of an amount, or an empty text.
-        holds: The weights of the parts of a call that begins.
-        uses: The weights of the parts of a call that has ended.
-        burst_s: The seconds whose refill a bucket of requests holds.
-        most: The most that may be used at any time by the priority.
-        whole: The largest call that ever fits.
-        size_ns: The time in which an empty bucket is full.
-        most_ns: The time until it is full after the last call that has room.
-        is_bucket: Whether it refills evenly.
-        always: The part of a window that every priority may use at any time.
-        counts_calls: Whether it counts requests, each of which is used when it is admitted.
-        tag: The digest by which a store finds the counter: of name, unit and window.
-    """
+    """One limit of a quota for one priority, ready for the gate."""
 
     quota: str
+    """The name of the quota, or of the deployment whose running calls it counts."""
     unit: str
+    """The unit that it counts: a `QuotaUnit`, or `RUNNING`."""
     window: Window
     limit: int
     kept: int
+    """The percentage that stays free of the priority."""
     holds: Parts
+    """The weights of the parts of a call that begins."""
     uses: Parts
+    """The weights of the parts of a call that has ended."""
     calendar: WindowCalendar = field(compare=False, repr=False)
     currency: str = ""
+    """The currency of an amount, or an empty text."""
     burst_s: float = 60.0
+    """The seconds whose refill a bucket of requests holds."""
     most: int = field(init=False)
+    """The most that may be used at any time by the priority."""
     whole: int = field(init=False)
+    """The largest call that ever fits."""
     size_ns: int = field(init=False)
+    """The time in which an empty bucket is full."""
     most_ns: int = field(init=False)
+    """The time until it is full after the last call that has room."""
     is_bucket: bool = field(init=False)
+    """Whether it refills evenly."""
     always: int = field(init=False)
+    """The part of a window that every priority may use at any time."""
     counts_calls: bool = field(init=False)
+    """Whether it counts requests, each of which is used when it is admitted."""
     counts_tokens: bool = field(init=False)
     tag: Tag = field(init=False, compare=False, repr=False)
+    """The digest by which a store finds the counter: of name, unit and window."""
     key: bytes = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -207,23 +204,20 @@ class QuotaHold(msgspec.Struct, frozen=True, gc=False):
 
 
 class QuotaRefusal(Value, frozen=True):
-    """A call that has no room in its quotas.
-
-    Attributes:
-        lacking: The holds that have no room, in the order of the request.
-        wait_ns: The time until all of it has room, `FOREVER_NS` if that is unknown, or None if it can never fit.
-        is_kept: Whether the first of it has room, but for higher priorities.
-        is_behind: Whether there may be room, and others wait for it.
-        why: Another reason than a full limit, in words.
-        first_ns: The time until the first of it has room, or None if that is the time of all.
-    """
+    """A call that has no room in its quotas."""
 
     lacking: tuple[QuotaHold, ...]
+    """The holds that have no room, in the order of the request."""
     wait_ns: int | None
+    """The time until all of it has room, `FOREVER_NS` if that is unknown, or None if it can never fit."""
     is_kept: bool = False
+    """Whether the first of it has room, but for higher priorities."""
     is_behind: bool = False
+    """Whether there may be room, and others wait for it."""
     why: str = ""
+    """Another reason than a full limit, in words."""
     first_ns: int | None = None
+    """The time until the first of it has room, or None if that is the time of all."""
 
     @property
     def limit(self) -> QuotaLimit:

@@ -37,22 +37,19 @@ _KINDS = {CounterKind.CLIENT: "client", CounterKind.PROJECT: "project", CounterK
 
 @dataclass(slots=True)
 class CallRefused(Exception):
-    """A call may not be sent. Nothing is held, and nothing was sent.
-
-    Attributes:
-        retry_after_s: The time after which it may be admitted, or None.
-        should_retry: Whether the client should repeat the request, or None if the client decides.
-        rates: The state of each rate of the client, if the gate was asked.
-        sentences: The sentence for the end user, or None for that of the reason.
-    """
+    """A call may not be sent. Nothing is held, and nothing was sent."""
 
     code: RefusedCode
     message: str
     retry_after_s: float | None = None
+    """The time after which it may be admitted, or None."""
     should_retry: bool | None = None
+    """Whether the client should repeat the request, or None if the client decides."""
     budget: Mapping[str, object] | None = None
     rates: tuple[RateState, ...] = ()
+    """The state of each rate of the client, if the gate was asked."""
     sentences: Sentences | None = None
+    """The sentence for the end user, or None for that of the reason."""
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"

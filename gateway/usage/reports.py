@@ -74,23 +74,20 @@ PAGE_ROWS = 5_000
 
 
 class UsageQuery(Value, frozen=True):
-    """The days, the groups and the filters of a report, and its statements for SQLite and PostgreSQL.
-
-    Attributes:
-        first_day: The first day, as `2026-11-01`.
-        client: The client that is reported, or None for all clients.
-        assistant: The assistant that is reported, an empty text for calls without an assistant, or None for all calls.
-        request: The request whose rows are read, which no report has, or None for all requests.
-        person: The end user that is reported, by `user`, or None for all users.
-    """
+    """The days, the groups and the filters of a report, and its statements for SQLite and PostgreSQL."""
 
     by: tuple[str, ...]
     first_day: str
+    """The first day, as `2026-11-01`."""
     last_day: str
     client: str | None = None
+    """The client that is reported, or None for all clients."""
     assistant: str | None = None
+    """The assistant that is reported, an empty text for calls without an assistant, or None for all calls."""
     request: str | None = None
+    """The request whose rows are read, which no report has, or None for all requests."""
     person: Person | None = None
+    """The end user that is reported, by `user`, or None for all users."""
 
     @classmethod
     def of_request(cls, request: str) -> UsageQuery:

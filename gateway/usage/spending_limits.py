@@ -18,25 +18,22 @@ from gateway.usage.windows import WindowCalendar
 
 
 class SpendingLimits(msgspec.Struct, frozen=True):
-    """The limits of the calls of a client, ready for the gate.
-
-    Attributes:
-        budgets: The budgets of the client and of its project, in the order in which they refuse.
-        rates: The tokens per minute.
-        user_budgets: The budgets of each end user.
-        max_request_nano: The most that one request may cost, or None.
-        limits_money: Whether a limit of money applies.
-        shows_cost: Whether the client sees costs.
-    """
+    """The limits of the calls of a client, ready for the gate."""
 
     client: str | None = None
     project: str | None = None
     budgets: tuple[BudgetLimit, ...] = ()
+    """The budgets of the client and of its project, in the order in which they refuse."""
     rates: tuple[RatePerMinute, ...] = ()
+    """The tokens per minute."""
     user_budgets: tuple[BudgetRule, ...] = ()
+    """The budgets of each end user."""
     max_request_nano: int | None = None
+    """The most that one request may cost, or None."""
     limits_money: bool = False
+    """Whether a limit of money applies."""
     shows_cost: bool = False
+    """Whether the client sees costs."""
 
     @property
     def are_none(self) -> bool:

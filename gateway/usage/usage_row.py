@@ -82,69 +82,65 @@ class BudgetChange(msgspec.Struct, frozen=True):
 
 
 class UsageRow(msgspec.Struct, kw_only=True, array_like=True, gc=False):
-    """One row of the ledger. It is stored as an array: a new field is added at the end, with a default.
-
-    Attributes:
-        call: The gateway's own id of the call. The ledger has one row for each id.
-        time_ns: When the call was admitted. It decides the window, the hour and the day to which the call belongs.
-        request: The id of the request that needed the call.
-        client: The client's name, or None if no client asked for the call.
-        user: The pseudonym of the end user.
-        assistant: The assistant that the call was for. It is None without one.
-        model: The provider's name of the model.
-        price_version: The version of the price list that gave the amounts.
-        input_tokens: Tokens of the prompt, with `cached_tokens` and `cache_write_tokens`.
-        output_tokens: Generated tokens, with `reasoning_tokens`.
-        vendor_amount_nano: The amount in the vendor's currency, or None if the price is unknown. It is 0 for a call
-            that costs nothing (`UsageSource.NONE`), also without a price.
-        amount_nano: The amount in `usage.currency`, or None if there is no such currency or no rate for it.
-        rate: The decimal text of the exchange rate that was used: units of `currency` for one of `vendor_currency`.
-        outcome: How the call ended. None in rows that do not record a call.
-        budget: The changed budget. None in rows that do not record a change.
-        processes: Where the deployment processes data, in words, as the configuration of the call had it. It is None in
-            rows that do not record a call.
-        reported_input_tokens: The input that the provider counted, if it is too high to be true. Then the numbers of
-            the row are estimates.
-        audio_ms: The length of the audio that was written down, in milliseconds, before the price rounds it.
-        characters: The characters that were spoken, as the price counts them.
-        use: The kind of request that the call was: `chat`, `speech` and so on. It is None in rows that do not record a
-            call. `assistant`, `processes` and `use` are None in rows that release 0.2 wrote too.
-    """
+    """One row of the ledger. It is stored as an array: a new field is added at the end, with a default."""
 
     call: _Id
+    """The gateway's own id of the call. The ledger has one row for each id."""
     time_ns: _Time
+    """When the call was admitted. It decides the window, the hour and the day to which the call belongs."""
     kind: RowKind = RowKind.USAGE
     request: str | None = None
+    """The id of the request that needed the call."""
     client: str | None = None
+    """The client's name, or None if no client asked for the call."""
     project: str | None = None
     user: str | None = None
+    """The pseudonym of the end user."""
     region: str | None = None
     territory: str | None = None
     assistant: str | None = None
+    """The assistant that the call was for. It is None without one."""
     provider: str | None = None
     site: str | None = None
     deployment: str | None = None
     model: str | None = None
+    """The provider's name of the model."""
     config_version: str | None = None
     price_version: str | None = None
+    """The version of the price list that gave the amounts."""
     vendor_currency: str | None = None
     currency: str | None = None
     input_tokens: _Tokens = 0
+    """Tokens of the prompt, with `cached_tokens` and `cache_write_tokens`."""
     cached_tokens: _Tokens = 0
     cache_write_tokens: _Tokens = 0
     output_tokens: _Tokens = 0
+    """Generated tokens, with `reasoning_tokens`."""
     reasoning_tokens: _Tokens = 0
     usage_source: UsageSource | None = None
     vendor_amount_nano: _Nano | None = None
+    """The amount in the vendor's currency, or None if the price is unknown. It is 0 for a call that costs nothing
+    (`UsageSource.NONE`), also without a price."""
     amount_nano: _Nano | None = None
+    """The amount in `usage.currency`, or None if there is no such currency or no rate for it."""
     rate: str | None = None
+    """The decimal text of the exchange rate that was used: units of `currency` for one of `vendor_currency`."""
     outcome: CallOutcome | None = None
+    """How the call ended. None in rows that do not record a call."""
     budget: BudgetChange | None = None
+    """The changed budget. None in rows that do not record a change."""
     processes: str | None = None
+    """Where the deployment processes data, in words, as the configuration of the call had it. It is None in rows that
+    do not record a call."""
     reported_input_tokens: _Tokens | None = None
+    """The input that the provider counted, if it is too high to be true. Then the numbers of the row are estimates."""
     audio_ms: _Tokens | None = None
+    """The length of the audio that was written down, in milliseconds, before the price rounds it."""
     characters: _Tokens | None = None
+    """The characters that were spoken, as the price counts them."""
     use: str | None = None
+    """The kind of request that the call was: `chat`, `speech` and so on. It is None in rows that do not record a call.
+    `assistant`, `processes` and `use` are None in rows that release 0.2 wrote too."""
 
     @property
     def total_tokens(self) -> int:

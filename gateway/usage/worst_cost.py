@@ -60,44 +60,38 @@ _THINKS_BY_DEFAULT = frozenset({"thinking_default", "thinking_only"})
 
 
 class InputSize(NamedTuple):
-    """The input of a request in tokens, measured at once: with many objects each look at it takes long.
-
-    Attributes:
-        bound: See `input_bound`.
-        tokens: See `count_tokens`.
-        usual: See `unlearned_input`.
-        most: See `most_input`.
-    """
+    """The input of a request in tokens, measured at once: with many objects each look at it takes long."""
 
     bound: int
+    """See `input_bound`."""
     tokens: int
+    """See `count_tokens`."""
     usual: int
+    """See `unlearned_input`."""
     most: int | None
+    """See `most_input`."""
 
 
 class CallFacts(msgspec.Struct, gc=False):
-    """The facts that decide what a call may cost.
-
-    Attributes:
-        price: The price that holds when the call is admitted, or None if it is unknown.
-        tools: How many calls of each tool with a fee are held and charged, or None.
-        bound: The most tokens of its input.
-        choices: How many choices were asked for.
-        thinking: The tokens of thinking that the cap of a choice does not limit.
-        audio: The audio of a transcription or of speech, which bounds its tokens, or None for any other call.
-        size: The size of its input, if it was measured.
-    """
+    """The facts that decide what a call may cost."""
 
     request: ChatRequest
     deployment: Deployment
     conversion: ExchangeRates
     price: Price | None
+    """The price that holds when the call is admitted, or None if it is unknown."""
     tools: Mapping[str, int] | None
+    """How many calls of each tool with a fee are held and charged, or None."""
     bound: int
+    """The most tokens of its input."""
     choices: int
+    """How many choices were asked for."""
     thinking: int
+    """The tokens of thinking that the cap of a choice does not limit."""
     audio: HeldAudio | None = None
+    """The audio of a transcription or of speech, which bounds its tokens, or None for any other call."""
     size: InputSize | None = None
+    """The size of its input, if it was measured."""
 
     def running(self, input_tokens: int, tokens_per_s: float) -> RunningCost:
         """Return what the call costs if it is lost."""

@@ -22,17 +22,15 @@ _Form = TypeVar("_Form")
 class FactsFile(Value, frozen=True):
     """A TOML file with facts of a provider, inside a package.
 
-    Attributes:
-        package: The name of the package.
-        name: The name of the file without `.toml`. A file of a provider has the provider's name, because a package may
-            have several.
-
     Examples:
         `FactsFile("parrot", "parrot").read()["sites"]`
     """
 
     package: str
+    """The name of the package."""
     name: str
+    """The name of the file without `.toml`. A file of a provider has the provider's name, because a package may have
+    several."""
 
     @property
     def is_own(self) -> bool:

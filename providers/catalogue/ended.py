@@ -15,25 +15,22 @@ from providers.value import Value
 
 
 class EndedProvider(Value, frozen=True):
-    """A provider whose API has ended.
-
-    Attributes:
-        on: The first day on which the vendor no longer serves it.
-        citation: The vendor's announcement.
-        successor: The provider that replaces it.
-        key: The usual environment variable with the key of the successor.
-        sites: The sites of the successor by its own sites.
-        models: The models of the successor by patterns of its own models. An empty one has no replacement.
-        hosts: The places of its hosts, where they store and process.
-    """
+    """A provider whose API has ended."""
 
     on: date
+    """The first day on which the vendor no longer serves it."""
     citation: Citation
+    """The vendor's announcement."""
     successor: str
+    """The provider that replaces it."""
     key: str
+    """The usual environment variable with the key of the successor."""
     sites: Mapping[str, str]
+    """The sites of the successor by its own sites."""
     models: Mapping[str, str]
+    """The models of the successor by patterns of its own models. An empty one has no replacement."""
     hosts: Mapping[str, Places]
+    """The places of its hosts, where they store and process."""
 
     def model_for(self, model: str) -> str:
         """Return the successor's model that replaces a model, or an empty text if none does."""

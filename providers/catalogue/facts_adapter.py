@@ -18,17 +18,15 @@ from providers.sites import Site
 class FactsAdapter:
     """A base class for adapters that reads the facts of a provider from the file `name`.toml.
 
-    Attributes:
-        facts_package: The package that contains the file. A subclass sets it.
-        name: The provider's name. A subclass sets it.
-
     Examples:
         `class ParrotAdapter(FactsAdapter): facts_package = "parrot"; name = "parrot"`
     """
 
     __slots__ = ()
     facts_package: ClassVar[str]
+    """The package that contains the file. A subclass sets it."""
     name: str
+    """The provider's name. A subclass sets it."""
 
     @property
     def facts(self) -> FactsFile:

@@ -24,20 +24,17 @@ _NEVER = frozenset(
 
 
 class FixedHeader(Value, frozen=True):
-    """A header that an operator may set.
-
-    Attributes:
-        value: A regular expression that the whole value must match. It must not match fewer than four characters,
-            because the value is masked wherever it appears.
-        about: A description of the header, and why it sends no prompt elsewhere.
-        source: The documentation of the header.
-        as_of: The day on which the source was read.
-    """
+    """A header that an operator may set."""
 
     value: str
+    """A regular expression that the whole value must match. It must not match fewer than four characters, because the
+    value is masked wherever it appears."""
     about: str
+    """A description of the header, and why it sends no prompt elsewhere."""
     source: str
+    """The documentation of the header."""
     as_of: str = ""
+    """The day on which the source was read."""
 
     def takes(self, text: str) -> bool:
         """Return whether the header may have this value."""

@@ -13,25 +13,22 @@ _MOST_COUNT = 10**12
 
 
 class HeldAudio(Value, frozen=True):
-    """The audio of a call before it is sent.
-
-    Attributes:
-        most_ms: The length that is held.
-        usual_ms: The length that is expected.
-        own_ms: The length that counts if the vendor states none that can be true.
-        least_ms: The least length that the vendor charges, which some report as the length.
-        characters: The characters of the text, as the price counts them.
-        utf8_bytes: The length of the text in UTF-8, which no count of characters exceeds.
-        input: The most tokens of input, and `output` of output. 0 where the price is not in tokens.
-    """
+    """The audio of a call before it is sent."""
 
     most_ms: int = 0
+    """The length that is held."""
     usual_ms: int = 0
+    """The length that is expected."""
     own_ms: int = 0
+    """The length that counts if the vendor states none that can be true."""
     least_ms: int = 0
+    """The least length that the vendor charges, which some report as the length."""
     characters: int = 0
+    """The characters of the text, as the price counts them."""
     utf8_bytes: int = 0
+    """The length of the text in UTF-8, which no count of characters exceeds."""
     input: int = 0
+    """The most tokens of input, and `output` of output. 0 where the price is not in tokens."""
     output: int = 0
     price: Price | None = None
 

@@ -45,17 +45,14 @@ class ModelList(Value, frozen=True):
 
 
 class ListedModel(Value, frozen=True):
-    """The statements of a list about a model.
-
-    Attributes:
-        state: Its state: `gone`, `leaving`, `other`, or empty if none is stated.
-        on: The day of its end in UTC, or None.
-        is_unreadable: Its end is stated, and is not a day from 2015 to 2100.
-    """
+    """The statements of a list about a model."""
 
     state: str = ""
+    """Its state: `gone`, `leaving`, `other`, or empty if none is stated."""
     on: date | None = None
+    """The day of its end in UTC, or None."""
     is_unreadable: bool = False
+    """Its end is stated, and is not a day from 2015 to 2100."""
 
 
 @cache

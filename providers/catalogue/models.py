@@ -13,32 +13,28 @@ from providers.value import Value, replace
 
 
 class ModelFacts(Value, frozen=True):
-    """Facts of one model, or of a family of models by glob pattern.
-
-    Attributes:
-        features: Members of `FEATURES` that the model supports.
-        without: Parameters that the model refuses although its wire format has them.
-        context_tokens: The longest prompt in tokens, or None if unknown.
-        output_tokens: The longest answer in tokens, or None if unknown.
-        efforts: The reasoning efforts that the model accepts, weakest first. Empty if it has no such setting.
-        api: The API of the provider that the model needs, if the provider has several.
-        flags: Names of special behaviour that the adapter handles.
-        thinking: How thinking is switched on for this model, if the provider has several ways.
-        first_token_factor: How many times longer than usual the first token may take while a model thinks without
-            showing its reasoning.
-        known: Whether the features are known. Other facts that an operator adds do not change it.
-    """
+    """Facts of one model, or of a family of models by glob pattern."""
 
     features: frozenset[str] = frozenset()
+    """Members of `FEATURES` that the model supports."""
     without: frozenset[str] = frozenset()
+    """Parameters that the model refuses although its wire format has them."""
     context_tokens: int | None = None
+    """The longest prompt in tokens, or None if unknown."""
     output_tokens: int | None = None
+    """The longest answer in tokens, or None if unknown."""
     efforts: tuple[str, ...] = ()
+    """The reasoning efforts that the model accepts, weakest first. Empty if it has no such setting."""
     api: str = ""
+    """The API of the provider that the model needs, if the provider has several."""
     flags: frozenset[str] = frozenset()
+    """Names of special behaviour that the adapter handles."""
     thinking: str = ""
+    """How thinking is switched on for this model, if the provider has several ways."""
     first_token_factor: float = 1
+    """How many times longer than usual the first token may take while a model thinks without showing its reasoning."""
     known: bool = True
+    """Whether the features are known. Other facts that an operator adds do not change it."""
 
 
 _SHAPES = shapes_of(ModelFacts, without=("known",))

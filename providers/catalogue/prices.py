@@ -50,23 +50,20 @@ _MOST = 1_000_000
 
 
 class Rates(Value, frozen=True):
-    """Prices in micro-units for a million tokens.
-
-    Attributes:
-        input: Prompt tokens.
-        output: Completion tokens.
-        cached_input: Prompt tokens that were read from the provider's cache; None if they cost as much as `input`.
-        cache_write: Prompt tokens that were written to the cache; None if they cost as much as `input`.
-        reasoning: Completion tokens of the model's reasoning; None if they cost as much as `output`.
-        cache_write_1h: Prompt tokens that were written to the cache for an hour; None if `cache_write` holds for them.
-    """
+    """Prices in micro-units for a million tokens."""
 
     input: int
+    """Prompt tokens."""
     output: int
+    """Completion tokens."""
     cached_input: int | None = None
+    """Prompt tokens that were read from the provider's cache; None if they cost as much as `input`."""
     cache_write: int | None = None
+    """Prompt tokens that were written to the cache; None if they cost as much as `input`."""
     reasoning: int | None = None
+    """Completion tokens of the model's reasoning; None if they cost as much as `output`."""
     cache_write_1h: int | None = None
+    """Prompt tokens that were written to the cache for an hour; None if `cache_write` holds for them."""
 
     @property
     def per_cached(self) -> int:
@@ -85,25 +82,22 @@ class Rates(Value, frozen=True):
 
 
 class AudioPrice(Value, frozen=True):
-    """The price of audio at a vendor, in addition to tokens of text.
-
-    Attributes:
-        minute: Micro-units for a minute of audio in, or None.
-        least_ms: The least that a call is charged for.
-        rounds_up: Whether the length is rounded up to whole seconds.
-        characters: Micro-units for a million characters that are spoken, or None.
-        counts: How these are counted: `bytes` of UTF-8, or `wide`, where Chinese, Japanese and Korean ones count 2.
-        input: Micro-units for a million tokens of audio in, or None if they cost as much as other tokens.
-        output: The same for tokens of audio out.
-    """
+    """The price of audio at a vendor, in addition to tokens of text."""
 
     minute: int | None = None
+    """Micro-units for a minute of audio in, or None."""
     least_ms: int = 0
+    """The least that a call is charged for."""
     rounds_up: bool = False
+    """Whether the length is rounded up to whole seconds."""
     characters: int | None = None
+    """Micro-units for a million characters that are spoken, or None."""
     counts: str = "characters"
+    """How these are counted: `bytes` of UTF-8, or `wide`, where Chinese, Japanese and Korean ones count 2."""
     input: int | None = None
+    """Micro-units for a million tokens of audio in, or None if they cost as much as other tokens."""
     output: int | None = None
+    """The same for tokens of audio out."""
 
     def charged_ms(self, length_ms: int) -> int:
         """Return for how long a file is charged."""
@@ -132,38 +126,35 @@ class AudioPrice(Value, frozen=True):
 
 
 class Price(Value, frozen=True):
-    """The price of a model's tokens at a site.
-
-    Attributes:
-        rates: The rates of a request.
-        currency: An ISO 4217 code. `NO_CURRENCY` for a model that costs nothing.
-        as_of: The day on which the source was read. None for a model that costs nothing.
-        source: The vendor's page with the price.
-        above: Rates of a whole request whose prompt has more tokens than the first item. Ascending.
-        quote: The page's own words, in a few words.
-        unconfirmed: The part that no page confirms, and why; empty if the page confirms all.
-        tool_calls: The price in micro-units of each call of a tool that the vendor runs, by the request field that
-            switches the tool on; for a rerank that of one search unit, as `SEARCH`.
-        valid_from: The first day on which the price holds, from 00:00 UTC; None if it has always held.
-        ahead_s: By how many seconds the zone of that day is ahead of UTC at its beginning. It holds from 00:00 there.
-        before: The price that holds until then, or None if that price is unknown. Its `valid_from` is earlier.
-        audio: The price of audio, or None.
-        ends: The first day on which it no longer holds by its source, or None. It is used until a later one is known.
-    """
+    """The price of a model's tokens at a site."""
 
     rates: Rates
+    """The rates of a request."""
     currency: str
+    """An ISO 4217 code. `NO_CURRENCY` for a model that costs nothing."""
     as_of: date | None
+    """The day on which the source was read. None for a model that costs nothing."""
     source: str
+    """The vendor's page with the price."""
     above: tuple[tuple[int, Rates], ...] = ()
+    """Rates of a whole request whose prompt has more tokens than the first item. Ascending."""
     quote: str = ""
+    """The page's own words, in a few words."""
     unconfirmed: str = ""
+    """The part that no page confirms, and why; empty if the page confirms all."""
     tool_calls: tuple[tuple[str, int], ...] = ()
+    """The price in micro-units of each call of a tool that the vendor runs, by the request field that switches the tool
+    on; for a rerank that of one search unit, as `SEARCH`."""
     valid_from: date | None = None
+    """The first day on which the price holds, from 00:00 UTC; None if it has always held."""
     before: Price | None = None
+    """The price that holds until then, or None if that price is unknown. Its `valid_from` is earlier."""
     ahead_s: int = 0
+    """By how many seconds the zone of that day is ahead of UTC at its beginning. It holds from 00:00 there."""
     audio: AudioPrice | None = None
+    """The price of audio, or None."""
     ends: date | None = None
+    """The first day on which it no longer holds by its source, or None. It is used until a later one is known."""
 
     @property
     def is_by_tokens(self) -> bool:
@@ -305,41 +296,38 @@ def _scaled(rates: Rates, percent: int) -> Rates:
 
 
 class Retirement(Value, frozen=True):
-    """An announced end: of models or, where `models` is `*`, of sites, an API version, a token host or the whole API.
-
-    Attributes:
-        models: Names or glob patterns.
-        on: The first day on which the vendor no longer serves the models, or None if no such day is known.
-        as_of: The day on which the source was read.
-        source: The vendor's announcement.
-        instead: The model that the vendor recommends, or empty.
-        quote: The page's own words about these days, in a few words.
-        unconfirmed: The part that no page confirms, and why; empty if the page confirms all.
-        sites: The names of the sites that no longer serve them, or empty for every site.
-        paths: Patterns of the base paths whose API version ends, or empty for every path.
-        host: The token host of a sign-in that ends, or empty.
-        announced: The day of the notice, or None.
-        dearer: The day from which on the models cost more, or None.
-        redirects: The day from which on `to` answers under their names, or None.
-        to: The model that answers then, or empty.
-        earliest: `on` is the earliest possible day.
-    """
+    """An announced end: of models or, where `models` is `*`, of sites, an API version, a token host or the API."""
 
     models: tuple[str, ...]
+    """Names or glob patterns."""
     on: date | None
+    """The first day on which the vendor no longer serves the models, or None if no such day is known."""
     as_of: date | None
+    """The day on which the source was read."""
     source: str
+    """The vendor's announcement."""
     instead: str = ""
+    """The model that the vendor recommends, or empty."""
     quote: str = ""
+    """The page's own words about these days, in a few words."""
     unconfirmed: str = ""
+    """The part that no page confirms, and why; empty if the page confirms all."""
     sites: frozenset[str] = frozenset()
+    """The names of the sites that no longer serve them, or empty for every site."""
     paths: tuple[str, ...] = ()
+    """Patterns of the base paths whose API version ends, or empty for every path."""
     host: str = ""
+    """The token host of a sign-in that ends, or empty."""
     announced: date | None = None
+    """The day of the notice, or None."""
     dearer: date | None = None
+    """The day from which on the models cost more, or None."""
     redirects: date | None = None
+    """The day from which on `to` answers under their names, or None."""
     to: str = ""
+    """The model that answers then, or empty."""
     earliest: bool = False
+    """`on` is the earliest possible day."""
 
     @property
     def is_stated(self) -> bool:
@@ -373,14 +361,12 @@ class Offers(Value, frozen=True):
     If several entries match, the most specific one applies: the exact name, then the longest pattern, and among equal
     patterns an entry for the site. Prices that are equally specific and have different days are one series. A model
     ends with its site or the API version of its path, if that ends first.
-
-    Attributes:
-        prices: The price list.
-        retirements: The announced retirements.
     """
 
     prices: tuple[PriceRow, ...] = ()
+    """The price list."""
     retirements: tuple[Retirement, ...] = ()
+    """The announced retirements."""
 
     def price(self, model: str, site: str) -> Price | None:
         """Return the price of a model at a site, or None if it is unknown.

@@ -15,26 +15,23 @@ SCHEMA_RULES = ("plain_root", "members", "strict", "kimi", "bounds")
 
 
 class Takes(Value, frozen=True):
-    """The parts of a request that a vendor's API takes. `providers.formats.fitting` makes a request fit.
-
-    Attributes:
-        system: `first` takes one system message, at the beginning; `any` takes several, anywhere.
-        name_characters: The longest name of a tool.
-        name_pattern: The regular expression of a tool's name, without its length.
-        call_ids: The form of call ids: `nine` is nine letters and digits, empty is any form.
-        id_characters: The longest call id, or None.
-        schemas: The rules for schemas of tools and answers. `plain_root` allows no `anyOf`, `oneOf` or `allOf` at the
-            top of a tool's schema. With `members`, an array states its items and an object its properties. `strict`
-            is OpenAI's rules for `strict`, and `kimi` is Moonshot's subset. With `bounds`, the schema of an answer has
-            no bounds of numbers, texts and lists; its descriptions name them.
-    """
+    """The parts of a request that a vendor's API takes. `providers.formats.fitting` makes a request fit."""
 
     system: str = "first"
+    """`first` takes one system message, at the beginning; `any` takes several, anywhere."""
     name_characters: int = 64
+    """The longest name of a tool."""
     name_pattern: str = "[A-Za-z0-9_-]+"
+    """The regular expression of a tool's name, without its length."""
     call_ids: str = ""
+    """The form of call ids: `nine` is nine letters and digits, empty is any form."""
     id_characters: int | None = None
+    """The longest call id, or None."""
     schemas: frozenset[str] = frozenset()
+    """The rules for schemas of tools and answers. `plain_root` allows no `anyOf`, `oneOf` or `allOf` at the top of a
+    tool's schema. With `members`, an array states its items and an object its properties. `strict` is OpenAI's rules
+    for `strict`, and `kimi` is Moonshot's subset. With `bounds`, the schema of an answer has no bounds of numbers,
+    texts and lists; its descriptions name them."""
 
 
 @cache

@@ -23,34 +23,31 @@ CLAUDE_TIERS = frozenset({"standard", "priority", "batch"})
 
 
 class Usage(Value, frozen=True):
-    """Token counts of an answer, as the provider reports them.
-
-    Attributes:
-        prompt_tokens: Tokens of the prompt. They include `cached_tokens`, `cache_write_tokens` and `audio_tokens`.
-        completion_tokens: Generated tokens. They include `reasoning_tokens` and the tokens of predictions.
-        cached_tokens: Prompt tokens that were read from the provider's cache.
-        reasoning_tokens: Tokens of the model's reasoning.
-        cache_write_tokens: Prompt tokens that were written to the provider's cache.
-        audio_tokens: Prompt tokens of audio.
-        accepted_prediction_tokens: Tokens of `prediction` that appear in the answer.
-        rejected_prediction_tokens: Tokens of `prediction` that do not appear in the answer.
-        cache_write_1h_tokens: The part of `cache_write_tokens` that stays in the cache for an hour, or None if the
-            provider does not state it.
-        audio_ms: Milliseconds of the audio that was written down, or 0.
-        characters: Characters of the text that was spoken, as the price of the provider counts them, or 0.
-    """
+    """Token counts of an answer, as the provider reports them."""
 
     prompt_tokens: int = 0
+    """Tokens of the prompt. They include `cached_tokens`, `cache_write_tokens` and `audio_tokens`."""
     completion_tokens: int = 0
+    """Generated tokens. They include `reasoning_tokens` and the tokens of predictions."""
     cached_tokens: int = 0
+    """Prompt tokens that were read from the provider's cache."""
     reasoning_tokens: int = 0
+    """Tokens of the model's reasoning."""
     cache_write_tokens: int = 0
+    """Prompt tokens that were written to the provider's cache."""
     audio_tokens: int = 0
+    """Prompt tokens of audio."""
     accepted_prediction_tokens: int = 0
+    """Tokens of `prediction` that appear in the answer."""
     rejected_prediction_tokens: int = 0
+    """Tokens of `prediction` that do not appear in the answer."""
     cache_write_1h_tokens: int | None = None
+    """The part of `cache_write_tokens` that stays in the cache for an hour, or None if the provider does not state
+    it."""
     audio_ms: int = 0
+    """Milliseconds of the audio that was written down, or 0."""
     characters: int = 0
+    """Characters of the text that was spoken, as the price of the provider counts them, or 0."""
 
     @property
     def total_tokens(self) -> int:
@@ -83,42 +80,36 @@ class AnswerRefused(ProviderFailed):
 
 
 class Choice(Value, frozen=True):
-    """One choice of an answer.
-
-    Attributes:
-        message: The message of the model.
-        finish_reason: Why it ended.
-        index: The number of the choice, from 0.
-        logprobs: Log probabilities, or None if they were not requested.
-        raw_finish_reason: The provider's own word, if `finish_reason` does not express it exactly.
-        stop_sequence: The stop sequence that ended the text, where the provider names it or it was found in the text.
-    """
+    """One choice of an answer."""
 
     message: AssistantMessage
+    """The message of the model."""
     finish_reason: FinishReason
+    """Why it ended."""
     index: int = 0
+    """The number of the choice, from 0."""
     logprobs: Logprobs | None = None
+    """Log probabilities, or None if they were not requested."""
     raw_finish_reason: str | None = None
+    """The provider's own word, if `finish_reason` does not express it exactly."""
     stop_sequence: str | None = None
+    """The stop sequence that ended the text, where the provider names it or it was found in the text."""
 
 
 class ChatCompletion(Value, frozen=True):
-    """A whole answer.
-
-    Attributes:
-        id: The provider's id of the answer. It may be empty.
-        model: The provider's name of the model that answered.
-        created: When it was created, in Unix seconds, or 0 if unknown.
-        choices: The choices, in the order of their index.
-        usage: Token counts, or None if the provider reported none.
-        service_tier: How the request was processed, in one of OpenAI's or Anthropic's words. Others are left out.
-        system_fingerprint: The provider's identifier of the model's setup.
-    """
+    """A whole answer."""
 
     id: str
+    """The provider's id of the answer. It may be empty."""
     model: str
+    """The provider's name of the model that answered."""
     created: int
+    """When it was created, in Unix seconds, or 0 if unknown."""
     choices: tuple[Choice, ...]
+    """The choices, in the order of their index."""
     usage: Usage | None = None
+    """Token counts, or None if the provider reported none."""
     service_tier: str | None = None
+    """How the request was processed, in one of OpenAI's or Anthropic's words. Others are left out."""
     system_fingerprint: str | None = None
+    """The provider's identifier of the model's setup."""

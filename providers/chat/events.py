@@ -15,34 +15,29 @@ class Opened(Value, frozen=True):
     """The start of an answer: once, before all other events that a client sees.
 
     Parsers have no clock, so the reader of the stream fills in a missing `id` or `created`.
-
-    Attributes:
-        id: The provider's id of the answer, or empty.
-        model: The provider's name of the model that answers.
-        created: When it was created, in Unix seconds, or 0 if unknown.
-        service_tier: See `ChatCompletion`.
-        system_fingerprint: See `ChatCompletion`.
     """
 
     id: str
+    """The provider's id of the answer, or empty."""
     model: str
+    """The provider's name of the model that answers."""
     created: int
+    """When it was created, in Unix seconds, or 0 if unknown."""
     service_tier: str | None = None
+    """See `ChatCompletion`."""
     system_fingerprint: str | None = None
+    """See `ChatCompletion`."""
 
 
 class TextDelta(Value, frozen=True):
-    """More text of a choice.
-
-    Attributes:
-        text: The text. It is empty only if the event has log probabilities.
-        choice: The number of the choice.
-        logprobs: Log probabilities of this text.
-    """
+    """More text of a choice."""
 
     text: str
+    """The text. It is empty only if the event has log probabilities."""
     choice: int = 0
+    """The number of the choice."""
     logprobs: Logprobs | None = None
+    """Log probabilities of this text."""
 
 
 class TextRun(Value, frozen=True):
@@ -50,62 +45,48 @@ class TextRun(Value, frozen=True):
 
     With runs, a stream in OpenAI's wire format is relayed without being rebuilt. The number of deltas in a run depends
     on how the network cut the bytes. `providers.reading.folding.expand` always returns the same deltas.
-
-    Attributes:
-        choice: The number of the choice, which is always 0.
-        pieces: The contents of JSON strings, without quotes. None is empty.
     """
 
     choice: ClassVar[int] = 0
+    """The number of the choice, which is always 0."""
     pieces: tuple[bytes, ...]
+    """The contents of JSON strings, without quotes. None is empty."""
 
 
 class ReasoningDelta(Value, frozen=True):
-    """More reasoning text of a choice.
-
-    Attributes:
-        text: The text.
-        choice: The number of the choice.
-    """
+    """More reasoning text of a choice."""
 
     text: str
+    """The text."""
     choice: int = 0
+    """The number of the choice."""
 
 
 class RefusalDelta(Value, frozen=True):
-    """More text of the model's refusal.
-
-    Attributes:
-        text: The text.
-        choice: The number of the choice.
-    """
+    """More text of the model's refusal."""
 
     text: str
+    """The text."""
     choice: int = 0
+    """The number of the choice."""
 
 
 class AnnotationsDelta(Value, frozen=True):
-    """More annotations of a choice's text, such as citations.
-
-    Attributes:
-        annotations: At least one annotation.
-        choice: The number of the choice.
-    """
+    """More annotations of a choice's text, such as citations."""
 
     annotations: tuple[Annotation, ...]
+    """At least one annotation."""
     choice: int = 0
+    """The number of the choice."""
 
 
 class ImageDelta(Value, frozen=True):
-    """An image of a choice, whole.
-
-    Attributes:
-        url: A `data:` URL with an image type and base64, or an http or https URL.
-        choice: The number of the choice.
-    """
+    """An image of a choice, whole."""
 
     url: str
+    """A `data:` URL with an image type and base64, or an http or https URL."""
     choice: int = 0
+    """The number of the choice."""
 
 
 class AudioDelta(Value, frozen=True):
@@ -128,49 +109,40 @@ class SegmentDelta(Value, frozen=True):
 
 
 class ToolCallDelta(Value, frozen=True):
-    """A piece of a tool call. The first piece of a call has `id`, `name` and `signature`; others have only `arguments`.
-
-    Attributes:
-        index: The number of the call in its choice, from 0.
-        arguments: More JSON text of the arguments.
-        id: The id of the call.
-        name: The name of the tool.
-        signature: See `ToolCall`.
-        choice: The number of the choice.
-    """
+    """A piece of a tool call. The first has `id`, `name` and `signature`; others have only `arguments`."""
 
     index: int
+    """The number of the call in its choice, from 0."""
     arguments: str
+    """More JSON text of the arguments."""
     id: str | None = None
+    """The id of the call."""
     name: str | None = None
+    """The name of the tool."""
     signature: str | None = None
+    """See `ToolCall`."""
     choice: int = 0
+    """The number of the choice."""
 
 
 class ChoiceFinish(Value, frozen=True):
-    """The end of a choice: once for each choice, after all of its other events.
-
-    Attributes:
-        reason: Why it ended.
-        choice: The number of the choice.
-        raw: The provider's own word, if `reason` does not express it exactly.
-        stop_sequence: The stop sequence that ended the text, where the provider names it or it was found in the text.
-    """
+    """The end of a choice: once for each choice, after all of its other events."""
 
     reason: FinishReason
+    """Why it ended."""
     choice: int = 0
+    """The number of the choice."""
     raw: str | None = None
+    """The provider's own word, if `reason` does not express it exactly."""
     stop_sequence: str | None = None
+    """The stop sequence that ended the text, where the provider names it or it was found in the text."""
 
 
 class UsageReport(Value, frozen=True):
-    """The token counts of the whole answer: at most once, after every `ChoiceFinish`.
-
-    Attributes:
-        usage: The token counts.
-    """
+    """The token counts of the whole answer: at most once, after every `ChoiceFinish`."""
 
     usage: Usage
+    """The token counts."""
 
 
 class Heartbeat(Value, frozen=True):
@@ -182,15 +154,12 @@ class Finished(Value, frozen=True):
 
 
 class Failed(Value, frozen=True):
-    """The terminal event of a failed answer.
-
-    Attributes:
-        failure: The failure.
-        usage: The tokens that the provider reported before the failure, or None.
-    """
+    """The terminal event of a failed answer."""
 
     failure: Failure
+    """The failure."""
     usage: Usage | None = None
+    """The tokens that the provider reported before the failure, or None."""
 
 
 ChoiceEvent = (

@@ -17,55 +17,43 @@ _IMAGE_STARTS = (("iVBORw0KGg", "image/png"), ("/9j/", "image/jpeg"), ("R0lGOD",
 
 
 class TextPart(Value, frozen=True):
-    """A part of a message that is text.
-
-    Attributes:
-        text: The text.
-        cache: The provider may cache the prompt up to here, for this time. Few vendors have such marks.
-    """
+    """A part of a message that is text."""
 
     text: str
+    """The text."""
     cache: CacheTime | None = None
+    """The provider may cache the prompt up to here, for this time. Few vendors have such marks."""
 
 
 class ImagePart(Value, frozen=True):
-    """A part of a message that is an image.
-
-    Attributes:
-        url: A `data:` URI with base64, or an HTTP(S) URL. The provider fetches a URL; the gateway never does.
-        detail: OpenAI's `detail`: `low`, `high` or `auto`.
-        cache: See `TextPart`.
-    """
+    """A part of a message that is an image."""
 
     url: str
+    """A `data:` URI with base64, or an HTTP(S) URL. The provider fetches a URL; the gateway never does."""
     detail: str | None = None
+    """OpenAI's `detail`: `low`, `high` or `auto`."""
     cache: CacheTime | None = None
+    """See `TextPart`."""
 
 
 class AudioPart(Value, frozen=True):
-    """A part of a message that is audio.
-
-    Attributes:
-        data: The audio in base64.
-        format: The format, `wav` or `mp3`.
-    """
+    """A part of a message that is audio."""
 
     data: str
+    """The audio in base64."""
     format: str
+    """The format, `wav` or `mp3`."""
 
 
 class FilePart(Value, frozen=True):
-    """A part of a message that is a document.
-
-    Attributes:
-        data: The content as a `data:` URI.
-        filename: The name of the file.
-        cache: See `TextPart`.
-    """
+    """A part of a message that is a document."""
 
     data: str
+    """The content as a `data:` URI."""
     filename: str | None = None
+    """The name of the file."""
     cache: CacheTime | None = None
+    """See `TextPart`."""
 
     def as_text(self) -> str | None:
         """Return the content of a text file after its name, or None for any other file."""
@@ -83,92 +71,77 @@ Part = TextPart | ImagePart | AudioPart | FilePart
 
 
 class ToolCall(Value, frozen=True):
-    """A tool call of the model.
-
-    Attributes:
-        id: The id of the call.
-        name: The name of the tool.
-        arguments: JSON text as the model wrote it. It may be invalid.
-        signature: An opaque token that some providers (Gemini 3) need back with the call in the next request.
-        cache: See `TextPart`.
-    """
+    """A tool call of the model."""
 
     id: str
+    """The id of the call."""
     name: str
+    """The name of the tool."""
     arguments: str
+    """JSON text as the model wrote it. It may be invalid."""
     signature: str | None = None
+    """An opaque token that some providers (Gemini 3) need back with the call in the next request."""
     cache: CacheTime | None = None
+    """See `TextPart`."""
 
 
 @final
 class SystemMessage(Value, frozen=True):
-    """Instructions of the client app.
-
-    Attributes:
-        content: The text or its parts.
-        role: `system`, or `developer`, which is OpenAI's newer word for it.
-        name: The name of the participant.
-        own: Set in a message that no client wrote: the end of its text that is a client's, which is a sentence or
-            nothing, an empty line and a JSON Schema; or empty.
-    """
+    """Instructions of the client app."""
 
     content: str | tuple[TextPart, ...]
+    """The text or its parts."""
     role: Literal["system", "developer"] = "system"
+    """`system`, or `developer`, which is OpenAI's newer word for it."""
     name: str | None = None
+    """The name of the participant."""
     own: str | None = None
+    """Set in a message that no client wrote: the end of its text that is a client's, which is a sentence or nothing, an
+    empty line and a JSON Schema; or empty."""
 
 
 @final
 class UserMessage(Value, frozen=True):
-    """A message of the user.
-
-    Attributes:
-        content: The text or its parts.
-        name: The name of the participant.
-    """
+    """A message of the user."""
 
     content: str | tuple[Part, ...]
+    """The text or its parts."""
     name: str | None = None
+    """The name of the participant."""
 
 
 @final
 class AssistantMessage(Value, frozen=True):
-    """A message of the model.
-
-    Attributes:
-        content: The text or its parts.
-        refusal: The text of the model's refusal.
-        reasoning: The reasoning text.
-        tool_calls: The tool calls.
-        name: The name of the participant.
-        annotations: Annotations of the text. They occur in answers only and are not sent to providers.
-        images: URLs of images, see `ImageDelta`. They occur in answers only and are not sent to providers.
-    """
+    """A message of the model."""
 
     content: str | tuple[TextPart, ...] | None = None
+    """The text or its parts."""
     refusal: str | None = None
+    """The text of the model's refusal."""
     reasoning: str | None = None
+    """The reasoning text."""
     tool_calls: tuple[ToolCall, ...] = ()
+    """The tool calls."""
     name: str | None = None
+    """The name of the participant."""
     annotations: tuple[Annotation, ...] = ()
+    """Annotations of the text. They occur in answers only and are not sent to providers."""
     images: tuple[str, ...] = ()
+    """URLs of images, see `ImageDelta`. They occur in answers only and are not sent to providers."""
 
 
 @final
 class ToolMessage(Value, frozen=True):
-    """The result of a tool call.
-
-    Attributes:
-        tool_call_id: The id of the call.
-        content: The result: its text or its parts.
-        is_error: Whether the call failed. Then the content describes the failure.
-        cache: See `TextPart`.
-    """
+    """The result of a tool call."""
 
     tool_call_id: str
+    """The id of the call."""
     content: str | tuple[Part, ...]
+    """The result: its text or its parts."""
     is_error: bool = False
+    """Whether the call failed. Then the content describes the failure."""
     cache: CacheTime | None = None
+    """See `TextPart`."""
 
 
 Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage
@@ -179,12 +152,10 @@ class Texts(tuple[Message, ...]):
     """Messages that are known to be plain text: system, user and assistant in turn, without names, parts or calls.
 
     They are equal to the same messages in any other tuple. Code that checks for this type can skip the messages.
-
-    Attributes:
-        entries: The same messages as JSON objects in OpenAI's form.
     """
 
     entries: list[dict[str, str]]
+    """The same messages as JSON objects in OpenAI's form."""
 
 
 def text_of(content: str | Sequence[Part] | None) -> str:

@@ -10,46 +10,37 @@ from providers.value import Value, replace
 
 
 class Tool(Value, frozen=True):
-    """A function that the model may call.
-
-    Attributes:
-        name: The name of the function.
-        description: A description of the function, for the model.
-        parameters: The JSON Schema of its arguments, or None if it has none.
-        strict: Whether the arguments must match the schema exactly.
-        cache: See `TextPart`.
-        own: The definition of the tool at Claude, such as `{"type": "bash_20250124"}`, if it is one of Claude's client
-            tools. Other models get the function.
-    """
+    """A function that the model may call."""
 
     name: str
+    """The name of the function."""
     description: str | None = None
+    """A description of the function, for the model."""
     parameters: Mapping[str, object] | None = None
+    """The JSON Schema of its arguments, or None if it has none."""
     strict: bool | None = None
+    """Whether the arguments must match the schema exactly."""
     cache: CacheTime | None = None
+    """See `TextPart`."""
     own: Mapping[str, object] | None = None
+    """The definition of the tool at Claude, such as `{"type": "bash_20250124"}`, if it is one of Claude's client tools.
+    Other models get the function."""
 
 
 class NamedTool(Value, frozen=True):
-    """A `tool_choice`: the model must call this tool.
-
-    Attributes:
-        name: The name of the tool.
-    """
+    """A `tool_choice`: the model must call this tool."""
 
     name: str
+    """The name of the tool."""
 
 
 class AllowedTools(Value, frozen=True):
-    """A `tool_choice`: the model may call only some of the tools.
-
-    Attributes:
-        mode: `auto` if the model may call one, `required` if it must.
-        names: The names of the tools.
-    """
+    """A `tool_choice`: the model may call only some of the tools."""
 
     mode: Literal["auto", "required"]
+    """`auto` if the model may call one, `required` if it must."""
     names: tuple[str, ...]
+    """The names of the tools."""
 
 
 ToolChoice = Literal["auto", "none", "required"] | NamedTool | AllowedTools
@@ -61,19 +52,16 @@ class JsonObjectFormat(Value, frozen=True):
 
 
 class JsonSchemaFormat(Value, frozen=True):
-    """A response format: the answer is JSON that matches a schema.
-
-    Attributes:
-        name: The name of the schema.
-        schema: The JSON Schema.
-        description: A description of the schema, for the model.
-        strict: Whether the answer must match the schema exactly.
-    """
+    """A response format: the answer is JSON that matches a schema."""
 
     name: str
+    """The name of the schema."""
     schema: Mapping[str, object]
+    """The JSON Schema."""
     description: str | None = None
+    """A description of the schema, for the model."""
     strict: bool | None = None
+    """Whether the answer must match the schema exactly."""
 
 
 ResponseFormat = JsonObjectFormat | JsonSchemaFormat
@@ -83,37 +71,6 @@ ResponseFormat = JsonObjectFormat | JsonSchemaFormat
 class ChatRequest(Value, frozen=True):
     """A chat request. None means that the client did not set the field, so the provider's default applies.
 
-
-    Attributes:
-        model: The model that the client asked for. The provider's model is in the `Target`.
-        messages: The conversation.
-        stream: Whether the answer is streamed.
-        include_usage: Whether the client asked for token counts at the end of the stream.
-        max_tokens: The limit of all generated tokens, reasoning included.
-        temperature: The sampling temperature.
-        top_p: The limit of nucleus sampling.
-        presence_penalty: The penalty for tokens that have occurred.
-        frequency_penalty: The penalty for tokens by how often they have occurred.
-        seed: The seed of sampling, for repeatable answers.
-        stop: Stop sequences, at which the answer ends. They are not part of the answer.
-        n: The number of choices.
-        logprobs: Whether the answer has log probabilities.
-        top_logprobs: How many alternatives of each token have log probabilities.
-        logit_bias: Biases by token id.
-        tools: The tools that the model may call.
-        tool_choice: Which tools it may or must call.
-        parallel_tool_calls: Whether the model may make several calls at once.
-        response_format: The format of the answer, or None for text.
-        reasoning_effort: How long the model reasons: `none`, `minimal`, `low`, `medium`, `high` and others by model.
-        reasoning_budget: The tokens that the model may reason with, which a client of Claude's form states. The effort
-            is then that of the budget, and never one that does not reason.
-        user: An identifier of the user.
-        place: Where the answer must be computed, as a client of Claude's form writes it: codes of territories in lower
-            case, joined by `-`.
-        extra: Unknown top-level fields as parsed JSON. `providers.matching` decides which are sent.
-        unread: Names of unknown inner fields, such as `messages.reasoning_details`. They are not sent.
-        folded: Whether the gateway folds the stream into one JSON answer, which must be complete.
-
     Examples:
         >>> from providers.contract import ChatRequest, UserMessage
         >>> request = ChatRequest(model="assistant", messages=(UserMessage("Hello"),), temperature=0.2)
@@ -122,31 +79,59 @@ class ChatRequest(Value, frozen=True):
     """
 
     model: str
+    """The model that the client asked for. The provider's model is in the `Target`."""
     messages: tuple[Message, ...]
+    """The conversation."""
     stream: bool = False
+    """Whether the answer is streamed."""
     include_usage: bool = False
+    """Whether the client asked for token counts at the end of the stream."""
     max_tokens: int | None = None
+    """The limit of all generated tokens, reasoning included."""
     temperature: float | None = None
+    """The sampling temperature."""
     top_p: float | None = None
+    """The limit of nucleus sampling."""
     presence_penalty: float | None = None
+    """The penalty for tokens that have occurred."""
     frequency_penalty: float | None = None
+    """The penalty for tokens by how often they have occurred."""
     seed: int | None = None
+    """The seed of sampling, for repeatable answers."""
     stop: tuple[str, ...] = ()
+    """Stop sequences, at which the answer ends. They are not part of the answer."""
     n: int | None = None
+    """The number of choices."""
     logprobs: bool | None = None
+    """Whether the answer has log probabilities."""
     top_logprobs: int | None = None
+    """How many alternatives of each token have log probabilities."""
     logit_bias: Mapping[str, float] | None = None
+    """Biases by token id."""
     tools: tuple[Tool, ...] = ()
+    """The tools that the model may call."""
     tool_choice: ToolChoice | None = None
+    """Which tools it may or must call."""
     parallel_tool_calls: bool | None = None
+    """Whether the model may make several calls at once."""
     response_format: ResponseFormat | None = None
+    """The format of the answer, or None for text."""
     reasoning_effort: str | None = None
+    """How long the model reasons: `none`, `minimal`, `low`, `medium`, `high` and others by model."""
     reasoning_budget: int | None = None
+    """The tokens that the model may reason with, which a client of Claude's form states. The effort is then that of the
+    budget, and never one that does not reason."""
     user: str | None = None
+    """An identifier of the user."""
     place: str | None = None
+    """Where the answer must be computed, as a client of Claude's form writes it: codes of territories in lower case,
+    joined by `-`."""
     extra: Mapping[str, object] = {}
+    """Unknown top-level fields as parsed JSON. `providers.matching` decides which are sent."""
     unread: frozenset[str] = frozenset()
+    """Names of unknown inner fields, such as `messages.reasoning_details`. They are not sent."""
     folded: bool = False
+    """Whether the gateway folds the stream into one JSON answer, which must be complete."""
 
     def settings(self) -> dict[str, object]:
         """Return the settings that OpenAI's wire format takes unchanged, without those that the client did not set."""

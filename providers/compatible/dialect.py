@@ -62,132 +62,122 @@ def check_keys(data: object, place: str, known: type | Mapping[str, Shape]) -> M
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """How to make the model continue the assistant's last message, if the vendor has a way of its own.
-
-    Attributes:
-        message: Fields that are added to the last message.
-        body: Fields that are added to the request.
-        path: The path to use instead of `Requests.path`.
-        streamed: Whether a stream is requested in any case, because only a whole answer repeats the message.
-    """
+    """How to make the model continue the assistant's last message, if the vendor has a way of its own."""
 
     message: Mapping[str, object] = field(default_factory=dict)
+    """Fields that are added to the last message."""
     body: Mapping[str, object] = field(default_factory=dict)
+    """Fields that are added to the request."""
     path: str = ""
+    """The path to use instead of `Requests.path`."""
     streamed: bool = False
+    """Whether a stream is requested in any case, because only a whole answer repeats the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """A way to switch thinking on and off. If a vendor has several ways, `thinking` of a model names its way.
-
-    Attributes:
-        on: Fields of the body that switch thinking on.
-        off: Fields of the body that switch thinking off.
-        effort: The field for the reasoning effort, or the path of a member. Its values are the model's `efforts`.
-        efforts: The efforts of a model whose own are unknown.
-        ladder: Replaces an effort that the model does not know by one that it knows.
-        budget: The field for a number of thinking tokens.
-        budgets: The number of tokens for each effort.
-        least_budget: The smallest number of thinking tokens that the vendor takes.
-        forced_off: Whether thinking must be off if the request forces a tool call.
-        streamed: Whether the model thinks only in streams.
-    """
+    """A way to switch thinking on and off. If a vendor has several ways, `thinking` of a model names its way."""
 
     on: Mapping[str, object] = field(default_factory=dict)
+    """Fields of the body that switch thinking on."""
     off: Mapping[str, object] = field(default_factory=dict)
+    """Fields of the body that switch thinking off."""
     effort: str = ""
+    """The field for the reasoning effort, or the path of a member. Its values are the model's `efforts`."""
     efforts: tuple[str, ...] = ()
+    """The efforts of a model whose own are unknown."""
     ladder: Mapping[str, str] = field(default_factory=dict)
+    """Replaces an effort that the model does not know by one that it knows."""
     budget: str = ""
+    """The field for a number of thinking tokens."""
     budgets: Mapping[str, int] = field(default_factory=dict)
+    """The number of tokens for each effort."""
     least_budget: int = 1
+    """The smallest number of thinking tokens that the vendor takes."""
     forced_off: bool = False
+    """Whether thinking must be off if the request forces a tool call."""
     streamed: bool = False
+    """Whether the model thinks only in streams."""
 
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """How a request differs from OpenAI's.
-
-    Attributes:
-        base_path: The base path for an endpoint that is configured without a path, if it differs from the first site's.
-        path: The path below the base path.
-        path_by: The function that builds path and query from the target (`azure`).
-        query: The query of the URL.
-        max_tokens: The field for the limit of the answer's tokens.
-        bounded_tokens: Whether the vendor refuses a limit above the model's maximum, so that it must be lowered.
-        rename: The vendor's name of a parameter, for each name of ours.
-        bounds: The accepted range of a number. A value beyond it is replaced by the nearest; only `n` is refused.
-        constants: Fields that are always sent.
-        streaming: Fields that are sent with a stream.
-        streaming_tools: Fields that are sent with tools in a stream.
-        with_tools: Fields that are sent with tools if the request does not set them.
-        stream_options: Whether usage in a stream must be requested with `stream_options`.
-        developer: Whether the role `developer` exists. Otherwise it becomes `system`.
-        system, call_ids, name_characters, id_characters, schemas: See `providers.catalogue.takes.Takes`.
-        turns: `alternate` makes user (or tool) and assistant messages alternate, without blank ones, and ends with a
-            user message, a tool result, or an answer to continue. `spoken` only removes blank messages.
-        document_url: Whether a file is a `document_url` with its content.
-        sound_uri: Whether audio is a `data:` URI instead of plain base64.
-        most_tools: The maximum number of tools that are sent.
-        n_beside_tools: Whether `n` above 1 is allowed together with tools.
-        details: The accepted values of an image's `detail`, if `image_detail` is among the parameters.
-        choices: The vendor's value for each `tool_choice`. `omit` leaves the tools out, `leave` leaves the choice out,
-            and `only` sends the one tool and requires a call.
-        reasoning_back: Whether reasoning that the client sends is sent back: `always`, or only to a model that reasons
-            (`kept`). `required` sends it in turns with tool calls, and a blank text if the client sends none. With each
-            of them, `reasoning_content` is one of the parameters.
-        reasoning_fields: The fields for it.
-        reasoning_format: The `format` of the `reasoning_details` that it is sent back in, in place of the fields.
-        cache_marks: Whether parts and tools may have `cache_control`, which is then one of the parameters.
-        parses_arguments: Whether arguments of calls in the history must be a JSON object, as at every server of one's
-            own (with `by_model`). Others are sent as `_raw` of one.
-        json_word: Whether a JSON response format requires the word "json" in a message.
-        most_stops: The maximum number of stop sequences.
-        stop_characters: The maximum length of a stop sequence.
-        user_bytes: The maximum length of `user`. A longer one is replaced by its SHA-256.
-        prefill: How to continue the assistant's last message.
-        count_path: The path, without the base path, that counts the tokens of the messages and tools of a chat.
-    """
+    """How a request differs from OpenAI's. What is not described here is described at `Takes`."""
 
     base_path: str = ""
+    """The base path for an endpoint that is configured without a path, if it differs from the first site's."""
     path: str = "/chat/completions"
+    """The path below the base path."""
     path_by: str = ""
+    """The function that builds path and query from the target (`azure`)."""
     query: Mapping[str, str] = field(default_factory=dict)
+    """The query of the URL."""
     max_tokens: str = "max_tokens"
+    """The field for the limit of the answer's tokens."""
     bounded_tokens: bool = False
+    """Whether the vendor refuses a limit above the model's maximum, so that it must be lowered."""
     rename: Mapping[str, str] = field(default_factory=dict)
+    """The vendor's name of a parameter, for each name of ours."""
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """The accepted range of a number. A value beyond it is replaced by the nearest; only `n` is refused."""
     constants: Mapping[str, object] = field(default_factory=dict)
+    """Fields that are always sent."""
     streaming: Mapping[str, object] = field(default_factory=dict)
+    """Fields that are sent with a stream."""
     streaming_tools: Mapping[str, object] = field(default_factory=dict)
+    """Fields that are sent with tools in a stream."""
     with_tools: Mapping[str, object] = field(default_factory=dict)
+    """Fields that are sent with tools if the request does not set them."""
     stream_options: bool = True
+    """Whether usage in a stream must be requested with `stream_options`."""
     developer: bool = False
+    """Whether the role `developer` exists. Otherwise it becomes `system`."""
     system: str = "first"
     turns: str = ""
+    """`alternate` makes user (or tool) and assistant messages alternate, without blank ones, and ends with a user
+    message, a tool result, or an answer to continue. `spoken` only removes blank messages."""
     document_url: bool = False
+    """Whether a file is a `document_url` with its content."""
     sound_uri: bool = False
+    """Whether audio is a `data:` URI instead of plain base64."""
     most_tools: int | None = None
+    """The maximum number of tools that are sent."""
     n_beside_tools: bool = True
+    """Whether `n` above 1 is allowed together with tools."""
     details: frozenset[str] = frozenset({"low", "high"})
+    """The accepted values of an image's `detail`, if `image_detail` is among the parameters."""
     choices: Mapping[str, str] = field(default_factory=dict)
+    """The vendor's value for each `tool_choice`. `omit` leaves the tools out, `leave` leaves the choice out, and `only`
+    sends the one tool and requires a call."""
     call_ids: str = ""
     name_characters: int = 64
     id_characters: int | None = None
     schemas: frozenset[str] = frozenset()
     reasoning_back: str = ""
+    """Whether reasoning that the client sends is sent back: `always`, or only to a model that reasons (`kept`).
+    `required` sends it in turns with tool calls, and a blank text if the client sends none. With each of them,
+    `reasoning_content` is one of the parameters."""
     reasoning_fields: tuple[str, ...] = ("reasoning_content",)
+    """The fields for it."""
     reasoning_format: str = ""
+    """The `format` of the `reasoning_details` that it is sent back in, in place of the fields."""
     cache_marks: bool = False
+    """Whether parts and tools may have `cache_control`, which is then one of the parameters."""
     parses_arguments: bool = False
+    """Whether arguments of calls in the history must be a JSON object, as at every server of one's own (with
+    `by_model`). Others are sent as `_raw` of one."""
     json_word: bool = False
+    """Whether a JSON response format requires the word "json" in a message."""
     most_stops: int | None = None
+    """The maximum number of stop sequences."""
     stop_characters: int | None = None
+    """The maximum length of a stop sequence."""
     user_bytes: int | None = None
+    """The maximum length of `user`. A longer one is replaced by its SHA-256."""
     prefill: Prefill | None = None
+    """How to continue the assistant's last message."""
     count_path: str = ""
+    """The path, without the base path, that counts the tokens of the messages and tools of a chat."""
 
     @property
     def takes(self) -> Takes:
@@ -208,37 +198,34 @@ class Requests:
 
 
 class CompatibleDialect(Value, frozen=True):
-    """The differences of one vendor from OpenAI's API.
-
-    Attributes:
-        auth: `bearer`, `none`, `header:NAME`, or `header:NAME|bearer` if a bearer token may replace the key.
-        capabilities: The features and parameters that the API can express. A model may support fewer.
-        requests: Differences of requests (`[dialect.request]`).
-        thinking: The ways to switch thinking, by name (`[dialect.thinking]`).
-        answers: Differences of answers (`[dialect.answer]`).
-        errors: Differences of errors (`[dialect.errors]`).
-        source: The source of these facts.
-        emulated: The features, also among `capabilities`, that the API does not have and the model is asked for in
-            words. Only `json_object` is possible.
-        lacks: Failure kinds that the vendor never reports, such as `content_filter`. The conformance kit does not ask
-            for them.
-        unconfirmed: Whether there are no two recordings from the vendor's documentation or a real call.
-        server_features: The features of an operator's own server with every model: all but those of `by_model`.
-        chats: Whether it answers chats.
-    """
+    """The differences of one vendor from OpenAI's API."""
 
     auth: AuthScheme
+    """`bearer`, `none`, `header:NAME`, or `header:NAME|bearer` if a bearer token may replace the key."""
     capabilities: Capabilities
+    """The features and parameters that the API can express. A model may support fewer."""
     requests: Requests
+    """Differences of requests (`[dialect.request]`)."""
     thinking: Mapping[str, Thinking]
+    """The ways to switch thinking, by name (`[dialect.thinking]`)."""
     answers: Answers
+    """Differences of answers (`[dialect.answer]`)."""
     errors: ErrorRules
+    """Differences of errors (`[dialect.errors]`)."""
     source: str = ""
+    """The source of these facts."""
     emulated: frozenset[str] = frozenset()
+    """The features, also among `capabilities`, that the API does not have and the model is asked for in words. Only
+    `json_object` is possible."""
     lacks: frozenset[str] = frozenset()
+    """Failure kinds that the vendor never reports, such as `content_filter`. The conformance kit does not ask for
+    them."""
     unconfirmed: bool = False
+    """Whether there are no two recordings from the vendor's documentation or a real call."""
     server_features: frozenset[str] = frozenset()
+    """The features of an operator's own server with every model: all but those of `by_model`."""
     chats: bool = True
+    """Whether it answers chats."""
 
     @property
     def native(self) -> frozenset[str]:

@@ -26,55 +26,52 @@ _PIECES_OF_TAGS = 5
 
 @dataclass(frozen=True, slots=True)
 class SimulatorFormat:
-    """The form of a vendor's answers and errors. The defaults are OpenAI's.
-
-    Attributes:
-        error: The body of an error. `$code`, `$number` (the code as a number), `$type` and `$message` are filled in.
-        errors: The code and type for each failure kind. Without `quota`, a spent quota is shown by status 402. Without
-            `content_filter`, a filtered answer is shown by its finish reason.
-        messages: The message for a failure kind. Without one, it is the first sentence of `[dialect.errors.messages]`
-            for the kind.
-        refused: The code, type and status for an invalid request.
-        tools: How a stream sends tool calls.
-        objects: Whether a call's arguments are an object.
-        usage: Where a stream sends usage.
-        separate_reasoning: Whether `completion_tokens` leaves out the reasoning tokens, which the total has.
-        reasoning: Where reasoning is sent.
-        role: Which deltas have the role.
-        finish: The vendor's finish reason for each of ours.
-        answer: Members that every body has.
-        choice: Members that every choice has.
-        message: Members that every message has, and the first piece of one.
-        filtered: Members of a choice that the vendor's safety system blocked.
-        opening: The first chunk of a stream.
-        comment: A comment between the events of a stream.
-        blank: White space before a whole answer.
-        space: Whether a space follows `data:`.
-        whole_at_end: Whether a stream ends with the whole message.
-        message_is_delta: Whether a stream's choices have `message` instead of `delta`.
-    """
+    """The form of a vendor's answers and errors. The defaults are OpenAI's."""
 
     error: Mapping[str, Any] = field(default_factory=lambda: _OPENAI_ERROR)
+    """The body of an error. `$code`, `$number` (the code as a number), `$type` and `$message` are filled in."""
     errors: Mapping[FailureKind, tuple[str, str]] = field(default_factory=dict)
+    """The code and type for each failure kind. Without `quota`, a spent quota is shown by status 402. Without
+    `content_filter`, a filtered answer is shown by its finish reason."""
     messages: Mapping[FailureKind, str] = field(default_factory=dict)
+    """The message for a failure kind. Without one, it is the first sentence of `[dialect.errors.messages]` for the
+    kind."""
     refused: tuple[str, str, int] = ("invalid_parameter", "invalid_request_error", 400)
+    """The code, type and status for an invalid request."""
     tools: str = "fragments"
+    """How a stream sends tool calls."""
     objects: bool = False
+    """Whether a call's arguments are an object."""
     usage: str = "last"
+    """Where a stream sends usage."""
     separate_reasoning: bool = False
+    """Whether `completion_tokens` leaves out the reasoning tokens, which the total has."""
     reasoning: str = "reasoning_content"
+    """Where reasoning is sent."""
     role: str = "first"
+    """Which deltas have the role."""
     finish: Mapping[str, str] = field(default_factory=dict)
+    """The vendor's finish reason for each of ours."""
     answer: Mapping[str, Any] = field(default_factory=dict)
+    """Members that every body has."""
     choice: Mapping[str, Any] = field(default_factory=dict)
+    """Members that every choice has."""
     message: Mapping[str, Any] = field(default_factory=dict)
+    """Members that every message has, and the first piece of one."""
     filtered: Mapping[str, Any] = field(default_factory=dict)
+    """Members of a choice that the vendor's safety system blocked."""
     opening: Mapping[str, Any] = field(default_factory=dict)
+    """The first chunk of a stream."""
     comment: str = ""
+    """A comment between the events of a stream."""
     blank: str = ""
+    """White space before a whole answer."""
     space: bool = True
+    """Whether a space follows `data:`."""
     whole_at_end: bool = False
+    """Whether a stream ends with the whole message."""
     message_is_delta: bool = False
+    """Whether a stream's choices have `message` instead of `delta`."""
 
 
 def read_simulator_format(data: Mapping[str, Any]) -> SimulatorFormat:

@@ -45,13 +45,7 @@ any_json = st.recursive(
 
 
 class UseCase(NamedTuple):
-    """A request of one use with its answer, and how the simulator reads and writes them.
-
-    Attributes:
-        results: Returns the results of an answer, which must be those that were sent, in the order of the inputs.
-        most: The name of the fact with the most inputs of a call, and of the field with them; None if there is no such.
-        options: By the name of a fact, the fields that arrive if a model has it.
-    """
+    """A request of one use with its answer, and how the simulator reads and writes them."""
 
     model: str
     request: Any
@@ -59,8 +53,11 @@ class UseCase(NamedTuple):
     read: str
     write: str
     results: Callable[[Any], object]
+    """Returns the results of an answer, which must be those that were sent, in the order of the inputs."""
     most: tuple[str, str] | None = None
+    """The name of the fact with the most inputs of a call, and of the field with them; None if there is no such."""
     options: Mapping[str, Mapping[str, object]] = {}
+    """By the name of a fact, the fields that arrive if a model has it."""
 
 
 ROUND_TRIPS = {

@@ -38,23 +38,20 @@ _MAX_BLOCKS = 1024
 
 @dataclass(slots=True)
 class _Block:
-    """The known part of a content block.
-
-    Attributes:
-        text: The pieces of a thought, and `signature` those of its signature.
-        redacted: The pieces of an encrypted thought.
-        call: The index of a tool call.
-        input: The arguments in the block's start, as JSON text.
-        has_pieces: Whether arguments arrived as deltas.
-    """
+    """The known part of a content block."""
 
     kind: str
     text: list[str] = field(default_factory=list)
+    """The pieces of a thought, and `signature` those of its signature."""
     signature: list[str] = field(default_factory=list)
     redacted: list[str] = field(default_factory=list)
+    """The pieces of an encrypted thought."""
     call: int = 0
+    """The index of a tool call."""
     input: str = ""
+    """The arguments in the block's start, as JSON text."""
     has_pieces: bool = False
+    """Whether arguments arrived as deltas."""
 
 
 class MessageReader:

@@ -27,21 +27,19 @@ class JsonAdapter:
 
     A subclass sets the attributes and writes three methods: `encode_body`, `read` and `failure_of`. It overrides any
     other member that differs.
-
-    Attributes:
-        name: The provider's name.
-        capabilities: The features and parameters that the wire format can express.
-        sites: The provider's hosts, by name.
-        auth: How a credential is added. The default is a bearer token.
-        path: The path below the base path of a site.
     """
 
     __slots__ = ()
     name: ClassVar[str]
+    """The provider's name."""
     path: ClassVar[str] = ""
+    """The path below the base path of a site."""
     capabilities: ClassVar[Capabilities] = Capabilities(frozenset(), frozenset())
+    """The features and parameters that the wire format can express."""
     sites: ClassVar[Mapping[str, Site]] = {}
+    """The provider's hosts, by name."""
     auth: ClassVar[AuthScheme] = Bearer()
+    """How a credential is added. The default is a bearer token."""
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name}: an adapter keeps no state between requests")

@@ -120,31 +120,28 @@ def param_of(feature: str) -> str | None:
 
 
 class Requirements(Value, frozen=True):
-    """The features, parameters and data-moving fields that a request requires.
-
-    Attributes:
-        features: Members of `FEATURES`.
-        parameters: Members of `PARAMETERS`, and names of unknown fields.
-        moving: Names of data-moving fields that are switched on.
-        unthinking: Whether the request asks explicitly for an answer without reasoning.
-        sole_tool: Whether the tool that must be called is the only one, so that naming it equals requiring a call.
-        tools_and_json: Whether the request has tools that may be called, and wants JSON if none is.
-        anew: Whether a last message of the assistant may be answered instead of being continued (`prefill`).
-        use: Which abilities of a deployment count: `chat`, `embeddings` or `moderations`.
-        place: The territories inside of which the answer must be computed, or None if it may be computed anywhere.
-        unread: Names of fields that are not sent, also if a provider has a parameter of the same name.
-    """
+    """The features, parameters and data-moving fields that a request requires."""
 
     features: frozenset[str]
+    """Members of `FEATURES`."""
     parameters: frozenset[str]
+    """Members of `PARAMETERS`, and names of unknown fields."""
     moving: frozenset[str]
+    """Names of data-moving fields that are switched on."""
     unthinking: bool = False
+    """Whether the request asks explicitly for an answer without reasoning."""
     sole_tool: bool = False
+    """Whether the tool that must be called is the only one, so that naming it equals requiring a call."""
     tools_and_json: bool = False
+    """Whether the request has tools that may be called, and wants JSON if none is."""
     anew: bool = False
+    """Whether a last message of the assistant may be answered instead of being continued (`prefill`)."""
     use: str = "chat"
+    """Which abilities of a deployment count: `chat`, `embeddings` or `moderations`."""
     place: Places | None = None
+    """The territories inside of which the answer must be computed, or None if it may be computed anywhere."""
     unread: frozenset[str] = frozenset()
+    """Names of fields that are not sent, also if a provider has a parameter of the same name."""
 
 
 @cache

@@ -23,23 +23,20 @@ _MOST_VERDICT_TOKENS = 256
 
 
 class ModerationRequest(InputRequest, frozen=True):
-    """A request for one verdict for each input.
-
-    Attributes:
-        model: The model that the client asked for, or empty if it named none.
-        inputs: The content to classify.
-        extra: Unknown top-level fields as parsed JSON.
-        prompt: The user's text that the inputs answer; None if they are not answers. Guard models judge both as a pair.
-        takes_contradictions: A verdict that contradicts its categories is an answer. Otherwise it is a failure.
-    """
+    """A request for one verdict for each input."""
 
     use: ClassVar[str] = "moderations"
 
     model: str
+    """The model that the client asked for, or empty if it named none."""
     inputs: tuple[ModerationInput, ...]
+    """The content to classify."""
     extra: Mapping[str, object] = {}
+    """Unknown top-level fields as parsed JSON."""
     prompt: str | None = None
+    """The user's text that the inputs answer; None if they are not answers. Guard models judge both as a pair."""
     takes_contradictions: bool = False
+    """A verdict that contradicts its categories is an answer. Otherwise it is a failure."""
 
     def texts(self) -> Iterator[str]:
         """See `InputRequest`. The texts include the URLs of images."""
@@ -70,21 +67,18 @@ class ModerationRequest(InputRequest, frozen=True):
 
 
 class ModerationResult(Value, frozen=True):
-    """The verdict on one input.
-
-    Attributes:
-        flagged: Whether the content is harmful.
-        categories: Whether each category applies, by name.
-        scores: The confidence in each category, from 0 to 1. A model without scores has 0 and 1.
-        applied_types: The kinds of input (`text`, `image`) that each category was found in.
-        controversial: Whether a guard model flags it by its third verdict, between safe and unsafe.
-    """
+    """The verdict on one input."""
 
     flagged: bool
+    """Whether the content is harmful."""
     categories: Mapping[str, bool]
+    """Whether each category applies, by name."""
     scores: Mapping[str, float]
+    """The confidence in each category, from 0 to 1. A model without scores has 0 and 1."""
     applied_types: Mapping[str, tuple[str, ...]] = {}
+    """The kinds of input (`text`, `image`) that each category was found in."""
     controversial: bool = False
+    """Whether a guard model flags it by its third verdict, between safe and unsafe."""
 
     @property
     def contradicts_itself(self) -> bool:
@@ -93,15 +87,12 @@ class ModerationResult(Value, frozen=True):
 
 
 class ModerationAnswer(InputAnswer, frozen=True):
-    """The verdicts of one request, in the order of its inputs.
-
-    Attributes:
-        results: One verdict for each input.
-        usage: Token counts, or None if the provider reported none.
-    """
+    """The verdicts of one request, in the order of its inputs."""
 
     results: tuple[ModerationResult, ...]
+    """One verdict for each input."""
     usage: Usage | None = None
+    """Token counts, or None if the provider reported none."""
 
 
 def verdict_of(found: frozenset[str], *, flagged: bool, controversial: bool = False) -> ModerationResult:

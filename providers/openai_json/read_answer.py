@@ -72,33 +72,28 @@ _SURE_CHARACTERS = 16
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """How an answer differs from OpenAI's.
-
-    Attributes:
-        finish: The meaning of finish reasons that OpenAI does not have. One may mean a failure.
-        safety: Fields of a choice or of the answer that are set if the vendor's safety system blocked it.
-        cached: More dotted paths in `usage` where the number of cached tokens may be.
-        separate_reasoning: Whether `completion_tokens` leaves out the reasoning tokens. If the answer has a total, the
-            total decides.
-        inline_thoughts: Whether reasoning is in the text, in `<think>` tags.
-        thoughts: More members of a message with its reasoning: a text, or a list of parts with `text`.
-        thinks_at_once: Whether, with `inline_thoughts`, the opening tag is in the prompt, so that the text begins with
-            reasoning.
-        message_is_delta: Whether a stream's choices have `message` instead of `delta`.
-        may_repeat: Whether each piece of a stream may repeat the whole text so far.
-        events: The meaning of named events.
-    """
+    """How an answer differs from OpenAI's."""
 
     finish: Mapping[str, Ending] = field(default_factory=dict)
+    """The meaning of finish reasons that OpenAI does not have. One may mean a failure."""
     safety: tuple[str, ...] = ()
+    """Fields of a choice or of the answer that are set if the vendor's safety system blocked it."""
     cached: tuple[str, ...] = ()
+    """More dotted paths in `usage` where the number of cached tokens may be."""
     separate_reasoning: bool = False
+    """Whether `completion_tokens` leaves out the reasoning tokens. If the answer has a total, the total decides."""
     inline_thoughts: bool = False
+    """Whether reasoning is in the text, in `<think>` tags."""
     thoughts: tuple[str, ...] = ()
+    """More members of a message with its reasoning: a text, or a list of parts with `text`."""
     thinks_at_once: bool = False
+    """Whether, with `inline_thoughts`, the opening tag is in the prompt, so that the text begins with reasoning."""
     message_is_delta: bool = False
+    """Whether a stream's choices have `message` instead of `delta`."""
     may_repeat: bool = False
+    """Whether each piece of a stream may repeat the whole text so far."""
     events: Mapping[str, Ending] = field(default_factory=dict)
+    """The meaning of named events."""
 
     @property
     def may_be_plain(self) -> bool:

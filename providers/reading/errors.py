@@ -159,11 +159,6 @@ _FIELDS = {
 class Phrases:
     """Kinds of failures by the sentence of an error message.
 
-    Attributes:
-        kinds: Kinds by sentence. A name in braces, such as `{model}`, matches any one word. White space around a
-            sentence is ignored. A sentence with … at its end is the beginning of a message.
-        instead_of: The kind that the sentences refine. Errors of other kinds keep their kind.
-
     Examples:
         >>> from providers.contract import FailureKind, Phrases
         >>> phrases = Phrases({"The model {model} is overloaded.": FailureKind.UNAVAILABLE})
@@ -172,7 +167,10 @@ class Phrases:
     """
 
     kinds: Kinds = field(default_factory=dict)
+    """Kinds by sentence. A name in braces, such as `{model}`, matches any one word. White space around a sentence is
+    ignored. A sentence with … at its end is the beginning of a message."""
     instead_of: FailureKind = FailureKind.INVALID_REQUEST
+    """The kind that the sentences refine. Errors of other kinds keep their kind."""
 
     def kind_of(self, kind: FailureKind, message: str) -> FailureKind:
         """Return the kind of the matching sentence, or else `kind`, which is that by status and code."""
@@ -198,52 +196,49 @@ def _pattern(sentence: str) -> re.Pattern[str]:
 
 @dataclass(frozen=True, slots=True)
 class ErrorRules:
-    """How to read the errors of a vendor. Of several paths, the first one with a value counts.
-
-    Attributes:
-        codes: The failure kind for each code. An entry covers its sub-codes (`Throttling` also `Throttling.Rate`).
-        types: The failure kind for each error type.
-        statuses: The failure kind for each HTTP status that has a meaning only at this vendor.
-        messages: The failure kind for each sentence. `{model}` stands for one word, and … for any rest.
-        marks: The failure kind for each member that decides, as a dotted path. After `=` stands the form of its text.
-        code_at: The dotted paths of the code.
-        type_at: The dotted paths of the type.
-        message_at: The dotted paths of the message.
-        code_in_message: A regular expression for a code inside the message.
-        request_id_at: The dotted paths of the request id.
-        request_id_headers: The response headers that contain the request id.
-        status_at: The dotted path of a number that means an error unless it is 0.
-        wait_at: The dotted paths of a time to wait, such as `30s`.
-        wait_in_message: A regular expression for a time to wait inside the message.
-        zone: The time zone of moments without one in a message, as an offset.
-        quoted_at: The dotted paths of the error of another server. It counts where it is about the request.
-        limits: The headers with rate limits. In `form`, {part} stands for `remaining` and `reset`, and {of} for each
-            entry of `of`.
-        about: The subject of a failure by these words, where it differs from that of its kind.
-        sources: The source of each word and its date. `*` in a word stands for anything; `*` alone is all others.
-        vendor: The provider's name.
-    """
+    """How to read the errors of a vendor. Of several paths, the first one with a value counts."""
 
     codes: Kinds = field(default_factory=dict)
+    """The failure kind for each code. An entry covers its sub-codes (`Throttling` also `Throttling.Rate`)."""
     types: Kinds = field(default_factory=dict)
+    """The failure kind for each error type."""
     statuses: Kinds = field(default_factory=dict)
+    """The failure kind for each HTTP status that has a meaning only at this vendor."""
     messages: Phrases = field(default_factory=Phrases)
+    """The failure kind for each sentence. `{model}` stands for one word, and … for any rest."""
     marks: Kinds = field(default_factory=dict)
+    """The failure kind for each member that decides, as a dotted path. After `=` stands the form of its text."""
     code_at: tuple[str, ...] = ("error.code", "code")
+    """The dotted paths of the code."""
     type_at: tuple[str, ...] = ("error.type", "type")
+    """The dotted paths of the type."""
     message_at: tuple[str, ...] = ("error.message", "error", "message")
+    """The dotted paths of the message."""
     code_in_message: str = ""
+    """A regular expression for a code inside the message."""
     request_id_at: tuple[str, ...] = ("request_id",)
+    """The dotted paths of the request id."""
     request_id_headers: tuple[str, ...] = ("x-request-id",)
+    """The response headers that contain the request id."""
     status_at: str = ""
+    """The dotted path of a number that means an error unless it is 0."""
     wait_at: tuple[str, ...] = ()
+    """The dotted paths of a time to wait, such as `30s`."""
     wait_in_message: str = ""
+    """A regular expression for a time to wait inside the message."""
     zone: str = "+00:00"
+    """The time zone of moments without one in a message, as an offset."""
     quoted_at: tuple[str, ...] = ()
+    """The dotted paths of the error of another server. It counts where it is about the request."""
     limits: LimitHeaders = field(default_factory=LimitHeaders)
+    """The headers with rate limits. In `form`, {part} stands for `remaining` and `reset`, and {of} for each entry of
+    `of`."""
     about: Mapping[str, About] = field(default_factory=dict)
+    """The subject of a failure by these words, where it differs from that of its kind."""
     sources: Mapping[str, str] = field(default_factory=dict)
+    """The source of each word and its date. `*` in a word stands for anything; `*` alone is all others."""
     vendor: str = ""
+    """The provider's name."""
 
 
 def kinds_of(table: Mapping[str, Iterable[object]]) -> dict[str, FailureKind]:
@@ -358,31 +353,28 @@ def has_message(body: Mapping[str, object], rules: ErrorRules) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Reported:
-    """An error body and its response, as all judges read them.
-
-    Attributes:
-        layers: The error and the errors inside of it, the innermost first.
-        codes: All codes of all layers.
-        code: The first code that a table knows, or else the first one. A known inner code is more exact than an outer
-            one that is not known.
-        type: The type of the innermost layer that has one.
-        detail: The message.
-        status: The status of the response, or the number in the body that looks like one if that is a success.
-        status_in_body: That number as it is written, or "0".
-        param: The member that is wrong.
-    """
+    """An error body and its response, as all judges read them."""
 
     body: Mapping[str, object]
     response: WireResponse
     rules: ErrorRules
     layers: list[Mapping[str, object]]
+    """The error and the errors inside of it, the innermost first."""
     codes: list[str]
+    """All codes of all layers."""
     code: str
+    """The first code that a table knows, or else the first one. A known inner code is more exact than an outer one that
+    is not known."""
     type: str
+    """The type of the innermost layer that has one."""
     detail: str
+    """The message."""
     status: int
+    """The status of the response, or the number in the body that looks like one if that is a success."""
     status_in_body: str
+    """That number as it is written, or "0"."""
     param: str | None
+    """The member that is wrong."""
 
 
 def _read_error(body: Mapping[str, object], response: WireResponse, rules: ErrorRules) -> _Reported:

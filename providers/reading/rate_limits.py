@@ -99,17 +99,15 @@ def parse_duration_s(value: str) -> float | None:
 class LimitHeaders(Value, frozen=True):
     """The names of a provider's rate limit headers.
 
-    Attributes:
-        form: The pattern of the names, with `{part}` for `remaining` or `reset`, and `{of}` for each word of `of`.
-        of: The limited quantities.
-
     Examples:
         >>> from providers.contract import LimitHeaders
         >>> headers = LimitHeaders("parrot-{of}-{part}", ("requests", "words"))
     """
 
     form: str = "x-ratelimit-{part}-{of}"
+    """The pattern of the names, with `{part}` for `remaining` or `reset`, and `{of}` for each word of `of`."""
     of: tuple[str, ...] = ("requests", "tokens")
+    """The limited quantities."""
 
 
 class RateLimit(Value, frozen=True):

@@ -50,18 +50,15 @@ class TokenHost(Value, frozen=True):
 
 
 class SignInTerms(Value, frozen=True):
-    """The values of the configuration that an exchange needs. Its `repr` does not show the texts, which may be secret.
-
-    Attributes:
-        hosts: The hosts by name: `token`, for AWS `sts`, for impersonation `impersonate`.
-        texts: The values of its keys and variables. The names of `assume` begin with `assume_`.
-        source: The terms of the sign-in whose token is the subject, or None.
-    """
+    """The values of the configuration that an exchange needs. Its `repr` hides the texts, which may be secret."""
 
     kind: str
     hosts: Mapping[str, TokenHost]
+    """The hosts by name: `token`, for AWS `sts`, for impersonation `impersonate`."""
     texts: Mapping[str, str] = {}
+    """The values of its keys and variables. The names of `assume` begin with `assume_`."""
     source: SignInTerms | None = None
+    """The terms of the sign-in whose token is the subject, or None."""
 
     def __repr__(self) -> str:
         """Leave out the texts."""

@@ -14,13 +14,7 @@ SCOPES = ("https://cognitiveservices.azure.com/.default", "https://ai.azure.com/
 
 
 class SignInKind(Value, frozen=True, forbid_unknown_fields=True):
-    """The facts of one kind of sign-in. `kinds.toml` explains its fields.
-
-    Attributes:
-        environment: The variable that is read for a key that is not written, by key.
-        variables: The variables that are read in any case.
-        bearer_at_url: Whether it serves providers that take a bearer token at a URL.
-    """
+    """The facts of one kind of sign-in. `kinds.toml` explains its fields."""
 
     name: str = ""
     providers: tuple[str, ...] = ()
@@ -28,8 +22,11 @@ class SignInKind(Value, frozen=True, forbid_unknown_fields=True):
     optional: tuple[str, ...] = ()
     subject: str = ""
     environment: Mapping[str, str] = {}
+    """The variable that is read for a key that is not written, by key."""
     variables: tuple[str, ...] = ()
+    """The variables that are read in any case."""
     bearer_at_url: bool = False
+    """Whether it serves providers that take a bearer token at a URL."""
     metadata: str = ""
     other_metadata: tuple[str, ...] = ()
 

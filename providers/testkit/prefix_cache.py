@@ -28,17 +28,14 @@ _CONTENT = ("content", "parts", "output")
 
 
 class CacheRead(Value, frozen=True):
-    """The tokens that one request read from the cache.
-
-    Attributes:
-        account: The credential of the request.
-        prompt_tokens: The tokens of the prompt, of four bytes each.
-        cached_tokens: The prompt tokens that were read from the cache.
-    """
+    """The tokens that one request read from the cache."""
 
     account: str
+    """The credential of the request."""
     prompt_tokens: int
+    """The tokens of the prompt, of four bytes each."""
     cached_tokens: int
+    """The prompt tokens that were read from the cache."""
 
 
 class PrefixCache:

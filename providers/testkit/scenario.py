@@ -115,37 +115,35 @@ Fault = (
 class Scenario:
     """The delays, faults and answers of a simulated provider.
 
-    Attributes:
-        latency_s: The delay before the status line, in seconds.
-        first_token_s: The delay from the status line to the first token, in seconds. Events that only open the answer
-            are sent together with it. A JSON answer is sent at once, so this delay is before its status line.
-        between_events_s: The delay between events, in seconds.
-        faults: Faults of requests after the script, each with its probability. The sum must be at most 1.
-        script: Faults of the first requests, one entry each. None is a request without a fault.
-        seed: Another seed selects other requests for the faults.
-        text: The text of the answer instead of the model's own.
-        completion: The whole answer instead of the model's own.
-        aptitude: Known answers to questions, for evaluations.
-        capacity: The limit of concurrent requests and of the request rate, or None for no limit.
-        first_token_p95_s: The 95th percentile of the delay to the first token, of which `first_token_s` is the median.
-            The delays have a log-normal distribution. If it is None, all delays are equal.
-
     Examples:
         >>> from providers.testkit import Scenario, parse_fault
         >>> scenario = Scenario(latency_s=0.05, faults=(parse_fault("503:0.1"),))
     """
 
     latency_s: float = 0.0
+    """The delay before the status line, in seconds."""
     first_token_s: float = 0.0
+    """The delay from the status line to the first token, in seconds. Events that only open the answer are sent together
+    with it. A JSON answer is sent at once, so this delay is before its status line."""
     between_events_s: float = 0.0
+    """The delay between events, in seconds."""
     faults: tuple[tuple[Fault, float], ...] = ()
+    """Faults of requests after the script, each with its probability. The sum must be at most 1."""
     script: tuple[Fault | None, ...] = ()
+    """Faults of the first requests, one entry each. None is a request without a fault."""
     seed: int = 0
+    """Another seed selects other requests for the faults."""
     text: str | None = None
+    """The text of the answer instead of the model's own."""
     completion: ChatCompletion | None = None
+    """The whole answer instead of the model's own."""
     aptitude: AnswerQuality | None = None
+    """Known answers to questions, for evaluations."""
     capacity: Capacity | None = None
+    """The limit of concurrent requests and of the request rate, or None for no limit."""
     first_token_p95_s: float | None = None
+    """The 95th percentile of the delay to the first token, of which `first_token_s` is the median. The delays have a
+    log-normal distribution. If it is None, all delays are equal."""
 
     def __post_init__(self) -> None:
         if sum(probability for _, probability in self.faults) > 1 + 1e-9:

@@ -27,21 +27,18 @@ def failure_text(kind: FailureKind, too_long: str) -> str:
 
 
 class IncomingRequest(Value, frozen=True):
-    """A request that a simulator received.
-
-    Attributes:
-        method: The HTTP method.
-        path: The percent-encoded path without the query.
-        query: The query, or empty.
-        headers: Values by lower-case name.
-        body: The complete body.
-    """
+    """A request that a simulator received."""
 
     method: str
+    """The HTTP method."""
     path: str
+    """The percent-encoded path without the query."""
     query: str
+    """The query, or empty."""
     headers: Mapping[str, str]
+    """Values by lower-case name."""
     body: bytes
+    """The complete body."""
 
     @property
     def bearer(self) -> str:

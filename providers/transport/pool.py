@@ -58,31 +58,28 @@ def request_start(origin: str, method: str, target: str, headers: str) -> bytes:
 
 @dataclass(slots=True, repr=False)
 class PoolRequest:
-    """One request for `Pool.open`, which consumes it: the body is taken out.
-
-    Attributes:
-        start: The head before `content-length`, see `request_start`.
-        connect_s: Limit for DNS, TCP and TLS together.
-        permit: The caller's permit, which the pool's `allow` gets with the origin.
-        recheck: A function that is called when a new connection stands. Its exceptions are passed on.
-        link: How its connection is made, or None for a direct one with the public authorities.
-        head_only: Whether the response has no body (HEAD).
-        is_sent: Whether a connection got the request.
-        anew: Whether the request must be sent on a new connection.
-        rest: Further pieces of the body, which are sent after it without being copied.
-    """
+    """One request for `Pool.open`, which consumes it: the body is taken out."""
 
     origin: str
     start: bytes
+    """The head before `content-length`, see `request_start`."""
     body: bytes
     connect_s: float
+    """Limit for DNS, TCP and TLS together."""
     permit: object
+    """The caller's permit, which the pool's `allow` gets with the origin."""
     recheck: Recheck | None = None
+    """A function that is called when a new connection stands. Its exceptions are passed on."""
     link: Link | None = None
+    """How its connection is made, or None for a direct one with the public authorities."""
     head_only: bool = False
+    """Whether the response has no body (HEAD)."""
     is_sent: bool = False
+    """Whether a connection got the request."""
     anew: bool = False
+    """Whether the request must be sent on a new connection."""
     rest: tuple[BodyPiece, ...] = ()
+    """Further pieces of the body, which are sent after it without being copied."""
 
     def __repr__(self) -> str:
         """Show neither the head, which holds a key, nor the body, which holds a prompt."""

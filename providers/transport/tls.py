@@ -14,23 +14,20 @@ import certifi
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """How connections to an origin are made. Two requests share a connection only if their links are equal.
-
-    Attributes:
-        ca: The authorities to trust instead of the public authorities, as PEM, or empty.
-        certificate: The client's certificate with its chain, as PEM, or empty.
-        key: The private key of the certificate, as PEM without a passphrase.
-        proxy: The origin of the HTTP proxy to which connections are made in place of the origin, or empty.
-        authorization: The value of `proxy-authorization`, or empty.
-        is_remote: No connection is made to an address of this machine or of its link.
-    """
+    """How connections to an origin are made. Two requests share a connection only if their links are equal."""
 
     ca: str = field(default="", repr=False)
+    """The authorities to trust instead of the public authorities, as PEM, or empty."""
     certificate: str = field(default="", repr=False)
+    """The client's certificate with its chain, as PEM, or empty."""
     key: str = field(default="", repr=False)
+    """The private key of the certificate, as PEM without a passphrase."""
     proxy: str = ""
+    """The origin of the HTTP proxy to which connections are made in place of the origin, or empty."""
     authorization: str = field(default="", repr=False)
+    """The value of `proxy-authorization`, or empty."""
     is_remote: bool = False
+    """No connection is made to an address of this machine or of its link."""
 
     @property
     def tls(self) -> ssl.SSLContext | None:

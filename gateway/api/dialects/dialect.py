@@ -118,21 +118,18 @@ class StreamEncoder(ABC):
 
 
 class Dialect(Protocol):
-    """One request in the form of one API. It may remember what the answer repeats of the request.
-
-    Attributes:
-        keep_alive: The bytes that are sent while a stream is silent. Clients of this API skip it.
-        stream_type: The header line with the content type of a stream.
-        media: The content type of a request. A dialect with another one than JSON is a `FormDialect`.
-        route: The path of the API, with `{model}` in place of a name. It is shown in traces.
-        user_field: The field with the client's own id of its user.
-    """
+    """One request in the form of one API. It may remember what the answer repeats of the request."""
 
     keep_alive: bytes
+    """The bytes that are sent while a stream is silent. Clients of this API skip it."""
     stream_type: bytes
+    """The header line with the content type of a stream."""
     media: bytes
+    """The content type of a request. A dialect with another one than JSON is a `FormDialect`."""
     route: str
+    """The path of the API, with `{model}` in place of a name. It is shown in traces."""
     user_field: str
+    """The field with the client's own id of its user."""
 
     def decode(self, body: bytes) -> ServedRequest:
         """Parse and decode the body. Raises ApiError, InvalidRequest or UnsupportedFeature.

@@ -240,19 +240,16 @@ class GatewaySection(Section):
 
 
 class FeatureKey(NamedTuple):
-    """A key that a feature adds to the file.
-
-    Attributes:
-        section: The section whose entries have it (`regions`, or `regions.labels` for the labels of regions), or an
-            empty text for a key of the file itself.
-        type: The type of its value.
-        field: Its default and its meaning.
-    """
+    """A key that a feature adds to the file."""
 
     section: str
+    """The section whose entries have it (`regions`, or `regions.labels` for the labels of regions), or an empty text
+    for a key of the file itself."""
     name: str
     type: Any
+    """The type of its value."""
     field: Any
+    """Its default and its meaning."""
 
     @property
     def path(self) -> str:

@@ -33,29 +33,26 @@ class Helpline(Value, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class CrisisRules(RegionPart):
-    """The rules of a region.
-
-    Attributes:
-        judges: The names of the deployments that judge, asked in order if one fails.
-        is_open: Whether a request goes on without a verdict.
-        has_number: It is ours, with `NUMBER` in the place of the number. The operator's is used as it is.
-        helplines: The number of each territory.
-        common: The number that is valid in the whole region, or None.
-        texts: Each text that a user can get, the longest first.
-        digest: Names what is given for which categories: other texts or categories are other rules.
-    """
+    """The rules of a region."""
 
     judges: tuple[str, ...]
+    """The names of the deployments that judge, asked in order if one fails."""
     categories: tuple[str, ...]
     then: Then
     is_open: bool
+    """Whether a request goes on without a verdict."""
     text: Sentences = field(hash=False, repr=False)
     has_number: bool
+    """It is ours, with `NUMBER` in the place of the number. The operator's is used as it is."""
     helplines: Mapping[str, Helpline] = field(hash=False, repr=False)
+    """The number of each territory."""
     common: Helpline | None
+    """The number that is valid in the whole region, or None."""
     instructions: str = field(default="", repr=False)
     texts: tuple[str, ...] = field(init=False, repr=False)
+    """Each text that a user can get, the longest first."""
     digest: bytes = field(init=False, repr=False, compare=False)
+    """Names what is given for which categories: other texts or categories are other rules."""
 
     def __post_init__(self) -> None:
         known = {*self.helplines.values(), self.common}

@@ -34,19 +34,16 @@ def _span(seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class UseRules(RegionPart):
-    """The rules of a region for the time of its users.
-
-    Attributes:
-        gap_s: A chat that arrives so long after the end of the user's time begins a new session.
-        timezone: The time zone of its days.
-        repeat_s: The label with `repeat` is shown again after so long. None if no label has `repeat`.
-        pause: The sentence for a user who has reached a limit, or None if the operator has one for the reason.
-    """
+    """The rules of a region for the time of its users."""
 
     gap_s: float = DEFAULT_GAP_S
+    """A chat that arrives so long after the end of the user's time begins a new session."""
     timezone: str = "UTC"
+    """The time zone of its days."""
     repeat_s: float | None = None
+    """The label with `repeat` is shown again after so long. None if no label has `repeat`."""
     pause: Sentences | None = field(default=None, repr=False, compare=False)
+    """The sentence for a user who has reached a limit, or None if the operator has one for the reason."""
     gap_ms: int = field(init=False, repr=False, compare=False)
 
     plan_name: ClassVar[str] = "time of use"
@@ -81,19 +78,16 @@ class UseRules(RegionPart):
 
 
 class UseRecord(NamedTuple):
-    """When one user used the time of the last 48 hours. Stores keep it as an array in MessagePack.
-
-    Attributes:
-        timezone: That of the region of the last chat.
-        gap_ms: The longest gap of the regions in which the last session ran. 0: unknown.
-        noticed_ms: When the label with `repeat` was last shown in this session. 0: it was not.
-        pieces: The beginning and the end of each session, the last one at the end. They do not overlap.
-    """
+    """When one user used the time of the last 48 hours. Stores keep it as an array in MessagePack."""
 
     timezone: str
+    """That of the region of the last chat."""
     gap_ms: int
+    """The longest gap of the regions in which the last session ran. 0: unknown."""
     noticed_ms: int
+    """When the label with `repeat` was last shown in this session. 0: it was not."""
     pieces: tuple[int, ...]
+    """The beginning and the end of each session, the last one at the end. They do not overlap."""
 
     @property
     def began_ms(self) -> int:

@@ -215,27 +215,24 @@ def _of_store() -> Iterator[None]:
 
 
 class ChatTime(msgspec.Struct, eq=False):
-    """The time of one chat.
-
-    Attributes:
-        use: Counts the time of its process.
-        note: Its part of the log line and the receipt.
-        key: Its user, or None: no time is counted.
-        notice: How the label with `repeat` is due, apart from the first answer of a conversation.
-        is_noticed: Its answer has shown this label.
-        is_notice_kept: The record has the time at which it did.
-        has_begun: Its answer has begun, and has not ended.
-    """
+    """The time of one chat."""
 
     use: TimeOfUse
+    """Counts the time of its process."""
     rules: UseRules
     note: UseNote
+    """Its part of the log line and the receipt."""
     key: UseKey | None = None
+    """Its user, or None: no time is counted."""
     now: Arrival | None = None
     notice: Notice | None = None
+    """How the label with `repeat` is due, apart from the first answer of a conversation."""
     is_noticed: bool = False
+    """Its answer has shown this label."""
     is_notice_kept: bool = False
+    """The record has the time at which it did."""
     has_begun: bool = False
+    """Its answer has begun, and has not ended."""
     refusal: Refused | CallRefused | None = None
 
     def leave_no_trace(self) -> None:

@@ -36,20 +36,17 @@ _LATEST_S = 253_402_300_799
 
 @dataclass(frozen=True, slots=True)
 class MarkRules(Part):
-    """The issuer and the keys of signed marks.
-
-    Attributes:
-        issuer: The URL that each mark names.
-        public: The public key that belongs to `key`, as `ed25519:BASE64`. Empty if secrets are not read.
-        former: Former public keys, in the same form. Their marks stay valid.
-        key: The private key in PEM, on one line. None if secrets are not read.
-    """
+    """The issuer and the keys of signed marks."""
 
     plan_name: ClassVar[str] = "marks"
     issuer: str
+    """The URL that each mark names."""
     public: str
+    """The public key that belongs to `key`, as `ed25519:BASE64`. Empty if secrets are not read."""
     former: tuple[str, ...] = ()
+    """Former public keys, in the same form. Their marks stay valid."""
     key: Secret | None = field(default=None, compare=False, repr=False)
+    """The private key in PEM, on one line. None if secrets are not read."""
 
     @property
     def published(self) -> tuple[str, ...]:
@@ -145,22 +142,19 @@ def key_set(keys: Iterable[str]) -> dict[str, object]:
 
 
 class MarkCheck(Value, frozen=True):
-    """The result of a check of a mark. All that the signature does not prove is None.
-
-    Attributes:
-        signature: `unknown_key` if the mark names no published key.
-        text: Whether the text is the signed one, or differs in white space only.
-        issued_at_s: Unix time.
-        content: Whether the file is the signed one, or None for the mark of a text.
-        is_of_file: The mark is that of a file, or a file was asked about.
-    """
+    """The result of a check of a mark. All that the signature does not prove is None."""
 
     signature: Literal["valid", "invalid", "unknown_key"]
+    """`unknown_key` if the mark names no published key."""
     text: Literal["same", "same_folded", "different"] | None = None
+    """Whether the text is the signed one, or differs in white space only."""
     issuer: str | None = None
     issued_at_s: int | None = None
+    """Unix time."""
     content: Literal["same", "different"] | None = None
+    """Whether the file is the signed one, or None for the mark of a text."""
     is_of_file: bool = False
+    """The mark is that of a file, or a file was asked about."""
 
     @property
     def is_proven(self) -> bool:

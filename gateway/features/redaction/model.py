@@ -18,28 +18,25 @@ Arguments = Literal["restore", "keep"]
 
 
 class RedactionRules(Value, frozen=True):
-    """The rules of one redaction, or of several that apply together.
-
-    Attributes:
-        kinds: Members of `BUILT_IN`.
-        countries: ISO codes, whose numbers are found.
-        terms: Words of the company.
-        patterns: Own patterns in RE2 syntax, by the kind of their placeholders, sorted.
-        media: `refuse`: nothing that has media is sent.
-        arguments: `keep`: the arguments of tool calls keep their placeholders.
-        kept: The digits of phone numbers that are not values: the helplines of a region.
-        digest: Identifies everything that decides what is found.
-    """
+    """The rules of one redaction, or of several that apply together."""
 
     names: tuple[str, ...]
     kinds: frozenset[str]
+    """Members of `BUILT_IN`."""
     countries: frozenset[str] = frozenset()
+    """ISO codes, whose numbers are found."""
     terms: tuple[str, ...] = ()
+    """Words of the company."""
     patterns: tuple[tuple[str, str], ...] = ()
+    """Own patterns in RE2 syntax, by the kind of their placeholders, sorted."""
     media: Media = "refuse"
+    """`refuse`: nothing that has media is sent."""
     arguments: Arguments = "restore"
+    """`keep`: the arguments of tool calls keep their placeholders."""
     kept: frozenset[str] = frozenset()
+    """The digits of phone numbers that are not values: the helplines of a region."""
     digest: bytes = b""
+    """Identifies everything that decides what is found."""
 
     def __repr__(self) -> str:
         """Do not show the terms, which may be names of customers."""

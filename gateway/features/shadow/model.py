@@ -52,21 +52,10 @@ class ShadowNote(FeatureNote, Value, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ShadowRecord:
-    """One request to a shadow, with the client's own answer for comparison. Times are seconds.
-
-    Attributes:
-        at_s: Unix time.
-        outcome: `ok`, or the failure kind.
-        first_s: The time until the answer began, or until a whole JSON answer arrived.
-        beside_first_s: The same time for the deployment that answered the client, which `beside` names. The other
-            `beside_*` fields belong to its answer too.
-        prompt: Stored only if the config keeps text. The same holds for `answer`, `refusal` and `calls`.
-        refusal: The provider's own text for a refusal.
-        calls: The names and arguments of tool calls.
-        beside_answer: The client's answer, if the config keeps text and the answer is complete plain text.
-    """
+    """One request to a shadow, with the client's own answer for comparison. Times are seconds."""
 
     at_s: float
+    """Unix time."""
     config_version: str
     request_id: str
     assistant: str
@@ -75,7 +64,9 @@ class ShadowRecord:
     model: str
     stream: bool
     outcome: str
+    """`ok`, or the failure kind."""
     first_s: float
+    """The time until the answer began, or until a whole JSON answer arrived."""
     total_s: float
     usage: Usage | None = None
     finish_reason: str | None = None
@@ -83,13 +74,19 @@ class ShadowRecord:
     tool_calls: int = 0
     beside: str | None = None
     beside_first_s: float | None = None
+    """The same time for the deployment that answered the client, which `beside` names. The other `beside_*` fields
+    belong to its answer too."""
     beside_total_s: float | None = None
     beside_usage: Usage | None = None
     prompt: str | None = field(default=None, repr=False)
+    """Stored only if the config keeps text. The same holds for `answer`, `refusal` and `calls`."""
     answer: str | None = field(default=None, repr=False)
     refusal: str | None = field(default=None, repr=False)
+    """The provider's own text for a refusal."""
     calls: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """The names and arguments of tool calls."""
     beside_answer: str | None = field(default=None, repr=False)
+    """The client's answer, if the config keeps text and the answer is complete plain text."""
 
     def without_text(self) -> ShadowRecord:
         """Return the record without prompt and answers."""

@@ -33,25 +33,22 @@ Algorithm = Literal[
 
 
 class ClaimRules(Value, frozen=True):
-    """The issuer whose claims are accepted, and how the claims must be signed.
-
-    Attributes:
-        territory: The member of the token that names the territory.
-        preferences: The member with the user's preferences. None if they are not read.
-        consents: The member with the recipients to which the user has agreed.
-        age_band: The member with the age band of the user. None if it is not read.
-        longest_s: The longest lifetime of a claim, or None without a bound.
-    """
+    """The issuer whose claims are accepted, and how the claims must be signed."""
 
     issuer: str
     audience: str
     algorithms: frozenset[str]
     keys: KeySource
     territory: str = "territory"
+    """The member of the token that names the territory."""
     preferences: str | None = None
+    """The member with the user's preferences. None if they are not read."""
     consents: str = "consents"
+    """The member with the recipients to which the user has agreed."""
     age_band: str | None = None
+    """The member with the age band of the user. None if it is not read."""
     longest_s: float | None = None
+    """The longest lifetime of a claim, or None without a bound."""
 
 
 @section

@@ -33,23 +33,20 @@ _FILE_REFERENCE = re.compile(r"\$\{file:(/[^{}\0]+)\}")
 
 
 class Reading(Value, frozen=True):
-    """The result of reading one signal.
-
-    Attributes:
-        speaks: It gives a territory.
-        unknown: The client hides its location, so weaker signals do not count.
-        doubtful: The signal is trusted and cannot be read, so no other signal counts either.
-        vague: It gives a country of which only the part has a region.
-        problem: The signal ends the decision with this problem.
-    """
+    """The result of reading one signal."""
 
     evidence: Evidence
     region: Region | None = None
     speaks: bool = False
+    """It gives a territory."""
     unknown: bool = False
+    """The client hides its location, so weaker signals do not count."""
     doubtful: bool = False
+    """The signal is trusted and cannot be read, so no other signal counts either."""
     vague: bool = False
+    """It gives a country of which only the part has a region."""
     problem: LocationProblem | None = None
+    """The signal ends the decision with this problem."""
 
     @property
     def bounds(self) -> Places | None:
@@ -113,57 +110,51 @@ def absolute_path(text: str, folder: str = "") -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class OwnSection:
-    """The section of a signal, which is the key `section` of `location`.
-
-    Attributes:
-        keys: The keys of the section, with their bounds and meanings.
-        meaning: The purpose of the section, for the reference of the configuration.
-        rules: The class of the compiled section in `LocationRules.own`.
-        compiled: Returns the rules of a section, or None after an error has been reported.
-        file_key: The key that names a file, whose state is reported by `check`, or None.
-        is_relative: Whether the path of this file may be relative to the config file.
-    """
+    """The section of a signal, which is the key `section` of `location`."""
 
     keys: type[PlainSection]
+    """The keys of the section, with their bounds and meanings."""
     meaning: str
+    """The purpose of the section, for the reference of the configuration."""
     rules: type[Hashable]
+    """The class of the compiled section in `LocationRules.own`."""
     compiled: Callable[[Any, SectionReader], Hashable | None]
+    """Returns the rules of a section, or None after an error has been reported."""
     file_key: str | None = None
+    """The key that names a file, whose state is reported by `check`, or None."""
     is_relative: bool = False
+    """Whether the path of this file may be relative to the config file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A signal that can show where a caller is.
-
-    Attributes:
-        report: Returns the report of a request under these rules, or None if the signal is absent.
-        read: Returns the meaning of the report in a config version, or None if there is nothing to record.
-        headers: Returns every header that `report` reads under these rules.
-        can_locate: Returns whether a config version has everything with which the signal can locate some caller.
-        section: The key of `location` that sets the signal up, or None if it needs none.
-        settings: The value of this key, if it belongs to this signal alone.
-        client_right: The word in a client's `may_assert` without which the signal is ignored, or None.
-        reads_edges: Whether it reads headers that trusted edges add: such a request came through a proxy.
-        needs_lookup: Whether its report may be a question that must be answered first.
-        suppose: Returns the report that `explain` assumes for a territory, or None if it is not used for that.
-        source: Where it comes from, in the words of the page for operators.
-        use: When it is used, in these words.
-    """
+    """A signal that can show where a caller is."""
 
     name: str
     report: Callable[[LocationRules, SignalInput], Hashable | None]
+    """Returns the report of a request under these rules, or None if the signal is absent."""
     read: Callable[[ConfigVersion, Client | None, Reports], Reading | None]
+    """Returns the meaning of the report in a config version, or None if there is nothing to record."""
     headers: Callable[[LocationRules], Iterable[str]]
+    """Returns every header that `report` reads under these rules."""
     can_locate: Callable[[ConfigVersion], bool]
+    """Returns whether a config version has everything with which the signal can locate some caller."""
     section: str | None = None
+    """The key of `location` that sets the signal up, or None if it needs none."""
     settings: OwnSection | None = None
+    """The value of this key, if it belongs to this signal alone."""
     client_right: str | None = None
+    """The word in a client's `may_assert` without which the signal is ignored, or None."""
     reads_edges: bool = False
+    """Whether it reads headers that trusted edges add: such a request came through a proxy."""
     needs_lookup: bool = False
+    """Whether its report may be a question that must be answered first."""
     suppose: Callable[[str], Hashable | None] = field(default=lambda _: None)
+    """Returns the report that `explain` assumes for a territory, or None if it is not used for that."""
     source: str = ""
+    """Where it comes from, in the words of the page for operators."""
     use: str = ""
+    """When it is used, in these words."""
 
     @property
     def setup_key(self) -> str | None:

@@ -39,14 +39,7 @@ _BYPASS = base64.b64encode(b"skip_thought_signature_validator").decode()
 
 @dataclass(frozen=True, slots=True)
 class GeminiAdapter(StatedUses, FactsAdapter):
-    """The adapter for the native wire format.
-
-    Attributes:
-        bypass_signature: The thought signature that is sent for a call that another model made. Google documents the
-            text `skip_thought_signature_validator`. The field is of the type bytes, so its base64 is sent; some clients
-            send the text itself.
-        publisher: The part of the path before the model, if the host has models of several publishers.
-    """
+    """The adapter for the native wire format."""
 
     facts_package: ClassVar[str] = "providers.vendors.gemini"
     # All features, and the parameters that the format has. No model supports all of them.
@@ -54,7 +47,11 @@ class GeminiAdapter(StatedUses, FactsAdapter):
     name: str
     auth: AuthScheme
     bypass_signature: str
+    """The thought signature that is sent for a call that another model made. Google documents the text
+    `skip_thought_signature_validator`. The field is of the type bytes, so its base64 is sent; some clients send the
+    text itself."""
     publisher: str = ""
+    """The part of the path before the model, if the host has models of several publishers."""
 
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         request, changed = fit(request, self.takes)

@@ -64,13 +64,7 @@ _OWN_PARAMETERS = frozenset({"verbosity", "service_tier", "prediction", "prompt_
 
 @dataclass(frozen=True, slots=True)
 class OpenAIAdapter(StatedUses, FactsAdapter):
-    """The adapter for chat completions of OpenAI, or of a compatible server.
-
-    Attributes:
-        max_tokens_field: The field for the limit of the answer's tokens.
-        own_parameters: Parameters that are not canonical.
-        is_openai: Whether the server is OpenAI's own. Others get no fields that only OpenAI has.
-    """
+    """The adapter for chat completions of OpenAI, or of a compatible server."""
 
     facts_package: ClassVar[str] = "providers.vendors.openai"
     asks_for_usage: ClassVar[bool] = True
@@ -78,8 +72,11 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
     name: str
     auth: AuthScheme
     max_tokens_field: str
+    """The field for the limit of the answer's tokens."""
     own_parameters: frozenset[str] = frozenset()
+    """Parameters that are not canonical."""
     is_openai: bool = True
+    """Whether the server is OpenAI's own. Others get no fields that only OpenAI has."""
 
     @property
     def capabilities(self) -> Capabilities:

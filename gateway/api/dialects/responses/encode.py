@@ -49,20 +49,16 @@ COMPLETED, INCOMPLETE, FAILED, IN_PROGRESS = b"completed", b"incomplete", b"fail
 
 
 class ResponsesRequest(Value, frozen=True):
-    """The parts of a request on which its answer depends.
-
-    Attributes:
-        echo: The members of `response` that repeat the request, as JSON with a comma before each.
-        wants_state: The client takes reasoning state as `encrypted_content`. Else it is in the ids of calls, as in
-            chat.
-        previous: The id of the answer that it continues, over WebSocket.
-    """
+    """The parts of a request on which its answer depends."""
 
     echo: bytes = _NO_ECHO
+    """The members of `response` that repeat the request, as JSON with a comma before each."""
     names: ToolNames = msgspec.field(default_factory=ToolNames)
     wants_state: bool = False
+    """The client takes reasoning state as `encrypted_content`. Else it is in the ids of calls, as in chat."""
     body_bytes: int = 0
     previous: str | None = None
+    """The id of the answer that it continues, over WebSocket."""
 
 
 def escape(text: str) -> bytes:

@@ -78,18 +78,15 @@ _IDLE, _OPEN, _FINISHED, _ENDED = range(4)
 
 
 class _Item(msgspec.Struct):
-    """An item of the answer that is open or has ended.
-
-    Attributes:
-        at: The members `item_id` and `output_index` of its events.
-        index: Its position in the output.
-        pieces: The escaped pieces of what is open in it: a text, a refusal, a reasoning text, or arguments.
-    """
+    """An item of the answer that is open or has ended."""
 
     id: bytes
     at: bytes
+    """The members `item_id` and `output_index` of its events."""
     index: int
+    """Its position in the output."""
     pieces: list[bytes] = []
+    """The escaped pieces of what is open in it: a text, a refusal, a reasoning text, or arguments."""
     done: bytes = b""
 
 

@@ -18,22 +18,19 @@ _EDGE = r"\b"
 
 
 class Form(Value, frozen=True):
-    """One way to write a number.
-
-    Attributes:
-        begins: The characters with which it may begin.
-        text: It, as a pattern of `re` with at most one group; `pattern` has the boundary after it, for `match`.
-        check: Returns whether the number, without separators and in upper case, has the right check digits.
-        context: Matches a word that must stand before it, or None if no word has to.
-    """
+    """One way to write a number."""
 
     country: str
     kind: str
     begins: str
+    """The characters with which it may begin."""
     text: str
+    """It, as a pattern of `re` with at most one group; `pattern` has the boundary after it, for `match`."""
     pattern: re.Pattern[str]
     check: Callable[[str], bool] | None
+    """Returns whether the number, without separators and in upper case, has the right check digits."""
     context: re.Pattern[str] | None
+    """Matches a word that must stand before it, or None if no word has to."""
 
 
 @cache
