@@ -71,18 +71,7 @@ class Deadline:
     request has ended. At the loop's time `check_at`, it must look at its limits.
     """
 
-    __slots__ = (
-        "_innermost",
-        "_loop",
-        "_sweep",
-        "_task",
-        "_timer",
-        "check_at",
-        "clock",
-        "commit_at",
-        "started_at",
-        "total_at",
-    )
+    __slots__ = tuple("_innermost _loop _sweep _task _timer check_at clock commit_at started_at total_at".split())
     _loop: asyncio.AbstractEventLoop
 
     def __init__(
