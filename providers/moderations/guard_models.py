@@ -17,8 +17,10 @@ Source: the model cards of Llama-Guard-3-8B and Qwen3Guard-Gen-4B, read 2026-11-
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal, TypeAlias, assert_never, get_args
 
 from providers.adapter import Adapter, Capabilities, Target
@@ -33,36 +35,10 @@ from providers.wire import WireRequest, WireResponse
 GuardKind: TypeAlias = Literal["llama-guard", "qwen3guard"]
 GUARD_KINDS: tuple[GuardKind, ...] = get_args(GuardKind)
 _MOST_TOKENS = 256
-_HAZARDS: Mapping[str, tuple[str, ...]] = {
-    "S1": ("violence", "illicit/violent"),
-    "S2": ("illicit",),
-    "S3": ("sexual", "illicit/violent"),
-    "S4": ("sexual/minors", "sexual"),
-    "S5": ("defamation",),
-    "S6": ("specialized-advice",),
-    "S7": ("privacy",),
-    "S8": ("intellectual-property",),
-    "S9": ("illicit/violent",),
-    "S10": ("hate",),
-    "S11": ("self-harm",),
-    "S12": ("sexual",),
-    "S13": ("elections",),
-    "S14": ("code-interpreter-abuse",),
-}
+_CATEGORIES: Mapping[GuardKind, Mapping[str, Sequence[str]]]
+_CATEGORIES = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
+"""By kind, the categories of OpenAI's moderations for each of the model's own."""
 _HAZARD = re.compile(r"S\d{1,2}")
-_QWEN_CATEGORIES: Mapping[str, tuple[str, ...]] = {
-    "violent": ("violence",),
-    "non-violent illegal acts": ("illicit",),
-    "sexual content or sexual acts": ("sexual",),
-    "pii": ("privacy",),
-    "personally identifiable information": ("privacy",),
-    "suicide & self-harm": ("self-harm",),
-    "unethical acts": ("unethical",),
-    "politically sensitive topics": ("politically-sensitive",),
-    "copyright violation": ("intellectual-property",),
-    "jailbreak": ("jailbreak",),
-    "none": (),
-}
 _LLAMA = re.compile(r"llama[-_]?guard", re.IGNORECASE)
 _QWEN = re.compile(r"qwen3guard(?!.*stream)", re.IGNORECASE)
 _QWEN_ANSWER = re.compile(r"Safety: (Safe|Unsafe|Controversial)(?: Categories: (.+?))?(?: Refusal: (?:Yes|No))?")
@@ -93,13 +69,7 @@ class GuardModel(Value, frozen=True):
     @property
     def categories(self) -> frozenset[str]:
         """The categories that its verdicts can have."""
-        match self.kind:
-            case "llama-guard":
-                return frozenset(name for names in _HAZARDS.values() for name in names)
-            case "qwen3guard":
-                return frozenset(name for names in _QWEN_CATEGORIES.values() for name in names)
-            case _:
-                assert_never(self.kind)
+        return frozenset(name for names in _CATEGORIES[self.kind].values() for name in names)
 
     def accepts(self, model: str) -> bool:
         return bool(model)
@@ -147,7 +117,9 @@ def _read_llama_guard(text: str) -> ModerationResult:
     hazards = [code.strip() for line in rest for code in line.split(",")]
     if verdict != "unsafe" or not (len(rest) < 2 or all(map(_HAZARD.fullmatch, hazards))):
         raise malformed("the guard model gave no clear verdict")
-    return verdict_of(frozenset(name for code in hazards for name in _HAZARDS.get(code, ())), flagged=True)
+    return verdict_of(
+        frozenset(name for code in hazards for name in _CATEGORIES["llama-guard"].get(code, ())), flagged=True
+    )
 
 
 def _read_qwen3guard(text: str) -> ModerationResult:
@@ -155,7 +127,7 @@ def _read_qwen3guard(text: str) -> ModerationResult:
     if answer is None:
         raise malformed("the guard model gave no clear verdict")
     names = [name.strip().lower() for name in (answer[2] or "none").split(",")]
-    found = frozenset(mapped for name in names for mapped in _QWEN_CATEGORIES.get(name, ("other",)))
+    found = frozenset(mapped for name in names for mapped in _CATEGORIES["qwen3guard"].get(name, ("other",)))
     if answer[1] == "Safe":
         if found:
             raise malformed("the guard model names categories of content that it calls safe")
