@@ -7,7 +7,6 @@ There is no breaker and no failover, so that only the candidate is measured.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from evaluation.checks import RecordedAnswer
 from evaluation.questions import Item
@@ -48,7 +47,7 @@ from providers.chat import (
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.matching.requirements import requirements_of
 from providers.reading.folding import fold
-from providers.value import replace
+from providers.value import Value, replace
 
 _RETRIES = 2
 _CONTENT_EVENTS = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, TextRun)
@@ -58,8 +57,7 @@ class NotPermitted(Exception):
     """The gateway's decision refuses the candidate. Nothing was sent. The message has the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class QuestionResult:
+class QuestionResult(Value, frozen=True):
     """The result of one question, as it is stored: an answer, or the kind of a failure. Times are seconds."""
 
     total_s: float = 0.0

@@ -13,6 +13,7 @@ from evaluation.suite import CheckSection, RuleSection
 from evaluation.texts import bare, language_of, numbers_in, script_shares, sentences_of, words_of
 from providers.chat import ToolCall
 from providers.json_values import JsonError, dumps_text, loads_text, unfenced
+from providers.value import Value
 
 LETTERS = "ABCDEFGHIJ"
 _MAX_SHOWN_CHARACTERS, _MAX_SEARCHED_CHARACTERS = 120, 20_000
@@ -43,8 +44,7 @@ _COUNTS: Mapping[str, Callable[[str], int]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedAnswer:
+class RecordedAnswer(Value, frozen=True):
     """One answer. `refusal` is the provider's own text for a refusal. With `filtered`, its safety system blocked it."""
 
     text: str
@@ -265,8 +265,7 @@ def _checked(rule: RuleSection) -> RuleSection:
     return rule
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Value, frozen=True):
     """The answer calls only this tool, with exactly these arguments. If `name` is None, it must not call a tool."""
 
     name: str | None

@@ -27,14 +27,13 @@ from evaluation.statistics import (
     sign_flip_p,
 )
 from evaluation.suite import RecommendationSection
-from providers.value import replace
+from providers.value import Value, replace
 
 # Two answers are of similar length if the longer one has at most this many times the words of the other.
 _SIMILAR_RATIO = 1.25
 
 
-@dataclass(frozen=True, slots=True)
-class RouteEvidence:
+class RouteEvidence(Value, frozen=True):
     """Everything that a recommendation is made from. `cost` is None for a candidate without a price."""
 
     suite: Suite
@@ -74,8 +73,7 @@ class RouteEvidence:
         return one is not None and one.is_established and one.difference > 0
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(Value, frozen=True):
     """Each axis from 0 to 1, and the weighted mean of the axes that were measured."""
 
     axes: Mapping[str, Estimate]
@@ -212,8 +210,7 @@ def group_ties(evidence: RouteEvidence) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(sorted(group, key=rank)) for group in groups)
 
 
-@dataclass(frozen=True, slots=True)
-class Recommendation:
+class Recommendation(Value, frozen=True):
     """The recommended route and the reasons, in sentences."""
 
     deployment: str | None

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from evaluation.figures import FIGURES
 from evaluation.report import FORMAT, Report
 from evaluation.statistics import ALPHA, Z, difference, holm
+from providers.value import Value
 
 
 class NotComparable(Exception):
     """The two runs do not measure the same. The message states the difference."""
 
 
-@dataclass(frozen=True, slots=True)
-class FigureChange:
+class FigureChange(Value, frozen=True):
     """One figure in both runs. `p` is not corrected; None for a change that is not one of a figure."""
 
     candidate: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from json import JSONDecoder
 
 from evaluation.asking import QuestionResult
@@ -20,7 +19,7 @@ from evaluation.store import RunStore
 from gateway.model.deployment import Deployment
 from gateway.model.excerpt import Own, excerpt, quoting
 from providers.adapter import known_models
-from providers.value import replace
+from providers.value import Value, replace
 
 MAX_QUOTED_CHARACTERS = 8000
 _HIGHEST, _ANSWER_TOKENS = 5, 1024
@@ -58,16 +57,14 @@ _VENDORS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class JudgeVerdict:
+class JudgeVerdict(Value, frozen=True):
     """The judge's verdict on an answer, which is a score from 0 to 1 with the reason, or None with the cause."""
 
     score: float | None
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class VerdictQuestions:
+class VerdictQuestions(Value, frozen=True):
     """The questions about a candidate's answers. Each is made when it is asked, because all texts may exceed memory."""
 
     store: RunStore

@@ -17,7 +17,7 @@ from evaluation.statistics import Estimate, quantile, share
 from evaluation.store import RunStore
 from evaluation.suite import ObjectivesSection, ScalabilitySection
 from providers.failures import FailureKind
-from providers.value import replace
+from providers.value import Value, replace
 
 UNANSWERED = "unanswered"
 """The failure of a request without an answer at the end of the step."""
@@ -106,8 +106,7 @@ async def own_lag() -> AsyncIterator[list[float]]:
             await task
 
 
-@dataclass(frozen=True, slots=True)
-class LoadStep:
+class LoadStep(Value, frozen=True):
     """The results of one step of the ramp. Latencies are of answered requests and of requests that timed out.
 
     `own_s` is how late the measuring machine was, as its 95th percentile. `times` has the quantiles of `first_token`,

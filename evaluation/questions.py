@@ -9,7 +9,6 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -42,7 +41,7 @@ from gateway.config.examples import example_path
 from gateway.config.problems import ConfigRejected, KeyPath, choice_hint
 from gateway.config.validation import Findings
 from providers.chat import Tool
-from providers.value import replace
+from providers.value import Value, replace
 
 _MAX_FILE_BYTES = 256 * 1024 * 1024
 _MAX_REDRAWS = 1000
@@ -70,8 +69,7 @@ _INSTRUCTIONS = {
 """The instruction after the question: to answer with a letter, or with a number."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Value, frozen=True):
     """One question, or one sample of it."""
 
     id: str
@@ -105,8 +103,7 @@ class Item:
         return self.id.partition("/")[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Suite:
+class Suite(Value, frozen=True):
     """A suite file with all samples of each of its questions."""
 
     file: SuiteFile

@@ -11,7 +11,7 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
@@ -34,6 +34,7 @@ from gateway.features.shadow.state import read_shadow_records
 from gateway.model.assistant import Assistant
 from gateway.operator_errors import StateError
 from providers.chat import ToolCall
+from providers.value import Value
 
 _ROLE = re.compile(r"^(?:system|developer|user|assistant|tool): ", re.MULTILINE)
 _OTHER, _AXIS = "who answered", "traffic"
@@ -41,8 +42,7 @@ _UNASKED = JudgeVerdict(None, NOT_ASKED)
 Recorded = tuple[int, ShadowRecord]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShadowOptions(RunOptions):
+class ShadowOptions(RunOptions, frozen=True, kw_only=True):
     """The options of the command. `state` is the state directory; without a suite, there are no checks."""
 
     state: Path
@@ -145,8 +145,7 @@ def _checked(suite: Suite, item: Item) -> Iterator[Item]:
             yield Item(f"{item.id} {one.subject}", one.subject, item.language, item.prompt, one.check)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answered:
+class _Answered(Value, frozen=True):
     """The run over answers that are recorded. See `MeasuredRun`."""
 
     options: ShadowOptions

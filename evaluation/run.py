@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,7 +53,7 @@ from gateway.usage.accounting import Accounting
 from providers.adapter import answers_chats
 from providers.catalogue.prices import MICROS, NO_CURRENCY
 from providers.registry import load_registry
-from providers.value import replace
+from providers.value import Value, replace
 
 _ANSWER_TOKENS, _ANSWER_S, _TOKENS_PER_WORD, _JUDGED_TOKENS = 120, 3.0, 1.4, 400
 _TENTHS = 10
@@ -74,8 +73,7 @@ class OptionsError(Exception):
     """The command's options can't be used. The message states the reason and the fix."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
+class RunOptions(Value, frozen=True, kw_only=True):
     """The options that every run has. `usage` opens the accounting of its calls."""
 
     region: str
@@ -86,8 +84,7 @@ class RunOptions:
     usage: OpenAccounting = no_accounting
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options(RunOptions):
+class Options(RunOptions, frozen=True, kw_only=True):
     """The options of one evaluation. `seed` replaces the suite's."""
 
     config: Path
@@ -329,8 +326,7 @@ async def measure(
             return run.report(evaluation, stopped)
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidates:
+class _Candidates(Value, frozen=True):
     """The run that asks candidates. See `MeasuredRun`."""
 
     options: Options

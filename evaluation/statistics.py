@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 
-from providers.value import replace
+from providers.value import Value, replace
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
@@ -37,8 +36,7 @@ _GRID_POINTS, _NORMAL_REACH = 20_000, 8.0
 _POWER = 0.8
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Value, frozen=True):
     """A figure with its 95 % interval and sample size. An end that the data does not determine is infinite."""
 
     value: float
@@ -138,8 +136,7 @@ def _freedom(sizes: _Floats) -> float:
     return max(1.0, float((sizes**2).sum() ** 2 / (sizes**4).sum()) - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Value, frozen=True):
     """The first candidate's figure minus the second's, with the degrees of freedom of its variance.
 
     `noise` is a part that is not of items, such as that of two load tests, with its variance. `of` counts the items.
@@ -246,8 +243,7 @@ def _grid_step(parts: Sequence[float], reach: float) -> float:
     return max(step, reach / _GRID_POINTS)
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Value, frozen=True):
     """The first candidate minus the second, from -1 to 1, with the 95 % interval and the corrected p value."""
 
     first: str

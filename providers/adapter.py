@@ -18,6 +18,7 @@ from providers.catalogue.prices import Offers
 from providers.chat import ChatCompletion, ChatRequest, StreamEvent
 from providers.failures import Failure
 from providers.sites import Site
+from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
 STREAM_OPTIONS = "stream_options"
@@ -44,8 +45,7 @@ class Capabilities:
     """Whether `max_tokens` limits the tokens of thinking too. If not, they come on top."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Value, frozen=True):
     """The model and the site that one request is built for."""
 
     model: str
@@ -55,7 +55,7 @@ class Target:
     empty."""
     facts: ModelFacts
     """The facts of the model."""
-    pins: Mapping[str, object] = field(default_factory=dict)
+    pins: Mapping[str, object] = {}
     """Top-level body fields that the site requires. Write them last, so that no request can change them."""
     passthrough: frozenset[str] = frozenset()
     """Names of unknown request fields that the operator allows to be sent."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
@@ -79,8 +78,7 @@ class Scope(Value, frozen=True):
     """The evidence, or None if the site's covers it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(Value, frozen=True):
     """A host of a provider, with its facts."""
 
     name: str
@@ -104,7 +102,7 @@ class Site:
     """Attestations without which the promise does not hold. Each entry is a set of which one is enough."""
     allows: frozenset[str] = frozenset()
     """Data-moving request fields that the promise covers."""
-    pins: Mapping[str, object] = field(default_factory=dict)
+    pins: Mapping[str, object] = {}
     """Body fields that are written last into every request."""
     api_key_env: str = ""
     """The environment variable that usually holds the key for this site."""

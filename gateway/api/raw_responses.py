@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -19,19 +18,18 @@ from gateway.api.dialects.paths import RESPONSES_PATH, encode_error_at
 from gateway.api.errors import ApiError, blocking_link, from_domain, whole_seconds
 from gateway.model.config_version import ConfigVersion
 from gateway.policy.region_text import sentence_for
-from providers.value import replace
+from providers.value import Value, replace
 
 Send = Callable[[Any], Any]
 Application = Callable[[Any, Callable[[], Any], Callable[[Any], Any]], Coroutine[Any, Any, None]]
 
 
-@dataclass(frozen=True, slots=True)
-class RawResponse:
+class RawResponse(Value, frozen=True):
     """A complete response. `content-length` is added when it is sent."""
 
     body: bytes
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     kind: str = "application/json"
 
 

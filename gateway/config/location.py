@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from gateway.config.loading import Document
@@ -20,6 +19,7 @@ from gateway.policy.location import SIGNALS, SignalLocator
 from gateway.policy.location.signal import FileState
 from providers.auth import Secret
 from providers.territories import parent
+from providers.value import Value
 
 _ANY_PEER = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 _DEMO_EDGE = Edge(_ANY_PEER, "cf-ipcountry")
@@ -102,8 +102,7 @@ def _own_rules(section: LocationSection, findings: Findings, document: Document)
                 yield rules
 
 
-@dataclass(frozen=True, slots=True)
-class SectionProblems:
+class SectionProblems(Value, frozen=True):
     """Reports the mistakes of one section, and resolves its references. See `SectionReader`."""
 
     findings: Findings

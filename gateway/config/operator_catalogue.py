@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from fnmatch import fnmatchcase
 from itertools import pairwise
@@ -37,7 +36,7 @@ from providers.catalogue.prices import (
 from providers.json_values import read_map
 from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS, moves_data
 from providers.registry import Registry
-from providers.value import replace
+from providers.value import Value, replace
 
 _MAX_TOKENS = 1_000_000_000
 _OWN = "your own catalogue"
@@ -297,11 +296,10 @@ def _provider_named(word: str, registry: Registry) -> str | None:
 _NO_ENTRY = OwnModelSection()
 
 
-@dataclass(frozen=True, slots=True)
-class OwnCatalogue:
+class OwnCatalogue(Value, frozen=True):
     """The operator's entries by provider, then by name or pattern."""
 
-    models: Mapping[str, Mapping[str, OwnModelSection]] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, OwnModelSection]] = {}
 
     def model(self, provider: str, model: str) -> OwnModelSection:
         """Return the entry of the model: by its name, else by the longest matching pattern, else an empty one."""

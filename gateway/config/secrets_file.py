@@ -6,7 +6,6 @@ import os
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.config.problems import ConfigRejected
@@ -17,6 +16,7 @@ from gateway.files import is_open_to_others, open_file
 from gateway.operator_errors import CommandError
 from gateway.undo import undone_on_failure
 from providers.auth import Secret
+from providers.value import Value
 
 LEAST_CHARACTERS = 32
 MOST_VERSIONS = 2
@@ -29,13 +29,12 @@ _HEAD = """\
 _NEW = "`gateway secrets new FILE` writes one"
 
 
-@dataclass(frozen=True, slots=True)
-class SecretsFile:
+class SecretsFile(Value, frozen=True):
     """The content of the file."""
 
     path: str
     digest: str = MISSING
-    keys: Mapping[str, tuple[Secret, ...]] = field(default_factory=dict)
+    keys: Mapping[str, tuple[Secret, ...]] = {}
     """The valid versions of each key, the newer one first."""
     problem: str = ""
     """Why it cannot be used, or empty. It never contains a key."""

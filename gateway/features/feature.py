@@ -6,7 +6,6 @@ No field has a default, so that a feature states what it has not.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -90,8 +89,7 @@ class Process(Value, frozen=True):
     """Makes the pseudonyms of users, if the configuration has no key for them."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeptData:
+class KeptData(Value, frozen=True):
     """The data that a feature keeps of requests in a store of its own in the state directory.
 
     The functions raise StateError.
@@ -109,8 +107,7 @@ class KeptData:
     """The places that an erasure does not reach, with the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeptOfUsers:
+class KeptOfUsers(Value, frozen=True):
     """The data that a feature keeps of end users by their pseudonyms. The functions raise StateError.
 
     They get the pseudonyms of a person, the client at which the person is asserted (None: everywhere), and the clients
@@ -123,8 +120,7 @@ class KeptOfUsers:
     erase: Callable[[ConfigVersion, Path, Sequence[str], str | None, frozenset[str]], int]
 
 
-@dataclass(frozen=True, slots=True)
-class Feature:
+class Feature(Value, frozen=True):
     """One feature in a process: the data that it keeps of end users, and what returns its gate and its watcher.
 
     Each is None if it has none. `paths` are those that it adds to the public listener.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 from gateway.model.deployment import Deployment
 from gateway.model.hand_off import HandOff
@@ -60,8 +59,7 @@ class RoutePart(Part):
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Assistant:
+class Assistant(Value, frozen=True):
     """The product that a client names in `model`, with one route for each region and use."""
 
     name: str
@@ -73,25 +71,25 @@ class Assistant:
     """Whether clients are shown which model answers."""
     resume: bool = False
     """Whether the next step continues an answer that breaks off in mid-stream."""
-    schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    schedules: Mapping[str, Schedule] = {}
     """The schedule that raises the weight of a candidate in the route's first step, by region."""
-    route_parts: Mapping[str, Parts] = field(default_factory=dict)
+    route_parts: Mapping[str, Parts] = {}
     """The parts of features on the route, by region. Features may read the answers of such a route."""
-    by_use: Mapping[Use, Mapping[str, Route]] = field(default_factory=dict)
+    by_use: Mapping[Use, Mapping[str, Route]] = {}
     """The routes of the uses that are not chat, by the name of the region."""
     use: Use = "chat"
     """The kind of requests that `routes` are for."""
     intents: tuple[Intent, ...] = ()
     """The intents of chats, in the order in which they are looked at."""
-    by_intent: Mapping[str, Assistant] = field(default_factory=dict)
+    by_intent: Mapping[str, Assistant] = {}
     """The assistant as chats of an intent see it. An intent without a route in a region has the default."""
     intent: str = DEFAULT_INTENT
     """The intent whose routes these are. `default` for those of no intent."""
-    choices: Mapping[str, UserChoice] = field(default_factory=dict)
+    choices: Mapping[str, UserChoice] = {}
     """The names that a user may prefer."""
     order: str = ""
     """Names the order of a route that a user's preference has changed. Empty for the operator's order."""
-    barriers: Mapping[str, Barrier] = field(default_factory=dict)
+    barriers: Mapping[str, Barrier] = {}
     """The barrier after the route, by region."""
     opened: HandOff | None = None
     """The hand-off by which `routes` are the steps after a barrier, or None if they are those before it."""

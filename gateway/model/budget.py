@@ -199,13 +199,12 @@ class LedgerRetention(PlainSection):
 DEFAULT_RETENTION = LedgerRetention()
 
 
-@dataclass(frozen=True, slots=True)
-class UsageRules:
+class UsageRules(Value, frozen=True):
     """How usage is counted."""
 
     currency: str | None = None
     """The operator's currency, of budgets and reports, or None if amounts are not converted."""
-    rates: Mapping[str, str] = field(default_factory=dict)
+    rates: Mapping[str, str] = {}
     """Units of `currency` for one unit of another currency, as exact decimal text."""
     rates_as_of: date | None = None
     timezone: str = "UTC"

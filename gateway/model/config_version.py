@@ -198,8 +198,7 @@ class Client:
         return self.assistants is None or assistant in self.assistants
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(Value, frozen=True):
     """One installation of the gateway, with its territory, the regions that it serves, and the URLs of other cells.
 
     Its name in its API keys is empty if that is its territory in lower case (see `key_name`).
@@ -207,7 +206,7 @@ class Cell:
 
     territory: str
     serves: frozenset[str] | None = None
-    homes: Mapping[str, str] = field(default_factory=dict)
+    homes: Mapping[str, str] = {}
     name: str = ""
 
     @property

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from gateway.model.wrapper import Wrapper
 from providers.value import Value
 
@@ -34,8 +32,7 @@ class Permit(Value, frozen=True):
         return self.deployment, self.origin, self.proxy, self.site, self.model
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePermit:
+class ServicePermit(Value, frozen=True):
     """The permission to call a service that the config names, such as a collector or an issuer of tokens.
 
     A call under it contains no byte of a request. Only `gateway.config.service_permits` creates it, from

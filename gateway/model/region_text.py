@@ -81,18 +81,17 @@ class Preferences(Value, frozen=True):
 NO_PREFERENCES = Preferences()
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(Value, frozen=True):
     """The system message of a region in one locale."""
 
     locale: str
     lines: tuple[tuple[str, str], ...]
     """The lines in order, each with its topic."""
-    helplines: Mapping[str, str] = field(default_factory=dict)
+    helplines: Mapping[str, str] = {}
     """The line with emergency numbers, by territory."""
     common: str = ""
     """The line with emergency numbers if the territory is unknown."""
-    choices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    choices: Mapping[str, Mapping[str, str]] = {}
     """The line for each value that a user may prefer, by topic."""
 
 
@@ -116,7 +115,6 @@ class Locale:
     repeated: str = field(init=False)
     """The same with its text for repetitions."""
     proof: LabelProof | None = field(init=False)
-    """The proof of the label that has one, or None."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "proof", next(filter(None, (label.proof for label in self.labels)), None))
@@ -133,7 +131,6 @@ class RegionText:
     default_locale: Locale
     """The texts if the user prefers no other locale."""
     locales: Mapping[str, Locale]
-    """The texts of all locales, by name."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """The name of the locale for a language tag in lower case. Empty if none fits."""
     known: tuple[str, ...] = ()

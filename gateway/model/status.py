@@ -149,8 +149,7 @@ class Reload(Value, frozen=True):
         return "activated" if self.activated else "rejected"
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
+class WorkerStatus(Value, frozen=True):
     """One worker as it reported last."""
 
     seat: int
@@ -162,17 +161,17 @@ class WorkerStatus:
     """The deployments that it does not use at the moment."""
     answers: bool = True
     """Whether it answered the latest request for its state."""
-    store_problems: Mapping[str, str] = field(default_factory=dict)
+    store_problems: Mapping[str, str] = {}
     """Why it cannot use a shared store at the moment, by the kind of the store."""
-    closed_callers: Mapping[str, int] = field(default_factory=dict)
+    closed_callers: Mapping[str, int] = {}
     """How many clients and users alone may not use a deployment, by its name."""
-    vendor_limits: Mapping[tuple[str, str], VendorLimit] = field(default_factory=dict)
+    vendor_limits: Mapping[tuple[str, str], VendorLimit] = {}
     """The limits that vendors stated last, by the quota and the unit."""
     without_room: frozenset[str] = frozenset()
     """The deployments that had no room in a quota at their last call, within a minute."""
-    unavailable_to: Mapping[str, Mapping[str, Unavailable]] = field(default_factory=dict)
+    unavailable_to: Mapping[str, Mapping[str, Unavailable]] = {}
     """The deployments that it does not use for a client that alone may not use one, by its name."""
-    websocket: Mapping[str, int] = field(default_factory=dict)
+    websocket: Mapping[str, int] = {}
     """The number of its WebSocket connections, and the bytes that they keep, by `connections` and `state_bytes`."""
 
 
@@ -262,7 +261,6 @@ class QuotaUse(Value, frozen=True):
     share: float
     """The part of it that is used and held, from 0 to 1; of a bucket, the part that is not full."""
     words: str
-    """The limit in words."""
     deployments: tuple[str, ...]
 
     def data(self) -> dict[str, object]:
@@ -306,7 +304,6 @@ class Status:
     """Why a store cannot be used now, by its kind: `database`, `valkey`, `journal`, or `ledger` without a shared
     database; and `clock`, if the clock of this machine differs from that of a shared store."""
     traffic: TrafficCounts = field(default_factory=TrafficCounts)
-    """The traffic of all workers."""
     sign_ins: tuple[TokenStatus, ...] = ()
     """The state of each sign-in that is used."""
     quotas: tuple[QuotaUse, ...] = ()
@@ -323,7 +320,6 @@ class Status:
 
 
 InstanceState = Literal["current", "behind", "draining", "silent"]
-"""The state of an instance in its cell."""
 
 
 def instance_state(silent_s: float, *, is_draining: bool, behind_s: float) -> InstanceState:

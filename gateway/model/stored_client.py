@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -55,19 +54,16 @@ class StoredKey(Value, frozen=True):
     until_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredClients:
+class StoredClients(Value, frozen=True):
     """The content of the database at one generation."""
 
     generation: int
-    clients: Mapping[str, Definition] = field(default_factory=dict)
-    """The definition of each client by its name."""
-    projects: Mapping[str, Definition] = field(default_factory=dict)
-    """The definition of each project by its name."""
+    clients: Mapping[str, Definition] = {}
+    projects: Mapping[str, Definition] = {}
     keys: tuple[StoredKey, ...] = ()
     revoked_keys: frozenset[str] = frozenset()
     """The digests of the keys that were revoked or replaced."""
-    blocked: Mapping[str, float] = field(default_factory=dict)
+    blocked: Mapping[str, float] = {}
     """Since when each blocked key is blocked (Unix time), by its id or the SHA-256 (hex) of the key."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from textwrap import wrap
 from typing import Any
@@ -56,8 +55,7 @@ _UNNAMED = "the variant depends on the user: name one; the plan shown is that of
 FROZEN = "a rollback restored these shares; they are frozen until `gateway rollback --release` or another version"
 
 
-@dataclass(frozen=True, slots=True)
-class PlainRequest:
+class PlainRequest(Value, frozen=True):
     """A request with nothing special in its body, which is explained instead of being answered."""
 
     config: ConfigVersion
@@ -67,7 +65,7 @@ class PlainRequest:
     assistant: Assistant
     now_s: float
     """Unix time."""
-    health: Mapping[str, Unavailable] = field(default_factory=dict)
+    health: Mapping[str, Unavailable] = {}
     """The deployments that are unavailable now. Empty in a terminal, which does not know them."""
     user: str | None = None
     """The user that the request would name. The subject of a signed claim takes precedence."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -268,8 +267,7 @@ def shown_amount(micros: int) -> str:
     return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
 
 
-@dataclass(frozen=True, slots=True)
-class PriceRow:
+class PriceRow(Value, frozen=True):
     """An entry of the price list: names or glob patterns of models, and the sites to which it applies, or none for all.
 
     `dearer` has surcharges on tokens in percent, by site.
@@ -278,7 +276,7 @@ class PriceRow:
     models: tuple[str, ...]
     sites: frozenset[str]
     price: Price
-    dearer: Mapping[str, int] = field(default_factory=dict)
+    dearer: Mapping[str, int] = {}
 
     def at(self, site: str) -> Price:
         """Return the price at a site, with its surcharge."""

@@ -6,7 +6,6 @@ Each dataclass is a table of the file, and its attributes are the keys.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from providers.adapter import Capabilities
@@ -60,13 +59,12 @@ def check_keys(data: object, place: str, known: type | Mapping[str, Shape]) -> M
         raise DialectError(str(error)) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Prefill:
+class Prefill(Value, frozen=True):
     """How to make the model continue the assistant's last message, if the vendor has a way of its own."""
 
-    message: Mapping[str, object] = field(default_factory=dict)
+    message: Mapping[str, object] = {}
     """Fields that are added to the last message."""
-    body: Mapping[str, object] = field(default_factory=dict)
+    body: Mapping[str, object] = {}
     """Fields that are added to the request."""
     path: str = ""
     """The path to use instead of `Requests.path`."""
@@ -74,23 +72,22 @@ class Prefill:
     """Whether a stream is requested in any case, because only a whole answer repeats the message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Thinking:
+class Thinking(Value, frozen=True):
     """A way to switch thinking on and off. If a vendor has several ways, `thinking` of a model names its way."""
 
-    on: Mapping[str, object] = field(default_factory=dict)
+    on: Mapping[str, object] = {}
     """Fields of the body that switch thinking on."""
-    off: Mapping[str, object] = field(default_factory=dict)
+    off: Mapping[str, object] = {}
     """Fields of the body that switch thinking off."""
     effort: str = ""
     """The field for the reasoning effort, or the path of a member. Its values are the model's `efforts`."""
     efforts: tuple[str, ...] = ()
     """The efforts of a model whose own are unknown."""
-    ladder: Mapping[str, str] = field(default_factory=dict)
+    ladder: Mapping[str, str] = {}
     """Replaces an effort that the model does not know by one that it knows."""
     budget: str = ""
     """The field for a number of thinking tokens."""
-    budgets: Mapping[str, int] = field(default_factory=dict)
+    budgets: Mapping[str, int] = {}
     """The number of tokens for each effort."""
     least_budget: int = 1
     """The smallest number of thinking tokens that the vendor takes."""
@@ -100,8 +97,7 @@ class Thinking:
     """Whether the model thinks only in streams."""
 
 
-@dataclass(frozen=True, slots=True)
-class Requests:
+class Requests(Value, frozen=True):
     """How a request differs from OpenAI's. What is not described here is described at `Takes`."""
 
     base_path: str = ""
@@ -110,23 +106,23 @@ class Requests:
     """The path below the base path."""
     path_by: str = ""
     """The function that builds path and query from the target (`azure`)."""
-    query: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = {}
     """The query of the URL."""
     max_tokens: str = "max_tokens"
     """The field for the limit of the answer's tokens."""
     bounded_tokens: bool = False
     """Whether the vendor refuses a limit above the model's maximum, so that it must be lowered."""
-    rename: Mapping[str, str] = field(default_factory=dict)
+    rename: Mapping[str, str] = {}
     """The vendor's name of a parameter, for each name of ours."""
-    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[float, float]] = {}
     """The accepted range of a number. A value beyond it is replaced by the nearest; only `n` is refused."""
-    constants: Mapping[str, object] = field(default_factory=dict)
+    constants: Mapping[str, object] = {}
     """Fields that are always sent."""
-    streaming: Mapping[str, object] = field(default_factory=dict)
+    streaming: Mapping[str, object] = {}
     """Fields that are sent with a stream."""
-    streaming_tools: Mapping[str, object] = field(default_factory=dict)
+    streaming_tools: Mapping[str, object] = {}
     """Fields that are sent with tools in a stream."""
-    with_tools: Mapping[str, object] = field(default_factory=dict)
+    with_tools: Mapping[str, object] = {}
     """Fields that are sent with tools if the request does not set them."""
     stream_options: bool = True
     """Whether usage in a stream must be requested with `stream_options`."""
@@ -146,7 +142,7 @@ class Requests:
     """Whether `n` above 1 is allowed together with tools."""
     details: frozenset[str] = frozenset({"low", "high"})
     """The accepted values of an image's `detail`, if `image_detail` is among the parameters."""
-    choices: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, str] = {}
     """The vendor's value for each `tool_choice`. `omit` leaves the tools out, `leave` leaves the choice out, and `only`
     sends the one tool and requires a call."""
     call_ids: str = ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -70,11 +69,10 @@ _SURE_CHARACTERS = 16
 """A repeated beginning of this length is not a chance: a model writes `ha` and `haha`, but not a sentence twice."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(Value, frozen=True):
     """How an answer differs from OpenAI's."""
 
-    finish: Mapping[str, Ending] = field(default_factory=dict)
+    finish: Mapping[str, Ending] = {}
     """The meaning of finish reasons that OpenAI does not have. One may mean a failure."""
     safety: tuple[str, ...] = ()
     """Fields of a choice or of the answer that are set if the vendor's safety system blocked it."""
@@ -92,7 +90,7 @@ class Answers:
     """Whether a stream's choices have `message` instead of `delta`."""
     may_repeat: bool = False
     """Whether each piece of a stream may repeat the whole text so far."""
-    events: Mapping[str, Ending] = field(default_factory=dict)
+    events: Mapping[str, Ending] = {}
     """The meaning of named events."""
 
     @property

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.model.config_version import Client, ConfigVersion, Region
@@ -108,8 +107,7 @@ def absolute_path(text: str, folder: str = "") -> str | None:
     return path if path.startswith("/") and "\0" not in path else None
 
 
-@dataclass(frozen=True, slots=True)
-class OwnSection:
+class OwnSection(Value, frozen=True):
     """The section of a signal, which is the key `section` of `location`."""
 
     keys: type[PlainSection]
@@ -126,8 +124,7 @@ class OwnSection:
     """Whether the path of this file may be relative to the config file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
+class Signal(Value, frozen=True):
     """A signal that can show where a caller is."""
 
     name: str
@@ -149,7 +146,7 @@ class Signal:
     """Whether it reads headers that trusted edges add: such a request came through a proxy."""
     needs_lookup: bool = False
     """Whether its report may be a question that must be answered first."""
-    suppose: Callable[[str], Hashable | None] = field(default=lambda _: None)
+    suppose: Callable[[str], Hashable | None] = lambda _: None
     """Returns the report that `explain` assumes for a territory, or None if it is not used for that."""
     source: str = ""
     """Where it comes from, in the words of the page for operators."""
