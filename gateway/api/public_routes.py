@@ -199,7 +199,6 @@ def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -
 
 
 def _region_of(location: Location) -> Region:
-    """Return the region of a location that was checked."""
     if location.region is None:
         raise Refused(Refusal(RefusalCode.REGION_UNKNOWN, "no region"))
     return location.region

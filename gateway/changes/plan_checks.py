@@ -41,7 +41,6 @@ def protected_changes(old: ConfigVersion, new: ConfigVersion, plan: ChangePlan) 
 
 
 def _value(words: str, value: Callable[[ConfigVersion, Region], object]) -> _Part:
-    """Return the part that is this value of a version."""
     return lambda change: [words] if value(change.old, change.region) != value(change.new, change.region) else []
 
 

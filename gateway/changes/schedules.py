@@ -302,7 +302,6 @@ def with_stored_shares(config: ConfigVersion, store: ScheduleStore) -> ConfigVer
 
 
 def _known(sources: list[_Progress], key: _RouteKey, schedule: Schedule) -> list[tuple[str, ScheduleProgress]]:
-    """Return the progress of this schedule in each source that has it."""
     return [known for source in sources if (known := source.get(key)) is not None and known[0] == schedule.identity]
 
 

@@ -98,7 +98,6 @@ class ActiveConfigs(Value, frozen=True):
     """The configurations that were active in a period, oldest first."""
 
     names: set[str]
-    """All names that the region had in them."""
     items: list[_Item]
     """When each was active, by whom, and its rules in words."""
     states: list[tuple[CompiledState, str]]

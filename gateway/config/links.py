@@ -256,7 +256,6 @@ def _ends_of(pem: str) -> Iterator[tuple[str, datetime]]:
 
 
 def _with(places: Places, further: Places) -> Places:
-    """Return the places with further ones."""
     if further.within(places):
         return places
     included = None if places.included is None else places.included | (further.included or frozenset())

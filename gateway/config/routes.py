@@ -246,7 +246,6 @@ class AssistantCompiler(AssistantScope):
         return entries
 
     def _route(self, steps: _Steps) -> Route:
-        """Return the route with the valid steps."""
         known, route = self.deployments, list[Deployment | WeightedSet]()
         for step in steps:
             if isinstance(step, str):
@@ -393,7 +392,6 @@ def _schedule(section: ScheduleSection, candidate: Deployment) -> Schedule:
 def _with_intents(
     assistant: Assistant, own_routes: Mapping[str, Mapping[str, Route]], barriers: _Barriers
 ) -> Assistant:
-    """Return the assistant with its view for each intent."""
     views = {
         it.name: assistant.with_routes(it.name, own_routes.get(it.name, {}), barriers.get(it.name, {}))
         for it in assistant.intents

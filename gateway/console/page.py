@@ -178,7 +178,6 @@ class Pages:
         return html, 404 if wanted and code is None else 200
 
     def _demo_members(self, config: ConfigVersion) -> dict[str, object]:
-        """Return what only the page of a demo has."""
         own = self._own_config
         return {
             "is_demo": own is not None,

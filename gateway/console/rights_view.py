@@ -21,7 +21,6 @@ class Right(Value, frozen=True):
     """An action."""
 
     action: str
-    """Its description."""
     request: str
     """Its method and path."""
     role: Role

@@ -363,7 +363,6 @@ class LiveStream(AnswerStream):
         )
 
     async def close(self) -> None:
-        """Release the provider's connection."""
         if self._closed:
             return
         self._ended, self._has_tail = True, False

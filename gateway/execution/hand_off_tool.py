@@ -177,6 +177,5 @@ class HeldStream(AnswerStream):
                 return tuple(events)
 
     async def close(self) -> None:
-        """Release the provider's connection."""
         self._held = []
         await self._stream.close()

@@ -331,7 +331,6 @@ class ModeratedStream(AnswerStream):
             self._sent.setdefault(kind, []).append(text)
 
     async def __anext__(self) -> tuple[StreamEvent, ...]:
-        """Return the next batch."""
         return await anext(self._events)
 
     async def close(self) -> None:
@@ -341,7 +340,6 @@ class ModeratedStream(AnswerStream):
 
 
 def _text_of(event: StreamEvent) -> str:
-    """Return the text of an event that is judged."""
     match event:
         case TextDelta() | ReasoningDelta() | RefusalDelta():
             return event.text

@@ -232,7 +232,6 @@ class HeldAnswer(AnswerStream):
                 yield events
 
     async def __anext__(self) -> tuple[StreamEvent, ...]:
-        """Return the next batch."""
         return await anext(self._events)
 
     async def close(self) -> None:

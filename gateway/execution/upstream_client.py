@@ -454,7 +454,6 @@ class UpstreamClient:
         return tokens
 
     def _sign(self, attempt: _Attempt, wire: WireRequest) -> UpstreamRequest:
-        """Return the request with its credential."""
         step, options = attempt.step, attempt.options
         deployment, options.changed = step.deployment, wire.changed
         if options.wrapped is not None and options.wrapped.dropped:

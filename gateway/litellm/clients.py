@@ -176,7 +176,6 @@ class ClientReader:
         self.clients[name] = client
 
     def _until(self, entry: KeyPath, hashes: list[str] | Gap) -> list[Any] | Gap:
-        """Return the key of a client with its end, if it has one."""
         expires = self.reading.at(*entry, "expires")
         if expires is None:
             return hashes

@@ -384,5 +384,4 @@ def _amount(cost: Decimal | None, count: int) -> float | None:
 
 
 def _offers(adapter: Adapter, use: Use, model: str) -> bool:
-    """Return whether a provider has a use."""
     return answers_chats(adapter) if use == "chat" else INPUTS[use].format_of(adapter, model) is not None

@@ -22,7 +22,6 @@ class TokenPlace(Value, frozen=True):
     host: str
     """The name of the host, or the metadata server."""
     places: Places
-    """Where it is."""
     fix: str = ""
     """The other way to configure it, in words."""
     is_accepted: bool = False
@@ -37,7 +36,6 @@ class TokenSource:
 
     name: str
     kind: str
-    """The kind of the sign-in."""
     places: tuple[TokenPlace, ...]
     """Where the hosts are that it calls, with those of its source."""
     is_aws: bool = False

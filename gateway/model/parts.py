@@ -65,7 +65,6 @@ class LabelProof(Part):
 
     __slots__ = ()
     label: str
-    """The name of the label."""
     section: ClassVar[str]
     """The key of the section with which it works, which is the plan name of its part."""
     word: ClassVar[str]

@@ -11,7 +11,6 @@ from gateway.model.units import PartialPercent
 from providers.value import Value
 
 MOST_QUOTAS = 3
-"""The most quotas of one deployment."""
 
 DEFAULT_LOW = 20
 """The percentage of a quota that stays free of clients with the priority `low`, if the quota states none."""

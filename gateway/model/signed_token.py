@@ -35,7 +35,6 @@ class TokenHolder:
 
     issuer: str
     iss: str
-    """The value of its `iss`."""
     users_of: str
     """The name of the issuer in the name of the end user."""
     rule: int
@@ -45,7 +44,6 @@ class TokenHolder:
     digests: tuple[str, ...] = field(default=(), repr=False)
     """The SHA-256 (hex) of each form in which it is valid."""
     subject: str | None = field(default=None, repr=False)
-    """Its `sub`, or None."""
     user: str | None = field(default=None, repr=False)
     """The end user that it names, or None if the rule has `user: false`."""
 

@@ -49,7 +49,6 @@ class PublicPath(Value, frozen=True):
 
     path: str
     part: type
-    """The type of the part."""
     tag: str
     """The noun in the plural for that of which a caller asks."""
     summary: str

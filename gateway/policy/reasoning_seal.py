@@ -72,7 +72,6 @@ class ReasoningSeal(msgspec.Struct, frozen=True):
         return None
 
     def _mac_of_values(self, key: bytes, count: int) -> str:
-        """Return the MAC of the first values."""
         return _mac(key, msgspec.json.encode(["values", *(self.values or ())[:count]]).decode())
 
     def seal_completion(self, completion: ChatCompletion) -> ChatCompletion:

@@ -209,7 +209,6 @@ class _LocationVerdict(Value, frozen=True):
     """Whether prompts from this location must stay in some territories, so that the exceptions from the promise of its
     site count."""
     protected: bool = False
-    """Whether the region is protected."""
 
 
 def _location_verdict(

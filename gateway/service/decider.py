@@ -449,7 +449,6 @@ def _exhausted(record: Record) -> PlanExhausted:
 
 
 def _region_of(decided: Decided) -> str | None:
-    """Return the name of the region that was decided."""
     region = decided.location.region if decided.location is not None else None
     return region.name if region is not None else None
 

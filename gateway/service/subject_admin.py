@@ -164,11 +164,9 @@ class SubjectAdmin:
 
 
 def _clients(rows: list[UsageRow]) -> frozenset[str]:
-    """Return the names of the clients of rows."""
     return frozenset([row.client for row in rows if row.client])
 
 
 def _requests(rows: list[UsageRow]) -> list[StoredRequest]:
-    """Return the requests of rows."""
     found = {(row.request, row.client): row for row in reversed(rows) if row.request}
     return [StoredRequest(request, client, row.assistant, row.time_ns) for (request, client), row in found.items()]

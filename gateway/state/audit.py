@@ -49,7 +49,6 @@ class TrailVerdict(Value, frozen=True):
     """The result of verifying the whole trail."""
 
     lines: int
-    """The number of lines."""
     head: TrailHead
     """The last line that can be read."""
     faults: tuple[Fault, ...] = ()

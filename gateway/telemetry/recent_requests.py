@@ -17,7 +17,6 @@ from gateway.telemetry.batching import Ended
 from providers.catalogue.prices import MICROS
 
 MOST_REQUESTS = 200
-"""The number of requests that are kept."""
 
 
 class RecentRequests:

@@ -540,7 +540,6 @@ def duties_of(txn: lmdb.Transaction, known: int) -> tuple[int, SourceCounts]:
 
 
 def _present(cells: Cells, bounds: WindowBounds, now_ns: int) -> Cells:
-    """Return the cells of a counter in its present window."""
     generation, stored_start, stored_end, spent, held, credit = cells
     start, end = bounds.current(now_ns)
     end = max(end, now_ns)

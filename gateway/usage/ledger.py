@@ -547,7 +547,6 @@ def _store_fact(statements: Statements, name: str, value: str) -> None:
 
 
 def _row_values(row: UsageRow, hour: str, day: str, series: int) -> tuple[object, ...]:
-    """Return the values of `ROW`."""
     change = row.budget
     return (
         row.call, row.time_ns, day, hour, series, _TEXTS[row.kind], row.request, row.user, row.territory, row.assistant,

@@ -31,7 +31,6 @@ class SpendingLimits(msgspec.Struct, frozen=True):
     max_request_nano: int | None = None
     """The most that one request may cost, or None."""
     limits_money: bool = False
-    """Whether a limit of money applies."""
     shows_cost: bool = False
     """Whether the client sees costs."""
 

@@ -23,7 +23,6 @@ _Nano = Annotated[int, msgspec.Meta(ge=0, le=MOST_NANO)]
 _Time = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 _Id = Annotated[str, msgspec.Meta(min_length=1)]
 TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
-"""The fields with numbers of tokens."""
 
 _SHOWN = (
     "call", "request", "client", "project", "user", "assistant", "region", "territory", "provider", "site",
@@ -154,7 +153,6 @@ class UsageRow(msgspec.Struct, kw_only=True, array_like=True, gc=False):
 
 
 encode_row = msgspec.msgpack.Encoder().encode
-"""Returns the row as bytes."""
 
 _DECODER = msgspec.msgpack.Decoder(UsageRow)
 

@@ -91,7 +91,6 @@ class CallFacts(msgspec.Struct, gc=False):
     audio: HeldAudio | None = None
     """The audio of a transcription or of speech, which bounds its tokens, or None for any other call."""
     size: InputSize | None = None
-    """The size of its input, if it was measured."""
 
     def running(self, input_tokens: int, tokens_per_s: float) -> RunningCost:
         """Return what the call costs if it is lost."""

@@ -23,7 +23,6 @@ from providers.catalogue import FactsFile
 from providers.failures import FailureKind
 
 WORDS = FactsFile("providers.reading", "words")
-"""The file of the words."""
 RULE_OF_A_REFUSAL = "words of a refusal"
 RULE_OF_THE_OPERATOR = "words of the operator's side"
 _RULES = {

@@ -205,7 +205,6 @@ def text_of_run(pieces: Iterable[bytes]) -> str:
 
 
 def _decode_contents(piece: bytes) -> str:
-    """Decode the contents of a JSON string."""
     text = loads(b'"' + piece + b'"')
     return text if isinstance(text, str) else ""
 

@@ -138,16 +138,10 @@ class SimulatorServer(LoopbackServer):
         super().__init__(self._app, host, port)
 
     async def start(self) -> None:
-        """Start to listen.
-
-        Raises:
-            OSError: The port is in use.
-        """
         self._app.closing = False
         await super().start()
 
     async def close(self) -> None:
-        """Stop to listen, and close all connections at once."""
         self._app.closing = True
         await super().close()
 

@@ -72,7 +72,6 @@ def _verdict(content: ModerationInput) -> ModerationResult:
 
 
 def _category(text: str) -> str:
-    """Return the category of a text, or an empty text."""
     return next((category for word, category in _CATEGORIES.items() if word in text.lower()), "")
 
 

@@ -221,7 +221,6 @@ def _image_count(messages: Sequence[Message]) -> int:
 
 
 def _before_stop(text: str, stops: Sequence[str]) -> str:
-    """Return the text before its first stop sequence."""
     ends = [position for stop in stops if (position := text.find(stop)) >= 0]
     return text[: min(ends)] if ends else text
 

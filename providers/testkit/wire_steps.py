@@ -205,7 +205,6 @@ def _finish_position(events: Sequence[bytes]) -> int:
 
 
 def _error_status(kind: FailureKind) -> int:
-    """Return the usual status of an error of this kind."""
     statuses = {
         FailureKind.CREDENTIALS: 401,
         FailureKind.QUOTA: 429,

@@ -79,7 +79,6 @@ class StreamLabels:
     """
 
     def __init__(self, style: AnswerStyle, record: Record) -> None:
-        """Make it for one stream."""
         labelling = style.labelling
         self.reads_texts = labelling is not None
         self._labelling = labelling

@@ -247,7 +247,6 @@ class FeatureKey(NamedTuple):
     for a key of the file itself."""
     name: str
     type: Any
-    """The type of its value."""
     field: Any
     """Its default and its meaning."""
 

@@ -122,7 +122,6 @@ def _items(completion: ChatCompletion, choice: Choice, request: ChatRequest) -> 
 
 
 def _item_events(position: int, item: dict[str, object]) -> Iterator[dict[str, object]]:
-    """Yield the events of one item."""
     at: dict[str, object] = {"item_id": item["id"], "output_index": position}
     match item["type"]:
         case "message":

@@ -82,7 +82,6 @@ class MessageStreamEncoder(StreamEncoder):
     """Encodes the stream of one client."""
 
     def __init__(self, style: AnswerStyle, record: Record, asked: Asked) -> None:
-        """Make it for one stream."""
         super().__init__(style, record)
         self._style = style
         self._asked = asked

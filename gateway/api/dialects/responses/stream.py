@@ -113,7 +113,6 @@ class ResponseStreamEncoder(StreamEncoder):
     """Encodes the stream of one client."""
 
     def __init__(self, style: AnswerStyle, record: Record, asked: ResponsesRequest) -> None:
-        """Make it for one stream."""
         super().__init__(style, record)
         self._style = style
         self._asked = asked
@@ -288,7 +287,6 @@ class ResponseStreamEncoder(StreamEncoder):
         return b""
 
     def _whole(self, item: _Item, status: bytes) -> bytes:
-        """Return an item as it is now."""
         whole = b"".join(item.pieces)
         match item:
             case _Message():
@@ -453,7 +451,6 @@ class ResponseStreamEncoder(StreamEncoder):
         return self._event(b"response.output_text.annotation.added", members)
 
     def _part(self, item: _Message) -> bytes:
-        """Return the part that is open."""
         whole = b"".join(item.pieces)
         if item.is_refusal:
             return refusal_part(whole)

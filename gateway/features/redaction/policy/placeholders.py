@@ -71,7 +71,6 @@ class Placeholders:
         self.kinds_of_values: dict[str, str] = {}
 
     def __bool__(self) -> bool:
-        """Whether there is a placeholder."""
         return bool(self.kinds_of_values)
 
     def __repr__(self) -> str:
@@ -178,7 +177,6 @@ class Placeholders:
         return value
 
     def _of(self, text: str, span: Span) -> str:
-        """Return the placeholder of a value of the text."""
         start, end, kind = span
         value = text[start:end]
         if self._in_arguments and value.lower() in self.values:
@@ -195,7 +193,6 @@ class Placeholders:
 
 
 def _replaced(text: str, parts: Iterable[tuple[int, int, str]]) -> str:
-    """Return a text in which the parts, which are in order, are replaced."""
     pieces: list[str] = []
     at = 0
     for start, end, new in parts:

@@ -139,7 +139,6 @@ def _chat(request: ChatRequest, rules: RedactionRules) -> Redacted:
 
 
 def _changes(request: ChatRequest, named: Placeholders, schemas: _Schemas) -> dict[str, Any]:
-    """Return the members of a chat with placeholders."""
     changes: dict[str, Any] = {"user": _field(named, request.user)}
     extra = _fields(named, {name: value for name, value in request.extra.items() if name != _PREDICTION})
     changes["tools"] = tuple([schemas.tool(tool) for tool in request.tools])
