@@ -26,7 +26,7 @@ import psutil
 
 from gateway.cell.postgres import upgrade
 from tests.chaos.cell_history import Call
-from tests.e2e.balancer import Balancer, balancer
+from tests.kit.balancer import Balancer, balancer
 from tests.kit.chat_http import body
 from tests.kit.configs import Config, key_hash
 from tests.kit.faulty_provider import Call as ProviderCall

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.cell.postgres import upgrade
 from providers.testkit.scenario import Scenario
-from tests.e2e.balancer import Balancer, balancer
+from tests.kit.balancer import Balancer, balancer
 from tests.kit.gateway_process import GatewayProcess, running_gateway
 from tests.kit.postgres_server import RunningPostgres, running_postgres
 from tests.kit.reloading_gateway import LIMIT_S, Load, config, two_providers

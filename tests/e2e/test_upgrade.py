@@ -26,7 +26,6 @@ from gateway.usage.ledger import Ledger, ledger_file
 from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import CallOutcome, UsageRow, encode_row
 from providers.testkit.scenario import Scenario
-from tests.e2e.balancer import Balancer, balancer
 from tests.e2e.release_state import (
     RELEASES,
     ROOT,
@@ -39,6 +38,7 @@ from tests.e2e.release_state import (
     unpacked,
 )
 from tests.e2e.restartable_gateway import end, pid_of
+from tests.kit.balancer import Balancer, balancer
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_command import as_a_process
 from tests.kit.gateway_process import running_gateway
