@@ -22,7 +22,19 @@ import asyncpg
 import httpx
 
 from tests.architecture.source_tree import ROOT
-from tests.chaos.cell_history import RECOVERY_S, Answer, Command, Fault, History, Lease, Look, Row, violations
+from tests.chaos.cell_history import (
+    FOLLOWED_S,
+    RECOVERY_S,
+    Answer,
+    Block,
+    Command,
+    Fault,
+    History,
+    Lease,
+    Look,
+    Row,
+    violations,
+)
 from tests.chaos.cell_plants import PLANTS, planted_copy
 from tests.chaos.cell_world import (
     BOUNDARY,
@@ -42,6 +54,7 @@ from tests.chaos.cell_world import (
     within,
 )
 from tests.kit.chat_http import CHAT
+from tests.kit.configs import key_hash
 from tests.kit.store_cell import environ_of, run_command
 from tests.kit.waiting import eventually
 
@@ -50,10 +63,12 @@ __all__ = ["CellRun", "main", "run"]
 _LIMIT_S = 20.0
 _PACE_S = 0.5
 _LOOKS_S = 3.0
-_COMMANDS_S = 25.0
+_COMMANDS_S = 15.0
 _FAULTS_S = (1.0, 3.0, 8.0, 36.0)
 _SETTLE_S = 120.0
 _PAUSE_S = RECOVERY_S + 3
+_QUIET_S = RECOVERY_S + FOLLOWED_S + 2 * _LOOKS_S
+"""A run ends with so much time without a fault and a command, so that each rule has a moment to judge."""
 
 
 class CellRun:
@@ -66,6 +81,7 @@ class CellRun:
         self.answers: list[Answer] = []
         self.faults: list[Fault] = []
         self.commands: list[Command] = []
+        self.blocks: list[Block] = []
         self.looks: list[Look] = []
         self.leases: list[Lease] = []
 
@@ -99,7 +115,7 @@ class CellRun:
     async def operate(self, versions: tuple[str, str]) -> None:
         """Roll back and release in turn, each time on some instance."""
         is_pinned = False
-        while time.time() < self.ends_s:
+        while time.time() < self.ends_s - _QUIET_S - _COMMANDS_S:
             await asyncio.sleep(_COMMANDS_S * (0.5 + self.draw.random()))
             one = self.world.instances[self.draw.choice(INSTANCES)]
             content = {"release": True} if is_pinned else {"version": versions[0]}
@@ -112,6 +128,17 @@ class CellRun:
             elif done.get("result") == "activated":
                 is_pinned = not is_pinned
                 self.commands.append(Command(time.time(), versions[0] if is_pinned else ""))
+
+    async def block_key(self) -> None:
+        """Block the key of one client in the middle of the run. The command is repeated while a store is away."""
+        await asyncio.sleep((self.ends_s - time.time()) * self.draw.uniform(0.2, 0.6))
+        words = ("keys", "block", key_hash(key_of("leaky")), "--config", str(self.world.path))
+        while time.time() < self.ends_s:
+            status, _ = await asyncio.to_thread(run_command, environ_of(self.world.path, 0), *words)
+            if status == 0:
+                self.blocks.append(Block(key_of("leaky"), time.time()))
+                return
+            await asyncio.sleep(_LOOKS_S)
 
     def _wait_for_pin(self, name: str) -> str:
         found: list[str] = []
@@ -148,7 +175,7 @@ class CellRun:
         """Inflict one fault after the other, or two at a time, with a pause in which all has to recover."""
         while True:
             await asyncio.sleep(_PAUSE_S)
-            left_s = self.ends_s - time.time() - RECOVERY_S
+            left_s = self.ends_s - time.time() - _QUIET_S
             if left_s < _FAULTS_S[0]:
                 return
             chosen = self.draw.sample(FAULTS, self.draw.choice((1, 1, 2)))
@@ -166,7 +193,8 @@ class CellRun:
         began_s = time.time()
         print(f"{fault.__name__} {target} for {lasts_s:.0f} s", file=sys.stderr, flush=True)
         await asyncio.to_thread(fault, self.world, target, lasts_s)
-        self.faults.append(Fault(fault.__name__, target, began_s, time.time(), store, cuts=target in INSTANCES))
+        cuts, loses = target in INSTANCES, fault is restore
+        self.faults.append(Fault(fault.__name__, target, began_s, time.time(), store, cuts, loses))
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -177,9 +205,9 @@ class CellRun:
             eventually(lambda: len(self._rows()) >= received, _SETTLE_S)
         return History(
             answers=tuple(self.answers), calls=tuple(self.world.calls), rows=tuple(self._rows()),
-            faults=tuple(self.faults), commands=tuple(self.commands), looks=tuple(self.looks),
+            faults=tuple(self.faults), commands=tuple(self.commands), blocks=tuple(self.blocks), looks=tuple(self.looks),
             leases=tuple(self.leases), trails=trails, budgets={"poor": POOR_NANO},
-            quotas={"limited": (QUOTA_A_MINUTE, 2 * QUOTA_A_MINUTE)}, boundary=BOUNDARY, limit_s=_LIMIT_S,
+            quotas={"limited": QUOTA_A_MINUTE}, boundary=BOUNDARY, limit_s=_LIMIT_S,
         )  # fmt: skip
 
     def _rows(self) -> list[Row]:
@@ -255,11 +283,24 @@ def part(world: CellWorld, target: str, lasts_s: float) -> None:
         heal(*link)
 
 
-FAULTS: tuple[Callable[[CellWorld, str, float], None], ...] = (kill, stop, kill_worker, part)
+def restore(world: CellWorld, _: str, lasts_s: float) -> None:
+    """Replace the database by a backup of the begin, once in a run, and empty Valkey as the page of stores asks."""
+    if (world.database.directory / "standby").exists():
+        return
+    world.database.tool("pg_basebackup --pgdata standby --checkpoint fast")
+    time.sleep(lasts_s)
+    world.database.kill()
+    with within("database"):
+        world.database.continue_as_standby()
+    world.valkey.command("FLUSHALL")
+
+
+FAULTS: tuple[Callable[[CellWorld, str, float], None], ...] = (kill, stop, kill_worker, part, restore)
 TARGETS = {
     "kill": (*INSTANCES, *STORES),
     "stop": (*INSTANCES, *STORES),
     "kill_worker": INSTANCES,
+    "restore": ("database",),
     "part": tuple(f"{name}-{store}-{way}" for name in INSTANCES for store in STORES for way in ("to", "from", "both")),
 }
 
@@ -282,7 +323,7 @@ def _edit(world: CellWorld) -> tuple[str, str]:
 async def _run(it: CellRun, seconds: float, versions: tuple[str, str]) -> None:
     it.ends_s = time.time() + seconds
     load = (it.send_load(client) for client in CLIENTS)
-    await asyncio.gather(*load, it.operate(versions), it.look(), it.inflict())
+    await asyncio.gather(*load, it.operate(versions), it.block_key(), it.look(), it.inflict())
 
 
 def run(seconds: float, seed: int, plant: str = "") -> History:
@@ -304,7 +345,7 @@ def report(history: History, seed: int) -> str:
     faults = ", ".join(f"{fault.kind} {fault.target}" for fault in history.faults)
     lines = [
         f"seed {seed}: {len(history.answers)} requests, {len(history.calls)} calls, {len(history.rows)} rows, "
-        f"{len(history.commands)} commands, {len(history.faults)} faults: {faults}",
+        f"{len(history.commands)} commands, {len(history.blocks)} blocked keys, {len(history.faults)} faults: {faults}",
         f"violated rules: {len(found)}",
     ]
     for name, texts in found.items():

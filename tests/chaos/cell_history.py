@@ -28,6 +28,7 @@ class Fault(Value, frozen=True):
         target: The process that it meets: an instance, `valkey`, `database`, or both as `g0-valkey` for a partition.
         store: The store that instances miss meanwhile, or an empty text.
         cuts: Whether requests that run may end without an answer.
+        loses: Whether the database lost what was written meanwhile.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Fault(Value, frozen=True):
     ended_s: float
     store: str = ""
     cuts: bool = False
+    loses: bool = False
 
     def meets(self, began_s: float, ended_s: float, after_s: float = RECOVERY_S) -> bool:
         """Return whether the fault, with its recovery, overlaps a time."""
@@ -113,10 +115,9 @@ class History(Value, frozen=True):
 
     Attributes:
         budgets: The limit of each client with a budget, in nano units of money.
-        quotas: The most calls a minute of each deployment with a quota, and the share of one instance of it.
+        quotas: The most calls a minute of each deployment with a quota.
         boundary: The deployments that may receive the calls of each client.
         trails: The faults that the verification of the audit trails has found.
-        restored: Whether the database has lost rows by a restored backup or a failover: they are counted.
         limit_s: The longest time of a request.
     """
 
@@ -130,14 +131,33 @@ class History(Value, frozen=True):
     leases: tuple[Lease, ...] = ()
     trails: tuple[str, ...] = ()
     budgets: Mapping[str, int] = {}
-    quotas: Mapping[str, tuple[int, int]] = {}
+    quotas: Mapping[str, int] = {}
     boundary: Mapping[str, frozenset[str]] = {}
-    restored: bool = False
     limit_s: float = 20.0
+
+    def is_lost(self, at_s: float) -> bool:
+        """Return whether the database may have lost what was written about a moment.
+
+        A row is written when its call ends, and a standby or a backup has it a moment later.
+        """
+        return any(it.loses and it.began_s - self.limit_s <= at_s <= it.ended_s for it in self.faults)
 
     def faults_at(self, began_s: float, ended_s: float, after_s: float = RECOVERY_S) -> list[Fault]:
         """Return the faults that overlap a time, with their recovery."""
         return [fault for fault in self.faults if fault.meets(began_s, ended_s, after_s)]
+
+
+def _without_a_gate(history: History) -> Iterator[Answer]:
+    """Yield the second of two answers in turn of a client that the gate was too late for, without a fault.
+
+    One alone is documented: an answer of Valkey that takes longer than 50 ms counts as none, also on a busy machine.
+    """
+    last: dict[str, bool] = {}
+    for it in sorted(history.answers, key=lambda answer: answer.began_s):
+        is_late = it.code == "gate_unavailable" and not history.faults_at(it.began_s, it.ended_s)
+        if is_late and last.get(it.client):
+            yield it
+        last[it.client] = is_late
 
 
 def every_call_has_one_row(history: History) -> Iterator[str]:
@@ -145,8 +165,9 @@ def every_call_has_one_row(history: History) -> Iterator[str]:
     ids = Counter(row.call_id for row in history.rows)
     yield from (f"the call {name} has {number} rows" for name, number in ids.items() if number > 1)
     received, written = (Counter(it.request for it in seen) for seen in (history.calls, history.rows))
+    lost = Counter(call.request for call in history.calls if history.is_lost(call.at_s))
     for name, number in received.items():
-        if written[name] < number and not history.restored:
+        if written[name] < number - lost[name]:
             yield f"{name}: {number} calls were received, and {written[name]} have a row"
     cut = {answer.request for answer in history.answers if history.faults_at(answer.began_s, answer.ended_s)}
     for name, number in written.items():
@@ -165,16 +186,19 @@ def no_budget_is_exceeded(history: History) -> Iterator[str]:
 
 
 def no_quota_is_exceeded(history: History) -> Iterator[str]:
-    """No minute has more calls than the bucket and its refill, and the shares of instances that missed Valkey."""
+    """No minute has more calls than the bucket and its refill, and the shares of instances that missed Valkey.
+
+    On a busy machine, Valkey is too late for some calls of an instance, which gives up to half of the limit more.
+    """
     times = defaultdict(list)
     for call in history.calls:
         times[call.deployment].append(call.at_s)
-    for name, (limit, share) in history.quotas.items():
+    for name, limit in history.quotas.items():
         of_deployment = sorted(times[name])
         for first, began_s in enumerate(of_deployment):
             within = sum(at_s < began_s + 60 for at_s in of_deployment[first:])
-            lost = [it for it in history.faults_at(began_s, began_s + 60) if it.store == "valkey" or it.cuts]
-            most = 2 * limit + len(lost) * share
+            lost = any(it.store == "valkey" or it.loses for it in history.faults_at(began_s, began_s + 60))
+            most = (5 if lost else 3) * limit
             if within > most:
                 yield f"{name} received {within} calls in a minute, which may be {most}"
                 break
@@ -203,8 +227,8 @@ def every_request_has_a_documented_answer(history: History) -> Iterator[str]:
                 yield f"{it.request} was cut off with {it.status}, and no instance had a fault"
         elif STATUS.get(it.code) != it.status or it.code == "internal_error":
             yield f"{it.request} got {it.status} {it.code!r}"
-        elif it.code == "gate_unavailable" and not (it.budgeted and faults):
-            yield f"{it.request} of {it.client} got {it.code} " + ("without a fault" if it.budgeted else "unbudgeted")
+        elif it.code == "gate_unavailable" and not it.budgeted:
+            yield f"{it.request} of {it.client} got {it.code}, and has no budget"
 
 
 def what_needs_no_store_is_answered(history: History) -> Iterator[str]:
@@ -219,9 +243,8 @@ def what_needs_no_store_is_answered(history: History) -> Iterator[str]:
 
 def all_is_as_before_after_a_fault(history: History) -> Iterator[str]:
     """Ten seconds after a fault, and before the next one, each request within its budget is answered."""
-    for it in history.answers:
-        if it.code == "gate_unavailable" and not history.faults_at(it.began_s, it.ended_s):
-            yield f"{it.request} got {it.code} at {it.began_s:.1f}, more than {RECOVERY_S:g} s after every fault"
+    for it in _without_a_gate(history):
+        yield f"{it.request} got {it.code} at {it.began_s:.1f}, more than {RECOVERY_S:g} s after every fault"
 
 
 def a_blocked_key_is_refused(history: History) -> Iterator[str]:
@@ -248,14 +271,17 @@ def a_rollback_reaches_all_instances(history: History) -> Iterator[str]:
 
 
 def one_judge_at_each_moment(history: History) -> Iterator[str]:
-    """The epochs of the judge only grow, and an epoch has one holder."""
+    """The epochs of the judge only grow, and an epoch has one holder, until the database loses them."""
     holders: dict[int, str] = {}
-    last = 0
+    last, before_s = 0, 0.0
     for lease in history.leases:
-        if lease.epoch < last and not history.restored:
+        if any(it.loses and before_s <= it.ended_s <= lease.at_s for it in history.faults):
+            holders, last = {}, 0
+        before_s = lease.at_s
+        if lease.epoch < last:
             yield f"the epoch {lease.epoch} follows {last}"
         last = max(last, lease.epoch)
-        if holders.setdefault(lease.epoch, lease.holder) != lease.holder and not history.restored:
+        if holders.setdefault(lease.epoch, lease.holder) != lease.holder:
             yield f"the epoch {lease.epoch} has two holders"
 
 

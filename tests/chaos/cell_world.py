@@ -234,9 +234,10 @@ CLIENTS = {
     "rich": {"region": "eu", "budgets": [{"per": "total", "amount": "100 EUR"}]},
     "poor": {"region": "eu", "budgets": [{"per": "total", "amount": "0.002 EUR"}]},
     "far": {"region": "us"},
+    "leaky": {"region": "eu"},
 }
 POOR_NANO = 2_000_000
-QUOTA_A_MINUTE = 30
+QUOTA_A_MINUTE = 12
 BOUNDARY = {name: frozenset({"us"} if name == "far" else {"limited", "de", "de-2"}) for name in CLIENTS}
 
 

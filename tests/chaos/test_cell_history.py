@@ -28,9 +28,10 @@ GOOD = History(
     ),
     leases=(Lease(1.0, "a", 1), Lease(2.0, "a", 1), Lease(3.0, "b", 2)),
     budgets={"paid": 100},
-    quotas={"de": (5, 3)},
+    quotas={"de": 3},
     boundary={"free": frozenset({"de"}), "paid": frozenset({"de"})},
 )
+LATE = replace(REFUSED, request="r-late", began_s=251.0, ended_s=251.1)
 CUT = replace(FREE, request="r-cut", began_s=304.0, ended_s=304.5, status=0)
 
 
@@ -43,7 +44,7 @@ BAD: list[tuple[str, History]] = [
     ("every_call_has_one_row", replace(GOOD, rows=(*GOOD.rows, GOOD.rows[0]))),
     ("every_call_has_one_row", replace(GOOD, rows=(*GOOD.rows, Row("c3", "r-free", "free", "lost", 5)))),
     ("no_budget_is_exceeded", replace(GOOD, budgets={"paid": 99})),
-    ("no_quota_is_exceeded", replace(GOOD, calls=tuple(Call("r-free", "de", 10.0 + n) for n in range(11)))),
+    ("no_quota_is_exceeded", replace(GOOD, calls=tuple(Call("r-free", "de", 10.0 + n) for n in range(10)))),
     ("no_call_leaves_its_boundary", replace(GOOD, boundary={**GOOD.boundary, "paid": frozenset({"cn"})})),
     ("no_call_leaves_its_boundary", replace(GOOD, calls=(*GOOD.calls, Call("r-unknown", "de", 1.0)))),
     ("every_request_has_a_documented_answer", with_answer(FREE, request="r", ended_s=121.0)),
@@ -51,7 +52,10 @@ BAD: list[tuple[str, History]] = [
     ("every_request_has_a_documented_answer", with_answer(FREE, request="r", status=500, code="internal_error")),
     ("every_request_has_a_documented_answer", with_answer(FREE, request="r", status=429, code="made_up")),
     ("what_needs_no_store_is_answered", with_answer(REFUSED, request="r", client="free", budgeted=False)),
-    ("all_is_as_before_after_a_fault", with_answer(REFUSED, request="r", began_s=250.5, ended_s=251.0)),
+    (
+        "all_is_as_before_after_a_fault",
+        replace(GOOD, answers=tuple(replace(REFUSED, began_s=at_s, ended_s=at_s) for at_s in (250.5, 251.5))),
+    ),
     ("a_blocked_key_is_refused", with_answer(FREE, request="r", key="k-old", began_s=52.1, ended_s=53.0)),
     ("a_rollback_reaches_all_instances", replace(GOOD, looks=(Look(170.0, "g1", frozenset(), "v1"),))),
     ("one_judge_at_each_moment", replace(GOOD, leases=(*GOOD.leases, Lease(4.0, "a", 1)))),
@@ -63,7 +67,15 @@ BAD: list[tuple[str, History]] = [
 
 
 def test_good_history_with_faults_breaks_no_rule() -> None:
-    assert violations(replace(GOOD, answers=(*GOOD.answers, CUT))) == {}
+    assert violations(replace(GOOD, answers=(*GOOD.answers, CUT, LATE))) == {}
+
+
+def test_restored_backup_may_lack_the_rows_and_the_epochs_of_its_time_and_no_others() -> None:
+    lost = Fault("restore", "database", 90.0, 103.0, "database", loses=True)
+    again = (*GOOD.leases, Lease(104.0, "c", 1))
+    assert violations(replace(GOOD, rows=(), leases=again, faults=(*GOOD.faults, lost))) == {}
+    early = replace(lost, began_s=200.0, ended_s=203.0)
+    assert "every_call_has_one_row" in violations(replace(GOOD, rows=(), faults=(*GOOD.faults, early)))
 
 
 @pytest.mark.parametrize(("rule", "history"), BAD, ids=[f"{number}-{rule}" for number, (rule, _) in enumerate(BAD)])

@@ -60,7 +60,7 @@ class RunningPostgres:
         )  # fmt: skip
         # Only the own machine may connect otherwise.
         with open(self._data / "pg_hba.conf", "a") as rules:
-            rules.write(f"host all all {host}/24 scram-sha-256\n")
+            rules.writelines(f"host {what} all {host}/24 scram-sha-256\n" for what in ("all", "replication"))
         self.process = self._start()
         self.sql("CREATE DATABASE gateway", database="postgres")
 
