@@ -1,8 +1,8 @@
 """Faults that are planted into a copy of the product, to prove that the experiment finds them.
 
 `python -m tests.chaos.cell --plant NAME` runs the cell from a copy with this change, and one of its rules has to find it.
-Runs of a minute with the seed 1 have found `rollback_one_instance_misses` and `row_in_ten_is_not_written`. The others need
-a run on a machine that is not busy.
+Runs of a minute have found `rollback_one_instance_misses` and `row_in_ten_is_not_written` with the seed 1, and
+`quota_without_a_limit` with the seed 2. The others need a run on a machine that is not busy.
 """
 
 from __future__ import annotations
