@@ -18,7 +18,6 @@ from providers.catalogue.prices import Offers
 from providers.chat import ChatCompletion, ChatRequest, StreamEvent
 from providers.failures import Failure
 from providers.sites import Site
-from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 
 STREAM_OPTIONS = "stream_options"
@@ -45,7 +44,8 @@ class Capabilities:
     """Whether `max_tokens` limits the tokens of thinking too. If not, they come on top."""
 
 
-class Target(Value, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Target:
     """The model and the site that one request is built for."""
 
     model: str
@@ -55,7 +55,7 @@ class Target(Value, frozen=True):
     empty."""
     facts: ModelFacts
     """The facts of the model."""
-    pins: Mapping[str, object] = {}
+    pins: Mapping[str, object] = field(default_factory=dict)
     """Top-level body fields that the site requires. Write them last, so that no request can change them."""
     passthrough: frozenset[str] = frozenset()
     """Names of unknown request fields that the operator allows to be sent."""

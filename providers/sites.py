@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
@@ -78,7 +79,8 @@ class Scope(Value, frozen=True):
     """The evidence, or None if the site's covers it."""
 
 
-class Site(Value, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Site:
     """A host of a provider, with its facts."""
 
     name: str
@@ -102,7 +104,7 @@ class Site(Value, frozen=True):
     """Attestations without which the promise does not hold. Each entry is a set of which one is enough."""
     allows: frozenset[str] = frozenset()
     """Data-moving request fields that the promise covers."""
-    pins: Mapping[str, object] = {}
+    pins: Mapping[str, object] = field(default_factory=dict)
     """Body fields that are written last into every request."""
     api_key_env: str = ""
     """The environment variable that usually holds the key for this site."""

@@ -8,14 +8,14 @@ import pickle
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from gateway.changes.pickling import ConfigNotPortable, pack, unpack
 from gateway.config.problems import ConfigRejected, Problem, dotted
 from gateway.config.source_text import MAX_BYTES, MISSING, Reading, SourceText, digest, read_files
 from gateway.model.config_version import ConfigVersion
-from providers.value import Value
+from providers.value import Value, replace
 
 if TYPE_CHECKING:
     from gateway.config.real_deployment import RealDeployment

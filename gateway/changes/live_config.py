@@ -40,7 +40,7 @@ _REQUESTED = ("rollback", "release")
 
 POLL_S = 0.25
 _LOOKS_BEFORE_A_PROCESS = 20
-_MOST_AGE_S = 60.0
+_RECENT_S = 60.0
 _SAME_EDIT_S = 10.0
 """The time after an activation by the watch in which a request to reload belongs to the same edit."""
 
@@ -471,7 +471,7 @@ def _saved_at(reading: Iterable[str]) -> float:
         with suppress(OSError):
             changed_s = max(changed_s, os.stat(path).st_mtime)
     age_s = time.time() - changed_s
-    return time.monotonic() - (age_s if 0 <= age_s <= _MOST_AGE_S else 0)
+    return time.monotonic() - (age_s if 0 <= age_s <= _RECENT_S else 0)
 
 
 async def _activate_nothing(_: bytes, __: ConfigVersion) -> tuple[int, ...]:
