@@ -147,9 +147,17 @@ class ChatEndpoint:
 class HttpExchange(WrittenExchange):
     """See `Exchange`. The request is read here. A warm-up is checked like a chat, and no deployment is asked."""
 
-    __slots__ = tuple(
-        "_client_bytes _context _endpoint _head _is_counted _received_body _scope _to_remember _watcher "
-        "check_at".split()
+    __slots__ = (
+        "_client_bytes",
+        "_context",
+        "_endpoint",
+        "_head",
+        "_is_counted",
+        "_received_body",
+        "_scope",
+        "_to_remember",
+        "_watcher",
+        "check_at",
     )
     check_at: float
     is_warm_up = False

@@ -66,9 +66,25 @@ class WrittenExchange(Exchange):
     """
 
     # Slots are read faster than defaults of the class, and every request reads most of these.
-    __slots__ = tuple(
-        "_body_begun _body_read _counted _dialect _direct _encoder _head_sent _headers _keep_alive _receive "
-        "_running _send _service _sweep _waits client_left connection cycle".split()
+    __slots__ = (
+        "_body_begun",
+        "_body_read",
+        "_counted",
+        "_dialect",
+        "_direct",
+        "_encoder",
+        "_head_sent",
+        "_headers",
+        "_keep_alive",
+        "_receive",
+        "_running",
+        "_send",
+        "_service",
+        "_sweep",
+        "_waits",
+        "client_left",
+        "connection",
+        "cycle",
     )
     _headers: RequestHeaders
     _scope: Any

@@ -71,7 +71,18 @@ class Deadline:
     request has ended. At the loop's time `check_at`, it must look at its limits.
     """
 
-    __slots__ = tuple("_innermost _loop _sweep _task _timer check_at clock commit_at started_at total_at".split())
+    __slots__ = (
+        "_innermost",
+        "_loop",
+        "_sweep",
+        "_task",
+        "_timer",
+        "check_at",
+        "clock",
+        "commit_at",
+        "started_at",
+        "total_at",
+    )
     _loop: asyncio.AbstractEventLoop
 
     def __init__(

@@ -52,9 +52,24 @@ class RequestCycle:
     The head of a response is kept until the first bytes of its body are written, and leaves together with them.
     """
 
-    __slots__ = tuple(
-        "_connection _flow _has_body _head _is_chunked _is_head _is_http10 _remaining_bytes _waiter "
-        "_write_chunk body body_state can_upgrade expects_continue keep_alive state task".split()
+    __slots__ = (
+        "_connection",
+        "_flow",
+        "_has_body",
+        "_head",
+        "_is_chunked",
+        "_is_head",
+        "_is_http10",
+        "_remaining_bytes",
+        "_waiter",
+        "_write_chunk",
+        "body",
+        "body_state",
+        "can_upgrade",
+        "expects_continue",
+        "keep_alive",
+        "state",
+        "task",
     )
 
     def __init__(

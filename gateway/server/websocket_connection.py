@@ -119,9 +119,31 @@ class _Frames(Protocol):
 class WebSocketConnection(asyncio.Protocol):
     """See `gateway.api.connection.WebSocket`. A client may take nothing for `unread_s`."""
 
-    __slots__ = tuple(
-        "_control _ending _events _forget _fragments _frames _has_sent _holding _message_since _raw _room "
-        "_sent_at _session _size _text _transport _unread _unread_s _why _written flow is_draining loop tasks".split()
+    __slots__ = (
+        "_control",
+        "_ending",
+        "_events",
+        "_forget",
+        "_fragments",
+        "_frames",
+        "_has_sent",
+        "_holding",
+        "_message_since",
+        "_raw",
+        "_room",
+        "_sent_at",
+        "_session",
+        "_size",
+        "_text",
+        "_transport",
+        "_unread",
+        "_unread_s",
+        "_why",
+        "_written",
+        "flow",
+        "is_draining",
+        "loop",
+        "tasks",
     )
 
     def __init__(

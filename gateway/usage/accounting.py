@@ -229,9 +229,20 @@ class RequestUsage:
         place: Its place in the line of a quota, or None.
     """
 
-    __slots__ = tuple(
-        "_following _open_nano _own_nano _terms _user _vendor_nano accounting limits named_cap place priority "
-        "record stopped".split()
+    __slots__ = (
+        "_following",
+        "_open_nano",
+        "_own_nano",
+        "_terms",
+        "_user",
+        "_vendor_nano",
+        "accounting",
+        "limits",
+        "named_cap",
+        "place",
+        "priority",
+        "record",
+        "stopped",
     )
 
     def __init__(self, accounting: Accounting, terms: Terms, record: Record, user: str | None) -> None:
@@ -455,9 +466,18 @@ class CallUsage:
         transmission: Knows whether a part of the call was sent, or None if no part was.
     """
 
-    __slots__ = tuple(
-        "_ended_at_cap _most_stated _reported _request held is_ended is_refused is_silent is_unwanted seen "
-        "transmission".split()
+    __slots__ = (
+        "_ended_at_cap",
+        "_most_stated",
+        "_reported",
+        "_request",
+        "held",
+        "is_ended",
+        "is_refused",
+        "is_silent",
+        "is_unwanted",
+        "seen",
+        "transmission",
     )
 
     def __init__(self, request: RequestUsage, held: Held) -> None:

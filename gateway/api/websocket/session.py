@@ -72,9 +72,26 @@ class TurnSession:
     have had. It was active at the loop's time of the last message, or of the end of the last turn.
     """
 
-    __slots__ = tuple(
-        "_begun_at _dropped _errors _hub _lanes _queue _same_head _scope _share _turn _turns active_at "
-        "body_limits client_name id kept_bytes most_bytes shows_heads socket".split()
+    __slots__ = (
+        "_begun_at",
+        "_dropped",
+        "_errors",
+        "_hub",
+        "_lanes",
+        "_queue",
+        "_same_head",
+        "_scope",
+        "_share",
+        "_turn",
+        "_turns",
+        "active_at",
+        "body_limits",
+        "client_name",
+        "id",
+        "kept_bytes",
+        "most_bytes",
+        "shows_heads",
+        "socket",
     )
     socket: WebSocket
 
@@ -391,6 +408,7 @@ def _lane_of(head: TurnHead) -> str | None:
 
 
 def _no_turn(message: str) -> ApiError:
+    """Return the error for a message that is not a turn."""
     return ApiError("invalid_request", message, "type")
 
 
