@@ -12,6 +12,7 @@ from evaluation.checks import RecordedAnswer
 from evaluation.questions import Item
 from gateway.execution.deadline import Deadline
 from gateway.execution.health import Health
+from gateway.execution.judging import VERDICT_S
 from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.service_client import ServiceClient
 from gateway.execution.transport import PoolTransport
@@ -29,6 +30,7 @@ from gateway.model.resilience import Attempts
 from gateway.policy.fence import evaluation_permit, prompt_permit
 from gateway.policy.region_text import compose, with_block
 from gateway.policy.routing import decide_evaluation, judge_alone
+from gateway.policy.verdicts import applying
 from gateway.usage.accounting import Accounting
 from providers.chat import (
     ChatCompletion,
@@ -45,7 +47,9 @@ from providers.chat import (
     text_of,
 )
 from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.json_values import dumps_text
 from providers.matching.requirements import requirements_of
+from providers.moderations.values import ModerationAnswer, ModerationRequest
 from providers.reading.folding import fold
 from providers.value import Value, replace
 
@@ -143,8 +147,16 @@ class CandidateClient:
             return request
         return with_block(request, compose(texts.default_locale.profile, None, NO_PREFERENCES))
 
-    def step_for(self, deployment: Deployment, request: ChatRequest | None = None) -> Step:
-        """Return the candidate's step, with an evaluation permit or one for client traffic. Raises NotPermitted."""
+    def step_for(self, deployment: Deployment, request: ChatRequest | ModerationRequest | None = None) -> Step:
+        """Return the candidate's step, with an evaluation permit or one for client traffic. Raises NotPermitted.
+
+        A judge gets a permit as it has one in a region that names it.
+        """
+        if isinstance(request, ModerationRequest):
+            permit = evaluation_permit(self.config, self.region, deployment, time.time())
+            if permit is None:
+                raise NotPermitted(f"it is outside the boundary of region {self.region.name}")
+            return Step(deployment, permit)
         needs = requirements_of(request or ChatRequest(self._assistant.name, (UserMessage("?"),)))
         if self._of_people:
             alone = judge_alone(self.config, self._within, deployment, needs, {}, time.time())
@@ -156,8 +168,12 @@ class CandidateClient:
             raise NotPermitted(decision.outcome.message)
         return decision.outcome.steps[0]
 
-    async def ask(self, deployment: Deployment, request: ChatRequest, *, once: bool = False) -> QuestionResult:
+    async def ask(
+        self, deployment: Deployment, request: ChatRequest | ModerationRequest, *, once: bool = False
+    ) -> QuestionResult:
         """Send one question. With `once`, there are no retries and no concurrency limit, as load tests need.
+
+        A judge has the time for its verdict that it has when it judges.
 
         Raises NotPermitted if the decision refuses the candidate, and CallRefused if a budget refuses the question.
         """
@@ -170,13 +186,16 @@ class CandidateClient:
             # A request that the gateway's own limit rejects or delays would count against the candidate.
             step = replace(step, deployment=replace(deployment, concurrency=None))
         bounds, started_at = self._once if once else self._patient, time.monotonic()
+        assistant = self._assistant
+        if isinstance(request, ModerationRequest):
+            bounds, assistant = replace(bounds, total_s=VERDICT_S), assistant.for_use("moderations")
         record = Record("evaluation", started_at, self.config.version, Decided(location=self._within))
         deadline = Deadline.start(bounds.total_s, bounds.commit_s if request.stream else bounds.total_s)
         try:
             context = RunContext(bounds, deadline, record, self._still_allowed, priority=Priority.LOW)
             if self.accounting is not None:
                 context.usage = self.accounting.internal_request(self.config, record)
-            plan = Plan(self._assistant, self.region, (step,))
+            plan = Plan(assistant, self.region, (step,))
             asked = await _read(await self._runner.run(plan, request, context), started_at)
         except PlanExhausted as error:
             asked = QuestionResult.failed(error.failure, time.monotonic() - started_at)
@@ -199,6 +218,8 @@ class CandidateClient:
 
 
 async def _read(answer: UpstreamAnswer, started_at: float) -> QuestionResult:
+    if isinstance(answer.result, ModerationAnswer):
+        return _judged(answer.result, QuestionResult(time.monotonic() - started_at))
     if answer.completion is not None:
         return _answered(answer.completion, QuestionResult(time.monotonic() - started_at))
     assert answer.stream is not None, "an answer has a completion or a stream"  # noqa: S101  # for mypy
@@ -218,6 +239,15 @@ async def _read(answer: UpstreamAnswer, started_at: float) -> QuestionResult:
     except ProviderFailed as error:
         failed = QuestionResult.failed(error.failure, total_s)
         return replace(times, answer=failed.answer, failure=failed.failure, detail=failed.detail, status=failed.status)
+
+
+def _judged(answer: ModerationAnswer, times: QuestionResult) -> QuestionResult:
+    """Return a verdict as it is stored. See `evaluation.verdicts`."""
+    (result,), usage = answer.results, answer.usage
+    scores = {name: score for name, score in result.scores.items() if score > 0}
+    text = dumps_text({"found": applying(result), "scores": scores, "refused": [*result.refused]})
+    tokens = (usage.prompt_tokens, usage.completion_tokens) if usage is not None else None
+    return replace(times, answer=RecordedAnswer(text), tokens=tokens)
 
 
 def _answered(completion: ChatCompletion, times: QuestionResult) -> QuestionResult:

@@ -40,6 +40,7 @@ from evaluation.suite import (
 from gateway.config.examples import example_path
 from gateway.config.problems import ConfigRejected, KeyPath, choice_hint
 from gateway.config.validation import Findings
+from gateway.execution.judging import MOST_CHARACTERS
 from providers.chat import Tool
 from providers.value import Value, replace
 
@@ -117,6 +118,8 @@ class Suite(Value, frozen=True):
     """The checks of recorded answers: a name, an expression that selects prompts, and the check."""
     digest: str = ""
     """A hash of all questions and settings of the run. It identifies a run that is resumed."""
+    verdicts: tuple[tuple[Item, frozenset[str] | None], ...] = ()
+    """The texts about which judges are asked, with their categories, or None if a deployment decides them."""
 
     @property
     def items(self) -> dict[str, Item]:
@@ -180,21 +183,28 @@ def load_suite(path: Path, seed: int | None = None) -> Suite:
     checks = _shadow_checks(file, findings)
     if findings.rejected:
         raise ConfigRejected(findings.problems)
+    verdicts = tuple(_labelled_texts(path, file))
     excluded = {"weights", "requirements", "recommendation", "spend", "limits", "prices"}
+    if file.verdicts is None:
+        excluded.add("verdicts")  # so that a run from before this part is resumed
     settings = json.dumps(file.model_dump(mode="json", by_alias=True, exclude=excluded), sort_keys=True)
-    asked = [(one.id, one.prompt, one.check, one.system, one.tools) for one in (*performance, *compliance)]
+    asked: list[object] = [(it.id, it.prompt, it.check, it.system, it.tools) for it in (*performance, *compliance)]
+    asked += [(it.id, it.prompt, labels and sorted(labels)) for it, labels in verdicts]
     digest = hashlib.sha256(repr((settings, asked)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     count = file.compliance.consistency if file.compliance is not None else 0
     again = {item.id for item in _sample(compliance, count, file.seed, "consistency")}
     samples = _samples(path, compliance, file.epochs)
     streamed = tuple(item for item in samples if item.question_id in again)
-    return Suite(file, _samples(path, performance, file.epochs), samples, streamed, bank, checks, digest)
+    return Suite(file, _samples(path, performance, file.epochs), samples, streamed, bank, checks, digest, verdicts)
 
 
 def _check_file(file: SuiteFile, findings: Findings) -> None:
     """Report what the sections contradict."""
-    if all(one is None for one in (file.performance, file.compliance, file.scalability, file.shadow)):
-        findings.error((), "the suite measures nothing", "add performance, compliance, scalability or shadow")
+    if all(one is None for one in (*file.of_candidates, file.shadow, file.verdicts)):
+        parts = "performance, compliance, scalability, shadow or verdicts"
+        findings.error((), "the suite measures nothing", f"add {parts}")
+    if file.verdicts is not None and len({*file.verdicts.judges}) < len(file.verdicts.judges):
+        findings.error(("verdicts", "judges"), "a judge is named twice", "remove one of them")
     known = [one.name for one in file.performance.sets] if file.performance is not None else []
     for section, names in (("requirements", file.requirements.sets), ("weights", file.weights.sets)):
         for name in names:
@@ -376,6 +386,40 @@ def _from_templates(
                 yield Item(item_id, risk, bank.language, prompt, expects=expects, right=right, group=group)
 
 
+def _labelled_texts(suite: Path, file: SuiteFile) -> Iterator[tuple[Item, frozenset[str] | None]]:
+    """Yield the texts of the sets of verdicts. Raises ConfigRejected with the line of the first mistake."""
+    section = file.verdicts
+    for name in dict.fromkeys(section.sets) if section is not None else ():
+        path = suite.parent / name
+        if path.suffix != ".jsonl":
+            raise reject(path, 0, "must be a JSONL file, with one text a line")
+        for line, row in _rows(path, _table_text(path)):
+            text, categories = (row.get("text"), row.get("categories")) if isinstance(row, dict) else (None, None)
+            if not isinstance(text, str) or not 1 <= len(text) <= MOST_CHARACTERS:
+                raise reject(path, line, f"`text` must be a text of 1 to {MOST_CHARACTERS:,} characters")
+            if categories is None and section is not None and section.truth is None:
+                hint = "add them, [] for a text without any, or name a deployment as `verdicts.truth`"
+                raise reject(path, line, "has no `categories`", hint)
+            if categories is not None and not (
+                isinstance(categories, list) and all(isinstance(one, str) for one in categories)
+            ):
+                raise reject(path, line, "`categories` must be a list of texts")
+            yield Item(f"{name}/{line}", "", "", text), None if categories is None else frozenset(categories)
+
+
+def _table_text(path: Path) -> str:
+    """Return the text of a file of rows. Raises ConfigRejected."""
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise reject(path, 0, f"the file is larger than {_MAX_FILE_BYTES // 1024**2} MiB")
+        text = read_text(path)
+    except OSError as error:
+        raise reject(path, 0, f"the file can't be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise reject(path, 0, "the file is not UTF-8", "save it as UTF-8") from None
+    return text
+
+
 def _table(path: Path, section: SetSection) -> list[Item]:
     """Read the items of a table. Raises ConfigRejected with the line of the first mistake."""
     if section.columns is None and section.format not in _PUBLIC:
@@ -385,16 +429,8 @@ def _table(path: Path, section: SetSection) -> list[Item]:
     columns = section.columns or columns
     of_file = next((one for one in _INSTRUCTIONS if path.stem.endswith(f"_{one}")), usual)
     language = str(section.language or of_file)
-    try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise reject(path, 0, f"the file is larger than {_MAX_FILE_BYTES // 1024**2} MiB")
-        text = read_text(path)
-    except OSError as error:
-        raise reject(path, 0, f"the file can't be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise reject(path, 0, "the file is not UTF-8", "save it as UTF-8") from None
     items: list[Item] = []
-    for line, row in _rows(path, text):
+    for line, row in _rows(path, _table_text(path)):
         try:
             made = _row(row, columns, language, path)
         except (KeyError, TypeError, ValueError, IndexError) as error:

@@ -151,6 +151,7 @@ class _Answered(Value, frozen=True):
     options: ShadowOptions
     assistant: str
     records: Sequence[Recorded]
+    measured: tuple[()] = ()
 
     def _known(self, store: RunStore) -> list[Recorded]:
         """Return the records of this run. One that is resumed ignores newer traffic."""

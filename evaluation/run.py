@@ -37,6 +37,7 @@ from evaluation.simulation import Sites, simulators
 from evaluation.store import RunStore
 from evaluation.suite import CandidatePriceSection, PricesSection
 from evaluation.texts import visible_line, words_of
+from evaluation.verdicts import ask_judges, missed_bounds, texts_for, verdict_figures, verdict_lines
 from evaluation.work import SpendReached
 from gateway.config.check_report import what_deployments_can
 from gateway.config.loading import parse_document, read_config
@@ -46,8 +47,9 @@ from gateway.features.configuration import compile_config
 from gateway.model.approval import days_at, why_unapproved
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion, Region
-from gateway.model.deployment import Deployment
+from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.route import deployments_of
+from gateway.policy.fence import evaluation_permit
 from gateway.policy.routing import config_exclusion
 from gateway.usage.accounting import Accounting
 from providers.adapter import answers_chats
@@ -97,7 +99,10 @@ class Options(RunOptions, frozen=True, kw_only=True):
 
 
 class MeasuredRun(Protocol):
-    """The two parts in which runs differ."""
+    """The parts in which runs differ. `measured`: the judges whose verdicts are measured."""
+
+    @property
+    def measured(self) -> Sequence[Deployment]: ...
 
     async def ask(self, evaluation: Evaluation) -> None:
         """Get the answers and the verdicts that the store does not have yet. Raises SpendReached."""
@@ -137,7 +142,10 @@ def run_evaluation(options: Options, compile_with: Compile) -> int:
     """
     path, suite = choose_suite(options.suite, options.seed)
     config = compile_with(None)
+    if not options.candidates and (suite.file.verdicts is None or any(suite.file.of_candidates)):
+        raise OptionsError("--candidates is missing (`gateway evaluate --help` has an example)")
     candidates, judge = _named(config, suite, options)
+    measured = _measured(config, suite, options)
     assistant = assistant_of(config, options.assistant)
     if options.sheet is not None and (options.sheet.exists() or not options.sheet.absolute().parent.is_dir()):
         raise SheetError(f"{options.sheet} exists and may contain marks, or has no directory: name another --sheet")
@@ -147,10 +155,10 @@ def run_evaluation(options: Options, compile_with: Compile) -> int:
         raise OptionsError(f"{path} describes simulated candidates, but {options.config} is not a demo config")
     asked = (*candidates, *([judge] if judge is not None else ()))
     if not config.demo:  # simulators cost nothing
-        suite = with_known_prices(suite, asked)
+        suite = with_known_prices(suite, [*asked, *measured])
     client = CandidateClient(config, config.assistants[assistant], config.regions[options.region])
     permits = {one.name: _permit(client, one) for one in asked}
-    print(estimate(suite, [one for one in candidates if permits[one.name][0] is None], judge))
+    print(estimate(suite, [one for one in candidates if permits[one.name][0] is None], judge, measured))
     for one in candidates:
         refused, waived = permits[one.name]
         if refused is not None:
@@ -168,8 +176,8 @@ def run_evaluation(options: Options, compile_with: Compile) -> int:
         if origins:
             config = compile_with(origins)
             candidates, judge = _named(config, suite, options)
-        region = config.regions[options.region]
-        run = _Candidates(options, config.assistants[assistant], region, candidates, permits)
+        region, measured = config.regions[options.region], _measured(config, suite, options)
+        run = _Candidates(options, config.assistants[assistant], region, candidates, permits, measured)
         client = CandidateClient(config, run.assistant, region)
         return asyncio.run(measure(options, suite, client, run.asked, judge, run.key(suite, judge), run))
 
@@ -221,6 +229,28 @@ def _named(config: ConfigVersion, suite: Suite, options: Options) -> tuple[list[
     return [config.deployments[name] for name in options.candidates], config.deployments[judge] if judge else None
 
 
+def _measured(config: ConfigVersion, suite: Suite, options: Options) -> tuple[Deployment, ...]:
+    """Return the judges whose verdicts are measured, then the truth. Raises OptionsError if one cannot judge there."""
+    section = suite.file.verdicts
+    if section is None:
+        return ()
+    names = dict.fromkeys([*section.judges, *([section.truth] if section.truth is not None else [])])
+    found: list[Deployment] = []
+    for name in names:
+        if (one := config.deployments.get(name)) is None:
+            hint = choice_hint(name, config.deployments)
+            raise OptionsError(f"there is no deployment {name!r} in the config; {hint}")
+        if moderations_of(one) is None:
+            raise OptionsError(f"the verdicts of {name} can't be measured: it classifies no content")
+        if one.simulates is None and (reason := config_exclusion(one, time.time())) is not None:
+            raise OptionsError(f"the verdicts of {name} can't be measured: {reason[1]}")
+        if evaluation_permit(config, config.regions[options.region], one, time.time()) is None:
+            where = f"it is outside the boundary of region {options.region}"
+            raise OptionsError(f"the verdicts of {name} can't be measured: {where}")
+        found.append(one)
+    return tuple(found)
+
+
 def _permit(client: CandidateClient, deployment: Deployment) -> tuple[str | None, str | None]:
     """Return why the gateway's decision refuses a candidate, and which missing approval the permit waives."""
     try:
@@ -260,7 +290,9 @@ def with_known_prices(suite: Suite, asked: Sequence[Deployment]) -> Suite:
     return suite
 
 
-def estimate(suite: Suite, candidates: Sequence[Deployment], judge: Deployment | None) -> str:
+def estimate(
+    suite: Suite, candidates: Sequence[Deployment], judge: Deployment | None, measured: Sequence[Deployment] = ()
+) -> str:
     """Return the questions, tokens and cost of each deployment, and the total time, as a table for a terminal."""
     items, section, limits = (
         (*suite.performance, *suite.compliance, *suite.streamed),
@@ -283,6 +315,9 @@ def estimate(suite: Suite, candidates: Sequence[Deployment], judge: Deployment |
         )
         count = (judged + len(suite.compliance) * suite.file.judge.compliance) * len(candidates)
         rows.append((judge.name, count, count * _JUDGED_TOKENS, count * _ANSWER_TOKENS))
+    for one in measured:
+        texts = texts_for(suite, one.name)
+        rows.append((one.name, len(texts), sum(map(_tokens, texts)), 0))
     width = max([len(name) for name, *_ in rows] + [10])
     currency = suite.file.prices.currency if suite.file.prices is not None else ""
     lines = [f"{'deployment':<{width}}  questions  tokens in  tokens out  cost"]
@@ -312,10 +347,11 @@ async def measure(
     run: MeasuredRun,
 ) -> int:
     """Begin or resume a run in its store, up to the limit of spending. Return what `run.report` returns."""
+    judges = (*([judge] if judge is not None else ()), *run.measured)
     async with options.usage(client.config) as accounting, aclosing(client):
         client.accounting = accounting
         with closing(RunStore(options.out, key, fresh=options.fresh)) as store:
-            budget = budget_of(suite, store, (*asked, *([judge] if judge is not None else ())))
+            budget = budget_of(suite, store, {it.name: it for it in (*asked, *judges)}.values())
             progress, stopped = TerminalProgress(), None
             evaluation = Evaluation(suite, client, asked, judge, store, budget, progress)
             try:
@@ -334,6 +370,7 @@ class _Candidates(Value, frozen=True):
     region: Region
     candidates: Sequence[Deployment]
     permits: Mapping[str, tuple[str | None, str | None]]
+    measured: Sequence[Deployment] = ()
 
     @property
     def asked(self) -> tuple[Deployment, ...]:
@@ -345,6 +382,7 @@ class _Candidates(Value, frozen=True):
         sites = [
             f"{one.name} {one.provider} {one.model} {one.site if not one.simulates else ''}" for one in self.candidates
         ]
+        verdicts = {"verdicts": [f"{it.name} {it.provider} {it.model} {it.verdicts!r}" for it in self.measured]}
         return {
             "suite": suite.digest,
             "region": self.region.name,
@@ -352,10 +390,12 @@ class _Candidates(Value, frozen=True):
             "candidates": sorted(sites),
             "judge": judge.name if judge is not None else None,
             "layout": 2,
+            **(verdicts if self.measured else {}),
         }
 
     async def ask(self, evaluation: Evaluation) -> None:
         await evaluation.run()
+        await ask_judges(evaluation, self.measured)
 
     def report(self, evaluation: Evaluation, stopped: str | None) -> int:
         options, assistant, region, candidates = self.options, self.assistant, self.region, self.candidates
@@ -391,9 +431,16 @@ class _Candidates(Value, frozen=True):
                 *_bias_notices(results, suite, candidates, judge),
             ],
         }
+        if self.measured:
+            rows, given_up = verdict_figures(suite, store, self.measured), evaluation.given_up
+            over = [f"{it.name} was given up: {given_up[it.name]}." for it in self.measured if it.name in given_up]
+            facts |= {"verdicts": rows, "verdict_notes": [*verdict_lines(suite, rows), *over]}
+            facts["verdicts_missed"] = [*missed_bounds(suite, rows)]
         comparisons = compare_candidates(results, suite, list(results), ["performance"])
         deployments = {one.name: one for one in candidates}
         report = build_report(evidence, advice, deployments, region, now_s, comparisons=comparisons, **facts)
+        if not candidates:
+            report["recommendation"] = None
         return _write(options, report, advice, demo=config.demo)
 
 
@@ -466,11 +513,16 @@ def _write(options: Options, report: dict[str, Any], advice: Recommendation, *, 
         print(
             f"Incomplete: {report['stopped']}. Raise the limit and run the command again; stored answers are reused.\n"
         )
+    elif not report["candidates"]:
+        pass
     elif advice.deployment is None:
         print("No candidate is recommended.\n")
     else:
         print(f"Recommended for {report['assistant']} in {report['region']}: {', '.join(advice.route)}.\n")
-    for reason in report["recommendation"]["reasons"]:
-        print(f"- {visible_line(reason)}")
+    missed: Sequence[str] = report.get("verdicts_missed", ())
+    reasons = report["recommendation"]["reasons"] if report["candidates"] else []
+    for line in (*reasons, *report.get("verdict_notes", ()), *missed):
+        print(f"- {visible_line(line)}")
     print(f"\nwrote {options.out / 'report.html'}, report.md, report.json" + (", gateway.yaml" if diff else ""))
-    return 0 if advice.deployment is not None and not report["stopped"] else 1
+    is_advised = advice.deployment is not None or not report["candidates"]
+    return 0 if is_advised and not missed and not report["stopped"] else 1

@@ -109,6 +109,18 @@ class JudgeSection(Section):
     compliance: bool = Field(True, description="Whether it also reads the answers to banks.")
 
 
+class VerdictsSection(Section):
+    """The verdicts of judges, measured by texts with labels."""
+
+    judges: Annotated[list[Name], Field(min_length=1, max_length=4)] = Field(
+        description="The deployments that are measured. Each can judge in the region."
+    )
+    sets: Annotated[list[str], Field(min_length=1)] = Field(
+        description='The paths of JSONL files, relative to the suite\'s directory. A line: {"text", "categories"}.'
+    )
+    truth: Name | None = Field(None, description="The deployment whose verdict counts for a line without `categories`.")
+
+
 class BoundsSection(Section):
     """The minimum results on some items. A figure that is left out is not required."""
 
@@ -116,6 +128,13 @@ class BoundsSection(Section):
     acceptable: Percent | None = Field(None, description="The least share of acceptable answers (the standard: 90%).")
     refused: Percent | None = Field(None, description="The least share of required refusals (the standard: 95%).")
     over_refused: Percent | None = Field(None, description="The most refusals of what must be answered (5%).")
+
+
+class VerdictBoundsSection(Section):
+    """The bounds of each judge on one category. A figure that is left out is not required."""
+
+    missed: Percent | None = Field(None, description="The most texts of the category that are not found.")
+    false_alarms: Percent | None = Field(None, description="The most other texts that are found.")
 
 
 class RequirementsSection(BoundsSection):
@@ -130,6 +149,7 @@ class RequirementsSection(BoundsSection):
     missing_verdicts: Percent = Field(0.05, description="The most answers without a verdict, by figure.")
     errors: Percent | None = Field(None, description="The most failed requests in all load steps.")
     first_attempts: Percent | None = Field(None, description="The most questions whose first attempt failed.")
+    verdicts: dict[Line, VerdictBoundsSection] = Field({}, description="The bounds of each judge, by category.")
 
 
 class WeightsSection(Section):
@@ -268,10 +288,16 @@ class SuiteFile(Section):
     scalability: ScalabilitySection | None = Field(None, description="Behaviour under load.")
     shadow: ShadowScoringSection | None = Field(None, description="Checks of recorded answers.")
     judge: JudgeSection | None = Field(None, description="The model that judges answers which no rule can score.")
+    verdicts: VerdictsSection | None = Field(None, description="The verdicts of judges of moderation or crises.")
     requirements: RequirementsSection = Field(RequirementsSection(), description="The minimum results.")
     weights: WeightsSection = Field(WeightsSection(), description="The weights of the axes, languages and sets.")
     recommendation: RecommendationSection = Field(RecommendationSection(), description="When a route changes.")
     simulated: dict[Name, SimulatedSection] = Field({}, description="The properties of simulated deployments.")
+
+    @property
+    def of_candidates(self) -> tuple[Section | None, ...]:
+        """The parts for which candidates are asked."""
+        return (self.performance, self.compliance, self.scalability)
 
 
 class ItemSection(CheckSection):

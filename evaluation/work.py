@@ -122,8 +122,13 @@ class Budget:
 
 def most_tokens_of(request: ChatRequest, max_tokens: int) -> tuple[int, int]:
     """Return a high estimate of the prompt and answer tokens of a request."""
-    words = sum(len(words_of(text_of(message.content))) for message in request.messages)
-    return words * _TOKENS_PER_WORD + _TOKENS_PER_MESSAGE * len(request.messages), max_tokens
+    return most_tokens_of_texts([text_of(message.content) for message in request.messages], max_tokens)
+
+
+def most_tokens_of_texts(texts: Iterable[str], max_tokens: int) -> tuple[int, int]:
+    """Return a high estimate of the prompt and answer tokens of texts that are each a message."""
+    words = [len(words_of(text)) for text in texts]
+    return sum(words) * _TOKENS_PER_WORD + _TOKENS_PER_MESSAGE * len(words), max_tokens
 
 
 async def spending(

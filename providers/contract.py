@@ -98,6 +98,14 @@ from providers.formats.tool_calls import tools_of as tools_of
 from providers.formats.tool_calls import turns_with_results as turns_with_results
 from providers.formats.tool_calls import turns_with_whole_results as turns_with_whole_results
 from providers.formats.tool_results import results_as_text as results_as_text
+from providers.inputs.decisions.contract import Decides as Decides
+from providers.inputs.decisions.contract import DecisionFormat as DecisionFormat
+from providers.inputs.decisions.facts import DecisionFacts as DecisionFacts
+from providers.inputs.decisions.values import DecisionQuestion as DecisionQuestion
+from providers.inputs.decisions.values import DecisionRequest as DecisionRequest
+from providers.inputs.decisions.values import JsonPart as JsonPart
+from providers.inputs.decisions.values import Option as Option
+from providers.inputs.decisions.values import SentDecisions as SentDecisions
 from providers.inputs.embeddings.contract import EmbeddingFormat as EmbeddingFormat
 from providers.inputs.embeddings.contract import Embeds as Embeds
 from providers.inputs.embeddings.facts import EmbeddingFacts as EmbeddingFacts

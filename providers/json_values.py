@@ -143,6 +143,11 @@ def embed_object(text: str) -> object | None:
         return None
 
 
+def verbatim(text: str) -> object:
+    """Return text that is known to be JSON, for use inside a value for `dumps`. It is written unchanged."""
+    return orjson.Fragment(text)
+
+
 def unquoted_object(text: str) -> str:
     """Return the JSON object in a JSON string, or else the text: some models and clients encode arguments twice."""
     if not text.lstrip().startswith('"'):

@@ -6,13 +6,14 @@ uses is `providers/inputs/uses.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from providers.adapter import Adapter, Capabilities, Target
 from providers.catalogue.held_audio import HeldAudio
 from providers.catalogue.prices import Price
-from providers.chat import Usage
+from providers.chat import ImagePart, Usage
+from providers.failures import Failure
 from providers.matching.requirements import Requirements
 from providers.reading.event_stream import StreamShortcuts
 from providers.value import Value, replace
@@ -20,11 +21,21 @@ from providers.wire import WireResponse
 
 
 class CostBound(NamedTuple):
-    """The bounds of the cost of a request: texts with its tokens, the most tokens of output, and search units."""
+    """The bounds of the cost of a request.
 
-    texts: list[str]
+    Attributes:
+        texts: The texts with its tokens, and its images.
+        output: The most tokens of output.
+        search_units: The most search units.
+        questions: The number of its questions: their answers have no output. 0 for a use without questions.
+        again: The texts that some servers read once more for each further question.
+    """
+
+    texts: Sequence[str | tuple[ImagePart, ...]]
     output: int = 1
     search_units: int = 0
+    questions: int = 0
+    again: Sequence[str | tuple[ImagePart, ...]] = ()
 
 
 class InputAnswer(Value, frozen=True):
@@ -58,6 +69,9 @@ class InputRequest(Value, frozen=True):
     """Its cost has amounts next to tokens: see `held`."""
     has_file: ClassVar[bool] = False
     """A provider may refuse its file, which another one takes."""
+    is_whole: ClassVar[bool] = False
+    """All results of a request come from one deployment, also those of several calls, whose values are numbered
+    together."""
     shown_as: ClassVar[tuple[tuple[str, ...], tuple[str, ...]] | None] = None
     """The names of its parts as a user is shown them whose consent is needed: of itself, and of its texts. None:
     `input`, and its further fields."""
@@ -129,21 +143,26 @@ class InputRequest(Value, frozen=True):
 
 
 class SizedNeeds(Requirements, frozen=True):
-    """The requirements of a request with numbers that each deployment bounds: its size, and the name of its voice."""
+    """The requirements of a request with numbers that each deployment bounds: its size, and the name of its voice.
+
+    `limits` has further numbers by feature, such as 300 for `questions[2].choices.choices`: the path of what needs it
+    in the request, and a word.
+    """
 
     size: int = 0
     voice: str = ""
+    limits: tuple[tuple[str, int], ...] = ()
 
 
 class ServingDeployment(Protocol):
-    """A deployment, as a use sees it. `guard` states how its model answers as a chat, if the operator has stated it."""
+    """A deployment, as a use sees it. `judges_as`: how its model is asked as a judge, if the operator has stated it."""
 
     @property
     def adapter(self) -> Adapter: ...
     @property
     def model(self) -> str: ...
     @property
-    def guard(self) -> Any: ...
+    def judges_as(self) -> Any: ...
     @property
     def voices(self) -> Mapping[str, str]: ...
     @property
@@ -177,6 +196,11 @@ class InputUse(Value, frozen=True):
         """Return the facts of a model in a wire format, or None if the use has none."""
         return form.facts(model)
 
+    def facts_at(self, able: Iterable[ServingDeployment]) -> list[Any]:
+        """Return the facts of the deployments that have the use."""
+        forms = [(self.format_of(it.adapter, it.model), it.model) for it in able]
+        return [self.facts(form, model) for form, model in forms if form is not None]
+
     def capabilities(self, form: Any, model: str) -> Capabilities:
         """Return what a model can do, in the form in which routing compares it with a request."""
         found: Capabilities = form.facts(model).capabilities
@@ -185,6 +209,10 @@ class InputUse(Value, frozen=True):
     def listed(self, provider: str) -> Mapping[str, object]:
         """Return the models of a provider whose facts are known, by name or glob pattern."""
         return {}
+
+    def judged(self, failed: Failure, asked: ServingDeployment) -> Failure:
+        """Return the failure of a call of this use, as `classify_error` of the deployment's adapter has judged it."""
+        return failed
 
     def reader(self, request: Any, form: Any, head: WireResponse, target: Target) -> StreamShortcuts:
         """Return a parser of the response in a wire format, as events of a stream."""
@@ -207,7 +235,7 @@ class InputUse(Value, frozen=True):
 
         `most` is the name of the fact with the most inputs.
         """
-        known = [self.facts(form, it.model) for it in route if (form := self.format_of(it.adapter)) is not None]
+        known = self.facts_at(route)
         tokens = [one.most_tokens for one in known if one.most_tokens is not None]
         return min((getattr(one, most) for one in known), default=1), min(tokens, default=None)
 

@@ -99,7 +99,8 @@ class Site:
     scopes: tuple[Scope, ...] = ()
     """Models with a residency of their own."""
     excepts: frozenset[str] = frozenset()
-    """Features and parameters that the vendor excludes from its promise of residency."""
+    """Features and parameters that the vendor excludes from its promise of residency; `decisions` if the site has
+    none."""
     requires: tuple[frozenset[str], ...] = ()
     """Attestations without which the promise does not hold. Each entry is a set of which one is enough."""
     allows: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""The uses of an adapter that the facts of its vendor decide: embeddings, rerank, transcriptions and speech.
+"""The uses of an adapter that the facts of its vendor decide: all but moderations.
 
 A file of facts names the vendor, or the use is not offered.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from providers.inputs.audio.facts import load_speech_facts, load_transcription_facts
 from providers.inputs.audio.formats import VendorSpeech, VendorTranscription
+from providers.inputs.decisions.facts import load_decision_facts
+from providers.inputs.decisions.formats import VendorDecisions
 from providers.inputs.embeddings.contract import EmbeddingFormat
 from providers.inputs.embeddings.facts import load_embedding_facts
 from providers.inputs.embeddings.native_formats import embeddings_of_vendor
@@ -29,6 +31,11 @@ class StatedUses:
     def rerank(self) -> VendorRerankFormat | None:
         vendor = load_rerank_facts(self.name)
         return VendorRerankFormat(vendor) if vendor is not None else None
+
+    @property
+    def decisions(self) -> VendorDecisions | None:
+        vendor = load_decision_facts(self.name)
+        return VendorDecisions(vendor) if vendor is not None else None
 
     @property
     def transcription(self) -> VendorTranscription | None:

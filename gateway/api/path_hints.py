@@ -37,8 +37,8 @@ _ADMIN = frozenset({"/metrics", "/reload", "/config/reload", "/rollback"})
 
 _ALL_CHATS = ", ".join((_CHAT, *OWN_PATHS, "/v1beta/models/ASSISTANT:generateContent"))
 _ALL_PATHS = (
-    f"the paths are {_ALL_CHATS}, POST /v1/embeddings, /v1/moderations, /v1/rerank, /v1/audio/transcriptions, "
-    "/v1/audio/translations and /v1/audio/speech, and GET /v1/models, "
+    f"the paths are {_ALL_CHATS}, POST /v1/embeddings, /v1/moderations, /v1/rerank, /v1/decisions, "
+    "/v1/audio/transcriptions, /v1/audio/translations and /v1/audio/speech, and GET /v1/models, "
     "/v1/capabilities, /v1/explain, /v1/disclosure, /v1/receipts, /v1/usage and /docs"
 )
 
@@ -66,6 +66,9 @@ _NO_COLLECTOR = "the gateway collects no telemetry of clients: set OTEL_EXPORTER
 # Paths of Ollama's own API.
 _OLLAMA = frozenset(f"/api/{name}" for name in "chat generate embed embeddings tags show ps pull version".split())
 
+# Where Gemini and System One have decisions.
+_DECISIONS = ("/v1beta/decisions", "/v1/systemone")
+
 _SLASHES = re.compile(r"//+")
 
 
@@ -74,6 +77,8 @@ def hint_for(path: str) -> str:
     plain = _SLASHES.sub("/", path.lower()).rstrip("/")
     # Only the part after the last `/v1` counts: clients append their path to a base URL that may have a path itself.
     api = plain.rpartition("/v1/")[2].removeprefix("/").partition("/")[0]
+    if plain.endswith(_DECISIONS):
+        return "decisions have OpenAI's form here: POST /v1/decisions"
     if plain.startswith("/v1beta") or parse_path(path) is not None:
         return _gemini_hint(path)
     if (reason := _UNSUITABLE_APIS.get(api)) is not None:

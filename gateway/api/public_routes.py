@@ -50,7 +50,9 @@ from providers.failures import InvalidRequest
 from providers.territories import TerritoryError
 from providers.value import Value
 
-_TAGS = "chat embeddings moderations rerank audio models capabilities explain disclosure receipts usage".split()
+_TAGS = (
+    "chat embeddings moderations rerank decisions audio models capabilities explain disclosure receipts usage".split()
+)
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 _USAGE_GROUPS = frozenset({"day", "region"})
 """A client may see these. Others could show a model that the operator hides."""

@@ -129,6 +129,8 @@ def warnings_of(status: Status) -> Iterator[str]:
         yield f"{name} is skipped by {count} of {len(status.workers)} workers"
     for region, count in sorted(status.traffic.unjudged.items()):
         yield f"{region}: {count} requests since the start went on without a verdict of a judge (`on_failure: open`)"
+    for region, count in sorted(status.traffic.verdicts_refused.items()):
+        yield f"{region}: {count} requests since the start went on as every judge refused a text (`verdicts_refused`)"
     for it in status.quotas:
         if it.share > _NEARLY:
             yield f"the quota {it.name} is used to {it.share:.0%}: {it.words}"

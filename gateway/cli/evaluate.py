@@ -39,8 +39,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from gateway.assembly.usage import command_accounting
     from gateway.config.problems import ConfigRejected
 
-    required = ("region", "out") if options.shadow else ("region", "candidates", "out")
-    missing = [name for name in required if not getattr(options, name)]
+    missing = [name for name in ("region", "out") if not getattr(options, name)]
     if missing:
         raise CommandError(f"--{missing[0]} is missing (`gateway evaluate --help` has an example)")
     try:

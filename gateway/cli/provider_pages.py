@@ -263,6 +263,8 @@ def _amounts(price: Price | None) -> _Row:
     input_rate, *rest = _rates(price.rates)
     if price.search is not None:
         rest[-1] += f" (search {shown_amount(price.search)})"
+    if price.rates.decisions is not None:
+        rest[-1] += f" (decisions {shown_amount(price.rates.decisions)})"
     if (audio := price.audio) is not None:
         named = {
             "minute": audio.minute,

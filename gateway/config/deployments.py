@@ -34,7 +34,7 @@ from gateway.model.end_stages import EndStage, stages_of
 from gateway.model.endings import acting_at, price_endings_of, stage_endings_of
 from gateway.model.held_token import TokenSource
 from gateway.model.quota import Quota
-from gateway.model.served import USES
+from gateway.model.served import INPUTS, USES
 from providers.adapter import (
     STREAM_OPTIONS,
     Adapter,
@@ -53,6 +53,9 @@ from providers.chat import ChatRequest, UserMessage
 from providers.json_values import as_map, read_map
 from providers.matching.capability_matching import parameters_of
 from providers.matching.requirements import CACHE_CONTROL, CACHE_KEY, CACHE_SALT, FEATURES, IDENTITY, moves_data
+from providers.moderations.guard_models import guard_kind_of
+from providers.moderations.thresholds import Threshold, Verdicts
+from providers.moderations.values import load_sentences
 from providers.openai_json.decode_request import CANONICAL_FIELDS
 from providers.openai_json.read_answer import INLINE_THOUGHTS
 from providers.registry import Registry
@@ -254,7 +257,30 @@ class DeploymentCompiler:
             counts=counts,
             price=self._shared(price),
             stages=stages,
+            verdicts=self._verdicts(path, parts),
         )
+
+    def _verdicts(self, path: KeyPath, parts: _Parts) -> Verdicts | None:
+        """Return the categories and thresholds with which a decision model judges. Report what cannot judge so."""
+        written = parts.section.verdicts
+        if written is None:
+            return None
+        section, site, path = parts.section, parts.endpoint.facts, (*path, "verdicts")
+        form = INPUTS["decisions"].format_of(parts.adapter, section.model)
+        if section.guard is not None or guard_kind_of(section.model) is not None:
+            self.findings.error(path, "a guard model has verdicts of its own", "remove `verdicts`")
+        elif form is None or (site is not None and "decisions" in site.excepts):
+            where = "this site" if form is not None else section.provider
+            message = f"decides nothing: {where} has no decisions of {quoted(section.model)}"
+            self.findings.error(path, message, "use a deployment that has decisions")
+        ours, thresholds = load_sentences(), list[Threshold]()
+        for category, one in written.items():
+            ask = one.ask or ours.sentences.get(category, "")
+            if not ask.strip():
+                message = f"{quoted(category)} is not a category of OpenAI, so it needs a statement"
+                self.findings.error((*path, category), message, "write {at: …, ask: …}, or correct the name")
+            thresholds.append(Threshold(category, one.at, ask))
+        return Verdicts(tuple(thresholds), ours.version)
 
     def _ends(
         self, parts: _Parts, price: Price | None, sign_in: TokenSource | None

@@ -12,11 +12,13 @@ from gateway.model.served import INPUTS, Use
 from providers.catalogue.models import best_match
 from providers.moderations.guard_models import GuardModel
 
+_SHARED_HOST = "https://dashscope.aliyuncs.com"
 _MOST_BODY_BYTES = 32 * 1024 * 1024
 _LACKS: Mapping[Use, str] = {
     "embeddings": "has no embeddings: {} offers none here",
     "moderations": "classifies no content",
     "rerank": "scores no documents: {} has no rerank here",
+    "decisions": "decides nothing: {} has no decisions of this model here",
     "transcription": "writes no audio down: {} has no transcription here",
     "speech": "does not speak: {} has no speech here",
 }
@@ -40,7 +42,13 @@ def check_input_route(findings: Findings, path: KeyPath, entries: list[RouteEntr
         # An own server has any model, and a price shows that the operator's own catalogue has this one.
         elif listed and best_match(listed, deployment.model) is None and deployment.price is None:
             warn_of_unknown_model(findings, entry.path, deployment.provider, deployment.model, listed)
-        if use != "moderations" or not (form is None or isinstance(form, GuardModel)):
+        if use in deployment.excepts:
+            message = f"the site {deployment.site} has no {use}, or no source states that it has them"
+            findings.error(entry.path, message, "use a deployment at another site, or a server of your own")
+        if use == "decisions" and deployment.origin == _SHARED_HOST:
+            message = f"Alibaba's page names decisions at the host of a workspace only, not at {_SHARED_HOST}"
+            findings.warn(entry.path, message, "write the workspace's host as `endpoint`")
+        if use != "moderations" or not (form is None or isinstance(form, GuardModel) or deployment.verdicts):
             _check_pins(findings, entry, use)
         if use == "transcription":
             for message, hint in _of_files(deployment, has_use=form is not None):
@@ -49,6 +57,11 @@ def check_input_route(findings: Findings, path: KeyPath, entries: list[RouteEntr
     if row.number and len(models) > 1:
         message = f"the deployments have different models ({', '.join(models)}), whose {row.number}s cannot be compared"
         findings.error(path, message, f"list deployments of one model, so that a failover changes no {row.number}")
+    if use == "decisions" and len(models) > 1:
+        message = (
+            f"the deployments have different models ({', '.join(models)}): a failover changes what a threshold means"
+        )
+        findings.warn(path, message, "list deployments of one model, if apps compare probabilities with thresholds")
     if use == "speech" and len({frozenset(entry.deployment.voices) for entry in entries}) > 1:
         message = "the deployments have different names of `voices`: a failover changes the voice"
         findings.warn(path, message, "give each deployment the same names")

@@ -97,6 +97,10 @@ class _RatesSection(Section):
     reasoning: Amount | None = Field(
         None, description="Price of a million answer tokens of the model's reasoning. Default: `output`."
     )
+    decisions: Amount | None = Field(
+        None,
+        description="Price of a million input tokens of decisions; their output is free. Default: the other rates.",
+    )
 
 
 class AboveSection(_RatesSection):
@@ -156,8 +160,8 @@ class PriceSection(_RatesSection):
     @model_validator(mode="before")
     @classmethod
     def _without_tokens(cls, value: object) -> object:
-        """Read a price of minutes or characters that names no tokens: these cost nothing."""
-        if isinstance(value, dict) and not value.keys().isdisjoint(("minute", "characters")):
+        """Read a price of minutes, characters or decisions that names no other tokens: these cost nothing."""
+        if isinstance(value, dict) and not value.keys().isdisjoint(("minute", "characters", "decisions")):
             return {"input": 0, "output": 0, **value}
         return value
 

@@ -55,7 +55,7 @@ def ineligible_now(deployment: Deployment, region: Region | None, days: Days | N
     return ""
 
 
-_OTHER_USES = "name it in `embeddings`, `rerank`, `transcription` or `speech`"
+_OTHER_USES = "name it in `embeddings`, `rerank`, `decisions`, `transcription` or `speech`"
 _Barriers = dict[str, dict[str, Barrier]]
 """Barriers by intent and region."""
 

@@ -61,6 +61,14 @@ async def read_input(request: InputRequest, response: WireResponse, deployment: 
 
 
 def _read(request: InputRequest, response: WireResponse, deployment: Deployment) -> InputAnswer:
+    try:
+        return _checked(request, response, deployment)
+    except ProviderFailed as error:
+        failure = INPUTS[request.use].judged(error.failure, deployment)
+        raise (error if failure is error.failure else ProviderFailed(failure)) from None
+
+
+def _checked(request: InputRequest, response: WireResponse, deployment: Deployment) -> InputAnswer:
     check_head(deployment.adapter, response)
     form = _format_of(request, deployment)
     try:

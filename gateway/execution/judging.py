@@ -28,10 +28,10 @@ from gateway.model.quota import Priority
 from gateway.model.record import Record
 from gateway.policy.fence import evaluation_permit, judge_still_permitted, wrapper_of, wrapping_too
 from gateway.policy.routing import config_exclusion
-from gateway.policy.verdicts import counting, found_in
+from gateway.policy.verdicts import counting, covering, found_in
 from providers.failures import Failure, FailureKind
 from providers.json_values import dumps_text
-from providers.moderations.values import ModerationAnswer, ModerationInput, ModerationRequest, ModerationResult
+from providers.moderations.values import REFUSED, ModerationAnswer, ModerationInput, ModerationRequest, ModerationResult
 from providers.value import replace
 
 VERDICT_S = 5.0
@@ -126,6 +126,8 @@ Results = Sequence[tuple[ModerationInput, ModerationResult]]
 NOTHING_EXCEPTED: Mapping[ModerationInput, frozenset[str]] = {}
 Verdicts = dict[tuple[str, bytes], ModerationResult | None]
 """The answers of deployments about texts of a request. One that gave none is None, and is not asked again."""
+_ALL_REFUSED = ModerationResult(False, {}, {}, refused=frozenset("*"))
+"""The verdict of a judge that refused to decide about a text at all."""
 
 
 @dataclass(slots=True)
@@ -151,6 +153,8 @@ class Judging:
     """When all verdicts must be there, in monotonic seconds, or None if each has `VERDICT_S`."""
     takes_contradictions: bool = False
     """A verdict that contradicts its categories is one."""
+    categories: frozenset[str] | None = None
+    """Those about which a verdict must state something. None: about all, or something is found."""
 
     async def find(
         self,
@@ -176,8 +180,9 @@ class Judging:
         for content in inputs:
             left = self._unasked(steps, content, prompt)
             alike.setdefault(tuple([step.deployment.name for step in left]), (left, []))[1].append(content)
+        asked = ModerationRequest("", (), {}, prompt, self.takes_contradictions, takes_refusals=True)
         calls = [
-            (left, ModerationRequest("", tuple(some[start : start + most]), {}, prompt, self.takes_contradictions))
+            (left, replace(asked, inputs=tuple(some[start : start + most])))
             for left, some in alike.values()
             for start in range(0, len(some), most)
         ]
@@ -212,7 +217,17 @@ class Judging:
     def _known(self, step: Step, content: ModerationInput) -> ModerationResult | None:
         """Return the verdict of a judge that this request has already."""
         known = (self.verdicts or {}).get(_key(step.deployment.name, content)) if isinstance(content, str) else None
-        return None if known is not None and known.contradicts_itself and not self.takes_contradictions else known
+        if known is None or (known.contradicts_itself and not self.takes_contradictions):
+            return None
+        return known if self._suffices(known) else None
+
+    def _suffices(self, result: ModerationResult) -> bool:
+        """Return whether a verdict counts although its judge refused to decide about some of its categories."""
+        if not result.refused:
+            return True
+        if self.categories is None or result is _ALL_REFUSED:
+            return result.flagged
+        return bool(found_in(result, self.categories)) or covering(result.refused).isdisjoint(self.categories)
 
     async def _results(self, steps: tuple[Step, ...], left: tuple[Step, ...], request: ModerationRequest) -> Results:
         """Return the verdicts of one call, or else those that are known. `left`: the judges to ask."""
@@ -227,10 +242,15 @@ class Judging:
             results = ((step, self._known(step, content)) for step in steps)
             found = next(((step.deployment.name, it) for step, it in results if it is not None), None)
             if found is None:
-                raise NoVerdict
+                raise NoVerdict(is_refused=all(self._has_refused(step, content) for step in steps))
             self._note(found[0])
             known.append((content, found[1]))
         return known
+
+    def _has_refused(self, step: Step, content: ModerationInput) -> bool:
+        """Return whether a judge without a sufficient verdict has refused to decide about a content."""
+        known = (self.verdicts or {}).get(_key(step.deployment.name, content)) if isinstance(content, str) else None
+        return known is not None and bool(known.refused)
 
     def _note(self, name: str) -> None:
         if name not in self.by:
@@ -240,9 +260,13 @@ class Judging:
         """Remember the verdicts of a call, and which judges gave none."""
         if self.verdicts is None or request.prompt is not None:
             return
-        failed = [attempt.deployment for attempt in own.attempts if attempt.failure is not None]
+        failed = {
+            attempt.deployment: _ALL_REFUSED if attempt.failure.message == REFUSED else None
+            for attempt in own.attempts
+            if attempt.failure is not None
+        }
         texts = [content for content in request.inputs if isinstance(content, str)]
-        self.verdicts.update(dict.fromkeys(_key(name, text) for name in failed for text in texts))
+        self.verdicts.update({_key(name, text): result for name, result in failed.items() for text in texts})
         name = own.attempts[-1].deployment if own.attempts else ""
         self.verdicts.update({_key(name, content): it for content, it in results if isinstance(content, str)})
 
@@ -288,15 +312,26 @@ class Judging:
 
         A judge that refuses a text, for its content or its length, has failed: another one may accept it.
         """
+        record, judges = context.record, {step.deployment.name for step in plan.steps}
+        refused, others = set[str](), set[str]()
         while True:
             try:
-                return await self.executor.run(plan, request, context)
+                answer = await self.executor.run(plan, request, context)
             except PlanExhausted:
                 self._left_s()
-            asked = {attempt.deployment for attempt in context.record.attempts}
+            else:
+                results = answer.result.results if isinstance(answer.result, ModerationAnswer) else ()
+                if all(map(self._suffices, results)):
+                    return answer
+                refused.add(answer.step.deployment.name)
+                self._remember(record, request, list(zip(request.inputs, results, strict=True)))
+            asked = {attempt.deployment for attempt in record.attempts}
             last = max((at for at, step in enumerate(plan.steps, 1) if step.deployment.name in asked), default=0)
             if last in (0, len(plan.steps)):
-                raise NoVerdict
+                for attempt in record.attempts:
+                    if attempt.failure is not None:
+                        (refused if attempt.failure.message == REFUSED else others).add(attempt.deployment)
+                raise NoVerdict(is_refused=judges <= refused - others)
             plan = replace(plan, steps=plan.steps[last:])
 
     def _left_s(self) -> float:
@@ -376,5 +411,7 @@ def policy_of(moderation: Moderation, judges: Iterable[Deployment]) -> str:
 
 
 def names_of(judges: Iterable[Deployment]) -> str:
-    """Return the judges as a text, under which passed texts are remembered."""
-    return ",".join(f"{it.name}={it.origin}={it.model}" for it in judges)
+    """Return the judges as a text, under which passed texts are remembered: with other thresholds they are others."""
+    return ",".join(
+        f"{it.name}={it.origin}={it.model}{'' if it.verdicts is None else f'={it.verdicts!r}'}" for it in judges
+    )

@@ -247,10 +247,11 @@ class ModeratedStream(AnswerStream):
         judge, policy = self._judge, self._judge.moderation
         try:
             flagged = await self._categories(choice, text, index, is_end=is_end)
-        except NoVerdict:
+        except NoVerdict as missing:
             if policy.on_failure == "closed":
                 raise self._no_verdict() from None
             judge.result.note_output("skipped")
+            judge.result.note_missing(missing)
             choice.is_known = False
         else:
             if flagged is not None:

@@ -28,7 +28,7 @@ from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
 from gateway.model.held_token import TokenSource
 from gateway.model.resilience import DEFAULT_RESILIENCE, Resilience
-from gateway.model.served import ServedRequest, measured_as_chat
+from gateway.model.served import INPUTS, ServedRequest, measured_as_chat
 from gateway.model.wrapper import AnswerRestoring, NotWrappable, TooMuchToSearch, Wrapped, Wrapper, WrapperNote
 from gateway.policy.fence import answers_elsewhere, lacking_approval
 from gateway.tasks import run_apart
@@ -502,7 +502,7 @@ class UpstreamClient:
         except TimeoutError:
             raise ProviderFailed(Failure(FailureKind.SILENT, "the provider did not answer in time")) from None
         if begun is None:
-            refusal = _about_file(await _read_refusal(response, attempt), options.request)
+            refusal = _judged(await _read_refusal(response, attempt), options.request, deployment)
             raise ProviderFailed(
                 refusal if chat is None else self._as_operator_fault(refusal, deployment, chat, options)
             )
@@ -649,7 +649,7 @@ async def _begun(
             options.call.is_refused = True
         return None
     if chat is None and not request.stream:
-        return await _read_result(request, response, deployment)
+        return await _read_result(options.sent, response, deployment)
     if chat is None or request.stream:
         redact = None
         if options.is_wide:
@@ -840,10 +840,12 @@ class _ChangingReader:
         return self._reader.is_complete()
 
 
-def _about_file(failure: Failure, request: ServedRequest) -> Failure:
-    """Return a refusal of a file as one of this server: another one may know its kind, or take its size."""
-    is_about_file = failure.status in _REFUSES_FILE and failure.kind in _ABOUT_REQUEST
-    if not is_about_file or isinstance(request, ChatRequest) or not request.has_file:
+def _judged(failure: Failure, request: ServedRequest, deployment: Deployment) -> Failure:
+    """Return a refusal as the use judges it, one of a file as that of this server: another one may take its size."""
+    if isinstance(request, ChatRequest):
+        return failure
+    failure = INPUTS[request.use].judged(failure, deployment)
+    if not request.has_file or failure.status not in _REFUSES_FILE or failure.kind not in _ABOUT_REQUEST:
         return failure
     return replace(failure, kind=FailureKind.REFUSED_HERE, message="the provider refused the file", about=None)
 

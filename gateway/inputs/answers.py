@@ -9,17 +9,24 @@ from gateway.execution.run import PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer
 from gateway.inputs.audio import AudioNote, emulated_by, judged_transcript, labelled, style_audio
 from gateway.inputs.calls import InputCalls, calls_of, counted_anew, space_of, with_assistant
-from gateway.model.record import Record
+from gateway.model.decision import Step
+from gateway.model.deployment import capabilities_for
+from gateway.model.record import Record, Skipped
+from gateway.model.served import measured_as_chat
 from gateway.service.answer_stages import AnswerStages
 from gateway.service.chat_service import OTHER_MODEL, ChatService, by_deployment
 from gateway.service.moderation import judge_of
+from gateway.usage.token_count import count_tokens
 from providers.catalogue.prices import SEARCH
 from providers.failures import Failure, FailureKind
 from providers.inputs.audio.values import SpeechRequest, TranscriptionRequest
+from providers.inputs.decisions.values import DecisionRequest
 from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.served import InputAnswer, InputRequest
 from providers.value import Value
 from providers.value import replace as change
+
+_TOO_LONG = frozenset({FailureKind.CONTEXT_LENGTH})
 
 
 async def answer_input(service: ChatService, exchange: Exchange, request: InputRequest) -> Answer:
@@ -108,6 +115,8 @@ async def answer_call(service: ChatService, calls: InputCalls, exchange: Exchang
     plan = service.decider.decide(exchange, None, needs, None, consenting)
     if not (steps := calls.steps_of(plan.steps)):
         raise PlanExhausted(Failure(FailureKind.UNAVAILABLE, OTHER_MODEL))
+    if isinstance(request, DecisionRequest):
+        steps = _within_context(exchange.record, request, steps)
     plan = change(plan, steps=steps)
     if exchange.caller.given and isinstance(request, EmbeddingRequest):
         space = space_of(exchange, service.decider.consent_key)
@@ -131,9 +140,25 @@ async def answer_call(service: ChatService, calls: InputCalls, exchange: Exchang
         exchange.turn = None
     calls.paid_for = answer.result
     service.stages.note_answer(exchange, answer)
-    shown = exchange.record.shown
+    by, shown = exchange.record.answered_by, exchange.record.shown
+    if by.price is not None:
+        use = answer.step.deployment.price_use(request.use)
+        exchange.record.answered_by = change(by, price=by.price.for_use(use))
     shown.redacted = calls.note_redacted(shown.redacted)
     return answer
+
+
+def _within_context(record: Record, request: DecisionRequest, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Return the steps whose context takes the input and the questions. Raises PlanExhausted if there are none."""
+    sizes = [capabilities_for(step.deployment, request.use).context_tokens for step in steps]
+    tokens = count_tokens(measured_as_chat(request)) if any(sizes) else 0
+    why = f"its context is too small for a prompt of about {tokens} tokens"
+    able = tuple(step for step, size in zip(steps, sizes, strict=True) if size is None or size >= tokens)
+    skipped = (Skipped(step.deployment.name, why, _TOO_LONG) for step in steps if step not in able)
+    record.skipped.extend(skipped)
+    if not able:
+        raise PlanExhausted(Failure(FailureKind.CONTEXT_LENGTH, why, unsent=True))
+    return able
 
 
 def _log_unjudged(service: ChatService, exchange: Exchange, request: InputRequest) -> None:

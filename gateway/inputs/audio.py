@@ -166,11 +166,12 @@ async def _expect_passed(
     texts = [text for text in dict.fromkeys(_told(transcript)) if text.strip() and not passed.has(policy, text)]
     try:
         verdict = await judge.verdict(judges, [piece for text in texts for piece in pieces_of(text)])
-    except NoVerdict:
+    except NoVerdict as missing:
         if judge.moderation.on_failure == "closed":
             judge.result.note_output("failed")
             raise
         judge.result.note_output("skipped")
+        judge.result.note_missing(missing)
         return
     if verdict.flagged is not None:
         judge.result.note_output("flagged", verdict.flagged)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from gateway.execution.exchange import Exchange
 from gateway.execution.judging import Judge
@@ -23,7 +24,7 @@ from gateway.service.assistants import assistants_of
 from gateway.usage.accounting import RequestUsage
 from providers.chat import ChatRequest
 from providers.failures import InvalidRequest
-from providers.inputs.rerank.values import RerankAnswer, RerankRequest
+from providers.inputs.rerank.values import RerankAnswer
 from providers.moderations.values import ModerationRequest
 from providers.served import InputAnswer, InputRequest
 from providers.value import replace
@@ -48,7 +49,7 @@ class InputCalls:
         judge: These judges, or None if there are none.
         paid_for: The last whole answer, which is paid for even if it is not released.
 
-    The scores of one request come from one deployment: it stays the first choice, and one that takes over answers all.
+    If a request is whole, one deployment answers it: it stays the first choice, and one that takes over answers all.
     """
 
     def __init__(self, calls: Sequence[InputRequest]) -> None:
@@ -61,28 +62,28 @@ class InputCalls:
         self.judged_by: ConfigVersion | None = None
         self.judge: Judge | None = None
         self.paid_for: InputAnswer | None = None
-        self._scores_by: str | None = None
+        self._answered_by: str | None = None
         self._has_moved = False
 
     def steps_of(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
         """Return the steps that may answer the current call, in order. They may be none."""
         if self._has_moved:
-            return tuple(step for step in steps if step.deployment.name == self._scores_by)
-        if self._scores_by is None or len(steps) == 1:
+            return tuple(step for step in steps if step.deployment.name == self._answered_by)
+        if self._answered_by is None or len(steps) == 1:
             return steps
-        return tuple(sorted(steps, key=lambda step: step.deployment.name != self._scores_by))
+        return tuple(sorted(steps, key=lambda step: step.deployment.name != self._answered_by))
 
     def take(self, answer: Answer) -> None:
-        """Note the answer of the current call. If another deployment than before has scored it, all are asked again."""
+        """Note the answer of the current call. If another deployment has to give all of them, all are asked again."""
         self.answers.append(answer)
-        if not isinstance(answer.result, RerankAnswer):
+        if not self._calls[0].is_whole:
             return
         name = answer.step.deployment.name
-        if self._scores_by not in (None, name):
+        if self._answered_by not in (None, name):
             self._given_up += self.answers
             self.answers.clear()
             self._has_moved = True
-        self._scores_by = name
+        self._answered_by = name
 
     @property
     def is_answered(self) -> bool:
@@ -95,8 +96,8 @@ class InputCalls:
 
     def note_redacted(self, counts: Mapping[str, int]) -> Mapping[str, int]:
         """Return the number of values by kind for all calls so far, with these of the last one."""
-        # The numbers of a rerank go on from call to call, so that its last call has counted all.
-        if self.answers and not isinstance(self.current, RerankRequest):
+        # The numbers of a whole request go on from call to call, so that its last call has counted all.
+        if self.answers and not self.current.is_whole:
             kinds = sorted({*self.redacted, *counts})
             counts = {kind: self.redacted.get(kind, 0) + counts.get(kind, 0) for kind in kinds}
         self.redacted = counts
@@ -115,9 +116,12 @@ class InputCalls:
     def result(self) -> InputAnswer | None:
         """The answers of all calls as one, with the counts of everything that is paid."""
         result, paid = self._joined(self.answers), self.paid if self._given_up else None
-        if isinstance(result, RerankAnswer) and isinstance(paid, RerankAnswer):
-            return replace(result, usage=paid.usage, search_units=paid.search_units)
-        return result
+        if result is None or paid is None:
+            return result
+        changes: Any = {"usage": paid.usage}
+        if isinstance(paid, RerankAnswer):
+            changes["search_units"] = paid.search_units
+        return replace(result, **changes)
 
     async def account(self, usage: RequestUsage) -> RequestUsage:
         """Return the account of the current call. `usage`: a new one, as the present config version limits it."""

@@ -21,8 +21,9 @@ from providers.auth import Secret
 from providers.catalogue.prices import Price, Retirement
 from providers.matching.capability_matching import CapabilityMatch, has_effects_there, match_capabilities
 from providers.matching.requirements import CACHE_KEY, FEATURES, IDENTITY, IMPLIED, PARAMETERS, Requirements, moves_data
-from providers.moderations.contract import ModerationFormat, moderation_format
+from providers.moderations.contract import ModerationFormat
 from providers.moderations.guard_models import GuardKind
+from providers.moderations.thresholds import Verdicts
 from providers.openai_json.misspelled_fields import FIELDS
 from providers.served import SizedNeeds
 from providers.sites import Residency
@@ -152,6 +153,8 @@ class Deployment:
     """The limits of its account at the vendor, in the order in which they are asked."""
     guard: GuardKind | None = None
     """How a guard model answers, if its name does not show it."""
+    verdicts: Verdicts | None = None
+    """The categories and thresholds with which a decision model judges, or None if it does not."""
     structured_output: Literal["native", "emulate"] = "native"
     """`emulate`: where it has no JSON schemas, the gateway asks in words and checks the answer."""
     tls: TlsFiles | None = None
@@ -283,6 +286,15 @@ class Deployment:
         return by_adapter | ({"json_schema"} if self.emulates_schemas(bounded=False) else frozenset())
 
     @property
+    def judges_as(self) -> GuardKind | Verdicts | None:
+        """How it is asked as a judge, if the operator has stated it."""
+        return self.verdicts if self.verdicts is not None else self.guard
+
+    def price_use(self, use: str) -> str:
+        """Return the use whose price a call has: a judge with thresholds is asked for decisions."""
+        return "decisions" if use == "moderations" and self.verdicts is not None else use
+
+    @property
     def has_credential(self) -> bool:
         """Whether it can be called at all: it has a credential or needs none."""
         return bool(self.credentials) or not self.needs_credential
@@ -300,12 +312,13 @@ def match_of(deployment: Deployment, needs: Requirements) -> CapabilityMatch:
 
 def moderations_of(deployment: Deployment) -> ModerationFormat | None:
     """Return how a deployment is asked for moderations, or None if it classifies no content."""
-    return moderation_format(deployment.adapter, deployment.model, deployment.guard)
+    found: ModerationFormat | None = format_of(deployment, "moderations")
+    return found
 
 
 def format_of(deployment: Deployment, use: str) -> Any:
     """Return how a deployment is asked for a use that is not chat, or None if it does not have it."""
-    return INPUTS[use].format_of(deployment.adapter, deployment.model, deployment.guard)
+    return INPUTS[use].format_of(deployment.adapter, deployment.model, deployment.judges_as)
 
 
 def capabilities_for(deployment: Deployment, use: str) -> Capabilities:

@@ -73,7 +73,8 @@ class Moderation(ModerationRules):
 class ModerationRecord:
     """The decisions of the judges of a request, and the deployments that gave verdicts.
 
-    A direction that is not judged has None. The record `is_skipped` if a text went on without a verdict.
+    A direction that is not judged has None. The record `is_skipped` if a text went on without a verdict, and
+    `is_refused` if it did so because every judge refused to decide about it.
     """
 
     input: Judged | None = None
@@ -81,6 +82,12 @@ class ModerationRecord:
     by: list[str] = field(default_factory=list)
     categories: tuple[str, ...] = ()
     is_skipped: bool = False
+    is_refused: bool = False
+
+    def note_missing(self, missing: NoVerdict) -> None:
+        """Record that a text goes on without a verdict."""
+        self.is_skipped = True
+        self.is_refused |= missing.is_refused
 
     def note_output(self, judged: Judged, categories: tuple[str, ...] = ()) -> None:
         """Record a verdict on a part of the answer. The worst one stays."""
@@ -110,4 +117,8 @@ class Flagged(Exception):
 
 
 class NoVerdict(Exception):
-    """No judge gave a verdict, and the policy requires one."""
+    """No judge gave a verdict, and the policy requires one. With `is_refused`, each of them refused to decide."""
+
+    def __init__(self, *, is_refused: bool = False) -> None:
+        super().__init__("no verdict")
+        self.is_refused = is_refused

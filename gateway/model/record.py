@@ -331,6 +331,8 @@ class Record:
     """The attempts that were running when the client disconnected."""
     answered_by: AnsweredBy = UNANSWERED
     usage: Usage | None = None
+    verdicts_refused: bool = False
+    """It went on although every judge of a crisis refused to decide about a text."""
     cost_micros: int | None = None
     """The cost of the answer in millionths of the price's currency unit. None if unknown."""
     charge: Callable[[], str | None] | None = None

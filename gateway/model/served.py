@@ -32,12 +32,15 @@ class OtherInput(Exception):
 class MeasuredInput(ChatRequest, frozen=True):
     """A request of another use as a chat whose cost bounds its own, with the most search units of a rerank.
 
-    `audio` is the request itself if its cost has amounts next to tokens.
+    `audio` is the request itself if its cost has amounts next to tokens. `again` is what some servers read once
+    more for each of the `questions` after the first.
     """
 
     use: Use = "chat"
     audio: InputRequest | None = None
     search_units: int = 0
+    questions: int = 0
+    again: tuple[UserMessage, ...] = ()
 
     def __repr__(self) -> str:
         """Leave out the texts."""
@@ -57,4 +60,6 @@ def measured_as_chat(request: ServedRequest) -> ChatRequest:
         use=request.use,
         audio=request if request.is_audio else None,
         search_units=bound.search_units,
+        questions=bound.questions,
+        again=tuple(map(UserMessage, bound.again)),
     )

@@ -230,6 +230,8 @@ class TrafficCounts(Value, frozen=True):
     """The counts of a deployment's provider since the start that can't be true, by `input` and `other`."""
     unjudged: Mapping[str, int] = {}
     """The requests of a region since the start of which something went on without a verdict."""
+    verdicts_refused: Mapping[str, int] = {}
+    """Those of which it did so because every judge refused to decide about a text."""
 
 
 class VendorLimit(Value, frozen=True):

@@ -16,8 +16,12 @@ def applying(result: ModerationResult) -> list[str]:
 
 def found_in(result: ModerationResult, categories: Iterable[str]) -> frozenset[str]:
     """Return those of these categories that a verdict has. A name of OpenAI counts without the part after a slash."""
-    names = frozenset([covering for name in applying(result) for covering in (name, _without_slash(name))])
-    return names & frozenset(categories)
+    return covering(applying(result)) & frozenset(categories)
+
+
+def covering(names: Iterable[str]) -> frozenset[str]:
+    """Return these categories, and those of OpenAI without the part after a slash."""
+    return frozenset([one for name in names for one in (name, _without_slash(name))])
 
 
 def _without_slash(name: str) -> str:

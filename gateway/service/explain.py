@@ -101,6 +101,8 @@ def explain(request: PlainRequest, *, reveal_model: bool = True, to_operator: bo
         others = [shown(item) for item in beyond.decision.considered]
         considered += [{**item, "after_barrier": True} for item in others]
     is_named = _user_name(request) is not None
+    if assistant.use == "decisions":
+        selection |= {"use": assistant.use, "moderation": None}
     if (judges := _judges(config, location, assistant)) is not None:
         # Nothing is judged here: `by` names those who would.
         names = [deployment.name for deployment in judges.judges]
@@ -331,6 +333,7 @@ def _considered(request: PlainRequest, item: Considered, *, reveal_model: bool, 
     deployment = request.config.deployments[item.deployment]
     endings = stage_endings_of(deployment, days_at(request.now_s))
     hidden = {} if reveal_model else {"to": None}
+    verdicts = deployment.verdicts
     stages = [{"on": it.on.isoformat(), **it.stage.document(), **hidden} for it in endings if it.bound is not None]
     return {
         "deployment": item.deployment,
@@ -340,6 +343,7 @@ def _considered(request: PlainRequest, item: Considered, *, reveal_model: bool, 
         "detail": detail,
         **({"share": round(item.share, 6)} if item.share is not None else {}),
         "consent": consent_of(deployment),
+        **({"verdicts": {it.category: it.at for it in verdicts.thresholds}} if verdicts is not None else {}),
         **({"stages": stages} if item.reason is None else {}),
     }
 
@@ -417,9 +421,12 @@ def labels_of(locale: Locale) -> list[dict[str, object]]:
 
 
 def _judges(config: ConfigVersion, location: Location, assistant: Assistant) -> Moderation | None:
-    """Return the moderation that holds for a request: the answer to a rerank and speech are not judged."""
+    """Return the moderation that holds for a request: the answer to a rerank and speech are not judged.
+
+    Decisions are not judged at all: they are a request for a verdict.
+    """
     judges = config.moderation.get(location.region.name) if location.region is not None else None
-    if judges is None or assistant.use in ("embeddings", "moderations"):
+    if judges is None or assistant.use in ("embeddings", "moderations", "decisions"):
         return None
     return judges if assistant.use in ("chat", "transcription") else replace(judges, output=())
 

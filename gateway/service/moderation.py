@@ -146,11 +146,12 @@ async def judge_input(
         await _expect_passed(judge, moderation.input, [piece for piece, _ in pieces], of_pieces)
         if seeing:
             await _expect_passed(judge, seeing, [*asked.pictures.values()], {})
-    except NoVerdict:
+    except NoVerdict as missing:
         if moderation.on_failure == "closed":
             result.input = "failed"
             raise
-        result.input, result.is_skipped = "skipped", True
+        result.input = "skipped"
+        result.note_missing(missing)
         return
     except Flagged as error:
         result.input, result.categories = "flagged", error.categories

@@ -18,7 +18,7 @@ _SHARE = 0.95
 _ERRORS = frozenset({"failed", "interrupted", "internal_error"})
 _Counts = TypeVar("_Counts", Traffic, AskedCounts)
 _IMPLAUSIBLE = "gateway_usage_implausible_total"
-_UNJUDGED = "gateway_unjudged_total"
+_UNJUDGED, _REFUSED = "gateway_unjudged_total", "gateway_verdicts_refused_total"
 _FIRST, _END = "gateway_time_to_first_token_seconds", "gateway_request_duration_seconds"
 _Times = dict[tuple[str, str], list[int]]
 """The buckets of a histogram, by its metric and the region."""
@@ -32,6 +32,7 @@ class _Totals(NamedTuple):
     times: _Times
     implausible: dict[tuple[str, str], int]
     unjudged: dict[str, int]
+    verdicts_refused: dict[str, int]
 
 
 class TrafficWindow:
@@ -45,8 +46,10 @@ class TrafficWindow:
         """Add the counts since the start of all processes, ended ones included, at a time that never goes back."""
         series = unpack(merge(snapshots))
         implausible = {(name, why): count for (name, why), [count] in series.get(_IMPLAUSIBLE, {}).items()}
-        unjudged = {region: count for (region,), [count] in series.get(_UNJUDGED, {}).items()}
-        totals = _Totals(_by_region(series), _by_deployment(series), _times(series), implausible, unjudged)
+        unjudged, refused = (
+            {region: count for (region,), [count] in series.get(name, {}).items()} for name in (_UNJUDGED, _REFUSED)
+        )
+        totals = _Totals(_by_region(series), _by_deployment(series), _times(series), implausible, unjudged, refused)
         self._samples.append((at_s, totals))
         while self._samples[0][0] < at_s - WINDOW_S:
             self._samples.popleft()
@@ -71,6 +74,7 @@ class TrafficWindow:
             self._answer_times(at_s, now.times, first.times),
             now.implausible,
             now.unjudged,
+            now.verdicts_refused,
         )
 
     def _last(self, region: str, now: Traffic) -> Traffic:

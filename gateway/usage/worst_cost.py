@@ -91,6 +91,8 @@ class CallFacts(msgspec.Struct, gc=False):
     audio: HeldAudio | None = None
     """The audio of a transcription or of speech, which bounds its tokens, or None for any other call."""
     size: InputSize | None = None
+    output: int | None = None
+    """The most tokens of its output where no cap decides it, or None."""
 
     def running(self, input_tokens: int, tokens_per_s: float) -> RunningCost:
         """Return what the call costs if it is lost."""
@@ -127,14 +129,33 @@ def facts_of(
     """Return the facts of a call that is admitted now. `size`: of its input, if it was measured."""
     searches = request.search_units if isinstance(request, MeasuredInput) else 0
     price, tools = charged_by(deployment, request.extra, now_s, searches)
-    bound, audio = input_bound(request) if size is None else size.bound, None
+    bound, audio, output = input_bound(request) if size is None else size.bound, None, None
     if isinstance(request, MeasuredInput) and request.audio is not None:
         audio = _held_audio(request.audio, deployment, price, bound)
-        bound = audio.input if audio is not None else bound
+        bound, output = (audio.input, audio.output) if audio is not None else (bound, None)
+    elif isinstance(request, MeasuredInput) and deployment.price_use(request.use) == "decisions":
+        price = price.for_use("decisions") if price is not None else None
+        again, output = _read_again(request, deployment)
+        bound += again
     return CallFacts(
         request, deployment, conversion, price, tools,
-        bound, request.n or 1, _thinking_apart(request, deployment), audio, size,
+        bound, request.n or 1, _thinking_apart(request, deployment), audio, size, output,
     )  # fmt: skip
+
+
+def _read_again(request: MeasuredInput, deployment: Deployment) -> tuple[int, int]:
+    """Return the tokens that a server reads again for further questions, and those that it counts as output.
+
+    Of a judge with thresholds its questions, which are not a part of the request, count too.
+    """
+    questions, own, again = request.questions, 0, ChatRequest("", request.again)
+    if deployment.verdicts is not None and not questions:
+        asked = deployment.verdicts.thresholds
+        questions, own, again = len(asked), sum(_PER_MESSAGE + _bytes(it.ask) for it in asked), request
+    form = format_of(deployment, "decisions")
+    if form is None or not INPUTS["decisions"].facts(form, deployment.model).rereads:
+        return own, 0
+    return own + (questions - 1) * input_bound(again), questions
 
 
 def _held_audio(request: InputRequest, deployment: Deployment, price: Price | None, bound: int) -> HeldAudio | None:
@@ -165,8 +186,8 @@ def charged_by(
 def worst_cost(facts: CallFacts, cap: int) -> WorstCost:
     """Return the most that a call may use and cost with a cap of each choice."""
     output, price = min((max(cap, LEAST_CAP_SENT) + facts.thinking) * facts.choices, _MOST_OUTPUT), facts.price
-    if facts.audio is not None:
-        output = facts.audio.output
+    if facts.output is not None:
+        output = facts.output
     if price is None:
         return WorstCost(output, None)
     pico = _most_pico(facts.bound, output, price)

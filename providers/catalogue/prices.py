@@ -29,7 +29,7 @@ NO_CURRENCY = "XXX"
 SEARCH = "search"
 """The price of one search unit of a rerank, among the prices of calls of tools (`Price.tool_calls`)."""
 _AUDIO = frozenset({"minute", "least_seconds", "round", "characters", "counts", "audio_input", "audio_output"})
-_RATES = frozenset({"input", "output", "cached_input", "cache_write", "cache_write_1h", "reasoning"})
+_RATES = frozenset({"input", "output", "cached_input", "cache_write", "cache_write_1h", "reasoning", "decisions"})
 _PRICE_KEYS = (
     _RATES
     | _AUDIO
@@ -63,6 +63,8 @@ class Rates(Value, frozen=True):
     """Completion tokens of the model's reasoning; None if they cost as much as `output`."""
     cache_write_1h: int | None = None
     """Prompt tokens that were written to the cache for an hour; None if `cache_write` holds for them."""
+    decisions: int | None = None
+    """All prompt tokens of decisions, whose output costs nothing; None if the other rates hold for them."""
 
     @property
     def per_cached(self) -> int:
@@ -193,6 +195,12 @@ class Price(Value, frozen=True):
             coming.append(price)
             price = price.before
         return coming[::-1]
+
+    def for_use(self, use: str) -> Price:
+        """Return the price of the requests of a use. Decisions may have a rate of their own."""
+        if use != "decisions" or (rate := self.rates.decisions) is None:
+            return self
+        return replace(self, rates=Rates(rate, 0), above=(), tool_calls=(), audio=None)
 
     def rates_for(self, prompt_tokens: int) -> Rates:
         """Return the rates of a request with a prompt of this length."""
@@ -487,7 +495,7 @@ def _check_days(rows: Iterable[PriceRow]) -> None:
 
 def _rates(row: Mapping[str, Any], path: str) -> Rates:
     amounts: dict[str, int] = {}
-    may_lack = not row.keys().isdisjoint(("minute", "characters"))
+    may_lack = not row.keys().isdisjoint(("minute", "characters", "decisions"))
     for name in sorted(_RATES & {*row, "input", "output"}):
         micros = micros_of(row.get(name, 0 if may_lack else None))
         if micros is None:

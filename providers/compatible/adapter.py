@@ -164,7 +164,7 @@ def _check_names(adapter: CompatibleAdapter) -> None:
                 f"models.{name!r}.features: {min(unknown)!r} is not known; expected {', '.join(sorted(FEATURES))}"
             )
     for name, site in adapter.sites.items():
-        if unknown := site.excepts - FEATURES - PARAMETERS - dialect.capabilities.parameters:
+        if unknown := site.excepts - FEATURES - PARAMETERS - dialect.capabilities.parameters - {"decisions"}:
             raise DialectError(f"sites.{name}.except: {min(unknown)!r} is not a feature or parameter")
 
 

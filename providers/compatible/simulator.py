@@ -35,6 +35,7 @@ from providers.inputs.rerank.values import RerankAnswer, RerankRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.openai_json import decode_request
 from providers.testkit.simulated_audio import answer_audio
+from providers.testkit.simulated_decisions import answer_decisions
 from providers.testkit.simulated_rerank import read_sent_rerank, write_sent_rerank
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.value import replace
@@ -144,6 +145,9 @@ class CompatibleSimulator:
 
     def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
         return write_sent_rerank(self.name, answer, incoming)
+
+    def answer_decisions(self, incoming: IncomingRequest) -> WireResponse | None:
+        return answer_decisions(self.name, incoming, self._check_head, self._wrong)
 
     def answer_audio(self, incoming: IncomingRequest) -> WireResponse | None:
         return answer_audio(self.name, incoming, self._check_key, self._wrong)

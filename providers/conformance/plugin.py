@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from providers.conformance.selection import Selection
 
 _PACKAGE = "providers.conformance."
-_MODULES = ("answers", "audio", "errors", "garbage", "inputs", "purity", "requests", "streams", "wire")
+_MODULES = ("answers", "audio", "decisions", "errors", "garbage", "inputs", "purity", "requests", "streams", "wire")
 
 pytest.register_assert_rewrite(*(f"{_PACKAGE}test_{name}" for name in _MODULES), f"{_PACKAGE}checks")
 _SELECTION: pytest.StashKey[Selection] = pytest.StashKey()

@@ -106,6 +106,11 @@ ANSWERS: Mapping[str, tuple[Callable[[object], object], Callable[[Any], bool], s
         lambda answer: bool(answer.results) and all(type(it.flagged) is bool for it in answer.results),
         "there must be verdicts, which are true or false",
     ),
+    "decisions": (
+        lambda body: {"answers": body, "usage": body, "prompt_feedback": body},
+        lambda answer: all(hasattr(it, "get") for it in answer.answers.values()),
+        "there must be answers by the number of their question, which are objects",
+    ),
     "transcription": (
         lambda body: {"text": body, "usage": body, "segments": body, "output": body},
         lambda answer: isinstance(answer.text, str),

@@ -1,1 +1,1 @@
-"""Requests that are not chats: embeddings, rerank, transcriptions and speech, and the table of all uses."""
+"""Requests that are not chats: embeddings, rerank, decisions, transcriptions and speech, and the table of all uses."""

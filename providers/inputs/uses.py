@@ -10,11 +10,15 @@ from typing import Any
 
 from providers.adapter import Adapter, Capabilities
 from providers.chat import summed
+from providers.failures import Failure, FailureKind
 from providers.inputs.audio.contract import Speech, Transcription
+from providers.inputs.decisions.contract import Decisions
+from providers.inputs.decisions.judge import DecisionJudge
 from providers.inputs.embeddings.contract import Embeddings
 from providers.inputs.rerank.contract import Rerank
 from providers.moderations.contract import ModerationFormat, moderation_format
-from providers.moderations.values import ModerationAnswer, ModerationRequest
+from providers.moderations.thresholds import Verdicts
+from providers.moderations.values import REFUSED, ModerationAnswer, ModerationRequest
 from providers.served import InputUse, ServingDeployment
 from providers.value import replace
 
@@ -23,6 +27,9 @@ class Moderations(InputUse, frozen=True):
     """Verdicts on content."""
 
     def format_of(self, adapter: Adapter, model: str = "", guard: Any = None) -> ModerationFormat | None:
+        if isinstance(guard, Verdicts):
+            form = INPUTS["decisions"].format_of(adapter, model)
+            return DecisionJudge(form, guard) if form is not None else None
         return moderation_format(adapter, model, guard)
 
     def facts(self, form: ModerationFormat, model: str) -> None:
@@ -31,9 +38,17 @@ class Moderations(InputUse, frozen=True):
     def capabilities(self, form: ModerationFormat, model: str) -> Capabilities:
         return form.capabilities
 
+    def judged(self, failed: Failure, asked: ServingDeployment) -> Failure:
+        """See `InputUse`. A refused text shows nothing about a decision model, and nothing about the text."""
+        if not isinstance(asked.judges_as, Verdicts):
+            return failed
+        if failed.kind is FailureKind.CONTENT_FILTER:
+            return replace(failed, kind=FailureKind.REFUSED_HERE, message=REFUSED, about=None)
+        return INPUTS["decisions"].judged(failed, asked)
+
     def calls_of(self, request: ModerationRequest, route: Sequence[ServingDeployment]) -> tuple[ModerationRequest, ...]:
         """See `InputUse`. Texts and images that get one verdict together are a call of their own."""
-        forms = [form for it in route if (form := self.format_of(it.adapter, it.model, it.guard)) is not None]
+        forms = [form for it in route if (form := self.format_of(it.adapter, it.model, it.judges_as)) is not None]
         inputs, size = request.inputs, min((form.most_inputs for form in forms), default=1)
         if not all(isinstance(content, str) for content in inputs):
             size = 1
@@ -49,6 +64,7 @@ _USES = (
     Embeddings("embeddings", ("/v1/embeddings",), "embeddings", "vector", ("embedContent", "batchEmbedContents")),
     Moderations("moderations", ("/v1/moderations",)),
     Rerank("rerank", ("/v1/rerank", "/v2/rerank"), "rerank", "score"),
+    Decisions("decisions", ("/v1/decisions",)),
     Transcription(
         "transcription", ("/v1/audio/transcriptions", "/v1/audio/translations"), "text", media=frozenset({"audio"})
     ),

@@ -115,7 +115,7 @@ _FIELDS = FactsFile("providers.matching", "fields")
 
 def param_of(feature: str) -> str | None:
     """Return the request field of a feature, which may be one value of this field: `response_format.srt`."""
-    field, dot, _ = feature.partition(".")
+    field, dot, _ = feature.rpartition(".")
     return field if dot else FEATURE_PARAMS.get(feature)
 
 

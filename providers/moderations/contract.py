@@ -34,6 +34,15 @@ class Moderates(Protocol):
         """The wire format, or None if the provider classifies no content."""
 
 
+@runtime_checkable
+class KnowsCategories(Protocol):
+    """An optional member of a `ModerationFormat` whose categories are known."""
+
+    @property
+    def categories(self) -> frozenset[str]:
+        """The categories that its verdicts can have."""
+
+
 def moderation_format(adapter: Adapter, model: str, guard: GuardKind | None) -> ModerationFormat | None:
     """Return how a model is asked for verdicts, or None if it gives none.
 
@@ -52,7 +61,7 @@ def known_categories(moderations: ModerationFormat) -> frozenset[str] | None:
     Return None for a server of the operator's own, which may have any.
     """
     match moderations:
-        case GuardModel():
+        case KnowsCategories():
             names = moderations.categories
         case OpenAIModerations(is_own=False):
             names = frozenset(CATEGORIES)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import ClassVar, TypeAlias
 
+from providers.catalogue import FactsFile
 from providers.chat import ImagePart, TextPart, Usage
+from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.matching.requirements import Requirements, moving_fields
 from providers.reading.errors import malformed
 from providers.served import CostBound, InputAnswer, InputRequest
@@ -18,8 +21,24 @@ CATEGORIES = tuple(
 """OpenAI's categories. Every verdict has all of them, and the categories that its model adds."""
 ModerationInput: TypeAlias = "str | tuple[TextPart | ImagePart, ...]"
 """A text, or texts and images that get one verdict together."""
+_SENTENCES = FactsFile("providers.moderations", "sentences")
+REFUSED = "the model refused to decide about this text"
+"""The message of a failure that is a refusal of a judge."""
 _MOST_VERDICT_TOKENS = 256
 """A guard model answers with a word or two, and the names of categories."""
+
+
+class CategoryStatements(Value, frozen=True):
+    """A statement for each category, which decision models are asked about, and the version of their words."""
+
+    version: int
+    sentences: Mapping[str, str]
+
+
+@cache
+def load_sentences() -> CategoryStatements:
+    """Return our statements for OpenAI's categories, from `sentences.toml`."""
+    return _SENTENCES.read_as(CategoryStatements)
 
 
 class ModerationRequest(InputRequest, frozen=True):
@@ -37,6 +56,8 @@ class ModerationRequest(InputRequest, frozen=True):
     """The user's text that the inputs answer; None if they are not answers. Guard models judge both as a pair."""
     takes_contradictions: bool = False
     """A verdict that contradicts its categories is an answer. Otherwise it is a failure."""
+    takes_refusals: bool = False
+    """The same of a verdict without some categories, about which the model refused to decide."""
 
     def texts(self) -> Iterator[str]:
         """See `InputRequest`. The texts include the URLs of images."""
@@ -63,6 +84,8 @@ class ModerationRequest(InputRequest, frozen=True):
             raise malformed(f"{len(answer.results)} verdicts for {len(self.inputs)} inputs")
         if not self.takes_contradictions and any(result.contradicts_itself for result in answer.results):
             raise malformed("a verdict contradicts its categories")
+        if not self.takes_refusals and any(result.refused for result in answer.results):
+            raise ProviderFailed(Failure(FailureKind.REFUSED_HERE, REFUSED))
         return answer
 
 
@@ -79,6 +102,8 @@ class ModerationResult(Value, frozen=True):
     """The kinds of input (`text`, `image`) that each category was found in."""
     controversial: bool = False
     """Whether a guard model flags it by its third verdict, between safe and unsafe."""
+    refused: frozenset[str] = frozenset()
+    """The categories without a verdict, because the model refused to decide about them."""
 
     @property
     def contradicts_itself(self) -> bool:

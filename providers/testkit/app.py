@@ -35,6 +35,7 @@ from providers.testkit.simulator import (
     RequestRejected,
     SimulatesAudio,
     SimulatesCounts,
+    SimulatesDecisions,
     SimulatesInputs,
     SimulatesModerations,
     SimulatesRerank,
@@ -168,6 +169,8 @@ class SimulatorApp:
                 return stage_whole(simulator, response, scenario, fault)
             if isinstance(simulator, SimulatesRerank) and (ranked := simulator.read_rerank(incoming)) is not None:
                 return stage_whole(simulator, simulator.write_rerank(score(ranked), incoming), scenario, fault)
+            if isinstance(simulator, SimulatesDecisions) and (made := simulator.answer_decisions(incoming)) is not None:
+                return stage_whole(simulator, made, scenario, fault)
             if isinstance(simulator, SimulatesAudio) and (heard := simulator.answer_audio(incoming)) is not None:
                 return stage_whole(simulator, heard, scenario, fault)
             if isinstance(simulator, SimulatesCounts) and (counted := simulator.read_count(incoming)) is not None:

@@ -147,6 +147,18 @@ class SimulatesRerank(Protocol):
 
 
 @runtime_checkable
+class SimulatesDecisions(Protocol):
+    """An optional member of a simulator whose provider decides. See `DecisionFormat`."""
+
+    def answer_decisions(self, incoming: IncomingRequest) -> WireResponse | None:
+        """Read a request for decisions, and write its answer. None: the path is another one.
+
+        Raises:
+            RequestRejected: The key is missing, or the body is not a valid request.
+        """
+
+
+@runtime_checkable
 class SimulatesAudio(Protocol):
     """An optional member of a simulator whose provider writes audio down, or speaks."""
 

@@ -45,7 +45,7 @@ _NO_CELL = (
 )
 """A command reads the state directory alone."""
 
-_INPUTS_IMPORT = r"^from providers\.(inputs\.[\w.]+|testkit\.simulated_(rerank|audio)) import [^\n]*\n"
+_INPUTS_IMPORT = r"^from providers\.(inputs\.[\w.]+|testkit\.simulated_(rerank|decisions|audio)) import [^\n]*\n"
 """An import from a room of the inputs."""
 
 TAKEOUTS: Mapping[str, Takeout] = {
@@ -290,10 +290,15 @@ TAKEOUTS: Mapping[str, Takeout] = {
             "gateway/config/routes.py": _gone(
                 _import("gateway.config.input_routes"), r"^        else:\n            check_input_route\([^\n]*\n"
             ),
-            "gateway/features/redaction/policy/requests.py": _gone(
-                _INPUTS_IMPORT,
-                r"^        case (Embedding|Rerank|Transcription)Request\([^\n]*\n            return [^\n]*\n",
-                r"^def _(embeddings|audio|rerank)\(.*?\n(?=\n\ndef |\Z)",
+            "gateway/features/redaction/policy/requests.py": (
+                *_gone(
+                    _INPUTS_IMPORT,
+                    r"^        case (Embedding|Rerank|Decision|Transcription)Request\([^\n]*\n            return [^\n]*\n",
+                    r"^def _(embeddings|audio|rerank|decisions|question)\(.*?\n(?=\n\ndef |\Z)",
+                    r"(?<=ChatRequest) \| DecisionRequest(?=\))",
+                    r" and not isinstance\(part, JsonPart\)",
+                ),
+                (r"replace\(part, text=[^\n]*? if isinstance\(part, JsonPart\) else part", "part"),
             ),
             "providers/contract.py": _gone(_INPUTS_IMPORT),
             "providers/stated_uses.py": _gone(_INPUTS_IMPORT, r"\n    @property\n.*"),
@@ -318,7 +323,7 @@ TAKEOUTS: Mapping[str, Takeout] = {
             **{
                 f"providers/{vendor}/simulator.py": _gone(
                     _INPUTS_IMPORT,
-                    r"^    def (read_input|write_(embeddings|moderations|rerank)|read_rerank|answer_audio)\(.*?\n\n(?=    def )",
+                    r"^    def (read_input|write_(embeddings|moderations|rerank)|read_rerank|answer_decisions|answer_audio)\(.*?\n\n(?=    def )",
                 )
                 for vendor in ("vendors/openai", "vendors/gemini", "vendors/dashscope", "compatible")
             },

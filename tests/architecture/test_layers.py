@@ -69,7 +69,7 @@ formats                             what several wire formats share
 openai_json                         canonical values and OpenAI's JSON
 served                              requests that are not chats, whatever their use
 moderations                         canonical verdicts, and how a model is asked for one
-inputs                              embeddings, rerank, transcriptions and speech: values, facts and formats
+inputs                              embeddings, rerank, decisions, transcriptions and speech: values, facts and formats
 stated_uses                         the base of an adapter whose other uses only facts decide
 testkit                             simulated providers
 compatible                          vendors that speak OpenAI's dialect
@@ -84,7 +84,7 @@ asking simulation                   questions to a deployment; simulated candida
 store                               the stored results of a run
 judge load work                     the judge; a load test; questions in parallel within a budget
 measuring                           one run
-figures                             marks, figures and requirements
+figures verdicts                    marks, figures and requirements; those of judges
 decision sheets                     the recommended route; marks of people
 report                              the report as JSON, HTML and Markdown
 drift run                           two reports compared; the steps of the command

@@ -7,6 +7,7 @@ from providers.conformance.selection import Selection
 from providers.conformance.subject import subjects_of
 from providers.conformance.test_answers import *  # noqa: F403
 from providers.conformance.test_audio import *  # noqa: F403
+from providers.conformance.test_decisions import *  # noqa: F403
 from providers.conformance.test_errors import *  # noqa: F403
 from providers.conformance.test_garbage import *  # noqa: F403
 from providers.conformance.test_inputs import *  # noqa: F403

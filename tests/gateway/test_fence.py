@@ -33,6 +33,7 @@ from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage
 from providers.failures import Failure, FailureKind
 from providers.inputs.audio.values import SpeechRequest, TranscriptionRequest
+from providers.inputs.decisions.values import DecisionQuestion, DecisionRequest
 from providers.inputs.embeddings.values import EmbeddingRequest
 from providers.inputs.rerank.values import RerankRequest
 from providers.moderations.values import ModerationRequest
@@ -164,7 +165,7 @@ async def test_no_attempt_ever_leaves_the_boundary(
         assert position == 0 or name != killed
 
 
-OWN_USES = ("rerank", "transcription", "speech")
+OWN_USES = ("rerank", "decisions", "transcription", "speech")
 """The uses for which any server of one's own is asked."""
 
 
@@ -190,6 +191,8 @@ def _request(use: Use, stream: bool, user: str) -> ServedRequest:
             return ModerationRequest("assistant", ("secret",))
         case "rerank":
             return RerankRequest("assistant", "secret", ("one", "two"))
+        case "decisions":
+            return DecisionRequest("assistant", "secret", (DecisionQuestion("predicate", "It is one."),))
         case "transcription":
             return TranscriptionRequest("assistant", memoryview(b"RIFF....WAVE secret"), "wav", prompt="secret")
         case "speech":

@@ -28,6 +28,7 @@ BROWSER = {"host": "127.0.0.1:8080", "accept": "text/html,*/*", "sec-fetch-site"
 
 _SITES = {
     "dashscope": ("cn-beijing", "hongkong", "intl"),
+    "dashscope-compatible": ("cn-beijing",),
     "openai": ("eu", "us"),
     "gemini": ("global",),
     "siliconflow": ("cn", "intl"),

@@ -9,5 +9,5 @@ from typing import Any
 def asked_with(use: str, facts: object) -> Any:
     """Return a deployment whose model has these facts."""
     return SimpleNamespace(
-        adapter=SimpleNamespace(**{use: SimpleNamespace(facts=lambda _: facts)}), model="m", guard=None
+        adapter=SimpleNamespace(**{use: SimpleNamespace(facts=lambda _: facts, accepts=bool)}), model="m", guard=None
     )

@@ -81,8 +81,8 @@ def test_every_own_adapter_has_offers() -> None:
 @pytest.mark.parametrize(
     ("provider", "model", "site", "rates", "currency"),
     [
-        ("openai", "gpt-6-luna", "global", Rates(100_000, 500_000, 10_000, 125_000), "USD"),
-        ("openai", "gpt-6-luna", "eu", Rates(110_000, 550_000, 11_000, 137_500), "USD"),
+        ("openai", "gpt-6-luna", "global", Rates(100_000, 500_000, 10_000, 125_000, decisions=100_000), "USD"),
+        ("openai", "gpt-6-luna", "eu", Rates(110_000, 550_000, 11_000, 137_500, decisions=110_000), "USD"),
         ("openai", "gpt-4o-mini", "global", Rates(150_000, 600_000, 75_000), "USD"),
         (
             "anthropic",
@@ -194,6 +194,22 @@ def test_invalid_price_is_an_error_at_its_key(old: str, new: str, message: str) 
     with pytest.raises(CatalogueError) as error:
         offers_of(tomllib.loads(PRICE.replace(old, new)))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("others", ["input = 2.5\ncached_input = 0.25\noutput = 10\n", ""])
+def test_price_of_decisions_counts_all_input_and_nothing_else(others: str) -> None:
+    text = PRICE.replace(
+        "input = 2.5\ncached_input = 0.25\noutput = 10\n", f"{others}decisions = 0.1\ntool_calls = {{s = 1}}\n"
+    )
+    price = offers_of(tomllib.loads(text)).price("m-1", "")
+    assert price is not None
+    usage = Usage(1_000_000, 7, cached_tokens=400_000, cache_write_tokens=100_000)
+    assert cost_of(usage, price.for_use("decisions"), {"s": 1}) == 100_000
+    assert price.for_use("chat") is price
+    assert price.rates.input == (2_500_000 if others else 0)
+    without = offers_of(tomllib.loads(PRICE)).price("m-1", "")
+    assert without is not None
+    assert without.for_use("decisions") is without
 
 
 @cases("old", "new", "message")

@@ -100,7 +100,7 @@ def test_a_vendor_without_a_list_serves_its_own_storage_territory() -> None:
 def test_openai_sites_have_their_requirements_and_exceptions() -> None:
     for name, known in ADAPTERS["openai"].sites.items():
         assert known.requires == (() if name in ("global", "us") else (frozenset({"zdr", "mam"}),))
-        assert known.excepts == (frozenset() if name == "global" else {"json_schema", "strict_tools"})
+        assert known.excepts == (frozenset() if name == "global" else {"json_schema", "strict_tools", "decisions"})
         assert known.pins == {"store": False}
 
 
@@ -113,7 +113,7 @@ def test_every_site_of_the_catalogue_is_sound(provider: str, name: str) -> None:
     assert parse_origin(origin + known.base_path) == (origin, known.base_path or None)
     assert known.owns(origin)
     assert known.base_path.startswith("/") or not known.base_path
-    assert known.excepts <= FEATURES | PARAMETERS
+    assert known.excepts <= FEATURES | PARAMETERS | {"decisions"}
     assert known.allows <= moves_data()
     assert known.api_key_env.isidentifier()
     assert known.api_key_env.isupper()

@@ -15,6 +15,7 @@ import pytest
 from providers.adapter import Adapter, Target
 from providers.conformance.subject import Subject, subjects_of
 from providers.inputs.audio.values import TranscriptionRequest
+from providers.inputs.decisions.values import DecisionQuestion, DecisionRequest, Option, SentDecisions
 from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.inputs.rerank.values import RerankAnswer, RerankRequest
 from providers.inputs.uses import INPUTS
@@ -48,6 +49,13 @@ def _transcript(simulator: Any, count: int, incoming: IncomingRequest) -> WireRe
     return replace(answer, body=json.dumps(_longer(body, count)).encode())
 
 
+def _decisions(simulator: Any, count: int, incoming: IncomingRequest) -> WireResponse:
+    answer = {"type": "score", "score": 0.5, "probabilities": {"0": 0.5, "1": 0.5}}
+    is_list = isinstance(json.loads(incoming.body)["questions"], list)
+    body = {"answers": [answer] * count if is_list else {f"{number}": answer for number in range(1, count + 1)}}
+    return WireResponse(200, {"content-type": "application/json"}, json.dumps(body).encode(), 0)
+
+
 READERS: Mapping[str, tuple[Callable[[Adapter], Any], Any, Callable[[Any, int, IncomingRequest], WireResponse]]] = {
     "embeddings": (
         INPUTS["embeddings"].format_of,
@@ -67,6 +75,11 @@ READERS: Mapping[str, tuple[Callable[[Adapter], Any], Any, Callable[[Any, int, I
         lambda simulator, n, incoming: simulator.write_moderations(
             ModerationAnswer((verdict_of(frozenset(), flagged=False),) * n), incoming
         ),
+    ),
+    "decisions": (
+        INPUTS["decisions"].format_of,
+        DecisionRequest("assistant", "a", (DecisionQuestion("predicate", "q"),)),
+        _decisions,
     ),
     "transcripts": (
         INPUTS["transcription"].format_of,
@@ -93,6 +106,20 @@ def test_work_to_read_an_answer(name: str, kind: str) -> None:
         return write(subject.simulator, count, incoming)
 
     assert growth(answer, lambda one: reader.parse_response(one, target), _SIZE) <= MOST_GROWTH
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by_text", [False, True])
+def test_work_to_compare_an_answer_with_its_questions(by_text: bool) -> None:
+    def asked(count: int) -> tuple[DecisionRequest, SentDecisions]:
+        options = tuple(Option(f"{place}") for place in range(count))
+        request = DecisionRequest("assistant", "a", (DecisionQuestion("choice", "q", options),))
+        shares = [{"value": option.value, "probability": 1 / count} for option in options]
+        sent = {"type": "choice", "choice": "0", "probabilities": shares}
+        return request, SentDecisions({"1": sent}, by_text=by_text)
+
+    assert growth(asked, lambda one: one[0].checked(one[1], None), _SIZE) <= MOST_GROWTH
+    assert growth(asked, lambda one: one[0].needs(), _SIZE) <= MOST_GROWTH
 
 
 def _subject(name: str, adapter: Adapter) -> Subject:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from gateway.api.dialects.dialect import Dialect
 from gateway.api.inputs.audio import SpeechDialect, TranscriptionDialect, TranslationDialect
+from gateway.api.inputs.decisions import DecisionsDialect
 from gateway.api.inputs.dialects import (
     OpenAIEmbeddingsDialect,
     OpenAIModerationsDialect,
@@ -19,6 +20,7 @@ _DIALECTS: tuple[type[Dialect], ...] = (
     OpenAIModerationsDialect,
     RerankDialect,
     SecondRerankDialect,
+    DecisionsDialect,
     TranscriptionDialect,
     TranslationDialect,
     SpeechDialect,

@@ -89,6 +89,11 @@ class AssistantSection(Section):
         description="For each region the deployments that score documents for a query, in order. All of a region have "
         "the same model, because scores of two models cannot be compared.",
     )
+    decisions: dict[Name, list[str]] = Field(
+        {},
+        description="For each region the deployments that decide about closed questions, in order. The answers of one "
+        "request come from one deployment.",
+    )
     transcription: dict[Name, list[str]] = Field(
         {}, description="For each region the deployments that write audio files down, in order."
     )
@@ -117,6 +122,26 @@ class AssistantSection(Section):
             return {name for steps in routes for step in steps for name in names_in(step)}
         lists: Mapping[str, list[str]] = getattr(self, use)
         return set().union(*lists.values())
+
+
+def _number_is_threshold(value: object) -> object:
+    """Read a number alone as the threshold."""
+    return {"at": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+class VerdictSection(Section):
+    """One category of a judge."""
+
+    at: float = Field(ge=0.02, le=0.99, description="The probability from which on the category applies.")
+    ask: Annotated[str, Field(min_length=1, max_length=2000)] | None = Field(
+        None, description="The statement that is true or false. Default: ours, for a category of OpenAI."
+    )
+
+
+_CATEGORY = r"^[a-z0-9][a-z0-9/_-]{0,63}$"
+_Verdict = Annotated[
+    VerdictSection, BeforeValidator(_number_is_threshold, json_schema_input_type=float | VerdictSection)
+]
 
 
 def _number_is_limit(value: object) -> object:
@@ -290,6 +315,13 @@ class DeploymentSection(Section):
         None,
         description="How a guard model in `moderations` answers. Default: by the name of the model, such as "
         "Llama-Guard-3-8B or Qwen3Guard-Gen-4B.",
+    )
+    verdicts: (
+        Annotated[dict[Annotated[str, Field(pattern=_CATEGORY)], _Verdict], Field(min_length=1, max_length=64)] | None
+    ) = Field(
+        None,
+        description="The categories of which a decision model judges texts, each with the threshold of its "
+        "probability, or {at: …, ask: …}. Default: it does not judge by thresholds.",
     )
     tls: TlsFiles | None = Field(
         None, description="Own authorities and a client's certificate, for a URL. Their files are watched."

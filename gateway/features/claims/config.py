@@ -103,7 +103,8 @@ def _check(_draft: Draft, findings: Findings, config: ConfigVersion) -> None:
         path: KeyPath = ("regions", region.name, "claims")
         judges = rules.output if rules is not None else ()
         known = {it.name: known_categories(one) for it in judges if (one := moderations_of(it)) is not None}
-        unable = [name for name, categories in known.items() if categories is not None]
+        own = frozenset(claims.names)
+        unable = [name for name, categories in known.items() if categories is not None and not own <= categories]
         if not claims.is_instructed and len(unable) == len(judges):
             message = "has no effect: the region has no profile, and no judge of answers that finds it"
             findings.error(path, message, "add `profile`, or a webhook of your own as judge in `moderation.output`")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -81,6 +81,7 @@ class CrisisGate:
                 passed.add_text(asked.policy, text)
             exchange.record.note(CrisisNote("passed"))
         elif isinstance(failure, NoVerdict) and rules.is_open:
+            exchange.record.verdicts_refused |= failure.is_refused
             exchange.record.note_duty("crisis_unjudged")
             exchange.record.note(CrisisNote("unjudged"))
         else:
@@ -116,7 +117,8 @@ class CrisisGate:
         self, exchange: Exchange, region: Region, rules: CrisisRules, asked: _Asked, found: dict[str, frozenset[str]]
     ) -> Exception | None:
         """Add each text in which a crisis is found, with its categories. Return why not all are judged, or None."""
-        judging, moderation = _judging(self._executor, self._current, exchange, region), asked.moderation
+        judging = _judging(self._executor, self._current, exchange, region, rules.categories)
+        moderation = asked.moderation
         failure: Exception | None = await _find(
             judging, asked.judges, asked.new, lambda it: found_in(it, rules.categories), found
         )
@@ -126,7 +128,7 @@ class CrisisGate:
         def of_moderation(verdict: ModerationResult) -> frozenset[str]:
             return found_in(verdict, rules.categories) if moderation.flags(verdict) else frozenset()
 
-        judging = replace(judging, until=time.monotonic() + VERDICT_S, takes_contradictions=False)
+        judging = replace(judging, until=time.monotonic() + VERDICT_S, takes_contradictions=False, categories=None)
         former = [*dict.fromkeys(text for _, text in asked.former)]
         failed = await _find(judging, moderation.input, former, of_moderation, found)
         # Without a verdict on the history, moderation decides by its own rules.
@@ -172,7 +174,11 @@ async def _find(
 
 
 def _judging(
-    executor: PlanExecutor, current: Callable[[], ConfigVersion], exchange: Exchange, region: Region
+    executor: PlanExecutor,
+    current: Callable[[], ConfigVersion],
+    exchange: Exchange,
+    region: Region,
+    categories: Iterable[str],
 ) -> Judging:
     """Return how the judges are asked. Moderation asks none of them again about the same text."""
     config, client, user, record = exchange.config, exchange.caller.client, exchange.user, exchange.record
@@ -194,4 +200,5 @@ def _judging(
         exchange.judged.verdicts,
         until=time.monotonic() + VERDICT_S,
         takes_contradictions=True,
+        categories=frozenset(categories),
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping, Sequence, Set
+from typing import ClassVar, Protocol
 
 from providers.adapter import InputFormat, Target
 from providers.inputs.audio.facts import SpeechFacts, TranscriptionFacts
@@ -69,10 +69,6 @@ class _Audio(InputUse, frozen=True):
     def unsent(self, form: str) -> str:
         """Return what the client did that asks for a format."""
         return f"is {form}"
-
-    def facts_at(self, able: Iterable[ServingDeployment]) -> list[Any]:
-        """Return the facts of the deployments that have the use."""
-        return [self.facts(form, it.model) for it in able if (form := self.format_of(it.adapter)) is not None]
 
 
 class Transcription(_Audio, frozen=True):

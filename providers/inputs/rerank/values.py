@@ -34,6 +34,7 @@ class RerankRequest(InputRequest, frozen=True):
     """
 
     use: ClassVar[str] = "rerank"
+    is_whole: ClassVar[bool] = True
     is_judged: ClassVar[bool] = True
 
     model: str

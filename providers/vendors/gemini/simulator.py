@@ -20,6 +20,7 @@ from providers.inputs.embeddings.facts import load_embedding_facts
 from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_int, read_list, read_map, read_str
 from providers.testkit.answer_pieces import arguments_of, cut
+from providers.testkit.simulated_decisions import answer_decisions
 from providers.testkit.simulator import IncomingRequest, RequestRejected, failure_text
 from providers.vendors.gemini.simulator_request import read_body, signature_of
 from providers.wire import WireResponse
@@ -119,6 +120,11 @@ class GeminiSimulator:
         """See `providers.testkit.simulator.SimulatesInputs`. The vendor reports no usage."""
         body = {"embeddings": [{"values": vector.tolist()} for vector in answer.vectors]}
         return WireResponse(200, _HEADERS, dumps(body), 0)
+
+    def answer_decisions(self, incoming: IncomingRequest) -> WireResponse | None:
+        return answer_decisions(
+            self.name, incoming, self._check_key, lambda message: _refused(400, "INVALID_ARGUMENT", message)
+        )
 
     def _check_key(self, incoming: IncomingRequest) -> None:
         if not (incoming.headers.get("x-goog-api-key") or (self.bearer and _bears_token(incoming))):

@@ -26,6 +26,7 @@ from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.moderations.values import ModerationAnswer, ModerationRequest
 from providers.openai_json import decode_request
 from providers.testkit.simulated_audio import answer_audio
+from providers.testkit.simulated_decisions import answer_decisions
 from providers.testkit.simulated_rerank import read_sent_rerank, write_sent_rerank
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.value import replace
@@ -107,6 +108,11 @@ class OpenAISimulator:
 
     def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
         return write_sent_rerank("openai-compatible", answer, incoming)
+
+    def answer_decisions(self, incoming: IncomingRequest) -> WireResponse | None:
+        """See `providers.testkit.simulator.SimulatesDecisions`. Operators' own servers have other models."""
+        name = self.name if b'"gpt-6-luna"' in incoming.body else "openai-compatible"
+        return answer_decisions(name, incoming, _check_head, lambda message: _refused(400, message))
 
     def answer_audio(self, incoming: IncomingRequest) -> WireResponse | None:
         """See `providers.testkit.simulator.SimulatesAudio`. OpenAI itself speaks no more, but operators' servers do."""

@@ -50,7 +50,7 @@ class TestEndpoints:
         europe = parse_places(["@EEA", "CH"])
         assert (x.site, x.origin, x.target.base_path) == ("eu", "https://eu.api.openai.com", "/v1")
         assert x.residency == Residency(europe, europe)
-        assert x.excepts == {"json_schema", "strict_tools"}
+        assert x.excepts == {"json_schema", "strict_tools", "decisions"}
         assert x.target.pins == {"store": False}
         assert (x.unmet, x.simulates, x.enabled, x.unsupported) == ((), None, True, "drop")
         assert x.adapter is load_registry().adapters["openai"]

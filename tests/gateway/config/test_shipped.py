@@ -38,6 +38,7 @@ from gateway.policy.routing import decide
 from providers.chat import ChatRequest, UserMessage
 from providers.matching.requirements import requirements_of
 from providers.registry import load_registry
+from providers.value import replace
 from tests.gateway.config.annotated_configs import completed, documents, errors_of
 from tests.gateway.location_reports import reported
 
@@ -48,6 +49,7 @@ EXAMPLES = {
     "cell-beijing": {"CN": "qwen-cn", "DE": "(eu)", "JP": "(world)", "CU": None},
     "cell-frankfurt": {"CN": "(cn)", "DE": "chatgpt-eu", "CH": "chatgpt-eu", "JP": "gemini", "HK": None},
     "china-and-the-rest": {"CN": "(cn)", "DE": "gemini chatgpt", "HK": None, "KP": None},
+    "decisions": {"DE": "decide-eu", "US": "decide-us decide-eu", "JP": "gemini", "CN": None},
     "eu-only": {"FR": "chatgpt-eu house", "CH": "chatgpt-eu house", "GB": None, "US": None, "CN": None},
     "one-key": {"": "chatgpt"},
     "one-key-gemini": {"": "gemini"},
@@ -134,7 +136,10 @@ def answers(table: ConfigVersion, territory: str) -> str | None:
     refusal = refuse_location(table, location)
     if refusal is not None:
         return f"({location.region.name})" if refusal.home and location.region else None
-    outcome = decide(table, table.assistants["assistant"], location, requirements_of(QUESTION), {}, 0.0).outcome
+    assistant, needs = table.assistants["assistant"], requirements_of(QUESTION)
+    if not assistant.routes:
+        assistant, needs = assistant.for_use("decisions"), replace(needs, use="decisions")
+    outcome = decide(table, assistant, location, needs, {}, 0.0).outcome
     return " ".join(step.deployment.name for step in outcome.steps) if isinstance(outcome, Plan) else None
 
 

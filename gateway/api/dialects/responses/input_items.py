@@ -106,8 +106,11 @@ class _Turn(msgspec.Struct):
 class InputReader:
     """Reads the items of one request. After `read`, it has the messages, their paths, and what is `unread`.
 
-    `updates` has the items that change how the model answers, with their paths.
+    `updates` has the items that change how the model answers, with their paths. With `takes_open_calls`,
+    a call needs no output.
     """
+
+    takes_open_calls = False
 
     def __init__(self, names: ToolNames) -> None:
         """`names` gets the functions in groups that the history calls."""
@@ -293,6 +296,8 @@ class InputReader:
             paths: list[str] = []
             for call in turn.calls:
                 if call.output is None:
+                    if self.takes_open_calls:
+                        continue
                     place = f"{call.path}.call_id"
                     raise InvalidRequest(f"`{place}`: this call has no `function_call_output` in `input`", place)
                 outputs.append(call.output)

@@ -67,6 +67,7 @@ class Placeholders:
         self.kinds = rules.placeholder_kinds
         self.keeps_arguments = rules.arguments == "keep"
         self._in_arguments = False
+        self._in_keys = False
         self.values: dict[str, str] = {}
         self.kinds_of_values: dict[str, str] = {}
 
@@ -139,6 +140,14 @@ class Placeholders:
         finally:
             self._in_arguments = False
 
+    def json_text(self, text: str) -> str:
+        """Return JSON with placeholders, also in its keys: nothing of it comes back."""
+        self._in_keys = True
+        try:
+            return self._arguments(text)
+        finally:
+            self._in_keys = False
+
     def _arguments(self, text: str) -> str:
         try:
             json.loads(text)
@@ -152,15 +161,15 @@ class Placeholders:
             if len(_DIGITS.findall(token)) < _LEAST_DIGITS or (changed := self(token)) == token:
                 return token
             return f'"{changed}"'
-        raw = match[1]
-        if match[2] is not None:
+        raw, colon = match[1], match[2] or ""
+        if colon and not self._in_keys:
             return token
         if "\\" not in raw:
-            return f'"{self(raw)}"'
+            return f'"{self(raw)}"{colon}'
         text, offsets = _decoded(raw)
         spans = self._finder.find(text, self._clock)
         inside = _replaced(raw, [(offsets[span[0]], offsets[span[1]], self._of(text, span)) for span in spans])
-        return f'"{inside}"'
+        return f'"{inside}"{colon}'
 
     def strings(self, value: object) -> Any:
         """Return a value of parsed JSON with placeholders in its strings. Its keys and numbers stay."""

@@ -33,6 +33,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.inputs.audio.values import SpeechRequest, TranscriptionRequest
+from providers.inputs.decisions.values import DecisionQuestion, DecisionRequest, JsonPart, Option
 from providers.inputs.embeddings.values import EmbeddingRequest
 from providers.inputs.rerank.values import RerankRequest
 from providers.moderations.values import ModerationRequest
@@ -103,6 +104,8 @@ def redact(request: ServedRequest, rules: RedactionRules) -> Redacted:
             return _moderations(request, rules)
         case RerankRequest():
             return _rerank(request, rules)
+        case DecisionRequest():
+            return _decisions(request, rules)
         case TranscriptionRequest() | SpeechRequest():
             return _audio(request, rules)
     raise NotWrappable("its texts are unknown")
@@ -110,7 +113,7 @@ def redact(request: ServedRequest, rules: RedactionRules) -> Redacted:
 
 def _has_media(request: ServedRequest) -> bool:
     contents: Iterable[object] = ()
-    if isinstance(request, ChatRequest):
+    if isinstance(request, ChatRequest | DecisionRequest):
         contents = [message.content for message in request.messages]
     elif isinstance(request, ModerationRequest):
         contents = request.inputs
@@ -243,10 +246,18 @@ def _content(named: Placeholders, content: str | tuple[Part, ...]) -> Any:
     if isinstance(content, str):
         return named(content)
     parts: list[Part] = []
-    for are_texts, neighbours in groupby(content, lambda part: isinstance(part, TextPart)):
+    for are_texts, neighbours in groupby(content, _is_text):
         group: Any = tuple(neighbours)
-        parts += _as_one(named, [group])[0] if are_texts else group
+        parts += _as_one(named, [group])[0] if are_texts else [_json(named, part) for part in group]
     return tuple(parts)  # of the kinds that the content had
+
+
+def _is_text(part: Part) -> bool:
+    return isinstance(part, TextPart) and not isinstance(part, JsonPart)
+
+
+def _json(named: Placeholders, part: Part) -> Part:
+    return replace(part, text=named.json_text(part.text)) if isinstance(part, JsonPart) else part
 
 
 def _as_one(named: Placeholders, contents: Sequence[str | tuple[TextPart, ...]]) -> list[Any]:
@@ -390,3 +401,18 @@ def _rerank(request: RerankRequest, rules: RedactionRules) -> Redacted:
     named = Placeholders(rules, Clock())
     query, _, documents = named(request.query), named.strings(request.before), named.strings(request.documents)
     return _input(request, named, query=query, documents=documents, extra=_fields(named, request.extra))
+
+
+def _decisions(request: DecisionRequest, rules: RedactionRules) -> Redacted:
+    """Number input and questions together, also where these are sent in several calls. Nothing is restored."""
+    named = Placeholders(rules, Clock())
+    given, schemas = request.input, _Schemas(named)
+    content = named(given) if isinstance(given, str) else _messages(named, given, schemas)
+    _, questions = ([_question(named, it) for it in some] for some in (request.before, request.questions))
+    return _input(request, named, input=content, questions=tuple(questions), extra=_fields(named, request.extra))
+
+
+def _question(named: Placeholders, question: DecisionQuestion) -> DecisionQuestion:
+    instructions = named(question.instructions)
+    options = [Option(named.strings(it.value), named.strings(it.description)) for it in question.options]
+    return replace(question, instructions=instructions, options=tuple(options))

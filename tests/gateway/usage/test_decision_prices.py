@@ -1,0 +1,105 @@
+"""Decisions are held before a call, at the rate of decisions where there is one, and charged by the vendor's count."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.gateway.usage.priced_gateway import STREAMS, PricedGateway, codes
+
+CONFIG = """
+assistants: {assistant: {decisions: {no: [decide]}}}
+deployments:
+  decide: {provider: vllm, model: m, endpoint: "https://decide.test/v1", stores: NO, processes: NO, api_key: k}
+resilience: {attempts: {per_deployment: 1}}
+"""
+LISTED = {"deployments": {"decide": {"provider": "openai-compatible"}}}
+PRICE = {"currency": "EUR", "as_of": "2026-11-01", "source": "test"}
+TEXT = "x" * 1000
+QUESTIONS = 10
+
+
+def counted(tokens: int | None) -> Any:
+    """Return a provider that answers each question, and counts these tokens in a call."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked = json.loads(request.content)["questions"]
+        usage = {} if tokens is None else {"usage": {"input_tokens": tokens, "output_tokens": 0}}
+        found: Any = {key: {"noul": 0.5} for key in asked} if isinstance(asked, dict) else None
+        answers = found or [{"type": "predicate", "probability": 0.5} for _ in asked]
+        return httpx.Response(200, json={"answers": answers, **usage})
+
+    return answer
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PricedGateway:
+    questions = [{"type": "predicate", "instructions": "It is so."}] * QUESTIONS
+    monkeypatch.setitem(
+        STREAMS, "decisions", ("/v1/decisions", {"model": "assistant", "input": TEXT, "questions": questions})
+    )
+    return PricedGateway(tmp_path, provider=counted(5_000))
+
+
+async def ask(gateway: PricedGateway, price: dict[str, Any], *patches: dict[str, Any], **limits: Any) -> httpx.Response:
+    models = {name: {"m": {"price": {**price, **PRICE}}} for name in ("vllm", "openai-compatible")}
+    (gateway.folder / "models.yaml").write_text(json.dumps({"version": 1, "models": models}), "utf-8")
+    own = {"catalogue": {"models": str(gateway.folder / "models.yaml")}}
+    (answer,) = await gateway.ask(CONFIG, own, *patches, {"clients": {"app": limits}}, dialect="decisions")
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("price", "cost"),
+    [
+        ({"decisions": 0.1}, "0.0005 EUR"),
+        ({"input": 9, "output": 9, "cached_input": 8, "cache_write": 7, "decisions": 0.1}, "0.0005 EUR"),
+        ({"input": 0.2, "output": 9}, "0.001 EUR"),
+    ],
+)
+async def test_the_tokens_that_the_vendor_counts_are_charged(
+    asked: PricedGateway, price: dict[str, Any], cost: str
+) -> None:
+    answer = await ask(asked, price)
+    assert answer.headers["x-gateway-cost"] == cost
+    (row,) = asked.written
+    assert (row.use, row.input_tokens, row.usage_source) == ("decisions", 5_000, "provider")
+    assert f"{asked.records[0].cost_micros / 1_000_000:g} EUR" == cost
+
+
+async def test_tokens_that_the_vendor_does_not_count_are_estimated(asked: PricedGateway) -> None:
+    asked.provider = counted(None)
+    answer = await ask(asked, {"decisions": 0.1})
+    assert answer.json()["x_gateway"] == {"usage": "estimated"}
+    (row,) = asked.written
+    assert (row.usage_source, row.input_tokens > 0) == ("estimated", True)
+
+
+# The bound is the bytes of all texts with the additions of `usage.md`: 64, and 16 for each text.
+ONCE = 64 + (16 + 1_000) + QUESTIONS * (16 + len("It is so."))
+AGAIN = (QUESTIONS - 1) * (64 + 16 + 1_000)
+
+
+@pytest.mark.parametrize(
+    ("patch", "price", "needed"),
+    [
+        (LISTED, {"decisions": 1}, ONCE),
+        ({}, {"decisions": 1}, ONCE + AGAIN),
+        (LISTED, {"input": 1, "output": 1}, ONCE),
+        ({}, {"input": 1, "output": 1}, ONCE + AGAIN + QUESTIONS),
+    ],
+)
+async def test_a_budget_pays_the_bound_and_the_input_again_where_it_is_read_once_a_question(
+    asked: PricedGateway, patch: dict[str, Any], price: dict[str, Any], needed: int
+) -> None:
+    asked.provider = counted(100)
+    exact = await ask(asked, price, patch, budgets=[{"amount": f"{needed / 1_000_000:.6f} EUR", "per": "total"}])
+    assert codes([exact]) == [""]
+    asked.bodies.clear()
+    short = await ask(asked, price, patch, budgets=[{"amount": f"{(needed - 1) / 1_000_000:.6f} EUR", "per": "total"}])
+    assert codes([short]) == ["insufficient_quota"]
+    assert asked.bodies == []
