@@ -251,6 +251,7 @@ def test_only_evaluations_and_judges_request_a_permit_that_waives_an_approval() 
                 "gateway/policy/routing.py",
                 "gateway/execution/judging.py",
                 "evaluation/asking.py",
+                "evaluation/run.py",
             ), here
 
 

@@ -23,6 +23,7 @@ ELSEWHERE = {
     "/v1/audio/translations",
     "/v1/audio/speech",
     "/v1/embeddings",
+    "/v1/decisions",
     "/v1/marks/verify",
     "/v1/moderations",
     "/v1/rerank",

@@ -18,7 +18,7 @@ from tests.kit.reloading_gateway import Operator, config, operated
 from tests.kit.waiting import eventually
 
 MEMBERS = (
-    "version since release regions traffic websocket stores sign_ins instances state_directory ends approvals retirements prices usage_implausible problems warnings"
+    "version since last_change release regions traffic websocket stores sign_ins instances state_directory ends approvals retirements prices usage_implausible problems warnings"
 ).split()
 
 SHARED = """
