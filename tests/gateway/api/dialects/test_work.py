@@ -239,6 +239,10 @@ INPUTS: Mapping[str, Callable[[int], dict[str, Any]]] = {
     "/v1/embeddings": lambda n: {"input": ["a"] * n},
     "/v1/moderations": lambda n: {"input": ["a"] * n},
     **dict.fromkeys(["/v1/rerank", "/v2/rerank"], lambda n: {"query": "q", "documents": ["a"] * n}),
+    "/v1/decisions": lambda n: {
+        "input": "a " * n,
+        "questions": [{"type": "predicate", "instructions": "It is true."}] * min(n, 400),
+    },
     "/v1/audio/speech": lambda n: {"input": "a " * n, "voice": "v"},
 }
 
