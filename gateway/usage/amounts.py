@@ -114,6 +114,8 @@ def price_version(price: Price) -> str:
     rates = [price.rates, *(rates for _, rates in price.above)]
     amounts = [[one.input, one.output, one.cached_input, one.cache_write, one.reasoning] for one in rates]
     amounts += [[one.cache_write_1h] for one in rates if one.cache_write_1h is not None]
+    if price.rates.decisions is not None:
+        amounts.append([price.rates.decisions, None])
     content: tuple[object, ...] = (price.currency, amounts, [tokens for tokens, _ in price.above], price.tool_calls)
     if price.audio is not None:
         content = (*content, price.audio)

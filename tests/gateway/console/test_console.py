@@ -235,6 +235,7 @@ async def test_rows_of_faults_keep_their_places_and_name_every_deployment_at_the
         "gemini",
         "qwen-hk",
         "qwen-intl",
+        "decide-cn",
         "tts-cn-2",
         "tts-eu",
         "tts-intl-2",

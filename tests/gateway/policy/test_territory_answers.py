@@ -53,7 +53,7 @@ def test_step_in_front_of_the_others_takes_no_answer_away() -> None:
 def test_blocked_territory_loses_its_answer_for_every_use() -> None:
     found = demo_changes(("blocked: [CU,", "blocked: [CU, VN,"))
     assert {(it.kind, it.use, it.territories) for it in found} == {
-        ("lost", use, ("VN",)) for use in ("chat", "embeddings", "moderations", "transcription", "speech")
+        ("lost", use, ("VN",)) for use in ("chat", "embeddings", "moderations", "transcription", "speech", "decisions")
     }
 
 

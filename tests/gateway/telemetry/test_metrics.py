@@ -370,6 +370,7 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
         "gateway_quota_used_ratio",
         "gateway_quota_skips_total",
         "gateway_unjudged_total",
+        "gateway_verdicts_refused_total",
         "gateway_client_calls_total",
         "gateway_client_tokens_total",
         "gateway_client_cost_total",
