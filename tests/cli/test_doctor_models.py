@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import date
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -73,10 +72,15 @@ def vendor() -> Iterator[Vendor]:
             for name, value in {"content-length": str(len(body)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            with suppress(ConnectionError):  # the command reads no more than it accepts
-                self.wfile.write(body)
+            self.wfile.write(body)
 
         do_POST = do_GET
+
+        def handle_one_request(self) -> None:
+            try:
+                super().handle_one_request()
+            except ConnectionError:  # the command reads no more than it accepts
+                self.close_connection = True
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

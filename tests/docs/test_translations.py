@@ -14,8 +14,8 @@ from tests.kit.doc_pages import ROOT, TRANSLATED, blocks_of, name_of
 
 CONSOLE = ROOT / "gateway" / "console" / "locale" / "zh-Hans.po"
 _MOST_CHARACTERS = 8_000
-_SEVERAL_MEANINGS = {"key", "site", "attempt"}
-"""Terms that are also everyday words: a key of the keyboard, a website, an attempt to sign in."""
+_SEVERAL_MEANINGS = {"key", "site", "attempt", "decision"}
+"""Terms with another meaning too: a key of the keyboard, a website, an attempt to sign in, the decision of a route."""
 
 
 @pytest.mark.parametrize("page", TRANSLATED, ids=name_of)
