@@ -35,8 +35,8 @@ class EndStage(Value, frozen=True):
     passes_over: bool
     """Routes pass the deployment over once it has begun: it `leaves`, or fails for certain."""
     acts_s: float | None
-    """The moment (Unix time) from which on routes, approvals or statements follow it, or None if none does. What binds
-    a statement or a prompt to a model acts as soon as the day begins somewhere on Earth."""
+    """The moment (Unix time) from which on routes, approvals or statements follow it, or None if none does. A stage
+    that binds a statement or a prompt to a model acts as soon as the day begins somewhere on Earth."""
 
     @property
     def is_retirement(self) -> bool:

@@ -98,7 +98,7 @@ class Thinking(Value, frozen=True):
 
 
 class Requests(Value, frozen=True):
-    """How a request differs from OpenAI's. What is not described here is described at `Takes`."""
+    """How a request differs from OpenAI's. `Takes` describes the rest."""
 
     base_path: str = ""
     """The base path for an endpoint that is configured without a path, if it differs from the first site's."""
