@@ -52,17 +52,23 @@ RESULTS: Mapping[str, tuple[Level, str]] = {
     "not_asked": ("ok", "{why}"),
 }
 """The level and the words of each result."""
+_DEARER = {
+    "new_end": "the vendor raises its price on {on}, which is not known here",
+    "other_day": "the vendor raises its price on {on}, and here that day is {known}",
+}
 
 
 class KnownEnd(NamedTuple):
     """The end of a model as it is known here: the first day without it, and whether routes pass it over then.
 
-    `is_redirected`: another model has answered under its name since a day that has begun.
+    `is_redirected`: another model has answered under its name since a day that has begun. `dearer_on`: the day from
+    which on it costs more.
     """
 
     on: date | None
     is_firm: bool = True
     is_redirected: bool = False
+    dearer_on: date | None = None
 
 
 class ModelCheck(Value, frozen=True):
@@ -72,10 +78,13 @@ class ModelCheck(Value, frozen=True):
     result: str
     on: date | None = None
     why: str = ""
+    is_dearer: bool = False
+    """`on` is the day from which on it costs more."""
 
     def document(self) -> dict[str, str | None]:
         """Return it as JSON data. `line` is for the operator's own catalogue."""
-        known, (provider, model) = known_end(self.deployment).on, (self.deployment.provider, self.deployment.model)
+        end, (provider, model) = known_end(self.deployment), (self.deployment.provider, self.deployment.model)
+        known, key = (end.dearer_on, "dearer_on") if self.is_dearer else (end.on, "retires_on")
         has_line = self.on is not None and self.result in ("new_end", "other_day", "confirmed")
         return {
             "deployment": self.deployment.name,
@@ -83,7 +92,7 @@ class ModelCheck(Value, frozen=True):
             "result": self.result,
             "on": str(self.on) if self.on is not None else None,
             "known": str(known) if known is not None else None,
-            "line": f"models: {{{provider}: {{{json.dumps(model)}: {{retires_on: {self.on}}}}}}}" if has_line else None,
+            "line": f"models: {{{provider}: {{{json.dumps(model)}: {{{key}: {self.on}}}}}}}" if has_line else None,
         }
 
     def finding(self) -> CheckResult:
@@ -91,6 +100,7 @@ class ModelCheck(Value, frozen=True):
         shown, (level, words) = self.document(), RESULTS[self.result]
         log = "the vendor's log of calls shows whether it answers" if level != "ok" else ""
         remedy = f"in your own catalogue: {shown['line']}" if shown["line"] is not None else log
+        words = _DEARER[self.result] if self.is_dearer else words
         words = words.format(on=self.on, known=shown["known"], why=self.why)
         return CheckResult(level, self.deployment.name, f"{self.result}: {words}", remedy)
 
@@ -103,8 +113,9 @@ def known_end(deployment: Deployment, now_s: float = 0.0) -> KnownEnd:
     """Return what is known about the end of the model, apart from that of its site, API version or token host."""
     days, own = days_at(now_s), [it for it in deployment.stages if not it.row.what and it.row.models != ("*",)]
     is_redirected = any(it.to and it.has_begun(days) for it in own)
-    end = next((it for it in own if it.stage == "fails"), None)
-    return KnownEnd(end.on, end.firm, is_redirected) if end is not None else KnownEnd(None, True, is_redirected)
+    end, dearer = (next((it for it in own if it.stage == stage), None) for stage in ("fails", "dearer"))
+    on, is_firm = (end.on, end.firm) if end is not None else (None, True)
+    return KnownEnd(on, is_firm, is_redirected, dearer.on if dearer is not None else None)
 
 
 def check_of(
@@ -132,6 +143,9 @@ def check_of(
         result = "new_end" if known.on is None else "other_day"
     else:
         result = "as_stated" if known.is_firm else "confirmed"
+    if result in ("as_stated", "confirmed") and found.dearer_on not in (None, known.dearer_on):
+        result = "new_end" if known.dearer_on is None else "other_day"
+        return ModelCheck(deployment, result, found.dearer_on, is_dearer=True)
     return ModelCheck(deployment, result, found.on)
 
 

@@ -29,6 +29,7 @@ class ModelList(Value, frozen=True):
     prefix: str = ""
     aliases: str = ""
     end: str = ""
+    dearer: str = ""
     state: str = ""
     states: Mapping[str, str] = {}
     size: str = ""
@@ -52,7 +53,9 @@ class ListedModel(Value, frozen=True):
     on: date | None = None
     """The day of its end in UTC, or None."""
     is_unreadable: bool = False
-    """Its end is stated, and is not a day from 2015 to 2100."""
+    """One of its days is stated, and is not from 2015 to 2100."""
+    dearer_on: date | None = None
+    """The day in UTC from which on it costs more, or None."""
 
 
 @cache
@@ -89,7 +92,8 @@ def read_model(entry: object, row: ModelList) -> ListedModel:
     word = _member(entry, row.state)
     state = row.states.get(word, "other") if isinstance(word, str) and word else ""
     try:
-        return ListedModel(state, _day(_member(entry, row.end)))
+        dearer_on = _day(_member(entry, row.dearer))
+        return ListedModel(state, _day(_member(entry, row.end)), dearer_on=dearer_on)
     except (ValueError, OverflowError, OSError):
         return ListedModel(state, is_unreadable=True)
 

@@ -19,7 +19,7 @@ from gateway.cli.doctor_models import RESULTS, KnownEnd, check_of
 from gateway.model.approval import begun_everywhere
 from providers.adapter import Target
 from providers.auth import Secret, credential
-from providers.catalogue.model_lists import ListedModel
+from providers.catalogue.model_lists import ListedModel, model_lists
 from providers.catalogue.models import UNKNOWN_MODEL
 from providers.registry import load_registry
 from providers.testkit import SimulatedIssuers
@@ -160,6 +160,15 @@ LATE = begun_everywhere(DAY)
         (ListedModel("gone", is_unreadable=True), KnownEnd(DAY), False, "gone", "gone"),
         (ListedModel("leaving", is_unreadable=True), KnownEnd(DAY), False, "unreadable", "unreadable"),
         (ListedModel(), KnownEnd(DAY), False, "as_stated", "as_stated"),
+        (ListedModel("leaving", DAY, dearer_on=DAY), KnownEnd(DAY, dearer_on=DAY), False, "as_stated", "leaving"),
+        (ListedModel("leaving", DAY, dearer_on=DAY), KnownEnd(DAY), False, "new_end", "leaving"),
+        (
+            ListedModel("other", dearer_on=DAY),
+            KnownEnd(None, dearer_on=date(2020, 1, 1)),
+            False,
+            "other_day",
+            "other_day",
+        ),
         (None, KnownEnd(DAY), False, "missing", "missing"),
         (None, KnownEnd(None, is_redirected=True), False, "as_stated", "as_stated"),
         ("why", KnownEnd(DAY), False, "no_answer", "no_answer"),
@@ -205,6 +214,20 @@ def test_line_to_copy_is_an_own_catalogue_after_which_the_list_is_as_stated(doct
     line = doctor.run()[1]["one"]["line"]
     (doctor.path.parent / "own-0.yaml").write_text(f"version: 1\n{line}\n", "utf-8")
     assert doctor.run() == (0, {"one": {**ANY_ROW, "model": 'm"\\:{x}', "on": COMING, "known": COMING}})
+
+
+def test_day_of_a_higher_price_has_its_own_line(
+    doctor: Doctor, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = replace(model_lists()["openai"], dearer="dearer")
+    monkeypatch.setattr(doctor_models, "model_lists", lambda: {"openai": row})
+    doctor.config({"openai": {}}, one=deployment(vendor))
+    vendor.lists({"id": "m", "dearer": COMING})
+    status, rows = doctor.run()
+    assert (status, rows["one"]["result"], rows["one"]["on"]) == (3, "new_end", COMING)
+    assert f"the vendor raises its price on {COMING}, which is not known here" in doctor.text()[1]
+    (doctor.path.parent / "own-0.yaml").write_text(f"version: 1\n{rows['one']['line']}\n", "utf-8")
+    assert doctor.run()[1]["one"]["result"] == "as_stated"
 
 
 ANY_ROW = {"deployment": "one", "model": "m", "result": "as_stated", "on": None, "known": None, "line": None}

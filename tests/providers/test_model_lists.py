@@ -43,6 +43,11 @@ def listed(provider: str, entry: object) -> ListedModel:
             {"modelId": "m", "modelLifecycle": {"status": "LEGACY", "endOfLifeTime": 1_799_366_400}},
             ListedModel("leaving", date(2027, 1, 8)),
         ),
+        (
+            "bedrock",
+            {"modelId": "m", "modelLifecycle": {"publicExtendedAccessTime": "2026-10-08T00:00:00Z"}},
+            ListedModel(dearer_on=date(2026, 10, 8)),
+        ),
         ("bedrock", {"modelId": "m", "modelLifecycle": "LEGACY"}, ListedModel()),
         ("mistral", {"id": "m", "deprecation": "2026-08-31T12:00:00+00:00"}, ListedModel(on=date(2026, 8, 31))),
         ("ark", {"id": "m", "status": "Shutdown"}, ListedModel("gone")),
