@@ -53,7 +53,8 @@ class Deciding:
         """Check that an answer is not one to these questions."""
         with pytest.raises(ProviderFailed) as caught:
             self.read(response, *questions)
-        assert caught.value.failure.kind is FailureKind.MALFORMED
+        kind = caught.value.failure.kind
+        assert kind is FailureKind.MALFORMED, "raise `malformed` for an answer that does not fit the questions"
 
 
 @pytest.fixture
@@ -74,7 +75,8 @@ def test_each_kind_is_answered_by_position(deciding: Deciding) -> None:
 
 def test_most_questions_are_answered_and_one_more_is_refused(deciding: Deciding) -> None:
     most = (PREDICATE,) * deciding.facts.most_questions
-    assert len(deciding.read(deciding.respond(*most), *most)) == len(most)
+    found = deciding.read(deciding.respond(*most), *most)
+    assert len(found) == len(most), "answer as many questions as the facts state"
     with pytest.raises(RequestRejected):
         deciding.respond(*most, PREDICATE)
 
