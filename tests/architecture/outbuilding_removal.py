@@ -378,8 +378,7 @@ TAKEOUTS: Mapping[str, Takeout] = {
             "gateway/model/config_version.py": (
                 *_gone(
                     _import("gateway.model.websocket"),
-                    r"^        websocket: The rules of[^\n]*\n",
-                    r"^    websocket: WebSocketRules[^\n]*\n",
+                    r"^    websocket: WebSocketRules[^\n]*\n[^\n]*\n",
                 ),
                 (r"return self\.websocket is not None and \(.*?\)\n", "return False\n"),
             ),
