@@ -180,7 +180,12 @@ def unanswered(config: ConfigVersion, assistant: Assistant, now_s: float) -> Map
     """
     elsewhere = (RefusalCode.WRONG_CELL, RefusalCode.REGION_UNKNOWN)
     codes: dict[str, list[str]] = {name: [] for name in assistant.routes}
-    for code, answer in answers_of(config, assistant, now_s, _places_of(config)).items():
+    if not codes:
+        return {}
+    places: _Locations = remember(
+        config, ("unanswered",), lambda: {code: locate(config, code) for code in _places_of(config)}
+    )
+    for code, answer in _answers_at(config, assistant, now_s, places).items():
         is_meant = answer.region in codes and not config.blocked.contains(code)
         if is_meant and not answer.has_answer and not answer.with_keys and answer.refusal not in elsewhere:
             codes[str(answer.region)].append(code)
