@@ -376,10 +376,7 @@ TAKEOUTS: Mapping[str, Takeout] = {
                 r"^    if draft\.config\.websocket is not None and .*?unfit\[1\]\.hint\)\n",
             ),
             "gateway/model/config_version.py": (
-                *_gone(
-                    _import("gateway.model.websocket"),
-                    r"^    websocket: WebSocketRules[^\n]*\n[^\n]*\n",
-                ),
+                *_gone(_import("gateway.model.websocket"), r"^    websocket: WebSocketRules[^\n]*\n[^\n]*\n"),
                 (r"return self\.websocket is not None and \(.*?\)\n", "return False\n"),
             ),
             "gateway/server/http_protocol.py": (
