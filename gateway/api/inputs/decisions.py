@@ -13,6 +13,7 @@ from gateway.api.dialects.openai_chat import InputDialect
 from gateway.api.dialects.responses.encode import encode_usage
 from gateway.api.dialects.responses.input_items import InputReader
 from gateway.api.dialects.responses.tools import ToolNames
+from gateway.api.inputs.dialects import shown_model, tokens_of_texts
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from providers.chat import CacheTime, FilePart, Message, Part, TextPart, Usage
@@ -47,7 +48,6 @@ _QUESTION = frozenset({"type", "name", "instructions"})
 _LEAST_OPTIONS, _MOST_OPTIONS = 2, 255
 _SAFETY, _MOST_IDENTIFIER = "safety_identifier", 128
 _MOST_JSON_LEVELS, _MOST_JSON_VALUES, _MOST_JSON_BYTES = 32, 10_000, 256 * 1024
-_BYTES_PER_TOKEN = 4
 
 
 class DecisionsDialect(InputDialect):
@@ -67,11 +67,9 @@ class DecisionsDialect(InputDialect):
         asked = self._request
         questions, usage = asked.questions if asked is not None else (), result.usage
         if usage is None:
-            texts = asked.texts() if asked is not None else ()
-            text_bytes = sum(len(it.encode("utf-8", "replace")) for it in texts)
-            usage = Usage(prompt_tokens=-(-text_bytes // _BYTES_PER_TOKEN))
+            usage = Usage(prompt_tokens=tokens_of_texts(asked.texts() if asked is not None else ()))
         body = {
-            "model": style.shown_model or record.answered_by.model or "",
+            "model": shown_model(style, record),
             "answers": [_answer(one, asked) for one, asked in zip(result.decisions, questions, strict=True)],
             "usage": verbatim(encode_usage(usage).decode()),
             MEMBER: {"usage": "estimated"} if result.usage is None else {},
@@ -118,7 +116,7 @@ def decode_decisions(value: object) -> DecisionRequest:
     extra = {name: it for name, it in body.items() if name not in _KNOWN and it is not None}
     check_unknown(extra, unread)
     request = DecisionRequest(model, content, questions, extra, frozenset(unread))
-    if not request.images and not any(it.strip() for it in DecisionRequest(model, content, ()).texts()):
+    if not request.images and not any(it.strip() for it in request.texts_of_input()):
         raise InvalidRequest("`input` must not be blank", "input")
     return request
 

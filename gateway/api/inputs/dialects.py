@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gateway.api.body import parse_input
 from gateway.api.dialects.openai_chat import InputDialect
 from gateway.execution.exchange import AnswerStyle
@@ -19,7 +21,7 @@ from providers.value import replace
 _BYTES_PER_TOKEN = 4
 
 
-def _model(style: AnswerStyle, record: Record) -> str:
+def shown_model(style: AnswerStyle, record: Record) -> str:
     """Return the name of the model as the client is shown it."""
     return style.shown_model or record.answered_by.model or ""
 
@@ -41,14 +43,18 @@ class OpenAIEmbeddingsDialect(InputDialect):
     def encode_result(self, result: EmbeddingAnswer, style: AnswerStyle, record: Record) -> bytes:
         if result.usage is None:
             result = replace(result, usage=Usage(prompt_tokens=self._estimated_tokens))
-        return encode_embeddings(result, _model(style, record), self._encoding)
+        return encode_embeddings(result, shown_model(style, record), self._encoding)
 
 
 def estimated_tokens(request: EmbeddingRequest) -> int:
     """Return an estimate of the tokens of all inputs, for an answer without a count."""
-    text_bytes = sum(len(text.encode("utf-8", "replace")) for text in request.texts())
     tokens = sum(len(item) for item in request.inputs if not isinstance(item, str))
-    return tokens + -(-text_bytes // _BYTES_PER_TOKEN)
+    return tokens + tokens_of_texts(request.texts())
+
+
+def tokens_of_texts(texts: Iterable[str]) -> int:
+    """Return an estimate of the tokens of texts, for an answer without a count."""
+    return -(-sum(len(text.encode("utf-8", "replace")) for text in texts) // _BYTES_PER_TOKEN)
 
 
 class OpenAIModerationsDialect(InputDialect):
@@ -60,7 +66,7 @@ class OpenAIModerationsDialect(InputDialect):
         return decode_moderation_request(parse_input(body))
 
     def encode_result(self, result: ModerationAnswer, style: AnswerStyle, record: Record) -> bytes:
-        return encode_moderations(result, _model(style, record), f"modr-{record.request_id}")
+        return encode_moderations(result, shown_model(style, record), f"modr-{record.request_id}")
 
 
 class RerankDialect(InputDialect):
@@ -76,7 +82,7 @@ class RerankDialect(InputDialect):
         return request
 
     def encode_result(self, result: RerankAnswer, style: AnswerStyle, record: Record) -> bytes:
-        return encode_rerank(result, self._shown, _model(style, record), f"rerank-{record.request_id}")
+        return encode_rerank(result, self._shown, shown_model(style, record), f"rerank-{record.request_id}")
 
 
 class SecondRerankDialect(RerankDialect):

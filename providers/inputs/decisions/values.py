@@ -104,11 +104,12 @@ class DecisionRequest(InputRequest, frozen=True):
         return [part for content in contents for part in content if isinstance(part, ImagePart)]
 
     def texts(self) -> Iterator[str]:
-        yield from self._texts_of_input()
+        yield from self.texts_of_input()
         for question in self.questions:
             yield from question.texts()
 
-    def _texts_of_input(self) -> Iterator[str]:
+    def texts_of_input(self) -> Iterator[str]:
+        """Yield every text of the input that a provider gets."""
         for message in self.messages:
             if isinstance(message.content, str):
                 yield message.content
@@ -128,7 +129,7 @@ class DecisionRequest(InputRequest, frozen=True):
     def bound(self) -> CostBound:
         """See `InputRequest`. Some servers read the input once a question, and count a token for each answer."""
         images = [(image,) for image in self.images]
-        again: list[str | tuple[ImagePart, ...]] = [*self._texts_of_input(), *images]
+        again: list[str | tuple[ImagePart, ...]] = [*self.texts_of_input(), *images]
         return CostBound([*self.texts(), *images], questions=len(self.questions), again=again)
 
     def checked(self, answer: SentDecisions, facts: object) -> DecisionResult:
