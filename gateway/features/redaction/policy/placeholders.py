@@ -12,7 +12,7 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from gateway.features.redaction.model import RedactionRules
@@ -67,7 +67,6 @@ class Placeholders:
         self.kinds = rules.placeholder_kinds
         self.keeps_arguments = rules.arguments == "keep"
         self._in_arguments = False
-        self._in_keys = False
         self.values: dict[str, str] = {}
         self.kinds_of_values: dict[str, str] = {}
 
@@ -142,27 +141,23 @@ class Placeholders:
 
     def json_text(self, text: str) -> str:
         """Return JSON with placeholders, also in its keys: nothing of it comes back."""
-        self._in_keys = True
-        try:
-            return self._arguments(text)
-        finally:
-            self._in_keys = False
+        return self._arguments(text, with_keys=True)
 
-    def _arguments(self, text: str) -> str:
+    def _arguments(self, text: str, *, with_keys: bool = False) -> str:
         try:
             json.loads(text)
         except (ValueError, RecursionError):
             return self(text)
-        return _TOKEN.sub(self._token, text)
+        return _TOKEN.sub(partial(self._token, with_keys=with_keys), text)
 
-    def _token(self, match: re.Match[str]) -> str:
+    def _token(self, match: re.Match[str], *, with_keys: bool = False) -> str:
         token = match[0]
         if token[0] != '"':
             if len(_DIGITS.findall(token)) < _LEAST_DIGITS or (changed := self(token)) == token:
                 return token
             return f'"{changed}"'
         raw, colon = match[1], match[2] or ""
-        if colon and not self._in_keys:
+        if colon and not with_keys:
             return token
         if "\\" not in raw:
             return f'"{self(raw)}"{colon}'
