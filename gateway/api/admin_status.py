@@ -110,7 +110,7 @@ def _document(
     problems: list[StatusProblem],
     warnings: list[str],
 ) -> dict[str, object]:
-    config = status.config
+    config, loaded = status.config, status.loaded
     near = [it for it in endings_of(config, days_at(status.at_s)) if it.bound is not None]
     ends = [
         {
@@ -125,7 +125,7 @@ def _document(
     return {
         "version": config.file_version,
         "since": since,
-        "last_change": _last_change(status.loaded),
+        "last_change": None if loaded.cause == "start" else {"cause": loaded.cause, **loaded.times_ms},
         "release": release_name(),
         "regions": regions,
         "traffic": traffic,
@@ -149,14 +149,6 @@ def _document(
         "warnings": warnings,
         **({"simulated": True} if config.demo or config.simulated else {}),
     }
-
-
-def _last_change(loaded: Reload) -> dict[str, object] | None:
-    """Return how long the change took, from the save of the file or the request to the answers, if there was one."""
-    if loaded.cause == "start":
-        return None
-    times = {"duration_ms": loaded.duration_s, "waited_ms": loaded.waited_s}
-    return {"cause": loaded.cause, **{name: round(it * 1000, 1) for name, it in times.items()}}
 
 
 def _instances(status: Status, overview: Overview, since: str) -> Iterator[dict[str, object]]:

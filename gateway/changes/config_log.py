@@ -37,12 +37,7 @@ def _pinned_detail(version: str) -> str:
 
 def log_reload(done: Reload, problems: Sequence[Problem], previous: str, *, file_is_active: bool) -> None:
     """Log one attempt to change the config. `previous` is the version that was active before it."""
-    log = logger().bind(
-        cause=done.cause,
-        config_version=done.config_version,
-        duration_ms=round(done.duration_s * 1000, 1),
-        waited_ms=round(done.waited_s * 1000, 1),
-    )
+    log = logger().bind(cause=done.cause, config_version=done.config_version, **done.times_ms)
     log = log.bind(who=done.who) if done.who else log
     if not done.activated:
         errors = [problem for problem in problems if problem.severity == "error"]

@@ -126,6 +126,11 @@ class Reload(Value, frozen=True):
     """That part of the duration in which the compile had no core or no disk."""
 
     @property
+    def times_ms(self) -> dict[str, float]:
+        """Its times in milliseconds, as logs and reports have them."""
+        return {"duration_ms": round(self.duration_s * 1000, 1), "waited_ms": round(self.waited_s * 1000, 1)}
+
+    @property
     def refused_by(self) -> ReloadRefusal | None:
         """Why nothing was activated, or None."""
         if self.activated:

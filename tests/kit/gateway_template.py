@@ -307,8 +307,6 @@ def _watch_script(connection: socket.socket, interpreter: Path) -> None:
         from gateway.changes.compile_job import main
 
         main()
-        sys.stdout.flush()
-        os._exit(0)  # the outcome is all that a compile job leaves
     with contextlib.suppress(BrokenPipeError):  # the script was killed already
         connection.sendall(b"%d\n" % pid)
     if connection in select.select([connection, os.pidfd_open(pid)], [], [])[0]:
