@@ -162,6 +162,8 @@ class ServingDeployment(Protocol):
     @property
     def model(self) -> str: ...
     @property
+    def origin(self) -> str: ...
+    @property
     def judges_as(self) -> Any: ...
     @property
     def voices(self) -> Mapping[str, str]: ...
@@ -209,6 +211,10 @@ class InputUse(Value, frozen=True):
     def listed(self, provider: str) -> Mapping[str, object]:
         """Return the models of a provider whose facts are known, by name or glob pattern."""
         return {}
+
+    def doubt(self, form: Any, asked: ServingDeployment) -> tuple[str, str] | None:
+        """Return what no source confirms about the use at the deployment's origin, and what to do; None if nothing."""
+        return None
 
     def judged(self, failed: Failure, asked: ServingDeployment) -> Failure:
         """Return the failure of a call of this use, as `classify_error` of the deployment's adapter has judged it."""

@@ -12,7 +12,6 @@ from gateway.model.served import INPUTS, Use
 from providers.catalogue.models import best_match
 from providers.moderations.guard_models import GuardModel
 
-_SHARED_HOST = "https://dashscope.aliyuncs.com"
 _MOST_BODY_BYTES = 32 * 1024 * 1024
 _LACKS: Mapping[Use, str] = {
     "embeddings": "has no embeddings: {} offers none here",
@@ -45,9 +44,8 @@ def check_input_route(findings: Findings, path: KeyPath, entries: list[RouteEntr
         if use in deployment.excepts:
             message = f"the site {deployment.site} has no {use}, or no source states that it has them"
             findings.error(entry.path, message, "use a deployment at another site, or a server of your own")
-        if use == "decisions" and deployment.origin == _SHARED_HOST:
-            message = f"Alibaba's page names decisions at the host of a workspace only, not at {_SHARED_HOST}"
-            findings.warn(entry.path, message, "write the workspace's host as `endpoint`")
+        if form is not None and (doubt := row.doubt(form, deployment)):
+            findings.warn(entry.path, *doubt)
         if use != "moderations" or not (form is None or isinstance(form, GuardModel) or deployment.verdicts):
             _check_pins(findings, entry, use)
         if use == "transcription":

@@ -82,6 +82,9 @@ class Decisions(InputUse, frozen=True):
             "images": any("vision" in one.features for one in facts),
         }
 
+    def doubt(self, form: DecisionFormat, asked: ServingDeployment) -> tuple[str, str] | None:
+        return form.facts(asked.model).doubts.get(asked.origin)
+
     def judged(self, failed: Failure, asked: ServingDeployment) -> Failure:
         """See `InputUse`. A server without the path, or whose model has no such labels, still answers chats."""
         has_no_path = failed.status in _NO_PATH and "model" not in f"{failed.code or ''} {failed.param or ''}"

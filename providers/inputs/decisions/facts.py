@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ class DecisionFacts(Value, frozen=True, forbid_unknown_fields=True):
         most_levels: The most levels of a score.
         features: `vision` if it takes images, and `image_url` if it fetches them.
         context_tokens: The longest input with its questions in tokens, or None if unknown.
+        doubts: By origin, what no source confirms there, and what to do.
     """
 
     form: Literal["listed", "mapped", "systemone"]
@@ -35,6 +37,7 @@ class DecisionFacts(Value, frozen=True, forbid_unknown_fields=True):
     most_levels: int = 10
     features: frozenset[str] = frozenset()
     context_tokens: int | None = None
+    doubts: Mapping[str, tuple[str, str]] = {}
 
     @property
     def capabilities(self) -> Capabilities:

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.config.problems import ConfigRejected
 from tests.kit.chat_http import error_of
+from tests.kit.config_cases import compiled
 from tests.kit.configs import Config, table_of
 from tests.kit.input_gateway import PERSONAL, InputGateway
 
@@ -468,3 +469,13 @@ def test_what_the_region_offers_is_listed() -> None:
 def test_a_wrong_list_is_refused(patch: str, message: str) -> None:
     with pytest.raises(ConfigRejected, match=message):
         table_of(CONFIG.merge(patch))
+
+
+@pytest.mark.parametrize(
+    ("host", "is_doubtful"), [("dashscope.aliyuncs.com", True), ("w.cn-beijing.maas.aliyuncs.com", False)]
+)
+def test_host_at_which_no_page_names_decisions_is_warned_of(host: str, is_doubtful: bool) -> None:
+    site = {"provider": "dashscope-compatible", "model": "decision-model-preview", "endpoint": f"https://{host}"}
+    config = CONFIG.merge({"deployments": {"house": {**site, "api_key": "k-1", "stores": None, "processes": None}}})
+    found = [str(it) for it in compiled(config.text).warnings if "the host of a workspace only" in str(it)]
+    assert len(found) == is_doubtful
