@@ -288,7 +288,8 @@ def test_heartbeats_are_not_shown() -> None:
 def test_lone_texts_and_runs_are_encoded_like_their_events(pieces: list[str], first: str) -> None:
     raw = [orjson.dumps(piece)[1:-1] for piece in pieces]
     one, other, third = encoder(), encoder(), encoder()
-    start = (OPENED, TextDelta(first))
+    # An answer completes no earlier than it was created, so the clock is not read into this one.
+    start = (Opened("id-1", "model-1", 2**40), TextDelta(first))
     as_events = one.encode((*start, *map(TextDelta, pieces))) + one.encode(STOP)
     as_texts = b"".join([other.encode(start), *map(other.lone_text, raw), other.encode(STOP)])
     as_run = third.encode((*start, TextRun(tuple(raw)))) + third.encode(STOP)
