@@ -192,10 +192,11 @@ class Consenting:
         return tuple([f"{name} (with placeholders)" if _has_changed(name, own, other) else name for name in parts])
 
     def _would_send_input(self, request: InputRequest, deployment: Deployment, region: Region) -> tuple[str, ...]:
+        labels = [label for feature, label in _CONTENT if feature in self._needs.features]
         if request.shown_as is not None:
             own, texts = request.shown_as
-            return (*own, *texts) if any(request.texts()) else own
-        parts = ["input", *(label for feature, label in _CONTENT if feature in self._needs.features)]
+            return self._shown((*own, *(texts if any(request.texts()) else ()), *labels), deployment, region)
+        parts = ["input", *labels]
         known = capabilities_for(deployment, self._needs.use)
         others = self._other_fields(deployment, region, known, request.extra, request.user)
         return self._shown((*parts, *others), deployment, region)

@@ -349,6 +349,33 @@ def test_a_long_request_is_split_and_one_deployment_answers_all_of_it() -> None:
     assert response.json()["usage"]["input_tokens"] == 7 * 800
 
 
+PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}
+
+
+@pytest.mark.parametrize(
+    ("part", "would_send"), [(None, ["messages"]), (PICTURE, ["messages", "images"])], ids=["text", "image"]
+)
+def test_consent_to_one_request_holds_for_all_its_calls_and_for_no_other(part: Any, would_send: list[str]) -> None:
+    config = OPENAI.merge(
+        "deployments: {house: {consent: {mode: per_request, recipient: Acme}}}",
+        "deployments: {house: {provider: openai, model: gpt-6-luna, api_key: k-12345678}}" if part else {},
+        "assistants: {assistant: {decisions: {default: [house]}}}",
+    )
+    gateway = InputGateway(listed, config)
+    text = {"type": "input_text", "text": "Pay me!"}
+    asked = {**ASKED, **user(text, *([part] if part else [])), "questions": [PREDICATE] * 250}
+    refused = gateway.post(DECISIONS, asked)
+    assert error_of(refused)[:2] == (403, "consent_required"), refused.text
+    assert (refused.json()["error"]["consent"]["would_send"], gateway.requests) == (would_send, [])
+    token = {"x-gateway-consent": refused.json()["error"]["consent"]["token"]}
+    assert gateway.post(DECISIONS, asked, token).status_code == 200
+    calls = len(gateway.requests)
+    assert calls == (1 if part else 2)
+    other = {**asked, "questions": [SCORE]}
+    assert error_of(gateway.post(DECISIONS, other, token))[:2] == (403, "consent_required")
+    assert len(gateway.requests) == calls
+
+
 @pytest.mark.parametrize(
     ("answer", "kinds"),
     [

@@ -121,6 +121,22 @@ def test_change_of_a_shadow_is_a_protected_change(change: str | dict[str, Any], 
     assert protected_changes_of(SHADOWED.merge(change), SHADOWED) == {"cn": why}
 
 
+VERDICTS = SPARED.merge(
+    {
+        "deployments": {"spare": {"provider": "vllm", "verdicts": {"violence": 0.6, "hate": 0.5}}},
+        "regions": {"cn": {"moderation": {"output": ["spare"], "on_failure": "closed"}}},
+    }
+)
+
+
+@pytest.mark.parametrize("verdicts", [{"violence": 0.7}, {"hate": None}, {"violence": {"at": 0.6, "ask": "So."}}])
+def test_change_of_what_a_judge_asks_or_of_its_thresholds_is_a_protected_change(verdicts: dict[str, Any]) -> None:
+    changed = VERDICTS.merge({"deployments": {"spare": {"verdicts": verdicts}}})
+    assert protected_changes_of(changed, VERDICTS) == {"cn": "moderation, the deployment spare"}
+    (shown,) = plan_of(table_of(VERDICTS), table_of(changed)).deployments
+    assert [(one.what, one.before) for one in shown.changes] == [("verdicts", "violence 0.6, hate 0.5; statements 1")]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "why"),
     [

@@ -103,3 +103,15 @@ async def test_a_budget_pays_the_bound_and_the_input_again_where_it_is_read_once
     short = await ask(asked, price, patch, budgets=[{"amount": f"{(needed - 1) / 1_000_000:.6f} EUR", "per": "total"}])
     assert codes([short]) == ["insufficient_quota"]
     assert asked.bodies == []
+
+
+@pytest.mark.parametrize(("requests", "refused"), [(2, ""), (1, "overloaded")])
+async def test_a_quota_admits_all_calls_of_a_request_or_none(
+    asked: PricedGateway, monkeypatch: pytest.MonkeyPatch, requests: int, refused: str
+) -> None:
+    path, body = STREAMS["decisions"]
+    monkeypatch.setitem(STREAMS, "decisions", (path, {**body, "questions": body["questions"][:1] * 201}))
+    quota = {"quotas": {"account": {"requests": {"day": requests}}}, "deployments": {"decide": {"quota": "account"}}}
+    answer = await ask(asked, {"decisions": 0.1}, quota)
+    assert codes([answer]) == [refused]
+    assert len(asked.bodies) == len(asked.written) == (0 if refused else 2)
