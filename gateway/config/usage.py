@@ -230,6 +230,8 @@ def check_prices(
         hint = f"leave room in the budgets of {_some(bounded[name])}; gateway_overshoot_total counts such calls"
         findings.warn(("deployments", name, "counts_hidden"), message, hint)
     without_rate: dict[str, str] = {}
+    views = [view for one in assistants.values() for view in one.views]
+    chats = {it.name for view in views for region in view.regions for it in deployments_of(view.whole_route(region))}
     for name, users in reached.items():
         price, coming = deployments[name].price_at(now_s), deployments[name].coming_prices(now_s)
         if price is None:
@@ -237,6 +239,9 @@ def check_prices(
             message = f"has no price{before}, so requests with a budget of money are refused there{until}"
             hint = f"write its {'price until then' if coming else 'price'} in your own catalogue (`catalogue.models`)"
             findings.warn(("deployments", name), f"{message} ({_some(users)})", hint)
+        elif name in chats and price.currency != NO_CURRENCY and not price.is_by_tokens:
+            message = f"has a price of another use alone, so its chats cost nothing ({_some(users)})"
+            findings.warn(("deployments", name), message, "write `input` and `output` in its price too")
         for one in (*([price] if price is not None else ()), *coming):
             if one.currency != NO_CURRENCY and not rules.knows(one.currency):
                 without_rate.setdefault(one.currency, f"the deployment {quoted(name)}, which {_some(users)} reaches")

@@ -31,7 +31,13 @@ from gateway.policy.routing import config_exclusion
 from gateway.policy.verdicts import counting, covering, found_in
 from providers.failures import Failure, FailureKind
 from providers.json_values import dumps_text
-from providers.moderations.values import REFUSED, ModerationAnswer, ModerationInput, ModerationRequest, ModerationResult
+from providers.moderations.values import (
+    ModerationAnswer,
+    ModerationInput,
+    ModerationRequest,
+    ModerationResult,
+    is_refusal,
+)
 from providers.value import replace
 
 VERDICT_S = 5.0
@@ -261,7 +267,7 @@ class Judging:
         if self.verdicts is None or request.prompt is not None:
             return
         failed = {
-            attempt.deployment: _ALL_REFUSED if attempt.failure.message == REFUSED else None
+            attempt.deployment: _ALL_REFUSED if is_refusal(attempt.failure) else None
             for attempt in own.attempts
             if attempt.failure is not None
         }
@@ -330,7 +336,7 @@ class Judging:
             if last in (0, len(plan.steps)):
                 for attempt in record.attempts:
                     if attempt.failure is not None:
-                        (refused if attempt.failure.message == REFUSED else others).add(attempt.deployment)
+                        (refused if is_refusal(attempt.failure) else others).add(attempt.deployment)
                 raise NoVerdict(is_refused=judges <= refused - others)
             plan = replace(plan, steps=plan.steps[last:])
 

@@ -18,7 +18,7 @@ from providers.inputs.embeddings.contract import Embeddings
 from providers.inputs.rerank.contract import Rerank
 from providers.moderations.contract import ModerationFormat, moderation_format
 from providers.moderations.thresholds import Verdicts
-from providers.moderations.values import REFUSED, ModerationAnswer, ModerationRequest
+from providers.moderations.values import ModerationAnswer, ModerationRequest, as_refusal
 from providers.served import InputUse, ServingDeployment
 from providers.value import replace
 
@@ -39,11 +39,10 @@ class Moderations(InputUse, frozen=True):
         return form.capabilities
 
     def judged(self, failed: Failure, asked: ServingDeployment) -> Failure:
-        """See `InputUse`. A refused text shows nothing about a decision model, and nothing about the text."""
         if not isinstance(asked.judges_as, Verdicts):
             return failed
         if failed.kind is FailureKind.CONTENT_FILTER:
-            return replace(failed, kind=FailureKind.REFUSED_HERE, message=REFUSED, about=None)
+            return as_refusal(failed)
         return INPUTS["decisions"].judged(failed, asked)
 
     def calls_of(self, request: ModerationRequest, route: Sequence[ServingDeployment]) -> tuple[ModerationRequest, ...]:

@@ -12,7 +12,7 @@ from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.matching.requirements import Requirements, moving_fields
 from providers.reading.errors import malformed
 from providers.served import CostBound, InputAnswer, InputRequest
-from providers.value import Value
+from providers.value import Value, replace
 
 CATEGORIES = tuple(
     "harassment harassment/threatening hate hate/threatening illicit illicit/violent self-harm "
@@ -22,8 +22,7 @@ CATEGORIES = tuple(
 ModerationInput: TypeAlias = "str | tuple[TextPart | ImagePart, ...]"
 """A text, or texts and images that get one verdict together."""
 _SENTENCES = FactsFile("providers.moderations", "sentences")
-REFUSED = "the model refused to decide about this text"
-"""The message of a failure that is a refusal of a judge."""
+_REFUSED = "the model refused to decide about this text"
 _MOST_VERDICT_TOKENS = 256
 """A guard model answers with a word or two, and the names of categories."""
 
@@ -118,6 +117,16 @@ class ModerationAnswer(InputAnswer, frozen=True):
     """One verdict for each input."""
     usage: Usage | None = None
     """Token counts, or None if the provider reported none."""
+
+
+def as_refusal(failed: Failure) -> Failure:
+    """Return a failure by which a judge refuses a text: it shows nothing about the judge, and nothing about the text."""
+    return replace(failed, kind=FailureKind.REFUSED_HERE, message=_REFUSED, about=None)
+
+
+def is_refusal(failed: Failure) -> bool:
+    """Return whether a failure is that of `as_refusal`."""
+    return failed.message == _REFUSED
 
 
 def verdict_of(found: frozenset[str], *, flagged: bool, controversial: bool = False) -> ModerationResult:

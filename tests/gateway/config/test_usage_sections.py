@@ -123,6 +123,20 @@ def test_price_that_does_not_hold_yet_is_a_warning_and_its_currency_needs_a_rate
     ]
 
 
+@pytest.mark.parametrize(
+    ("rates", "is_warned"), [("decisions: 0.1", True), ("minute: 0.006", True), ("input: 1, output: 2", False)]
+)
+def test_price_of_another_use_alone_is_a_warning_where_there_are_chats(
+    tmp_path: Path, rates: str, is_warned: bool
+) -> None:
+    price = f"{{{rates}, currency: USD, as_of: 2026-11-01, source: test}}"
+    (tmp_path / "models.yaml").write_text(f"version: 1\nmodels: {{openai: {{gpt-99-x: {{price: {price}}}}}}}", "utf-8")
+    config = BASE.merge({"catalogue": {"models": "models.yaml"}, "deployments": {"chatgpt-us": {"model": "gpt-99-x"}}})
+    found = compile_config(load_document(config.write(tmp_path), ENVIRON), registry=REGISTRY).warnings
+    message = "has a price of another use alone, so its chats cost nothing (the client 'ios-app')"
+    assert ([one.message for one in found if "price" in one.message] == [message]) is is_warned
+
+
 def test_clients_in_the_database_must_not_be_in_the_file() -> None:
     found = messages(BASE.merge("clients_source: database"))
     assert [text.partition(":")[0] for text in found] == ["projects", "clients"]
