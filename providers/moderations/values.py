@@ -84,7 +84,7 @@ class ModerationRequest(InputRequest, frozen=True):
         if not self.takes_contradictions and any(result.contradicts_itself for result in answer.results):
             raise malformed("a verdict contradicts its categories")
         if not self.takes_refusals and any(result.refused for result in answer.results):
-            raise ProviderFailed(Failure(FailureKind.REFUSED_HERE, REFUSED))
+            raise ProviderFailed(Failure(FailureKind.REFUSED_HERE, _REFUSED))
         return answer
 
 
@@ -120,7 +120,7 @@ class ModerationAnswer(InputAnswer, frozen=True):
 
 
 def as_refusal(failed: Failure) -> Failure:
-    """Return a failure by which a judge refuses a text: it shows nothing about the judge, and nothing about the text."""
+    """Return a failure by which a judge refuses a text. It shows nothing about the judge or the text."""
     return replace(failed, kind=FailureKind.REFUSED_HERE, message=_REFUSED, about=None)
 
 
