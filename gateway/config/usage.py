@@ -230,8 +230,7 @@ def check_prices(
         hint = f"leave room in the budgets of {_some(bounded[name])}; gateway_overshoot_total counts such calls"
         findings.warn(("deployments", name, "counts_hidden"), message, hint)
     without_rate: dict[str, str] = {}
-    views = [view for one in assistants.values() for view in one.views]
-    chats = {it.name for view in views for region in view.regions for it in deployments_of(view.whole_route(region))}
+    chats = _answer_chats(assistants)
     for name, users in reached.items():
         price, coming = deployments[name].price_at(now_s), deployments[name].coming_prices(now_s)
         if price is None:
@@ -250,6 +249,12 @@ def check_prices(
         message = f"has no rate for {currency}, the currency of {where} with a budget of money"
         path: KeyPath = ("usage", "rates") if findings.source.has(("usage", "rates")) else ("usage",)
         findings.error(path, message, f"write rates: {{{currency}: …}}, the units of {rules.currency} for 1 {currency}")
+
+
+def _answer_chats(assistants: Mapping[str, Assistant]) -> frozenset[str]:
+    """Return the names of the deployments in routes of chats."""
+    routes = [view.whole_route(region) for it in assistants.values() for view in it.views for region in view.regions]
+    return frozenset(item.name for route in routes for item in deployments_of(route))
 
 
 def _some(users: Sequence[str]) -> str:
