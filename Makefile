@@ -24,8 +24,8 @@ PURE := tests/providers $(addprefix tests/gateway/,model policy config usage exe
 quick: install-dev ## run the fast tests of the pure parts in less than a minute, while you write
 	@$(BIN)/python -m tests.parallel.run -n 2 -m "not slow" --hypothesis-profile=quick --ignore-glob='*valkey*' --ignore-glob='*process*' $(PURE)
 
-test-later: install-dev ## run the fast tests that read a clock or facts with the clock at noon of 2027-06-30 (UTC)
-	@$(BIN)/python -m tests.later.run
+test-later: install-dev ## run the fast tests with the clock at noon of 2027-06-30 (ARGS=--facts: those that read facts and a clock)
+	@$(BIN)/python -m tests.later.run $(ARGS)
 
 select: install-dev ## choose again which tests are in make test and which only in make ci: five minutes
 	@$(BIN)/python -m tests.selection.run
@@ -35,6 +35,7 @@ select: install-dev ## choose again which tests are in make test and which only 
 # more examples and on a busy machine. Slow tests wait more than they compute, so four more processes run them while a core is idle. The tests are
 # last, so that the last line of the output has their counts, as pytest writes them.
 ci: CI_OPTIONS := --hypothesis-profile=wide --most-cpu 6
+ci: ARGS := --facts
 ci: ci-check test ci-tools test-later ## run make test with more examples, then the slow tests: every large experiment in a small form
 	@$(BIN)/python -m tests.parallel.run -n 2+4 $(CI_OPTIONS) -m "slow and not full"
 
@@ -44,7 +45,7 @@ ci-check:
 ci-tools: install-sdks ## install the tools of make ci: Debian packages (as root) and npm packages
 	@scripts/ci_tools.sh
 
-prove: install-sdks ## run every large experiment in full, for hours (STEPS="properties ledger evidence accounts stores quotas restarts streams console full kit servers answers chaos chaos-cell soak redaction fuzz evaluation bounds mutation")
+prove: install-sdks ## run every large experiment in full, for hours (STEPS="properties later ledger evidence accounts stores quotas restarts streams console full kit servers answers chaos chaos-cell soak redaction fuzz evaluation bounds mutation")
 	@scripts/prove.sh
 
 report: install-sdks ## write the conformance report, docs/prove/report.md and report.json: hours, or half an hour with ARGS=--small

@@ -11,6 +11,7 @@ export TEST_LIMIT_S=14400
 run() {
     case $1 in
         properties) .venv/bin/pytest -n 2 -m hypothesis --hypothesis-profile=prove ;;
+        later) $python -m tests.later.run ;;
         ledger) LEDGER_ROWS=1000000 .venv/bin/pytest -s tests/gateway/usage/test_ledger_volume.py ;;
         evidence) EVIDENCE_ROWS=1000000 .venv/bin/pytest -s tests/cli/test_evidence_volume.py ;;
         accounts) USAGE_REQUESTS=100000 .venv/bin/pytest -s tests/e2e/test_accounts.py tests/e2e/test_shared_stores.py -k every_call ;;
@@ -46,7 +47,7 @@ run() {
     esac
 }
 
-all='properties ledger evidence accounts stores quotas restarts streams console full kit servers answers chaos chaos-cell soak redaction fuzz evaluation bounds mutation'
+all='properties later ledger evidence accounts stores quotas restarts streams console full kit servers answers chaos chaos-cell soak redaction fuzz evaluation bounds mutation'
 steps=${STEPS:-$all}
 # shellcheck disable=SC2086  # a list of words
 set -- $steps

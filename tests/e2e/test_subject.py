@@ -224,7 +224,7 @@ def test_an_erasure_is_confirmed_and_works_without_a_running_gateway(operator: O
     "row", [usage_row("late"), usage_row("of-another-client", client="other"), usage_row("of-ben", user="u_2")]
 )
 def test_a_row_that_arrives_after_the_erasure_has_no_person(tmp_path: Path, row: Any) -> None:
-    row.user = row.user or "u_1"
+    row.user, row.time_ns = row.user or "u_1", time.time_ns()
     with closing(Ledger(ledger_file(tmp_path), lambda: UTC)) as ledger:
         ledger.erase(Person(("u_1",), "ios-app"), row.time_ns, [])
         later = usage_row("later", user="u_1", time_ns=row.time_ns + 1)

@@ -1,10 +1,11 @@
 """Run the fast tests with the clock at noon of 2027-06-30 (UTC): a fact that ends until then must not break a test.
 
     make test-later                                  .venv/bin/python -m tests.later.run tests/gateway/policy
+    make test-later ARGS=--facts                     the places of `PLACES`, as `make ci`
 
 The library `clock.c` moves the wall clock of each process, so no test is skipped or changed for its date. The places of `PLACES` are those
 where the facts of vendors meet the clock: the facts, the configurations that are compiled with them, and the decisions about routes.
-Adapters, wire formats and simulators have no clock. Tests that start gateways read the same configurations, and would double the time.
+`make ci` runs these, because all would take as long as `make test`; `make prove` runs all.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ _SOURCE = Path(__file__).with_name("clock.c")
 
 
 def main(arguments: list[str]) -> int:
-    """Run the tests of these arguments, or those of `PLACES`, and return the exit status of the run."""
+    """Run the tests of these arguments, or all, or those of `PLACES`, and return the exit status of the run."""
+    chosen = ("-n", "5", *PLACES) if arguments == ["--facts"] else arguments or ("-n", "5")
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "clock.so"
         subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", str(library), str(_SOURCE)], check=True)
         ahead_s = int(NOON.timestamp() - time.time())
         environment = os.environ | {"LD_PRELOAD": str(library), "CLOCK_AHEAD_S": str(ahead_s)}
-        run = [sys.executable, "-m", "tests.parallel.run", "-m", "not slow", *(arguments or ("-n", "5", *PLACES))]
+        run = [sys.executable, "-m", "tests.parallel.run", "-m", "not slow", *chosen]
         return subprocess.run(run, env=environment, check=False).returncode
 
 

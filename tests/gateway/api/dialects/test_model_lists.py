@@ -147,6 +147,7 @@ async def test_errors_under_messages_have_anthropics_form(
 async def test_limits_are_the_smallest_of_the_route_of_the_region(second: str, limits: tuple[int, int] | None) -> None:
     """A limit that one deployment does not state is left out: it may be any."""
     wide = {"provider": "openai", "model": "gpt-5.6", "stores": "any", "processes": "any", "api_key": "k"}
+    ended = {"accept_ended": True}  # the second may have ended, and keeps its limits
     config = Config(
         {
             "version": 1,
@@ -154,7 +155,7 @@ async def test_limits_are_the_smallest_of_the_route_of_the_region(second: str, l
             "regions": {"default": {"territories": ["*"], "boundary": ["*"]}},
             "deployments": {
                 "first": {**wide, "endpoint": "https://first.example/v1"},
-                "second": {**wide, "model": second, "endpoint": "https://second.example/v1"},
+                "second": {**wide, **ended, "model": second, "endpoint": "https://second.example/v1"},
             },
             "location": {"unknown": "default"},
         }
