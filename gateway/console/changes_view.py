@@ -7,22 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.console.admin_call import AdminFailed
-from gateway.console.texts import _
+from gateway.console.texts import WORDS, _
 from gateway.console.views import ConsoleView, ViewAnswer, Visit, back_to
 from gateway.model.stored_client import Role
 from providers.value import replace
 
 PATH = "/changes"
 _LIMIT = "50"
-NOTICES = {
-    "rollback-instance": _("The version is active and pinned, on this instance only: change the others too."),
-    "rollback-cell": _("The version is active and pinned. Every instance of the cell follows within two seconds."),
-    "release-instance": _("The config file is active again, on this instance only: release the others too."),
-    "release-cell": _("The config file is active again. Every instance of the cell follows within two seconds."),
-    "reload-instance": _("The config file is loaded, on this instance only: reload the others too."),
-    "reload-cell": _("The config file is loaded. Every instance of the cell follows within two seconds."),
-    "stop": _("The schedule is stopped: its candidate gets no more users."),
-}
+NOTICES: Mapping[str, str] = WORDS["changes"]
 
 
 async def show(visit: Visit) -> ViewAnswer:

@@ -11,26 +11,13 @@ from typing import Any
 from urllib.parse import quote
 
 from gateway.console.admin_call import AdminFailed
-from gateway.console.texts import _
+from gateway.console.texts import WORDS, _
 from gateway.console.views import ConsoleView, Handler, ViewAnswer, Visit, back_to
 from gateway.model.budget import Window
 from gateway.model.stored_client import Role
 
 PATH = "/clients"
-NOTICES = {
-    "rotated": _("The key has a new secret. The old one works until its grace time ends."),
-    "revoked": _("The key is revoked. Requests with it are refused within two seconds."),
-    "blocked": _("The key is blocked. Requests with it are refused within two seconds."),
-    "unblocked": _("The key is accepted again within two seconds."),
-    "topped-up": _("The budget has more for its open window."),
-    "reset": _("The spent amount of the open window is 0 again."),
-    "created": _("The client is created. Create a key for it."),
-    "changed": _("The client is changed."),
-    "removed": _("The client and its keys are removed."),
-    "project-created": _("The project is created. Name it as `project` in the definition of a client."),
-    "project-changed": _("The project is changed."),
-    "project-removed": _("The project is removed."),
-}
+NOTICES: Mapping[str, str] = WORDS["clients"]
 _API = "/v1/admin"
 _MOST_KEYS = 200
 _LIMITS = ("rpm", "tpm", "concurrent")

@@ -16,7 +16,7 @@ from gateway.api.errors import ApiError
 from gateway.console.areas import Move, areas, labels, legend, moves
 from gateway.console.demo_users import users_of
 from gateway.console.own_config import OwnConfig, candidates, movable_routes
-from gateway.console.texts import LANGUAGES, ViewTexts, _, language_of, texts_in
+from gateway.console.texts import LANGUAGES, WORDS, ViewTexts, language_of, texts_in
 from gateway.console.vendors import Product, product_at
 from gateway.console.views import environment_of
 from gateway.console.world import PINS, find_territory, territory_names, territory_of_languages, world
@@ -35,57 +35,9 @@ _MOST_TABLES = 16
 _QUESTION = "Hello! Who are you?"
 _TERRITORY_HEADER = "cf-ipcountry"
 """The header with which the page asks as if from a territory. In a demo, every client is a trusted edge."""
-FAULTS: Mapping[str, str] = {
-    "429=1": _("429: wait 1 s"),
-    "429=30": _("429: wait 30 s"),
-    "500": _("500: internal error"),
-    "503": _("503: unavailable"),
-    "silent": _("no answer"),
-    "reset": _("connection is reset"),
-    "cut": _("stream is cut"),
-    "stall": _("stream stops"),
-    "slow=0.5": _("slow pieces"),
-    "error-event": _("error inside the stream"),
-    "quota": _("quota used up"),
-    "geo": _("place not served"),
-    "content-filter": _("safety system refuses"),
-    "context-length": _("prompt too long"),
-    "empty": _("empty answer"),
-    "truncated": _("truncated JSON"),
-    "garbage": _("invalid JSON"),
-    "html": _("HTML page"),
-    "no-end-mark": _("stream without end mark"),
-    "duplicate-finish": _("stream that ends twice"),
-    "redirect=http://127.0.0.1:9/:1": _("redirect to another host"),
-}
+FAULTS: Mapping[str, str] = WORDS["faults"]
 """The notation of `gateway simulate`, and its words on the page. The most instructive faults are first."""
-
-SCRIPT_TEXTS = (
-    _("The connection failed:"),
-    _("waiting for"),
-    _("The answer broke off."),
-    _("reason"),
-    _("The attempts of this request are not known."),
-    _("attempt"),
-    _("attempts"),
-    _("in total"),
-    _("No deployment was asked."),
-    _("Copied"),
-    _("Arrived at"),
-    _("Time left in this session"),
-    _("Time left today"),
-    _("minutes"),
-    _("Allowed again at"),
-    _("Referral"),
-    _("a moment"),
-    _("active {n} s ago"),
-    _("active {n} min ago"),
-    _("active {n} h ago"),
-    _(": "),
-    _(", "),
-    _(" ("),
-    _(")"),
-)
+SCRIPT_TEXTS: Sequence[str] = WORDS["script"]
 """The texts of the script `page.js`."""
 
 

@@ -6,27 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.console.admin_call import AdminFailed
-from gateway.console.texts import _
+from gateway.console.texts import WORDS, _
 from gateway.console.timeline import timeline
 from gateway.console.views import ConsoleView, ViewAnswer, Visit
 
 PATH = "/requests"
 FILTERS = ("region", "deployment", "client", "outcome")
-COLUMNS = {
-    "at": _("Time"),
-    "request_id": _("Request"),
-    "client": _("Client"),
-    "assistant": _("Assistant"),
-    "region": _("Region"),
-    "territory": _("Territory"),
-    "deployment": _("Deployment"),
-    "outcome": _("Outcome"),
-    "status": _("Status"),
-    "attempts": _("Attempts"),
-    "first_ms": _("First token, ms"),
-    "total_ms": _("Total, ms"),
-    "cost": _("Cost"),
-}
+COLUMNS: Mapping[str, str] = WORDS["columns"]
 _DEFAULT = ("at", "request_id", "client", "region", "territory", "deployment", "outcome", "total_ms")
 OUTCOMES = ("ok", "refused", "failed", "interrupted", "cancelled", "internal_error")
 

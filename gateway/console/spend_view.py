@@ -14,20 +14,12 @@ from typing import Any
 
 from gateway.api.raw_responses import RawResponse
 from gateway.console.admin_call import AdminFailed
-from gateway.console.texts import _
+from gateway.console.texts import WORDS, _
 from gateway.console.views import ConsoleView, ViewAnswer, Visit
 from gateway.usage.reports import zone_of
 
 PATH = "/spend"
-GROUPS = {
-    "client": _("Client"),
-    "project": _("Project"),
-    "assistant": _("Assistant"),
-    "model": _("Model"),
-    "region": _("Region"),
-    "provider": _("Provider"),
-    "deployment": _("Deployment"),
-}
+GROUPS: dict[str, str] = WORDS["groups"]
 _USER = {"user": _("End user (pseudonym)")}
 _WIDTH, _HEIGHT, _TOP, _BOTTOM = 900, 160, 16, 20
 _INSIDE = {"client": "assistant", "assistant": "model"}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from babel import Locale
 from babel.dates import format_date, format_datetime
@@ -19,6 +22,8 @@ _MOST_CACHED = 4096
 FOLDER = Path(__file__).parent / "locale"
 LANGUAGES = {"en": "English", "zh-Hans": "简体中文"}
 """The languages with their own names."""
+WORDS: Mapping[str, Any] = tomllib.loads(Path(__file__).with_name("words.toml").read_text("utf-8"))
+"""The English words for codes, names and results, by table. They are translated when they are shown."""
 
 
 def _(message: str) -> str:

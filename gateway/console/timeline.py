@@ -5,54 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.console.texts import ViewTexts, _
+from gateway.console.texts import WORDS, ViewTexts, _
 
-_WORDS: Mapping[str, str] = {
-    "connect": _("the connection failed"),
-    "unavailable": _("it is unavailable"),
-    "rate_limited": _("it limits the rate"),
-    "quota": _("its quota is used up"),
-    "silent": _("no first token in time"),
-    "credentials": _("it refused the key"),
-    "model_not_found": _("it has no such model"),
-    "geo_refused": _("it does not serve this place"),
-    "context_length": _("the prompt is too long for it"),
-    "field_refused": _("it refused a field"),
-    "invalid_request": _("it refused the request"),
-    "refused_here": _("it does not take this request"),
-    "unsupported": _("it cannot express the request"),
-    "content_filter": _("its safety system refused"),
-    "malformed": _("its answer was malformed"),
-    "not_json": _("its answer was not JSON"),
-    "not_valid": _("its answer did not match the schema"),
-    "interrupted": _("its answer broke off"),
-    "too_large": _("its answer was too large"),
-    "deadline": _("the time of the request was over"),
-    "overloaded": _("its limit of concurrent calls is reached"),
-    "abandoned": _("the client left"),
-}
-_REASONS: Mapping[str, str] = {
-    "named_wait": _("the provider named the wait"),
-    "backoff": _("a random wait"),
-    "other_key": _("another key"),
-    "wait_too_long": _("the wait would be too long"),
-    "failure_kind": _("a retry there would not help"),
-    "provider_refuses_retry": _("the provider refuses a retry"),
-    "attempts_per_deployment": _("it has had all its attempts"),
-    "attempts_total": _("the request has had all its attempts"),
-    "retry_budget": _("the retry budget is spent"),
-    "breaker": _("its breaker is open"),
-    "kept_connection": _("a kept connection had ended"),
-    "other_token": _("the token of a sign-in was refused"),
-    "effects": _("it may have had an effect already"),
-    "resume": _("the next deployment continues the answer"),
-}
+_WORDS: Mapping[str, str] = WORDS["failures"]
+_REASONS: Mapping[str, str] = WORDS["reasons"]
 
-_DECISIONS: Mapping[str, str] = {
-    "retry": _("retry after {wait} ({why})"),
-    "failover": _("failover to the next deployment ({why})"),
-    "stop": _("no further attempt ({why})"),
-}
+_DECISIONS: Mapping[str, str] = WORDS["decisions"]
 
 
 def timeline(request: Mapping[str, Any], texts: ViewTexts) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,10 @@ FOLDER = Path(__file__).parents[3] / "gateway" / "console"
 
 
 def texts_to_translate() -> dict[str, str]:
-    """Return every text inside `_(…)` with the file that has it."""
+    """Return every text inside `_(…)` and every word of `words.toml` with the file that has it."""
     found: dict[str, str] = {}
+    for words in tomllib.loads((FOLDER / "words.toml").read_text("utf-8")).values():
+        found |= dict.fromkeys(words if isinstance(words, list) else words.values(), "words.toml")
     for path in sorted(FOLDER.glob("templates/*.html")):
         found |= dict.fromkeys(_of_template(path), path.name)
     for path in sorted(FOLDER.glob("*.py")):
