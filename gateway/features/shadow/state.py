@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 
 from gateway.features.shadow.model import ShadowRecord
@@ -32,41 +33,15 @@ from providers.chat import Usage
 MOST_ROWS = 100_000
 MOST_TEXTS = 1_000
 
-_COLUMNS = """
-  at REAL NOT NULL,
-  table_version TEXT NOT NULL,
-  request_id TEXT NOT NULL,
-  assistant TEXT NOT NULL,
-  region TEXT NOT NULL,
-  deployment TEXT NOT NULL,
-  model TEXT NOT NULL,
-  stream INTEGER NOT NULL,
-  outcome TEXT NOT NULL,
-  first_s REAL NOT NULL,
-  total_s REAL NOT NULL,
-  prompt_tokens INTEGER,
-  completion_tokens INTEGER,
-  finish_reason TEXT,
-  answer_characters INTEGER NOT NULL,
-  tool_calls INTEGER NOT NULL,
-  "beside" TEXT,
-  beside_first_s REAL,
-  beside_total_s REAL,
-  beside_prompt_tokens INTEGER,
-  beside_completion_tokens INTEGER"""
-_LAYOUT = f"""
-CREATE TABLE IF NOT EXISTS answers (id INTEGER PRIMARY KEY,{_COLUMNS}) STRICT;
-CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, prompt TEXT NOT NULL, answer TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS extras (id INTEGER PRIMARY KEY, refusal TEXT, calls TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS "besides" (id INTEGER PRIMARY KEY, beside_answer TEXT NOT NULL) STRICT;
-"""
+_LAYOUT = Path(__file__).with_name("shadow.sql").read_text("utf-8")
 _READ = (
     "SELECT answers.*, prompt, answer, refusal, calls, beside_answer FROM answers LEFT JOIN texts USING (id) "
     "LEFT JOIN extras USING (id) LEFT JOIN {client_answers} USING (id) WHERE {where} ORDER BY id"
 )
 _OF_ROUTE, _OF_REQUESTS = "assistant = ? AND region = ?", "request_id IN (SELECT value FROM json_each(?))"
 _FIND, _NO_BESIDES = "SELECT 1 FROM sqlite_master WHERE name = 'besides'", "(SELECT 0 AS id, NULL AS beside_answer)"
-_ADD = f"INSERT INTO answers VALUES (NULL{', ?' * (_COLUMNS.count(',') + 1)})"  # noqa: S608  # of constants
+_OTHERWISE = frozenset({"at_s", "config_version", "stream", "usage", "beside_usage", "calls"})
+"""The fields of a record that are not a column of their name."""
 _REMOVE = "DELETE FROM answers WHERE {column} IN (SELECT value FROM json_each(?))"
 
 
@@ -104,7 +79,8 @@ class ShadowStore:
             it.tool_calls, it.beside, it.beside_first_s, it.beside_total_s, *_tokens(it.beside_usage),
         )  # fmt: skip
         with transaction(database):
-            number = database.execute(_ADD, row).lastrowid or 0
+            add = f"INSERT INTO answers VALUES (NULL{', ?' * len(row)})"  # noqa: S608  # of question marks
+            number = database.execute(add, row).lastrowid or 0
             database.execute("DELETE FROM answers WHERE id <= ?", (number - self._most_rows,))
             if it.prompt is not None:
                 database.execute("INSERT INTO texts VALUES (?, ?, ?)", (number, it.prompt, it.answer or ""))
@@ -187,30 +163,13 @@ def _read(directory: Path, where: str, values: Sequence[object]) -> Iterator[tup
 
 def _record(row: sqlite3.Row) -> ShadowRecord:
     return ShadowRecord(
-        row["at"],
-        row["table_version"],
-        row["request_id"],
-        row["assistant"],
-        row["region"],
-        row["deployment"],
-        row["model"],
-        bool(row["stream"]),
-        row["outcome"],
-        row["first_s"],
-        row["total_s"],
-        _usage(row["prompt_tokens"], row["completion_tokens"]),
-        row["finish_reason"],
-        row["answer_characters"],
-        row["tool_calls"],
-        row["beside"],
-        row["beside_first_s"],
-        row["beside_total_s"],
-        _usage(row["beside_prompt_tokens"], row["beside_completion_tokens"]),
-        row["prompt"],
-        row["answer"],
-        row["refusal"],
-        tuple((call["name"], call["arguments"]) for call in json.loads(row["calls"] or "[]")),
-        row["beside_answer"],
+        **{one.name: row[one.name] for one in fields(ShadowRecord) if one.name not in _OTHERWISE},
+        at_s=row["at"],
+        config_version=row["table_version"],
+        stream=bool(row["stream"]),
+        usage=_usage(row["prompt_tokens"], row["completion_tokens"]),
+        beside_usage=_usage(row["beside_prompt_tokens"], row["beside_completion_tokens"]),
+        calls=tuple((call["name"], call["arguments"]) for call in json.loads(row["calls"] or "[]")),
     )
 
 
