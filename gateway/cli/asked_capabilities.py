@@ -12,22 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    ImagePart,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    NamedTool,
-    TextPart,
-    Tool,
-    UserMessage,
-    text_of,
-)
+from providers.chat import ChatCompletion, ChatRequest, text_of
 from providers.failures import About, Failure, FailureKind, ProviderFailed
 from providers.json_values import as_map
 from providers.matching.requirements import FEATURES
+from providers.openai_json import decode_request
 from providers.value import Value, replace
 
 if TYPE_CHECKING:
@@ -39,20 +28,6 @@ if TYPE_CHECKING:
 
 MOST_TOKENS = 512
 """The longest answer to a question."""
-_RED = (
-    "data:image/png;base64,"
-    "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAIAAAD8GO2jAAAAJ0lEQVR42u3NsQkAAAjAsP7/tF7hIASyp6lTCQQCgUAgEAgE"
-    "gi/BAjLD/C5w/SM9AAAAAElFTkSuQmCC"
-)
-"""A red square."""
-_SCHEMA = {
-    "type": "object",
-    "properties": {"parrot": {"type": "integer"}},
-    "required": ["parrot"],
-    "additionalProperties": False,
-}
-_TIME = Tool("get_time", "The time of a city.", {"type": "object", "properties": {"city": {"type": "string"}}})
-_WEATHER = Tool("get_weather", "The weather of a city.", {"type": "object", "properties": {"city": {"type": "string"}}})
 NOT_ASKED = frozenset({"image_url", "audio", "file"})
 """They need an address that the provider can fetch, a sound or a document."""
 Result = Literal["can", "cannot", "not asked"]
@@ -76,10 +51,6 @@ class AskedCapability(Value, frozen=True):
     ends: bool = False
 
 
-def _ask(text: str, **fields: Any) -> ChatRequest:
-    return replace(ChatRequest("check", (UserMessage(text),), max_tokens=MOST_TOKENS), **fields)
-
-
 def _text(completion: ChatCompletion) -> str:
     return text_of(completion.choices[0].message.content)
 
@@ -99,64 +70,30 @@ def _json(completion: ChatCompletion) -> object:
         return None
 
 
-_OK = _ask("Reply with the word OK.")
-_COUNT = (UserMessage("Count from one to five in digits."), AssistantMessage("1, 2, 3,"))
-_COLOUR = (UserMessage((TextPart("Which colour is this? One word."), ImagePart(_RED))),)
-_WHERE = _ask("Which weather is it in Oslo? Use the tool.", tools=(_WEATHER, _TIME))
-_NO_CALL = "it did not call the tool"
-_IN_SCHEMA = JsonSchemaFormat("answer", _SCHEMA, strict=True)
+_HAS: Mapping[str, Callable[[ChatCompletion], object]] = {
+    "text": _words,
+    "stream": lambda it: _words(it) and it.usage is not None,
+    "tools": lambda it: "get_weather" in _called(it),
+    "tool_choice_required": _called,
+    "tool_choice_named": lambda it: "get_time" in _called(it),
+    "json_object": lambda it: isinstance(_json(it), dict),
+    "json_schema": lambda it: type(as_map(_json(it)).get("parrot")) is int,
+    "n": lambda it: len(it.choices) == 2,
+    "logprobs": lambda it: it.choices[0].logprobs is not None,
+    "prefill": lambda it: _text(it) and "1, 2" not in _text(it),
+    "vision": lambda it: "red" in _text(it).lower(),
+    "reasoning": lambda it: it.choices[0].message.reasoning,
+}
+
+
+def _question(name: str, lack: str, **body: Any) -> CapabilityQuestion:
+    request = decode_request({"model": "check", "max_tokens": MOST_TOKENS, **body})
+    return CapabilityQuestion(replace(request, folded=request.stream), _HAS[name], lack)
+
 
 QUESTIONS: Mapping[str, CapabilityQuestion] = {
-    name: CapabilityQuestion(request, has, lack)
-    for name, request, has, lack in (
-        ("text", _OK, _words, "the answer is empty"),
-        (
-            "stream",
-            replace(_OK, stream=True, folded=True),
-            lambda it: _words(it) and it.usage is not None,
-            "a stream has no usage, which is then estimated",
-        ),
-        ("tools", _WHERE, lambda it: "get_weather" in _called(it), _NO_CALL),
-        ("tool_choice_required", replace(_OK, tools=_WHERE.tools, tool_choice="required"), _called, _NO_CALL),
-        (
-            "tool_choice_named",
-            replace(_WHERE, tool_choice=NamedTool("get_time")),
-            lambda it: "get_time" in _called(it),
-            _NO_CALL,
-        ),
-        (
-            "json_object",
-            _ask("Name a city and its country, as JSON.", response_format=JsonObjectFormat()),
-            lambda it: isinstance(_json(it), dict),
-            "the answer is not a JSON object",
-        ),
-        (
-            "json_schema",
-            replace(_OK, response_format=_IN_SCHEMA),
-            lambda it: type(as_map(_json(it)).get("parrot")) is int,
-            "the answer does not match the schema",
-        ),
-        ("n", replace(_OK, n=2), lambda it: len(it.choices) == 2, "it gave one answer, not two"),
-        (
-            "logprobs",
-            replace(_OK, logprobs=True),
-            lambda it: it.choices[0].logprobs is not None,
-            "the answer has no log probabilities",
-        ),
-        ("prefill", replace(_OK, messages=_COUNT), lambda it: _text(it) and "1, 2" not in _text(it), "it began anew"),
-        (
-            "vision",
-            replace(_OK, messages=_COLOUR),
-            lambda it: "red" in _text(it).lower(),
-            "the answer does not name the colour of the image",
-        ),
-        (
-            "reasoning",
-            _ask("How many days have three weeks?", reasoning_effort="low"),
-            lambda it: it.choices[0].message.reasoning,
-            "no reasoning came back",
-        ),
-    )
+    name: _question(name, **entry)
+    for name, entry in json.loads(Path(__file__).with_suffix(".json").read_text("utf-8")).items()
 }
 """The question for each capability, and for each of the two forms of an answer."""
 

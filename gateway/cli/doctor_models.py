@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import tomllib
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from http import HTTPStatus
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -39,23 +41,11 @@ _ANSWER_S = 10.0
 _MOST_BYTES = 4_000_000
 _MOST_PAGES = 20
 _MOST_MODELS = 20_000
-RESULTS: Mapping[str, tuple[Level, str]] = {
-    "gone": ("error", "the vendor no longer has it, or it is not open to this key"),
-    "missing": ("warning", "the vendor's list does not have it, or it is not open to this key"),
-    "new_end": ("warning", "the vendor ends it on {on}, and no end is known here"),
-    "other_day": ("warning", "the vendor ends it on {on}, and here it ends on {known}"),
-    "leaving": ("warning", "the vendor states that it ends, without a day or with one that is over"),
-    "no_answer": ("warning", "{why}"),
-    "unreadable": ("warning", "its end in the vendor's list is not a day from 2015 to 2100"),
-    "as_stated": ("ok", "the vendor's list has it as it is known here"),
-    "confirmed": ("ok", "the vendor ends it on {on}, which is not firm here"),
-    "not_asked": ("ok", "{why}"),
-}
+_WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+RESULTS: Mapping[str, tuple[Level, str]] = _WORDS["results"]
 """The level and the words of each result."""
-_DEARER = {
-    "new_end": "the vendor raises its price on {on}, which is not known here",
-    "other_day": "the vendor raises its price on {on}, and here that day is {known}",
-}
+_DEARER: Mapping[str, str] = _WORDS["dearer"]
+"""The words where `on` is the day from which on a model costs more."""
 
 
 class KnownEnd(NamedTuple):

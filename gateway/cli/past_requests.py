@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from textwrap import wrap
@@ -17,7 +18,6 @@ from urllib.parse import quote
 
 from gateway.cli.terminal import admin_client, json_text, settings_of
 from gateway.config.problems import visible
-from gateway.model.record import DecisionReason
 from gateway.model.refusal_reason import REASON_BY_CODE
 from gateway.operator_errors import CommandError, StateError
 
@@ -29,36 +29,9 @@ _NO_RECEIPT = (
     "--log FILE reads a log"
 )
 _NO_LINE = ". With `log.sample`, not each successful request has a line"
-_BESIDES_REQUEST = {
-    "assistant": "--assistant",
-    "territory": "--from",
-    "client": "--client",
-    "user": "--user",
-    "ip": "--ip",
-    "use": "--use",
-}
-_IN_WORDS: dict[DecisionReason, str] = {
-    DecisionReason.NAMED_WAIT: "the wait that the provider named is within the bound",
-    DecisionReason.BACKOFF: "the provider named no wait, so the wait is random",
-    DecisionReason.OTHER_KEY: "another key of the deployment may be used at once",
-    DecisionReason.OTHER_TOKEN: "the sign-in of the deployment has another token now",
-    DecisionReason.WAIT_TOO_LONG: "the wait is longer than the bound",
-    DecisionReason.FAILURE_KIND: "failures of this kind are not retried on the same deployment",
-    DecisionReason.PROVIDER_REFUSES_RETRY: "the provider sent x-should-retry: false",
-    DecisionReason.ATTEMPTS_PER_DEPLOYMENT: "the deployment has had all its attempts",
-    DecisionReason.ATTEMPTS_TOTAL: "the request has had all its attempts",
-    DecisionReason.RETRY_BUDGET: "the retry budget of the process is spent",
-    DecisionReason.BREAKER: "the deployment's breaker is open",
-    DecisionReason.KEPT_CONNECTION: "a kept connection had ended, so the request was sent on a new one",
-    DecisionReason.EFFECTS: "the provider may have stored or done something",
-    DecisionReason.RESUME: "the answer broke off, and the next step was asked to continue it",
-}
-_ACTIONS = {
-    "retry": "retry on the same deployment",
-    "failover": "next step",
-    "stop": "no further attempt",
-    "await": "wait for the other attempt",
-}
+_WORDS: Mapping[str, Mapping[str, str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+_IN_WORDS = _WORDS["reasons"]
+_ACTIONS = _WORDS["actions"]
 
 Past = Mapping[str, Any]
 """A receipt, or a log line of a request."""
@@ -66,7 +39,7 @@ Past = Mapping[str, Any]
 
 def explain_past(options: argparse.Namespace) -> int:
     """Print what happened to a request that has ended."""
-    for name, option in _BESIDES_REQUEST.items():
+    for name, option in _WORDS["options"].items():
         if getattr(options, name) is not None:
             raise CommandError(f"{option} is for a request that is supposed: leave it out with --request")
     if options.log is not None and options.admin is not None:
@@ -206,7 +179,7 @@ def _decision_text(attempt: Past) -> str:
     wait_s = attempt.get("wait_s")
     pause = f" after {wait_s:g} s" if wait_s else ""
     action = f"{_ACTIONS.get(decision, decision)}{pause}"
-    why = _IN_WORDS[DecisionReason(reason)] if reason in set(DecisionReason) else str(reason)
+    why = _IN_WORDS.get(str(reason), str(reason))
     return f"{action}: {why}{_bound_text(attempt)}"
 
 
