@@ -96,6 +96,11 @@ class CellDatabase:
         self._database = Postgres(server, command_s=_COMMAND_S)
         self._one_at_a_time = threading.Lock()
 
+    @property
+    def connections(self) -> int:
+        """How many connections were made. Each one may reach another database, such as a restored backup."""
+        return self._database.connections
+
     def close(self) -> None:
         """Close the connection."""
         with self._one_at_a_time:

@@ -63,6 +63,9 @@ class CellRecord:
                         instance, number, item.version, item.previous, item.cause, _clean(item.who), item.at_s,
                         _clean(item.summary), json.dumps(item.plan),
                     )  # fmt: skip
+                last = "SELECT coalesce(max(number), 0) FROM cell_audit_line WHERE instance = $1"
+                if lines and await connection.fetchval(last, instance) < lines[0].number - 1:
+                    raise StateError("the database has lost lines of the audit trail; they are stored again")
                 await connection.executemany(
                     "INSERT INTO cell_audit_line (instance, number, hash, line) VALUES ($1, $2, $3, $4) "
                     "ON CONFLICT (instance, number) DO NOTHING",

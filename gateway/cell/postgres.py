@@ -145,6 +145,9 @@ class Postgres:
     """The database for code without an event loop: a thread with a loop of its own, and one connection.
 
     The connection is opened by the first use, and again after it was lost. Every method raises StateError.
+
+    Attributes:
+        connections: How many connections it has made.
     """
 
     is_shared = True
@@ -153,6 +156,7 @@ class Postgres:
         self._server = server
         self._command_s = command_s
         self._connection: PostgresConnection | None = None
+        self.connections = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="postgres", daemon=True)
         self._thread.start()
@@ -188,6 +192,7 @@ class Postgres:
             with undone_on_failure(connection.terminate), postgres_errors():
                 check_schema(await schema_number(connection))
             self._connection = connection
+            self.connections += 1
         try:
             with postgres_errors():
                 return await operation(self._connection)

@@ -83,6 +83,7 @@ class CellMember:
         self._applied: int | None = None
         """The number of the last command that was read, or None before any was."""
         self._shipped: tuple[int, int] | None = None
+        self._connections = 0
         self._state = CellState(())
         self._trail_problem = self._command_problem = self.database_problem = ""
         self.answer_s: float | None = None
@@ -229,10 +230,10 @@ class CellMember:
     async def _follow(self, live: Followed) -> None:
         """Share what the cell does not know, and execute the last commands of other instances."""
         last, pin = await asyncio.to_thread(self.database.last_commands)
-        if self.database_problem:
+        if self._connections != self.database.connections:
             # It may be another one now, such as a restored backup, which gives the same numbers once more. A version
             # that it lacks is shipped before the command that pins it.
-            self._shipped = None
+            self._connections, self._shipped = self.database.connections, None
             await asyncio.to_thread(self.ship)
         pin = await asyncio.to_thread(self._commands.share, pin)
         if pin is not None and await asyncio.to_thread(self._commands.is_news, pin):

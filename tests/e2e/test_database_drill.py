@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cell.cell_database import CellDatabase
+from gateway.cell.cell_record import CellRecord
+from gateway.cell.postgres import upgrade
+from gateway.operator_errors import StateError
+from gateway.state.audit import AuditLine
 from tests.kit.doc_pages import ROOT
 from tests.kit.metered_gateway import HELD_TOKENS
 from tests.kit.postgres_server import RunningPostgres
@@ -90,3 +95,18 @@ def test_failover_to_a_standby_loses_no_row(tmp_path: Path, own_postgres: Runnin
         assert both.ask(0).status_code == 200
         eventually(lambda: len(both.rows()) == 5, _LIMIT_S)
         assert {row["outcome"] for row in both.rows()} == {"answered"}
+
+
+def test_lines_that_a_restored_database_lacks_are_stored_before_the_next_one(own_postgres: RunningPostgres) -> None:
+    upgrade(own_postgres.address())
+    database, lines = CellDatabase(own_postgres.address(), "one"), [AuditLine(n, f"hash {n}", b"") for n in (1, 2, 3)]
+    record = CellRecord(database)
+    record.ship([], lines[:2])
+    own_postgres.sql("DELETE FROM cell_audit_line WHERE number = 2")
+    with pytest.raises(StateError, match="lost lines of the audit trail"):
+        record.ship([], lines[2:])
+    # A new connection makes the instance compare what it has stored.
+    assert (record.shipped()[1:], database.connections) == ((1, "hash 1"), 2)
+    record.ship([], lines[1:])
+    assert record.trails() == {"one": 3}
+    database.close()
