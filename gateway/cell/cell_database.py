@@ -138,8 +138,11 @@ class CellDatabase:
         return float(seen_s)
 
     def leave(self) -> None:
-        """Give up all leases, and remove the instance from the list, unless another process of it has signed."""
-        self.fetch("DELETE FROM cell_lease WHERE holder = $1", self.owner)
+        """Give up all leases, and remove the instance from the list, unless another process of it has signed.
+
+        A lease stays with its epoch, because the next holder needs a higher one.
+        """
+        self.fetch("UPDATE cell_lease SET until = clock_timestamp() WHERE holder = $1", self.owner)
         self.fetch("DELETE FROM cell_instance WHERE owner = $1", self.owner)
 
     def forget(self, instance: str) -> None:

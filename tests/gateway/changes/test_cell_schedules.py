@@ -88,6 +88,9 @@ class MemoryMember:
         self._tables.lease = self._owner, epoch + (not is_valid), True
         return self._tables.lease[1]
 
+    def leave(self) -> None:
+        self._tables.lapse()
+
     def schedules(self, since_s: float) -> tuple[list[ScheduleRow], float]:
         tables = self._found
         return [row for row, _ in tables.rows.values() if row.changed_at >= since_s - 60], tables.now_s
@@ -275,6 +278,17 @@ async def test_judge_that_was_paused_changes_nothing(pair: tuple[Instance, Insta
     await looks(one)
     assert (two.share, one.share) == (0.25, 0.25)
     assert two.member.hold(JUDGE) == 2
+
+
+async def test_judge_that_leaves_is_followed_by_a_higher_epoch(pair: tuple[Instance, Instance], tables: Backend) -> None:
+    one, two = pair
+    assert one.member.hold(JUDGE) == 1
+    tables.lapse()
+    assert two.member.hold(JUDGE) == 2
+    await looks(two)
+    two.member.leave()
+    await looks(one, two)
+    assert one.member.hold(JUDGE) == 3
 
 
 async def test_without_database_no_share_rises_and_own_requests_convict(
