@@ -100,6 +100,8 @@ class LiveConfig:
         self._last_error = ""
         """The last error of the watch that still persists. It is logged once."""
         self._one_at_a_time = asyncio.Lock()
+        self._staging = asyncio.Lock()
+        """Held while a version is activated. A blocked key does not wait for a compile, which takes long."""
         self._has_left = False
         self._requested = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -157,7 +159,9 @@ class LiveConfig:
     async def pause(self) -> None:
         """Wait for the end of a running change; the next gateway has the state until `resume`. Raises StateError."""
         await self._one_at_a_time.acquire()
-        with undone_on_failure(self._one_at_a_time.release), undone_on_failure(self._follow):
+        with undone_on_failure(self._one_at_a_time.release):
+            await self._staging.acquire()
+        with undone_on_failure(self._go_on), undone_on_failure(self._follow):
             if self.clients is not None:
                 await self.clients.stop()
             if self.cell is not None:
@@ -172,7 +176,7 @@ class LiveConfig:
                 self._change_log.resume()
         finally:
             self._follow()
-            self._one_at_a_time.release()
+            self._go_on()
 
     async def leave(self) -> None:
         """Stop after `pause`, because the next gateway serves, and let it have the lock of the state directory."""
@@ -180,12 +184,16 @@ class LiveConfig:
         if self._change_log is not None:
             self._change_log.lock.release()
         self._has_left = True
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._staging.release()
         self._one_at_a_time.release()
 
     @asynccontextmanager
-    async def _one_change(self) -> AsyncIterator[None]:
+    async def _one_change(self, lock: asyncio.Lock | None = None) -> AsyncIterator[None]:
         """Wait for the change that runs. Raises StateError if the next gateway serves then: it must be asked."""
-        async with self._one_at_a_time:
+        async with lock or self._one_at_a_time:
             if self._has_left:
                 raise StateError("the gateway was restarted meanwhile: repeat the request")
             yield
@@ -357,7 +365,7 @@ class LiveConfig:
 
     async def restage(self) -> tuple[int, ...]:
         """Update the active config to schedules and stored clients. Return the workers that have not confirmed it."""
-        async with self._one_change():
+        async with self._one_change(self._staging):
             config = self._stage(self._state.config)
             active = self.config
             if config.clients is active.clients and all(
@@ -413,10 +421,11 @@ class LiveConfig:
         # A failure that persists is logged once.
         is_reported = request.is_again and self.failed is not None and self.failed.findings == done.findings
         if outcome.packed is not None and prepared.state is not None:
-            self._state, self._pinned = prepared.state, pinned
-            config = self.config = self._stage(prepared.state.config)
-            packed = outcome.packed if config is prepared.state.config else await asyncio.to_thread(pack, config)
-            unconfirmed = await self._activate(packed, config)
+            async with self._staging:
+                self._state, self._pinned = prepared.state, pinned
+                config = self.config = self._stage(prepared.state.config)
+                packed = outcome.packed if config is prepared.state.config else await asyncio.to_thread(pack, config)
+                unconfirmed = await self._activate(packed, config)
             done = replace(
                 done, activated=True, config_version=config.version, changes=prepared.changes, unconfirmed=unconfirmed,
                 pinned=self.pinned,

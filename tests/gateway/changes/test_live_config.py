@@ -146,6 +146,26 @@ async def test_change_that_waits_for_a_restart_is_made_here_only_if_it_fails(fil
     assert len(files.compiled) == (not serves)
 
 
+async def test_blocked_key_does_not_wait_for_a_compile(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ends = asyncio.Event(), asyncio.Event()
+
+    async def slow(order: CompileJob) -> Outcome:
+        begun.set()
+        await ends.wait()
+        return compile_here(order, KEYS)
+
+    monkeypatch.setattr(files.live, "_compile", slow)
+    monkeypatch.setattr(files.live, "_stage", lambda config: replace(config, blocked_keys={"a key": 1.0}))
+    files.live.start(files.activate)
+    reloading = asyncio.ensure_future(files.live.reload("admin"))
+    await begun.wait()
+    await files.live.restage()
+    assert [config.blocked_keys for config in files.activated] == [{"a key": 1.0}]
+    ends.set()
+    assert (await reloading).activated
+    assert files.live.config.blocked_keys == {"a key": 1.0}
+
+
 async def test_compile_of_content_that_was_not_stable_is_not_activated(files: Files) -> None:
     """Another process begins to write between the second check and the compile."""
     files.live.start(files.activate)
