@@ -195,11 +195,11 @@ class Consenting:
         labels = [label for feature, label in _CONTENT if feature in self._needs.features]
         if request.shown_as is not None:
             own, texts = request.shown_as
-            return self._shown((*own, *(texts if any(request.texts()) else ()), *labels), deployment, region)
-        parts = ["input", *labels]
+            parts = dict.fromkeys((*own, *(texts if any(request.texts()) else ()), *labels))
+            return self._shown(tuple(parts), deployment, region)
         known = capabilities_for(deployment, self._needs.use)
         others = self._other_fields(deployment, region, known, request.extra, request.user)
-        return self._shown((*parts, *others), deployment, region)
+        return self._shown(("input", *labels, *others), deployment, region)
 
     def _other_fields(
         self,

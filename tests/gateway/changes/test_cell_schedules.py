@@ -280,7 +280,9 @@ async def test_judge_that_was_paused_changes_nothing(pair: tuple[Instance, Insta
     assert two.member.hold(JUDGE) == 2
 
 
-async def test_judge_that_leaves_is_followed_by_a_higher_epoch(pair: tuple[Instance, Instance], tables: Backend) -> None:
+async def test_judge_that_leaves_is_followed_by_a_higher_epoch(
+    pair: tuple[Instance, Instance], tables: Backend
+) -> None:
     one, two = pair
     assert one.member.hold(JUDGE) == 1
     tables.lapse()
