@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 from providers.chat import (
-    AllowedTools,
     AssistantMessage,
-    AudioPart,
     ChatCompletion,
     ChatRequest,
     Choice,
-    FilePart,
     ImagePart,
-    JsonObjectFormat,
-    JsonSchemaFormat,
     Message,
-    NamedTool,
     SystemMessage,
     TextPart,
     Tool,
@@ -26,6 +24,7 @@ from providers.chat import (
     UserMessage,
 )
 from providers.conformance.subject import Subject
+from providers.openai_json import decode_request
 from providers.value import Value, replace
 
 _TOOLS = (Tool("get_weather", None, {}), Tool("find", "", {"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}}))
@@ -93,56 +92,15 @@ _PNG = (
     "data:image/png;base64,"
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 )
+_CASES: Mapping[str, Any] = json.loads(Path(__file__).with_name("requests.json").read_text("utf-8"))
+"""Requests in OpenAI's form, without what all have: the model, and a short question where an entry has no messages.
 
-
-_JPEG = "data:image/jpeg;base64,/9j/4AAQSkZJRgABAQEASABIAAD/2Q=="
-
-
-_WEATHER = Tool(
-    "get_weather",
-    "The weather in a city.",
-    {"type": "object", "properties": {"city": {"type": "string", "description": "名字"}}, "required": ["city"]},
-)
-
-
-_CLOCK = Tool("get_time", "The current time.")
-
-
-_SCHEMA = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}, "degrees": {"type": "integer"}},
-    "required": ["city", "degrees"],
-    "additionalProperties": False,
-}
-
-
-_PARAMETERS: dict[str, object] = {
-    "temperature": 0.5,
-    "top_p": 0.75,
-    "presence_penalty": 0.5,
-    "frequency_penalty": 0.25,
-    "seed": 7,
-    "stop": ("END", "停"),
-    "logit_bias": {"17": -5.0},
-    "user": "u-1",
-    "max_tokens": 64,
-}
-
-
-PARAMETER_BOUNDS: dict[str, tuple[object, object, object]] = {
-    "temperature": (0.0, 0.5, 2.0),
-    "top_p": (0.0, 0.5, 1.0),
-    "presence_penalty": (-2.0, 0.0, 2.0),
-    "frequency_penalty": (-2.0, 0.0, 2.0),
-    "seed": (0, 7, 2**31 - 1),
-    "max_tokens": (1, 64, 2**31 - 1),
-    "logit_bias": ({"17": -100.0}, {"17": 0.0}, {"17": 100.0}),
-    "stop": (("a",), ("a", "b"), ("a", "b", "c", "d")),
-    "user": ("u", "u-1", "u" * 512),
-}
+A tool is named, and `needs` is a feature that a parameter needs.
+"""
+PARAMETER_BOUNDS: Mapping[str, Sequence[Any]] = _CASES["bounds"]
 """The lowest value of each parameter in OpenAI's API, one between, and the highest."""
-
-
+HOSTILE_NAMES: Sequence[str] = _CASES["hostile_names"]
+"""Names of a model that would lead elsewhere if they were written into a URL as they are."""
 USUAL_EFFORTS = ("low", "medium", "high")
 
 
@@ -186,23 +144,9 @@ def request_cases(subject: Subject) -> Iterator[RequestCase]:
         if feature in subject.features:
             for name, request in requests.items():
                 yield RequestCase(subject, name, request)
-    for name in sorted(subject.parameters):
-        if name in _PARAMETERS:
-            yield RequestCase(subject, name, replace(question(), **{name: _PARAMETERS[name]}))  # type: ignore[arg-type]
-    if "parallel_tool_calls" in subject.parameters and "tools" in subject.features:
-        serial = replace(question(), tools=(_WEATHER,), parallel_tool_calls=False)
-        yield RequestCase(subject, "parallel_tool_calls", serial)
-    if "strict_tools" in subject.parameters and "tools" in subject.features:
-        strict = replace(_WEATHER, strict=True, parameters=_SCHEMA)
-        yield RequestCase(subject, "strict_tools", replace(question(), tools=(strict,)))
-    if "message_name" in subject.parameters:
-        yield RequestCase(subject, "message_name", question(UserMessage("Hi", "ann"), UserMessage("Hello", "bob")))
-    if "image_detail" in subject.parameters and "vision" in subject.features:
-        image = ImagePart(_PNG, "low")
-        yield RequestCase(subject, "image_detail", question(UserMessage((TextPart("What is this?"), image))))
-    if "cache_control" in subject.parameters:
-        marked = TextPart("A long text.", cache="5m")
-        yield RequestCase(subject, "cache_control", question(UserMessage((marked, TextPart("And?")))))
+    for name, body in _CASES["parameters"].items():
+        if name in subject.parameters and body.get("needs", name) in subject.features | {name}:
+            yield RequestCase(subject, name, _decoded(body))
     if {"tools", "vision"} <= subject.features:
         yield RequestCase(subject, "tool_result_image", _tool_result_with_image())
     if "reasoning_effort" in subject.parameters:
@@ -211,63 +155,28 @@ def request_cases(subject: Subject) -> Iterator[RequestCase]:
 
 
 def _plain_requests() -> Iterator[tuple[str, ChatRequest]]:
-    yield "text", question()
     yield "hard_text", question(SystemMessage(HARD_TEXT), UserMessage(HARD_TEXT))
-    yield "stream", replace(question(), stream=True, include_usage=True)
-    yield "system", question(SystemMessage("Be brief."), UserMessage("Hi"))
-    yield "developer", question(SystemMessage("Be brief.", "developer"), UserMessage("Hi"))
-    yield "two_systems", question(SystemMessage("Be brief."), SystemMessage("Be kind."), UserMessage("Hi"))
-    yield "system_parts", question(SystemMessage((TextPart("Be brief. "), TextPart("Be kind."))), UserMessage("Hi"))
-    yield (
-        "late_system",
-        question(UserMessage("Hi"), AssistantMessage("Hello!"), SystemMessage("Be brief."), _ASKED_AGAIN),
-    )
-    yield "text_parts", question(UserMessage((TextPart("One. "), TextPart("Two."))))
-    yield "empty_text", question(UserMessage("Hi"), AssistantMessage(""), UserMessage("Are you there?"))
-    yield "two_users", question(UserMessage("One."), UserMessage("Two."))
-    yield "answer_parts", question(UserMessage("Hi"), AssistantMessage((TextPart("Hel"), TextPart("lo"))), _ASKED_AGAIN)
-    yield "refusal", question(UserMessage("Hi"), AssistantMessage(None, refusal="That is not for me."), _ASKED_AGAIN)
-    yield "turns", question(UserMessage("Hi"), AssistantMessage("Hello! 你好"), UserMessage("And then?"))
+    for name, body in _CASES["plain"].items():
+        yield name, _decoded(body)
 
 
+def _decoded(body: Mapping[str, Any]) -> ChatRequest:
+    """Return the request of an entry of the file."""
+    usual = {"model": "assistant", "messages": [{"role": "user", "content": "What is the capital of Norway?"}]}
+    given = {name: value for name, value in body.items() if name != "needs"}
+    if "tools" in given:
+        given["tools"] = [_CASES["tools"][it] if isinstance(it, str) else it for it in given["tools"]]
+    return decode_request({**usual, **given})
+
+
+@cache
 def feature_requests() -> dict[str, dict[str, ChatRequest]]:
     """Return, for each feature, requests that need this feature and no other."""
-    picture, photo, address = ImagePart(_PNG), ImagePart(_JPEG), ImagePart("https://images.example.com/a%20cat.png")
-    image = question(UserMessage((TextPart("What is this?"), picture, TextPart("And this?"), photo)))
-    tools = replace(question(), tools=(_WEATHER, _CLOCK))
-    return {
-        "tools": {
-            "tools": tools,
-            "tools_stream": replace(tools, stream=True, include_usage=True),
-            "tool_choice_none": replace(tools, tool_choice="none"),
-            "tool_choice_auto": replace(tools, tool_choice="auto"),
-            **_tool_loops(),
-        },
-        "tool_choice_named": {"tool_choice_named": replace(tools, tool_choice=NamedTool("get_time"))},
-        "tool_choice_required": {
-            "tool_choice_required": replace(tools, tool_choice="required"),
-            "allowed_tools": replace(tools, tool_choice=AllowedTools("required", ("get_weather",))),
-        },
-        "vision": {"image": image},
-        "image_url": {"image_url": question(UserMessage((TextPart("What is this?"), address)))},
-        "audio": {"audio": question(UserMessage((TextPart("Listen."), AudioPart("UklGRgAAAABXQVZF", "wav"))))},
-        "file": {
-            "file": question(
-                UserMessage((TextPart("Read."), FilePart("data:application/pdf;base64,JVBERi0xLjQK", "a.pdf")))
-            )
-        },
-        "json_object": {
-            "json_object": replace(question(UserMessage("A city as json.")), response_format=JsonObjectFormat())
-        },
-        "json_schema": {
-            "json_schema": replace(
-                question(UserMessage("A city as json.")), response_format=JsonSchemaFormat("city", _SCHEMA, strict=True)
-            )
-        },
-        "n": {"n": replace(question(), n=2)},
-        "logprobs": {"logprobs": replace(question(), logprobs=True, top_logprobs=2)},
-        "prefill": {"prefill": question(UserMessage("Count."), AssistantMessage("One, two,"))},
-    }
+    found = {of: {name: _decoded(body) for name, body in its.items()} for of, its in _CASES["features"].items()}
+    loop = found["tools"]["tool_result"]
+    failed = ToolMessage("call_a1", "no such city", is_error=True)
+    found["tools"]["tool_failed"] = replace(loop, messages=(*loop.messages[:-1], failed))
+    return found
 
 
 def _tool_result_with_image() -> ChatRequest:
@@ -281,40 +190,7 @@ def _tool_result_with_image() -> ChatRequest:
         ToolMessage("call_b2", "12:00"),
         UserMessage("And tomorrow?"),
     )
-    return replace(question(*messages), tools=(_WEATHER, _CLOCK))
-
-
-def _tool_loops() -> dict[str, ChatRequest]:
-    """Return conversations that contain tool calls and their results."""
-    oslo = ToolCall("call_a1", "get_weather", '{"city":"Oslo"}')
-    beijing = ToolCall("call_b2", "get_weather", '{"city":"北京 👩‍🚀"}')
-    clock = ToolCall("call_c3", "get_time", "{}")
-    user = UserMessage("How is the weather?")
-
-    def loop(calls: tuple[ToolCall, ...], *after: Message, text: str | None = None) -> ChatRequest:
-        messages = (user, AssistantMessage(text, tool_calls=calls), *after)
-        return replace(question(*messages), tools=(_WEATHER, _CLOCK))
-
-    oslo_result = ToolMessage("call_a1", '{"degrees":-3}')
-    beijing_result = ToolMessage("call_b2", "晴天")
-    clock_result = ToolMessage("call_c3", (TextPart("12:00"),))
-    # Some servers number the calls of each answer from the start, so an id occurs twice in a conversation.
-    same_id, same_id_result = (
-        AssistantMessage(None, tool_calls=(replace(clock, id=oslo.id),)),
-        ToolMessage(oslo.id, "12:00"),
-    )
-    return {
-        "tool_result": loop((oslo,), oslo_result),
-        "tool_result_with_text": loop((oslo,), oslo_result, text="Let me look."),
-        "tool_no_arguments": loop((clock,), clock_result),
-        "tool_parallel": loop((oslo, beijing, clock), oslo_result, beijing_result, clock_result),
-        "tool_results_in_another_order": loop((oslo, beijing, clock), clock_result, oslo_result, beijing_result),
-        "tool_result_parts": loop((oslo,), ToolMessage("call_a1", (TextPart("It is "), TextPart("cold.")))),
-        "tool_failed": loop((oslo,), ToolMessage("call_a1", "no such city", is_error=True)),
-        "tool_then_user": loop((oslo, beijing), oslo_result, beijing_result, UserMessage("And tomorrow?")),
-        "tool_twice": loop((oslo,), oslo_result, AssistantMessage(None, tool_calls=(clock,)), clock_result),
-        "tool_twice_one_id": loop((oslo,), oslo_result, same_id, same_id_result),
-    }
+    return replace(feature_requests()["tools"]["tools"], messages=messages)
 
 
 # --- answers --------------------------------------------------------------------------------------

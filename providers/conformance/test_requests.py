@@ -11,6 +11,7 @@ import pytest
 from providers.adapter import STREAM_OPTIONS, AsksForUsage, CountsTokens, EmulatesFeatures, Target
 from providers.chat import ChatRequest
 from providers.conformance.cases import (
+    HOSTILE_NAMES,
     ODD_CALLS,
     ODD_HISTORIES,
     PARAMETER_BOUNDS,
@@ -48,31 +49,7 @@ _PLACE = re.compile("/(?:projects|locations|regions)/[^/]*")
 _QUOTED_CHARACTERS = 5
 """Shorter texts of a conversation, such as `{}`, also occur in messages that quote nothing."""
 
-_HOSTILE = (
-    "a?b#c",
-    "../x",
-    "..",
-    ".",
-    "../../../v1/files",
-    "a/../../b",
-    "//evil.example",
-    "https://evil.example/v1",
-    "@evil.example",
-    ":443@evil.example",
-    "\\\\evil.example\\x",
-    "a\r\nHost: evil.example",
-    "a\nb",
-    "a b",
-    "a%2e%2e%2fb",
-    "%2e%2e",
-    "a%zz",
-    "modèle",
-    "模型",
-    "a\u2028b",
-    "a\x00b",
-    "a:streamGenerateContent?key=x",
-    "x" * 5000,
-)
+_HOSTILE = (*HOSTILE_NAMES, "x" * 5000)
 
 
 def test_build_request_is_deterministic_and_does_not_change_its_input(request_case: RequestCase) -> None:
@@ -347,6 +324,7 @@ def test_parameter_at_its_bounds_is_accepted(family: Subject, parameter: str) ->
 
 def _sent_value(subject: Subject, parameter: str, value: object) -> object:
     """Return the value that the provider receives. An adapter may refuse a value with UnsupportedFeature."""
+    value = tuple(value) if isinstance(value, list) else value
     request = replace(question(), **{parameter: value})  # type: ignore[arg-type]
     try:
         wire = subject.build(request)
