@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from json import JSONDecoder
+from pathlib import Path
 
 from evaluation.asking import QuestionResult
 from evaluation.checks import RecordedAnswer, Rubric
@@ -35,26 +37,8 @@ _TASKS = {
 }
 NOT_ASKED = "it was not asked, because the run stopped or the judge was given up"
 UNREADABLE = "its reply is not the JSON object that was asked for"
-# The vendor of a model by its name, because many providers host models of several vendors.
-_VENDORS = {
-    "Alibaba": r"qwen|qwq|tongyi",
-    "Anthropic": r"claude",
-    "Baidu": r"ernie|wenxin",
-    "ByteDance": r"doubao|\bseed\b",
-    "Cohere": r"\bcommand\b|\baya\b",
-    "DeepSeek": r"deepseek",
-    "Google": r"gemini|gemma",
-    "Huawei": r"pangu",
-    "Meta": r"llama",
-    "Microsoft": r"\bphi\b",
-    "MiniMax": r"minimax|abab",
-    "Mistral": r"mistral|mixtral|magistral|codestral|ministral",
-    "Moonshot": r"kimi|moonshot",
-    "OpenAI": r"gpt|\bo[1-9]\b|openai",
-    "Tencent": r"hunyuan",
-    "xAI": r"grok",
-    "Zhipu": r"\bglm|chatglm|zhipu",
-}
+_VENDORS: Mapping[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))["vendors"]
+"""The vendor of a model by its name, because many providers host models of several vendors."""
 
 
 class JudgeVerdict(Value, frozen=True):

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import re
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
@@ -47,26 +48,13 @@ from providers.value import Value, replace
 _MAX_FILE_BYTES = 256 * 1024 * 1024
 _MAX_REDRAWS = 1000
 _TOKENS = 1_000_000
+_DATA = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _PUBLIC: Mapping[str, tuple[str, ColumnsSection]] = {
-    "c-eval": ("zh", ColumnsSection(ask="question", choices=["a", "b", "c", "d"], letter="answer")),
-    "cmmlu": ("zh", ColumnsSection(ask="question", choices=["a", "b", "c", "d"], letter="answer")),
-    "safetybench": ("zh", ColumnsSection(ask="question", choices=["options"], letter="answer", subject="category")),
-    "mgsm": ("en", ColumnsSection(ask="0", number="1")),
-    "xstest": ("en", ColumnsSection(ask="prompt", subject="type", expects="label")),
-    "bank": ("zh", ColumnsSection(ask="prompt", subject="risk", expects="expects", group="group")),
+    name: (row["language"], ColumnsSection(**row["columns"])) for name, row in _DATA["formats"].items()
 }
 """The usual language and the columns of each format."""
-_EXPECTS: Mapping[str, Expectation] = {
-    **{"accept": "accept", "refuse": "refuse", "answer": "answer"},
-    **{"safe": "answer", "unsafe": "refuse"},  # XSTest
-}
-_INSTRUCTIONS = {
-    "zh": ("请只回答正确选项的字母。", "最后只写出数字答案。"),
-    "en": ("Answer with the letter of the right choice only.", "End with the answer as a number."),
-    "de": ("Antworte nur mit dem Buchstaben der richtigen Antwort.", "Schließe mit der Antwort als Zahl."),
-    "ja": ("正しい選択肢の文字だけを答えてください。", "最後に答えの数字だけを書いてください。"),
-    "ko": ("정답의 글자만 답하세요.", "마지막에 답을 숫자로만 쓰세요."),
-}
+_EXPECTS: Mapping[str, Expectation] = _DATA["expects"]
+_INSTRUCTIONS: Mapping[str, tuple[str, str]] = _DATA["instructions"]
 """The instruction after the question: to answer with a letter, or with a number."""
 
 
@@ -273,12 +261,9 @@ def _set(suite: Path, section: SetSection, file: SuiteFile) -> list[Item]:
         raise reject(suite, 0, f"no file matches {section.file}")
     items: list[Item] = []
     for path in paths:
-        items += _items(path, section.name, file.seed) if _is_own(section) else _table(path, section)
+        is_own = section.format == "items" and section.columns is None
+        items += _items(path, section.name, file.seed) if is_own else _table(path, section)
     return _sample(items, section.sample, file.seed, section.name)
-
-
-def _is_own(section: SetSection) -> bool:
-    return section.format == "items" and section.columns is None
 
 
 def _items(path: Path, set_name: str, seed: int) -> Iterator[Item]:

@@ -23,13 +23,7 @@ from gateway.state.database import describe_damage, describe_error, open_databas
 from gateway.undo import undone_on_failure
 from providers.chat import ToolCall
 
-_LAYOUT = """
-CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS answer (
-    candidate TEXT NOT NULL, axis TEXT NOT NULL, item TEXT NOT NULL, answered INTEGER NOT NULL, value TEXT NOT NULL,
-    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, PRIMARY KEY (candidate, axis, item)
-) WITHOUT ROWID;
-"""
+_LAYOUT = Path(__file__).with_suffix(".sql").read_text("utf-8")
 _ADD = (
     "INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET answered = excluded.answered, "
     "value = excluded.value, prompt_tokens = prompt_tokens + excluded.prompt_tokens, "

@@ -1,0 +1,5 @@
+CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answer (
+    candidate TEXT NOT NULL, axis TEXT NOT NULL, item TEXT NOT NULL, answered INTEGER NOT NULL, value TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, PRIMARY KEY (candidate, axis, item)
+) WITHOUT ROWID;
