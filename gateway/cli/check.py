@@ -152,12 +152,9 @@ def check(options: argparse.Namespace) -> int:
     refused = refused or bool(missing_simulators)
     verdict = _STRICT if refused_by_strict else "refused: see the messages above"
     # The last line states whether there was an error. The only output of --json is the document.
-    _print_last(verdict if refused else sound_text(compiled.warnings), apart=options.json)
+    last = verdict if refused else sound_text(compiled.warnings)
+    print(f"\n{last}", file=sys.stderr if options.json else sys.stdout)
     return _REFUSED if refused else _OK
-
-
-def _print_last(line: str, *, apart: bool) -> None:
-    print(f"\n{line}", file=sys.stderr if apart else sys.stdout)
 
 
 def _print_unkept(document: Document) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-from collections.abc import Mapping
 
 from gateway.api.errors import ApiError
 from gateway.model.age import AgeRules
@@ -54,12 +53,8 @@ def claim_of(config: ConfigVersion, region: str, band: str, now_s: float) -> str
     if band and rules.age_band is not None:
         members |= {"sub": f"{band} in {user.territory}", rules.age_band: band}
     parts: tuple[dict[str, object], ...] = {"alg": _ALGORITHM}, members | {"exp": int(now_s) + _VALID_S}
-    text = b".".join(map(_encoded, parts))
+    text = b".".join(_base64(json.dumps(part).encode()) for part in parts)
     return b".".join((text, _base64(hmac.digest(secret.encode(), text, "sha256")))).decode()
-
-
-def _encoded(members: Mapping[str, object]) -> bytes:
-    return _base64(json.dumps(members).encode())
 
 
 def _base64(data: bytes) -> bytes:

@@ -29,7 +29,6 @@ from providers.value import Value, replace
 
 _TOOLS = (Tool("get_weather", None, {}), Tool("find", "", {"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}}))
 _HI = UserMessage("Hi")
-_ASKED_AGAIN = UserMessage("And then?")
 _RESULT = ToolMessage("call_a1", "-3")
 
 

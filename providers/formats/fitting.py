@@ -19,6 +19,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from operator import is_not
 from typing import Any, TypeVar
 
 from providers.adapter import Adapter
@@ -135,14 +136,10 @@ def client_names(adapter: Adapter, request: ChatRequest) -> Mapping[str, str]:
 _Item = TypeVar("_Item")
 
 
-def _differs(one: object, other: object) -> bool:
-    return one is not other
-
-
 def _each(items: tuple[_Item, ...], change: Callable[[_Item], _Item]) -> tuple[_Item, ...]:
     """Return the items changed, or the same tuple if none is."""
     changed = tuple(map(change, items))
-    return changed if any(map(_differs, changed, items)) else items
+    return changed if any(map(is_not, changed, items)) else items
 
 
 # --- system messages ------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def _detach(message: ToolMessage, attached: list[Part]) -> str:
             lines.append(part.text)
             continue
         number = sum(not isinstance(one, TextPart) for one in attached) + 1
-        kind = _kind_of(part)
+        kind = "image" if isinstance(part, ImagePart) else "file"
         lines.append(ATTACHED.format(kind, number))
         attached += [TextPart(ATTACHMENT.format(kind, number)), part]
     text = "\n".join(lines)
@@ -80,10 +80,6 @@ def _mark_of(message: ToolMessage) -> CacheTime | None:
     parts = message.content if not isinstance(message.content, str) else ()
     marks = [part.cache for part in parts if isinstance(part, TextPart) and part.cache]
     return message.cache or (marks[-1] if marks else None)
-
-
-def _kind_of(part: Part) -> str:
-    return "image" if isinstance(part, ImagePart) else "file"
 
 
 def _attach(written: list[Message], attached: list[Part]) -> None:

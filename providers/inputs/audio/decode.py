@@ -43,7 +43,7 @@ def decode_transcription(
     if task == "translate":
         unread |= {"language", "languages"} & fields.keys()
     one = {name: values[0] for name, values in fields.items() if values[0].strip() and name not in unread}
-    many = {name: _listed(fields.get(name, [])) for name in _REPEATED}
+    many = {name: tuple(filter(None, map(str.strip, fields.get(name, ())))) for name in _REPEATED}
     granularities = many["timestamp_granularities"]
     form, is_stream = _format_of(one, granularities)
     if not all(map(_NAME.fullmatch, many["include"])):  # no judge and no redaction reads it
@@ -112,10 +112,6 @@ def _format_of(one: dict[str, str], granularities: tuple[str, ...]) -> tuple[str
     if stream == "true" and form not in ("json", "diarized_json"):
         raise InvalidRequest("`stream` needs `response_format` json or diarized_json", "stream")
     return form, stream == "true"
-
-
-def _listed(values: list[str]) -> tuple[str, ...]:
-    return tuple([value.strip() for value in values if value.strip()])
 
 
 def _language(tag: str, param: str) -> str:

@@ -174,7 +174,9 @@ def _model_parts(message: AssistantMessage, replay: Replay) -> list[dict[str, ob
     texts = (text_of(message.content), message.refusal)
     parts: list[dict[str, object]] = [{"text": text} for text in texts if text]
     for position, call in enumerate(message.tool_calls):
-        part: dict[str, object] = {"functionCall": _function_call(call, replay)}
+        part: dict[str, object] = {
+            "functionCall": {**({"id": call.id} if replay.ids else {}), "name": call.name, "args": arguments_of(call)}
+        }
         signature = own_signature(call.signature, replay.model)
         if signature is None and replay.ids and position == 0:
             signature = replay.bypass
@@ -182,10 +184,6 @@ def _model_parts(message: AssistantMessage, replay: Replay) -> list[dict[str, ob
             part["thoughtSignature"] = signature
         parts.append(part)
     return parts
-
-
-def _function_call(call: ToolCall, replay: Replay) -> dict[str, object]:
-    return {**({"id": call.id} if replay.ids else {}), "name": call.name, "args": arguments_of(call)}
 
 
 def _result(call: ToolCall, result: ToolMessage, replay: Replay) -> dict[str, object]:

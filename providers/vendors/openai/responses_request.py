@@ -15,7 +15,6 @@ from providers.chat import (
     AllowedTools,
     AssistantMessage,
     AudioPart,
-    CacheTime,
     ChatRequest,
     FilePart,
     ImagePart,
@@ -112,7 +111,7 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     _check_features(request)
     body: dict[str, object] = {name: value for name, value in request.extra.items() if name not in _MERGED}
     body["model"] = target.model
-    mark = breakpoint_of if CACHE_MARKS in target.facts.flags else _no_mark
+    mark = breakpoint_of if CACHE_MARKS in target.facts.flags else lambda _: {}
     body["input"] = list(_input(request.messages, target.model, mark))
     for name in _SAME_NAMES:
         if (value := getattr(request, name)) is not None:
@@ -134,10 +133,6 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     body["include"] = ["reasoning.encrypted_content"]
     body.update(target.pins)
     return body
-
-
-def _no_mark(_: CacheTime | None) -> dict[str, object]:
-    return {}
 
 
 def _check_features(request: ChatRequest) -> None:
