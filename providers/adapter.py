@@ -107,17 +107,14 @@ class Adapter(Protocol):
     def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
         """Translate a request into this wire format, without a host and without a credential.
 
-        Raises:
-            UnsupportedFeature: The wire format cannot express a part of the request.
+        Raises UnsupportedFeature if the wire format cannot express a part of the request.
         """
 
     def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
         """Read the whole answer of a response with a 2xx status.
 
-        `target`: the model and the site that the request was built for.
-
-        Raises:
-            ProviderFailed: The body is not a whole answer, for example an error with status 200.
+        `target`: the model and the site that the request was built for. Raises ProviderFailed if the body is not a
+        whole answer, for example an error with status 200.
         """
 
     def stream_parser(self, target: Target) -> StreamParser:
@@ -146,10 +143,8 @@ class InputFormat(Protocol[_RequestT, _AnswerT]):
     def parse_response(self, response: WireResponse, target: Target) -> _AnswerT:
         """Read the results of a response with a 2xx status, in the order of the inputs.
 
-        The caller compares their number with that of the inputs.
-
-        Raises:
-            ProviderFailed: The body is not a whole answer, or it is not clear.
+        The caller compares their number with that of the inputs. Raises ProviderFailed if the body is not a whole
+        answer, or it is not clear.
         """
 
 

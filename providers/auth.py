@@ -97,13 +97,12 @@ AuthScheme = Bearer | HeaderKey | NoAuth | GoogleAccount | AwsSigV4
 def apply(scheme: AuthScheme, wire: WireRequest, origin: str, secret: Secret | None, now: float) -> WireRequest:
     """Return the request with one or more headers of its credential.
 
+    Raises ProviderFailed if the secret does not have the form that the scheme needs.
+
     Args:
         origin: The origin that the request is sent to, such as `https://api.openai.com`. Signatures cover it.
         secret: The secret, or None for a request without a credential.
         now: The current time in Unix seconds. Signatures cover it.
-
-    Raises:
-        ProviderFailed: The secret does not have the form that the scheme needs.
     """
     headers = credential(scheme, wire, origin, secret, now)
     if not headers:

@@ -30,6 +30,9 @@ from providers.wire import WireResponse
 class Client:
     """A client for one model at one site.
 
+    Raises KeyError if the adapter has no such site. Raises OriginError if requests cannot be sent to this URL or host.
+    Raises ValueError if both `site` and `url` are given, or neither.
+
     Args:
         adapter: The provider's adapter.
         http: The httpx client. The caller closes it.
@@ -39,11 +42,6 @@ class Client:
         secret: The credential.
         project: Your cloud project or workspace, if the site's path or host contains one.
         clock: Returns the current time in Unix seconds.
-
-    Raises:
-        KeyError: The adapter has no such site.
-        OriginError: Requests cannot be sent to this URL or host.
-        ValueError: Both `site` and `url` are given, or neither.
     """
 
     def __init__(

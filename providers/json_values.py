@@ -39,11 +39,9 @@ def loads(data: bytes | bytearray | memoryview | str) -> object:
     """Parse the JSON of a provider.
 
     Some vendors send JSON that orjson refuses. The standard library then reads: a surrogate pair that was split over
-    two events; NaN and Infinity (in vLLM's log probabilities) and numbers too large for a float, which become None;
-    and a byte order mark, which a reader may skip (RFC 8259, section 8.1).
-
-    Raises:
-        JsonError: The text is not valid JSON, or contains millions of values.
+    two events; NaN and Infinity (in vLLM's log probabilities) and numbers too large for a float, which become None; and
+    a byte order mark, which a reader may skip (RFC 8259, section 8.1). Raises JsonError if the text is not valid JSON,
+    or contains millions of values.
     """
     if len(data) > _MAX_BYTES_OUTSIDE_STRINGS and exceeds_outside_strings(data, _MAX_BYTES_OUTSIDE_STRINGS):
         raise JsonError("too many values")
@@ -99,8 +97,7 @@ def _finite(digits: str) -> float | None:
 def dumps(value: object) -> bytes:
     """Write a value without lone surrogates as compact UTF-8 JSON. Keys keep their order.
 
-    Raises:
-        TypeError: The value cannot be written as JSON.
+    Raises TypeError if the value cannot be written as JSON.
     """
     return orjson.dumps(value)
 
@@ -108,10 +105,8 @@ def dumps(value: object) -> bytes:
 def dumps_text(value: object) -> str:
     """Write any value that `loads` has returned as JSON text.
 
-    A value with lone surrogates or integers above 64 bits is written with escaped characters.
-
-    Raises:
-        JsonError: The value is nested too deeply.
+    A value with lone surrogates or integers above 64 bits is written with escaped characters. Raises JsonError if the
+    value is nested too deeply.
     """
     try:
         return orjson.dumps(value).decode()
@@ -167,11 +162,7 @@ def unfenced(text: str) -> str:
 
 
 def loads_text(text: str) -> object:
-    """Parse JSON in a string, such as the arguments of a tool call.
-
-    Raises:
-        JsonError: The text is not valid JSON.
-    """
+    """Parse JSON in a string, such as the arguments of a tool call. Raises JsonError if the text is not valid JSON."""
     return loads(text)
 
 

@@ -79,10 +79,8 @@ def load_registry() -> Registry:
 def check_adapter(candidate: object) -> Adapter:
     """Return the candidate if it has the members of an adapter, or what it makes if it is a class.
 
-    `auth` is checked too, because an unknown scheme would fail only at the first request.
-
-    Raises:
-        TypeError: Members are missing, or `auth` is not an `AuthScheme`.
+    `auth` is checked too, because an unknown scheme would fail only at the first request. Raises TypeError if members
+    are missing, or `auth` is not an `AuthScheme`.
     """
     adapter: Adapter = check_members(candidate, "adapter", _MEMBERS, _METHODS)
     auth: object = adapter.auth

@@ -137,8 +137,7 @@ class Site:
     def origin_of(self, project: str) -> str:
         """Return the origin to send requests to, with the operator's project if the host has a placeholder for it.
 
-        Raises:
-            OriginError: The project is not a valid label of a host name.
+        Raises OriginError if the project is not a valid label of a host name.
         """
         if not self.wants_project_in_host:
             return self.origin
@@ -182,10 +181,8 @@ def parse_origin(url: str) -> tuple[str, str | None]:
     """Split an endpoint URL into origin (`https://host` or `http://host:8000`) and path.
 
     The origin is in lower case, without a default port and without a trailing dot, so that each host has one spelling.
-    The path has no trailing slash; None: the URL has no path.
-
-    Raises:
-        OriginError: Requests cannot be sent to this URL.
+    The path has no trailing slash; None: the URL has no path. Raises OriginError if requests cannot be sent to this
+    URL.
 
     Examples:
         >>> from providers.contract import parse_origin

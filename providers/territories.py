@@ -243,12 +243,11 @@ def _with_groups(codes: frozenset[str]) -> list[str]:
 def parse_places(words: Iterable[str]) -> Places:
     """Return the set of territories that a list of words names.
 
+    Raises TerritoryError if a word is not a territory or a group, or includes a part of a country that `*` excludes.
+
     Args:
         words: Codes (`DE`, `US-CA`), groups (`@EEA`), `*` or `any` for all territories, and each of them with `!` to
             exclude it.
-
-    Raises:
-        TerritoryError: A word is not a territory or a group, or includes a part of a country that `*` excludes.
 
     Examples:
         >>> from providers.contract import parse_places

@@ -61,10 +61,8 @@ else:
     def replace(value, /, **changes):
         """Return a copy with some fields changed. A `Value` takes a twentieth of the time of `dataclasses.replace`.
 
-        `value` is a `Value`, such as a request, a message or an answer, or a dataclass.
-
-        Raises:
-            TypeError: A name is not a field.
+        `value` is a `Value`, such as a request, a message or an answer, or a dataclass. Raises TypeError if a name is
+        not a field.
 
         Examples:
             >>> from providers.contract import ChatRequest, UserMessage, change_request

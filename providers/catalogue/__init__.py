@@ -40,16 +40,14 @@ class FactsFile(Value, frozen=True):
     def read(self) -> Mapping[str, object]:
         """Return the top-level table of the file, which is parsed once.
 
-        Raises:
-            FileNotFoundError: The package has no such file.
+        Raises FileNotFoundError if the package has no such file.
         """
         return _parsed(self.package, self.name)
 
     def read_as(self, form: type[_Form]) -> _Form:
         """Return the parsed file as a value of a type, such as `dict[str, Site]`.
 
-        Raises:
-            msgspec.ValidationError: The file has another form.
+        Raises msgspec.ValidationError if the file has another form.
         """
         return msgspec.convert(self.read(), form)
 

@@ -86,10 +86,8 @@ def turns_with_results(
 
     It is for formats that have only user and assistant turns. Call ids become unique in the whole conversation, as
     Claude requires, because some servers number the calls of each answer from the start. Images and files of results
-    are in a user message after them, and the text of a failed result states that the call failed.
-
-    Raises:
-        UnsupportedFeature: A call has no result, or a result has no call.
+    are in a user message after them, and the text of a failed result states that the call failed. Raises
+    UnsupportedFeature if a call has no result, or a result has no call.
     """
     for message, results in turns_with_whole_results(results_as_text(messages)):
         yield message, [(call, result_text(result)) for call, result in results]
@@ -100,8 +98,7 @@ def turns_with_whole_results(
 ) -> Iterator[tuple[SystemMessage | UserMessage | AssistantMessage, list[tuple[ToolCall, ToolMessage]]]]:
     """Yield the same as `turns_with_results`, with whole results, for formats that take images or failures in them.
 
-    Raises:
-        UnsupportedFeature: A call has no result, or a result has no call.
+    Raises UnsupportedFeature if a call has no result, or a result has no call.
     """
     taken: dict[str, int] = {}
     position = 0
@@ -142,10 +139,8 @@ def _renamed(call: ToolCall, taken: dict[str, int]) -> ToolCall:
 def calls_as_text(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Return the messages with tool calls and their results as texts.
 
-    It is for formats that accept calls in the history only if the request has tools.
-
-    Raises:
-        UnsupportedFeature: A call has no result, or a result has no call.
+    It is for formats that accept calls in the history only if the request has tools. Raises UnsupportedFeature if a
+    call has no result, or a result has no call.
     """
     rewritten: list[Message] = []
     for message, results in turns_with_results(messages):
@@ -213,10 +208,8 @@ def calls_in(delta: Mapping[str, object]) -> Sequence[object]:
 def results_in_order(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> list[tuple[ToolCall, str]]:
     """Return each call of one assistant message with the text of its result, in the order of the calls.
 
-    The tool messages may be in any order.
-
-    Raises:
-        UnsupportedFeature: A call has no result, a result has no call, or a result has an image or a file.
+    The tool messages may be in any order. Raises UnsupportedFeature if a call has no result, a result has no call, or a
+    result has an image or a file.
     """
     if any(map(has_attachments, results)):
         raise UnsupportedFeature("vision", "the provider accepts only text in the result of a tool call")

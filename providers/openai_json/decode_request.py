@@ -118,11 +118,9 @@ _Reader = Callable[[Mapping[str, object], str], object]
 def decode_request(body: object) -> ChatRequest:
     """Return the request in a parsed JSON body, which may be any JSON value.
 
-    `functions` and `function_call`, which OpenAI deprecated in 2023, are refused by name.
-
-    Raises:
-        InvalidRequest: The body breaks a rule of the API; the message names the field.
-        UnsupportedFeature: A field is valid at OpenAI, but has no canonical form.
+    `functions` and `function_call`, which OpenAI deprecated in 2023, are refused by name. Raises InvalidRequest if the
+    body breaks a rule of the API; the message names the field. Raises UnsupportedFeature if a field is valid at OpenAI,
+    but has no canonical form.
     """
     return plain_request(body, MAX_MESSAGES) or decode_any_request(body)
 

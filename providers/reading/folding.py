@@ -137,8 +137,7 @@ class Folding:
 def fold(events: Iterable[StreamEvent]) -> ChatCompletion:
     """Fold all events of a stream, in order, into one whole answer.
 
-    Raises:
-        ProviderFailed: The stream failed or has no terminal event.
+    Raises ProviderFailed if the stream failed or has no terminal event.
     """
     folding = Folding()
     folding.add(events)

@@ -240,10 +240,7 @@ def parse_fault(text: str) -> tuple[Fault, float]:
     VALUE is a time to wait in seconds (for a status and `slow`), a number of events (for `reset`, `cut`, `stall`,
     `garbage` and `error-event`) or a URL (for `redirect`).
 
-    The probability is 1 if the notation has none.
-
-    Raises:
-        ScenarioError: The notation is invalid.
+    The probability is 1 if the notation has none. Raises ScenarioError if the notation is invalid.
 
     Examples:
         A 429 with `retry-after: 2` for every fifth request: `parse_fault("429=2:0.2")`.

@@ -183,12 +183,10 @@ class SimulatorServer(LoopbackServer):
 class SimulatorThread:
     """Runs simulators in a thread with its own event loop, for programs without one. Use it as a context manager.
 
+    Raises OSError if a port is in use. Raises TimeoutError if the simulators did not start within 30 s.
+
     Args:
         servers: Servers that are not started, by any name.
-
-    Raises:
-        OSError: A port is in use.
-        TimeoutError: The simulators did not start within 30 s.
 
     Examples:
         `with SimulatorThread({"eu": SimulatorServer(dialect, "eu")}) as thread: thread["eu"].origin`

@@ -74,10 +74,7 @@ class Simulator(Protocol):
         """Read a request. The `model` of the result is the provider's, as the body or the path names it.
 
         A simulator also rejects unknown fields and wrong shapes, unless tests check requests against a schema of the
-        vendor.
-
-        Raises:
-            RequestRejected: The path is wrong, the key is missing, or the body is not a valid request.
+        vendor. Raises RequestRejected if the path is wrong, the key is missing, or the body is not a valid request.
         """
 
     def write_answer(self, completion: ChatCompletion, request: ChatRequest) -> WireResponse:
@@ -115,8 +112,7 @@ class SimulatesInputs(Protocol):
     def read_input(self, incoming: IncomingRequest) -> EmbeddingRequest | ModerationRequest | None:
         """Read a request for embeddings or moderations. None: the path is one of chats.
 
-        Raises:
-            RequestRejected: The key is missing, or the body is not a valid request.
+        Raises RequestRejected if the key is missing, or the body is not a valid request.
         """
 
     def write_embeddings(self, answer: EmbeddingAnswer, incoming: IncomingRequest) -> WireResponse:
@@ -138,8 +134,7 @@ class SimulatesRerank(Protocol):
     def read_rerank(self, incoming: IncomingRequest) -> RerankRequest | None:
         """Read a request for scores. None: the path is another one.
 
-        Raises:
-            RequestRejected: The key is missing, or the body is not a valid request.
+        Raises RequestRejected if the key is missing, or the body is not a valid request.
         """
 
     def write_rerank(self, answer: RerankAnswer, incoming: IncomingRequest) -> WireResponse:
@@ -153,8 +148,7 @@ class SimulatesDecisions(Protocol):
     def answer_decisions(self, incoming: IncomingRequest) -> WireResponse | None:
         """Read a request for decisions, and write its answer. None: the path is another one.
 
-        Raises:
-            RequestRejected: The key is missing, or the body is not a valid request.
+        Raises RequestRejected if the key is missing, or the body is not a valid request.
         """
 
 
@@ -165,8 +159,7 @@ class SimulatesAudio(Protocol):
     def answer_audio(self, incoming: IncomingRequest) -> WireResponse | None:
         """Read a request for a transcription or for speech, and write its answer. None: the path is another one.
 
-        Raises:
-            RequestRejected: The key is missing, or the body is not a valid request.
+        Raises RequestRejected if the key is missing, or the body is not a valid request.
         """
 
 
@@ -177,8 +170,7 @@ class SimulatesCounts(Protocol):
     def read_count(self, incoming: IncomingRequest) -> ChatRequest | None:
         """Read a request for a count of the tokens of its prompt. None: the path is another one.
 
-        Raises:
-            RequestRejected: The key is missing, or the body is not a valid request.
+        Raises RequestRejected if the key is missing, or the body is not a valid request.
         """
 
     def write_count(self, tokens: int, incoming: IncomingRequest) -> WireResponse:
