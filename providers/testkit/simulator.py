@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Protocol, runtime_checkable
 
+from providers.catalogue import FactsFile
 from providers.chat import ChatCompletion, ChatRequest
 from providers.failures import LACKABLE, FailureKind, ProviderError
 from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
@@ -18,12 +19,45 @@ from providers.wire import WireResponse
 # No charset: some official clients compare the whole value.
 SERVER_SENT_EVENTS = "text/event-stream"
 GROUP = "providers.simulators"
+_STATUSES = {
+    **dict.fromkeys((FailureKind.QUOTA, FailureKind.RATE_LIMITED), 429),
+    **{FailureKind.CREDENTIALS: 401, FailureKind.GEO_REFUSED: 403, FailureKind.MODEL_NOT_FOUND: 404},
+    **dict.fromkeys((FailureKind.CONTEXT_LENGTH, FailureKind.INVALID_REQUEST, FailureKind.CONTENT_FILTER), 400),
+}
 _METHODS = ("read_request", "write_answer", "write_stream", "write_error", "write_error_event")
 
 
 def failure_text(kind: FailureKind, too_long: str) -> str:
     """Return the message of a simulated failure: `too_long` for a request that is longer than the model's context."""
     return too_long if kind is FailureKind.CONTEXT_LENGTH else f"Simulated failure: {kind.value}."
+
+
+def status_of(kind: FailureKind, otherwise: int = 503) -> int:
+    """Return the status that most vendors send with a failure of this kind, or that of all others."""
+    return _STATUSES.get(kind, otherwise)
+
+
+class ErrorWords(Value, frozen=True):
+    """The words by which a vendor names its errors."""
+
+    usual: str
+    kinds: Mapping[FailureKind, str]
+    statuses: Mapping[str, str] = {}
+
+    def of(self, kind: FailureKind, status: int) -> str:
+        """Return the word for the kind of a failure, else that for the status, else the usual one."""
+        return self.kinds.get(kind) or self.statuses.get(str(status), self.usual)
+
+
+class _Simulated(Value, frozen=True):
+    """The part of a vendor's facts that is about its simulator."""
+
+    simulator: ErrorWords
+
+
+def error_words(facts: FactsFile) -> ErrorWords:
+    """Return the words in the table `[simulator]` of a vendor's facts."""
+    return facts.read_as(_Simulated).simulator
 
 
 class IncomingRequest(Value, frozen=True):

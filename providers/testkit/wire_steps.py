@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import assert_never
 
 from providers.chat import ChatCompletion, ChatRequest, text_of
-from providers.failures import FailureKind
 from providers.reading.errors import by_status
 from providers.testkit.answer_pieces import cut
 from providers.testkit.scenario import (
@@ -29,7 +28,7 @@ from providers.testkit.scenario import (
     Stall,
     Truncated,
 )
-from providers.testkit.simulator import Simulator, stream_type_of
+from providers.testkit.simulator import Simulator, status_of, stream_type_of
 from providers.value import Value
 from providers.wire import WireResponse
 
@@ -135,7 +134,7 @@ def _json(simulator: Simulator, answer: WireResponse, fault: Fault | None) -> It
         case Garbage():
             yield from whole(WireResponse(200, answer.headers, _GARBAGE, 0))
         case ErrorEvent(kind):
-            error = simulator.write_error(kind, _error_status(kind))
+            error = simulator.write_error(kind, status_of(kind))
             yield from whole(WireResponse(200, error.headers, error.body, 0))
         case _:
             yield from (head, body)
@@ -202,17 +201,3 @@ def _middle(events: Sequence[bytes]) -> int:
 def _finish_position(events: Sequence[bytes]) -> int:
     """Return the index of the event with the finish reason, or of the last event."""
     return next((i for i, event in enumerate(events) if _FINISH.search(event)), len(events) - 1)
-
-
-def _error_status(kind: FailureKind) -> int:
-    statuses = {
-        FailureKind.CREDENTIALS: 401,
-        FailureKind.QUOTA: 429,
-        FailureKind.RATE_LIMITED: 429,
-        FailureKind.MODEL_NOT_FOUND: 404,
-        FailureKind.GEO_REFUSED: 403,
-        FailureKind.CONTEXT_LENGTH: 400,
-        FailureKind.INVALID_REQUEST: 400,
-        FailureKind.CONTENT_FILTER: 400,
-    }
-    return statuses.get(kind, 503)

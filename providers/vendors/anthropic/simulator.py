@@ -13,28 +13,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from providers.catalogue import FactsFile
 from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_list, as_map, dumps, loads
 from providers.openai_json.fields import mapping, present
 from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two
 from providers.testkit.claude_messages import read_body, signature_of
-from providers.testkit.simulator import IncomingRequest, RequestRejected, failure_text
+from providers.testkit.simulator import IncomingRequest, RequestRejected, error_words, failure_text
 from providers.wire import WireResponse
 
 _VERSIONS = ("2023-06-01", "2026-10-21")
 _REQUEST_ID = "req_simulated"
 _HEADERS = {"content-type": "application/json", "request-id": _REQUEST_ID}
 _STOP = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
-_TYPES = {
-    FailureKind.RATE_LIMITED: "rate_limit_error",
-    FailureKind.QUOTA: "billing_error",
-    FailureKind.CREDENTIALS: "authentication_error",
-    FailureKind.MODEL_NOT_FOUND: "not_found_error",
-    FailureKind.INVALID_REQUEST: "invalid_request_error",
-    FailureKind.CONTEXT_LENGTH: "invalid_request_error",
-}
-_TYPES_BY_STATUS = {403: "permission_error", 408: "timeout_error", 500: "api_error", 504: "timeout_error"}
+_WORDS = error_words(FactsFile("providers.vendors.anthropic", "anthropic"))
 _TOO_LONG = "prompt is too long: 200001 tokens > 200000 maximum"
 _GEO_REFUSED = {"error": {"type": "forbidden", "message": "Request not allowed"}}
 _VERTEX_PATH = re.compile(
@@ -106,7 +99,7 @@ class AnthropicSimulator:
             return WireResponse(200, _HEADERS, dumps({**refused, **end}), 0)
         if kind is FailureKind.GEO_REFUSED:
             return WireResponse(403, _HEADERS, dumps(_GEO_REFUSED), 0)
-        response = _error(status, _error_type(kind, status), failure_text(kind, _TOO_LONG))
+        response = _error(status, _WORDS.of(kind, status), failure_text(kind, _TOO_LONG))
         if retry_after_s is None:
             return response
         headers = {**_HEADERS, "retry-after": f"{retry_after_s:g}"}
@@ -119,7 +112,7 @@ class AnthropicSimulator:
             return _event("message_delta", delta=end, usage={"output_tokens": 1}) + _event("message_stop")
         if kind is FailureKind.GEO_REFUSED:
             return b"event: error\ndata: " + dumps({"type": "error", **_GEO_REFUSED}) + b"\n\n"
-        error = {"type": _error_type(kind, 529), "message": failure_text(kind, _TOO_LONG)}
+        error = {"type": _WORDS.of(kind, 529), "message": failure_text(kind, _TOO_LONG)}
         return _event("error", error=error, request_id=_REQUEST_ID)
 
 
@@ -207,10 +200,6 @@ def _googles(status: int, message: str) -> WireResponse:
 
 def _refused_by_google(status: int, message: str) -> RequestRejected:
     return RequestRejected(message, _googles(status, message))
-
-
-def _error_type(kind: FailureKind, status: int) -> str:
-    return _TYPES.get(kind) or _TYPES_BY_STATUS.get(status, "overloaded_error")
 
 
 def _refused(status: int, error_type: str, message: str) -> RequestRejected:

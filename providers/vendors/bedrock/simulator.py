@@ -15,11 +15,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from providers.catalogue import FactsFile
 from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
 from providers.failures import FailureKind, InvalidRequest
 from providers.json_values import JsonError, as_map, dumps, loads
 from providers.testkit.answer_pieces import arguments_of, cut, cut_in_two
-from providers.testkit.simulator import IncomingRequest, RequestRejected, failure_text
+from providers.testkit.simulator import IncomingRequest, RequestRejected, error_words, failure_text
 from providers.vendors.bedrock.event_stream import CONTENT_TYPE, encode_message
 from providers.vendors.bedrock.simulator_request import read_body
 from providers.wire import WireResponse
@@ -32,22 +33,7 @@ _SIGNED = re.compile(
 _REQUEST_ID = "00000000-0000-4000-8000-000000000000"
 _HEADERS = {"content-type": "application/json", "x-amzn-requestid": _REQUEST_ID}
 _STOP = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "content_filtered"}
-_NAMES = {
-    FailureKind.RATE_LIMITED: "ThrottlingException",
-    FailureKind.QUOTA: "ServiceQuotaExceededException",
-    FailureKind.CREDENTIALS: "AccessDeniedException",
-    FailureKind.GEO_REFUSED: "AccessDeniedException",
-    FailureKind.MODEL_NOT_FOUND: "ResourceNotFoundException",
-    FailureKind.INVALID_REQUEST: "ValidationException",
-    FailureKind.CONTEXT_LENGTH: "ValidationException",
-}
-_NAMES_BY_STATUS = {
-    403: "AccessDeniedException",
-    404: "ResourceNotFoundException",
-    408: "ModelTimeoutException",
-    424: "ModelErrorException",
-    500: "InternalServerException",
-}
+_WORDS = error_words(FactsFile("providers.vendors.bedrock", "bedrock"))
 _TOO_LONG = "Input is too long for requested model."
 _IN_A_STREAM = frozenset({"ThrottlingException", "ValidationException", "ServiceUnavailableException"})
 
@@ -103,22 +89,18 @@ class BedrockSimulator:
             usage = _usage(None)
             body = {"output": {"message": {"role": "assistant", "content": []}}, "stopReason": "content_filtered"}
             return WireResponse(200, _HEADERS, dumps({**body, "usage": usage}), 0)
-        return _error(status, _name(kind, status), failure_text(kind, _TOO_LONG))
+        return _error(status, _WORDS.of(kind, status), failure_text(kind, _TOO_LONG))
 
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.testkit.simulator.Simulator`. A filtered answer ends with `content_filtered`."""
         if kind is FailureKind.CONTENT_FILTER:
             return _event("messageStop", {"stopReason": "content_filtered"})
-        name = _name(kind, 503)
+        name = _WORDS.of(kind, 503)
         message = failure_text(kind, _TOO_LONG)
         if name not in _IN_A_STREAM:
             return encode_message({":message-type": "error", ":error-code": name, ":error-message": message}, b"")
         headers = {":exception-type": name[0].lower() + name[1:], ":content-type": "application/json"}
         return encode_message({**headers, ":message-type": "exception"}, dumps({"message": message}))
-
-
-def _name(kind: FailureKind, status: int) -> str:
-    return _NAMES.get(kind) or _NAMES_BY_STATUS.get(status, "ServiceUnavailableException")
 
 
 def _refused(status: int, name: str, message: str) -> RequestRejected:

@@ -21,7 +21,7 @@ from providers.openai_json import decode_request
 from providers.testkit.answer_pieces import cut, cut_in_two
 from providers.testkit.simulated_audio import answer_audio
 from providers.testkit.simulated_rerank import read_sent_rerank, write_sent_rerank
-from providers.testkit.simulator import IncomingRequest, RequestRejected, failure_text
+from providers.testkit.simulator import IncomingRequest, RequestRejected, error_words, failure_text, status_of
 from providers.vendors.dashscope.simulator_request import NativeError, as_openai, objections
 from providers.wire import WireResponse
 
@@ -34,19 +34,8 @@ _EMBEDDINGS = "/services/embeddings/text-embedding/text-embedding"
 _JSON = {"content-type": "application/json"}
 _BLOCKED = ("DataInspectionFailed", 400)
 _FILTERED = "Output data may contain inappropriate content."
-# Each failure kind as (code, default status). The vendor sends no `retry-after`.
-_ERRORS: dict[FailureKind, tuple[str, int]] = {
-    FailureKind.RATE_LIMITED: ("Throttling.RateQuota", 429),
-    FailureKind.QUOTA: ("PrepaidBillOverdue", 429),
-    FailureKind.CREDENTIALS: ("InvalidApiKey", 401),
-    FailureKind.GEO_REFUSED: ("AccessDenied", 403),
-    FailureKind.MODEL_NOT_FOUND: ("ModelNotFound", 404),
-    FailureKind.CONTEXT_LENGTH: ("InvalidParameter", 400),
-    FailureKind.INVALID_REQUEST: ("InvalidParameter", 400),
-    FailureKind.CONTENT_FILTER: _BLOCKED,
-}
+_WORDS = error_words(_FACTS)
 _TOO_LONG = "Range of input length should be [1, 98304]"
-_SERVER_ERROR = ("InternalError", 500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +128,12 @@ class DashScopeSimulator:
         return tuple(events)
 
     def write_error(self, kind: FailureKind, status: int, retry_after_s: float | None = None) -> WireResponse:
-        return _error(_ERRORS.get(kind, _SERVER_ERROR)[0], failure_text(kind, _TOO_LONG), status)
+        """See `Simulator`. The vendor sends no `retry-after`."""
+        return _error(_WORDS.of(kind, status), failure_text(kind, _TOO_LONG), status)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
-        code, status = _ERRORS.get(kind, _SERVER_ERROR)
-        return _event(1, "error", status, _error_body(code, failure_text(kind, _TOO_LONG)))
+        status = status_of(kind, 500)
+        return _event(1, "error", status, _error_body(_WORDS.of(kind, status), failure_text(kind, _TOO_LONG)))
 
 
 def _read_head(incoming: IncomingRequest) -> tuple[Mapping[str, object], str]:

@@ -21,7 +21,7 @@ from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_int, read_list, read_map, read_str
 from providers.testkit.answer_pieces import arguments_of, cut
 from providers.testkit.simulated_decisions import answer_decisions
-from providers.testkit.simulator import IncomingRequest, RequestRejected, failure_text
+from providers.testkit.simulator import IncomingRequest, RequestRejected, error_words, failure_text, status_of
 from providers.vendors.gemini.simulator_request import read_body, signature_of
 from providers.wire import WireResponse
 
@@ -41,31 +41,8 @@ _TYPE = "type.googleapis.com/google.rpc."
 _FINISH = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY", "other": "OTHER"}
 # The vendor always sends these kinds with its own status.
 _OWN_STATUS = {FailureKind.GEO_REFUSED: 400, FailureKind.QUOTA: 429}
-_STATUS_WORDS = {
-    FailureKind.RATE_LIMITED: "RESOURCE_EXHAUSTED",
-    FailureKind.QUOTA: "RESOURCE_EXHAUSTED",
-    FailureKind.GEO_REFUSED: "FAILED_PRECONDITION",
-    FailureKind.MODEL_NOT_FOUND: "NOT_FOUND",
-    FailureKind.INVALID_REQUEST: "INVALID_ARGUMENT",
-    FailureKind.CONTEXT_LENGTH: "INVALID_ARGUMENT",
-}
-_WORDS_BY_STATUS = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    408: "DEADLINE_EXCEEDED",
-    409: "ABORTED",
-    500: "INTERNAL",
-    504: "DEADLINE_EXCEEDED",
-}
+_WORDS = error_words(_FACTS)
 _TOO_LONG = "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576)."
-_EVENT_STATUS = {
-    FailureKind.RATE_LIMITED: 429,
-    FailureKind.CREDENTIALS: 403,
-    FailureKind.MODEL_NOT_FOUND: 404,
-    FailureKind.INVALID_REQUEST: 400,
-    FailureKind.CONTEXT_LENGTH: 400,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +136,14 @@ class GeminiSimulator:
         if retry_after_s is not None:
             delay = f"{retry_after_s:.9f}".rstrip("0").rstrip(".")
             details.append({"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{delay}s"})
-        status_word = _STATUS_WORDS.get(kind) or _WORDS_BY_STATUS.get(status, "UNAVAILABLE")
-        return _error(status, status_word, failure_text(kind, _TOO_LONG), details)
+        return _error(status, _WORDS.of(kind, status), failure_text(kind, _TOO_LONG), details)
 
     def write_error_event(self, kind: FailureKind) -> bytes:
         """See `providers.testkit.simulator.Simulator`. A filtered answer ends with the finish reason `SAFETY`."""
         if kind is FailureKind.CONTENT_FILTER:
             return _event({"candidates": [{"finishReason": "SAFETY", "index": 0}]})
-        return _event(as_map(loads(self.write_error(kind, _EVENT_STATUS.get(kind, 503)).body)))
+        status = 403 if kind is FailureKind.CREDENTIALS else status_of(kind)
+        return _event(as_map(loads(self.write_error(kind, status).body)))
 
 
 def _refused(status: int, status_word: str, message: str) -> RequestRejected:

@@ -6,7 +6,9 @@ Source: openai 3.51.0 (Response, its output items, ResponseStreamEvent), read 20
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, text_of
 from providers.json_values import as_map, dumps, read_map
@@ -14,6 +16,8 @@ from providers.openai_json import encode_usage
 from providers.testkit.answer_pieces import cut, cut_in_two
 from providers.vendors.openai.responses_simulator import sealed
 
+_USUAL: Mapping[str, object] = json.loads(Path(__file__).with_name("response.json").read_text("utf-8"))
+"""The members of an answer, as they are where the request does not set them."""
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -59,26 +63,13 @@ def _event(number: int, event: Mapping[str, object]) -> bytes:
 
 def _begun(completion: ChatCompletion, request: ChatRequest) -> dict[str, object]:
     return {
+        **_USUAL,
         "id": completion.id,
-        "object": "response",
         "created_at": completion.created,
-        "error": None,
-        "incomplete_details": None,
-        "instructions": None,
         "max_output_tokens": request.max_tokens,
-        "metadata": {},
         "model": completion.model,
         "parallel_tool_calls": request.parallel_tool_calls is not False,
-        "previous_response_id": None,
         "reasoning": {"effort": request.reasoning_effort, "summary": None},
-        "service_tier": "default",
-        "store": False,
-        "temperature": 1.0,
-        "text": {"format": {"type": "text"}},
-        "tool_choice": "auto",
-        "tools": [],
-        "top_p": 1.0,
-        "truncation": "disabled",
     }
 
 
