@@ -91,7 +91,7 @@ _PNG = (
     "data:image/png;base64,"
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 )
-_CASES: Mapping[str, Any] = json.loads(Path(__file__).with_name("requests.json").read_text("utf-8"))
+_CASES: Mapping[str, Any] = json.loads(Path(__file__).with_name("cases.json").read_text("utf-8"))
 """Requests in OpenAI's form, without what all have: the model, and a short question where an entry has no messages.
 
 A tool is named, and `needs` is a feature that a parameter needs.
@@ -100,6 +100,10 @@ PARAMETER_BOUNDS: Mapping[str, Sequence[Any]] = _CASES["bounds"]
 """The lowest value of each parameter in OpenAI's API, one between, and the highest."""
 HOSTILE_NAMES: Sequence[str] = _CASES["hostile_names"]
 """Names of a model that would lead elsewhere if they were written into a URL as they are."""
+ERROR_BODIES: Sequence[str] = _CASES["error_bodies"]
+"""Bodies of errors in no form of a vendor."""
+ODD_VALUES: Sequence[object] = _CASES["odd_values"]
+"""Values of JSON that stand in place of the vendor's own."""
 USUAL_EFFORTS = ("low", "medium", "high")
 
 

@@ -9,7 +9,7 @@ from functools import wraps
 import pytest
 
 from providers.chat import ChoiceFinish, Failed, Finished, StreamEvent
-from providers.conformance.cases import rich_answer
+from providers.conformance.cases import ERROR_BODIES, rich_answer
 from providers.conformance.checks import altered, check_ends_once, content_events, in_list, json_lines, positions
 from providers.conformance.subject import Subject
 from providers.failures import Failure, FailureKind, ProviderFailed
@@ -55,23 +55,7 @@ _BY_STATUS = {
 }
 """The kind for each status when the body contains no known code."""
 
-_BODIES = (
-    b"",
-    b"<!doctype html><html><body>Bad gateway</body></html>",
-    b"upstream connect error",
-    b'{"error":',
-    b'{"error":null}',
-    b'{"error":"it did not work"}',
-    b'{"error":{"code":429,"message":[1],"type":{},"details":{"a":1}}}',
-    b'[{"error":{"code":{},"status":7}}]',
-    b'"Invalid token"',
-    b"null",
-    b"17",
-    b"[]",
-    b"\xff\xfe\x00",
-    b"data:{}\n\n",
-    b"[" * 100_000,
-)
+_BODIES = (*(text.encode() for text in ERROR_BODIES), b"\xff\xfe\x00", b"[" * 100_000)
 
 
 def _each_kind(test: Callable[[Subject, FailureKind, int], None]) -> Callable[..., None]:

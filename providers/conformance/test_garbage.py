@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import asdict
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from providers.chat import ChatCompletion, Failed, Usage
-from providers.conformance.cases import rich_answer
+from providers.conformance.cases import ODD_VALUES, rich_answer
 from providers.conformance.checks import altered, check_ends_once, check_order, in_list, json_lines, positions
 from providers.conformance.subject import Subject
 from providers.failures import Failure, FailureKind, ProviderFailed
@@ -38,22 +38,6 @@ _thorough = settings(
 _text = st.text(max_size=8) | st.sampled_from(["stop", "\ud83d", "x\ude00y"])
 _scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | _text
 _json = st.recursive(_scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3))
-_ODD_VALUES: tuple[object, ...] = (
-    None,
-    True,
-    "",
-    "x",
-    "\ud83d",
-    -1,
-    2**70,
-    1.5,
-    1e300,
-    float("nan"),
-    [],
-    [None, 1, "x", [], {}],
-    {},
-    {"": None, "\ude00": ["\ud83d", 2**70]},
-)
 
 
 def _encoded(value: object) -> bytes:
@@ -198,7 +182,7 @@ def _values_of(event: bytes) -> set[object]:
 def _broken(document: bytes, passed_over: Set[object] = frozenset()) -> Iterator[bytes]:
     """Yield the JSON with the value at each position replaced by each odd value; nothing if it is not JSON."""
 
-    def odd_values(right: object, place: tuple[object, ...]) -> tuple[object, ...]:
-        return () if (place, repr(right)) in passed_over else _ODD_VALUES
+    def odd_values(right: object, place: tuple[object, ...]) -> Sequence[object]:
+        return () if (place, repr(right)) in passed_over else ODD_VALUES
 
     return map(_encoded, altered(document, odd_values))

@@ -122,20 +122,7 @@ def test_config_without_clients_is_served_only_locally(gateway: Command, host: s
     assert f"this config has no clients, so it serves this machine only, and {host} is open to others" in shown.err
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"GATEWAY_PORT": "tcp://10.0.0.1:80"}, "GATEWAY_PORT is 'tcp://10.0.0.1:80': input should be a valid integer"),
-        ({"GATEWAY_PORT": "70000"}, "GATEWAY_PORT is '70000': input should be less than or equal to 65535"),
-        ({"GATEWAY_LOG_FORMAT": "xml"}, "GATEWAY_LOG_FORMAT is 'xml': input should be 'auto', 'json' or 'text'"),
-        ({"GATEWAY_LOG_LEVEL": "loud"}, "GATEWAY_LOG_LEVEL is 'loud': input should be 'debug', "),
-        ({"GATEWAY_WORKERS": "two"}, "GATEWAY_WORKERS is 'two': input should be a valid integer"),
-        ({"GATEWAY_WORKERS": "257"}, "GATEWAY_WORKERS is '257': input should be less than or equal to 256"),
-        ({"GATEWAY_GRACE_S": "0"}, "GATEWAY_GRACE_S is '0': input should be greater than 0"),
-        ({"GATEWAY_GRACE_S": "inf"}, "GATEWAY_GRACE_S is 'inf': input should be a finite number"),
-    ],
-    ids=str,
-)
+@cases("settings", "message")
 def test_invalid_setting_prints_one_line(
     gateway: Command, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], message: str
 ) -> None:

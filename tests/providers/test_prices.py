@@ -235,20 +235,7 @@ def test_stage_before_one_that_precedes_it_is_an_error(before: str, after: str) 
             offers_of(tomllib.loads(text))
 
 
-@pytest.mark.parametrize(
-    ("days", "message"),
-    [
-        ('on = 2027-01-14\nto = "new"', "to: needs `redirects`"),
-        ("redirects = 2027-01-14", "redirects: needs `to`"),
-        ('redirects = 2027-01-14\nto = ""', "to: is missing"),
-        ("dearer = 2027-01-14\nearliest = true", "earliest: needs `on`"),
-        ("earliest = true", "on: must be a day"),
-        ("on = 2027-01-14\nearliest = 1", "earliest: must be true or false"),
-        ('dearer = 2027-01-14\nsites = ["eu"]', "an end of sites or paths has only the day `on`"),
-        ('announced = 2027-01-14\non = 2027-01-14\npaths = ["/v1"]', "an end of sites or paths has only the day `on`"),
-        ('on = 2027-01-14\nannounced = "soon"', "announced: must be a day"),
-    ],
-)
+@cases("days", "message")
 def test_row_of_stages_that_lacks_a_part_is_an_error(days: str, message: str) -> None:
     with pytest.raises(CatalogueError) as error:
         offers_of(tomllib.loads(RETIREMENT.replace("on = 2027-01-14\n", f"{days}\n")))
