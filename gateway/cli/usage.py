@@ -7,6 +7,7 @@ import csv
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
@@ -37,19 +38,9 @@ if TYPE_CHECKING:
 _OK, _NONE = 0, 1
 _NO_VALUE = "-"
 _SHOWN = Decimal("0.000001")
-_TOKENS = {
-    "input_tokens": "input",
-    "cached_tokens": "cached",
-    "cache_write_tokens": "cache writes",
-    "output_tokens": "output",
-    "reasoning_tokens": "reasoning",
-}
-_WITHOUT = {
-    "assistant": "the calls had none, or a release up to 0.2 made them",
-    "territory": "it was not known, or is not kept of the caller (a region with `transit`, an erased end user)",
-    **dict.fromkeys(("processes", "use"), "a release up to 0.2 made the calls"),
-    "quota": "their deployments name no quota now",
-}
+_WORDS: Mapping[str, Mapping[str, str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+_TOKENS = _WORDS["tokens"]
+_WITHOUT = _WORDS["without"]
 """Why a call may lack a value."""
 _ALWAYS_SHOWN = ("input_tokens", "output_tokens")
 

@@ -7,6 +7,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from gateway import __version__
@@ -35,6 +36,7 @@ _MOST_TABLES = 16
 _QUESTION = "Hello! Who are you?"
 _TERRITORY_HEADER = "cf-ipcountry"
 """The header with which the page asks as if from a territory. In a demo, every client is a trusted edge."""
+_PROGRAM = Template((Path(__file__).parent / "templates" / "program.py.txt").read_text("utf-8"))
 FAULTS: Mapping[str, str] = WORDS["faults"]
 """The notation of `gateway simulate`, and its words on the page. The most instructive faults are first."""
 SCRIPT_TEXTS: Sequence[str] = WORDS["script"]
@@ -275,20 +277,9 @@ def curl_command(url: str, assistant: str, territory: str, question: str) -> str
 
 def python_program(url: str, assistant: str, territory: str, question: str) -> str:
     """Return the same request as a program that uses the OpenAI SDK. See `curl_command`."""
-    return f"""\
-from openai import OpenAI
-
-client = OpenAI(base_url={_literal(f"{url}/v1")}, api_key="demo")
-stream = client.chat.completions.create(
-    model={_literal(assistant)},
-    messages=[{{"role": "user", "content": {_literal(question)}}}],
-    extra_headers={{{_literal(_TERRITORY_HEADER)}: {_literal(territory)}}},
-    stream=True,
-)
-for chunk in stream:
-    print(chunk.choices[0].delta.content or "" if chunk.choices else "", end="", flush=True)
-print()
-"""
+    values = {"base_url": f"{url}/v1", "assistant": assistant, "territory": territory, "question": question}
+    literals = {name: _literal(text) for name, text in (values | {"header": _TERRITORY_HEADER}).items()}
+    return _PROGRAM.substitute(literals)
 
 
 def _literal(text: str) -> str:

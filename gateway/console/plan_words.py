@@ -6,14 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.changes.plan import MARKS
-from gateway.console.texts import ViewTexts, _
+from gateway.console.texts import WORDS, ViewTexts, _
 from gateway.model.answer_change import AnswerChangeKind
 
-ANSWER_WORDS: Mapping[AnswerChangeKind, str] = {
-    "lost": _("lose their answer"),
-    "gained": _("gain an answer"),
-    "changed": _("another first answer"),
-}
+ANSWER_WORDS: Mapping[AnswerChangeKind, str] = WORDS["answers"]
 
 
 def answer_words(texts: ViewTexts, kind: AnswerChangeKind) -> str:

@@ -13,7 +13,7 @@ from gateway.api.admin_guard import Guard, Identity
 from gateway.api.caller.authentication import is_loopback_host
 from gateway.api.errors import ApiError
 from gateway.console.sessions import FailureLimit, Sessions, csrf_of
-from gateway.console.texts import ViewTexts, _
+from gateway.console.texts import WORDS, ViewTexts, _
 from gateway.model.location import ClaimProblem, ClaimRefused
 from gateway.model.signed_token import TokenGivesNothing
 from gateway.model.stored_client import Role
@@ -26,13 +26,7 @@ _MOST_NAME = 120
 _FRAMES = frozenset({"iframe", "frame", "embed", "object", "fencedframe"})
 _STRONGEST = (Role.ADMIN, Role.OPERATOR, Role.VIEWER)
 
-_NO_ROLE = {
-    "role": _("no rule of `token_issuers.*.roles` gives your token a role here: ask for one of their groups"),
-    "groups": _(
-        "your issuer left the groups out of your token, because there are too many: use app roles, or `groups assigned "
-        "to the application`, at the issuer"
-    ),
-}
+_NO_ROLE: Mapping[str, str] = WORDS["no_role"]
 _ONLY_HERE = _("this is not the address of the console: open it as http://127.0.0.1 or http://localhost, with its port")
 
 

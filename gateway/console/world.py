@@ -12,7 +12,7 @@ from typing import Any
 from babel import Locale
 from babel.core import get_global
 
-from gateway.console.texts import ViewTexts, _
+from gateway.console.texts import WORDS, ViewTexts, _
 from providers.territories import territory_data
 from providers.value import Value
 
@@ -24,16 +24,7 @@ _MOST_NAMED = 6
 PINS = ("HK", "MO", "SG", "TW")
 """Territories that are never part of a cluster of the map."""
 
-_ZOOMS: Mapping[str, tuple[str, int, int, float]] = {
-    "europe": (_("Europe"), 53300, 7600, 6.0),
-    "africa": (_("Africa"), 54200, 22800, 2.6),
-    "middle-east": (_("Middle East"), 61800, 13700, 6.0),
-    "asia": (_("South and East Asia"), 77500, 14500, 3.2),
-    "pacific": (_("Oceania"), 90000, 29000, 3.2),
-    "north-america": (_("North America"), 27500, 10000, 2.3),
-    "caribbean": (_("Caribbean"), 31600, 18300, 9.0),
-    "south-america": (_("South America"), 35000, 29500, 2.4),
-}
+_ZOOMS: Mapping[str, tuple[str, int, int, float]] = WORDS["parts"]
 
 GROUPS = {"@EU": _("the European Union"), "@EEA": _("the European Economic Area")}
 

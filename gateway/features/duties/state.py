@@ -41,15 +41,7 @@ from gateway.state.database import (
 from gateway.undo import undone_on_failure
 
 _NAME = "use"
-_LAYOUT = """
-CREATE TABLE IF NOT EXISTS used (
-  user TEXT NOT NULL,
-  client TEXT NOT NULL,
-  seen INTEGER NOT NULL,
-  record BLOB NOT NULL,
-  PRIMARY KEY (user, client)
-) STRICT, WITHOUT ROWID;
-"""
+_LAYOUT = Path(__file__).with_name("use.sql").read_text("utf-8")
 _PAGE_BYTES = 512
 """A change of a record takes two thirds of the time that it takes with SQLite's pages of 4096 bytes."""
 _OF_USER = "WHERE user = ? AND client = ?"

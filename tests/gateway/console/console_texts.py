@@ -18,7 +18,8 @@ def texts_to_translate() -> dict[str, str]:
     """Return every text inside `_(…)` and every word of `words.toml` with the file that has it."""
     found: dict[str, str] = {}
     for words in tomllib.loads((FOLDER / "words.toml").read_text("utf-8")).values():
-        found |= dict.fromkeys(words if isinstance(words, list) else words.values(), "words.toml")
+        listed = words if isinstance(words, list) else words.values()
+        found |= {(it[0] if isinstance(it, list) else it): "words.toml" for it in listed}
     for path in sorted(FOLDER.glob("templates/*.html")):
         found |= dict.fromkeys(_of_template(path), path.name)
     for path in sorted(FOLDER.glob("*.py")):

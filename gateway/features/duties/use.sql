@@ -1,0 +1,7 @@
+CREATE TABLE IF NOT EXISTS used (
+  user TEXT NOT NULL,
+  client TEXT NOT NULL,
+  seen INTEGER NOT NULL,
+  record BLOB NOT NULL,
+  PRIMARY KEY (user, client)
+) STRICT, WITHOUT ROWID;
