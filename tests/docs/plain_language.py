@@ -98,9 +98,12 @@ class Phrase:
 
 
 def phrases_of(path: Path) -> Iterator[Phrase]:
-    """Yield the phrases of a Markdown page or a Python module."""
+    """Yield the phrases of a Markdown page, a Python module, or a file of words."""
     if path.suffix == ".md":
         yield from _in_page(path)
+    elif path.suffix == ".toml":
+        lines = enumerate(path.read_text("utf-8").splitlines(), 1)
+        yield from (it for number, line in lines if _WORDS.search(line) for it in _matches(path, number, line))
     else:
         yield from _in_module(path)
 

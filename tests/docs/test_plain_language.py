@@ -20,7 +20,8 @@ _LEFT_OUT = ("tests/docs/plain_language.py", "tests/architecture/frozen/", "test
 
 
 def _files() -> list[str]:
-    listed = subprocess.run(["git", "ls-files", "*.md", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    kinds = ("*.md", "*.py", "gateway/cli/*.toml", "gateway/console/words.toml")
+    listed = subprocess.run(["git", "ls-files", *kinds], cwd=ROOT, capture_output=True, text=True, check=True)
     return [name for name in listed.stdout.splitlines() if not name.startswith(_LEFT_OUT)]
 
 
