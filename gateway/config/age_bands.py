@@ -19,32 +19,32 @@ _HOUR_S = 3600.0
 _LEAST_REPEAT_S = 600.0
 
 
-def compile_ages(draft: Draft, findings: Findings, name: str, section: RegionSection) -> AgeRules | None:
+def compile_ages(draft: Draft, name: str, section: RegionSection) -> AgeRules | None:
     """Return the rules of a region for minors, or None if it has none."""
     path = ("regions", name)
     if not section.age_bands:
         if not draft.is_whole(*path, "age_bands"):
             return None
         if section.age_missing is not None:
-            findings.error((*path, "age_missing"), "has no effect without `age_bands`", "add them, or remove it")
+            draft.error((*path, "age_missing"), "has no effect without `age_bands`", "add them, or remove it")
         elif section.age_bands is not None:
-            findings.error((*path, "age_bands"), "names no band", "add one, or remove it")
+            draft.error((*path, "age_bands"), "names no band", "add one, or remove it")
         return None
     # The operator's sentence for the reason comes first.
     later = None if RefusalReason.AGE in draft.config.messages else built_in_sentences("hours")
-    bands = tuple(_band(findings, (*path, "age_bands", band), each, later) for band, each in section.age_bands.items())
+    bands = tuple(_band(draft, (*path, "age_bands", band), each, later) for band, each in section.age_bands.items())
     if _REFUSE in section.age_bands:
         hint = "it is a value of `age_missing`"
-        findings.error((*path, "age_bands", _REFUSE), f"`{_REFUSE}` can't be the name of a band", hint, key=True)
+        draft.error((*path, "age_bands", _REFUSE), f"`{_REFUSE}` can't be the name of a band", hint, key=True)
     missing = section.age_missing
     if missing is None:
         message = "needs `age_missing`: the rules for users whose age band no claim names"
         hint = f"write age_missing: {_REFUSE}, {_ADULT}, or the name of a band"
-        findings.error((*path, "age_bands"), message, hint, key=True)
+        draft.error((*path, "age_bands"), message, hint, key=True)
     elif missing not in (_ADULT, _REFUSE, *section.age_bands):
         message = f"must be `{_ADULT}`, `{_REFUSE}` or a band, not {quoted(missing)}"
         hint = choice_hint(missing, {_ADULT, _REFUSE, *section.age_bands})
-        findings.error((*path, "age_missing"), message, hint)
+        draft.error((*path, "age_missing"), message, hint)
     rules = AgeRules(bands, None)
     return AgeRules(bands, UNKNOWN_AGE if missing in (None, _REFUSE) else rules.band(missing))
 
@@ -96,7 +96,7 @@ def check_range(findings: Findings, path: KeyPath, seconds: float, least: str, m
         findings.error(path, f"must be from {least} to {most}", f"write {near}")
 
 
-def check_ages(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
+def check_ages(draft: Draft, config: ConfigVersion) -> None:
     """Check the intents of age bands, and whether a claim can name a band."""
     location = config.location.rules
     for region, section in draft.config.regions.items():
@@ -106,7 +106,7 @@ def check_ages(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
         claim = location.of(ClaimRules)
         if claim is None or claim.age_band is None or "claim" not in location.signals:
             message = "no claim names a band, so `age_missing` applies to every user"
-            findings.warn(path, message, "set `location.claim.age_band`")
+            draft.warn(path, message, "set `location.claim.age_band`")
         here = {it.name: it for it in config.assistants.values() if region in it.routes}
         known = {intent.name for it in here.values() for intent in it.intents}
         for name, band in section.age_bands.items():
@@ -116,7 +116,7 @@ def check_ages(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
             without = sorted(it.name for it in here.values() if all(one.name != band.intent for one in it.intents))
             if band.intent not in known:
                 message = f"no assistant of this region has the intent {quoted(band.intent)}"
-                findings.error(at, message, choice_hint(band.intent, known) if known else "add it to `intents`")
+                draft.error(at, message, choice_hint(band.intent, known) if known else "add it to `intents`")
             elif without:
                 message = f"has no effect in {', '.join(without)}: there is no intent {quoted(band.intent)}"
-                findings.warn(at, message, "add it to `intents` there: an intent without a route of its own is allowed")
+                draft.warn(at, message, "add it to `intents` there: an intent without a route of its own is allowed")

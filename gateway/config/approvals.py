@@ -25,24 +25,22 @@ _FORMS = {
 }
 
 
-def compile_approvals(
-    draft: Draft, findings: Findings, name: str, days: Days, stages: Iterable[EndStage] = ()
-) -> tuple[Approval, ...]:
+def compile_approvals(draft: Draft, name: str, days: Days, stages: Iterable[EndStage] = ()) -> tuple[Approval, ...]:
     """Return the approvals of a deployment. Warn of those that have expired or expire soon, or never count."""
     path: KeyPath = ("deployments", name, "approvals")
     section = draft.config.deployments[name]
     compiled = tuple(section.approvals)
     for index, approval in enumerate(compiled):
-        _check_approval(draft, findings, (*path, index), approval)
+        _check_approval(draft, (*path, index), approval)
         if approval.model not in (None, section.model, *(it.to for it in stages if it.to)):
             message = f"it never counts: it is for {quoted(approval.model or '')}, which does not answer here"
-            findings.warn((*path, index, "model"), message, f"write the vendor's name, such as {section.model}")
+            draft.warn((*path, index, "model"), message, f"write the vendor's name, such as {section.model}")
     counting = approvals_for(compiled, section.model, answering(section.model, redirect_of(stages), days))
     for term in terms_of({name: counting}, days):
         at = (*path, _deciding(compiled, term.region, term.last_day))
         message = why_unapproved(counting, term.region, days) or ""
         hint = "add the renewed one to the list before that day"
-        findings.warn_of_end(at, term, hint, message, is_kept=section.accept_ended)
+        draft.warn_of_end(at, term, hint, message, is_kept=section.accept_ended)
     return compiled
 
 
@@ -71,18 +69,18 @@ def _deciding(approvals: tuple[Approval, ...], region: str, last_day: date) -> i
     return ends.index((region, last_day))
 
 
-def _check_approval(draft: Draft, findings: Findings, path: KeyPath, approval: Approval) -> None:
-    check_reference(draft, findings, (*path, "region"), "regions", approval.region)
+def _check_approval(draft: Draft, path: KeyPath, approval: Approval) -> None:
+    check_reference(draft, (*path, "region"), "regions", approval.region)
     begins, ends = approval.valid_from, approval.valid_until
     if begins is not None and ends is not None and ends < begins:
-        findings.error(
+        draft.error(
             (*path, "valid_until"), f"it ends on {ends}, before it begins on {begins}", "change one of the dates"
         )
     form, example = _FORMS.get((approval.authority, approval.kind), (".*", ""))
     if not re.fullmatch(form, approval.number):
         words = approval.kind.replace("_", " ")
         message = f"does not have the published form of the number of a {approval.authority} {words}"
-        findings.warn((*path, "number"), message, f"such as {example}")
+        draft.warn((*path, "number"), message, f"such as {example}")
 
 
 def compile_consent(

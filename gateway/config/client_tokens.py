@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from gateway.config.loading import Document
 from gateway.config.location import SectionProblems
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.validation import Draft, Findings, check_reference
@@ -28,7 +27,7 @@ _APP = re.compile(
 )
 
 
-def compile_token_issuers(draft: Draft, findings: Findings, document: Document) -> dict[str, TokenIssuer]:
+def compile_token_issuers(draft: Draft) -> dict[str, TokenIssuer]:
     """Return the issuers of a draft, by name."""
     compiled: dict[str, TokenIssuer] = {}
     claims = dict(draft.config.location).get("claim")
@@ -38,26 +37,26 @@ def compile_token_issuers(draft: Draft, findings: Findings, document: Document) 
         other = names.setdefault((rules.issuer, rules.audience), name)
         if other != name:
             message = f"has the `issuer` and the `audience` of {quoted(other)}, so a token would belong to both"
-            findings.error(path, message, "join their rules in one of them")
-        _check_names(findings, path, rules)
+            draft.error(path, message, "join their rules in one of them")
+        _check_names(draft, path, rules)
         if not rules.clients and not rules.roles and draft.is_whole("token_issuers", name):
-            findings.error(path, "needs `clients` or `roles`, or its tokens give nothing", "add a rule")
+            draft.error(path, "needs `clients` or `roles`, or its tokens give nothing", "add a rule")
         if claims is not None and claims.issuer == rules.issuer and rules.user != "sub":
             message = "claims of this issuer name a user by `sub`: who comes by both is two users"
-            findings.warn((*path, "user"), message, "write `user: sub`, or send tokens alone")
-        if rules.issued_after is not None and rules.issued_after > document.read_at_s:
+            draft.warn((*path, "user"), message, "write `user: sub`, or send tokens alone")
+        if rules.issued_after is not None and rules.issued_after > draft.document.read_at_s:
             message = "is in the future, so no token is accepted until then"
-            findings.warn((*path, "issued_after"), message, "write the time before which tokens are not trusted")
-        keys = read_key_set(rules.jwks, SectionProblems(findings, path, document), "every new token")
+            draft.warn((*path, "issued_after"), message, "write the time before which tokens are not trusted")
+        keys = read_key_set(rules.jwks, SectionProblems(draft, path), "every new token")
         for index, rule in enumerate(rules.clients):
             if draft.config.clients_source == "file":
-                check_reference(draft, findings, (*path, "clients", index, "client"), "clients", rule.gives)
-            _check_rights(findings, (*path, "clients", index, "where"), rule.where)
+                check_reference(draft, (*path, "clients", index, "client"), "clients", rule.gives)
+            _check_rights(draft, (*path, "clients", index, "where"), rule.where)
         for index, role in enumerate(rules.roles):
-            _check_rights(findings, (*path, "roles", index, "where"), role.where)
-        _check_member(findings, (*path, "user"), rules.user)
+            _check_rights(draft, (*path, "roles", index, "where"), role.where)
+        _check_member(draft, (*path, "user"), rules.user)
         for member, _ in rules.denied:
-            _check_member(findings, (*path, "denied", member), member)
+            _check_member(draft, (*path, "denied", member), member)
         if keys is not None:
             compiled[name] = TokenIssuer(**members_of(rules), name=name, keys=keys)
     return {name: replace(it, same_users=_same_users(it, compiled)) for name, it in compiled.items()}

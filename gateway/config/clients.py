@@ -6,7 +6,7 @@ from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema.file import ClientSection
 from gateway.config.usage import SpendingCompiler
-from gateway.config.validation import Draft, Findings, check_reference
+from gateway.config.validation import Draft, check_reference
 from gateway.model.budget import NO_SPENDING_RULES
 from gateway.model.config_version import Client, ClientLimitRule, Cors
 from gateway.model.signed_token import token_key
@@ -17,33 +17,31 @@ _PREFIX = "sha256:"
 
 
 def compile_clients(
-    draft: Draft, findings: Findings, regions: Regions, spending: SpendingCompiler | None = None, *, demo: bool
+    draft: Draft, regions: Regions, spending: SpendingCompiler | None = None, *, demo: bool
 ) -> dict[str, Client]:
     """Return the clients of a draft by the SHA-256 (hex) of each key. `spending` compiles their budgets."""
     sections = draft.config.clients
     if demo and sections:
-        findings.error(("clients",), "in demo mode any key or none is accepted", "remove `clients`")
+        draft.error(("clients",), "in demo mode any key or none is accepted", "remove `clients`")
     if demo and draft.config.clients_source == "database":
         message = "in demo mode any key or none is accepted, so keys and budgets of the database have no effect"
-        findings.error(("clients_source",), message, "remove `clients_source`, or `demo`")
+        draft.error(("clients_source",), message, "remove `clients_source`, or `demo`")
     compiled: dict[str, Client] = {}
     by_token = {rule.gives for issuer in draft.config.token_issuers.values() for rule in issuer.clients}
     for name, section in sections.items():
         path: KeyPath = ("clients", name)
-        _check_references(draft, findings, regions, path, section)
+        _check_references(draft, regions, path, section)
         if section.limits == ClientLimitRule():
-            findings.error(
-                (*path, "limits"), "sets no limit", "give it `rpm`, `concurrent` or `body_bytes`, or remove it"
-            )
+            draft.error((*path, "limits"), "sets no limit", "give it `rpm`, `concurrent` or `body_bytes`, or remove it")
         keys = [(key.hash.removeprefix(_PREFIX), key.expires) for key in section.keys or ()]
-        is_given = section.keys is not None or findings.source.has((*path, "keys"))
+        is_given = section.keys is not None or draft.source.has((*path, "keys"))
         if not is_given and name not in by_token and draft.is_whole("token_issuers"):
             hint = "add the hash of a key (`gateway key new`), or a rule of `token_issuers` that names this client"
             if draft.config.token_issuers:
                 # The removal of a rule revokes, so it must not be refused.
-                findings.warn(path, "has neither keys nor a rule, so no request is answered for it", hint)
+                draft.warn(path, "has neither keys nor a rule, so no request is answered for it", hint)
             else:
-                findings.error((*path, "keys"), "is missing", hint)
+                draft.error((*path, "keys"), "is missing", hint)
         client = Client(
             name=name,
             assistants=frozenset(section.assistants) if section.assistants is not None else None,
@@ -57,39 +55,37 @@ def compile_clients(
             holder = compiled.setdefault(digest, replace(client, key_hash=digest, key_id=digest, until_s=until_s))
             if holder.name != name or any(digest == other for other, _ in keys[:index]):
                 message = f"this key belongs to the client {quoted(holder.name)} already"
-                findings.error((*path, "keys", index), message, "a key belongs to one client; remove one")
+                draft.error((*path, "keys", index), message, "a key belongs to one client; remove one")
         if name in by_token:
             compiled[token_key(name)] = client
     return compiled
 
 
-def compile_cors(draft: Draft, findings: Findings, *, demo: bool) -> Cors | None:
+def compile_cors(draft: Draft, *, demo: bool) -> Cors | None:
     """Return the web pages that may call, or None if none may. In a demo, the pages of this machine may."""
     section = draft.config.cors
     if section is None:
         return Cors(loopback=True) if demo else None
     if "*" in section.origins and not draft.names("clients") and not demo:
         message = "without `clients`, every page that a browser on this machine opens may send requests and cause costs"
-        findings.warn(("cors", "origins"), message, "list the origins of your own pages")
+        draft.warn(("cors", "origins"), message, "list the origins of your own pages")
     if "*" in section.origins and len(section.origins) > 1:
-        findings.warn(("cors", "origins"), "`*` allows every page: the other origins have no effect")
+        draft.warn(("cors", "origins"), "`*` allows every page: the other origins have no effect")
     headers = frozenset(name.lower().encode() for name in section.headers)
     return Cors(frozenset(section.origins) - {"*"}, "*" in section.origins, demo, headers)
 
 
-def _check_references(
-    draft: Draft, findings: Findings, regions: Regions, path: KeyPath, section: ClientSection
-) -> None:
-    check_assistants(draft, findings, path, section.assistants or [])
+def _check_references(draft: Draft, regions: Regions, path: KeyPath, section: ClientSection) -> None:
+    check_assistants(draft, path, section.assistants or [])
     if section.region is not None:
-        _check_region(draft, findings, regions, (*path, "region"), section.region, section)
+        _check_region(draft, regions, (*path, "region"), section.region, section)
     used = {SIGNALS[name].client_right for name in draft.config.location.signals}
     for name, signal in SIGNALS.items():
         if signal.client_right in section.may_assert and signal.client_right not in used:
-            findings.warn((*path, "may_assert"), f"has no effect: `{name}` is not among `location.signals`")
+            draft.warn((*path, "may_assert"), f"has no effect: `{name}` is not among `location.signals`")
 
 
-def check_assistants(draft: Draft, findings: Findings, path: KeyPath, names: list[str]) -> None:
+def check_assistants(draft: Draft, path: KeyPath, names: list[str]) -> None:
     """Report every name that is not an assistant."""
     known = draft.names("assistants")
     owners = {alias: name for name, owner in draft.config.assistants.items() for alias in owner.aliases}
@@ -100,7 +96,7 @@ def check_assistants(draft: Draft, findings: Findings, path: KeyPath, names: lis
         hint = (
             choice_hint(name, known) if owner is None else f"write {quoted(owner)}, the assistant that has this alias"
         )
-        findings.error((*path, "assistants", index), f"unknown assistant {quoted(name)}", hint)
+        draft.error((*path, "assistants", index), f"unknown assistant {quoted(name)}", hint)
 
 
 def _has_route(draft: Draft, section: ClientSection, region: str) -> bool:
@@ -109,16 +105,14 @@ def _has_route(draft: Draft, section: ClientSection, region: str) -> bool:
     return not allowed or any(region in known[name].regions for name in allowed)
 
 
-def _check_region(
-    draft: Draft, findings: Findings, regions: Regions, path: KeyPath, name: str, section: ClientSection
-) -> None:
-    check_reference(draft, findings, path, "regions", name)
+def _check_region(draft: Draft, regions: Regions, path: KeyPath, name: str, section: ClientSection) -> None:
+    check_reference(draft, path, "regions", name)
     region = regions.by_name.get(name)
     if region is not None and draft.is_whole("assistants") and not _has_route(draft, section, name):
-        findings.warn(path, f"none of its assistants has a route in {quoted(name)}: all its requests are refused")
+        draft.warn(path, f"none of its assistants has a route in {quoted(name)}: all its requests are refused")
     if region is not None and region.is_default:
         message = (
             f"{quoted(name)} is the default region: "
             "for a caller whose territory is unknown, availability is not checked"
         )
-        findings.warn(path, message, "bind the key to a region that names its territories")
+        draft.warn(path, message, "bind the key to a region that names its territories")

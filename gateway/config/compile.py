@@ -86,15 +86,14 @@ def compile_config(
     check, which starts none. `simulated` puts every deployment at a simulator, and leaves out what else the gateway
     would call. `demo_territory` is that of callers of a demo whom no signal locates.
     """
-    findings = Findings(document.source)
-    draft = validate(findings, _section_of(tuple(features)))
+    draft = validate(document, _section_of(tuple(features)))
     options = _Options(registry, features, simulators, demo or draft.config.demo, demo_territory, simulated)
     parts = frozenset(draft.broken)
-    config = _compile(draft, findings, document, options)
-    _check_broken_parts(draft, parts, findings, document, options)
-    if findings.rejected:
-        raise ConfigRejected(findings.problems)
-    return Compiled(config, findings.warnings, document.files, document.written, draft.wrappers)
+    config = _compile(draft, options)
+    _check_broken_parts(draft, parts, options)
+    if draft.rejected:
+        raise ConfigRejected(draft.problems)
+    return Compiled(config, draft.warnings, document.files, document.written, draft.wrappers)
 
 
 @cache
@@ -128,28 +127,26 @@ class _Called(Value, frozen=True):
     quotas: Mapping[str, Quota]
 
 
-def _compile(draft: Draft, findings: Findings, document: Document, options: _Options) -> ConfigVersion:
-    """Return the version that the draft describes. It may be used only if the findings have no error."""
-    demo, features = options.demo, options.features
-    _check_sections(draft, findings)
+def _compile(draft: Draft, options: _Options) -> ConfigVersion:
+    """Return the version that the draft describes. It may be used only if nothing was found wrong."""
+    demo, features, document = options.demo, options.features, draft.document
+    _check_sections(draft)
     for of_draft in [feature.of_draft for feature in features if feature.of_draft is not None]:
-        of_draft(draft, findings, document)
-    cell = compile_cell(draft, findings, demo=demo)
+        of_draft(draft)
+    cell = compile_cell(draft, demo=demo)
     of_regions = [feature.of_region for feature in features if feature.of_region is not None]
-    regions = compile_regions(draft, findings, cell, document.read_at_s, of_regions)
-    called = _called(draft, findings, document, options, regions)
+    regions = compile_regions(draft, cell, of_regions)
+    called = _called(draft, options, regions)
     deployments = called.deployments
-    assistants = AssistantCompiler(
-        draft, findings, regions, deployments, days_at(document.read_at_s), features
-    ).compiled()
-    moderation = compile_moderation(draft, findings, regions, deployments)
+    assistants = AssistantCompiler(draft, regions, deployments, days_at(document.read_at_s), features).compiled()
+    moderation = compile_moderation(draft, regions, deployments)
     judges = judges_of_regions(regions, moderation, deployments)
-    usage = compile_usage(draft, findings, regions)
-    spending = SpendingCompiler(draft, findings, usage)
-    clients = compile_clients(draft, findings, regions, spending, demo=demo)
-    check_prices(draft, findings, usage, clients.values(), assistants, judges, document.read_at_s)
+    usage = compile_usage(draft, regions)
+    spending = SpendingCompiler(draft, usage)
+    clients = compile_clients(draft, regions, spending, demo=demo)
+    check_prices(draft, usage, clients.values(), assistants, judges)
     if draft.config.websocket is not None and (unfit := draft.config.websocket.problem()) is not None:
-        findings.error(("websocket", unfit[0]), unfit[1].message, unfit[1].hint)
+        draft.error(("websocket", unfit[0]), unfit[1].message, unfit[1].hint)
     config = ConfigVersion(
         **{name: getattr(draft.config, name) for name in _AS_WRITTEN},
         version=document.version,
@@ -160,10 +157,10 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         blocked=regions.blocked,
         deployments=deployments,
         clients=clients,
-        location=compile_location(draft, findings, document, regions, demo=demo, demo_territory=options.demo_territory),
+        location=compile_location(draft, regions, demo=demo, demo_territory=options.demo_territory),
         cell=cell,
         exporters=called.exporters,
-        cors=compile_cors(draft, findings, demo=demo),
+        cors=compile_cors(draft, demo=demo),
         secrets=called.secrets,
         demo=demo,
         simulated=options.is_rehearsal,
@@ -175,81 +172,80 @@ def _compile(draft: Draft, findings: Findings, document: Document, options: _Opt
         usage=usage,
         quotas=called.quotas,
         law_ends=ends_of_laws(draft),
-        stores=compile_stores(draft, findings, regions, document.references),
-        token_issuers=compile_token_issuers(draft, findings, document),
-        parts=_parts(draft, findings, document, features),
+        stores=compile_stores(draft, regions),
+        token_issuers=compile_token_issuers(draft),
+        parts=_parts(draft, features),
         sign_ins=called.sign_ins,
     )
-    _check_version(draft, findings, config, judges, features)
+    _check_version(draft, config, judges, features)
     return _without_calls(config) if options.is_rehearsal else config
 
 
-def _called(draft: Draft, findings: Findings, document: Document, options: _Options, regions: Regions) -> _Called:
+def _called(draft: Draft, options: _Options, regions: Regions) -> _Called:
     """Return what the gateway calls. All of it that names one server states the same facts about it."""
-    references, stated = document.references, StatedFacts(findings)
-    links = Links(findings, references, document.tls_files, document.read_at_s)
+    document, stated = draft.document, StatedFacts(draft)
+    links = Links(draft)
     endpoints = Endpoints(
-        findings, options.registry, options.simulators, options.demo, stated, document.real, options.is_rehearsal
+        draft, options.registry, options.simulators, options.demo, stated, document.real, options.is_rehearsal
     )
-    secrets = compile_secrets(draft, findings, references, document.secrets_file)
-    findings.problems.extend(document.catalogues.problems(findings))
-    catalogue = compile_catalogues(document.catalogues.sources, findings, options.registry)
-    sign_ins = compile_sign_ins(draft, findings, references, links, regions.cell)
+    secrets = compile_secrets(draft)
+    for path, reason in document.catalogues.unread:
+        draft.error(path, reason)
+    draft.problems.extend(document.catalogues.texts)
+    catalogue = compile_catalogues(document.catalogues.sources, draft, options.registry)
+    sign_ins = compile_sign_ins(draft, links, regions.cell)
     parts = [feature.of_deployment for feature in options.features if feature.of_deployment is not None]
     days = days_at(document.read_at_s)
-    quotas = compile_quotas(draft, findings)
-    sign_in = partial(sign_in_of, draft, findings, sign_ins)
-    compiler = DeploymentCompiler(draft, findings, endpoints, links, days, secrets, catalogue, sign_in, quotas)
+    quotas = compile_quotas(draft)
+    sign_in = partial(sign_in_of, draft, sign_ins)
+    compiler = DeploymentCompiler(draft, endpoints, links, days, secrets, catalogue, sign_in, quotas)
     deployments = compiler.compiled(parts)
     if options.is_rehearsal:
         deployments = _rehearsed(deployments)
-    warn_of_facts(findings, deployments.values(), document.read_at_s)
-    exporters = compile_exporters(draft, findings, regions, stated, options.registry, references)
+    warn_of_facts(draft, deployments.values(), document.read_at_s)
+    exporters = compile_exporters(draft, regions, stated, options.registry)
     return _Called(deployments, sign_ins, exporters, secrets, quotas)
 
 
 def _check_version(
-    draft: Draft, findings: Findings, config: ConfigVersion, judges: RegionJudges, features: Sequence[FeatureCompiler]
+    draft: Draft, config: ConfigVersion, judges: RegionJudges, features: Sequence[FeatureCompiler]
 ) -> None:
     """Report the mistakes that only the whole configuration shows."""
-    check_barriers(draft, findings, config.assistants, judges)
-    check_quotas(draft, findings, config)
-    check_ages(draft, findings, config)
+    check_barriers(draft, config.assistants, judges)
+    check_quotas(draft, config)
+    check_ages(draft, config)
     for check in [feature.check for feature in features if feature.check is not None]:
-        check(draft, findings, config)
-    _check_spaces(findings, config)
-    _check_resilience(draft, findings)
-    _check_protection(draft, findings)
+        check(draft, config)
+    _check_spaces(draft, config)
+    _check_resilience(draft)
+    _check_protection(draft)
 
 
-def _parts(draft: Draft, findings: Findings, document: Document, features: Sequence[FeatureCompiler]) -> Parts:
+def _parts(draft: Draft, features: Sequence[FeatureCompiler]) -> Parts:
     """Return what features hang on the whole version."""
     parts = NO_PARTS
     for of_config in [feature.of_config for feature in features if feature.of_config is not None]:
-        parts = parts.having(of_config(draft, findings, document))
+        parts = parts.having(of_config(draft))
     return parts
 
 
-def _check_broken_parts(
-    draft: Draft, parts: frozenset[KeyPath], findings: Findings, document: Document, options: _Options
-) -> None:
+def _check_broken_parts(draft: Draft, parts: frozenset[KeyPath], options: _Options) -> None:
     """Report the other mistakes of the parts that were removed for their shape.
 
     The rest of these parts is compiled for its errors alone. An error at a wrong key, at a key that is not written, or
     at an entry as a whole may be a consequence of the error of shape, so it is not reported.
     """
-    rest = provisional(findings, draft)
+    rest = provisional(draft)
     if rest is None:
         return
-    found = Findings(findings.source)
-    _compile(rest, found, document, options)
-    for problem in found.problems:
+    _compile(rest, options)
+    for problem in rest.problems:
         is_inside = any(len(problem.path) > len(part) and problem.path[: len(part)] == part for part in parts)
         is_at_wrong_key = any(problem.path[: len(key)] == key[: len(problem.path)] for key in draft.wrong)
-        is_written = findings.source.has(problem.path)
+        is_written = draft.source.has(problem.path)
         is_consequence = is_at_wrong_key or not is_written or _needs_wrong_key(problem.path, draft.wrong)
         if problem.severity == "error" and is_inside and not is_consequence:
-            findings.problems.append(problem)
+            draft.problems.append(problem)
 
 
 def _needs_wrong_key(path: KeyPath, wrong: frozenset[KeyPath]) -> bool:
@@ -268,10 +264,10 @@ def _known_fields(registry: Registry, deployments: Mapping[str, Deployment]) -> 
     return frozenset(name for name in known if meant_field(name) is not None)
 
 
-def _check_sections(draft: Draft, findings: Findings) -> None:
+def _check_sections(draft: Draft) -> None:
     for section in ("assistants", "regions", "deployments"):
         if not draft.names(section) and not draft.is_broken(section):
-            findings.error((section,), "must not be empty", f"define at least one of the {section}")
+            draft.error((section,), "must not be empty", f"define at least one of the {section}")
 
 
 def _check_spaces(findings: Findings, config: ConfigVersion) -> None:
@@ -284,33 +280,33 @@ def _check_spaces(findings: Findings, config: ConfigVersion) -> None:
             findings.warn(("assistants", name, "reveal_model"), message, "set `secrets.identity`")
 
 
-def _check_protection(draft: Draft, findings: Findings) -> None:
+def _check_protection(draft: Draft) -> None:
     """Report a protected region that could never be changed: the operator would have to delete the state directory."""
     protected = [name for name, section in draft.config.regions.items() if section.protected]
-    secrets = secrets_in_clear(findings.source.values) if protected else []
+    secrets = secrets_in_clear(draft.source.values) if protected else []
     for name in protected:
         if secrets:
             message = f"needs a config that can be kept in the history, but this one contains a secret ({secrets[0]})"
-            findings.error(("regions", name, "protected"), message, "write ${NAME} or ${file:/path} there")
+            draft.error(("regions", name, "protected"), message, "write ${NAME} or ${file:/path} there")
         if not draft.config.admin_keys and not draft.is_broken("admin_keys"):
             hint = "`gateway key new --ed25519 FILE` creates a key pair; add its public key to `admin_keys`"
-            findings.error(("regions", name, "protected"), "needs `admin_keys`, or no change could be signed", hint)
+            draft.error(("regions", name, "protected"), "needs `admin_keys`, or no change could be signed", hint)
 
 
-def _check_resilience(draft: Draft, findings: Findings) -> None:
+def _check_resilience(draft: Draft) -> None:
     bounds = draft.config.resilience
     for name, value, bound, limit in (
         ("first_token", bounds.first_token_s, "commit", bounds.commit_s),
         ("commit", bounds.commit_s, "total", bounds.total_s),
     ):
         if value > limit and name in draft.keys_of("resilience"):
-            findings.warn(("resilience", name), f"is longer than `{bound}` ({limit:g}s), which ends first")
+            draft.warn(("resilience", name), f"is longer than `{bound}` ({limit:g}s), which ends first")
     if bounds.attempts.per_deployment > bounds.attempts.total:
-        findings.warn(("resilience", "attempts"), "`per_deployment` is more than `total`, which is reached first")
+        draft.warn(("resilience", "attempts"), "`per_deployment` is more than `total`, which is reached first")
     breaker = bounds.breaker
     if breaker is not None and breaker.longest_open_s < breaker.open_s:
         message = f"is shorter than `open` ({breaker.open_s:g}s), so the breaker never stays open for that long"
-        findings.warn(("resilience", "breaker", "max_open"), message, "set it to at least `open`, or shorten `open`")
+        draft.warn(("resilience", "breaker", "max_open"), message, "set it to at least `open`, or shorten `open`")
 
 
 def _rehearsed(deployments: Mapping[str, Deployment]) -> dict[str, Deployment]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from gateway.config.endpoints import Endpoint
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.schema.routing import DeploymentSection
-from gateway.config.secret_references import Resolution, check_lengths, read_literal, required_versions, secret_at
-from gateway.config.secrets_file import LEAST_CHARACTERS, SecretsFile
+from gateway.config.secret_references import read_literal
+from gateway.config.secrets_file import LEAST_CHARACTERS
 from gateway.config.sensitive_keys import secret_names
-from gateway.config.validation import Draft, Findings
+from gateway.config.validation import Draft
 from gateway.model.config_version import Secrets
 from gateway.model.held_token import TokenSource
 from providers.adapter import Adapter, TakesHeaders
@@ -20,20 +18,16 @@ from providers.value import Value, replace
 _PLACEHOLDER = "unresolved"
 
 
-def compile_secrets(
-    draft: Draft, findings: Findings, references: Mapping[str, Resolution], file: SecretsFile | None
-) -> Secrets:
+def compile_secrets(draft: Draft) -> Secrets:
     """Return the gateway's own keys. Report each key that is needed and missing."""
     section = draft.config.secrets
     if section.file is not None:
-        consent, identity, pepper = _of_file(draft, findings, file)
+        consent, identity, pepper = _of_file(draft)
     else:
         consent, identity, pepper = (
-            required_versions(findings, ("secrets", name), getattr(section, name), references, "NAME")
+            draft.secret_versions(("secrets", name), getattr(section, name), "NAME", least=LEAST_CHARACTERS)
             for name in secret_names()
         )
-        for name, versions in zip(secret_names(), (consent, identity, pepper), strict=True):
-            check_lengths(findings, ("secrets", name), versions, LEAST_CHARACTERS)
     secrets = Secrets(consent, identity, pepper)
     deployments = draft.config.deployments
     if section.file is not None or draft.is_broken("secrets"):
@@ -42,24 +36,24 @@ def compile_secrets(
     if asking is not None and section.consent is None and not draft.config.demo:
         effect = "a consent token is valid only until the process ends, and only at this gateway"
         hint = "write secrets: {consent: ${CONSENT_SECRET}}"
-        findings.warn(("deployments", asking, "consent"), f"`secrets.consent` is not set: {effect}", hint)
+        draft.warn(("deployments", asking, "consent"), f"`secrets.consent` is not set: {effect}", hint)
     for name, item in deployments.items():
         if item.identity == "hash" and section.identity is None:
             hint = "write secrets: {identity: ${IDENTITY_SECRET}}"
-            findings.error(("deployments", name, "identity"), "needs `secrets.identity`, which makes pseudonyms", hint)
+            draft.error(("deployments", name, "identity"), "needs `secrets.identity`, which makes pseudonyms", hint)
     return secrets
 
 
-def _of_file(draft: Draft, findings: Findings, file: SecretsFile | None) -> tuple[tuple[Secret, ...], ...]:
+def _of_file(draft: Draft) -> tuple[tuple[Secret, ...], ...]:
     """Return the keys of the secrets file. Without one, because secrets are not read, each key is a placeholder."""
-    section = draft.config.secrets
+    section, file = draft.config.secrets, draft.document.secrets_file
     for name in secret_names():
         if getattr(section, name) is not None:
-            findings.error(("secrets", name), "is in the file `secrets.file` too", "remove it here")
+            draft.error(("secrets", name), "is in the file `secrets.file` too", "remove it here")
     if file is None:
         return tuple((Secret(_PLACEHOLDER),) for _ in secret_names())
     if file.problem:
-        findings.error(("secrets", "file"), file.problem, file.hint)
+        draft.error(("secrets", "file"), file.problem, file.hint)
         return ((),) * len(secret_names())
     return tuple(file.keys[name] for name in secret_names())
 
@@ -91,14 +85,13 @@ def with_sign_in(credentials: Credentials, sign_in: TokenSource | None) -> Crede
 
 
 class CredentialReader(Value, frozen=True):
-    """Reads the keys and headers of one deployment. `references` are the resolved references by their text."""
+    """Reads the keys and headers of one deployment."""
 
-    findings: Findings
+    draft: Draft
     path: KeyPath
     section: DeploymentSection
     adapter: Adapter
     endpoint: Endpoint
-    references: Mapping[str, Resolution]
 
     def read(self) -> Credentials:
         """Return the keys and headers. A deployment with an unset header gets no keys, so that it is skipped."""
@@ -114,7 +107,7 @@ class CredentialReader(Value, frozen=True):
         if not self.section.headers:
             return (), ()
         if self.endpoint.simulates is not None:
-            self.findings.warn((*self.path, "headers"), "headers are not sent to a simulator", "remove them")
+            self.draft.warn((*self.path, "headers"), "headers are not sent to a simulator", "remove them")
             return (), ()
         rules = self.adapter.headers if isinstance(self.adapter, TakesHeaders) else {}
         by_name = {name.lower(): name for name in rules}
@@ -129,17 +122,17 @@ class CredentialReader(Value, frozen=True):
                     "is listed twice" if known is not None else f"is not a header that {self.section.provider} accepts"
                 )
                 hint = f"a header can change where prompts go, so only known headers are allowed: {allowed}"
-                self.findings.error(header_path, message, hint, key=True)
+                self.draft.error(header_path, message, hint, key=True)
                 continue
-            resolved = self.references[text] if "${" in text else read_literal(text)
+            resolved = self.draft.references[text] if "${" in text else read_literal(text)
             source, secret = resolved.source or "the value", resolved.secret
             if resolved.mistake:
-                self.findings.error(header_path, f"{source} {resolved.mistake}", resolved.hint)
+                self.draft.error(header_path, f"{source} {resolved.mistake}", resolved.hint)
             elif resolved.missing:
-                self.findings.warn(header_path, f"{source} {resolved.missing}: the deployment is skipped")
+                self.draft.warn(header_path, f"{source} {resolved.missing}: the deployment is skipped")
                 unset.append(resolved.source or name)
             elif secret is not None and not resolved.is_stand_in and not rules[known].takes(secret.reveal()):
-                self.findings.error(
+                self.draft.error(
                     header_path,
                     f"{source} is not a value that {quoted(known)} accepts",
                     f"it must have the form {rules[known].value}",
@@ -151,30 +144,30 @@ class CredentialReader(Value, frozen=True):
     def _keys(self) -> tuple[tuple[Secret, ...], tuple[str, ...]]:
         if self.endpoint.simulates is not None:
             if self.section.api_key is not None:
-                self.findings.warn((*self.path, "api_key"), "a key is not sent to a simulator", "remove it")
+                self.draft.warn((*self.path, "api_key"), "a key is not sent to a simulator", "remove it")
             return (SIMULATED_KEY,), ()
         variable = (self.endpoint.facts.api_key_env if self.endpoint.facts is not None else "") or "API_KEY"
         if self.section.api_key is None:
             if isinstance(self.adapter.auth, NoAuth) or self.section.sign_in is not None:
                 return (), ()
             hint = f"write api_key: ${{{variable}}}"
-            self.findings.warn((*self.path, "api_key"), "is missing: the deployment is skipped", hint)
+            self.draft.warn((*self.path, "api_key"), "is missing: the deployment is skipped", hint)
             return (), ("api_key",)
         keys: list[Secret] = []
         missing: list[str] = []
         for index, text in enumerate(self.section.api_key):
             key_path = (*self.path, "api_key", index)
-            resolved = secret_at(self.findings, key_path, text, self.references, variable, term="key")
+            resolved = self.draft.secret(key_path, text, variable, term="key")
             source = resolved.source or "the key"
             if resolved.mistake:
-                self.findings.error(key_path, f"{source} {resolved.mistake}", resolved.hint)
+                self.draft.error(key_path, f"{source} {resolved.mistake}", resolved.hint)
             elif resolved.missing:
                 effect = "the deployment is skipped" if len(self.section.api_key) == 1 else "this key is not used"
-                self.findings.warn(key_path, f"{source} {resolved.missing}: {effect}")
+                self.draft.warn(key_path, f"{source} {resolved.missing}: {effect}")
                 missing.append(resolved.source or "api_key")
             problem = secret_problem(self.adapter.auth, resolved.secret) if resolved.secret is not None else None
             if problem is not None and not resolved.is_stand_in:
-                self.findings.error(key_path, f"{source} {problem}")
+                self.draft.error(key_path, f"{source} {problem}")
             elif resolved.secret is not None:
                 keys.append(resolved.secret)
         return tuple(keys), tuple(missing)

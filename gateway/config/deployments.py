@@ -73,7 +73,7 @@ _AS_WRITTEN = (
 _USUAL_WORDS = frozenset({"latest", "preview", "instruct", "chat"})
 _TYPO = 0.75
 _T = TypeVar("_T", bound=Hashable)
-DeploymentPart: TypeAlias = Callable[[Draft, Findings, DeploymentSection, Deployment], Deployment]
+DeploymentPart: TypeAlias = Callable[[Draft, DeploymentSection, Deployment], Deployment]
 """Returns a compiled deployment with the values that a feature has from its section."""
 
 
@@ -157,7 +157,6 @@ class DeploymentCompiler:
     """Compiles the deployments of a draft, in which invalid ones are marked."""
 
     draft: Draft
-    findings: Findings
     endpoints: Endpoints
     links: Links
     days: Days
@@ -186,18 +185,18 @@ class DeploymentCompiler:
             section = self._as_meant(name, section)
             parts = self._parts(path, name, section)
             if parts is None:
-                compile_approvals(self.draft, self.findings, name, self.days)  # for its errors
+                compile_approvals(self.draft, name, self.days)  # for its errors
                 if (known := self.endpoints.registry.adapters.get(section.provider)) is not None:
                     self._check_without_endpoint(path, section, known)
                 self.draft.broken.add(path)
                 continue
             compiled[name] = self._deployment(parts)
             for feature in features:
-                compiled[name] = feature(self.draft, self.findings, section, compiled[name])
+                compiled[name] = feature(self.draft, section, compiled[name])
             self._warn_of_ends(path, compiled[name])
             if section.structured_output == "emulate" and not compiled[name].emulates_schemas(bounded=True):
                 message = f"it has no effect: {quoted(section.model)} has JSON schemas at this site"
-                self.findings.warn((*path, "structured_output"), message, "remove it")
+                self.draft.warn((*path, "structured_output"), message, "remove it")
         return compiled
 
     def _deployment(self, parts: _Parts) -> Deployment:
@@ -208,12 +207,12 @@ class DeploymentCompiler:
         site_name = endpoint.facts.name if endpoint.facts is not None else ""
         known_price = vendor.price(section.model, site_name)
         if known_price is not None and own.price is None:
-            warn_of_fees(self.findings, (*path, "model"), (tool for tool, _ in known_price.tool_calls))
+            warn_of_fees(self.draft, (*path, "model"), (tool for tool, _ in known_price.tool_calls))
         sign_in = self.sign_in_of(path, section, adapter, endpoint)
         way = self.links.way(path, section, endpoint)
         credentials = self._credentials(path, parts, sign_in, way)
-        _check_caches(self.findings, path, section, parts.capabilities)
-        _check_concurrency(self.findings, path, section.concurrency)
+        _check_caches(self.draft, path, section, parts.capabilities)
+        _check_concurrency(self.draft, path, section.concurrency)
         site = endpoint.facts
         allowed = site.allows if site is not None else frozenset[str]()
         counts = self._counts(path, section, adapter, endpoint)
@@ -246,8 +245,8 @@ class DeploymentCompiler:
             missing_credentials=credentials.missing,
             simulates=endpoint.simulates,
             approvals=approvals,
-            consent=compile_consent(self.findings, path, section, endpoint),
-            quotas=quotas_of(self.draft, self.findings, path, section, self.quotas),
+            consent=compile_consent(self.draft, path, section, endpoint),
+            quotas=quotas_of(self.draft, path, section, self.quotas),
             cache_key=_cache_key(section),
             cache_key_written=section.cache_key is not None,
             pseudonym_key=next(iter(self.secrets.identity), None) if section.identity == "hash" else None,
@@ -268,17 +267,17 @@ class DeploymentCompiler:
         section, site, path = parts.section, parts.endpoint.facts, (*path, "verdicts")
         form = INPUTS["decisions"].format_of(parts.adapter, section.model)
         if section.guard is not None or guard_kind_of(section.model) is not None:
-            self.findings.error(path, "a guard model has verdicts of its own", "remove `verdicts`")
+            self.draft.error(path, "a guard model has verdicts of its own", "remove `verdicts`")
         elif form is None or (site is not None and "decisions" in site.excepts):
             where = "this site" if form is not None else section.provider
             message = f"decides nothing: {where} has no decisions of {quoted(section.model)}"
-            self.findings.error(path, message, "use a deployment that has decisions")
+            self.draft.error(path, message, "use a deployment that has decisions")
         ours, thresholds = load_sentences(), list[Threshold]()
         for category, one in written.items():
             ask = one.ask or ours.sentences.get(category, "")
             if not ask.strip():
                 message = f"{quoted(category)} is not a category of OpenAI, so it needs a statement"
-                self.findings.error((*path, category), message, "write {at: …, ask: …}, or correct the name")
+                self.draft.error((*path, category), message, "write {at: …, ask: …}, or correct the name")
             thresholds.append(Threshold(category, one.at, ask))
         return Verdicts(tuple(thresholds), ours.version)
 
@@ -298,19 +297,19 @@ class DeploymentCompiler:
 
         hosts = [place.end for place in places if place.end is not None]
         stages = stages_of(known, parts.own.retirement_of(model, known), hosts, leaves)
-        approvals = compile_approvals(self.draft, self.findings, parts.name, self.days, stages)
+        approvals = compile_approvals(self.draft, parts.name, self.days, stages)
         if not parts.section.accept_ended:
             return approvals, stages
         if not any((*stages, price is not None and price.ends, *(it.valid_until for it in approvals))):
             message = f"it has no effect: no end of {parts.section.provider}'s {quoted(model)} is known"
-            self.findings.warn(("deployments", parts.name, "accept_ended"), message, "remove it")
+            self.draft.warn(("deployments", parts.name, "accept_ended"), message, "remove it")
         # A word for an end or an approval must not let another model in under them.
         return approvals, tuple(it for it in stages if it.stage == "redirects")
 
     def _credentials(self, path: KeyPath, parts: _Parts, sign_in: TokenSource | None, way: Way) -> Credentials:
         """Return the keys and headers of a deployment. It has no keys while those of its proxy are missing."""
-        section, references = parts.section, self.links.references
-        read = CredentialReader(self.findings, path, section, parts.adapter, parts.endpoint, references).read()
+        section = parts.section
+        read = CredentialReader(self.draft, path, section, parts.adapter, parts.endpoint).read()
         if section.sign_in is not None and parts.endpoint.simulates is None:
             read = with_sign_in(read, sign_in)
         return replace(read, keys=(), missing=(*read.missing, *way.missing), are_needed=True) if way.missing else read
@@ -318,15 +317,15 @@ class DeploymentCompiler:
     def _check_without_endpoint(self, path: KeyPath, section: DeploymentSection, adapter: Adapter) -> None:
         """Report the errors of a deployment that do not depend on its endpoint, which is wrong itself."""
         unknown = Endpoint("https://unknown.invalid", "", Residency(ANYWHERE, ANYWHERE), None)
-        CredentialReader(self.findings, path, section, adapter, unknown, self.links.references).read()
+        CredentialReader(self.draft, path, section, adapter, unknown).read()
         self.links.way(path, section, unknown)
-        _check_concurrency(self.findings, path, section.concurrency)
-        quotas_of(self.draft, self.findings, path, section, self.quotas)
+        _check_concurrency(self.draft, path, section.concurrency)
+        quotas_of(self.draft, path, section, self.quotas)
         if section.available is not None:
-            read_territories(self.findings, (*path, "available"), section.available)
+            read_territories(self.draft, (*path, "available"), section.available)
         for key, words in (("stores", section.stores), ("processes", section.processes)):
             if words is not None:
-                read_territories(self.findings, (*path, key), words)
+                read_territories(self.draft, (*path, key), words)
         self._passthrough(path, section, unknown, moves_data())
 
     def _as_meant(self, name: str, section: DeploymentSection) -> DeploymentSection:
@@ -334,7 +333,7 @@ class DeploymentCompiler:
         registry = self.endpoints.registry
         if section.provider not in registry.adapters:
             self.endpoints.guessed.add(("deployments", name))
-            find_adapter(self.findings, ("deployments", name), section.provider, registry)
+            find_adapter(self.draft, ("deployments", name), section.provider, registry)
             section = section.model_copy(
                 update={"provider": meant_provider(section.provider, registry) or section.provider}
             )
@@ -358,12 +357,12 @@ class DeploymentCompiler:
         if other == section.provider:
             return section
         message = f"{section.provider} has no model {quoted(section.model)}: it is a model of {other}"
-        self.findings.error(("deployments", name, "provider"), message, f"write `provider: {other}`")
+        self.draft.error(("deployments", name, "provider"), message, f"write `provider: {other}`")
         return section.model_copy(update={"provider": other})
 
     def _parts(self, path: KeyPath, name: str, section: DeploymentSection) -> _Parts | None:
         """Return the parts of a deployment, or None after all their errors have been reported."""
-        adapter = find_adapter(self.findings, path, section.provider, self.endpoints.registry)
+        adapter = find_adapter(self.draft, path, section.provider, self.endpoints.registry)
         if adapter is None:
             return None
         endpoint = self.endpoints.read(name, section, adapter)
@@ -392,13 +391,13 @@ class DeploymentCompiler:
             message = f"no facts are known about {model}: only text and tools are allowed"
             near = nearest_names(section.model, vendor.names)
             question = f"did you mean {' or '.join(map(quoted, near))}?" if near else "check its name."
-            self.findings.warn((*path, "model"), message, f"{question} If the name is right, list its `capabilities`")
+            self.draft.warn((*path, "model"), message, f"{question} If the name is right, list its `capabilities`")
         elif facts is not UNKNOWN_MODEL and not own.is_listed:
             is_misspelt = vendor.is_misspelt(section.model)
             if is_misspelt or not vendor.knows(section.model):
                 # A new version that the pattern of its family covers is not a mistake of typing.
                 names = vendor.names if is_misspelt else ()
-                warn_of_unknown_model(self.findings, (*path, "model"), section.provider, section.model, names)
+                warn_of_unknown_model(self.draft, (*path, "model"), section.provider, section.model, names)
         return facts
 
     def _with_server_options(
@@ -410,11 +409,11 @@ class DeploymentCompiler:
                 facts = replace(facts, flags=facts.flags | {INLINE_THOUGHTS[section.inline_thoughts]})
             else:
                 message = f"{section.provider} has reasoning in a field of its own"
-                self.findings.warn((*path, "inline_thoughts"), message, "remove it")
+                self.draft.warn((*path, "inline_thoughts"), message, "remove it")
         if section.stream_options:
             return facts
         if not isinstance(adapter, AsksForUsage) or not adapter.asks_for_usage:
-            self.findings.warn((*path, STREAM_OPTIONS), f"{section.provider} never receives this field", "remove it")
+            self.draft.warn((*path, STREAM_OPTIONS), f"{section.provider} never receives this field", "remove it")
             return facts
         return replace(facts, without=facts.without | {STREAM_OPTIONS})
 
@@ -426,12 +425,12 @@ class DeploymentCompiler:
             known = FEATURES | adapter.capabilities.features
             for index, word in enumerate(section.capabilities):
                 if word not in known:
-                    self.findings.error(
+                    self.draft.error(
                         (*path, "capabilities", index), f"unknown capability {quoted(word)}", choice_hint(word, known)
                     )
                 elif word not in adapter.capabilities.features:
                     message = f"{section.provider} cannot express {quoted(word)} with any model"
-                    self.findings.warn((*path, "capabilities", index), message, "remove it")
+                    self.draft.warn((*path, "capabilities", index), message, "remove it")
             features = frozenset(section.capabilities)
         features |= getattr(adapter, "server_features", frozenset[str]())
         if isinstance(adapter, EmulatesFeatures):
@@ -450,11 +449,11 @@ class DeploymentCompiler:
         if endpoint.facts is not None:
             if stated is not None:
                 message = f"whether {endpoint.site} counts tokens is a known fact"
-                self.findings.error(path, message, "remove it; the facts of the site are used")
+                self.draft.error(path, message, "remove it; the facts of the site are used")
             return True if endpoint.facts.counts is not None else None
         if stated and not can_count(adapter, section.model, endpoint.base_path):
             message = f"{section.provider} has no request that counts tokens"
-            self.findings.error(path, message, "remove it; the gateway estimates the tokens of a prompt")
+            self.draft.error(path, message, "remove it; the gateway estimates the tokens of a prompt")
         return stated
 
     def _available(self, path: KeyPath, section: DeploymentSection, site: Site | None) -> Places:
@@ -463,7 +462,7 @@ class DeploymentCompiler:
         The operator may narrow the list of a vendor that publishes one, and may add to the list of another vendor.
         """
         path = (*path, "available")
-        stated = read_territories(self.findings, path, section.available) if section.available is not None else None
+        stated = read_territories(self.draft, path, section.available) if section.available is not None else None
         if site is None:
             return stated or ANYWHERE
         known = site.availability
@@ -473,7 +472,7 @@ class DeploymentCompiler:
                 unserved |= {code for code in known.places.excluded if stated.contains(code)}
                 detail = f"it does not serve {listed(unserved)}" if unserved else "it does not serve every territory"
                 message = f"the vendor publishes which territories it serves, and {detail}"
-                self.findings.error(path, message, "the list may only be narrowed")
+                self.draft.error(path, message, "the list may only be narrowed")
             return stated or known.places
         own = _without(known.places, known.never)
         if stated is None:
@@ -482,7 +481,7 @@ class DeploymentCompiler:
         if forbidden := parts | {code for code in known.never if stated.contains(code)}:
             exclusions = ", ".join(f'"!{code}"' for code in sorted(forbidden))
             message = f"the site {site.name} must not answer users in {listed(forbidden)}"
-            self.findings.error(path, message, f"exclude it: {exclusions}")
+            self.draft.error(path, message, f"exclude it: {exclusions}")
         return own.union(stated)
 
     def _unmet(self, path: KeyPath, section: DeploymentSection, endpoint: Endpoint) -> tuple[str, ...]:
@@ -493,7 +492,7 @@ class DeploymentCompiler:
             if word not in known:
                 hint = choice_hint(word, known, none="it requires nothing; remove it")
                 message = f"{endpoint.site} does not require {quoted(word)}"
-                report = self.findings.error if known else self.findings.warn
+                report = self.draft.error if known else self.draft.warn
                 report((*path, "attests", index), message, hint)
         unmet: list[str] = []
         for alternatives in requires:
@@ -503,7 +502,7 @@ class DeploymentCompiler:
                 message = (
                     f"the site {endpoint.site} requires {unmet[-1]}, which is not attested: the deployment is skipped"
                 )
-                self.findings.warn(path, message, f"if your contract has it, write attests: [{words[-1]}]")
+                self.draft.warn(path, message, f"if your contract has it, write attests: [{words[-1]}]")
         return tuple(unmet)
 
     def _passthrough(
@@ -513,25 +512,25 @@ class DeploymentCompiler:
         for index, name in enumerate(section.passthrough):
             if name in moves_data() - allowed:
                 message = f"`{name}` moves or keeps data, which the known facts of {endpoint.site} do not allow"
-                self.findings.error((*path, "passthrough", index), message, "remove it")
+                self.draft.error((*path, "passthrough", index), message, "remove it")
             # A field that identifies the user is removed or hashed unless it is listed here.
             elif name in CANONICAL_FIELDS - IDENTITY:
                 message = f"`{name}` has no effect: it is a standard field, and `passthrough` is for unknown ones"
                 hint = "remove it; `capabilities` states which standard fields and features the model supports"
-                self.findings.error((*path, "passthrough", index), message, hint)
+                self.draft.error((*path, "passthrough", index), message, hint)
         return frozenset(section.passthrough)
 
     def _warn_of_ends(self, path: KeyPath, deployment: Deployment) -> None:
         for ending in price_endings_of(deployment, self.days):
             hint = "set the price in your own catalogue, or write `accept_ended: true`"
-            self.findings.warn_of_end((*path, "model"), ending, hint)
+            self.draft.warn_of_end((*path, "model"), ending, hint)
         for stage in stage_endings_of(deployment, self.days):
             row, message = stage.stage.row, f"{stage}{self._of_approvals(deployment, stage.stage)}"
             key = "sign_in" if row.host else "endpoint" if row.paths else "model"
             fix = f"such as {stage.instead}" if stage.instead else "or set another day in your own catalogue"
             is_kept = stage.is_over and not stage.stage.leaves
             kept = "; if the vendor still serves you, write `accept_ended: true`" if is_kept else ""
-            self.findings.warn_of_end(
+            self.draft.warn_of_end(
                 (*path, key), stage, f"use another {'one' if row.what else 'model'}, {fix}{kept}", message
             )
 

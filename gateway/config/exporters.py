@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from gateway.config.endpoints import StatedFacts
 from gateway.config.extras import check_extra
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.regions import Regions, facts_outside
 from gateway.config.schema.file import ExporterSection
-from gateway.config.secret_references import Resolution, read_literal, secret_at
+from gateway.config.secret_references import read_literal
 from gateway.config.service_permits import ServiceUrl, read_service
 from gateway.config.territories import read_territories
 from gateway.config.validation import Draft, Findings, check_reference
@@ -27,32 +25,25 @@ _RESERVED_HEADERS = frozenset(
 _SECRET_WORDS = ("auth", "key", "token", "secret")
 
 
-def compile_exporters(
-    draft: Draft,
-    findings: Findings,
-    regions: Regions,
-    stated: StatedFacts,
-    registry: Registry,
-    references: Mapping[str, Resolution],
-) -> tuple[Exporter, ...]:
+def compile_exporters(draft: Draft, regions: Regions, stated: StatedFacts, registry: Registry) -> tuple[Exporter, ...]:
     """Return the exporters of a draft."""
     compiled: list[Exporter] = []
     for name, section in draft.config.exporters.items():
         path: KeyPath = ("exporters", name)
-        check_extra(findings, path, "an exporter")
+        check_extra(draft, path, "an exporter")
         service = read_service(
-            findings, (*path, "endpoint"), section.endpoint, usual_path=_USUAL_PATH, insecure=section.insecure
+            draft, (*path, "endpoint"), section.endpoint, usual_path=_USUAL_PATH, insecure=section.insecure
         )
-        stores = read_territories(findings, (*path, "stores"), section.stores)
-        processes = read_territories(findings, (*path, "processes"), section.processes)
+        stores = read_territories(draft, (*path, "stores"), section.stores)
+        processes = read_territories(draft, (*path, "processes"), section.processes)
         residency = Residency(stores, processes) if stores is not None and processes is not None else None
-        headers, missing = _headers(findings, path, section, references)
+        headers, missing = _headers(draft, path, section)
         if residency is None:
             continue
-        received = _regions(draft, findings, path, section, regions, residency)
+        received = _regions(draft, path, section, regions, residency)
         if service is None:
             continue
-        if not _is_valid_collector(findings, path, service, residency, stated, registry):
+        if not _is_valid_collector(draft, path, service, residency, stated, registry):
             continue
         compiled.append(
             Exporter(
@@ -91,7 +82,7 @@ def _is_valid_collector(
 
 
 def _regions(
-    draft: Draft, findings: Findings, path: KeyPath, section: ExporterSection, regions: Regions, residency: Residency
+    draft: Draft, path: KeyPath, section: ExporterSection, regions: Regions, residency: Residency
 ) -> frozenset[str]:
     """Return the regions whose requests the exporter receives: the ones in the section, or all that it may receive.
 
@@ -100,7 +91,7 @@ def _regions(
     requested: list[tuple[KeyPath, Region]] = []
     for index, name in enumerate(section.regions or ()):
         region_path: KeyPath = (*path, "regions", index)
-        check_reference(draft, findings, region_path, "regions", name)
+        check_reference(draft, region_path, "regions", name)
         if name in regions.by_name:
             requested.append((region_path, regions.by_name[name]))
     allowed = [name for name, region in regions.by_name.items() if residency.within(region.boundary)]
@@ -111,7 +102,7 @@ def _regions(
     for region_path, region in requested:
         if region.name not in allowed:
             hint = _boundary_hint(allowed, is_listed=section.regions is not None)
-            findings.error(region_path, _outside(path, residency, region), hint)
+            draft.error(region_path, _outside(path, residency, region), hint)
     return frozenset(allowed if section.regions is None else [region.name for _, region in requested])
 
 
@@ -130,7 +121,7 @@ def _boundary_hint(allowed: list[str], *, is_listed: bool) -> str:
 
 
 def _headers(
-    findings: Findings, path: KeyPath, section: ExporterSection, references: Mapping[str, Resolution]
+    draft: Draft, path: KeyPath, section: ExporterSection
 ) -> tuple[tuple[tuple[str, Secret], ...], tuple[str, ...]]:
     """Return the headers that are set, and the sources of the others."""
     headers: list[tuple[str, Secret]] = []
@@ -139,15 +130,15 @@ def _headers(
         header_path = (*path, "headers", name)
         if name.lower() in _RESERVED_HEADERS:
             message = "is set by the gateway itself, or decides where a request goes"
-            findings.error(header_path, message, "remove it", key=True)
+            draft.error(header_path, message, "remove it", key=True)
         if any(word in name.lower() for word in _SECRET_WORDS):
-            resolved = secret_at(findings, header_path, text, references, "OTLP_TOKEN")
+            resolved = draft.secret(header_path, text, "OTLP_TOKEN")
         else:
-            resolved = references[text] if "${" in text else read_literal(text)
+            resolved = draft.references[text] if "${" in text else read_literal(text)
         if resolved.mistake:
-            findings.error(header_path, f"{resolved.source or 'the value'} {resolved.mistake}", resolved.hint)
+            draft.error(header_path, f"{resolved.source or 'the value'} {resolved.mistake}", resolved.hint)
         elif resolved.missing:
-            findings.warn(header_path, f"{resolved.source or 'the value'} {resolved.missing}: nothing is exported")
+            draft.warn(header_path, f"{resolved.source or 'the value'} {resolved.missing}: nothing is exported")
             missing.append(resolved.source or name)
         if resolved.secret is not None:
             headers.append((name.lower(), resolved.secret))

@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gateway.config.deployments import DeploymentPart
-from gateway.config.loading import Document
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.regions import RegionPart, Regions
 from gateway.config.schema.file import FeatureKey
 from gateway.config.schema.routing import AssistantSection
-from gateway.config.validation import Draft, Findings
+from gateway.config.validation import Draft
 from gateway.model.approval import Days
 from gateway.model.assistant import Assistant
 from gateway.model.config_version import ConfigVersion
@@ -26,7 +25,6 @@ class AssistantScope:
     """The parts of a draft with which an assistant is compiled."""
 
     draft: Draft
-    findings: Findings
     regions: Regions
     deployments: Mapping[str, Deployment]
     days: Days
@@ -38,7 +36,7 @@ class AssistantScope:
         is_broken = draft.is_broken("assistants", name) or draft.is_broken("assistants", name, "routes", region)
         if section.routes and region not in section.routes and not is_broken:
             hint = f"there are: {', '.join(section.routes)}"
-            self.findings.error(path, f"the assistant has no route for {quoted(region)}", hint)
+            self.draft.error(path, f"the assistant has no route for {quoted(region)}", hint)
         return region in section.routes
 
 
@@ -52,9 +50,9 @@ class FeatureCompiler:
 
     name: str
     keys: tuple[FeatureKey, ...]
-    of_draft: Callable[[Draft, Findings, Document], None] | None
+    of_draft: Callable[[Draft], None] | None
     of_region: RegionPart | None
     of_deployment: DeploymentPart | None
     of_assistant: Callable[[AssistantScope, AssistantSection, Assistant], Assistant] | None
-    of_config: Callable[[Draft, Findings, Document], object | None] | None
-    check: Callable[[Draft, Findings, ConfigVersion], None] | None
+    of_config: Callable[[Draft], object | None] | None
+    check: Callable[[Draft, ConfigVersion], None] | None

@@ -6,18 +6,17 @@ import hashlib
 import json
 import os
 import time
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Literal
 
-from gateway.config.links import FileContent, read_content, read_tls_files
 from gateway.config.problems import ConfigRejected, KeyPath, Problem
+from gateway.config.schema.sign_in import environment_of
 from gateway.config.secret_references import Resolution, file_of, references_in, resolve
 from gateway.config.secrets_file import SecretsFile, read_secrets_file
-from gateway.config.sign_ins import environment_of
 from gateway.config.source_text import MAX_BYTES, MISSING, Reading, SourceText, digest, read_files
-from gateway.config.validation import Findings
 from gateway.config.yaml_document import Source, parse_yaml
 from gateway.files import open_file, read_file_or_pipe
 from gateway.policy.location import SIGNALS
@@ -31,6 +30,19 @@ _UNREAD = ("deployments", "exporters", "stores", "usage")
 _MAX_FILES = 100
 _MAX_KEY_SET_BYTES = 256 * 1024
 _MAX_TERM_BYTES = 8 << 20
+_MAX_PEM_BYTES = 1024 * 1024
+TLS_KEYS = ("ca", "client_certificate", "client_key")
+"""The keys of `tls` that name a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """A file that the configuration names. `problem`: why it cannot be used, or empty."""
+
+    path: str
+    digest: str = MISSING
+    text: str = field(default="", repr=False)
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,7 @@ class Catalogues:
 
     sources: tuple[Source, ...] = ()
     unread: tuple[tuple[KeyPath, str], ...] = ()
+    """The key that names each of the others, and the reason."""
     texts: tuple[Problem, ...] = ()
     """The problems of files that are not valid YAML."""
     files: Reading = field(default_factory=dict)
@@ -48,12 +61,6 @@ class Catalogues:
     def values(self) -> list[dict[str, object]]:
         """The values of the files, in order."""
         return [source.values for source in self.sources]
-
-    def problems(self, findings: Findings) -> Iterator[Problem]:
-        """Yield the problems of the texts. A file that cannot be read is reported at the key that names it."""
-        for path, reason in self.unread:
-            findings.error(path, reason)
-        yield from self.texts
 
 
 def stored_files(stored: str) -> tuple[list[dict[str, object]] | None, list[str]]:
@@ -263,6 +270,38 @@ def parse_document(
         secrets_file=secrets_file, tls_files=tls_files, term_files=term_files, has_other_terms=has_other_terms,
         reads_secrets=secrets is True, folder=folder,
     )  # fmt: skip
+
+
+def read_tls_files(values: Mapping[str, object], config: str) -> dict[str, FileContent]:
+    """Return the files that `tls` names, each read once. Paths are relative to the file `config`."""
+    sections = [*read_map(values, "deployments").values(), *read_map(values, "sign_ins").values()]
+    names = {read_map(as_map(section), "tls").get(key) for section in sections for key in TLS_KEYS}
+    return {
+        name: read_content(str(FilePath(config).parent / name), _MAX_PEM_BYTES, "a PEM file", _pem_text)
+        for name in names
+        if isinstance(name, str) and name
+    }
+
+
+def read_content(path: str, most_bytes: int, most: str, decode: Callable[[bytes], str]) -> FileContent:
+    """Return a file of the configuration. `most` is the bound in words. `decode` may raise UnicodeDecodeError."""
+    try:
+        with open_file(path) as file:
+            data = file.read(most_bytes + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no file can have that name"
+        return FileContent(path, problem=f"the file {path} can't be read ({reason})")
+    if len(data) > most_bytes:
+        return FileContent(path, digest(data), problem=f"the file {path} is larger than {most}")
+    try:
+        return FileContent(path, digest(data), decode(data))
+    except UnicodeDecodeError:
+        return FileContent(path, digest(data), problem=f"the file {path} is not UTF-8")
+
+
+def _pem_text(data: bytes) -> str:
+    # Comments between certificates may have any encoding, and editors of Windows begin a file with a mark.
+    return data.removeprefix(BOM_UTF8).decode("ascii", "replace").replace("\ufffd", "?")
 
 
 def read_term_files(values: Mapping[str, object]) -> dict[str, FileContent]:

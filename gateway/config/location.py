@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from gateway.config.loading import Document
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import Regions
 from gateway.config.schema.location import EdgeSecretSection, EdgeSection, LocationSection
-from gateway.config.secret_references import Resolution, check_lengths, required_versions
 from gateway.config.service_permits import read_service
 from gateway.config.territories import read_territory
 from gateway.config.validation import Draft, Findings
@@ -26,45 +24,35 @@ _DEMO_EDGE = Edge(_ANY_PEER, "cf-ipcountry")
 _REFUSE = "refuse"
 
 
-def compile_location(
-    draft: Draft,
-    findings: Findings,
-    document: Document,
-    regions: Regions,
-    *,
-    demo: bool,
-    demo_territory: str | None = None,
-) -> SignalLocator:
+def compile_location(draft: Draft, regions: Regions, *, demo: bool, demo_territory: str | None = None) -> SignalLocator:
     """Compile the section `location` of a draft. In demo mode every peer is an edge, and may have a default."""
     section = draft.config.location
     path: KeyPath = ("location",)
-    _check_unknown(draft, findings, section.unknown)
+    _check_unknown(draft, section.unknown)
     if demo and section.edges:
-        findings.error((*path, "edges"), "in demo mode every peer is a trusted edge (cf-ipcountry)", "remove `edges`")
-    edges = tuple(
-        _edge(findings, (*path, "edges", index), edge, document.references) for index, edge in enumerate(section.edges)
-    )
-    _check_overlaps(findings, edges)
+        draft.error((*path, "edges"), "in demo mode every peer is a trusted edge (cf-ipcountry)", "remove `edges`")
+    edges = tuple(_edge(draft, (*path, "edges", index), edge) for index, edge in enumerate(section.edges))
+    _check_overlaps(draft, edges)
     rules = LocationRules(
-        signals=_signals(draft, findings, section),
+        signals=_signals(draft, section),
         edges=(_DEMO_EDGE,) if demo else edges,
         conflict=section.conflict,
         unknown=section.unknown,
-        own=tuple(_own_rules(section, findings, document)),
+        own=tuple(_own_rules(draft)),
         # An edge with a secret is trusted because of its secret. Other hosts may be in its networks.
         hops=tuple(network for edge in edges if edge.secret is None for network in edge.networks),
-        country_only=_country_only(findings, section.accept_country_only, regions),
+        country_only=_country_only(draft, section.accept_country_only, regions),
         demo_territory=demo_territory if demo else None,
     )
     return SignalLocator(rules)
 
 
-def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tuple[str, ...]:
+def _signals(draft: Draft, section: LocationSection) -> tuple[str, ...]:
     """Return the signals that are listed and set up, with a finding for each that is only one of the two."""
     path: KeyPath = ("location", "signals")
     listed = section.signals
     if len(set(listed)) < len(listed):
-        findings.error(path, "a signal is listed twice", "remove one")
+        draft.error(path, "a signal is listed twice", "remove one")
     # The sections by their keys. A list is set up even if it is empty.
     sections = dict(section)
     set_up: list[str] = []
@@ -74,30 +62,28 @@ def _signals(draft: Draft, findings: Findings, section: LocationSection) -> tupl
             set_up.append(name)
         elif "signals" in section.model_fields_set and not draft.is_broken("location", key):
             message = f"has no effect: `{name}` is not configured"
-            findings.warn((*path, index), message, f"write `location.{key}`, or remove it here")
+            draft.warn((*path, index), message, f"write `location.{key}`, or remove it here")
     used = {SIGNALS[name].section for name in listed}
     if any(SIGNALS[name].reads_edges for name in listed):
         used.add("edges")
     for name, signal in SIGNALS.items():
         if signal.section is not None and sections[signal.section] and signal.section not in used:
-            findings.warn(("location", signal.section), f"has no effect: `{name}` is not among `location.signals`")
+            draft.warn(("location", signal.section), f"has no effect: `{name}` is not among `location.signals`")
     if "geoip" in set_up:
         for index, edge in enumerate(section.edges):
             if edge.client_ip is None:
                 message = "reports no client address, so `geoip` gives no result for requests through this edge"
-                findings.warn(("location", "edges", index), message, "name the header with the address: `client_ip`")
+                draft.warn(("location", "edges", index), message, "name the header with the address: `client_ip`")
     return tuple(set_up)
 
 
-def _own_rules(section: LocationSection, findings: Findings, document: Document) -> Iterator[Hashable]:
+def _own_rules(draft: Draft) -> Iterator[Hashable]:
     """Yield the rules of the signals whose section is written and valid."""
-    sections = dict(section)
+    sections = dict(draft.config.location)
     for signal in SIGNALS.values():
         written = sections.get(signal.section or "")
         if signal.settings is not None and written is not None:
-            rules = signal.settings.compiled(
-                written, SectionProblems(findings, ("location", str(signal.section)), document)
-            )
+            rules = signal.settings.compiled(written, SectionProblems(draft, ("location", str(signal.section))))
             if rules is not None:
                 yield rules
 
@@ -105,32 +91,29 @@ def _own_rules(section: LocationSection, findings: Findings, document: Document)
 class SectionProblems(Value, frozen=True):
     """Reports the mistakes of one section, and resolves its references. See `SectionReader`."""
 
-    findings: Findings
+    draft: Draft
     path: KeyPath
-    document: Document
 
     def error(self, key: str, message: str, hint: str = "") -> None:
-        self.findings.error(self._at(key), message, hint)
+        self.draft.error(self._at(key), message, hint)
 
     def warn(self, key: str, message: str, hint: str = "") -> None:
-        self.findings.warn(self._at(key), message, hint)
+        self.draft.warn(self._at(key), message, hint)
 
     def secret(self, key: str, texts: Sequence[str], variable: str, *, least: int) -> tuple[Secret, ...]:
-        references, unset = self.document.references, f"set it, or remove `{self.path[-1]}`"
-        versions = required_versions(self.findings, self._at(key), texts, references, variable, unset=unset)
-        check_lengths(self.findings, self._at(key), versions, least)
-        return versions
+        unset = f"set it, or remove `{self.path[-1]}`"
+        return self.draft.secret_versions(self._at(key), texts, variable, unset=unset, least=least)
 
     def service(self, key: str, url: str) -> tuple[ServicePermit, str] | None:
-        service = read_service(self.findings, self._at(key), url)
+        service = read_service(self.draft, self._at(key), url)
         return (service.permit, service.path) if service is not None else None
 
     @property
     def folder(self) -> str:
-        return self.document.folder
+        return self.draft.document.folder
 
     def file(self, path: str) -> FileState | None:
-        return self.document.signal_files.get(path)
+        return self.draft.document.signal_files.get(path)
 
     def _at(self, key: str) -> KeyPath:
         return (*self.path, key) if key else self.path
@@ -151,7 +134,7 @@ def _country_only(findings: Findings, words: list[str], regions: Regions) -> fro
     return frozenset(accepted)
 
 
-def _check_unknown(draft: Draft, findings: Findings, name: str) -> None:
+def _check_unknown(draft: Draft, name: str) -> None:
     known = draft.names("regions")
     path: KeyPath = ("location", "unknown")
     if name == _REFUSE:
@@ -160,33 +143,33 @@ def _check_unknown(draft: Draft, findings: Findings, name: str) -> None:
         message = (
             f"requests from an unknown location go to {quoted(name)}; whether vendors serve the location is not checked"
         )
-        findings.warn(path, message, f"`{_REFUSE}` is the safe choice")
+        draft.warn(path, message, f"`{_REFUSE}` is the safe choice")
     elif not draft.is_broken("regions"):
         hint = choice_hint(name, {_REFUSE, *known})
-        findings.error(path, f"must be `{_REFUSE}` or a region, not {quoted(name)}", hint)
+        draft.error(path, f"must be `{_REFUSE}` or a region, not {quoted(name)}", hint)
 
 
-def _edge(findings: Findings, path: KeyPath, section: EdgeSection, references: Mapping[str, Resolution]) -> Edge:
-    networks = [_network(findings, (*path, "from", index), text) for index, text in enumerate(section.networks)]
+def _edge(draft: Draft, path: KeyPath, section: EdgeSection) -> Edge:
+    networks = [_network(draft, (*path, "from", index), text) for index, text in enumerate(section.networks)]
     names = (section.country, section.subdivision, section.client_ip)
     headers = [name.lower() for name in names if name is not None]
     if section.secret is not None:
         headers.append(section.secret.header.lower())
     if len(set(headers)) < len(headers):
-        findings.error(path, "country, subdivision, client_ip and secret must be different headers")
+        draft.error(path, "country, subdivision, client_ip and secret must be different headers")
     country = section.country.lower() if section.country is not None else None
     if country is None and section.client_ip is None:
-        findings.error((*path, "country"), "is missing", "add the header with the country, or `client_ip` for `geoip`")
+        draft.error((*path, "country"), "is missing", "add the header with the country, or `client_ip` for `geoip`")
     if country == "accept-language":
-        findings.error((*path, "country"), "a language is not a country; Accept-Language never decides a region")
+        draft.error((*path, "country"), "a language is not a country; Accept-Language never decides a region")
     if section.secret is None and any(network is not None and network.prefixlen == 0 for network in networks):
         message = "every client can choose its own country"
-        findings.warn((*path, "from"), message, "name the edge's networks, or add a `secret`")
+        draft.warn((*path, "from"), message, "name the edge's networks, or add a `secret`")
     return Edge(
         networks=tuple(network for network in networks if network is not None),
         country_header=country,
         client_ip_header=section.client_ip.lower() if section.client_ip is not None else None,
-        secret=_secret(findings, (*path, "secret", "value"), section.secret, references),
+        secret=_secret(draft, (*path, "secret", "value"), section.secret),
         part_header=section.subdivision.lower() if section.subdivision is not None else None,
     )
 
@@ -218,11 +201,9 @@ def _overlap(one: Network, other: Network) -> bool:
     return isinstance(other, IPv6Network) and one.overlaps(other)
 
 
-def _secret(
-    findings: Findings, path: KeyPath, section: EdgeSecretSection | None, references: Mapping[str, Resolution]
-) -> EdgeSecret | None:
+def _secret(draft: Draft, path: KeyPath, section: EdgeSecretSection | None) -> EdgeSecret | None:
     if section is None:
         return None
     unset = "without it the edge cannot be verified; set it, or remove `secret`"
-    versions = required_versions(findings, path, section.value, references, "EDGE_SECRET", unset=unset)
+    versions = draft.secret_versions(path, section.value, "EDGE_SECRET", unset=unset)
     return EdgeSecret(section.header.lower(), versions or (Secret(""),))

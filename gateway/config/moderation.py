@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.regions import Regions, boundary_fix, outside_boundary
-from gateway.config.validation import Draft, Findings, check_reference
+from gateway.config.validation import Draft, check_reference
 from gateway.model.config_version import Region
 from gateway.model.deployment import Deployment, moderations_of
 from gateway.model.moderation import Moderation
@@ -17,9 +17,7 @@ RegionJudges: TypeAlias = Mapping[str, tuple[tuple[KeyPath, Deployment], ...]]
 """All judges of each region that has some, each with the path of the key that names it."""
 
 
-def compile_moderation(
-    draft: Draft, findings: Findings, regions: Regions, deployments: Mapping[str, Deployment]
-) -> dict[str, Moderation]:
+def compile_moderation(draft: Draft, regions: Regions, deployments: Mapping[str, Deployment]) -> dict[str, Moderation]:
     """Return the moderation of each region that has one."""
     compiled: dict[str, Moderation] = {}
     for name, region in draft.config.regions.items():
@@ -32,14 +30,14 @@ def compile_moderation(
             judges: list[Deployment] = []
             for index, judge in enumerate(names):
                 at = (*path, direction, index)
-                valid = check_judge(draft, findings, at, judge, regions.by_name.get(name), deployments)
+                valid = check_judge(draft, at, judge, regions.by_name.get(name), deployments)
                 judges += [valid] if valid is not None else []
             lists[direction] = tuple(judges)
         if not section.input_names and not section.output_names:
-            findings.error(path, "names no deployment", "add `input`, `output` or both, or remove it")
+            draft.error(path, "names no deployment", "add `input`, `output` or both, or remove it")
         if section.hold_chars < section.window_chars:
             message = f"must not be below `window_chars` ({section.window_chars})"
-            findings.error((*path, "hold_chars"), message, "use a larger number")
+            draft.error((*path, "hold_chars"), message, "use a larger number")
         parts = regions.by_name[name].parts.every if name in regions.by_name else ()
         forbidden = frozenset().union(*(part.forbidden_claims() for part in parts))
         compiled[name] = Moderation(
@@ -49,25 +47,20 @@ def compile_moderation(
 
 
 def check_judge(
-    draft: Draft,
-    findings: Findings,
-    at: KeyPath,
-    judge: str,
-    region: Region | None,
-    deployments: Mapping[str, Deployment],
+    draft: Draft, at: KeyPath, judge: str, region: Region | None, deployments: Mapping[str, Deployment]
 ) -> Deployment | None:
     """Return the deployment with this name if it classifies content. Report an error at `at` for one that may not."""
-    check_reference(draft, findings, at, "deployments", judge)
+    check_reference(draft, at, "deployments", judge)
     deployment = deployments.get(judge)
     if deployment is None:
         return None
     if moderations_of(deployment) is None:
         hint = "use OpenAI's moderation model, a server of your own with /moderations, or a guard model"
-        findings.error(at, f"{quoted(judge)} classifies no content", hint)
+        draft.error(at, f"{quoted(judge)} classifies no content", hint)
         return None
     if region is not None and not deployment.within(region.boundary):
         judges = {name: one for name, one in deployments.items() if moderations_of(one) is not None}
-        findings.error(at, outside_boundary(region, deployment), boundary_fix(region, judges))
+        draft.error(at, outside_boundary(region, deployment), boundary_fix(region, judges))
     return deployment
 
 

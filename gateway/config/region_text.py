@@ -12,7 +12,7 @@ from gateway.config.locales import best_text, canonical, tags_of
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.profiles import compile_profiles, offered_choices, read_locale
 from gateway.config.schema.location import LabelSection, RegionSection
-from gateway.config.validation import Draft, Findings
+from gateway.config.validation import Draft
 from gateway.model.approval import days_at
 from gateway.model.endings import law_ending
 from gateway.model.refusal_reason import CODES_WITHOUT_A_REGION, REASON_BY_CODE
@@ -58,10 +58,10 @@ class _LabelTexts(Value, frozen=True):
 class RegionTextCompiler:
     """Compiles the texts of regions. Each removes the labels of all from the history, because users travel."""
 
-    def __init__(self, draft: Draft, findings: Findings, read_at_s: float) -> None:
-        self._findings = findings
-        self._today = datetime.fromtimestamp(read_at_s, UTC).date()
-        self._days = days_at(read_at_s)
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._today = datetime.fromtimestamp(draft.document.read_at_s, UTC).date()
+        self._days = days_at(draft.document.read_at_s)
         claim = draft.config.location.of(ClaimSection)
         self._choices = offered_choices() if claim is not None and claim.preferences is not None else {}
         regions = draft.config.regions.items()
@@ -81,7 +81,7 @@ class RegionTextCompiler:
         profiles: Mapping[str, Profile] = {}
         if section.profile is not None:
             profiles = compile_profiles(
-                self._findings, (*path, "profile"), section.profile, locales, territories, self._today, self._choices
+                self._draft, (*path, "profile"), section.profile, locales, territories, self._today, self._choices
             )
         own = self._own_refusals((*path, "refusals"), section.refusals or {})
         refusals: dict[str, Mapping[str, str]] = {**known_refusals(), **own}
@@ -106,7 +106,7 @@ class RegionTextCompiler:
         if section.profile is not None:
             profile = section.profile
             named = [(("locale",), profile.locale), *((("locales", i), tag) for i, tag in enumerate(profile.locales))]
-            valid = [tag for key, tag in named if read_locale(self._findings, (*path, "profile", *key), tag)]
+            valid = [tag for key, tag in named if read_locale(self._draft, (*path, "profile", *key), tag)]
             return tuple(dict.fromkeys(map(canonical, valid)))
         languages = [tag for label in labels for tag in label.texts]
         if section.refusals is not None:
@@ -120,24 +120,24 @@ class RegionTextCompiler:
         for code in refusals:
             if code in CODES_WITHOUT_A_REGION:
                 message = "has no effect: the region of a request with this error is not known"
-                self._findings.warn((*path, code), message, f"write `messages.{REASON_BY_CODE[code]}`")
+                self._draft.warn((*path, code), message, f"write `messages.{REASON_BY_CODE[code]}`")
         return refusals
 
     def _read_labels(self, path: KeyPath, sections: list[LabelSection]) -> list[_LabelTexts]:
         if len(sections) > _MAX_LABELS:
             hint = "remove some: their text is put before each answer"
-            self._findings.error(path, f"has more than {_MAX_LABELS} labels", hint)
+            self._draft.error(path, f"has more than {_MAX_LABELS} labels", hint)
         read: list[_LabelTexts] = []
         for index, section in enumerate(sections):
             label_path = (*path, index)
             if section.name in {label.name for label in read}:
                 message = f"the label {quoted(section.name)} is listed twice"
-                self._findings.error(label_path, message, "remove one of them")
+                self._draft.error(label_path, message, "remove one of them")
             elif (label := self._read_label(label_path, section)) is not None:
                 other = next((it.name for it in read if it.repeat_s is not None), None)
                 if label.repeat_s is not None and other is not None:
                     message = f"a second label would be shown again, and {quoted(other)} is already"
-                    self._findings.error(label_path, message, "remove `repeat` of one of them, or write show: always")
+                    self._draft.error(label_path, message, "remove `repeat` of one of them, or write show: always")
                 read.append(label)
         return read
 
@@ -145,7 +145,7 @@ class RegionTextCompiler:
         known = known_labels().get(section.name)
         if known is None and section.text is None:
             message = f"unknown label {quoted(section.name)}, and a label of your own needs `text`"
-            self._findings.error(path, message, choice_hint(section.name, known_labels()))
+            self._draft.error(path, message, choice_hint(section.name, known_labels()))
             return None
         self._warn_of_law(path, section.name)
         known = known or KnownLabel(section.name, section.text or {}, "always")  # one of the operator's own
@@ -155,14 +155,14 @@ class RegionTextCompiler:
         if known.aigc and section.producer is None:
             message = f"{section.name} has no `producer`, so the `AIGC` object does not name a provider"
             hint = f"write {{name: {section.name}, producer: <your code>}}"
-            self._findings.warn(path, message, hint)
+            self._draft.warn(path, message, hint)
         if known.aigc and section.producer is not None and _PROVIDER_CODE.fullmatch(section.producer) is None:
             message = "does not have the known form of a service provider's code"
             hint = f"27 characters, such as {_EXAMPLE_CODE}: 00, 11 for an organisation, its code of 18, and 00000"
-            self._findings.warn((*path, "producer"), message, hint)
+            self._draft.warn((*path, "producer"), message, hint)
         if not known.aigc and section.producer is not None:
             which = section.name if section.name in known_labels() else "a label of your own"
-            self._findings.error((*path, "producer"), f"{which} has no `AIGC` object", "remove it")
+            self._draft.error((*path, "producer"), f"{which} has no `AIGC` object", "remove it")
         producer = (section.producer or "") if known.aigc else None
         show = section.show or known.show
         # With the operator's own text, the built-in text of a repetition would be in other words.
@@ -185,18 +185,16 @@ class RegionTextCompiler:
         """Warn if the law that a built-in label is for ends soon. It is an error of `gateway check` once it has."""
         if (end := law_ends().get(name)) is not None:
             hint = f"use {end[1] or 'a label of your own'}"
-            self._findings.warn_of_end(path, law_ending(name, *end, self._days), hint)
+            self._draft.warn_of_end(path, law_ending(name, *end, self._days), hint)
 
     def _check_repeat(self, path: KeyPath, section: LabelSection, show: Show, repeat_s: float | None) -> None:
         if section.repeat is not None and section.repeat < _LEAST_REPEAT_S:
-            self._findings.error((*path, "repeat"), "must be 10m or more", "write 10m")
+            self._draft.error((*path, "repeat"), "must be 10m or more", "write 10m")
         if section.repeat is not None and show != "first_turn":
             message = f"works only with `show: first_turn`, and this label has `show: {show}`"
-            self._findings.error((*path, "repeat"), message, "write show: first_turn, or remove it")
+            self._draft.error((*path, "repeat"), message, "write show: first_turn, or remove it")
         if section.repeat_text is not None and repeat_s is None:
-            self._findings.error(
-                (*path, "repeat_text"), "has no effect without `repeat`", "add repeat: 3h, or remove it"
-            )
+            self._draft.error((*path, "repeat_text"), "has no effect without `repeat`", "add repeat: 3h, or remove it")
 
     def _has_required_words(self, path: KeyPath, known: KnownLabel, texts: Mapping[str, str]) -> bool:
         """Return whether each text contains the words that the law requires. Report an error if not."""
@@ -205,7 +203,7 @@ class RegionTextCompiler:
             missing = [group for group in known.must_contain if not any(word in text for word in group)]
             if missing:
                 required = " and ".join(" or ".join(group) for group in missing)
-                self._findings.error(
+                self._draft.error(
                     (*path, "text", language), f"must contain the words that the law requires: {required}"
                 )
                 is_valid = False

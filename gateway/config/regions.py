@@ -20,7 +20,7 @@ from providers.territories import NOWHERE, Places
 from providers.value import Value
 
 _RESERVED = "refuse"
-RegionPart: TypeAlias = Callable[[Draft, Findings, RegionSection, Region], Region]
+RegionPart: TypeAlias = Callable[[Draft, RegionSection, Region], Region]
 """Returns a compiled region with the values that a feature has from its section."""
 AS_WRITTEN = RegionSection.model_fields.keys() & {it.name for it in fields(Region)} - {
     "territories",
@@ -31,39 +31,39 @@ AS_WRITTEN = RegionSection.model_fields.keys() & {it.name for it in fields(Regio
 """The keys of a region that nothing resolves: the compiled region has their values under the same names."""
 
 
-def compile_cell(draft: Draft, findings: Findings, *, demo: bool) -> Cell | None:
+def compile_cell(draft: Draft, *, demo: bool) -> Cell | None:
     """Return the cell, or None if there is none or it is invalid."""
     section = draft.config.cell
     if section is None:
         if not demo and not draft.is_broken("cell"):
             message = "there is no `cell`: the gateway's own location is not checked against any boundary"
-            findings.warn((), message, "write cell: {territory: …}")
+            draft.warn((), message, "write cell: {territory: …}")
         return None
-    territory = read_territory(findings, ("cell", "territory"), section.territory)
+    territory = read_territory(draft, ("cell", "territory"), section.territory)
     regions = draft.names("regions")
     for index, name in enumerate(section.serves or ()):
-        check_reference(draft, findings, ("cell", "serves", index), "regions", name)
-    homes = {name: _home(draft, findings, name, url) for name, url in section.homes.items()}
+        check_reference(draft, ("cell", "serves", index), "regions", name)
+    homes = {name: _home(draft, name, url) for name, url in section.homes.items()}
     serves = frozenset(section.serves) if section.serves is not None else None
     for name in homes:
         if name in regions and (serves is None or name in serves):
-            findings.warn(("cell", "homes", name), f"this cell serves {quoted(name)} itself", "remove it")
+            draft.warn(("cell", "homes", name), f"this cell serves {quoted(name)} itself", "remove it")
     if territory is None:
         draft.broken.add(("cell",))
         return None
     return Cell(territory, serves, homes, section.name or "")
 
 
-def _home(draft: Draft, findings: Findings, name: str, url: str) -> str:
+def _home(draft: Draft, name: str, url: str) -> str:
     path = ("cell", "homes", name)
-    check_reference(draft, findings, path, "regions", name, key=True)
+    check_reference(draft, path, "regions", name, key=True)
     try:
         origin, base = parse_origin(url)
     except OriginError as error:
-        findings.error(path, f"the URL {error}")
+        draft.error(path, f"the URL {error}")
         return ""
     if not origin.startswith("https://"):
-        findings.error(path, "the URL must start with https://, because clients send their keys there")
+        draft.error(path, "the URL must start with https://, because clients send their keys there")
     return f"{origin}{base or ''}"
 
 
@@ -77,54 +77,52 @@ class Regions(Value, frozen=True):
     cell: Cell | None
 
 
-def compile_regions(
-    draft: Draft, findings: Findings, cell: Cell | None, read_at_s: float, parts: Sequence[RegionPart] = ()
-) -> Regions:
-    """Return the valid regions of a draft that was read at `read_at_s`. `parts` add the values of features."""
-    blocked = _blocked(draft, findings)
-    texts = RegionTextCompiler(draft, findings, read_at_s)
+def compile_regions(draft: Draft, cell: Cell | None, parts: Sequence[RegionPart] = ()) -> Regions:
+    """Return the valid regions of a draft. `parts` add the values of features."""
+    blocked = _blocked(draft)
+    texts = RegionTextCompiler(draft)
     by_name: dict[str, Region] = {}
     by_territory: dict[str, Region] = {}
     default: Region | None = None
     for name, section in draft.config.regions.items():
-        region = _region(draft, findings, name, section, cell, texts)
+        region = _region(draft, name, section, cell, texts)
         if region is None:
             continue
         for part in parts:
-            region = part(draft, findings, section, region)
+            region = part(draft, section, region)
         by_name[name] = region
         path = ("regions", name, "territories")
         if region.territories.included is None:
             if default is not None:
-                other = f"region '{default.name}' (line {findings.line(('regions', default.name))}) already has it"
-                findings.error(path, f'"*" is allowed in one region only; {other}', "name the territories of this one")
+                other = f"region '{default.name}' (line {draft.line(('regions', default.name))}) already has it"
+                draft.error(path, f'"*" is allowed in one region only; {other}', "name the territories of this one")
             default = default or region
         else:
-            _add_territories(findings, path, section, region, by_territory, blocked)
+            _add_territories(draft, path, section, region, by_territory, blocked)
     return Regions(by_name, by_territory, default, blocked, cell)
 
 
-def _blocked(draft: Draft, findings: Findings) -> Places:
+def _blocked(draft: Draft) -> Places:
     words = draft.config.blocked
-    blocked = read_territories(findings, ("blocked",), words) if words else None
+    blocked = read_territories(draft, ("blocked",), words) if words else None
     if blocked is not None and blocked.included is None:
-        findings.error(("blocked",), '"*" blocks every territory', "name the territories")
+        draft.error(("blocked",), '"*" blocks every territory', "name the territories")
         return NOWHERE
     return blocked or NOWHERE
 
 
 def _region(
-    draft: Draft, findings: Findings, name: str, section: RegionSection, cell: Cell | None, texts: RegionTextCompiler
+    draft: Draft, name: str, section: RegionSection, cell: Cell | None, texts: RegionTextCompiler
 ) -> Region | None:
     path = ("regions", name)
     if name == _RESERVED:
-        findings.error(path, f"`{_RESERVED}` can't be the name of a region", "it is a value of `location.unknown`")
-    territories = _territories(findings, (*path, "territories"), section.territories)
-    boundary = read_territories(findings, (*path, "boundary"), section.boundary)
-    accepted = _transit(findings, (*path, "transit"), section.transit or [])
+        draft.error(path, f"`{_RESERVED}` can't be the name of a region", "it is a value of `location.unknown`")
+    territories = _territories(draft, (*path, "territories"), section.territories)
+    boundary = read_territories(draft, (*path, "boundary"), section.boundary)
+    accepted = _transit(draft, (*path, "transit"), section.transit or [])
     if territories is None or boundary is None or accepted is None:
         return None
-    transit = NOWHERE if draft.is_broken("cell") else _transit_of_cell(findings, name, boundary, accepted, cell)
+    transit = NOWHERE if draft.is_broken("cell") else _transit_of_cell(draft, name, boundary, accepted, cell)
     region_text = texts.of(name, section, territories)
     as_written: dict[str, Any] = {key: getattr(section, key) for key in AS_WRITTEN}
     return Region(
@@ -135,18 +133,18 @@ def _region(
         section.approvals == "required",
         region_text,
         keeps_receipts=_keeps_receipts(name, boundary, cell),
-        log_prompts=section.log_prompts and _may_log(draft, findings, name, boundary, cell),
+        log_prompts=section.log_prompts and _may_log(draft, name, boundary, cell),
         **as_written,
-        parts=NO_PARTS.having(compile_ages(draft, findings, name, section)),
+        parts=NO_PARTS.having(compile_ages(draft, name, section)),
     )
 
 
-def _may_log(draft: Draft, findings: Findings, name: str, boundary: Places, cell: Cell | None) -> bool:
+def _may_log(draft: Draft, name: str, boundary: Places, cell: Cell | None) -> bool:
     """Return whether prompts of the region go to this cell's log; report a cell that may be outside the boundary."""
     if draft.is_broken("cell") or not _is_served(name, cell):
         return False
     if not is_cell_inside(cell, boundary):
-        findings.error(
+        draft.error(
             ("regions", name, "log_prompts"),
             f"the log is written where the gateway runs, which is not known to be inside the boundary ({boundary})",
             "set `cell: {territory: …}`, or remove this key",
@@ -285,7 +283,7 @@ def _add_territories(
             findings.error((*path, index), message, "a territory is in one region; remove it from one of them")
 
 
-def check_place(draft: Draft, findings: Findings, path: KeyPath, territory: str, regions: Regions, keeps: str) -> None:
+def check_place(draft: Draft, path: KeyPath, territory: str, regions: Regions, keeps: str) -> None:
     """Report each region of this cell whose metadata would be kept outside its boundary.
 
     Of a region with `transit`, the ledger is kept in the territory of the cell.
@@ -302,4 +300,4 @@ def check_place(draft: Draft, findings: Findings, path: KeyPath, territory: str,
         if is_served and not is_accepted and not place.within(region.boundary):
             message = f"{keeps} requests of region {quoted(name)} would be kept in {territory}, outside its boundary"
             hint = "use a server inside the boundary, or leave the region to another cell (`cell.serves`)"
-            findings.error(path, f"{message} ({region.boundary})", hint)
+            draft.error(path, f"{message} ({region.boundary})", hint)

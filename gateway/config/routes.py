@@ -16,7 +16,7 @@ from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.regions import boundary_fix, outside_boundary
 from gateway.config.schema.routing import AssistantSection, ScheduleSection
 from gateway.config.sentences import sentences_of
-from gateway.config.validation import Draft, Findings, check_reference
+from gateway.config.validation import Draft, check_reference
 from gateway.model.approval import Days
 from gateway.model.assistant import DEFAULT_INTENT, Assistant, Intent, UserChoice
 from gateway.model.config_version import Region
@@ -75,7 +75,7 @@ class AssistantCompiler(AssistantScope):
         sections = self.draft.config.assistants
         if HAND_OFF in self.draft.names("deployments"):
             hint = "give it another name: a step of this name is a barrier"
-            self.findings.error(("deployments", HAND_OFF), f"`{HAND_OFF}` is reserved", hint, key=True)
+            self.draft.error(("deployments", HAND_OFF), f"`{HAND_OFF}` is reserved", hint, key=True)
         compiled = {name: self._assistant(name, section) for name, section in sections.items()}
         for region in self.draft.config.regions.values():
             self._used.update(region.judges)
@@ -88,13 +88,13 @@ class AssistantCompiler(AssistantScope):
         path: KeyPath = ("assistants", name)
         is_broken = self.draft.is_broken("assistants", name) or not self.draft.is_whole("assistants", name, "routes")
         if not section.regions and not is_broken:
-            self.findings.error((*path, "routes"), "the assistant has no route", "give it one: region: [deployment]")
+            self.draft.error((*path, "routes"), "the assistant has no route", "give it one: region: [deployment]")
         routes, own_routes, barriers = self._chat_routes(path, section)
         self._routed.update(section.routes)
         self._used.update(section.deployments_of("chat"))
         if DEFAULT_INTENT in section.intents:
             message = "`default` is the route of chats without an intent, and not an intent itself"
-            self.findings.error((*path, "intents", DEFAULT_INTENT), message, "use another name", key=True)
+            self.draft.error((*path, "intents", DEFAULT_INTENT), message, "use another name", key=True)
         if (
             section.resume
             and routes
@@ -104,7 +104,7 @@ class AssistantCompiler(AssistantScope):
             )
         ):
             message = "no route of this assistant has a second step that could continue an answer"
-            self.findings.warn((*path, "resume"), message, "add one, or remove it")
+            self.draft.warn((*path, "resume"), message, "add one, or remove it")
         by_use = {use: self._routes_of_use(path, use, getattr(section, use)) for use in USES[1:]}
         schedules = self._schedules(name, section, routes)
         compiled = Assistant(
@@ -134,15 +134,15 @@ class AssistantCompiler(AssistantScope):
         barriers: _Barriers = {DEFAULT_INTENT: {}}
         for region, by_intent in section.routes.items():
             region_path = (*path, "routes", region)
-            check_reference(self.draft, self.findings, region_path, "regions", region)
+            check_reference(self.draft, region_path, "regions", region)
             if DEFAULT_INTENT not in by_intent:
                 hint = "add `default`, or write one list for all intents"
-                self.findings.error(region_path, "has no `default`, for chats without an intent", hint)
+                self.draft.error(region_path, "has no `default`, for chats without an intent", hint)
             for intent, steps in by_intent.items():
                 route_path: KeyPath = (*region_path, intent)
                 if intent not in (DEFAULT_INTENT, *section.intents):
                     hint = choice_hint(intent, [*section.intents, DEFAULT_INTENT])
-                    self.findings.error(route_path, f"unknown intent {quoted(intent)}", hint, key=True)
+                    self.draft.error(route_path, f"unknown intent {quoted(intent)}", hint, key=True)
                 target = routes if intent == DEFAULT_INTENT else own_routes.setdefault(intent, {})
                 self._add_route(target, route_path, region, steps, "chat")
                 if (at := self._barrier_at(route_path, steps)) is not None and region in target:
@@ -162,20 +162,20 @@ class AssistantCompiler(AssistantScope):
             return None
         first, *others = found
         for index in others:
-            line = self.findings.line((*path, first))
-            self.findings.error((*path, index), f"the route has a barrier already (line {line})", "remove one")
+            line = self.draft.line((*path, first))
+            self.draft.error((*path, index), f"the route has a barrier already (line {line})", "remove one")
         if first == 0 or found[-1] == len(steps) - 1:
             at, side = (first, "before") if first == 0 else (found[-1], "after")
             hint = "a barrier stands between the private steps and the others"
-            self.findings.error((*path, at), f"there is no step {side} the barrier", hint)
+            self.draft.error((*path, at), f"there is no step {side} the barrier", hint)
         private = {name for step in steps[:first] for name in names_in(step)}
         for index, step in enumerate(steps[first:], first):
             for name in private.intersection(names_in(step)):
                 at_key = not isinstance(step, str)
                 hint = "name it on one side only"
-                message = f"{quoted(name)} also stands before the barrier (line {self.findings.line((*path, first))})"
+                message = f"{quoted(name)} also stands before the barrier (line {self.draft.line((*path, first))})"
                 if at_key or name not in steps[:first]:  # a repeated name is an error already
-                    self.findings.error((*path, index, name) if at_key else (*path, index), message, hint, key=at_key)
+                    self.draft.error((*path, index, name) if at_key else (*path, index), message, hint, key=at_key)
         return first
 
     def _check_barrier(self, path: KeyPath, rule: BarrierRule, private: Route, behind: Route) -> None:
@@ -183,24 +183,24 @@ class AssistantCompiler(AssistantScope):
         without = [it.name for it in deployments_of(behind) if it.consent is None]
         if HandOffCause.ASKED in rule.when and without:
             message = f"with `asked`, the model decides, so the user must agree: {', '.join(without)} has no `consent`"
-            self.findings.error(path, message, "add `consent` to each deployment after the barrier, or remove `asked`")
+            self.draft.error(path, message, "add `consent` to each deployment after the barrier, or remove `asked`")
         if HandOffCause.ASKED in rule.when and not any(
             "tools" in it.capabilities.features for it in deployments_of(private)
         ):
             message = "`asked` has no effect: the model asks with a tool, and no deployment before the barrier has any"
-            self.findings.warn(path, message, "remove `asked`, or use a model with tools")
+            self.draft.warn(path, message, "remove `asked`, or use a model with tools")
         unknown = [it.name for it in deployments_of(private) if it.capabilities.context_tokens is None]
         if HandOffCause.CONTEXT in rule.when and unknown:
             message = f"`context` relies on an error of {', '.join(unknown)}, whose context is unknown"
             hint = "add the model to your `catalogue`; a server that shortens long prompts sends no error"
-            self.findings.warn(path, message, hint)
+            self.draft.warn(path, message, hint)
 
     def _routes_of_use(self, path: KeyPath, use: Use, lists: Mapping[str, list[str]]) -> dict[str, Route]:
         """Return the routes of embeddings or moderations by region, checked as routes of chats are."""
         compiled: dict[str, Route] = {}
         for region, names in lists.items():
             list_path: KeyPath = (*path, use, region)
-            check_reference(self.draft, self.findings, list_path, "regions", region)
+            check_reference(self.draft, list_path, "regions", region)
             self._add_route(compiled, list_path, region, names, use)
             self._used.update(names)
         self._routed.update(lists)
@@ -214,14 +214,14 @@ class AssistantCompiler(AssistantScope):
         if len(entries) == sum(len(names_in(step)) for step in steps) and reasons and all(reasons.values()):
             details = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
             # It is not an error: it may change without the config.
-            self.findings.warn(path, f"no deployment of this route is available now ({details})")
+            self.draft.warn(path, f"no deployment of this route is available now ({details})")
         if region is not None:
             for entry in entries:
-                warn_if_unapproved(self.findings, entry.path, entry.deployment, region, self.days)
+                warn_if_unapproved(self.draft, entry.path, entry.deployment, region, self.days)
         if use == "chat":
             self._check_chats(entries)
         else:
-            check_input_route(self.findings, path, entries, use)
+            check_input_route(self.draft, path, entries, use)
         if region is not None:
             self._check_boundary(region, entries, use)
             routes[region_name] = self._route(steps)
@@ -230,7 +230,7 @@ class AssistantCompiler(AssistantScope):
         """Return every valid deployment of a route, in order."""
         if not steps:
             hint = "name a deployment, or remove the region, so that its requests are refused"
-            self.findings.error(route_path, "the route has no step", hint)
+            self.draft.error(route_path, "the route has no step", hint)
         entries: list[RouteEntry] = []
         for index, step in enumerate(steps):
             for name in names_in(step):
@@ -238,11 +238,11 @@ class AssistantCompiler(AssistantScope):
                 path = (*route_path, index, name) if at_key else (*route_path, index)
                 # A member of a weighted step may be repeated as a later step: it is the fallback of the other members.
                 if name in steps[:index]:
-                    self.findings.error(path, f"{quoted(name)} is already in this route", "remove one", key=at_key)
+                    self.draft.error(path, f"{quoted(name)} is already in this route", "remove one", key=at_key)
                 elif name in self.deployments:
                     entries.append(RouteEntry(path, self.deployments[name], at_key))
                 else:
-                    check_reference(self.draft, self.findings, path, "deployments", name, key=at_key)
+                    check_reference(self.draft, path, "deployments", name, key=at_key)
         return entries
 
     def _route(self, steps: _Steps) -> Route:
@@ -266,10 +266,10 @@ class AssistantCompiler(AssistantScope):
                 if region.territories.included and not any(map(step.available.contains, region.territories.included)):
                     message = f"{quoted(step.name)} serves no territory of this region"
                     message += f": it is available in {step.available}"
-                    self.findings.warn(entry.path, message, "remove it from the route")
+                    self.draft.warn(entry.path, message, "remove it from the route")
                 continue
             hint = hint or boundary_fix(region, self._proposable(use))
-            self.findings.error(entry.path, outside_boundary(region, step), hint, key=entry.at_key)
+            self.draft.error(entry.path, outside_boundary(region, step), hint, key=entry.at_key)
 
     def _proposable(self, use: Use) -> Mapping[str, Deployment]:
         """Return the deployments that a hint may propose for a use: those that no route of another use names."""
@@ -283,7 +283,7 @@ class AssistantCompiler(AssistantScope):
             adapter = entry.deployment.adapter
             if not answers_chats(adapter):
                 message = f"{quoted(entry.deployment.name)} answers no chats: {adapter.name} has other uses only"
-                self.findings.error(entry.path, message, _OTHER_USES, key=entry.at_key)
+                self.draft.error(entry.path, message, _OTHER_USES, key=entry.at_key)
 
     def _schedules(self, name: str, section: AssistantSection, routes: Mapping[str, Route]) -> dict[str, Schedule]:
         """Return the valid schedules of an assistant by region."""
@@ -306,19 +306,17 @@ class AssistantCompiler(AssistantScope):
         first = route[0]
         if not isinstance(first, WeightedSet):
             hint = f"begin it with {{one: 100, {name}: 0}}"
-            self.findings.error(path, "the route does not begin with a weighted step", hint)
+            self.draft.error(path, "the route does not begin with a weighted step", hint)
             return None
         members = {member.name: member for member, _ in first.members}
         if name not in members:
             if not self.draft.is_broken("deployments", name):
                 hint = choice_hint(name, members)
-                self.findings.error(
-                    path, f"{quoted(name)} is not in the weighted step that the route begins with", hint
-                )
+                self.draft.error(path, f"{quoted(name)} is not in the weighted step that the route begins with", hint)
             return None
         if written < 2:
             message = f"{quoted(name)} is the only member of its weighted step"
-            self.findings.error(path, message, "add the deployment that gets the other users")
+            self.draft.error(path, message, "add the deployment that gets the other users")
             return None
         return members[name] if len(members) > 1 else None  # the errors of the other members have been reported
 
@@ -328,10 +326,10 @@ class AssistantCompiler(AssistantScope):
         for choice, one in section.choices.items():
             for index, name in enumerate(one.deployments):
                 at: KeyPath = (*path, "choices", choice, "deployments", index)
-                is_valid = check_reference(self.draft, self.findings, at, "deployments", name)
+                is_valid = check_reference(self.draft, at, "deployments", name)
                 if is_valid and name not in routed and self.draft.is_whole(*map(str, path), "routes"):
                     message = f"no route of this assistant has {quoted(name)}, and a preference adds no step"
-                    self.findings.warn(at, message, "add it to a route, or remove it here")
+                    self.draft.warn(at, message, "add it to a route, or remove it here")
         return {
             choice: UserChoice(choice, frozenset(one.deployments), sentences_of(one.title))
             for choice, one in section.choices.items()
@@ -344,11 +342,11 @@ class AssistantCompiler(AssistantScope):
             if "*" in alias[:-1] or alias == "*":
                 message = f"{quoted(alias)} has a `*` before its end, or nothing else"
                 hint = "write the beginning of the names and one `*` after it, such as claude-*"
-                self.findings.error(path, message, hint)
+                self.draft.error(path, message, hint)
             holder = compiled.setdefault(alias, compiled[name])
             if holder.name != name or alias in seen:
                 message = f"{quoted(alias)} is already a name of the assistant {quoted(holder.name)}"
-                self.findings.error(path, message, "use each name for one assistant only")
+                self.draft.error(path, message, "use each name for one assistant only")
             seen.add(alias)
 
     def _report_unused(self) -> None:
@@ -356,14 +354,14 @@ class AssistantCompiler(AssistantScope):
             return
         for name in self.deployments:
             if name not in self._used:
-                self.findings.warn(("deployments", name), "no route uses this deployment")
+                self.draft.warn(("deployments", name), "no route uses this deployment")
         for name in self.regions.by_name:
             if name not in self._routed:
                 message = "no assistant has a route for this region: requests from it are refused"
-                self.findings.warn(("regions", name), message)
+                self.draft.warn(("regions", name), message)
 
 
-def check_barriers(draft: Draft, findings: Findings, assistants: Mapping[str, Assistant], judges: RegionJudges) -> None:
+def check_barriers(draft: Draft, assistants: Mapping[str, Assistant], judges: RegionJudges) -> None:
     """Report judges and recipients of features that would take prompts past the barrier of a route."""
     for name, section in draft.config.assistants.items():
         for view in assistants[name].views:
@@ -376,11 +374,11 @@ def check_barriers(draft: Draft, findings: Findings, assistants: Mapping[str, As
                 others = [*view.recipients(region), *judges.get(region, ())]
                 for path, deployment in others:
                     if deployment.name not in private and deployment.site != deployment.origin:
-                        line, at = findings.line(path), findings.line(barrier)
+                        line, at = draft.line(path), draft.line(barrier)
                         message = f"{quoted(deployment.name)} (line {line}) would get prompts that the barrier of "
                         message += f"{name}/{region} (line {at}) keeps"
                         hint = "use a deployment before the barrier, or one at a URL of your own"
-                        findings.error(path, message, hint)
+                        draft.error(path, message, hint)
 
 
 def _schedule(section: ScheduleSection, candidate: Deployment) -> Schedule:

@@ -8,16 +8,15 @@ from __future__ import annotations
 import json
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 
-from gateway.config.problems import KeyPath
-from gateway.config.validation import Findings
 from gateway.files import is_open_to_others
 from providers.auth import Secret
 from providers.value import Value
 
-_UNRESOLVED = Secret("unresolved")
+UNRESOLVED = Secret("unresolved")
+"""Stands for a secret whose reference was not resolved."""
 
 _ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _FILE = re.compile(r"\$\{file:(/[^{}\0]+)\}")
@@ -54,7 +53,7 @@ class Resolution(Value, frozen=True):
     @property
     def is_stand_in(self) -> bool:
         """Whether the reference was not resolved, so that the secret cannot be checked."""
-        return self.secret is _UNRESOLVED
+        return self.secret is UNRESOLVED
 
 
 def references_in(value: object) -> Iterator[str]:
@@ -81,7 +80,7 @@ def resolve(text: str, environ: Mapping[str, str] | None) -> Resolution:
         hint = f"write ${{{name}}}, or ${{file:/path}} with the absolute path, and nothing else in the value"
         return Resolution(mistake="is not a reference that can be resolved", hint=hint)
     if environ is None:
-        return Resolution(match[1], _UNRESOLVED)
+        return Resolution(match[1], UNRESOLVED)
     if match.re is _FILE:
         return _from_file(match[1])
     value = environ.get(match[1], "")
@@ -102,64 +101,6 @@ def read_literal(text: str) -> Resolution:
         hint = f"write ${{{name}}} for a variable of the environment, or ${{file:/path}} for a file"
         return Resolution(mistake="is a reference in the syntax of another program", hint=hint)
     return _sendable("", text) if text else Resolution(missing="is empty")
-
-
-def secret_at(
-    findings: Findings,
-    path: KeyPath,
-    text: str,
-    references: Mapping[str, Resolution],
-    variable: str,
-    *,
-    term: str = "secret",
-) -> Resolution:
-    """Return the resolution of a secret, and warn if it is written in the configuration itself.
-
-    `variable` is the environment variable that the hint suggests, and `term` the word for the secret in the warning.
-    """
-    if "${" in text:
-        return references[text]
-    literal = read_literal(text)
-    if not literal.mistake:
-        hint = f"keep it in the environment or a file: ${{{variable}}}, ${{file:/run/secrets/…}}"
-        findings.warn(path, f"a {term} is written in the config", hint)
-    return literal
-
-
-def required_versions(
-    findings: Findings,
-    path: KeyPath,
-    texts: Sequence[str] | None,
-    references: Mapping[str, Resolution],
-    variable: str,
-    *,
-    term: str = "secret",
-    unset: str = "set it, or remove it here",
-) -> tuple[Secret, ...]:
-    """Return the valid versions of a secret, the newer one first, and report each that has no value.
-
-    Two versions let the secret be replaced while its other holder still has the former one. `variable` and `term` are
-    those of `secret_at`, and `unset` is the hint for a value that is not set.
-    """
-    if texts is not None and len(set(texts)) < len(texts):
-        findings.error((*path, 1), "is the same as the first version", "remove one")
-    resolved = [
-        secret_at(findings, (*path, index), text, references, variable, term=term)
-        for index, text in enumerate(texts or ())
-    ]
-    for index, version in enumerate(resolved):
-        if problem := version.mistake or version.missing:
-            hint = version.hint or unset
-            findings.error((*path, index), f"{version.source or f'the {term}'} {problem}", hint)
-    return tuple(version.secret for version in resolved if version.secret is not None)
-
-
-def check_lengths(findings: Findings, path: KeyPath, versions: Sequence[Secret], least: int) -> None:
-    """Report each version of a secret with fewer characters than `least`. Stand-ins are not checked."""
-    for index, version in enumerate(versions):
-        if version is not _UNRESOLVED and len(version.reveal()) < least:
-            hint = f"create one with: openssl rand -base64 {least}"
-            findings.error((*path, index), f"is shorter than {least} characters", hint)
 
 
 def _from_file(path: str) -> Resolution:

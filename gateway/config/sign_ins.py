@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, assert_never
@@ -19,7 +19,7 @@ from gateway.config.secret_references import Resolution, read_literal
 from gateway.config.service_permits import is_this_machine, permit_at
 from gateway.config.shape import keys_of
 from gateway.config.territories import read_territory
-from gateway.config.validation import Draft, Findings, check_reference
+from gateway.config.validation import Draft, check_reference
 from gateway.model.config_version import Cell
 from gateway.model.held_token import TokenPlace
 from gateway.model.sign_in import SignIn
@@ -27,7 +27,7 @@ from providers.adapter import Adapter
 from providers.auth import Bearer, HeaderKey, NoAuth
 from providers.catalogue.prices import Retirement
 from providers.catalogue.sites import cloud_regions
-from providers.json_values import as_map, read_map
+from providers.json_values import read_map
 from providers.sign_in.exchanges import SignInTerms, TokenHost, sts_host
 from providers.sign_in.kinds import SCOPES, SignInKind, sign_in_kinds, vendor_hosts
 from providers.sites import OriginError, Residency, parse_origin
@@ -51,18 +51,6 @@ _UNREAD = "unresolved"
 """Stands for a text that is not set, or not read (`--no-secrets`)."""
 
 
-def environment_of(values: Mapping[str, object]) -> Iterator[str]:
-    """Yield a reference to each variable of the environment that stands in for a key of the sign-ins."""
-    for section in map(as_map, read_map(values, "sign_ins").values()):
-        kind = sign_in_kinds().get(str(section.get("kind")))
-        if kind is None:
-            continue
-        for key, name in kind.environment.items():
-            if key not in section and not (key == "token_file" and "from" in section):
-                yield f"${{{name}}}"
-        yield from (f"${{{name}}}" for name in kind.variables)
-
-
 def address_problem(url: str) -> str | None:
     """Return why the address of a metadata server in the environment cannot be used, or None."""
     parts = urlsplit(url)
@@ -78,16 +66,14 @@ def address_problem(url: str) -> str | None:
     return None if is_local else "is neither on this machine nor in 169.254.0.0/16 nor in fd00:ec2::/32"
 
 
-def compile_sign_ins(
-    draft: Draft, findings: Findings, references: Mapping[str, Resolution], links: Links, cell: Cell | None
-) -> dict[str, SignIn]:
+def compile_sign_ins(draft: Draft, links: Links, cell: Cell | None) -> dict[str, SignIn]:
     """Return the valid sign-ins of a draft. Invalid ones are marked in the draft."""
     sections, compiled = draft.config.sign_ins, dict[str, SignIn]()
     # A sign-in with `from` needs that of its source.
     for name, section in sorted(sections.items(), key=lambda item: item[1].source is not None):
-        before = len(findings.problems)
-        one = _SignInCompiler(draft, findings, references, links, cell, name, section, compiled).compiled()
-        is_valid = all(it.severity != "error" for it in findings.problems[before:])
+        before = len(draft.problems)
+        one = _SignInCompiler(draft, links, cell, name, section, compiled).compiled()
+        is_valid = all(it.severity != "error" for it in draft.problems[before:])
         if one is not None and is_valid:
             compiled[name] = one
         else:
@@ -96,7 +82,7 @@ def compile_sign_ins(
     is_known = named - {None} <= draft.names("sign_ins")  # else an unknown name may stand for one of these
     if is_known and draft.is_whole("deployments"):
         for name in compiled.keys() - named:
-            findings.warn(("sign_ins", name), "no deployment uses this sign-in", "remove it")
+            draft.warn(("sign_ins", name), "no deployment uses this sign-in", "remove it")
     return {name: compiled[name] for name in sections if name in compiled}
 
 
@@ -105,8 +91,6 @@ class _SignInCompiler:
     """One sign-in that is being compiled. `texts` has a placeholder for each value that is not set."""
 
     draft: Draft
-    findings: Findings
-    references: Mapping[str, Resolution]
     links: Links
     cell: Cell | None
     name: str
@@ -129,7 +113,7 @@ class _SignInCompiler:
     def compiled(self) -> SignIn | None:
         section = self.section
         if self.kind.is_aws:
-            check_extra(self.findings, self.path, "an AWS sign-in")
+            check_extra(self.draft, self.path, "an AWS sign-in")
         self._check_keys()
         self._read_texts()
         source = self._source()
@@ -172,7 +156,7 @@ class _SignInCompiler:
         )
 
     def _error(self, key: str, message: str, hint: str = "", *, at_key: bool = False) -> None:
-        self.findings.error((*self.path, key), message, hint, key=at_key)
+        self.draft.error((*self.path, key), message, hint, key=at_key)
 
     def _check_keys(self) -> None:
         """Report keys that the kind does not have."""
@@ -185,11 +169,11 @@ class _SignInCompiler:
     def _is_written(self, key: str) -> bool:
         """Return whether the file has the key itself with a valid value, and not a misspelt one that was read as it."""
         path = (*self.path, key)
-        return self.findings.source.has(path) and path not in self.draft.broken
+        return self.draft.source.has(path) and path not in self.draft.broken
 
     def _missing(self, key: str, message: str, hint: str) -> None:
         """Report a key that is missing, unless an unknown key of the section may stand for it."""
-        written = read_map(read_map(self.findings.source.values, "sign_ins"), self.name)
+        written = read_map(read_map(self.draft.source.values, "sign_ins"), self.name)
         if written.keys() <= keys_of(SignInSection).keys():
             self._error(key, f"is missing: {message}", hint)
 
@@ -227,16 +211,16 @@ class _SignInCompiler:
     def _resolution(self, text: str) -> Resolution:
         if "${" not in text:
             return read_literal(text)
-        return self.references.get(text, Resolution(text[2:-1], missing="is not set"))
+        return self.draft.references.get(text, Resolution(text[2:-1], missing="is not set"))
 
     def _taken(self, key: tuple[str, ...], resolved: Resolution, hint: str = "") -> str:
         """Return a value, or a placeholder after it has been reported why there is none."""
         path, source = (*self.path, *key), resolved.source or "the value"
         if resolved.mistake:
-            self.findings.error(path, f"{source} {resolved.mistake}", resolved.hint)
+            self.draft.error(path, f"{source} {resolved.mistake}", resolved.hint)
         elif resolved.secret is None:
             message = f"{source} {resolved.missing}: the deployments that use it are skipped"
-            self.findings.warn(path, message, hint)
+            self.draft.warn(path, message, hint)
             self.missing.append(resolved.source or ".".join(key))
         return resolved.secret.reveal() if resolved.secret is not None else _UNREAD
 
@@ -258,7 +242,7 @@ class _SignInCompiler:
             self._error(written[0], f"stands in place of `{key}`", "remove one of them")
         if section.source is None:
             return None
-        check_reference(self.draft, self.findings, (*self.path, "from"), "sign_ins", section.source)
+        check_reference(self.draft, (*self.path, "from"), "sign_ins", section.source)
         other = self.draft.config.sign_ins.get(section.source)
         if other is None:
             return None
@@ -299,13 +283,13 @@ class _SignInCompiler:
             self._error("header", "needs `audience`: an access token is for Google's APIs only", "add `audience`")
         if not texts.get("token_file", _UNREAD).startswith(("/", _UNREAD)):
             key = ("token_file",) if section.token_file is not None else ()
-            self.findings.error((*self.path, *key), "must be an absolute path", "begin it with /")
+            self.draft.error((*self.path, *key), "must be an absolute path", "begin it with /")
         if section.global_host is not None and kind == "azure_workload" and section.cloud != "public":
             message = "has no effect: the host is in its country"
-            self.findings.warn((*self.path, "global_host"), message, "remove it")
+            self.draft.warn((*self.path, "global_host"), message, "remove it")
         if section.endpoint is not None:
             message = "is for simulated issuers on this machine: no real token is asked for"
-            self.findings.warn((*self.path, "endpoint"), message, "remove it in production")
+            self.draft.warn((*self.path, "endpoint"), message, "remove it in production")
 
     # --- hosts ------------------------------------------------------------------------------------
 
@@ -357,7 +341,7 @@ class _SignInCompiler:
             return replace(place, end=end)
         if section.kind == "oauth":
             path = (*self.path, "territory")
-            code = read_territory(self.findings, path, section.territory) if section.territory else None
+            code = read_territory(self.draft, path, section.territory) if section.territory else None
         else:
             code = self._regions.get(self.texts["region"])
         return TokenPlace(host, Places(frozenset({code}))) if code is not None else None
@@ -382,7 +366,7 @@ class _SignInCompiler:
 
     def _at(self, variable: str, url: str) -> str | None:
         if (problem := address_problem(url)) is not None:
-            self.findings.error(self.path, f"{variable} {problem}", "a metadata server is where the gateway runs")
+            self.draft.error(self.path, f"{variable} {problem}", "a metadata server is where the gateway runs")
             return None
         parts = urlsplit(url)
         self.texts["path"] = parts.path or "/"
@@ -442,7 +426,6 @@ def _remote(link: Link | None) -> Link:
 
 def sign_in_of(
     draft: Draft,
-    findings: Findings,
     sign_ins: Mapping[str, SignIn],
     path: KeyPath,
     section: DeploymentSection,
@@ -453,16 +436,16 @@ def sign_in_of(
     if section.sign_in is None:
         return None
     at = (*path, "sign_in")
-    check_reference(draft, findings, at, "sign_ins", section.sign_in)
+    check_reference(draft, at, "sign_ins", section.sign_in)
     if endpoint.simulates is not None:
-        findings.warn(at, "a sign-in is not used with a simulator", "remove it")
+        draft.warn(at, "a sign-in is not used with a simulator", "remove it")
         return None
     one = sign_ins.get(section.sign_in)
     if one is None:
         return None
     if section.api_key is not None and one.header == "authorization":
         hint = "remove one of them; only a sign-in with `header: proxy-authorization` stands next to a key"
-        findings.error(at, "stands in place of `api_key`", hint)
+        draft.error(at, "stands in place of `api_key`", hint)
     is_at_url, auth = endpoint.facts is None, adapter.auth
     takes_bearer = isinstance(auth, Bearer | NoAuth) or (isinstance(auth, HeaderKey) and auth.or_token)
     is_for_url = one.kind == "oauth" or (one.kind == "google_metadata" and "audience" in one.terms.texts)
@@ -479,6 +462,6 @@ def sign_in_of(
             if section.provider in kind.providers or (kind.bearer_at_url and is_at_url and takes_bearer)
         ]
         hint = f"use a sign-in of the kind {', '.join(fitting)}" if fitting else "use `api_key`: no kind fits"
-        findings.error(at, f"a sign-in of the kind `{one.kind}` does not serve {section.provider}", hint)
+        draft.error(at, f"a sign-in of the kind `{one.kind}` does not serve {section.provider}", hint)
         return None
     return one

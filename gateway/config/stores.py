@@ -10,10 +10,9 @@ from gateway.config.extras import check_extra
 from gateway.config.problems import KeyPath
 from gateway.config.regions import Regions, check_place
 from gateway.config.schema.usage import StoreSection
-from gateway.config.secret_references import Resolution, required_versions
 from gateway.config.service_permits import is_this_machine
 from gateway.config.territories import read_territory
-from gateway.config.validation import Draft, Findings
+from gateway.config.validation import Draft
 from gateway.model.budget import StoreKind, Stores, StoreServer
 from gateway.model.section import UnitError
 from providers.auth import Secret
@@ -61,65 +60,55 @@ _FORMS: Mapping[StoreKind, _Form] = {
 }
 
 
-def compile_stores(
-    draft: Draft, findings: Findings, regions: Regions, references: Mapping[str, Resolution]
-) -> Stores | None:
+def compile_stores(draft: Draft, regions: Regions) -> Stores | None:
     """Return the shared stores of a draft, or None if it has none."""
     section = draft.config.stores
     if section is None:
         return None
     is_whole = draft.is_whole("stores")
     if section.database is None and section.valkey is None and is_whole:
-        findings.error(("stores",), "names no store", "add `database` and `valkey`, or remove it")
+        draft.error(("stores",), "names no store", "add `database` and `valkey`, or remove it")
     if section.database is None and section.valkey is not None and is_whole:
         hint = "add `database`, or remove `stores`: one machine needs neither"
-        findings.error(("stores", "valkey"), "needs `stores.database` too, which keeps the ledger and the keys", hint)
+        draft.error(("stores", "valkey"), "needs `stores.database` too, which keeps the ledger and the keys", hint)
     stores = Stores(
-        _store(draft, findings, "database", section.database, regions, references),
-        _store(draft, findings, "valkey", section.valkey, regions, references),
+        _store(draft, "database", section.database, regions), _store(draft, "valkey", section.valkey, regions)
     )
     if section.database is not None:
-        _check_secrets(draft, findings)
-        check_extra(findings, ("stores", "database"), "a database")
+        _check_secrets(draft)
+        check_extra(draft, ("stores", "database"), "a database")
     if section.valkey is not None:
-        check_extra(findings, ("stores", "valkey"), "Valkey")
+        check_extra(draft, ("stores", "valkey"), "Valkey")
     return stores
 
 
-def _check_secrets(draft: Draft, findings: Findings) -> None:
+def _check_secrets(draft: Draft) -> None:
     """Report each key that all instances need. Without stores, the state directory has its own."""
     if not draft.is_whole("secrets") or draft.config.secrets.file is not None:
         return
     path: KeyPath = ("stores", "database")
     if draft.config.secrets.pepper is None:
         hint = "write secrets: {pepper: ${GATEWAY_PEPPER}}, the same for all instances"
-        findings.error(path, "needs `secrets.pepper`, without which no API key can be checked", hint)
+        draft.error(path, "needs `secrets.pepper`, without which no API key can be checked", hint)
     if draft.config.secrets.identity is None and any(it.user_budget for it in draft.config.clients.values()):
         hint = "write secrets: {identity: ${IDENTITY_SECRET}}, the same for all instances"
-        findings.error(path, "needs `secrets.identity`, because a client has a `user_budget`", hint)
+        draft.error(path, "needs `secrets.identity`, because a client has a `user_budget`", hint)
 
 
-def _store(
-    draft: Draft,
-    findings: Findings,
-    kind: StoreKind,
-    section: StoreSection | None,
-    regions: Regions,
-    references: Mapping[str, Resolution],
-) -> StoreServer | None:
+def _store(draft: Draft, kind: StoreKind, section: StoreSection | None, regions: Regions) -> StoreServer | None:
     if section is None:
         return None
     path: KeyPath = ("stores", kind)
-    territory = read_territory(findings, (*path, "territory"), section.territory)
+    territory = read_territory(draft, (*path, "territory"), section.territory)
     if territory is not None:
         keeps = "rows about" if kind == "database" else "counts of"
-        check_place(draft, findings, (*path, "territory"), territory, regions, keeps)
+        check_place(draft, (*path, "territory"), territory, regions, keeps)
     at, variable = (*path, "password"), _FORMS[kind].variable
-    passwords = required_versions(findings, at, section.password, references, variable, term="password")
+    passwords = draft.secret_versions(at, section.password, variable, term="password")
     try:
         return _read_url(kind, section.url, territory or "", passwords)
     except UnitError as error:
-        findings.error((*path, "url"), error.message, error.hint)
+        draft.error((*path, "url"), error.message, error.hint)
         return None
 
 

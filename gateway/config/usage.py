@@ -35,23 +35,23 @@ from providers.catalogue.prices import NO_CURRENCY
 _SHOWN_CLIENTS = 3
 
 
-def compile_usage(draft: Draft, findings: Findings, regions: Regions) -> UsageRules:
+def compile_usage(draft: Draft, regions: Regions) -> UsageRules:
     """Return the rules of usage of a draft."""
     section = draft.config.usage or UsageSection()
     rates = section.rates.by_currency if section.rates is not None else {}
     currency = section.currency
     if rates and currency is None and not draft.is_broken("usage", "currency"):
-        findings.error(("usage", "rates"), "needs `usage.currency`", "write your own currency, such as currency: EUR")
+        draft.error(("usage", "rates"), "needs `usage.currency`", "write your own currency, such as currency: EUR")
     if currency is not None and currency in rates:
-        findings.error(("usage", "rates", currency), "is `usage.currency` itself", "remove it", key=True)
+        draft.error(("usage", "rates", currency), "is `usage.currency` itself", "remove it", key=True)
     on_loss = section.on_loss.allow if section.on_loss is not None else None
     if on_loss is not None:
-        check_currency(draft, findings, ("usage", "on_loss", "allow"), on_loss, section.currency)
+        check_currency(draft, ("usage", "on_loss", "allow"), on_loss, section.currency)
         if draft.config.stores is None and not draft.is_broken("stores"):
             message = "has no effect without `stores`: the state directory is on this machine"
-            findings.warn(("usage", "on_loss"), message, "remove it")
+            draft.warn(("usage", "on_loss"), message, "remove it")
     if section.internal_project is not None and draft.config.clients_source == "file":
-        _check_project(draft, findings, ("usage", "internal_project"), section.internal_project)
+        _check_project(draft, ("usage", "internal_project"), section.internal_project)
     return UsageRules(
         currency=section.currency,
         rates=rates,
@@ -59,41 +59,41 @@ def compile_usage(draft: Draft, findings: Findings, regions: Regions) -> UsageRu
         timezone=section.timezone or "UTC",
         on_loss=on_loss,
         retention=section.retention,
-        alerts=_alerts(draft, findings, section.alerts, regions) if section.alerts is not None else None,
+        alerts=_alerts(draft, section.alerts, regions) if section.alerts is not None else None,
         internal_project=section.internal_project,
     )
 
 
-def _check_project(draft: Draft, findings: Findings, path: KeyPath, name: str) -> None:
-    check_reference(draft, findings, path, "projects", name, none="define it in `projects`")
+def _check_project(draft: Draft, path: KeyPath, name: str) -> None:
+    check_reference(draft, path, "projects", name, none="define it in `projects`")
 
 
-def _alerts(draft: Draft, findings: Findings, section: AlertsSection, regions: Regions) -> Alerts:
+def _alerts(draft: Draft, section: AlertsSection, regions: Regions) -> Alerts:
     path: KeyPath = ("usage", "alerts")
     for index, percent in enumerate(section.at):
         if percent in section.at[:index]:
-            findings.error((*path, "at", index), f"{percent} is listed twice", "remove one")
+            draft.error((*path, "at", index), f"{percent} is listed twice", "remove one")
     webhook = None
     if section.webhook is not None:
-        service = read_service(findings, (*path, "webhook", "url"), section.webhook.url, usual_path="/")
-        territory = read_territory(findings, (*path, "webhook", "territory"), section.webhook.territory)
+        service = read_service(draft, (*path, "webhook", "url"), section.webhook.url, usual_path="/")
+        territory = read_territory(draft, (*path, "webhook", "territory"), section.webhook.territory)
         if territory is not None:
-            check_place(draft, findings, (*path, "webhook", "territory"), territory, regions, "alerts about")
+            check_place(draft, (*path, "webhook", "territory"), territory, regions, "alerts about")
         if service is not None and territory is not None:
             webhook = AlertWebhook(service.permit, service.path, territory)
     return Alerts(tuple(sorted(set(section.at))), webhook)
 
 
-def check_currency(draft: Draft, findings: Findings, path: KeyPath, amount: Money, currency: str | None) -> bool:
+def check_currency(draft: Draft, path: KeyPath, amount: Money, currency: str | None) -> bool:
     """Return whether the amount is in the operator's currency. Report an error if not."""
     if draft.is_broken("usage", "currency") or amount.currency == currency:
         return True
     if currency is None:
         hint = f"write usage: {{currency: {amount.currency}}}"
-        findings.error(path, "an amount of money needs `usage.currency`", hint)
+        draft.error(path, "an amount of money needs `usage.currency`", hint)
     else:
         message = f"is in {amount.currency}, but budgets are in `usage.currency` ({currency})"
-        findings.error(path, message, f"write the amount in {currency}")
+        draft.error(path, message, f"write the amount in {currency}")
     return False
 
 
@@ -102,7 +102,6 @@ class SpendingCompiler:
     """Compiles projects and budgets of clients. A mistake of all budgets is reported at the first one only."""
 
     draft: Draft
-    findings: Findings
     rules: UsageRules
     projects: Mapping[str, Project] = field(init=False)
     _names_user: bool = field(init=False)
@@ -123,13 +122,13 @@ class SpendingCompiler:
             for section in ("clients", "projects"):
                 if self.draft.names(section):
                     message = "is in the database (`clients_source: database`), so this file must not have it"
-                    self.findings.error((section,), message, "remove it, or write clients_source: file")
+                    self.draft.error((section,), message, "remove it, or write clients_source: file")
 
     def client(self, name: str, section: ClientSection) -> SpendingRules:
         """Return what a client may spend."""
         path: KeyPath = ("clients", name)
         if section.project is not None:
-            _check_project(self.draft, self.findings, (*path, "project"), section.project)
+            _check_project(self.draft, (*path, "project"), section.project)
         maximum = section.max_request.amount if section.max_request is not None else None
         if maximum is not None:
             self._check_amount((*path, "max_request", "amount"), maximum)
@@ -144,7 +143,7 @@ class SpendingCompiler:
         if rules.user_budgets and not names_user:
             message = "its requests cannot name an end user, so all are refused (`user_required`)"
             hint = "add `may_assert: [user]` for a trusted backend, or set up `location.claim`"
-            self.findings.warn((*path, "user_budget"), message, hint)
+            self.draft.warn((*path, "user_budget"), message, hint)
         # Thousands of clients have few different rules. Shared values are pickled once.
         return NO_SPENDING_RULES if rules == NO_SPENDING_RULES else self._seen.setdefault(rules, rules)
 
@@ -154,7 +153,7 @@ class SpendingCompiler:
             here = (*path, index)
             if (budget.amount is None) == (budget.tokens is None):
                 message = "has no amount" if budget.amount is None else "has two amounts"
-                self.findings.error(here, message, "give it either `amount` or `tokens`")
+                self.draft.error(here, message, "give it either `amount` or `tokens`")
                 continue
             if budget.amount is not None:
                 self._check_amount((*here, "amount"), budget.amount)
@@ -162,20 +161,20 @@ class SpendingCompiler:
                 self._check_time_zone(here)
             if any((other.unit, other.per) == (budget.unit, budget.per) for other in budgets):
                 message = f"this list has a budget in {budget.unit} per {budget.per} already"
-                self.findings.error(here, message, "keep the smaller one")
+                self.draft.error(here, message, "keep the smaller one")
             budgets.append(budget)
         return tuple(budgets)
 
     def _check_amount(self, path: KeyPath, amount: Money) -> None:
         if self.rules.currency is not None or self._is_first("currency"):
-            check_currency(self.draft, self.findings, path, amount, self.rules.currency)
+            check_currency(self.draft, path, amount, self.rules.currency)
 
     def _check_time_zone(self, path: KeyPath) -> None:
         section = self.draft.config.usage
         is_set = section is not None and section.timezone is not None
         if not is_set and not self.draft.is_broken("usage", "timezone") and self._is_first("time zone"):
             message = "`usage.timezone` is not set: days, weeks and months begin at midnight UTC"
-            self.findings.warn(path, message, "write usage: {timezone: Europe/Berlin}, or UTC")
+            self.draft.warn(path, message, "write usage: {timezone: Europe/Berlin}, or UTC")
 
     def _is_first(self, mistake: str) -> bool:
         is_first = mistake not in self._reported
@@ -201,12 +200,10 @@ def _warn_of_uncounted_audio(
 
 def check_prices(
     draft: Draft,
-    findings: Findings,
     rules: UsageRules,
     clients: Iterable[Client],
     assistants: Mapping[str, Assistant],
     judges: RegionJudges,
-    now_s: float,
 ) -> None:
     """Report the deployments whose calls cannot be priced, although a client with a limit of money reaches them.
 
@@ -214,7 +211,7 @@ def check_prices(
     counts are hidden may cost more than is held, which is reported where any budget applies.
 
     A missing price is a warning: the deployment is skipped or the request refused. A missing rate is an error, also
-    for a price that applies from a later day on than `now_s` (Unix time).
+    for a price that applies from a later day on than today.
     """
     if draft.config.clients_source == "database":
         reached = {name: ["a client of the database"] for name in _reached(assistants, judges, None, None)}
@@ -223,12 +220,12 @@ def check_prices(
         clients = tuple(clients)
         reached = _reached_by((one for one in clients if one.spending.limits_money), assistants, judges)
         bounded = _reached_by((one for one in clients if one.spending.is_bounded), assistants, judges)
-        _warn_of_uncounted_audio(findings, clients, assistants)
-    deployments = _reached(assistants, judges, None, None)
+        _warn_of_uncounted_audio(draft, clients, assistants)
+    deployments, now_s = _reached(assistants, judges, None, None), draft.document.read_at_s
     for name in [name for name in bounded if deployments[name].counts_hidden]:
         message = "each call may cost more than is held for it, because the provider adds prompts of its own"
         hint = f"leave room in the budgets of {_some(bounded[name])}; gateway_overshoot_total counts such calls"
-        findings.warn(("deployments", name, "counts_hidden"), message, hint)
+        draft.warn(("deployments", name, "counts_hidden"), message, hint)
     without_rate: dict[str, str] = {}
     chats = _answer_chats(assistants)
     for name, users in reached.items():
@@ -237,18 +234,18 @@ def check_prices(
             before, until = (f" before {coming[0].valid_from}", " until then") if coming else ("", "")
             message = f"has no price{before}, so requests with a budget of money are refused there{until}"
             hint = f"write its {'price until then' if coming else 'price'} in your own catalogue (`catalogue.models`)"
-            findings.warn(("deployments", name), f"{message} ({_some(users)})", hint)
+            draft.warn(("deployments", name), f"{message} ({_some(users)})", hint)
         elif name in chats and price.currency != NO_CURRENCY and not price.is_by_tokens:
             message = f"has a price of another use alone, so its chats cost nothing ({_some(users)})"
-            findings.warn(("deployments", name), message, "write `input` and `output` in its price too")
+            draft.warn(("deployments", name), message, "write `input` and `output` in its price too")
         for one in (*([price] if price is not None else ()), *coming):
             if one.currency != NO_CURRENCY and not rules.knows(one.currency):
                 without_rate.setdefault(one.currency, f"the deployment {quoted(name)}, which {_some(users)} reaches")
     is_known = rules.currency is not None and not draft.is_broken("usage", "rates")
     for currency, where in without_rate.items() if is_known else ():
         message = f"has no rate for {currency}, the currency of {where} with a budget of money"
-        path: KeyPath = ("usage", "rates") if findings.source.has(("usage", "rates")) else ("usage",)
-        findings.error(path, message, f"write rates: {{{currency}: …}}, the units of {rules.currency} for 1 {currency}")
+        path: KeyPath = ("usage", "rates") if draft.source.has(("usage", "rates")) else ("usage",)
+        draft.error(path, message, f"write rates: {{{currency}: …}}, the units of {rules.currency} for 1 {currency}")
 
 
 def _answer_chats(assistants: Mapping[str, Assistant]) -> frozenset[str]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import get_args
 
+from gateway.config.loading import Document
 from gateway.config.problems import KeyPath, Problem, Severity, choice_hint, quoted
 from gateway.config.schema.file import GatewaySection
+from gateway.config.secret_references import UNRESOLVED, Resolution, read_literal
 from gateway.config.shape import (
     ShapeError,
     as_written,
@@ -26,6 +28,7 @@ from gateway.config.shape import (
 from gateway.config.yaml_document import Source
 from gateway.model.approval import Ending
 from gateway.model.wrapper import Wrapper
+from providers.auth import Secret
 from providers.json_values import read_map
 
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:[^/@\s]*@")
@@ -100,18 +103,24 @@ class Findings:
 
 
 @dataclass(slots=True)
-class Draft:
-    """The valid part of a configuration.
+class Draft(Findings):
+    """The valid part of a configuration that was read from a document, and the findings about it.
 
     `broken` has the paths that were removed: sections, entries and parts of entries. The compiler adds the entries that
     it finds invalid. `wrong` has the keys with an error of shape.
     """
 
+    document: Document
     config: GatewaySection
     values: Mapping[str, object]
     broken: set[KeyPath]
     wrong: frozenset[KeyPath] = frozenset()
     wrappers: Mapping[str, Wrapper] = field(default_factory=dict)
+
+    @property
+    def references(self) -> Mapping[str, Resolution]:
+        """The resolved references of the document, by their text."""
+        return self.document.references
 
     def is_broken(self, *path: str) -> bool:
         """Whether the section or entry is present but invalid, so that references to it cannot be checked."""
@@ -130,35 +139,78 @@ class Draft:
         valid = getattr(self.config, section)
         return {*valid, *(str(path[1]) for path in self.broken if path[0] == section and len(path) > 1)}
 
+    def secret(self, path: KeyPath, text: str, variable: str, *, term: str = "secret") -> Resolution:
+        """Return the resolution of a secret, and warn if it is written in the configuration itself.
 
-def check_reference(
-    draft: Draft, findings: Findings, path: KeyPath, section: str, name: str, *, key: bool = False, none: str = ""
-) -> bool:
+        `variable` is the environment variable that the hint suggests, and `term` the word for the secret in the
+        warning.
+        """
+        if "${" in text:
+            return self.references[text]
+        literal = read_literal(text)
+        if not literal.mistake:
+            hint = f"keep it in the environment or a file: ${{{variable}}}, ${{file:/run/secrets/…}}"
+            self.warn(path, f"a {term} is written in the config", hint)
+        return literal
+
+    def secret_versions(
+        self,
+        path: KeyPath,
+        texts: Sequence[str] | None,
+        variable: str,
+        *,
+        term: str = "secret",
+        unset: str = "set it, or remove it here",
+        least: int = 0,
+    ) -> tuple[Secret, ...]:
+        """Return the valid versions of a secret, the newer one first, and report each that has no value.
+
+        Two versions let the secret be replaced while its other holder still has the former one. `variable` and `term`
+        are those of `secret`, `unset` is the hint for a value that is not set, and `least` the number of characters
+        that a version needs.
+        """
+        if texts is not None and len(set(texts)) < len(texts):
+            self.error((*path, 1), "is the same as the first version", "remove one")
+        resolved = [self.secret((*path, index), text, variable, term=term) for index, text in enumerate(texts or ())]
+        for index, version in enumerate(resolved):
+            if problem := version.mistake or version.missing:
+                hint = version.hint or unset
+                self.error((*path, index), f"{version.source or f'the {term}'} {problem}", hint)
+        versions = tuple(version.secret for version in resolved if version.secret is not None)
+        for index, secret in enumerate(versions):
+            if secret is not UNRESOLVED and len(secret.reveal()) < least:
+                hint = f"create one with: openssl rand -base64 {least}"
+                self.error((*path, index), f"is shorter than {least} characters", hint)
+        return versions
+
+
+def check_reference(draft: Draft, path: KeyPath, section: str, name: str, *, key: bool = False, none: str = "") -> bool:
     """Report a name (with `key`, the key at this path) that its section does not define; return whether it does."""
     known = draft.names(section)
     if name in known or draft.is_broken(section):
         return True
     hint = choice_hint(name, known, none=none or "there is none")
-    findings.error(path, f"unknown {section.removesuffix('s')} {quoted(name)}", hint, key=key)
+    draft.error(path, f"unknown {section.removesuffix('s')} {quoted(name)}", hint, key=key)
     return False
 
 
-def validate(findings: Findings, section: type[GatewaySection]) -> Draft:
-    """Return the valid part of the values, and add every error of shape to the findings."""
-    values = findings.source.values
+def validate(document: Document, section: type[GatewaySection]) -> Draft:
+    """Return the valid part of the values of a document, with every error of shape."""
+    values = document.source.values
     config, errors = _read(values, section)
     if config is not None and not errors:
-        return Draft(config, values, set())
-    findings.report(errors)
+        return Draft(document.source, document, config, values, set())
     broken: set[KeyPath] = set()
     config, pruned = valid_part(
         section, _REQUIRED, values, errors, lambda part, path: broken.add(_take_out(part, path, section))
     )
     wrong = {_key_of(error.path) for error in errors if error.meant is None and not error.removable}
-    return Draft(config, pruned, broken, frozenset(wrong))
+    draft = Draft(document.source, document, config, pruned, broken, frozenset(wrong))
+    draft.report(errors)
+    return draft
 
 
-def provisional(findings: Findings, draft: Draft) -> Draft | None:
+def provisional(draft: Draft) -> Draft | None:
     """Return the draft with the rest of its broken parts, or None if nothing can be put back.
 
     Only the wrong keys are left out, or replaced by a valid value if the entry requires them. The draft serves to find
@@ -167,8 +219,8 @@ def provisional(findings: Findings, draft: Draft) -> Draft | None:
     if not draft.wrong:
         return None
     section = type(draft.config)
-    named, errors = _named(section), _read(findings.source.values, section)[1]
-    values = mended(findings.source.values, errors, lambda part, path: _stand_in(part, _key_of(path)))
+    named, errors = _named(section), _read(draft.source.values, section)[1]
+    values = mended(draft.source.values, errors, lambda part, path: _stand_in(part, _key_of(path)))
     broken: set[KeyPath] = set()
     config, errors = read_shape(section, _REQUIRED | values)
     for error in errors:
@@ -178,7 +230,9 @@ def provisional(findings: Findings, draft: Draft) -> Draft | None:
             broken.add(_take_out(values, error.path, section))
     if config is None:
         config, errors = read_shape(section, _REQUIRED | values)
-    return Draft(config, values, broken, draft.wrong) if config is not None and broken != draft.broken else None
+    if config is None or broken == draft.broken:
+        return None
+    return Draft(draft.source, draft.document, config, values, broken, draft.wrong)
 
 
 def _key_of(path: KeyPath) -> KeyPath:

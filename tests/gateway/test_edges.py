@@ -152,10 +152,10 @@ def silent(check: Any, *arguments: Any) -> bool:
 
 
 def repeated_after(seconds: int) -> bool:
-    compiler: Any = Fake(_findings=Mock())
+    compiler: Any = Fake(_draft=Mock())
     section: Any = Fake(repeat=seconds, repeat_text=None)
     region_text.RegionTextCompiler._check_repeat(compiler, (), section, "first_turn", seconds)
-    return not compiler._findings.error.called
+    return not compiler._draft.error.called
 
 
 def secrets_of(versions: int = 1, size: int = 0) -> bool:
@@ -287,7 +287,7 @@ def terms(number: int) -> bool:
         patch.object(redaction_config, "_terms", return_value=[str(at) for at in range(number)]),
         patch.object(redaction_config, "rules_of"),
     ):
-        return silent(lambda findings: (redaction_config._redaction(findings, "n", section, Fake(), {}), ())[1])
+        return silent(lambda findings: (redaction_config._redaction(findings, "n", section, {}), ())[1])
 
 
 def steps(number: int) -> bool:
@@ -470,10 +470,10 @@ def fallbacks(number: int) -> bool:
 
 
 def labels_of(number: int) -> bool:
-    compiler: Any = Fake(_findings=Mock(), _read_label=lambda path, section: None)
+    compiler: Any = Fake(_draft=Mock(), _read_label=lambda path, section: None)
     sections: Any = [Fake(name=str(at)) for at in range(number)]
     region_text.RegionTextCompiler._read_labels(compiler, (), sections)
-    return not compiler._findings.error.called
+    return not compiler._draft.error.called
 
 
 def held_unjudged(size: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -10,6 +11,8 @@ from gateway.config.field_types import Section
 from gateway.config.schema.routing import ProxySection
 from gateway.model.deployment import TlsFiles
 from gateway.model.section import Sensitive
+from providers.json_values import as_map, read_map
+from providers.sign_in.kinds import sign_in_kinds
 
 _Word = Annotated[str, Sensitive("`sign_ins`", is_secret=False, is_shown=True)]
 _Text = Annotated[str | None, Sensitive("`sign_ins`", is_secret=False, is_shown=True)]
@@ -82,3 +85,15 @@ class SignInSection(Section):
     def insecure(self) -> bool:
         """No issuer is called in clear text."""
         return False
+
+
+def environment_of(values: Mapping[str, object]) -> Iterator[str]:
+    """Yield a reference to each variable of the environment that stands in for a key of the sign-ins."""
+    for section in map(as_map, read_map(values, "sign_ins").values()):
+        kind = sign_in_kinds().get(str(section.get("kind")))
+        if kind is None:
+            continue
+        for key, name in kind.environment.items():
+            if key not in section and not (key == "token_file" and "from" in section):
+                yield f"${{{name}}}"
+        yield from (f"${{{name}}}" for name in kind.variables)

@@ -12,7 +12,7 @@ from gateway.config.field_types import Section
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.schema.file import FeatureKey
 from gateway.config.schema.location import RegionSection
-from gateway.config.validation import Draft, Findings
+from gateway.config.validation import Draft
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.deployment import moderations_of
 from gateway.model.location import Location
@@ -70,14 +70,14 @@ CLAIMS_KEY = FeatureKey(
 )
 
 
-def _with_claims(_draft: Draft, findings: Findings, section: RegionSection, region: Region) -> Region:
+def _with_claims(draft: Draft, section: RegionSection, region: Region) -> Region:
     claims = section.of(ClaimsSection)
     if claims is None:
         return region
     for index, name in enumerate(claims.forbidden):
         if name in claims.forbidden[:index]:
             path = ("regions", region.name, "claims", "forbidden", index)
-            findings.error(path, f"{quoted(name)} is listed twice", "remove one of them")
+            draft.error(path, f"{quoted(name)} is listed twice", "remove one of them")
     texts = region.texts
     if texts is not None:
         locales = {name: _instructed(locale, claims.forbidden) for name, locale in texts.locales.items()}
@@ -94,7 +94,7 @@ def _instructed(locale: Locale, names: list[Claim]) -> Locale:
     return replace(locale, profile=replace(locale.profile, lines=lines))
 
 
-def _check(_draft: Draft, findings: Findings, config: ConfigVersion) -> None:
+def _check(draft: Draft, config: ConfigVersion) -> None:
     """Report a rule without effect, and judges of answers that cannot find the claims."""
     for region in config.regions.values():
         claims, rules = region.parts.of(ForbiddenClaims), config.moderation.get(region.name)
@@ -107,10 +107,10 @@ def _check(_draft: Draft, findings: Findings, config: ConfigVersion) -> None:
         unable = [name for name, categories in known.items() if categories is not None and not own <= categories]
         if not claims.is_instructed and len(unable) == len(judges):
             message = "has no effect: the region has no profile, and no judge of answers that finds it"
-            findings.error(path, message, "add `profile`, or a webhook of your own as judge in `moderation.output`")
+            draft.error(path, message, "add `profile`, or a webhook of your own as judge in `moderation.output`")
         elif unable:
             message = f"{', '.join(map(quoted, unable))} judges answers, and has no category for these claims"
-            findings.warn(path, message, "name first a webhook of your own whose verdicts have the category")
+            draft.warn(path, message, "name first a webhook of your own whose verdicts have the category")
 
 
 CLAIMS_COMPILER = FeatureCompiler(

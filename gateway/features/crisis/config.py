@@ -75,11 +75,11 @@ def built_in_texts() -> dict[str, str]:
     return texts
 
 
-def _with_crisis(draft: Draft, findings: Findings, section: RegionSection, region: Region) -> Region:
+def _with_crisis(draft: Draft, section: RegionSection, region: Region) -> Region:
     crisis = section.of(CrisisSection)
     if crisis is None:
         return region
-    rules = _rules(findings, region, crisis, section.profile)
+    rules = _rules(draft, region, crisis, section.profile)
     return replace(region, parts=region.parts.having(rules))
 
 
@@ -150,7 +150,7 @@ def _check_numbers(
         findings.error(path, message, hint)
 
 
-def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
+def _check(draft: Draft, config: ConfigVersion) -> None:
     """Check the judges, and whether they have the categories."""
     for name, section in draft.config.regions.items():
         region = config.regions.get(name)
@@ -161,7 +161,7 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
         judges: list[Deployment] = []
         for index, judge in enumerate(crisis.judges):
             at = (*path, "judges", index)
-            valid = check_judge(draft, findings, at, judge, region, config.deployments)
+            valid = check_judge(draft, at, judge, region, config.deployments)
             judges += [valid] if valid is not None else []
         for index, category in enumerate(crisis.categories):
             for judge_name, names in _known_to(judges):
@@ -169,7 +169,7 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
                     message = f"the judge {quoted(judge_name)} has no category {quoted(category)}"
                     covering = category.partition("/")[0]
                     hint = f"did you mean {quoted(covering)}?" if covering in names else choice_hint(category, names)
-                    findings.error((*path, "categories", index), message, hint)
+                    draft.error((*path, "categories", index), message, hint)
                     break
 
 

@@ -38,24 +38,24 @@ USE_KEY = FeatureKey(
 )
 
 
-def _with_use(draft: Draft, findings: Findings, section: RegionSection, region: Region) -> Region:
+def _with_use(draft: Draft, section: RegionSection, region: Region) -> Region:
     path: KeyPath = ("regions", region.name)
     use = section.of(UseSection)
     bands = section.age_bands or {}
     limited = {name: band.use for name, band in bands.items() if band.use is not None}
     repeat_s = _repeat_of_labels(region)
-    _check_bands(findings, path, section, repeats=repeat_s is not None)
+    _check_bands(draft, path, section, repeats=repeat_s is not None)
     if use is None and repeat_s is None and not limited:
         return region
     if region.transit.included:
         message = f"the time of users can't be kept in '{region.name}', which has `transit`"
         at = (*path, "use") if use is not None else (*path, "labels") if not limited else (*path, "age_bands")
-        findings.error(at, message, "serve the region from a cell inside its boundary, or remove this key")
+        draft.error(at, message, "serve the region from a cell inside its boundary, or remove this key")
     gap_s = use.gap if use is not None else DEFAULT_GAP_S
-    check_range(findings, (*path, "use", "gap"), gap_s, "5m", "12h")
+    check_range(draft, (*path, "use", "gap"), gap_s, "5m", "12h")
     if use is not None and repeat_s is None and not limited:
         message = "has no effect but a record: no age band has `use`, and no label has `repeat`"
-        findings.warn((*path, "use"), message, "limit a band, or remove it")
+        draft.warn((*path, "use"), message, "limit a band, or remove it")
     zone = use.timezone if use is not None else None
     pause = None if RefusalReason.AGE in draft.config.messages else built_in_sentences("pauses")
     return replace(region, parts=region.parts.having(UseRules(gap_s, zone or "UTC", repeat_s, pause)))
@@ -82,7 +82,7 @@ def _check_bands(findings: Findings, path: KeyPath, section: RegionSection, *, r
             findings.warn((*at, key), "has no effect: no request of this band is answered", "remove it")
 
 
-def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
+def _check(draft: Draft, config: ConfigVersion) -> None:
     """Warn if no signal can name a user, whose time would be counted."""
     rules = config.location.rules
     if rules.of(ClaimRules) is not None and "claim" in rules.signals:
@@ -101,7 +101,7 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
             ("regions", name, "use") if draft.config.regions[name].of(UseSection) is not None else ("regions", name)
         )
         message = f"no signal can name a user, so {effect}"
-        findings.warn(at, message, "set up `location.claim`, or add `may_assert: [user]` to a client")
+        draft.warn(at, message, "set up `location.claim`, or add `may_assert: [user]` to a client")
 
 
 DUTIES_COMPILER = FeatureCompiler(

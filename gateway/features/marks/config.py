@@ -8,11 +8,9 @@ from pydantic import Field
 
 from gateway.config.feature_compiler import FeatureCompiler
 from gateway.config.field_types import AdminKey, DocumentUrl, Section
-from gateway.config.loading import Document
 from gateway.config.schema.file import FeatureKey
 from gateway.config.schema.location import LabelSection, RegionSection
-from gateway.config.secret_references import secret_at
-from gateway.config.validation import Draft, Findings
+from gateway.config.validation import Draft
 from gateway.features.marks.policy import MarkRules, SignedMark, signer_of_pem
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.region_text import Label
@@ -53,20 +51,20 @@ MARK_KEY = FeatureKey(
 _MAKE = "`gateway key new --ed25519 FILE` makes one"
 
 
-def _marks(draft: Draft, findings: Findings, document: Document) -> MarkRules | None:
+def _marks(draft: Draft) -> MarkRules | None:
     """Return the keys of signed marks, or None if there are none or they are invalid."""
     section = draft.config.of(MarksSection)
     if section is None:
         return None
     path, former = ("marks", "key"), tuple(section.former)
     if len(set(former)) < len(former):
-        findings.error(("marks", "former"), "lists a key twice", "remove one")
-    resolved = secret_at(findings, path, section.key, document.references, "MARKS_KEY", term="private key")
+        draft.error(("marks", "former"), "lists a key twice", "remove one")
+    resolved = draft.secret(path, section.key, "MARKS_KEY", term="private key")
     if problem := resolved.mistake or resolved.missing:
-        findings.error(path, f"{resolved.source or 'the private key'} {problem}", resolved.hint or _MAKE)
+        draft.error(path, f"{resolved.source or 'the private key'} {problem}", resolved.hint or _MAKE)
         return None
     if resolved.is_open:
-        findings.warn(path, f"{resolved.source} is readable by other users", f"run `chmod 600 {resolved.source}`")
+        draft.warn(path, f"{resolved.source} is readable by other users", f"run `chmod 600 {resolved.source}`")
     if resolved.secret is None or resolved.is_stand_in:
         return MarkRules(section.issuer, "", former)
     from gateway.signing import KeyUnusable  # loads a large library that is not needed without marks
@@ -74,10 +72,10 @@ def _marks(draft: Draft, findings: Findings, document: Document) -> MarkRules | 
     try:
         public = signer_of_pem(resolved.secret.reveal()).public.text
     except KeyUnusable as error:
-        findings.error(path, f"{resolved.source or 'the private key'} {error}", _MAKE)
+        draft.error(path, f"{resolved.source or 'the private key'} {error}", _MAKE)
         return None
     if public in former:
-        findings.error(("marks", "former"), "has the public key of `marks.key` itself", "remove it there")
+        draft.error(("marks", "former"), "has the public key of `marks.key` itself", "remove it there")
     return MarkRules(section.issuer, public, former, resolved.secret)
 
 
@@ -86,7 +84,7 @@ def _signed(sections: list[LabelSection]) -> list[tuple[int, str]]:
     return [(index, label.name) for index, label in enumerate(sections) if label.written("mark") is not None]
 
 
-def _with_proof(_draft: Draft, _findings: Findings, section: RegionSection, region: Region) -> Region:
+def _with_proof(_draft: Draft, section: RegionSection, region: Region) -> Region:
     texts, signed = region.texts, {name for _, name in _signed(section.labels)}
     if texts is None or not signed:
         return region
@@ -100,7 +98,7 @@ def _with_proof(_draft: Draft, _findings: Findings, section: RegionSection, regi
     return replace(region, texts=replace(texts, locales=locales, default_locale=next(iter(locales.values()))))
 
 
-def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
+def _check(draft: Draft, config: ConfigVersion) -> None:
     """Report labels whose mark no key can sign, a second one in a region, and keys that sign nothing."""
     is_used = False
     for region, section in draft.config.regions.items():
@@ -108,14 +106,12 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
         is_used = is_used or bool(signed)
         for index in signed[1:]:
             message = f"region {region!r} has a label with a signed mark already"
-            findings.error(("regions", region, "labels", index, "mark"), message, "remove it here: one mark is enough")
+            draft.error(("regions", region, "labels", index, "mark"), message, "remove it here: one mark is enough")
         if signed and draft.config.of(MarksSection) is None and not draft.is_broken("marks"):
             path = ("regions", region, "labels", signed[0], "mark")
-            findings.error(
-                path, "needs `marks`, which names the issuer and the key", "write marks: {issuer: …, key: …}"
-            )
+            draft.error(path, "needs `marks`, which names the issuer and the key", "write marks: {issuer: …, key: …}")
     if config.parts.of(MarkRules) is not None and not is_used and not draft.is_broken("regions"):
-        findings.warn(("marks",), "signs nothing: no label has `mark: signed`", "add it to a label of a region")
+        draft.warn(("marks",), "signs nothing: no label has `mark: signed`", "add it to a label of a region")
 
 
 MARKS_COMPILER = FeatureCompiler(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from gateway.config.feature_compiler import FeatureCompiler
 from gateway.config.schema.location import RegionSection
-from gateway.config.validation import Draft, Findings
+from gateway.config.validation import Draft
 from gateway.features.minors.policy import MinorRules
 from gateway.model.age import AgeRules
 from gateway.model.config_version import Region
 from providers.value import replace
 
 
-def _with_door(_draft: Draft, _findings: Findings, _section: RegionSection, region: Region) -> Region:
+def _with_door(_draft: Draft, _section: RegionSection, region: Region) -> Region:
     ages = region.parts.of(AgeRules)
     if ages is None or all(band.hours is None and band.tools for band in ages.bands):
         return region

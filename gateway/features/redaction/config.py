@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 
 from gateway.config.extras import check_extra
 from gateway.config.feature_compiler import FeatureCompiler
-from gateway.config.loading import Document
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.schema.location import RegionSection
 from gateway.config.schema.routing import DeploymentSection
@@ -30,69 +29,68 @@ _PATTERN_NAME = re.compile("[A-PR-Y]{2,12}")
 _RESERVED = frozenset({*(kind.upper() for kind in BUILT_IN), TERM, TEXT})
 
 
-def _compile_redactions(draft: Draft, findings: Findings, document: Document) -> None:
+def _compile_redactions(draft: Draft) -> None:
     """Compile the section `redactions` into the draft, for all parts that name one."""
     sections: dict[str, RedactionSection] = draft.config.written("redactions")
-    if sections and not check_extra(findings, ("redactions",), "a redaction"):
+    if sections and not check_extra(draft, ("redactions",), "a redaction"):
         return
+    document = draft.document
     if document.has_other_terms and document.reads_secrets:
         message = "the words of the files of this version are not kept: those that the files have now are used"
-        findings.warn(("redactions",), message, "write the former words into the files, and roll back again")
+        draft.warn(("redactions",), message, "write the former words into the files, and roll back again")
     owners: dict[str, tuple[str, str]] = {}
-    draft.wrappers = {
-        name: Redaction(_redaction(findings, name, section, document, owners)) for name, section in sections.items()
-    }
+    draft.wrappers = {name: Redaction(_redaction(draft, name, section, owners)) for name, section in sections.items()}
 
 
 def _redaction(
-    findings: Findings, name: str, section: RedactionSection, document: Document, owners: dict[str, tuple[str, str]]
+    draft: Draft, name: str, section: RedactionSection, owners: dict[str, tuple[str, str]]
 ) -> RedactionRules:
     path: KeyPath = ("redactions", name)
     for index, kind in enumerate(section.kinds):
         if kind not in BUILT_IN:
-            findings.error((*path, "kinds", index), f"unknown kind {quoted(kind)}", choice_hint(kind, BUILT_IN))
+            draft.error((*path, "kinds", index), f"unknown kind {quoted(kind)}", choice_hint(kind, BUILT_IN))
     known = known_countries()
     for index, code in enumerate(section.countries):
         if code != "*" and code not in known:
             message = f"no forms of numbers are known for the country {quoted(code)}"
-            findings.error((*path, "countries", index), message, choice_hint(code, known))
+            draft.error((*path, "countries", index), message, choice_hint(code, known))
     if "id" in section.kinds and not section.countries:
         hint = 'add `countries`: ISO codes, or "*"'
-        findings.error((*path, "kinds"), "`id` needs `countries`, whose numbers it finds", hint)
+        draft.error((*path, "kinds"), "`id` needs `countries`, whose numbers it finds", hint)
     if section.media == "pass":
         message = "images, audio and files are sent as they are, with all that is in them"
-        findings.warn((*path, "media"), message, "leave it out to skip these steps")
+        draft.warn((*path, "media"), message, "leave it out to skip these steps")
     places = known if "*" in section.countries else frozenset(section.countries) & known
-    terms = tuple(_terms(findings, path, section, document))
+    terms = tuple(_terms(draft, path, section))
     if len({*terms}) > _MOST_TERMS:
-        findings.error((*path, "terms"), f"has more than {_MOST_TERMS:,} terms", "keep those that matter most")
-    patterns = tuple(_patterns(findings, (*path, "patterns"), name, section.patterns, owners))
+        draft.error((*path, "terms"), f"has more than {_MOST_TERMS:,} terms", "keep those that matter most")
+    patterns = tuple(_patterns(draft, (*path, "patterns"), name, section.patterns, owners))
     kinds = frozenset(section.kinds) & {*BUILT_IN}
     return rules_of([name], kinds, places, terms[:_MOST_TERMS], patterns, section.media, section.arguments)
 
 
-def _terms(findings: Findings, path: KeyPath, section: RedactionSection, document: Document) -> Iterator[str]:
+def _terms(draft: Draft, path: KeyPath, section: RedactionSection) -> Iterator[str]:
     """Yield the valid terms, also those of files."""
     for index, text in enumerate(section.terms):
         at = (*path, "terms", index)
         if "${" not in text:
-            yield from _valid_term(findings, at, text, "the term")
+            yield from _valid_term(draft, at, text, "the term")
             continue
         name = file_of(text)
         if name is None:
             hint = "write ${file:/path} with the absolute path of a file that has one term a line"
-            findings.error(at, "is not a reference to a file", hint)
+            draft.error(at, "is not a reference to a file", hint)
             continue
-        content = document.term_files.get(text)
+        content = draft.document.term_files.get(text)
         if content is None or content.problem:
             # Without secrets, as in a check elsewhere, the file need not be there.
-            if document.reads_secrets:
+            if draft.document.reads_secrets:
                 reason = content.problem if content is not None else f"the file {name} can't be read"
-                findings.error(at, reason, "write the file, or remove it here")
+                draft.error(at, reason, "write the file, or remove it here")
             continue
         for number, line in enumerate(content.text.splitlines(), 1):
             if line.strip():
-                yield from _valid_term(findings, at, line.strip(), f"line {number} of the file")
+                yield from _valid_term(draft, at, line.strip(), f"line {number} of the file")
 
 
 def _valid_term(findings: Findings, path: KeyPath, text: str, where: str) -> Iterator[str]:
@@ -150,35 +148,35 @@ def _problem_of_pattern(text: str) -> tuple[str, str] | None:
     return None
 
 
-def _rules_at(draft: Draft, findings: Findings, path: KeyPath, name: str | bool | None) -> Wrapper | None:
+def _rules_at(draft: Draft, path: KeyPath, name: str | bool | None) -> Wrapper | None:
     """Return the rules that a key `redact` names, or None if it names none or an unknown one."""
     if not isinstance(name, str):
         return None
-    check_reference(draft, findings, path, "redactions", name)
+    check_reference(draft, path, "redactions", name)
     return draft.wrappers.get(name)
 
 
-def _of_region(draft: Draft, findings: Findings, section: RegionSection, region: Region) -> Region:
+def _of_region(draft: Draft, section: RegionSection, region: Region) -> Region:
     redact = section.written("redact")
     if redact is None:
         return region
-    rules = _rules_at(draft, findings, ("regions", region.name, "redact"), redact)
+    rules = _rules_at(draft, ("regions", region.name, "redact"), redact)
     numbers = (section.profile.helplines if section.profile is not None else None) or {}
     if isinstance(rules, Redaction) and numbers:
         rules = Redaction(sparing(rules.rules, (re.sub("[^0-9]", "", number) for number in numbers.values())))
     return replace(region, parts=region.parts.having(rules))
 
 
-def _of_deployment(draft: Draft, findings: Findings, section: DeploymentSection, deployment: Deployment) -> Deployment:
+def _of_deployment(draft: Draft, section: DeploymentSection, deployment: Deployment) -> Deployment:
     redact = section.written("redact")
     if redact is None:
         return deployment
-    rules = _rules_at(draft, findings, ("deployments", deployment.name, "redact"), redact)
+    rules = _rules_at(draft, ("deployments", deployment.name, "redact"), redact)
     parts = deployment.parts.having(rules).having(InClear() if redact is False else None)
     return replace(deployment, parts=parts)
 
 
-def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
+def _check(draft: Draft, config: ConfigVersion) -> None:
     """Report redactions that nothing uses, and keys of barriers that name none."""
     used = {it.written("redact") for it in (*draft.config.regions.values(), *draft.config.deployments.values())}
     for name, section in draft.config.assistants.items():
@@ -188,12 +186,12 @@ def _check(draft: Draft, findings: Findings, config: ConfigVersion) -> None:
                     if isinstance(step, BarrierRule) and step.redact is not None:
                         used.add(step.redact)
                         path = ("assistants", name, "routes", region, intent, index)
-                        check_reference(draft, findings, path, "redactions", step.redact)
+                        check_reference(draft, path, "redactions", step.redact)
     is_whole = all(draft.is_whole(section) for section in ("assistants", "regions", "deployments"))
     for name in draft.wrappers:
         if name not in used and is_whole:
             message = "nothing uses this redaction"
-            findings.warn(("redactions", name), message, "name it with `redact` in a region or a deployment")
+            draft.warn(("redactions", name), message, "name it with `redact` in a region or a deployment")
 
 
 REDACTION_COMPILER = FeatureCompiler(

@@ -53,23 +53,23 @@ def _with_shadows(scope: AssistantScope, section: AssistantSection, assistant: A
 
 
 def _shadow(scope: AssistantScope, path: KeyPath, name: str, section: ShadowSection) -> Shadow | None:
-    findings, at = scope.findings, (*path, "deployment")
+    draft, at = scope.draft, (*path, "deployment")
     region, deployment = scope.regions.by_name.get(name), scope.deployments.get(section.deployment)
-    check_reference(scope.draft, findings, at, "deployments", section.deployment)
+    check_reference(draft, at, "deployments", section.deployment)
     if region is None or deployment is None:
         return None
     if not deployment.within(region.boundary):
-        findings.error(at, outside_boundary(region, deployment), boundary_fix(region, scope.deployments))
-    warn_if_unapproved(findings, at, deployment, region, scope.days)
+        draft.error(at, outside_boundary(region, deployment), boundary_fix(region, scope.deployments))
+    warn_if_unapproved(draft, at, deployment, region, scope.days)
     if deployment.consent is not None:
         message = "requires consent, which shadow traffic never has: it is skipped here"
         hint = "use a deployment without `consent`, or remove the shadow"
-        findings.warn(at, f"{quoted(deployment.name)} {message}", hint)
+        draft.warn(at, f"{quoted(deployment.name)} {message}", hint)
     if region.transit.included:
         message = f"{quoted(name)} has `transit`, so that no result may be kept here: it is skipped"
-        findings.warn(path, message, "remove the shadow")
+        draft.warn(path, message, "remove the shadow")
     if section.keep_text and not is_cell_inside(scope.regions.cell, region.boundary):
-        findings.error(
+        draft.error(
             (*path, "keep_text"),
             "the gateway stores the text where it runs, "
             f"which is not known to be inside the boundary ({region.boundary})",

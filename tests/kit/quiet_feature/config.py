@@ -9,7 +9,7 @@ from gateway.config.field_types import Section, TimeZone
 from gateway.config.schema.file import FeatureKey
 from gateway.config.schema.location import RegionSection, Texts
 from gateway.config.sentences import sentences_of
-from gateway.config.validation import Draft, Findings
+from gateway.config.validation import Draft
 from gateway.model.config_version import Region
 from gateway.model.hours import Hours
 from gateway.model.units import DailyHours
@@ -25,7 +25,7 @@ class QuietSection(Section):
     text: Texts = Field(description="The sentence for a user at other times, by language.")
 
 
-def _with_quiet(_draft: Draft, _findings: Findings, section: RegionSection, region: Region) -> Region:
+def _with_quiet(_draft: Draft, section: RegionSection, region: Region) -> Region:
     quiet = section.of(QuietSection)
     if quiet is None:
         return region
