@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from enum import Enum
+from typing import Any, Protocol
 
 from gateway.api.body_room import BodyLimits, BodyRoom
 
@@ -79,10 +80,32 @@ class Cycle(Protocol):
         """
 
 
-CloseReason = Literal[
-    "client", "lost", "idle", "age", "drain", "protocol", "too_large", "slow", "refused", "room", "error"
-]
-"""Why a WebSocket connection was closed."""
+_RULE = "the message breaks a rule of the protocol"
+
+
+class Close(Enum):
+    """How a WebSocket connection ends: why, the code of RFC 6455, and the words of the frame, which show no request.
+
+    A close frame of the client is answered by its own code. None is sent with 1006: the connection is cut or lost.
+    """
+
+    CLIENT = "client", 1000, ""
+    IDLE = "idle", 1000, "the connection was idle for too long"
+    AGE = "age", 1001, "the connection is too old: open another one"
+    FRAME = "protocol", 1002, _RULE
+    BINARY = "protocol", 1003, _RULE
+    LOST = "lost", 1006, ""
+    SLOW = "slow", 1006, "the client does not read"
+    NO_UTF8 = "protocol", 1007, _RULE
+    RULE = "protocol", 1008, _RULE
+    REFUSED = "refused", 1008, "the turn was refused, see its event"
+    TOO_LARGE = "too_large", 1009, "the message is too large"
+    ERROR = "error", 1011, "the gateway has an internal error"
+    DRAIN = "drain", 1012, "the gateway restarts: open another connection"
+    ROOM = "room", 1013, "no room is left: send the conversation again"
+
+    def __init__(self, reason: str, code: int, words: str) -> None:
+        self.reason, self.code, self.words = reason, code, words
 
 
 class FrequencyLimit:
@@ -133,8 +156,8 @@ class WebSocket(Protocol):
     def send_frames(self, frames: bytes) -> None:
         """Send frames of whole messages. Nothing is sent on a connection that is closing."""
 
-    def close(self, code: int, why: CloseReason) -> None:
-        """Close the connection with this code. Only the first call counts."""
+    def close(self, why: Close) -> None:
+        """Close the connection. Only the first call counts."""
 
     def cut(self) -> None:
         """End the connection at once, because its client takes nothing."""
@@ -165,8 +188,8 @@ class WebSocketSession(Protocol):
     def leave(self) -> None:
         """Cancel the turn that runs, and drop those that wait: the client has closed or lost the connection."""
 
-    def end(self, why: CloseReason, code: int) -> None:
-        """Note that the connection has ended."""
+    def end(self, why: Close, code: int) -> None:
+        """Note that the connection has ended, with this code."""
 
 
 class SameHead:

@@ -25,7 +25,7 @@ from websockets.streams import StreamReader
 
 from gateway.api.body import BODY_TIME_S
 from gateway.api.body_room import SMALL_BODY_BYTES, BodyRoom
-from gateway.api.connection import CloseReason, FrequencyLimit, WebSocketSession, text_frame
+from gateway.api.connection import Close, FrequencyLimit, WebSocketSession, text_frame
 from gateway.api.errors import ApiError
 from gateway.execution.deadline import Deadline
 
@@ -39,23 +39,9 @@ CONTROL_WINDOW_S = 10.0
 _UNREACHABLE_S = 60
 """How long the client's system may answer nothing. One whose app does not read answers, with a window of 0."""
 _PROBES = 3
-_NORMAL, _POLICY, _RESTART, _LATER = 1000, 1008, 1012, 1013
-_BINARY, _NO_UTF8, _TOO_LARGE, _FAULT, _NO_CLOSE = 1003, 1007, 1009, 1011, 1006
 _CODE_BYTES = 2
-_WORDS: dict[CloseReason, str] = {
-    "client": "",
-    "lost": "",
-    "idle": "the connection was idle for too long",
-    "age": "the connection is too old: open another one",
-    "drain": "the gateway restarts: open another connection",
-    "protocol": "the message breaks a rule of the protocol",
-    "too_large": "the message is too large",
-    "slow": "the client does not read",
-    "refused": "the turn was refused, see its event",
-    "room": "no room is left: send the conversation again",
-    "error": "the gateway has an internal error",
-}
-"""The reasons in close frames, which show nothing of a request."""
+_FAILURES = {it.code: it for it in (Close.FRAME, Close.NO_UTF8, Close.TOO_LARGE, Close.ERROR, Close.LOST)}
+"""Why the library fails a connection with each of its codes."""
 _IS_LINUX = sys.platform == "linux"
 """Others have these options of a socket under other names, or not at all."""
 _LAST_ANSWER = slice(56, 60)
@@ -90,7 +76,7 @@ class _Frames(Protocol):
 
     reader: _Reader
 
-    def __init__(self, most_bytes: int, failing: Callable[[int], CloseReason]) -> None:
+    def __init__(self, most_bytes: int, failing: Callable[[int], Close]) -> None:
         super().__init__(SERVER, state=OPEN, max_size=most_bytes, logger=_QUIET)
         self._failing = failing
         self.reader, self.parser = _Reader(), self.parse()
@@ -107,7 +93,7 @@ class _Frames(Protocol):
         super().recv_frame(frame)
 
     def fail(self, code: int, reason: str = "") -> None:
-        super().fail(code, _WORDS[self._failing(code)])
+        super().fail(code, self._failing(code).words)
 
     def send_frame(self, frame: Frame) -> None:
         """See Protocol. A close frame of the client is answered by its code alone."""
@@ -173,7 +159,7 @@ class WebSocketConnection(asyncio.Protocol):
         # Since when nothing was sent, as far as `look` has seen.
         self._sent_at, self._has_sent = self.loop.time(), False
         self._ending: asyncio.TimerHandle | None = None
-        self._why: tuple[CloseReason, int] | None = None
+        self._why: Close | None = None
         _watch_peer(self._raw)
 
     # --- what the session asks -------------------------------------------------------------------
@@ -189,23 +175,23 @@ class WebSocketConnection(asyncio.Protocol):
             self._written += len(frames)
             self._transport.write(frames)
 
-    def close(self, code: int, why: CloseReason) -> None:
+    def close(self, why: Close) -> None:
         if self._frames._state is OPEN:
-            self._why = self._why or (why, code)
-            if why == "protocol":
-                self._frames.fail(code)  # what follows is not read
+            self._why = self._why or why
+            if why.reason == "protocol":
+                self._frames.fail(why.code)  # what follows is not read
             else:
-                self._frames.send_close(code, _WORDS[why])
+                self._frames.send_close(why.code, why.words)
             self._flush()
 
     def cut(self) -> None:
-        self._why = self._why or ("slow", _NO_CLOSE)
+        self._why = self._why or Close.SLOW
         self._transport.abort()
 
     def look(self, now: float) -> None:
         if self._message_since is not None and now - self._message_since >= BODY_TIME_S and self._holding is None:
             self._message_since = None
-            self._refuse("request_timeout", _POLICY, "protocol")
+            self._refuse("request_timeout", Close.RULE)
         if self._has_sent or self._unread is not None:
             self._look_at_reader(now)
         if self._has_sent:
@@ -225,7 +211,7 @@ class WebSocketConnection(asyncio.Protocol):
         elif now - self._unread[1] >= self._unread_s:
             self.cut()
         elif now - self._unread[1] >= _UNREACHABLE_S and _last_answer_s(self._raw) >= _UNREACHABLE_S:
-            self._why = self._why or ("lost", _NO_CLOSE)
+            self._why = self._why or Close.LOST
             self._transport.abort()
 
     # --- the server ------------------------------------------------------------------------------
@@ -241,7 +227,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def finish(self) -> None:
         """Close the connection, because the server ends."""
-        self.close(_RESTART, "drain")
+        self.close(Close.DRAIN)
 
     # --- events of the transport -----------------------------------------------------------------
 
@@ -286,7 +272,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._events.clear()
         self.flow.resume_writing()
         self._forget(self)
-        self._session.end(*(self._why or ("lost", _NO_CLOSE)))
+        why, received = self._why or Close.LOST, self._frames.close_rcvd
+        self._session.end(why, int(received.code) if why is Close.CLIENT and received is not None else why.code)
 
     # --- frames ----------------------------------------------------------------------------------
 
@@ -305,12 +292,12 @@ class WebSocketConnection(asyncio.Protocol):
             self._session.leave()
             self._ending = self.loop.call_later(CLOSING_S, self._transport.abort)
 
-    def _note_failure(self, code: int) -> CloseReason:
+    def _note_failure(self, code: int) -> Close:
         """Note why the library fails the connection. A message that is too large gets its event before that."""
-        why: CloseReason = {_TOO_LARGE: "too_large", _FAULT: "error", _NO_CLOSE: "lost"}.get(code, "protocol")  # type: ignore[assignment]  # mypy takes the values for texts
-        if code == _TOO_LARGE and self._frames._state is OPEN:
+        why = _FAILURES.get(code, Close.RULE)
+        if why is Close.TOO_LARGE and self._frames._state is OPEN:
             self._frames.send_text(self._session.error_event("request_too_large"))
-        self._why = self._why or (why, int(code))
+        self._why = self._why or why
         return why
 
     def _process(self) -> None:
@@ -330,15 +317,14 @@ class WebSocketConnection(asyncio.Protocol):
     def _take(self, frame: Frame) -> None:
         opcode = frame.opcode
         if opcode is Opcode.CLOSE:
-            received = self._frames.close_rcvd
-            self._why = self._why or ("client", int(received.code) if received is not None else _NORMAL)
+            self._why = self._why or Close.CLIENT
         elif self._frames._state is not OPEN:
             return
         elif opcode is Opcode.PING or opcode is Opcode.PONG:
             if not self._control.spend(self.loop.time()):
-                self.close(_POLICY, "protocol")
+                self.close(Close.RULE)
         elif opcode is Opcode.BINARY:
-            self.close(_BINARY, "protocol")
+            self.close(Close.BINARY)
         elif opcode is Opcode.TEXT and frame.fin:
             self._complete(bytes(frame.data))
         else:
@@ -347,7 +333,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._text += frame.data
             self._fragments, self._size = self._fragments + 1, len(self._text)
             if self._fragments > MOST_FRAGMENTS:
-                self.close(_POLICY, "protocol")
+                self.close(Close.RULE)
             elif frame.fin:
                 text, self._text, self._fragments, self._size = bytes(self._text), None, 0, 0
                 self._complete(text)
@@ -358,7 +344,7 @@ class WebSocketConnection(asyncio.Protocol):
             try:
                 text.decode()
             except UnicodeDecodeError:
-                self.close(_NO_UTF8, "protocol")
+                self.close(Close.NO_UTF8)
                 return
         self._message_since = None
         self._hold(len(text), text)
@@ -411,17 +397,17 @@ class WebSocketConnection(asyncio.Protocol):
         self._go_on()
 
     def _evict(self) -> None:
-        self._refuse("overloaded", _LATER, "room")
+        self._refuse("overloaded", Close.ROOM)
 
     def _release_room(self) -> None:
         room, self._room, self._text, self._size = self._room, None, None, 0
         if room is not None:
             room.release()
 
-    def _refuse(self, error: str, code: int, why: CloseReason) -> None:
+    def _refuse(self, error: str, why: Close) -> None:
         """Send an event with an error of the connection, and close it."""
         self.send_frames(text_frame(self._session.error_event(error)))
-        self.close(code, why)
+        self.close(why)
 
 
 def _watch_peer(raw: Any) -> None:

@@ -15,6 +15,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsStr
 
 from gateway.api.admin_guard import Guard
 from gateway.api.admin_routes import build_admin_routes
+from gateway.api.connection import Close
 from gateway.api.errors import from_domain
 from gateway.api.websocket import session
 from gateway.config.examples import example_names
@@ -139,6 +140,9 @@ def test_fields_of_the_log_line_are_in_their_table() -> None:
 def test_messages_of_a_websocket_are_those_that_are_taken() -> None:
     rows = docs_table("| message of the client |")
     assert [name for row in rows for name in re.findall(r'"type": "([\w.]+)"', row[0])] == [*session._TAKES]
+    # A connection that is lost has no code of its own, and an internal error shows nothing to a client.
+    shown = {int(code) for row in docs_table("| close code |") for code in re.findall(r"\d{4}", row[0])}
+    assert shown == {it.code for it in Close} - {Close.LOST.code, Close.ERROR.code}
 
 
 def test_limits_are_those_of_the_schema() -> None:

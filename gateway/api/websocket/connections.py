@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from gateway.api.chat import ChatEndpoint
-from gateway.api.connection import CloseReason
+from gateway.api.connection import Close
 from gateway.api.errors import ApiError
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.websocket import DEFAULT_WEBSOCKET, WebSocketRules
@@ -33,7 +33,7 @@ class Connected(Protocol):
     def look(self, now: float) -> None:
         """Look after what takes too long, at this time of the loop."""
 
-    def close(self, code: int, why: CloseReason) -> None:
+    def close(self, why: Close) -> None:
         """Close the connection."""
 
 
@@ -100,7 +100,7 @@ class WebSockets:
         for session in holding:
             if self.state_bytes <= most:
                 break
-            session.close(1013, "room")
+            session.close(Close.ROOM)
         return self.state_bytes <= most
 
     def status(self) -> Mapping[str, int]:

@@ -21,7 +21,7 @@ import msgspec
 from gateway.api.body import MAX_BODY_BYTES
 from gateway.api.body_room import BodyRoom
 from gateway.api.caller.request_headers import headers_of, request_id_of
-from gateway.api.connection import CloseReason, FrequencyLimit, SameHead, WebSocket, text_frame
+from gateway.api.connection import Close, FrequencyLimit, SameHead, WebSocket, text_frame
 from gateway.api.errors import ApiError
 from gateway.api.raw_responses import error_response
 from gateway.api.websocket.connections import WebSockets
@@ -41,7 +41,6 @@ _LANE = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 _LEAST_AGE = 0.9
 _CLOSES = frozenset({401, 421, 426})
 """After these statuses of a turn its client comes back with other credentials, elsewhere, or by HTTP."""
-_NORMAL, _AWAY, _POLICY, _RESTART, _LATER = 1000, 1001, 1008, 1012, 1013
 _TURN_HEADERS = {*names_in(REQUEST_HEADERS), "accept-language"}.difference(names_in(REQUEST_HEADERS, "is_key"))
 _SHOWS_HEADS = (b"x-gateway-turn-headers", b"true")
 _NOT_OF_TURNS = re.compile(rb"connection|upgrade|sec-websocket-.*|content-.*|expect|transfer-encoding|x-request-id|te")
@@ -135,18 +134,18 @@ class TurnSession:
             return
         rules = self._hub.rules
         if now - self._begun_at >= rules.age_s * self._share:
-            self.close(_AWAY, "age")
+            self.close(Close.AGE)
         elif now - self.active_at >= rules.most_idle_s:
-            self.close(_NORMAL, "idle")
+            self.close(Close.IDLE)
 
     def cut(self) -> None:
         """End the connection of a client that takes nothing."""
         self.socket.cut()
 
-    def close(self, code: int, why: CloseReason) -> None:
+    def close(self, why: Close) -> None:
         """Close the connection, and forget what waits and what is kept."""
         self._forget_all()
-        self.socket.close(code, why)
+        self.socket.close(why)
 
     def _forget_all(self) -> None:
         for waiting in self._queue:
@@ -160,10 +159,10 @@ class TurnSession:
         if self._turn is not None:
             self._turn.line.lose()
 
-    def end(self, why: CloseReason, code: int) -> None:
+    def end(self, why: Close, code: int) -> None:
         self.leave()
         self._hub.remove(self)
-        self._hub.count("gateway_websocket_closed_total", (why,))
+        self._hub.count("gateway_websocket_closed_total", (why.reason,))
         logger().info(
             "websocket_closed",
             connection=self.id,
@@ -171,7 +170,7 @@ class TurnSession:
             seconds=round(self.socket.loop.time() - self._begun_at, 3),
             turns=self._turns,
             code=code,
-            reason=why,
+            reason=why.reason,
         )
 
     # --- messages --------------------------------------------------------------------------------
@@ -220,7 +219,7 @@ class TurnSession:
         if self._errors.spend(self.socket.loop.time()):
             self.socket.send_frames(text_frame(self._event(error, lane or "")))
         else:
-            self.close(_POLICY, "protocol")
+            self.close(Close.RULE)
 
     def error_event(self, code: str) -> bytes:
         return self._event(ApiError(code, _MESSAGES[code], retry_after_s=1 if code == "overloaded" else None), "")
@@ -242,10 +241,10 @@ class TurnSession:
         if waiting.arrived_at - self._begun_at >= self._hub.rules.age_s:
             message = "this connection is too old: open another one, and send the whole conversation there"
             self._report(ApiError("websocket_connection_limit_reached", message), waiting.lane)
-            self.close(_AWAY, "age")
+            self.close(Close.AGE)
         elif waiting.head.previous_response_id in self._dropped:
             # An error would end the turn of some clients. All of them send everything again on a new connection.
-            self.close(_LATER, "room")
+            self.close(Close.ROOM)
         else:
             self._begin(waiting)
             return
@@ -303,11 +302,11 @@ class TurnSession:
             self._keep_or_erase(turn)
         self._turn, self.active_at = None, self.socket.loop.time()
         if turn.status in _CLOSES:
-            self.close(_POLICY, "refused")
+            self.close(Close.REFUSED)
         elif not turn.is_over:
-            self.close(1011, "error")
+            self.close(Close.ERROR)
         elif self.socket.is_draining:
-            self.close(_RESTART, "drain")
+            self.close(Close.DRAIN)
         else:
             self._make_room(turn.lane_name)
             if self._queue:

@@ -34,13 +34,9 @@ regions:
 deployments:
   house: {provider: openai-compatible, model: m, endpoint: "https://house.example/v1", stores: any, processes: any, api_key: "${KEY}"}
 location: {unknown: world, signals: [api_key, assertion]}
-""").merge(
-    {
-        "clients": {
-            "app": {"keys": [key_hash(KEYS["app"])], "may_assert": ["territory", "user"]},
-            "other": {"keys": [key_hash(KEYS["other"])], "may_assert": ["territory", "user"]},
-        }
-    }
+""")
+CONFIG = CONFIG.merge(
+    {"clients": {name: {"keys": [key_hash(key)], "may_assert": ["territory", "user"]} for name, key in KEYS.items()}}
 )
 END_OF_TURN = frozenset({"error", "response.completed", "response.incomplete", "response.failed"})
 
