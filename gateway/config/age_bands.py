@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.schema.location import AgeBandSection, RegionSection
 from gateway.config.sentences import built_in_sentences
@@ -17,6 +19,8 @@ _ADULT, _REFUSE = "adult", "refuse"
 _MINUTE_S = 60.0
 _HOUR_S = 3600.0
 _LEAST_REPEAT_S = 600.0
+_AS_WRITTEN = AgeBandSection.model_fields.keys() & {it.name for it in fields(AgeBand)} - {"instructions", "hours"}
+"""The keys that a band has as the file has them."""
 
 
 def compile_ages(draft: Draft, name: str, section: RegionSection) -> AgeRules | None:
@@ -64,21 +68,8 @@ def _band(findings: Findings, path: tuple[str, ...], section: AgeBandSection, la
         findings.error((*path, "repeat"), "must be 10m or more", "write 10m")
     if section.use is not None:
         _check_limits(findings, (*path, "use"), section.use)
-    return AgeBand(
-        path[-1],
-        section.refuse,
-        section.tools,
-        section.choices,
-        section.intent,
-        instructions,
-        hours,
-        section.hand_off,
-        section.use,
-        section.repeat,
-        later,
-        section.transcription,
-        section.speech,
-    )
+    as_written = {key: getattr(section, key) for key in _AS_WRITTEN}
+    return AgeBand(path[-1], instructions=instructions, hours=hours, repeat_s=section.repeat, later=later, **as_written)
 
 
 def _check_limits(findings: Findings, path: KeyPath, limits: UseLimits) -> None:

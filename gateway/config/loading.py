@@ -231,8 +231,8 @@ def parse_document(
     the history, whose files are `stored_catalogues`. `secrets`: False resolves no reference, and `own` leaves out those
     of what a rehearsal does not call.
     """
-    source = parse_yaml(data, file)
-    folder = os.path.dirname(os.path.abspath(relative_to or file))
+    source, config = parse_yaml(data, file), relative_to or file
+    folder = os.path.dirname(os.path.abspath(config))
     texts = {*references_in(source.values), *environment_of(source.values)}
     unread = _UNREAD if secrets == "own" else ()
     named = {name: it for name, it in source.values.items() if name not in unread}
@@ -243,23 +243,22 @@ def parse_document(
     signal_files = check_files(source.values, folder) if secrets else {}
     stored_values, stored_terms = stored_files(stored_catalogues)
     catalogues = (
-        _stored_catalogues(stored_values, file)
-        if stored_values is not None
-        else read_catalogues(source.values, relative_to or file)
+        _stored_catalogues(stored_values, file) if stored_values is not None else read_catalogues(source.values, config)
     )
-    secrets_file = _secrets_file(source.values, relative_to or file) if secrets else None
-    files = {file: digest(data), **secret_files, **catalogues.files}
-    tls_files = read_tls_files(source.values, relative_to or file) if secrets is True else None
-    files.update({each.path: each.digest for each in (tls_files or {}).values()})
-    if secrets_file is not None:
-        files[secrets_file.path] = secrets_file.digest
+    secrets_file = _secrets_file(source.values, config) if secrets else None
+    tls_files = read_tls_files(source.values, config) if secrets is True else None
     term_files = read_term_files(source.values)
     digests = digests_of(term_files)
     has_other_terms = bool(stored_terms) and stored_terms != digests
     if has_other_terms and not secrets:
         # The words of that version are not known any more. It is only compared, and differs from one that has others.
         term_files, digests = {}, stored_terms
-    files.update({each.path: each.digest for each in term_files.values()})
+    contents = [
+        *(tls_files or {}).values(),
+        *term_files.values(),
+        *([secrets_file] if secrets_file is not None else ()),
+    ]
+    files = {file: digest(data), **secret_files, **catalogues.files, **{it.path: it.digest for it in contents}}
     values = catalogues.values if catalogues.files or stored_values is not None else None
     stored = "" if values is None else _canonical(values)
     stored = _canonical({"catalogues": values, "terms": digests}) if digests else stored
