@@ -10,21 +10,30 @@ import argparse
 import asyncio
 import json
 import random
-import signal
+import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus, WebSocketException
 
+from gateway.model.refusal_reason import STATUS
+from providers.value import replace
 from tests.architecture.source_tree import ROOT
+from tests.chaos.cell_faults import CUTTING, FAULTS, LOSING, MISSED, TARGETS
 from tests.chaos.cell_history import (
     FOLLOWED_S,
     RECOVERY_S,
+    RULES,
     Answer,
     Block,
     Command,
@@ -33,39 +42,41 @@ from tests.chaos.cell_history import (
     Lease,
     Look,
     Row,
+    every_call_has_one_row,
+    longest_recovery_s,
     violations,
 )
 from tests.chaos.cell_plants import PLANTS, planted_copy
 from tests.chaos.cell_world import (
-    BOUNDARY,
-    CLIENTS,
+    ASKS,
     INSTANCES,
-    POOR_NANO,
-    QUOTA_A_MINUTE,
+    LEAKY,
+    LIMITS,
+    NEEDS_VALKEY,
+    SENDERS,
     STORES,
     CellWorld,
     cell_world,
-    cut,
     enter,
-    heal,
     key_of,
-    request_body,
     why_not,
-    within,
 )
-from tests.kit.chat_http import CHAT
+from tests.kit.audio import silent_wav
+from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import key_hash
 from tests.kit.store_cell import environ_of, run_command
 from tests.kit.waiting import eventually
 
 __all__ = ["CellRun", "main", "run"]
 
-_LIMIT_S = 20.0
+_TLS = ssl.create_default_context()
 _PACE_S = 0.5
+_TURNS = 150
+"""So many requests of a child are those of one user, whose day is over by then."""
 _LOOKS_S = 3.0
 _COMMANDS_S = 15.0
 _FAULTS_S = (1.0, 3.0, 8.0, 36.0)
-_SETTLE_S = 120.0
+_SETTLE_S = 60.0
 _PAUSE_S = RECOVERY_S + 3
 _QUIET_S = RECOVERY_S + FOLLOWED_S + 2 * _LOOKS_S
 """A run ends with so much time without a fault and a command, so that each rule has a moment to judge."""
@@ -76,7 +87,7 @@ class CellRun:
 
     def __init__(self, world: CellWorld, seed: int) -> None:
         self.world = world
-        self.draw = random.Random(seed)
+        self.draw, self.rounds = random.Random(seed), rounds(seed)
         self.ends_s = 0.0
         self.answers: list[Answer] = []
         self.faults: list[Fault] = []
@@ -84,31 +95,33 @@ class CellRun:
         self.blocks: list[Block] = []
         self.looks: list[Look] = []
         self.leases: list[Lease] = []
+        self.alone: set[float] = set()
 
     # --- load -------------------------------------------------------------------------------------
 
-    async def send_load(self, client: str) -> None:
+    async def send_load(self, client: str, number: int) -> None:
         """Send requests of a client, each when the last one has ended."""
-        number, draw = 0, random.Random(f"{client} {self.draw.random()}")
+        draw = random.Random(f"{client} {self.draw.random()}")
         while time.time() < self.ends_s:
             number += 1
-            await self._ask(client, f"{client}-{number:05}", stream=draw.random() < 0.5)
+            await self._ask(client, f"{client}-{number:05}", draw.choice(ASKS[client]), f"user-{number // _TURNS}")
             await asyncio.sleep(_PACE_S * (0.5 + draw.random()))
 
-    async def _ask(self, client: str, request: str, *, stream: bool) -> None:
+    async def _ask(self, client: str, request: str, kind: str, user: str) -> None:
         began_s, status, code = time.time(), 0, ""
         headers = {"authorization": f"Bearer {key_of(client)}", "x-request-id": request}
+        if client in ("child", "user"):
+            # A budget of users is one user's, so that it is spent.
+            headers["x-gateway-user"] = user if client == "child" else client
         # Each request has a connection of its own, so that the balancer chooses an instance for it.
-        with suppress(httpx.HTTPError, TimeoutError, ValueError):
-            async with (
-                asyncio.timeout(_LIMIT_S - 1),
-                httpx.AsyncClient(base_url=self.world.front.url, trust_env=False, timeout=_LIMIT_S) as http,
-            ):
-                answer = await http.post(CHAT, json=request_body(request, stream=stream), headers=headers)
-                status, code = _result_of(answer, stream=stream)
-        budgeted = "budgets" in CLIENTS[client]
+        with suppress(httpx.HTTPError, TimeoutError, ValueError, OSError, WebSocketException):
+            async with asyncio.timeout(LIMITS.limit_s - 1):
+                send = _turn if kind == "turn" else _post
+                status, code = await send(self.world.front.url, kind, request, headers)
         ended_s = time.time()
-        self.answers.append(Answer(request, client, key_of(client), began_s, ended_s, status, code, budgeted))
+        needs = client in NEEDS_VALKEY
+        child = user if client == "child" else ""
+        self.answers.append(Answer(request, client, key_of(client), began_s, ended_s, status, code, needs, child))
 
     # --- operators and observers ------------------------------------------------------------------
 
@@ -119,37 +132,30 @@ class CellRun:
             await asyncio.sleep(_COMMANDS_S * (0.5 + self.draw.random()))
             one = self.world.instances[self.draw.choice(INSTANCES)]
             content = {"release": True} if is_pinned else {"version": versions[0]}
-            done = await asyncio.to_thread(one.post, "/rollback", content)
+            done = await asyncio.to_thread(one.ask, "/rollback", content)
             if done is None:
                 # It may have been done all the same: nothing is certain until the next one.
-                pinned = await asyncio.to_thread(self._wait_for_pin, one.name)
+                report = None
+                while report is None:
+                    await asyncio.sleep(_PACE_S)
+                    report = await asyncio.to_thread(one.ask, "/readyz")
+                pinned = str(report.get("rollback_pinned") or "")
                 is_pinned = bool(pinned)
                 self.commands.append(Command(time.time(), pinned))
             elif done.get("result") == "activated":
                 is_pinned = not is_pinned
                 self.commands.append(Command(time.time(), versions[0] if is_pinned else ""))
 
-    async def block_key(self) -> None:
-        """Block the key of one client in the middle of the run. The command is repeated while a store is away."""
+    async def block_key(self, client: str) -> None:
+        """Block the key of a client in the middle of the run. The command is repeated while a store is away."""
         await asyncio.sleep((self.ends_s - time.time()) * self.draw.uniform(0.2, 0.6))
-        words = ("keys", "block", key_hash(key_of("leaky")), "--config", str(self.world.path))
+        words = ("keys", "block", key_hash(key_of(client)), "--config", str(self.world.path))
         while time.time() < self.ends_s:
             status, _ = await asyncio.to_thread(run_command, environ_of(self.world.path, 0), *words)
             if status == 0:
-                self.blocks.append(Block(key_of("leaky"), time.time()))
+                self.blocks.append(Block(key_of(client), time.time()))
                 return
             await asyncio.sleep(_LOOKS_S)
-
-    def _wait_for_pin(self, name: str) -> str:
-        found: list[str] = []
-
-        def is_known() -> bool:
-            pinned = self.world.instances[name].pinned()
-            found.extend([] if pinned is None else [pinned])
-            return bool(found)
-
-        eventually(is_known, _SETTLE_S)
-        return found[-1]
 
     async def look(self) -> None:
         """Look at the status of each instance, and at the judge of the canary."""
@@ -159,10 +165,19 @@ class CellRun:
             await asyncio.sleep(_LOOKS_S)
 
     def _look_at(self, name: str) -> None:
-        report = self.world.instances[name].ready()
+        report = self.world.instances[name].ask("/readyz")
         if report is not None:
             lost = frozenset(store for store, state in report.get("stores", {}).items() if state != "ok")
-            self.looks.append(Look(time.time(), name, lost, str(report.get("rollback_pinned") or "")))
+            version = str(report.get("config_version", {}).get("version")).partition("+")[0]
+            self.looks.append(Look(time.time(), name, lost, str(report.get("rollback_pinned") or ""), version))
+
+    async def look_at_gates(self) -> None:
+        """Note when an instance has decided without Valkey, as its journal keeps it for at least a second."""
+        while time.time() < self.ends_s:
+            for one in self.world.instances.values():
+                with suppress(OSError):
+                    self.alone.add((one.state / "journal" / "last-failure").stat().st_ctime)
+            await asyncio.sleep(_PACE_S)
 
     def _look_at_judge(self) -> None:
         with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -173,41 +188,45 @@ class CellRun:
 
     async def inflict(self) -> None:
         """Inflict one fault after the other, or two at a time, with a pause in which all has to recover."""
-        while True:
+        for faults, lasts_s in self.rounds:
             await asyncio.sleep(_PAUSE_S)
             left_s = self.ends_s - time.time() - _QUIET_S
             if left_s < _FAULTS_S[0]:
                 return
-            chosen = self.draw.sample(FAULTS, self.draw.choice((1, 1, 2)))
-            lasts_s = min(left_s, self.draw.choice(_FAULTS_S))
-            targets = {fault: self.draw.random() for fault in chosen}
-            taken: set[str] = set()
-            await asyncio.gather(*(self._inflict(fault, targets[fault], lasts_s, taken) for fault in chosen))
+            await self._tamper()
+            lasting = (self._inflict(kind, target, min(left_s, lasts_s)) for kind, target in faults)
+            await asyncio.gather(*lasting)
 
-    async def _inflict(self, fault: Callable[..., object], which: float, lasts_s: float, taken: set[str]) -> None:
-        target = TARGETS[fault.__name__][int(which * len(TARGETS[fault.__name__]))]
-        if target.partition("-")[0] in taken:
-            return
-        taken.add(target.partition("-")[0])
-        store = next((name for name in STORES if name in target), "")
+    async def _inflict(self, kind: str, target: str, lasts_s: float) -> None:
         began_s = time.time()
-        print(f"{fault.__name__} {target} for {lasts_s:.0f} s", file=sys.stderr, flush=True)
-        await asyncio.to_thread(fault, self.world, target, lasts_s)
-        cuts, loses = target in INSTANCES, fault is restore
-        self.faults.append(Fault(fault.__name__, target, began_s, time.time(), store, cuts, loses))
+        print(f"{kind} {target} for {lasts_s:.0f} s", file=sys.stderr, flush=True)
+        await asyncio.to_thread(FAULTS[kind], self.world, target, lasts_s)
+        store = next((name for name in STORES if name in target), MISSED.get(kind, ""))
+        cuts = kind in CUTTING and target in INSTANCES
+        self.faults.append(Fault(kind, target, began_s, time.time(), store, cuts, kind in LOSING))
+
+    async def _tamper(self) -> None:
+        """Change the protected region without a signature, and take it back."""
+        signed = self.world.path.read_text("utf-8")
+        self.world.path.write_text(signed.replace('["US", "DE"]', '["US", "DE", "FR"]'), "utf-8")
+        await asyncio.to_thread(self.world.instances[self.draw.choice(INSTANCES)].ask, "/reload", {})
+        await asyncio.sleep(_LOOKS_S)
+        self.world.path.write_text(signed, "utf-8")
 
     # --- the end ----------------------------------------------------------------------------------
 
-    def history(self, trails: tuple[str, ...]) -> History:
+    def history(self, versions: tuple[str, str], trails: tuple[str, ...]) -> History:
         """Return all that was seen, when the rows have settled."""
-        received = len(self.world.calls)
         with suppress(AssertionError):  # the checker reports which are missing
-            eventually(lambda: len(self._rows()) >= received, _SETTLE_S)
-        return History(
-            answers=tuple(self.answers), calls=tuple(self.world.calls), rows=tuple(self._rows()),
+            eventually(lambda: not any(every_call_has_one_row(self._seen(versions, trails))), _SETTLE_S)
+        return self._seen(versions, trails)
+
+    def _seen(self, versions: tuple[str, str], trails: tuple[str, ...]) -> History:
+        return replace(
+            LIMITS,
+            answers=tuple(self.answers), calls=tuple(self.world.calls.values()), rows=tuple(self._rows()),
             faults=tuple(self.faults), commands=tuple(self.commands), blocks=tuple(self.blocks), looks=tuple(self.looks),
-            leases=tuple(self.leases), trails=trails, budgets={"poor": POOR_NANO},
-            quotas={"limited": QUOTA_A_MINUTE}, boundary=BOUNDARY, limit_s=_LIMIT_S,
+            leases=tuple(self.leases), trails=trails, alone=frozenset(self.alone), signed=frozenset(versions),
         )  # fmt: skip
 
     def _rows(self) -> list[Row]:
@@ -218,98 +237,77 @@ class CellRun:
         return [Row(str(row[0]), str(row[1]), str(row[2]), str(row[3]), int(str(row[4]))) for row in found]
 
 
-def _result_of(answer: httpx.Response, *, stream: bool) -> tuple[int, str]:
-    """Return the status of an answer with the code of its error. A stream without its end has the status 0."""
+def rounds(seed: int) -> Iterator[tuple[list[tuple[str, str]], float]]:
+    """Yield the faults of each round, one or two of different parts, and how long they last."""
+    draw = random.Random(seed)
+    while True:
+        kinds = draw.sample(list(FAULTS), draw.choice((1, 1, 2)))
+        kinds = ["update"] if "update" in kinds else kinds  # it may take all instances
+        found = {target.partition("-")[0]: (kind, target) for kind in kinds for target in (draw.choice(TARGETS[kind]),)}
+        yield list(found.values()), draw.choice(_FAULTS_S)
+
+
+def _chat(request: str, **more: Any) -> Mapping[str, Any]:
+    return {"json": body(messages=[{"role": "user", "content": request}], max_tokens=20, **more)}
+
+
+_WAV = silent_wav(0.1)
+_POSTED: Mapping[str, tuple[str, Callable[[str], Mapping[str, Any]]]] = {
+    "chat": (CHAT, _chat),
+    "stream": (CHAT, partial(_chat, stream=True)),
+    "embed": ("/v1/embeddings", lambda request: {"json": {"model": "assistant", "input": request}}),
+    "hear": (
+        "/v1/audio/transcriptions",
+        lambda request: {"data": {"model": "assistant", "prompt": request}, "files": {"file": ("a.wav", _WAV)}},
+    ),
+}
+"""The path of each kind of request, and its content by its name."""
+
+
+async def _post(url: str, kind: str, request: str, headers: Mapping[str, str]) -> tuple[int, str]:
+    """Send a request, and return the status of its answer with the code of its error."""
+    path, content = _POSTED[kind]
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=LIMITS.limit_s, verify=_TLS) as http:
+        answer = await http.post(path, headers=headers, **content(request))
     if answer.status_code != 200:
         with suppress(ValueError, KeyError, TypeError):
             return answer.status_code, str(answer.json()["error"]["code"])
         return answer.status_code, ""
-    if not stream:
-        return (200, "") if answer.json()["choices"][0]["finish_reason"] == "stop" else (0, "")
+    if not answer.headers["content-type"].startswith("text/event-stream"):
+        return 200 if answer.json() else 0, ""
     events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
-    errors = [json.loads(event)["error"] for event in events if event.startswith('{"error"')]
-    if errors:
-        from gateway.model.refusal_reason import STATUS
-
+    if errors := [json.loads(event)["error"] for event in events if event.startswith('{"error"')]:
         return STATUS.get(errors[0]["code"], 0), str(errors[0]["code"])
-    return (200, "") if events[-1:] == ["[DONE]"] else (0, "")
+    return (200, "") if events[-1:] == ["[DONE]"] else (0, "")  # a stream without its end
 
 
-def kill(world: CellWorld, target: str, lasts_s: float) -> None:
-    """Kill a part with `kill -9`, and start it again. A Valkey that was killed is empty."""
-    if target in STORES:
-        server = world.valkey if target == "valkey" else world.database
-        server.kill()
-        time.sleep(lasts_s)
-        with within(target):
-            server.restart()
-        return
-    world.instances[target].kill()
-    time.sleep(min(lasts_s, 5.0))
-    world.instances[target].start()
-    world.wait_until_ready()
-
-
-def stop(world: CellWorld, target: str, lasts_s: float) -> None:
-    """Stop a part with SIGSTOP, and let it go on."""
-    if target in STORES:
-        server = world.valkey if target == "valkey" else world.database
-        server.freeze()
-        time.sleep(lasts_s)
-        server.thaw()
-        return
-    world.instances[target].send(signal.SIGSTOP)
-    time.sleep(lasts_s)
-    world.instances[target].send(signal.SIGCONT)
-
-
-def kill_worker(world: CellWorld, target: str, _: float) -> None:
-    """Kill one worker of an instance, which starts another one."""
-    worker = world.instances[target].worker()
-    if worker is not None:
-        worker.kill()
-    world.wait_until_ready()
-
-
-def part(world: CellWorld, target: str, lasts_s: float) -> None:
-    """Cut an instance off from a store: what it sends, what the store sends, or both."""
-    instance, store, way = target.split("-")
-    ways = [(instance, store), (store, instance)]
-    chosen = {"to": ways[:1], "from": ways[1:], "both": ways}[way]
-    for link in chosen:
-        cut(*link)
-    time.sleep(lasts_s)
-    for link in chosen:
-        heal(*link)
-
-
-def restore(world: CellWorld, _: str, lasts_s: float) -> None:
-    """Replace the database by a backup of the begin, once in a run, and empty Valkey as the page of stores asks."""
-    if (world.database.directory / "standby").exists():
-        return
-    world.database.tool("pg_basebackup --pgdata standby --checkpoint fast")
-    time.sleep(lasts_s)
-    world.database.kill()
-    with within("database"):
-        world.database.continue_as_standby()
-    world.valkey.command("FLUSHALL")
-
-
-FAULTS: tuple[Callable[[CellWorld, str, float], None], ...] = (kill, stop, kill_worker, part, restore)
-TARGETS = {
-    "kill": (*INSTANCES, *STORES),
-    "stop": (*INSTANCES, *STORES),
-    "kill_worker": INSTANCES,
-    "restore": ("database",),
-    "part": tuple(f"{name}-{store}-{way}" for name in INSTANCES for store in STORES for way in ("to", "from", "both")),
-}
+async def _turn(url: str, _: str, request: str, headers: Mapping[str, str]) -> tuple[int, str]:
+    """Ask for one turn over WebSocket."""
+    wanted = {
+        "type": "response.create", "model": "assistant", "input": request, "max_output_tokens": 20,
+        "x_gateway": {"headers": {"x-request-id": request}},
+    }  # fmt: skip
+    try:
+        async with connect(f"{url.replace('http', 'ws', 1)}/v1/responses", additional_headers=headers) as turns:
+            await turns.send(json.dumps(wanted))
+            async for message in turns:
+                event = json.loads(message)
+                if event["type"] == "error":
+                    return event["status"], event["error"]["code"]
+                if event["type"] in ("response.completed", "response.incomplete", "response.failed"):
+                    return (200, "") if event["type"] != "response.failed" else (0, "")
+    except InvalidStatus as refused:
+        with suppress(ValueError, KeyError, TypeError):
+            return refused.response.status_code, str(json.loads(refused.response.body or b"")["error"]["code"])
+        return refused.response.status_code, ""
+    return 0, ""
 
 
 def _edit(world: CellWorld) -> tuple[str, str]:
     """Activate a second version by an edit of the file, and return both."""
 
     def versions() -> set[str]:
-        reports = [one.ready() or {} for one in world.instances.values()]
+        reports = [one.ask("/readyz") or {} for one in world.instances.values()]
         # The suffix is of the shares of the canary.
         return {str(report.get("config_version", {}).get("version")).partition("+")[0] for report in reports}
 
@@ -322,8 +320,10 @@ def _edit(world: CellWorld) -> tuple[str, str]:
 
 async def _run(it: CellRun, seconds: float, versions: tuple[str, str]) -> None:
     it.ends_s = time.time() + seconds
-    load = (it.send_load(client) for client in CLIENTS)
-    await asyncio.gather(*load, it.operate(versions), it.block_key(), it.look(), it.inflict())
+    # The second sender of a client counts on from a number of its own.
+    load = (it.send_load(client, 50_000 * (client in SENDERS[:at])) for at, client in enumerate(SENDERS))
+    blocks = (it.block_key(client) for client in LEAKY)
+    await asyncio.gather(*load, *blocks, it.operate(versions), it.look(), it.look_at_gates(), it.inflict())
 
 
 def run(seconds: float, seed: int, plant: str = "") -> History:
@@ -336,17 +336,19 @@ def run(seconds: float, seed: int, plant: str = "") -> History:
         versions = _edit(world)
         asyncio.run(_run(it, seconds, versions))
         status, text = run_command(environ_of(world.path, 0), "audit", "verify", "--config", str(world.path))
-        return it.history(() if status == 0 else (text,))
+        return it.history(versions, () if status == 0 else (text,))
 
 
 def report(history: History, seed: int) -> str:
     """Return the result as text."""
     found = violations(history)
-    faults = ", ".join(f"{fault.kind} {fault.target}" for fault in history.faults)
+    kinds = Counter(fault.kind for fault in history.faults)
     lines = [
-        f"seed {seed}: {len(history.answers)} requests, {len(history.calls)} calls, {len(history.rows)} rows, "
-        f"{len(history.commands)} commands, {len(history.blocks)} blocked keys, {len(history.faults)} faults: {faults}",
-        f"violated rules: {len(found)}",
+        f"seed {seed}: {len(history.answers):,} requests, {len(history.calls):,} calls, {len(history.rows):,} rows, "
+        f"{len(history.commands)} commands, {len(history.blocks)} blocked keys",
+        f"faults survived: {', '.join(f'{kind} {number}' for kind, number in sorted(kinds.items()))}",
+        f"longest recovery: {longest_recovery_s(history):.1f} s",
+        f"rules: {len(RULES) - len(found)} of {len(RULES)} held",
     ]
     for name, texts in found.items():
         lines += [f"{name}: {len(texts)}", *(f"  {text}" for text in texts[:10])]

@@ -17,7 +17,10 @@ NAMED_S = 30.0
 """Within this time after its begin, `gateway status` names the cause of a fault."""
 FOLLOWED_S = 2.0
 """Within this time, each instance that reaches the database follows a command, and knows that a key is blocked."""
-OUTAGE_CODES = frozenset({"gate_unavailable", "rate_limited", "budget_exceeded", "overloaded"})
+_LATE_IN_TURN = 2
+ALONE_S = 1.5
+"""An instance notes at most once a second that it counts alone."""
+_DAY_S = 86400
 
 
 class Fault(Value, frozen=True):
@@ -48,7 +51,8 @@ class Answer(Value, frozen=True):
     """A request of a client, and how it ended. A status of 0 is a connection that ended without a whole answer.
 
     Attributes:
-        budgeted: Whether a budget with `deny` applies, so that it needs Valkey.
+        needs_valkey: Whether a budget with `deny` or a time of use applies.
+        user: Of a child, the user.
     """
 
     request: str
@@ -58,7 +62,8 @@ class Answer(Value, frozen=True):
     ended_s: float
     status: int
     code: str = ""
-    budgeted: bool = False
+    needs_valkey: bool = False
+    user: str = ""
 
 
 class Call(Value, frozen=True):
@@ -67,6 +72,12 @@ class Call(Value, frozen=True):
     request: str
     deployment: str
     at_s: float
+    ended_s: float = 0.0
+
+    @property
+    def client(self) -> str:
+        """The client, whose name the request begins with."""
+        return self.request.rpartition("-")[0]
 
 
 class Row(Value, frozen=True):
@@ -94,12 +105,13 @@ class Block(Value, frozen=True):
 
 
 class Look(Value, frozen=True):
-    """The report of an instance at a moment: the lost stores, and the pinned version."""
+    """The report of an instance at a moment: the lost stores, the pinned version, and the one that it serves."""
 
     at_s: float
     instance: str
     lost: frozenset[str]
     pinned: str
+    version: str = ""
 
 
 class Lease(Value, frozen=True):
@@ -115,7 +127,11 @@ class History(Value, frozen=True):
 
     Attributes:
         budgets: The limit of each client with a budget, in nano units of money.
-        quotas: The most calls a minute of each deployment with a quota.
+        quotas: The most calls a minute of each deployment with a quota, and of clients with a limit.
+        slots: The most calls of each client at the same time.
+        signed: The versions that the protected region has signed, or that leave it as it is.
+        alone: The times at which an instance could not ask Valkey within 50 ms, so that it used its share.
+        day_s: How long a child may chat in a day.
         boundary: The deployments that may receive the calls of each client.
         trails: The faults that the verification of the audit trails has found.
         limit_s: The longest time of a request.
@@ -132,6 +148,10 @@ class History(Value, frozen=True):
     trails: tuple[str, ...] = ()
     budgets: Mapping[str, int] = {}
     quotas: Mapping[str, int] = {}
+    slots: Mapping[str, int] = {}
+    signed: frozenset[str] = frozenset({""})
+    alone: frozenset[float] = frozenset()
+    day_s: float = 0.0
     boundary: Mapping[str, frozenset[str]] = {}
     limit_s: float = 20.0
 
@@ -142,22 +162,32 @@ class History(Value, frozen=True):
         """
         return any(it.loses and it.began_s - self.limit_s <= at_s <= it.ended_s for it in self.faults)
 
+    def misses_valkey(self, began_s: float, ended_s: float) -> bool:
+        """Return whether instances have counted alone, or with counters that were lost."""
+        is_alone = any(began_s - ALONE_S <= at_s <= ended_s + ALONE_S for at_s in self.alone)
+        return is_alone or any(it.store == "valkey" or it.loses for it in self.faults_at(began_s, ended_s))
+
     def faults_at(self, began_s: float, ended_s: float, after_s: float = RECOVERY_S) -> list[Fault]:
         """Return the faults that overlap a time, with their recovery."""
         return [fault for fault in self.faults if fault.meets(began_s, ended_s, after_s)]
 
 
-def _without_a_gate(history: History) -> Iterator[Answer]:
-    """Yield the second of two answers in turn of a client that the gate was too late for, without a fault.
+def _is_full(fault: Fault) -> bool:
+    """Return whether an instance sends no call, because it cannot keep its row."""
+    return fault.store == "journal"
 
-    One alone is documented: an answer of Valkey that takes longer than 50 ms counts as none, also on a busy machine.
+
+def _without_a_gate(history: History) -> Iterator[Answer]:
+    """Yield the third of three answers in turn of a client that the gate was too late for, without a fault.
+
+    Two are documented: an answer of Valkey that takes longer than 50 ms counts as none, also on a busy machine.
     """
-    last: dict[str, bool] = {}
+    late: Counter[str] = Counter()
     for it in sorted(history.answers, key=lambda answer: answer.began_s):
         is_late = it.code == "gate_unavailable" and not history.faults_at(it.began_s, it.ended_s)
-        if is_late and last.get(it.client):
+        late[it.client] = late[it.client] + 1 if is_late else 0
+        if late[it.client] > _LATE_IN_TURN:
             yield it
-        last[it.client] = is_late
 
 
 def every_call_has_one_row(history: History) -> Iterator[str]:
@@ -186,19 +216,16 @@ def no_budget_is_exceeded(history: History) -> Iterator[str]:
 
 
 def no_quota_is_exceeded(history: History) -> Iterator[str]:
-    """No minute has more calls than the bucket and its refill, and the shares of instances that missed Valkey.
-
-    On a busy machine, Valkey is too late for some calls of an instance, which gives up to half of the limit more.
-    """
+    """No minute has more calls than the bucket and its refill, and the shares of instances that missed Valkey."""
     times = defaultdict(list)
     for call in history.calls:
         times[call.deployment].append(call.at_s)
+        times[call.client].append(call.at_s)
     for name, limit in history.quotas.items():
         of_deployment = sorted(times[name])
         for first, began_s in enumerate(of_deployment):
             within = sum(at_s < began_s + 60 for at_s in of_deployment[first:])
-            lost = any(it.store == "valkey" or it.loses for it in history.faults_at(began_s, began_s + 60))
-            most = (5 if lost else 3) * limit
+            most = (5 if history.misses_valkey(began_s, began_s + 60) else 2) * limit
             if within > most:
                 yield f"{name} received {within} calls in a minute, which may be {most}"
                 break
@@ -206,11 +233,39 @@ def no_quota_is_exceeded(history: History) -> Iterator[str]:
 
 def no_call_leaves_its_boundary(history: History) -> Iterator[str]:
     """Each call was received where its client's boundary allows it."""
-    client_of = {answer.request: answer.client for answer in history.answers}
     for call in history.calls:
-        client = client_of.get(call.request)
-        if client is None or call.deployment not in history.boundary[client]:
-            yield f"{call.request} of {client} was received by {call.deployment}"
+        if call.deployment not in history.boundary.get(call.client, ()):
+            yield f"{call.request} was received by {call.deployment}"
+
+
+def no_slot_is_used_twice(history: History) -> Iterator[str]:
+    """A client has at most so many calls at the same time; without Valkey, so many of each of the three instances."""
+    for client, limit in history.slots.items():
+        calls = sorted((it for it in history.calls if it.client == client), key=lambda call: call.at_s)
+        for number, call in enumerate(calls):
+            running = 1 + sum(call.at_s < other.ended_s for other in calls[:number])
+            if running > (3 * limit if history.misses_valkey(call.at_s, call.at_s) else limit):
+                yield f"{call.request} is one of {running} calls of {client}"
+
+
+def a_day_of_a_child_is_not_exceeded(history: History) -> Iterator[str]:
+    """A chat is refused when the day is over, which ends at midnight. An emptied Valkey begins anew."""
+    anew = [fault.ended_s for fault in history.faults if fault.store == "valkey" or fault.loses]
+    began: dict[str, float] = {}
+    for it in sorted(history.answers, key=lambda answer: answer.began_s):
+        if not it.user or it.status != 200:
+            continue
+        last = max([it.began_s // _DAY_S * _DAY_S, *(at_s for at_s in anew if at_s < it.began_s)])
+        began[it.user] = max(began.get(it.user, it.began_s), last)
+        if it.began_s > began[it.user] + history.day_s + FOLLOWED_S:
+            yield f"{it.request} was answered {it.began_s - began[it.user]:.0f} s after the first chat of {it.user}"
+
+
+def no_unsigned_version_is_applied(history: History) -> Iterator[str]:
+    """No instance serves a version that changes the protected region without a signature."""
+    for look in history.looks:
+        if look.version not in history.signed:
+            yield f"{look.instance} serves {look.version} at {look.at_s:.1f}"
 
 
 def every_request_has_a_documented_answer(history: History) -> Iterator[str]:
@@ -227,7 +282,7 @@ def every_request_has_a_documented_answer(history: History) -> Iterator[str]:
                 yield f"{it.request} was cut off with {it.status}, and no instance had a fault"
         elif STATUS.get(it.code) != it.status or it.code == "internal_error":
             yield f"{it.request} got {it.status} {it.code!r}"
-        elif it.code == "gate_unavailable" and not it.budgeted:
+        elif it.code == "gate_unavailable" and not it.needs_valkey and not any(_is_full(fault) for fault in faults):
             yield f"{it.request} of {it.client} got {it.code}, and has no budget"
 
 
@@ -235,9 +290,9 @@ def what_needs_no_store_is_answered(history: History) -> Iterator[str]:
     """A client without a budget is answered whatever store is lost."""
     blocked = {block.key for block in history.blocks}
     for it in history.answers:
-        if it.budgeted or it.key in blocked or it.status == 200 or it.code in ("overloaded", "rate_limited"):
+        if it.needs_valkey or it.key in blocked or it.status == 200 or it.code in ("overloaded", "rate_limited"):
             continue
-        if not any(fault.cuts for fault in history.faults_at(it.began_s, it.ended_s)):
+        if not any(fault.cuts or _is_full(fault) for fault in history.faults_at(it.began_s, it.ended_s)):
             yield f"{it.request} of {it.client} got {it.status} {it.code!r}, and needs no store"
 
 
@@ -248,8 +303,13 @@ def all_is_as_before_after_a_fault(history: History) -> Iterator[str]:
 
 
 def a_blocked_key_is_refused(history: History) -> Iterator[str]:
-    """A blocked key gets no answer two seconds later; while an instance misses the database, when it is back."""
+    """A blocked key gets no answer two seconds later; while an instance misses the database, when it is back.
+
+    A database that was replaced may have lost a block, which the audit trail of an instance lists.
+    """
     for block in history.blocks:
+        if history.is_lost(block.at_s):
+            continue
         waits_s = [fault.ended_s for fault in history.faults if fault.store == "database" or fault.cuts]
         met = [fault for fault in history.faults_at(block.at_s, block.at_s + FOLLOWED_S) if fault.ended_s in waits_s]
         until_s = max([block.at_s + FOLLOWED_S, *(fault.ended_s + RECOVERY_S for fault in met)])
@@ -293,7 +353,7 @@ def the_audit_trails_verify(history: History) -> Iterator[str]:
 def status_names_a_lost_store(history: History) -> Iterator[str]:
     """A store that is lost for longer is named within 30 s, and no longer 10 s after it is back."""
     for fault in history.faults:
-        if not fault.store or fault.ended_s - fault.began_s <= NAMED_S:
+        if not fault.store or fault.kind == "slow" or fault.ended_s - fault.began_s <= NAMED_S:
             continue
         during = [look for look in history.looks if fault.began_s + NAMED_S <= look.at_s <= fault.ended_s]
         if during and not any(fault.store in look.lost for look in during):
@@ -309,7 +369,10 @@ RULES: Mapping[str, Callable[[History], Iterator[str]]] = {
         every_call_has_one_row,
         no_budget_is_exceeded,
         no_quota_is_exceeded,
+        no_slot_is_used_twice,
+        a_day_of_a_child_is_not_exceeded,
         no_call_leaves_its_boundary,
+        no_unsigned_version_is_applied,
         every_request_has_a_documented_answer,
         what_needs_no_store_is_answered,
         all_is_as_before_after_a_fault,
@@ -326,3 +389,12 @@ def violations(history: History) -> Mapping[str, list[str]]:
     """Return the violations of each rule that was broken."""
     found = {name: list(rule(history)) for name, rule in RULES.items()}
     return {name: texts for name, texts in found.items() if texts}
+
+
+def longest_recovery_s(history: History) -> float:
+    """Return the longest time from the end of a fault to its last sign: a lost store, or a refusal without the gate."""
+    signs = [look.at_s for look in history.looks if look.lost]
+    signs += [it.began_s for it in history.answers if it.code == "gate_unavailable"]
+    waits_s = (min((at_s - it.ended_s for it in history.faults if it.ended_s <= at_s), default=0.0) for at_s in signs)
+    # Later ones have no fault as their cause, and are judged by the rules.
+    return max((wait_s for wait_s in waits_s if wait_s <= RECOVERY_S), default=0.0)

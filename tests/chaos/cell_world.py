@@ -10,28 +10,37 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import random
+import re
+import select
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from gateway.cell.postgres import upgrade
-from tests.chaos.cell_history import Call
+from gateway.signing import new_key
+from providers.value import replace
+from tests.architecture.source_tree import PACKAGES, ROOT
+from tests.chaos.cell_history import Call, History
 from tests.kit.balancer import Balancer, balancer
-from tests.kit.chat_http import body
 from tests.kit.configs import Config, key_hash
 from tests.kit.faulty_provider import Call as ProviderCall
 from tests.kit.faulty_provider import Provider
-from tests.kit.metered_provider import MAXIMUM, SeenCall, answer_metered, metered_config
+from tests.kit.metered_provider import SeenCall, answer_long, answer_metered, metered_config
 from tests.kit.postgres_server import RunningPostgres
 from tests.kit.store_cell import environ_of, stores_patch
 from tests.kit.valkey_server import RunningValkey
@@ -47,6 +56,21 @@ _NOBODY_MAC = "02:00:00:00:00:99"
 _NEW_NET = 0x40000000
 _STARTS_S = 120.0
 _ENTERED = "CELL_IN_NAMESPACE"
+_SOL_PACKET, _VNET_HEADER, _IGNORE_OUTGOING, _ALL_PROTOCOLS, _LARGEST_FRAME = 263, 15, 23, 3, 1 << 17
+_LATE_S, _LOST = 0.1, 0.05
+_TLS = ssl.create_default_context()  # made once, because it takes long
+OLD_RELEASE = "v1.0.1"
+_NAMED = re.compile(r"[a-z0-9]+-\d{5}")
+_STATE_BYTES = 64 * 2**20
+_CLOCK = """\
+import mmap, os, time
+with open(os.environ["CELL_CLOCK"], "rb") as file:
+    is_ahead = mmap.mmap(file.fileno(), 1, prot=mmap.PROT_READ)
+now, now_ns = time.time, time.time_ns
+time.time = lambda: now() + 10 * is_ahead[0]
+time.time_ns = lambda: now_ns() + 10**10 * is_ahead[0]
+"""
+"""The `sitecustomize` of an instance. What asks `datetime` for the time, as logs do, is not shifted."""
 
 
 def why_not() -> str:
@@ -122,6 +146,47 @@ def heal(sender: str, receiver: str) -> None:
     _ip(f"ip neigh del {HOSTS[receiver]} dev eth0", sender)
 
 
+@contextmanager
+def slow_link(name: str) -> Iterator[None]:
+    """Deliver each packet of a namespace 100 ms late in both directions, and lose one of twenty.
+
+    A thread stands between its link and the bridge, because a kernel without `netem` knows no delay.
+    """
+    _ip(f"ip link add r-{name} type veth peer name s-{name}")
+    for line in (f"v-{name} nomaster arp off", f"r-{name} arp off up", f"s-{name} master br0 up"):
+        _ip(f"ip link set {line}")
+    has_ended = threading.Event()
+    relay = threading.Thread(target=_relay, args=(f"v-{name}", f"r-{name}", has_ended))
+    relay.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        relay.join()
+        _ip(f"ip link del r-{name}")
+        _ip(f"ip link set v-{name} master br0 arp on")
+
+
+def _relay(one: str, other: str, has_ended: threading.Event) -> None:
+    ends = (socket.socket(socket.AF_PACKET, socket.SOCK_RAW) for _ in range(2))
+    with next(ends) as left, next(ends) as right:
+        for end, device in ((left, one), (right, other)):
+            for option in (_IGNORE_OUTGOING, _VNET_HEADER):  # the header keeps a checksum that is not computed yet
+                end.setsockopt(_SOL_PACKET, option, 1)
+            end.bind((device, _ALL_PROTOCOLS))
+        waiting: deque[tuple[float, socket.socket, bytes]] = deque()
+        while not has_ended.is_set():
+            wait_s = max(0.0, waiting[0][0] - time.monotonic()) if waiting else 0.05
+            for end in select.select([left, right], [], [], wait_s)[0]:
+                frame = end.recv(_LARGEST_FRAME)
+                if random.random() >= _LOST:
+                    waiting.append((time.monotonic() + _LATE_S, right if end is left else left, frame))
+            while waiting and waiting[0][0] <= time.monotonic():
+                with suppress(OSError):
+                    waiting[0][1].send(waiting[0][2])
+                waiting.popleft()
+
+
 @dataclass
 class Instance:
     """One instance of the gateway, which can be killed and started again with its state directory."""
@@ -136,13 +201,18 @@ class Instance:
     def url(self) -> str:
         return f"http://{HOSTS[self.name]}:{_PORT}"
 
-    @property
-    def admin_url(self) -> str:
-        return f"http://{HOSTS[self.name]}:{_ADMIN_PORT}"
+    def file(self, ending: str) -> Path:
+        """Return its file with this ending: its `log`, or its `clock`, one byte that puts it ahead."""
+        return self.path.parent / f"{self.name}.{ending}"
 
     @property
-    def log(self) -> Path:
-        return self.path.parent / f"{self.name}.log"
+    def state(self) -> Path:
+        """Its state directory, a small disk of its own."""
+        return self.path.parent / f"state-{self.number}"
+
+    def remount(self, mode: str) -> None:
+        """Make its disk `ro` or `rw`."""
+        _ip(f"mount -o remount,{mode} {self.state}")
 
     def start(self) -> None:
         """Start it. It is ready later."""
@@ -150,9 +220,10 @@ class Instance:
         environ = {
             **os.environ, **environ_of(self.path, self.number, 2), "GATEWAY_INSTANCE": self.name,
             "GATEWAY_ADMIN_HOST": host, "GATEWAY_LOG_FORMAT": "json",
+            "PYTHONPATH": str(self.path.parent / "clock"), "CELL_CLOCK": str(self.file("clock")),
         }  # fmt: skip
         command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(self.path), "--host", host]
-        with within(self.name), open(self.log, "ab") as log:
+        with within(self.name), open(self.file("log"), "ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--port", str(_PORT), "--admin-port", str(_ADMIN_PORT)],
                 cwd=self.product, env=environ, stdout=log, stderr=log, start_new_session=True,
@@ -164,40 +235,28 @@ class Instance:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
 
+    def end(self) -> None:
+        """End it in order, as a rolling update does."""
+        assert self.process is not None
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(_STARTS_S)
+        self.kill()
+
     def kill(self) -> None:
         """End it as `kill -9` of all its processes does."""
         self.send(signal.SIGKILL)
         assert self.process is not None
         self.process.wait()
 
-    def worker(self) -> psutil.Process | None:
-        """Return one of its workers."""
-        assert self.process is not None
-        with suppress(psutil.Error):
-            return next(iter(psutil.Process(self.process.pid).children()), None)
-        return None
-
-    @property
-    def has_ended(self) -> bool:
-        return self.process is None or self.process.poll() is not None
-
-    def ready(self) -> Mapping[str, Any] | None:
-        """Return what its admin listener reports, or None if it does not answer."""
+    def ask(self, path: str, content: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
+        """Ask its admin listener. None if it does not answer."""
+        url = f"http://{HOSTS[self.name]}:{_ADMIN_PORT}{path}"
+        method, limit_s = ("GET", 3) if content is None else ("POST", 20)
         with suppress(httpx.HTTPError, ValueError):
-            answer: Mapping[str, Any] = httpx.get(f"{self.admin_url}/readyz", trust_env=False, timeout=3).json()
-            return answer
-        return None
-
-    def pinned(self) -> str | None:
-        """Return the version that it has pinned, or None if it does not answer."""
-        report = self.ready()
-        return str(report.get("rollback_pinned") or "") if report is not None else None
-
-    def post(self, path: str, content: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Send a request to the admin listener. None if it does not answer."""
-        with suppress(httpx.HTTPError, ValueError):
-            url = f"{self.admin_url}{path}"
-            answer: Mapping[str, Any] = httpx.post(url, json=dict(content), trust_env=False, timeout=20).json()
+            answer: Mapping[str, Any] = httpx.request(
+                method, url, json=content, trust_env=False, timeout=limit_s, verify=_TLS
+            ).json()
             return answer
         return None
 
@@ -207,38 +266,76 @@ class CellWorld:
     """The running cell, and the calls that its providers have received."""
 
     folder: Path
+    product: Path
     instances: Mapping[str, Instance]
     database: RunningPostgres
     valkey: RunningValkey
     front: Balancer
-    calls: list[Call] = field(default_factory=list)
+    calls: dict[int, Call]
 
     @property
     def path(self) -> Path:
         return self.folder / "gateway.yaml"
 
-    def wait_until_ready(self) -> None:
-        """Wait until each instance that runs is ready."""
+    def old_product(self) -> Path:
+        """Return the tree of the last release. A clone without its tag has the release that is tested instead."""
+        tree = self.folder / OLD_RELEASE
+        if not tree.exists():
+            git = ["git", "-C", str(ROOT), "archive", OLD_RELEASE, *PACKAGES]
+            tree.mkdir()
+            packed = subprocess.run(git, capture_output=True)
+            subprocess.run(["tar", "-x", "-C", str(tree)], input=packed.stdout, check=not packed.returncode)
+        return tree if any(tree.iterdir()) else self.product
 
-        def is_ready(one: Instance) -> bool:
-            assert not one.has_ended, one.log.read_text("utf-8", "replace")[-2000:]
-            return (one.ready() or {}).get("status") == "ready"
+    def start(self, name: str) -> None:
+        """Start an instance, and wait until it is ready."""
+        self.instances[name].start()
+        self.wait_until_ready(name)
 
-        for one in self.instances.values():
-            eventually(lambda one=one: is_ready(one), _STARTS_S)  # type: ignore[misc]
+    def wait_until_ready(self, name: str) -> None:
+        """Wait until an instance is ready."""
+        one = self.instances[name]
+
+        def is_ready() -> bool:
+            has_ended = one.process is None or one.process.poll() is not None
+            assert not has_ended, one.file("log").read_text("utf-8", "replace")[-2000:]
+            return (one.ask("/readyz") or {}).get("status") == "ready"
+
+        eventually(is_ready, _STARTS_S)
 
 
-CLIENTS = {
-    "free": {"region": "eu", "priority": "high"},
-    "low": {"region": "eu", "priority": "low"},
-    "rich": {"region": "eu", "budgets": [{"per": "total", "amount": "100 EUR"}]},
-    "poor": {"region": "eu", "budgets": [{"per": "total", "amount": "0.002 EUR"}]},
-    "far": {"region": "us"},
-    "leaky": {"region": "eu"},
+def _client(region: str, asks: str = "chat stream", **keys: Any) -> tuple[str, dict[str, Any]]:
+    return asks, {"region": region, **keys}
+
+
+_TOTAL = {"per": "total", "amount": "0.0005 EUR"}
+_CLIENTS = {
+    "free": _client("eu", "chat stream embed turn", priority="high"),
+    "low": _client("eu", "chat hear", priority="low"),
+    "rich": _client("eu", budgets=[{"per": "total", "amount": "100 EUR"}]),
+    "poor": _client("eu", budgets=[_TOTAL]),
+    "team": _client("eu", project="team"),
+    "user": _client("eu", user_budget=_TOTAL, may_assert=["user"]),
+    "far": _client("us"),
+    "child": _client("kids", may_assert=["user"]),
+    "narrow": _client("eu", "stream", limits={"concurrent": 1}),
+    "paced": _client("eu", "chat", limits={"rpm": 10}),
+    "counted": _client("eu", "chat", limits={"tpm": 300}),
+    **{f"leaky{number}": _client("eu", "chat") for number in range(3)},
 }
-POOR_NANO = 2_000_000
-QUOTA_A_MINUTE = 12
-BOUNDARY = {name: frozenset({"us"} if name == "far" else {"limited", "de", "de-2"}) for name in CLIENTS}
+ASKS = {name: asks.split() for name, (asks, _) in _CLIENTS.items()}
+"""The kinds of requests that each client sends in turn."""
+SENDERS = (*_CLIENTS, "narrow")
+LEAKY = tuple(name for name in _CLIENTS if name.startswith("leaky"))
+NEEDS_VALKEY = frozenset({"rich", "poor", "team", "user", "child"})
+LIMITS = History(
+    budgets=dict.fromkeys(("poor", "team", "user"), 500_000),
+    quotas={"limited": 6, "paced": 10, "counted": 10},
+    slots={"narrow": 1},
+    boundary={name: frozenset({"us"} if name == "far" else {"limited", "de", "de-2"}) for name in _CLIENTS},
+    day_s=60.0,
+)
+"""What the configuration below allows. A call of `counted` has 30 tokens."""
 
 
 def key_of(client: str) -> str:
@@ -252,32 +349,50 @@ def _config(folder: Path, providers: list[Provider], database: RunningPostgres, 
     return base.without("clients", "regions", "assistants", "location").merge(
         {
             "log": {"sample": 0.5},
+            "secrets": {"identity": "${PEPPER}"},
+            "admin_keys": [new_key()[1].text],
             "regions": {
                 "eu": {"territories": ["DE"], "boundary": ["DE"]},
-                "us": {"territories": ["US"], "boundary": ["US", "DE"]},
+                "us": {"territories": ["US"], "boundary": ["US", "DE"], "protected": True},
+                "kids": {
+                    "territories": ["FR"], "boundary": ["DE"], "use": {"gap": "5m", "timezone": "UTC"},
+                    "age_bands": {"child": {"use": {"day": "1m"}}}, "age_missing": "child",
+                },
             },
             "deployments": {
                 "limited": {"quota": "account"},
                 "us": {"endpoint": f"{providers[1].origin}/us/v1", "stores": "US", "processes": "US"},
             },
-            "quotas": {"account": {"requests": {"minute": QUOTA_A_MINUTE}}},
+            "quotas": {"account": {"requests": {"minute": LIMITS.quotas["limited"]}}},
             "assistants": {
                 "assistant": {
-                    "routes": {"eu": [{"limited": 60, "de-2": 40}, "de"], "us": ["us"]},
+                    "routes": {"eu": [{"limited": 60, "de-2": 40}, "de"], "us": ["us"], "kids": ["de"]},
+                    "embeddings": {"eu": ["de"]},
+                    "transcription": {"eu": ["de"]},
                     "schedules": {"eu": schedule},
                 }
             },
-            "clients": {name: {**keys, "keys": [key_hash(key_of(name))]} for name, keys in CLIENTS.items()},
+            "projects": {"team": {"budgets": [_TOTAL]}},
+            "clients": {name: {**keys, "keys": [key_hash(key_of(name))]} for name, (_, keys) in _CLIENTS.items()},
             "resilience": {"total": "15s", "commit": "10s"},
         }
-    )
+    )  # fmt: skip
 
 
-def _behaviour(name: str, calls: list[Call]) -> Callable[[ProviderCall], Any]:
+def _behaviour(name: str, calls: dict[int, Call], numbers: Iterator[int]) -> Callable[[ProviderCall], Any]:
     async def behave(call: ProviderCall) -> None:
-        request = call.body["messages"][-1]["content"]
-        calls.append(Call(request, name, time.time()))
-        await answer_metered(call, SeenCall(name), pause_s=0.02)
+        named = _NAMED.search(json.dumps(call.body).replace("\\r\\n", " "))
+        number, received = next(numbers), Call(named[0] if named else "", name, time.time())
+        calls[number] = received
+        try:
+            if "input" in call.body:
+                await answer_long(call, SeenCall(name), briefly=False)
+            elif "form" in call.body:
+                await call.respond(200, {"text": "word", "usage": {"type": "duration", "seconds": 1.0}})
+            else:
+                await answer_metered(call, SeenCall(name), pause_s=0.02)
+        finally:
+            calls[number] = replace(received, ended_s=time.time())
 
     return behave
 
@@ -286,10 +401,11 @@ def _behaviour(name: str, calls: list[Call]) -> Callable[[ProviderCall], Any]:
 def cell_world(folder: Path, product: Path) -> Iterator[CellWorld]:
     """Run the cell in the namespaces of this process, from a tree of the product."""
     build_network()
-    calls: list[Call] = []
+    calls: dict[int, Call] = {}
+    numbers = count()
     with ExitStack() as stack:
         providers = [
-            stack.enter_context(Provider({name: _behaviour(name, calls) for name in names}, host=FRONT))
+            stack.enter_context(Provider({name: _behaviour(name, calls, numbers) for name in names}, host=FRONT))
             for names in (("limited", "de", "de-2"), ("us",))
         ]
         folder.chmod(0o711)  # PostgreSQL runs as another user
@@ -305,25 +421,17 @@ def cell_world(folder: Path, product: Path) -> Iterator[CellWorld]:
         path = _config(folder, providers, database, valkey).write(folder)
         front = stack.enter_context(balancer(folder, check_s=2))
         instances = {name: Instance(name, path, number, product) for number, name in enumerate(INSTANCES)}
-        world = CellWorld(folder, instances, database, valkey, front, calls)
+        world = CellWorld(folder, product, instances, database, valkey, front, calls)
+        (folder / "clock").mkdir()
+        (folder / "clock" / "sitecustomize.py").write_text(_CLOCK)
         for one in instances.values():
+            one.file("clock").write_bytes(b"\0")
+            one.state.mkdir()
+            _ip(f"mount -t tmpfs -o size={_STATE_BYTES},mode=700 tmpfs {one.state}")
+            stack.callback(_ip, f"umount --lazy {one.state}")
             one.start()
             stack.callback(one.kill)
-        world.wait_until_ready()
         for one in instances.values():
+            world.wait_until_ready(one.name)
             front.add(one.url)
         yield world
-
-
-def request_body(request: str, *, stream: bool) -> Mapping[str, Any]:
-    """Return the body of a chat that names its request."""
-    messages = [{"role": "user", "content": request}]
-    return body(messages=messages, max_tokens=min(20, MAXIMUM), stream=stream)
-
-
-def lines_of(one: Instance) -> Iterator[Mapping[str, Any]]:
-    """Yield the lines of an instance's log that are JSON."""
-    for text in one.log.read_text("utf-8", "replace").splitlines():
-        with suppress(ValueError):
-            if isinstance(line := json.loads(text), dict):
-                yield line

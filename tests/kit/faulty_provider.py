@@ -216,7 +216,8 @@ async def _requests(reader: asyncio.StreamReader) -> AsyncIterator[tuple[str, di
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines if line)
         body = await reader.readexactly(int(headers.get("content-length", 0)))
-        yield first.split()[1], headers, json.loads(body)
+        is_form = headers.get("content-type", "").startswith("multipart/")
+        yield first.split()[1], headers, {"form": body.decode("latin-1")} if is_form else json.loads(body)
 
 
 async def _head(reader: asyncio.StreamReader) -> bytes:
