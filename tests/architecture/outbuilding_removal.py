@@ -234,7 +234,9 @@ TAKEOUTS: Mapping[str, Takeout] = {
                 (r"partial\(sign_in_of, draft, sign_ins\)", "lambda *_: None"),
             ),
             "gateway/config/links.py": _gone(_import("gateway.config.schema.sign_in"), r" \| SignInSection"),
-            "gateway/config/loading.py": _gone(_import("gateway.config.schema.sign_in"), r", \*environment_of\([\w.]+\)"),
+            "gateway/config/loading.py": _gone(
+                _import("gateway.config.schema.sign_in"), r", \*environment_of\([\w.]+\)"
+            ),
             "gateway/config/schema/file.py": (
                 *_gone(_import("gateway.config.schema.sign_in"), _import("gateway.model.client_token")),
                 (r"dict\[Name, (?:SignInSection|TokenIssuerRules)\]", "dict[Name, Any]"),
