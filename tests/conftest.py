@@ -12,6 +12,7 @@ import faulthandler
 import gc
 import os
 import signal
+import sys
 import time
 from collections.abc import Generator
 from contextlib import suppress
@@ -142,6 +143,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, object, object]:
+    """Take back a log that a test has configured, perhaps by a command in its own process: it is the process's."""
+    result = yield
+    log = sys.modules.get("gateway.telemetry.log")
+    if log is not None and log._out is not None:
+        log._out, log._write_requests = None, log._log_requests_readably
+        sys.modules["structlog"].reset_defaults()
+    return result
 
 
 def pytest_sessionfinish() -> None:

@@ -22,6 +22,15 @@ from providers.value import Value
 _SCOPE = "gateway"
 # By the HTTP conventions, a client's mistake is not an error of the server span.
 _ERRORS = frozenset({"failed", "interrupted", "internal_error"})
+_DECISION_NAMES = {
+    "rule": "gateway.rule",
+    "retry_after_s": "gateway.retry_after_s",
+    "decision": "gateway.decision",
+    "decision_reason": "gateway.decision_reason",
+    "wait_s": "gateway.wait_s",
+    "bound": "gateway.bound",
+    "bound_value": "gateway.bound_value",
+}
 _Value = str | int | float | bool
 
 
@@ -115,7 +124,7 @@ def _of_attempt(attempt: AttemptRecord, record: Record) -> dict[str, _Value | No
         "gateway.deployment": attempt.deployment,
     }
     if failure is not None:
-        decided = {f"gateway.{name}": value for name, value in attempt.decision_fields().items()}
+        decided = {_DECISION_NAMES[name]: value for name, value in attempt.decision_fields().items()}
         return attributes | {"error.type": str(failure.kind), "http.response.status_code": failure.status} | decided
     if attempt.is_abandoned:
         return attributes | {"error.type": attempt.outcome}

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
-import structlog
 
 from gateway.api.cors import _allow_origin
 from gateway.assembly.application import Gateway
@@ -286,14 +284,11 @@ def test_only_a_demo_allows_pages_of_this_machine(territory: str) -> None:
 
 
 @pytest.fixture
-def log_text(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """The log of a test, whatever another test has configured before it."""
-    for name in ("_write_requests", "_out"):
-        monkeypatch.setattr(log, name, getattr(log, name))
+def log_text() -> io.StringIO:
+    """The log of a test."""
     stream = io.StringIO()
     log.configure("json", "info", stream)
-    yield stream
-    structlog.reset_defaults()
+    return stream
 
 
 @pytest.mark.parametrize("config", [OFF, LISTED], ids=["off", "listed"])

@@ -172,7 +172,6 @@ COMPACTS = re.compile(
 ABOUT_LENGTH = {
     "gateway/api/dialects/gemini/errors.py": "Google's words for this error",
     "gateway/api/dialects/messages/errors.py": "Anthropic's words for this error",
-    "gateway/console/timeline.py": "a page for operators",
     "gateway/model/hand_off.py": "the description of a cause in the reference",
     "providers/reading/errors.py": "the message of this kind of failure",
 }

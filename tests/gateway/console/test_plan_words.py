@@ -8,8 +8,8 @@ import pytest
 
 from gateway.changes.plan import MARKS, NO_CONFIG_VERSION, Kind, changed_values, plan_of
 from gateway.changes.plan_text import plan_data, plan_summary, summary_data
-from gateway.console.plan_words import ANSWER_WORDS, first_words, summary_words, value_words, why_words
 from gateway.console.texts import texts_in
+from gateway.console.views import ANSWER_WORDS, first_words, summary_words, value_words, why_words
 from gateway.model.answer_change import AnswerChangeKind
 from gateway.policy.territory_answers import answer_changes
 from tests.kit.config_cases import edited
