@@ -71,6 +71,7 @@ class CellMember:
         database_problem: Why the database could not be used last, or an empty text.
         answer_s: The time that the database took for the last sign of life, or None before its first answer.
         skew_s: The own time minus that of the database at that sign, in seconds, or None if that is unknown.
+        one_command: Held from the begin of a command until the cell has it, so that none of the cell comes between.
     """
 
     def __init__(self, server: StoreServer, change_log: ChangeLog, state_dir: Path, name: str | None) -> None:
@@ -80,6 +81,7 @@ class CellMember:
         self._state_dir = state_dir
         self._name = name or socket.gethostname()
         self._commands = KeptCommands(state_dir, self.database)
+        self.one_command = asyncio.Lock()
         self._applied: int | None = None
         """The number of the last command that was read, or None before any was."""
         self._shipped: tuple[int, int] | None = None
@@ -159,7 +161,8 @@ class CellMember:
                     was_draining = is_draining()
                     sign = live.config.file_version, live.loaded.at.isoformat(timespec="seconds")
                     await asyncio.to_thread(self._sign, *sign, was_draining)
-                await self._follow(live)
+                async with self.one_command:
+                    await self._follow(live)
                 await asyncio.to_thread(self.ship)
                 self.database_problem = ""
             except StateError as error:  # the host of this process reports it

@@ -337,20 +337,24 @@ class LiveConfig:
 
     async def reload_for_all(self, who: str) -> Reload:
         """Load the config file as a request of the admin listener asks, on each instance of the cell."""
-        return await self._shared(await self.reload("admin", who), "reload", who)
+        return await self._shared(self.reload("admin", who), "reload", who)
 
     async def rollback(self, version: str | None, who: str = "", signature: str | None = None) -> Reload:
         """Activate a version of the history with today's environment, by None the previous one, on the whole cell."""
-        return await self._shared(await self.roll_back_here(version, who, signature), "rollback", who, signature)
+        return await self._shared(self.roll_back_here(version, who, signature), "rollback", who, signature)
 
     async def release(self, who: str = "", signature: str | None = None) -> Reload:
         """Activate the config file in place of the version that a rollback pinned, on each instance of the cell."""
-        return await self._shared(await self.release_here(who, signature), "release", who, signature)
+        return await self._shared(self.release_here(who, signature), "release", who, signature)
 
-    async def _shared(self, done: Reload, action: str, who: str, signature: str | None = None) -> Reload:
-        if self.cell is None or not done.activated:
-            return done
-        return replace(done, scope=await self.cell.share(action, done.pinned, who, signature))
+    async def _shared(self, change: Awaitable[Reload], action: str, who: str, signature: str | None = None) -> Reload:
+        if self.cell is None:
+            return await change
+        async with self.cell.one_command:
+            done = await change
+            if not done.activated:
+                return done
+            return replace(done, scope=await self.cell.share(action, done.pinned, who, signature))
 
     async def release_here(self, who: str = "", signature: str | None = None) -> Reload:
         """Activate the config file in place of the version that a rollback pinned, on this instance."""
