@@ -189,7 +189,7 @@ class WrittenExchange(Exchange):
         record.shown.status = 200
         record.count(usage)
         time_of_chat = self.chat_time
-        if time_of_chat is not None and self.record.shown.is_noticed:
+        if time_of_chat is not None:
             self._note_notice(time_of_chat)
         is_due = time_of_chat is not None and not time_of_chat.end_now()
         direct = self._direct if not record.duties and not is_due else None
@@ -215,7 +215,7 @@ class WrittenExchange(Exchange):
 
     def _note_notice(self, time_of_chat: TimedChat) -> None:
         labelling = self.style.labelling
-        if self.record.shown.is_noticed and labelling is not None:
+        if self.record.shown.is_noticed and not time_of_chat.is_noticed and labelling is not None:
             time_of_chat.show_notice(self.record, is_repeated=labelling.notice == "repeated")
 
     async def _respond_result(self, result: InputAnswer, style: AnswerStyle) -> None:
@@ -249,7 +249,7 @@ class WrittenExchange(Exchange):
     def _is_counted_now(self) -> bool:
         """Return whether nothing has to be waited for that counts before the last byte: no duty, and no time."""
         time_of_chat = self.chat_time
-        if time_of_chat is not None and self.record.shown.is_noticed and not time_of_chat.is_noticed:
+        if time_of_chat is not None:
             self._note_notice(time_of_chat)
         return not self.record.duties and (time_of_chat is None or time_of_chat.end_now())
 
@@ -273,54 +273,36 @@ class WrittenExchange(Exchange):
 
     async def _write_stream(self, stream: AnswerStream, style: AnswerStyle) -> None:
         """Write events as they arrive. A slow client slows down the provider."""
-        # Long: the order of what may happen with each event of a stream, on the path of every event.
         record, cycle = self.record, self.cycle
         record.shown.status = 200
         encoder = self._encoder = self._dialect.encoder(style, record)
         encoder.interrupted = self._interrupted
-        keep_alive: KeepAlive | None = None
-        # An answer that is held is written by its events alone.
-        tap = stream.text_tap() if record.moderation is None else None
+        is_held = record.moderation is not None
+        # An answer that is held is written by its events alone. It has a status when its first text is released, or
+        # when silence must be filled.
+        tap = stream.text_tap() if not is_held else None
         self._waits = True
+        keep_alive = KeepAlive(style.keep_alive_s, self._send_begun, self._dialect.keep_alive)
         try:
-            if record.moderation is None:
+            if not is_held:
                 await self._begin_stream()
-            else:
-                # An answer that is held has a status when its first text is released, or when silence must be filled.
-                keep_alive = KeepAlive(style.keep_alive_s, self._send_begun, self._dialect.keep_alive)
             async for events in stream:
                 if events.__class__ is LargeEvents:
                     data = await run_apart(_encoded, encoder, events, style)
                 else:
                     data = encoder.encode(events if style.seal is None else style.seal.seal_events(events))
-                if record.shown.is_noticed and self.chat_time is not None and not self.chat_time.is_noticed:
-                    self._note_notice(self.chat_time)
                 if encoder.finished or encoder.failed is not None:
-                    if keep_alive is not None:
-                        keep_alive.stop()
-                    if self.chat_time is not None and encoder.finished:
-                        await self.chat_time.end()
-                elif keep_alive is None:
-                    keep_alive = KeepAlive(style.keep_alive_s, self._send, self._dialect.keep_alive)
-                if record.duties != self._counted:
-                    await self.count_duties()
-                if self._waits and (data or encoder.finished):
-                    if encoder.failed is not None:
-                        raise PlanExhausted(encoder.failed.failure)
-                    await self._begin_stream()
-                    self._waits = False
-                    if self.chat_time is not None and not encoder.finished:
-                        await self.chat_time.begin()
+                    keep_alive.stop()
+                if self._waits or record.duties != self._counted or self.chat_time is not None:
+                    await self._do_before(encoder, has_data=bool(data))
                 if data:
-                    if keep_alive is not None:
-                        keep_alive.is_silent = False
+                    keep_alive.is_silent = False
                     if cycle is None or not cycle.write(data):
                         await self._send({"type": "http.response.body", "body": data, "more_body": True})
-                if tap is not None and cycle is not None and keep_alive is not None:
+                if tap is not None and cycle is not None:
                     tap.pass_texts_to(_text_writer(cycle, encoder, keep_alive))
         finally:
-            if keep_alive is not None:
-                keep_alive.stop()
+            keep_alive.stop()
             if self.chat_time is not None:
                 self.chat_time.broke_off()
             await stream.close()
@@ -332,6 +314,24 @@ class WrittenExchange(Exchange):
                 await self._break_off()
                 return
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _do_before(self, encoder: StreamEncoder, *, has_data: bool) -> None:
+        """Do what comes before more of a stream leaves. Raises PlanExhausted if it has failed before it began."""
+        time_of_chat = self.chat_time
+        if time_of_chat is not None:
+            self._note_notice(time_of_chat)
+            if encoder.finished:
+                await time_of_chat.end()
+        if self.record.duties != self._counted:
+            await self.count_duties()
+        if self._waits and (has_data or encoder.finished):
+            if encoder.failed is not None:
+                raise PlanExhausted(encoder.failed.failure)
+            if not self._head_sent:
+                await self._begin_stream()
+            self._waits = False
+            if time_of_chat is not None and not encoder.finished:
+                await time_of_chat.begin()
 
     async def _begin_stream(self) -> None:
         if not self._head_sent:
