@@ -15,7 +15,7 @@ from gateway.config.client_tokens import compile_token_issuers
 from gateway.config.clients import compile_clients, compile_cors
 from gateway.config.credentials import SIMULATED_KEY, compile_secrets
 from gateway.config.deployments import DeploymentCompiler
-from gateway.config.endpoints import Endpoints, StatedFacts
+from gateway.config.endpoints import Endpoints
 from gateway.config.exporters import compile_exporters
 from gateway.config.fact_ages import warn_of_facts
 from gateway.config.feature_compiler import FeatureCompiler
@@ -183,27 +183,21 @@ def _compile(draft: Draft, options: _Options) -> ConfigVersion:
 
 def _called(draft: Draft, options: _Options, regions: Regions) -> _Called:
     """Return what the gateway calls. All of it that names one server states the same facts about it."""
-    document, stated = draft.document, StatedFacts(draft)
-    links = Links(draft)
-    endpoints = Endpoints(
-        draft, options.registry, options.simulators, options.demo, stated, document.real, options.is_rehearsal
-    )
+    read_at_s, links = draft.document.read_at_s, Links(draft)
+    endpoints = Endpoints(draft, options.registry, options.simulators, options.demo, options.is_rehearsal)
     secrets = compile_secrets(draft)
-    for path, reason in document.catalogues.unread:
-        draft.error(path, reason)
-    draft.problems.extend(document.catalogues.texts)
-    catalogue = compile_catalogues(document.catalogues.sources, draft, options.registry)
+    catalogue = compile_catalogues(draft, options.registry)
     sign_ins = compile_sign_ins(draft, links, regions.cell)
     parts = [feature.of_deployment for feature in options.features if feature.of_deployment is not None]
-    days = days_at(document.read_at_s)
+    days = days_at(read_at_s)
     quotas = compile_quotas(draft)
     sign_in = partial(sign_in_of, draft, sign_ins)
     compiler = DeploymentCompiler(draft, endpoints, links, days, secrets, catalogue, sign_in, quotas)
     deployments = compiler.compiled(parts)
     if options.is_rehearsal:
         deployments = _rehearsed(deployments)
-    warn_of_facts(draft, deployments.values(), document.read_at_s)
-    exporters = compile_exporters(draft, regions, stated, options.registry)
+    warn_of_facts(draft, deployments.values(), read_at_s)
+    exporters = compile_exporters(draft, regions, endpoints)
     return _Called(deployments, sign_ins, exporters, secrets, quotas)
 
 

@@ -15,7 +15,7 @@ from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.schema.routing import DeploymentSection
 from gateway.config.service_permits import is_this_machine
 from gateway.config.territories import read_territories
-from gateway.config.validation import Findings
+from gateway.config.validation import Draft
 from providers.adapter import Adapter, HasModelsElsewhere, KnowsBasePath
 from providers.catalogue.ended import ended_providers
 from providers.catalogue.sites import cloud_regions, vendor_domain
@@ -46,26 +46,6 @@ def server_of(origin: str) -> tuple[str, int]:
     return "localhost" if is_own else host, parts.port or (443 if parts.scheme == "https" else 80)
 
 
-@dataclass(slots=True)
-class StatedFacts:
-    """The residency that the operator states for each server, and the section that stated it first."""
-
-    findings: Findings
-    _stated: dict[tuple[str, int], tuple[KeyPath, Residency]] = field(default_factory=dict)
-
-    def agree(self, section: KeyPath, origin: str, residency: Residency) -> bool:
-        """Return whether no other section states other facts about this server. Report an error otherwise."""
-        first, facts = self._stated.setdefault(server_of(origin), (section, residency))
-        if facts == residency:
-            return True
-        kind, name = first[0], str(first[1])
-        where = f"{str(kind).removesuffix('s')} {quoted(name)} (line {self.findings.line(first)})"
-        message = f"{origin} has different facts (stores, processes) in {where}"
-        hint = "one server has one set of facts; state the same in both"
-        self.findings.error((*section, "endpoint"), message, hint)
-        return False
-
-
 class Endpoint(Value, frozen=True):
     """The address of a provider. `facts` is None for a host that only the operator knows."""
 
@@ -85,19 +65,18 @@ class Endpoint(Value, frozen=True):
 class Endpoints:
     """Compile endpoints."""
 
-    findings: Findings
+    draft: Draft
     registry: Registry
     simulators: Mapping[tuple[str, str], str] | None
     """The origin of each simulator by provider and site, or None if none is started, as in a check."""
     demo: bool
-    stated: StatedFacts
-    real: frozenset[str] = frozenset()
-    """The deployments that may be real in a demo."""
-    simulated: bool = False
+    simulated: bool
     """Whether every deployment is put at a simulator, as in a rehearsal."""
     owners: dict[tuple[str, str], Site | None] = field(default_factory=dict)
     guessed: set[KeyPath] = field(default_factory=set)
     """The deployments whose provider is unknown and was guessed. Its missing settings are not reported."""
+    _stated: dict[tuple[str, int], tuple[KeyPath, Residency]] = field(default_factory=dict)
+    """The residency that the operator states for each server, and the section that stated it first."""
     origins: tuple[str, ...] = ()
     """The origins of all known sites, those of ended providers too, once they are asked for."""
 
@@ -105,10 +84,10 @@ class Endpoints:
         """Return the endpoint of the deployment `name`, or None after its errors have been reported."""
         path: KeyPath = ("deployments", name)
         text = section.endpoint
-        if (self.demo and name not in self.real) or text == SIMULATOR:
+        if (self.demo and name not in self.draft.document.real) or text == SIMULATOR:
             return self._simulator(path, section, adapter)
         if section.simulates is not None:
-            self.findings.error((*path, "simulates"), "is only valid for a simulator", f"write `endpoint: {SIMULATOR}`")
+            self.draft.error((*path, "simulates"), "is only valid for a simulator", f"write `endpoint: {SIMULATOR}`")
             return None
         if text is not None and ":" in text:
             return self._url(name, section, adapter, text)
@@ -117,6 +96,18 @@ class Endpoints:
             return None
         origin = self._own_host(path, section, site)
         return self._at(path, section, site, origin) if origin is not None else None
+
+    def agree(self, section: KeyPath, origin: str, residency: Residency) -> bool:
+        """Return whether no other section states other facts about this server. Report an error otherwise."""
+        first, facts = self._stated.setdefault(server_of(origin), (section, residency))
+        if facts == residency:
+            return True
+        kind, name = first[0], str(first[1])
+        where = f"{str(kind).removesuffix('s')} {quoted(name)} (line {self.draft.line(first)})"
+        message = f"{origin} has different facts (stores, processes) in {where}"
+        hint = "one server has one set of facts; state the same in both"
+        self.draft.error((*section, "endpoint"), message, hint)
+        return False
 
     def origin_of(self, path: KeyPath, provider: str, endpoint: Endpoint) -> str:
         """Return the origin that a deployment calls: that of its simulator, if it has one. Report a missing one."""
@@ -127,33 +118,33 @@ class Endpoints:
             origin = self.simulators.get((provider, endpoint.site), "")
         if not origin:
             message = f"no simulator of {provider} {endpoint.site} is running"
-            self.findings.error(path, message, "start the gateway again")
+            self.draft.error(path, message, "start the gateway again")
         return origin
 
     def _own_host(self, path: KeyPath, section: DeploymentSection, site: Site) -> str | None:
         """Return the origin of the site, with the operator's workspace where it must be; report a missing one."""
         if site.wants_project_in_host and section.project is None:
             message = f"is missing: every customer of {section.provider} has its own host at {site.name}"
-            self.findings.error((*path, "project"), message, "write the id of your workspace")
+            self.draft.error((*path, "project"), message, "write the id of your workspace")
             return None
         try:
             return site.origin_of(section.project or "")
         except OriginError as error:
-            self.findings.error((*path, "project"), str(error), "write the id of your workspace")
+            self.draft.error((*path, "project"), str(error), "write the id of your workspace")
             return None
 
     def _simulator(self, path: KeyPath, section: DeploymentSection, adapter: Adapter) -> Endpoint | None:
         if section.endpoint != SIMULATOR:
             hint = f"write `endpoint: {SIMULATOR}` and `simulates: <site>`"
-            self.findings.error((*path, "endpoint"), "in demo mode every deployment is a simulator", hint)
+            self.draft.error((*path, "endpoint"), "in demo mode every deployment is a simulator", hint)
             return None
         if not self.demo:
             hint = "write `demo: true` or use `gateway demo`; for a real provider, name a site or a URL"
-            self.findings.error((*path, "endpoint"), "a simulator is available in demo mode only", hint)
+            self.draft.error((*path, "endpoint"), "a simulator is available in demo mode only", hint)
             return None
         if section.simulates is None:
             hint = choice_hint("", adapter.sites, none="the provider has no site that could be simulated")
-            self.findings.error((*path, "simulates"), "is missing: the site whose facts the simulator takes", hint)
+            self.draft.error((*path, "simulates"), "is missing: the site whose facts the simulator takes", hint)
             return None
         site = self._named((*path, "simulates"), section.simulates, section, adapter)
         if site is None:
@@ -174,7 +165,7 @@ class Endpoints:
         else:
             message = f"is missing: {section.provider} has no site of its own"
             hint = "write the URL of the server, and the territories where it `stores` and `processes`"
-        self.findings.error((*path, "endpoint"), message, hint)
+        self.draft.error((*path, "endpoint"), message, hint)
         return None
 
     def _named(self, path: KeyPath, text: str, section: DeploymentSection, adapter: Adapter) -> Site | None:
@@ -183,7 +174,7 @@ class Endpoints:
             hint = choice_hint(text, adapter.sites, none="write the server's URL, beginning with https://")
             if "." in text or "/" in text:
                 hint = "a URL begins with https://"
-            self.findings.error(path, f"unknown site {quoted(text)} of {section.provider}", hint)
+            self.draft.error(path, f"unknown site {quoted(text)} of {section.provider}", hint)
         return site
 
     def _url(self, name: str, section: DeploymentSection, adapter: Adapter, url: str) -> Endpoint | None:
@@ -191,7 +182,7 @@ class Endpoints:
         try:
             origin, written = parse_origin(url)
         except OriginError as error:  # the URL may contain a password, so it is not shown
-            self.findings.error((*path, "endpoint"), f"the URL {error}")
+            self.draft.error((*path, "endpoint"), f"the URL {error}")
             return None
         site = self._owner(section.provider, origin)
         # A lone slash is the root of one's own server. The API of a vendor begins elsewhere, so there it is left out.
@@ -202,18 +193,18 @@ class Endpoints:
             begins_at_v1 = section.provider != "openai-compatible" and _usual_base_path(adapter) == _USUAL_BASE_PATH
             if begins_at_v1 and "/v" not in base_path:
                 message = f"the API of {section.provider} begins at {_USUAL_BASE_PATH}, which this URL does not have"
-                self.findings.warn((*path, "endpoint"), message, f"write {origin}{base_path}{_USUAL_BASE_PATH}")
+                self.draft.warn((*path, "endpoint"), message, f"write {origin}{base_path}{_USUAL_BASE_PATH}")
             return self._own_server(name, section, origin, base_path)
         if not origin.startswith("https://") or urlsplit(origin).port is not None:
             message = f"{urlsplit(origin).hostname} is a provider's host: it must be https with the default port"
-            self.findings.error((*path, "endpoint"), message, f"write https://{urlsplit(origin).hostname}")
+            self.draft.error((*path, "endpoint"), message, f"write https://{urlsplit(origin).hostname}")
             return None
         if section.provider == "openai-compatible" and base_path.rstrip("/").endswith(_COMPATIBLE_PATHS):
             # A vendor's API in OpenAI's form, such as Google's, has less than its own.
             owners = (name for name, other in self.registry.adapters.items() if site in other.sites.values())
             owner = next(owners, section.provider)
             message = f"the URL is that of {owner} in OpenAI's form, which has less than its own API"
-            self.findings.warn((*path, "provider"), message, f"write `provider: {owner}` and `endpoint: {site.name}`")
+            self.draft.warn((*path, "provider"), message, f"write `provider: {owner}` and `endpoint: {site.name}`")
         return self._at(path, section, site, origin, base_path)
 
     def _warn_of_call(self, path: KeyPath, origin: str, base_path: str) -> None:
@@ -221,7 +212,7 @@ class Endpoints:
         call = _CALL.search(base_path)
         if call is not None:
             message = f"the URL ends in {quoted(call[0])}, and the path of each request is appended to it"
-            self.findings.warn(path, message, f"write {origin}{base_path.removesuffix(call[0])}")
+            self.draft.warn(path, message, f"write {origin}{base_path.removesuffix(call[0])}")
 
     def _owner(self, provider: str, origin: str) -> Site | None:
         """Return the site in the catalogue that owns the host, or None. Sites of the provider itself come first."""
@@ -255,16 +246,16 @@ class Endpoints:
             ("stores", section.stores, residency.stores),
             ("processes", section.processes, residency.processes),
         ):
-            stated = read_territories(self.findings, (*path, key), words) if words is not None else fact
+            stated = read_territories(self.draft, (*path, key), words) if words is not None else fact
             if stated is not None and stated != fact:
                 host = urlsplit(site.origin).hostname
                 message = f"contradicts the known facts of the site {site.name} ({host}): it {key} in {fact}"
-                self.findings.error((*path, key), message, "remove it; the facts of the site are used")
+                self.draft.error((*path, key), message, "remove it; the facts of the site are used")
             is_valid = is_valid and stated == fact
         _, wants_project, suffix = site.base_path.partition(f"/{PROJECT}/")
         if wants_project and base_path is not None and not base_path.endswith(f"/{suffix}"):
             message = f"does not lead to the site {site.name}, whose path ends in /{suffix}"
-            self.findings.error((*path, "endpoint"), message, f"write the site's name, {site.name}, and the `project`")
+            self.draft.error((*path, "endpoint"), message, f"write the site's name, {site.name}, and the `project`")
             return None
         in_host = site.wants_project_in_host and section.endpoint == site.name
         base_path = site.base_path if base_path is None else base_path
@@ -277,18 +268,18 @@ class Endpoints:
         """Return the path with the operator's project in it, if the provider requires one; report a missing one."""
         if PROJECT not in base_path.split("/"):
             if section.project is not None and not in_host:
-                self.findings.error((*path, "project"), "the path of this endpoint has no project", "remove it")
+                self.draft.error((*path, "project"), "the path of this endpoint has no project", "remove it")
                 return None
             return base_path
         if section.project is None:
             if section.endpoint == SIMULATOR:
                 return base_path
             message = f"is missing: it is a part of the path at {section.provider}"
-            self.findings.error((*path, "project"), message, "write the id of your cloud project")
+            self.draft.error((*path, "project"), message, "write the id of your cloud project")
             return None
         if not _CLOUD_PROJECT.fullmatch(section.project):
             message = "must be the id of a cloud project: lower-case letters, digits, `-`, `.` and `:`"
-            self.findings.error((*path, "project"), message)
+            self.draft.error((*path, "project"), message)
             return None
         return base_path.replace(f"/{PROJECT}/", f"/{section.project}/")
 
@@ -305,11 +296,11 @@ class Endpoints:
         if (ended := _ended(host)) is not None:
             successor = ended_providers()[ended].successor
             message = ended_message(ended, ended_providers()[ended])
-            self.findings.warn(path, message, f"write `provider: {successor}`, which replaces it")
+            self.draft.warn(path, message, f"write `provider: {successor}`, which replaces it")
         elif domain := self._vendor(host, provider):
             message = f"{host} is below {domain}, a vendor's domain, but no site in the catalogue has this host"
             hint = "check in the vendor's documents where it stores and processes: only your statement counts"
-            self.findings.warn(path, message, hint)
+            self.draft.warn(path, message, hint)
 
     def _is_where_its_name_says(self, path: KeyPath, host: str, stated: Mapping[str, Places]) -> bool:
         """Return whether the stated facts of a vendor's host have the country of the region in its name. Report others.
@@ -321,7 +312,7 @@ class Endpoints:
         for key, places in stated.items():
             if known is not None and places != known:
                 message = f"contradicts the known facts of {host}, a vendor's host: it {key} in {known}"
-                self.findings.error((*path, key), message, f"write {key}: {known}")
+                self.draft.error((*path, key), message, f"write {key}: {known}")
                 return False
         names = {label.partition("-aiplatform")[0] for label in host.split(".")} if self._vendor(host) else set()
         for regions in cloud_regions().values():
@@ -331,7 +322,7 @@ class Endpoints:
                     is_part = any(code.startswith(f"{country}-") for code in places.included or ())
                     if not (places.contains(country) or is_part):
                         message = f"contradicts the name of the host: {host} is in {region}, and so in {country}"
-                        self.findings.error((*path, key), message, f"write {key}: {country}")
+                        self.draft.error((*path, key), message, f"write {key}: {country}")
                         return False
         return True
 
@@ -342,13 +333,13 @@ class Endpoints:
         for key, words in (("stores", section.stores), ("processes", section.processes)):
             if words is None:
                 hint = f"state the territories: {key}: DE, or any if unknown"
-                self.findings.error((*path, key), "is missing: there are no known facts about this URL", hint)
-            elif (read := read_territories(self.findings, (*path, key), words)) is not None:
+                self.draft.error((*path, key), "is missing: there are no known facts about this URL", hint)
+            elif (read := read_territories(self.draft, (*path, key), words)) is not None:
                 territories[key] = read
         self._warn_of_vendor((*path, "endpoint"), section.provider, urlsplit(origin).hostname or "")
         if origin.startswith("http://") and not section.insecure and not is_this_machine(origin):
             message = "http:// sends prompts and keys in clear text"
-            self.findings.error((*path, "endpoint"), message, "use https://, or allow it with `insecure: true`")
+            self.draft.error((*path, "endpoint"), message, "use https://, or allow it with `insecure: true`")
             return None
         in_project = self._in_project(path, section, base_path)
         if len(territories) < 2 or in_project is None:
@@ -356,7 +347,7 @@ class Endpoints:
         residency = Residency(territories["stores"], territories["processes"])
         if not self._is_where_its_name_says(path, urlsplit(origin).hostname or "", territories):
             return None
-        if not self.stated.agree(path, origin, residency):
+        if not self.agree(path, origin, residency):
             return None
         return Endpoint(origin, in_project, residency, None)
 

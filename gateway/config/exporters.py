@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.config.endpoints import StatedFacts
+from gateway.config.endpoints import Endpoints
 from gateway.config.extras import check_extra
 from gateway.config.problems import KeyPath, quoted
 from gateway.config.regions import Regions, facts_outside
@@ -10,10 +10,9 @@ from gateway.config.schema.file import ExporterSection
 from gateway.config.secret_references import read_literal
 from gateway.config.service_permits import ServiceUrl, read_service
 from gateway.config.territories import read_territories
-from gateway.config.validation import Draft, Findings, check_reference
+from gateway.config.validation import Draft, check_reference
 from gateway.model.config_version import Exporter, Region
 from providers.auth import Secret
-from providers.registry import Registry
 from providers.sites import Residency
 
 _USUAL_PATH = "/v1/traces"
@@ -25,7 +24,7 @@ _RESERVED_HEADERS = frozenset(
 _SECRET_WORDS = ("auth", "key", "token", "secret")
 
 
-def compile_exporters(draft: Draft, regions: Regions, stated: StatedFacts, registry: Registry) -> tuple[Exporter, ...]:
+def compile_exporters(draft: Draft, regions: Regions, endpoints: Endpoints) -> tuple[Exporter, ...]:
     """Return the exporters of a draft."""
     compiled: list[Exporter] = []
     for name, section in draft.config.exporters.items():
@@ -43,7 +42,7 @@ def compile_exporters(draft: Draft, regions: Regions, stated: StatedFacts, regis
         received = _regions(draft, path, section, regions, residency)
         if service is None:
             continue
-        if not _is_valid_collector(draft, path, service, residency, stated, registry):
+        if not _is_valid_collector(endpoints, path, service, residency):
             continue
         compiled.append(
             Exporter(
@@ -61,24 +60,15 @@ def compile_exporters(draft: Draft, regions: Regions, stated: StatedFacts, regis
     return tuple(compiled)
 
 
-def _is_valid_collector(
-    findings: Findings,
-    path: KeyPath,
-    service: ServiceUrl,
-    residency: Residency,
-    stated: StatedFacts,
-    registry: Registry,
-) -> bool:
+def _is_valid_collector(endpoints: Endpoints, path: KeyPath, service: ServiceUrl, residency: Residency) -> bool:
     """Return whether the origin is not a host of a provider, and has the same facts wherever it is named."""
-    origin = service.permit.origin
-    owner = next(
-        (name for name, adapter in registry.adapters.items() for site in adapter.sites.values() if site.owns(origin)),
-        None,
-    )
+    origin, adapters = service.permit.origin, endpoints.registry.adapters
+    owners = (name for name, it in adapters.items() for site in it.sites.values() if site.owns(origin))
+    owner = next(owners, None)
     if owner is not None:
-        findings.error((*path, "endpoint"), f"is a host of the provider {quoted(owner)}, not a collector")
+        endpoints.draft.error((*path, "endpoint"), f"is a host of the provider {quoted(owner)}, not a collector")
         return False
-    return stated.agree(path, origin, residency)
+    return endpoints.agree(path, origin, residency)
 
 
 def _regions(

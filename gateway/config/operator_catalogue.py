@@ -15,8 +15,7 @@ from gateway.config.field_types import CurrencyCode, FormatVersion, Section, Tim
 from gateway.config.problems import KeyPath, choice_hint, nearest, quoted
 from gateway.config.schema.file import schema_of
 from gateway.config.shape import misplaced, read_shape, remove, valid_part
-from gateway.config.validation import Findings
-from gateway.config.yaml_document import Source
+from gateway.config.validation import Draft, Findings
 from gateway.model.section import UnitError
 from gateway.model.units import Day, Line
 from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, HasModelsElsewhere, KnownElsewhere, known_models
@@ -312,11 +311,15 @@ class OwnCatalogue(Value, frozen=True):
         return entries[found] if found is not None else _NO_ENTRY
 
 
-def compile_catalogues(sources: Iterable[Source], findings: Findings, registry: Registry) -> OwnCatalogue:
-    """Return the entries of the files. Their errors are added to the findings, with the positions in the files."""
+def compile_catalogues(draft: Draft, registry: Registry) -> OwnCatalogue:
+    """Return the entries of the files. Their errors are added to the draft, with the positions in the files."""
+    files = draft.document.catalogues
+    for key, reason in files.unread:
+        draft.error(key, reason)
+    draft.problems.extend(files.texts)
     models: dict[str, dict[str, OwnModelSection]] = {}
     first: dict[tuple[str, str], str] = {}
-    for source in sources:
+    for source in files.sources:
         here = Findings(source)
         _check_providers(here, registry)
         for provider, name, section in _valid_entries(here):
@@ -333,7 +336,7 @@ def compile_catalogues(sources: Iterable[Source], findings: Findings, registry: 
                 for tool in price.tool_calls:
                     warn_of_fees(here, (*path, "price", index, "tool_calls", tool), [tool])
             models.setdefault(provider, {})[name] = section
-        findings.problems.extend(here.problems)
+        draft.problems.extend(here.problems)
     return OwnCatalogue(models)
 
 
