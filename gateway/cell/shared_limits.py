@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+from functools import lru_cache
 
 from gateway.model.budget import Window
 from gateway.model.config_version import Client, ClientLimitRule
@@ -62,12 +63,7 @@ class SharedClientLimits:
         name, rpm, concurrent = client.name, limits.rpm, limits.concurrent
         if rpm is None and concurrent is None:
             return None
-        budgets: tuple[BudgetLimit, ...] = ()
-        rates: tuple[RatePerMinute, ...] = ()
-        if concurrent is not None:
-            budgets = (BudgetLimit(Counter(CounterKind.CLIENT, name, REQUESTS, Window.TOTAL), concurrent),)
-        if rpm is not None:
-            rates = (RatePerMinute(CounterKind.CLIENT, name, REQUESTS, rpm),)
+        budgets, rates = _counted(name, rpm, concurrent)
         call = f"{self._prefix}-{next(self._numbers)}"
         try:
             found = await self._gate.hold(HoldRequest(call, 0, 0, budgets, rates, _WINDOWS))
@@ -85,3 +81,14 @@ class SharedClientLimits:
         task = asyncio.get_running_loop().create_task(self._gate.settle(call, 0, 0))
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)
+
+
+# Each request of a client has the same ones, and their tags are digests.
+@lru_cache(maxsize=10_000)
+def _counted(
+    name: str, rpm: int | None, concurrent: int | None
+) -> tuple[tuple[BudgetLimit, ...], tuple[RatePerMinute, ...]]:
+    """Return the counter and the rate of a client's requests, as far as it has these limits."""
+    running = Counter(CounterKind.CLIENT, name, REQUESTS, Window.TOTAL)
+    budgets = (BudgetLimit(running, concurrent),) if concurrent is not None else ()
+    return budgets, (RatePerMinute(CounterKind.CLIENT, name, REQUESTS, rpm),) if rpm is not None else ()

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
@@ -149,6 +149,8 @@ class ValkeyGate:
         self._seen: dict[int, int] = {}
         self.run = ""
         self._prefix = f"{{gateway:{cell}}}:"
+        self._generations_key = f"{self._prefix}generations"
+        self._epoch_prefix = f"{self._prefix}{self.epoch}:"
         self._now_us = now_us
         self._deadline_s = deadline_s
         self._open: dict[str, OpenCall] = {}
@@ -218,6 +220,7 @@ class ValkeyGate:
             # A settlement would not find its hold before the open calls are counted in the new epoch.
             self.has_adopted = not self._open
         self.epoch, self.is_ready = epoch, is_ready
+        self._epoch_prefix = f"{self._prefix}{epoch}:"
         if epoch is None:
             self.epoch_ended.set()
         else:
@@ -383,9 +386,8 @@ class ValkeyGate:
 
     async def _hold(self, one: OpenCall, request: HoldRequest | None, *, needs_ready: bool) -> _HoldAnswer:
         """Hold a call. Without a request, it is held in any case."""
-        generations = f"{self._prefix}generations"
-        keys = (self.epoch_key, generations, self._owners_key, self._open_key(self.owner), *self._keys_of(one))
-        keys = keys if request is not None else (*keys, self._lost_key(one))
+        own = (self.epoch_key, self._generations_key, self._owners_key, self._open_key(self.owner))
+        keys = (*own, *self._keys_of(one)) if request is not None else (*own, *self._keys_of(one), self._lost_key(one))
         packed = hold_arguments(self.owner, one, request, needs_ready=needs_ready)
         answer: _HoldAnswer = await self._ask(HOLD, keys, packed, pack(one))
         return answer
@@ -415,7 +417,7 @@ class ValkeyGate:
         self, counter: Counter | QuotaLimit, windows: AllBounds, credit: int, spent: int, *, is_set: bool = False
     ) -> CounterState:
         packed = change_arguments(counter, windows, credit, spent, is_set=is_set)
-        keys = (self.epoch_key, f"{self._prefix}generations", self._counter_key(counter.tag))
+        keys = (self.epoch_key, self._generations_key, self._counter_key(counter.tag))
         state: list[int] = await self._ask(CHANGE, keys, packed, deadline_s=_SLOW_S if is_set else None)
         return counter_state(state)
 
@@ -524,29 +526,31 @@ class ValkeyGate:
 
     @property
     def _owners_key(self) -> str:
-        return f"{self._prefix}{self.epoch}:owners"
+        return f"{self._epoch_prefix}owners"
 
     def _open_key(self, owner: str) -> str:
-        return f"{self._prefix}{self.epoch}:open:{owner}"
+        return f"{self._epoch_prefix}open:{owner}"
 
     def _lost_key(self, one: OpenCall) -> str:
-        return f"{self._prefix}{self.epoch}:lost:{one.call}"
+        return f"{self._epoch_prefix}lost:{one.call}"
 
     def _counter_key(self, tag: Sequence[int]) -> str:
-        return f"{self._prefix}{self.epoch}:c:{tag[0]:x}.{tag[1]:x}"
+        return f"{self._epoch_prefix}c:{tag[0]:x}.{tag[1]:x}"
 
     def _remembered_keys(self, keys: Iterable[bytes]) -> list[str]:
         return [f"{self._prefix}remembered:{key.hex()}" for key in keys]
 
-    def _keys_of(self, one: OpenCall) -> Iterator[str]:
-        yield from map(self._counter_key, one.counters)
-        for high, low, *_ in one.rates:
-            yield f"{self._prefix}{self.epoch}:r:{high:x}.{low:x}"
-        for quota in one.quotas:
-            yield self._quota_key((quota.high, quota.low), is_bucket=quota.bounds is None)
+    def _keys_of(self, one: OpenCall) -> list[str]:
+        # Written out, because each call has it twice: a method for each counter costs more than its key.
+        prefix = self._epoch_prefix
+        keys = [f"{prefix}c:{high:x}.{low:x}" for high, low, *_ in one.counters]
+        keys += [f"{prefix}r:{high:x}.{low:x}" for high, low, *_ in one.rates]
+        if one.quotas:
+            keys += [self._quota_key((it.high, it.low), is_bucket=it.bounds is None) for it in one.quotas]
+        return keys
 
     def _quota_key(self, tag: Tag, *, is_bucket: bool) -> str:
-        return f"{self._prefix}{self.epoch}:q:{tag[0]:x}.{tag[1]:x}" if is_bucket else self._counter_key(tag)
+        return f"{self._epoch_prefix}q:{tag[0]:x}.{tag[1]:x}" if is_bucket else self._counter_key(tag)
 
 
 def _info(answer: object) -> dict[str, str]:

@@ -164,12 +164,7 @@ def hold_arguments(owner: str, one: OpenCall, request: HoldRequest | None, *, ne
     ]
     amounts = one.rate_amounts
     rates = [
-        (
-            _bounded(amounts[measure] * MINUTE_NS // size),
-            _bounded(amounts[measure] * MINUTE_NS // size),
-            amounts[measure] > size,
-        )
-        for _, _, measure, size in one.rates
+        (_bounded(amounts[measure] * MINUTE_NS // size), amounts[measure] > size) for _, _, measure, size in one.rates
     ]
     quotas = [_asked(held, None) for held in one.quotas]
     if request is not None:
@@ -191,13 +186,13 @@ def _asked(held: OpenQuota, limit: QuotaLimit | None) -> tuple[object, ...]:
 
 def settle_arguments(one: OpenCall, used: Used, *, is_lost: bool) -> bytes:
     """Return what `SETTLE` is asked for. `used` has the tokens and the amount of the call, and its parts."""
-    actual, parts = (*used[:2], 0), used[2]
+    amounts, actual, parts = one.amounts, (*used[:2], 0), used[2]
     seen: set[tuple[int, int]] = set()
     counters = []
     for high, low, measure, *_ in one.counters:
         is_second = (high, low) in seen
         seen.add((high, low))
-        held, spent = (0, 0) if is_second else (one.amounts[measure], actual[measure])
+        held, spent = (0, 0) if is_second else (amounts[measure], actual[measure])
         counters.append((*divmod(held, BASE), *divmod(spent, BASE)))
     # A request stays counted in a rate. A lost call used its hold.
     more = 0 if is_lost else used[0] - one.rate_amounts[_TOKENS]

@@ -17,7 +17,7 @@ for index, one in ipairs(counters) do
 end
 for index, one in ipairs(rates) do
   missing[index] = missing_ns(KEYS[4 + #counters + index], now)
-  if one[3] or missing[index] + one[2] > MINUTE_NS then fits = false end
+  if one[2] or missing[index] + one[1] > MINUTE_NS then fits = false end
 end
 local numbers, first = {}, 4 + #counters + #rates
 for index, one in ipairs(quotas) do
