@@ -6,6 +6,8 @@ speed.
                                      and tokens add more than 25 calls
     python -m bench.guard --update   write guard.json again, for this version of Python
     python -m bench.guard --where    the number of calls that each file makes
+    python -m bench.guard --roads    the instructions of ten roads, compared with ROADS.md; 1 if one of them has grown.
+                                     It needs `valgrind`. `--update --by "the change"` writes ROADS.md again
 
 Calls of Python functions and of C functions from Python are counted alike, from the client's bytes to the answer's
 bytes, and for a gateway with a state directory those that store the receipt. `--update` hides slow drift, so the
@@ -29,6 +31,9 @@ from pathlib import Path
 from types import FrameType
 
 from bench.inprocess import CASES, InProcess, accounting_gateway, bench_table, provider_answers, request_bytes
+from bench.instructions import count as count_instructions
+from bench.road_table import TABLE, RoadTable, this_build
+from bench.roads import ROADS
 from gateway.server.uvicorn_server import run
 from gateway.telemetry.log import configure
 
@@ -136,12 +141,32 @@ def _show_where() -> None:
             print(f"  {number:6} {name.rpartition('/site-packages/')[2].removeprefix(f'{_FILE.parents[1]}/')}")
 
 
+def _guard_roads(*, is_update: bool, change: str) -> int:
+    """Count the instructions of each road, and compare them with the table or write it again."""
+    counts = {name: round(each / 1000) for name, each in count_instructions(list(ROADS)).items()}
+    table, build = RoadTable.read(TABLE.read_text("utf-8")), this_build()
+    if is_update:
+        TABLE.write_text(table.updated(build, counts, change).text(), "utf-8")
+        return 0
+    for name, thousands in counts.items():
+        before = table.rows[name].thousands if name in table.rows else thousands
+        print(f"{name:24} {thousands:8,} thousand instructions {thousands / before - 1:+.1%}")
+    problems = table.problems(build, counts)
+    for problem in problems:
+        print(f"guard: {problem}. If this is intended, run it with --update --by and the change.")
+    return 1 if problems else 0
+
+
 def main() -> int:
     """Count, print, and compare or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--update", action="store_true", help="write guard.json again, for this version of Python")
     parser.add_argument("--where", action="store_true", help="print the number of calls that each file makes")
+    parser.add_argument("--roads", action="store_true", help="count the instructions of ten roads instead")
+    parser.add_argument("--by", default="", metavar="CHANGE", help="the change that moved roads, for ROADS.md")
     options = parser.parse_args()
+    if options.roads:
+        return _guard_roads(is_update=options.update, change=options.by)
     if options.where:
         _show_where()
         return 0

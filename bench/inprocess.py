@@ -29,7 +29,17 @@ from providers.registry import load_registry
 from providers.transport.connection import Connection
 from providers.transport.pool import Pool
 
-__all__ = ["CASES", "PORTS", "InProcess", "accounting_gateway", "bench_table", "provider_answers", "request_bytes"]
+__all__ = [
+    "CASES",
+    "PORTS",
+    "InProcess",
+    "Memory",
+    "accounting_gateway",
+    "bench_table",
+    "post_bytes",
+    "provider_answers",
+    "request_bytes",
+]
 
 PORTS = {"fast": 1, "paced": 1, "held": 1}
 _ORIGIN = "http://127.0.0.1:1"
@@ -81,15 +91,9 @@ def accounting_gateway(
     """
     state_dir.mkdir(parents=True, exist_ok=True)
     config = bench_table(changed(production_config(PORTS, accounts=limited)))
-    gateways: list[Gateway] = []
-
-    def app(transport: Any) -> Gateway:
-        gateways.append(Gateway.with_receipts(state_dir, config=config, transport=transport))
-        return gateways[0]
-
     with patch.object(Receipts, "_work", lambda _: None):
-        client = InProcess(config, app)
-    service = gateways[0]._receipts
+        client = InProcess(config, lambda it: Gateway.with_receipts(state_dir, config=config, transport=it))
+    service = client.app._receipts
     client.receipts = service.stored if service is not None else None
     return client
 
@@ -107,13 +111,15 @@ def request_bytes(case: str, *, capped: bool = True) -> bytes:
     if not capped:
         chat = {name: value for name, value in orjson.loads(body).items() if name != "max_completion_tokens"}
         body = orjson.dumps(chat)
-    lines = [
-        f"POST {path} HTTP/1.1",
-        "host: 127.0.0.1",
-        f"content-length: {len(body)}",
-        *(f"{name}: {value}" for name, value in client_headers().items()),
-    ]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+    return post_bytes(path, body)
+
+
+def post_bytes(path: str, body: bytes, **headers: str) -> bytes:
+    """Return the bytes of a POST with the headers of a client. A header that is named replaces that of the client."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"{name}: {value}" for name, value in {**client_headers(), **named}.items()]
+    head = [f"POST {path} HTTP/1.1", "host: 127.0.0.1", f"content-length: {len(body)}", *lines, "", ""]
+    return "\r\n".join(head).encode() + body
 
 
 def provider_answers(case: str) -> list[bytes]:
@@ -142,7 +148,7 @@ def _padded(pieces: Sequence[bytes]) -> list[bytes]:
     return [_CHUNKED_EVENT.sub(pad, piece) for piece in pieces]
 
 
-class _Memory(asyncio.Transport):
+class Memory(asyncio.Transport):
     """A transport in place of a socket: written bytes are passed to a function."""
 
     def __init__(self, on_write: Callable[[bytes], None]) -> None:
@@ -182,6 +188,7 @@ class InProcess:
     """One client's connection to one gateway, which has one connection to a provider. Created inside a running loop.
 
     Attributes:
+        app: The gateway, or the other application.
         memory: The client's end.
         receipts: The receipts of the gateway, if it has a state directory.
     """
@@ -200,17 +207,22 @@ class InProcess:
         self._complete: asyncio.Future[None] = self._loop.create_future()
         pool = Pool(allow)
         connection = Connection(self._loop, _ORIGIN)
-        connection.connection_made(_Memory(lambda _: self._feed(connection, self._answer)))
+        connection.connection_made(Memory(lambda data: self._feed(connection, self._answer_to(data))))
         pool.take_back(connection)
         transport = PoolTransport(pool)
-        server = server_config(app(transport) if app is not None else Gateway(config, transport), 1)
+        self.app = app(transport) if app is not None else Gateway(config, transport)
+        server = server_config(self.app, 1)
         if protocol is not None:
             server.http = protocol
         server.load()
         made = cast(Any, server.http_protocol_class)
         self._protocol = made(server, ServerState(), {}, self._loop)
-        self.memory = _Memory(self._take)
+        self.memory = Memory(self._take)
         self._protocol.connection_made(self.memory)
+
+    def _answer_to(self, written: bytes) -> Sequence[bytes]:
+        """Return the provider's answer to what the gateway has written to it now, or nothing if it still writes."""
+        return self._answer
 
     def _feed(self, connection: Connection, pieces: Sequence[bytes]) -> None:
         """Feed each piece in its own turn of the loop, with a turn between for the gateway, as from a slow provider."""

@@ -41,7 +41,8 @@ def _chunked(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def _json_answer(value: object) -> bytes:
+def json_answer(value: object) -> bytes:
+    """Return the bytes of a whole answer with this value."""
     body = json.dumps(value, separators=(",", ":")).encode()
     head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     return head.encode() + body
@@ -50,7 +51,7 @@ def _json_answer(value: object) -> bytes:
 def _openai_answer() -> bytes:
     message: dict[str, object] = {"role": "assistant", "content": _TEXT, "refusal": None, "annotations": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
-    return _json_answer({**_COMPLETION, "object": "chat.completion", "choices": [choice], "usage": _USAGE})
+    return json_answer({**_COMPLETION, "object": "chat.completion", "choices": [choice], "usage": _USAGE})
 
 
 def _openai_stream(events: int, word: str, with_usage: bool) -> Frames:
@@ -87,7 +88,7 @@ class Answers:
     """All answers, by dialect."""
 
     def __init__(self, burst_events: int, paced_events: int) -> None:
-        self.json_answers = {"openai": _openai_answer(), "gemini": _json_answer(_gemini_value(_TEXT, True, 61))}
+        self.json_answers = {"openai": _openai_answer(), "gemini": json_answer(_gemini_value(_TEXT, True, 61))}
         self.bursts = {name: b"".join(frames) for name, frames in self._streams(burst_events, _WORD).items()}
         self.paced = self._streams(paced_events, _STAMP)
 

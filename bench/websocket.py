@@ -24,13 +24,13 @@ import orjson
 from websockets.frames import Frame, Opcode
 
 from bench.config import ENVIRON, client_headers, production_config, request_for
-from bench.inprocess import PORTS, InProcess, bench_table
+from bench.inprocess import PORTS, InProcess, bench_table, post_bytes
 from bench.processes import Cores, Process, free_port, raise_file_limit
 from bench.stub import Answers
 from gateway.server.uvicorn_server import run
 from gateway.telemetry.log import configure
 
-__all__ = ["main"]
+__all__ = ["OverWebSocket", "main", "requests_of"]
 
 _CASES = {"short text": (1, 0), "200 deltas": (200, 0), "body of 20 KB": (1, 20_000)}
 """The events of the answer, and the bytes that are added to the request."""
@@ -71,16 +71,14 @@ def _head() -> bytes:
     return "\r\n".join(["GET /v1/responses HTTP/1.1", "host: 127.0.0.1", *_HANDSHAKE, *lines, "", ""]).encode()
 
 
-def _requests(added: int) -> tuple[bytes, bytes]:
+def requests_of(added: int) -> tuple[bytes, bytes]:
     """Return the bytes of a POST and of the message with the same request."""
     path, body = request_for("Responses", "assistant", stream=True)
     request: dict[str, Any] = orjson.loads(body)
     request["instructions"] = "x" * added
     body = orjson.dumps(request)
-    lines = [f"{name}: {value}" for name, value in client_headers().items()]
-    head = [f"POST {path} HTTP/1.1", "host: 127.0.0.1", f"content-length: {len(body)}", *lines, "", ""]
     message = orjson.dumps({"type": "response.create", **request})
-    return "\r\n".join(head).encode() + body, Frame(Opcode.TEXT, message).serialize(mask=True)
+    return post_bytes(path, body), Frame(Opcode.TEXT, message).serialize(mask=True)
 
 
 async def _ask(client: InProcess, request: bytes, answers: Sequence[bytes], count: int) -> float:
@@ -99,7 +97,7 @@ async def _times(rounds: int) -> dict[str, tuple[float, float]]:
     least: dict[str, tuple[float, float]] = {}
     for name, (events, added) in _CASES.items():
         answers = [*Answers(events, events).paced["openai+usage"]]
-        post, turn = _requests(added)
+        post, turn = requests_of(added)
         for _ in range(_WARM_UPS):
             await _ask(by_http, post, answers, 1)
             await _ask(by_websocket, turn, answers, 1)
@@ -118,7 +116,7 @@ def _own_kb() -> int:
 
 async def _run_turns(count: int) -> None:
     """Print the memory of this process in ten places of so many turns on one connection."""
-    client, (_, turn) = OverWebSocket(bench_table()), _requests(0)
+    client, (_, turn) = OverWebSocket(bench_table()), requests_of(0)
     answers = [*Answers(1, 1).paced["openai+usage"]]
     await client.shake()
     await _ask(client, turn, answers, 1000)
