@@ -1,6 +1,7 @@
 """Faults that are planted into a copy of the product, to prove that the experiment finds them.
 
 `python -m tests.chaos.cell --plant NAME` runs the cell from a copy with this change, and one of its rules has to find it.
+Runs have found each one but `lease_without_an_epoch` and `valkey_connected_again_late`: of those, no run has yet.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ PLANTS = {
     "valkey_connected_again_late": Plant(
         "gateway/cell/valkey_connection.py",
         "_S = 0.05, 1.0",
-        "_S = 25.0, 25.0",
+        "_S = 60.0, 60.0",
         ("all_is_as_before_after_a_fault", "status_names_a_lost_store"),
     ),
 }

@@ -211,8 +211,9 @@ class Instance:
         return self.path.parent / f"state-{self.number}"
 
     def remount(self, mode: str) -> None:
-        """Make its disk `ro` or `rw`."""
-        _ip(f"mount -o remount,{mode} {self.state}")
+        """Make its disk `ro` or `rw`, as soon as no process that was killed writes to it."""
+        words = ["mount", "-o", f"remount,{mode}", str(self.state)]
+        eventually(lambda: subprocess.run(words, capture_output=True).returncode == 0)
 
     def start(self) -> None:
         """Start it. It is ready later."""
