@@ -54,14 +54,14 @@ STORES = ("database", "valkey")
 _PORT, _ADMIN_PORT = 8080, 8081
 _NOBODY_MAC = "02:00:00:00:00:99"
 _NEW_NET = 0x40000000
-_STARTS_S = 120.0
+_STARTS_S = 300.0
 _ENTERED = "CELL_IN_NAMESPACE"
 _SOL_PACKET, _VNET_HEADER, _IGNORE_OUTGOING, _ALL_PROTOCOLS, _LARGEST_FRAME = 263, 15, 23, 3, 1 << 17
 _LATE_S, _LOST = 0.1, 0.05
 _TLS = ssl.create_default_context()  # made once, because it takes long
 OLD_RELEASE = "v1.0.1"
 _NAMED = re.compile(r"[a-z0-9]+-\d{5}")
-_STATE_BYTES = 64 * 2**20
+_STATE_BYTES = 128 * 2**20
 _CLOCK = """\
 import mmap, os, time
 with open(os.environ["CELL_CLOCK"], "rb") as file:
