@@ -18,6 +18,7 @@ from collections.abc import Generator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import httpx._transports.default as httpx_default
 import pytest
@@ -149,7 +150,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def pytest_runtest_teardown() -> Generator[None, object, object]:
     """Take back a log that a test has configured, perhaps by a command in its own process: it is the process's."""
     result = yield
-    log = sys.modules.get("gateway.telemetry.log")
+    log: Any = sys.modules.get("gateway.telemetry.log")
     if log is not None and log._out is not None:
         log._out, log._write_requests = None, log._log_requests_readably
         sys.modules["structlog"].reset_defaults()

@@ -189,7 +189,7 @@ class WrittenExchange(Exchange):
         record.shown.status = 200
         record.count(usage)
         time_of_chat = self.chat_time
-        if time_of_chat is not None:
+        if time_of_chat is not None and record.shown.is_noticed:
             self._note_notice(time_of_chat)
         is_due = time_of_chat is not None and not time_of_chat.end_now()
         direct = self._direct if not record.duties and not is_due else None
@@ -215,7 +215,7 @@ class WrittenExchange(Exchange):
 
     def _note_notice(self, time_of_chat: TimedChat) -> None:
         labelling = self.style.labelling
-        if self.record.shown.is_noticed and not time_of_chat.is_noticed and labelling is not None:
+        if not time_of_chat.is_noticed and labelling is not None:
             time_of_chat.show_notice(self.record, is_repeated=labelling.notice == "repeated")
 
     async def _respond_result(self, result: InputAnswer, style: AnswerStyle) -> None:
@@ -249,7 +249,7 @@ class WrittenExchange(Exchange):
     def _is_counted_now(self) -> bool:
         """Return whether nothing has to be waited for that counts before the last byte: no duty, and no time."""
         time_of_chat = self.chat_time
-        if time_of_chat is not None:
+        if time_of_chat is not None and self.record.shown.is_noticed:
             self._note_notice(time_of_chat)
         return not self.record.duties and (time_of_chat is None or time_of_chat.end_now())
 
@@ -319,7 +319,8 @@ class WrittenExchange(Exchange):
         """Do what comes before more of a stream leaves. Raises PlanExhausted if it has failed before it began."""
         time_of_chat = self.chat_time
         if time_of_chat is not None:
-            self._note_notice(time_of_chat)
+            if self.record.shown.is_noticed:
+                self._note_notice(time_of_chat)
             if encoder.finished:
                 await time_of_chat.end()
         if self.record.duties != self._counted:
