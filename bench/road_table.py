@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 class RoadTable(NamedTuple):
-    """What stands before the table, the build of Python with which the roads were counted, and their rows."""
+    """The text before the table, the build of Python with which the roads were counted, and their rows."""
 
     head: str
     build: str
@@ -45,7 +45,7 @@ class RoadTable(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> RoadTable:
-        """Read the file. What stands before the line of the build is kept as it is."""
+        """Read the file. The text before the line of the build is kept as it is."""
         head, _, rest = text.partition(_BUILD)
         build, _, table = rest.partition("\n")
         lines = [

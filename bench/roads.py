@@ -97,7 +97,7 @@ async def _redaction(_: Path) -> Road:
 
 
 class _Judged(InProcess):
-    """A client whose provider judges texts too. A verdict on another number of texts is none.
+    """A client whose provider judges texts too, and answers with a verdict for each of `texts`.
 
     Attributes:
         texts: The number of texts that are judged now.
