@@ -207,7 +207,11 @@ class InProcess:
         self._complete: asyncio.Future[None] = self._loop.create_future()
         pool = Pool(allow)
         connection = Connection(self._loop, _ORIGIN)
-        connection.connection_made(Memory(lambda data: self._feed(connection, self._answer_to(data))))
+        connection.connection_made(
+            Memory(
+                lambda data: self._feed(connection, self._answer_to(data) if self.answers_by_request else self._answer)
+            )
+        )
         pool.take_back(connection)
         transport = PoolTransport(pool)
         self.app = app(transport) if app is not None else Gateway(config, transport)
@@ -219,6 +223,9 @@ class InProcess:
         self._protocol = made(server, ServerState(), {}, self._loop)
         self.memory = Memory(self._take)
         self._protocol.connection_made(self.memory)
+
+    # A call for each answer would count in each case.
+    answers_by_request = False
 
     def _answer_to(self, written: bytes) -> Sequence[bytes]:
         """Return the provider's answer to what the gateway has written to it now, or nothing if it still writes."""

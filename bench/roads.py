@@ -105,6 +105,8 @@ class _Judged(InProcess):
 
     texts = 4
 
+    answers_by_request = True
+
     def _answer_to(self, written: bytes) -> Sequence[bytes]:
         if not written.startswith(b"POST /v1/moderations"):
             return self._answer
@@ -179,6 +181,8 @@ class _Upload(InProcess):
             self._protocol.data_received(request[start : start + _READ_BYTES])
             await asyncio.sleep(0)
         return await super().ask(request[last:], answer)
+
+    answers_by_request = True
 
     def _answer_to(self, written: bytes) -> Sequence[bytes]:
         return self._answer if bytes(written[-4:]) == b"--\r\n" else ()
