@@ -19,11 +19,11 @@ from typing import Any
 from evaluation.asking import QuestionResult
 from evaluation.checks import RecordedAnswer
 from gateway.operator_errors import StateError
-from gateway.state.database import describe_damage, describe_error, open_database
+from gateway.state.database import describe_damage, describe_error, layout_of, open_database
 from gateway.undo import undone_on_failure
 from providers.chat import ToolCall
 
-_LAYOUT = Path(__file__).with_suffix(".sql").read_text("utf-8")
+_LAYOUT = layout_of(__file__)
 _ADD = (
     "INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET answered = excluded.answered, "
     "value = excluded.value, prompt_tokens = prompt_tokens + excluded.prompt_tokens, "

@@ -33,6 +33,7 @@ from gateway.state.database import (
     SqliteDatabase,
     describe_error,
     has_table,
+    layout_of,
     open_database,
     open_to_read,
     sqlite_error,
@@ -41,7 +42,7 @@ from gateway.state.database import (
 from gateway.undo import undone_on_failure
 
 _NAME = "use"
-_LAYOUT = Path(__file__).with_name("use.sql").read_text("utf-8")
+_LAYOUT = layout_of(__file__)
 _PAGE_BYTES = 512
 """A change of a record takes two thirds of the time that it takes with SQLite's pages of 4096 bytes."""
 _OF_USER = "WHERE user = ? AND client = ?"

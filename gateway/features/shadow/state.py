@@ -23,6 +23,7 @@ from gateway.operator_errors import StateError
 from gateway.state.database import (
     SqliteDatabase,
     describe_damage,
+    layout_of,
     open_database,
     open_to_read,
     sqlite_error,
@@ -33,7 +34,7 @@ from providers.chat import Usage
 MOST_ROWS = 100_000
 MOST_TEXTS = 1_000
 
-_LAYOUT = Path(__file__).with_name("shadow.sql").read_text("utf-8")
+_LAYOUT = layout_of(__file__)
 _READ = (
     "SELECT answers.*, prompt, answer, refusal, calls, beside_answer FROM answers LEFT JOIN texts USING (id) "
     "LEFT JOIN extras USING (id) LEFT JOIN {client_answers} USING (id) WHERE {where} ORDER BY id"
