@@ -86,15 +86,16 @@ _HAS: Mapping[str, Callable[[ChatCompletion], object]] = {
 }
 
 
-def _question(name: str, lack: str, **body: Any) -> CapabilityQuestion:
-    request = decode_request({"model": "check", "max_tokens": MOST_TOKENS, **body})
+_ASKED = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
+
+
+def _question(name: str, lack: str, *, takes_tools: bool = False, **body: Any) -> CapabilityQuestion:
+    tools = {"tools": _ASKED["tools"]} if takes_tools else {}
+    request = decode_request({"model": "check", "max_tokens": MOST_TOKENS, **tools, **body})
     return CapabilityQuestion(replace(request, folded=request.stream), _HAS[name], lack)
 
 
-QUESTIONS: Mapping[str, CapabilityQuestion] = {
-    name: _question(name, **entry)
-    for name, entry in json.loads(Path(__file__).with_suffix(".json").read_text("utf-8")).items()
-}
+QUESTIONS: Mapping[str, CapabilityQuestion] = {name: _question(name, **it) for name, it in _ASKED["questions"].items()}
 """The question for each capability, and for each of the two forms of an answer."""
 
 

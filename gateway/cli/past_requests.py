@@ -30,8 +30,6 @@ _NO_RECEIPT = (
 )
 _NO_LINE = ". With `log.sample`, not each successful request has a line"
 _WORDS: Mapping[str, Mapping[str, str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
-_IN_WORDS = _WORDS["reasons"]
-_ACTIONS = _WORDS["actions"]
 
 Past = Mapping[str, Any]
 """A receipt, or a log line of a request."""
@@ -178,8 +176,8 @@ def _decision_text(attempt: Past) -> str:
         return ""
     wait_s = attempt.get("wait_s")
     pause = f" after {wait_s:g} s" if wait_s else ""
-    action = f"{_ACTIONS.get(decision, decision)}{pause}"
-    why = _IN_WORDS.get(str(reason), str(reason))
+    action = f"{_WORDS['actions'].get(decision, decision)}{pause}"
+    why = _WORDS["reasons"].get(str(reason), str(reason))
     return f"{action}: {why}{_bound_text(attempt)}"
 
 

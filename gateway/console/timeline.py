@@ -9,7 +9,6 @@ from gateway.console.texts import WORDS, ViewTexts, _
 
 _WORDS: Mapping[str, str] = WORDS["failures"]
 _REASONS: Mapping[str, str] = WORDS["reasons"]
-
 _DECISIONS: Mapping[str, str] = WORDS["decisions"]
 
 

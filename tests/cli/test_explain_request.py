@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.cli.past_requests import _IN_WORDS
+from gateway.cli.past_requests import _WORDS
 from gateway.model.record import DecisionReason
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
@@ -115,4 +115,4 @@ def test_version_of_a_line_is_shown(gateway: Command, tmp_path: Path) -> None:
 
 
 def test_every_reason_of_a_decision_has_words() -> None:
-    assert set(_IN_WORDS) == set(DecisionReason)
+    assert set(_WORDS["reasons"]) == set(DecisionReason)
