@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +86,7 @@ class ClientDatabase:
         self._failing_since: float | None = None
         self._was_too_old = False
         self._last_error = ""
+        self._not_kept = ""
         self._task: asyncio.Task[None] | None = None
 
     def newest_pepper(self) -> Secret:
@@ -203,7 +203,6 @@ class ClientDatabase:
     def _load(self, facts: ConfigFacts) -> _Loaded:
         if facts.source == "file":
             generation, blocked = self.store.blocked()
-            self.store.remember_blocked(blocked)
             return _Loaded(generation, facts, blocked_keys=blocked)
         stored = self.store.snapshot(self._clock())
         if self.store.is_shared:
@@ -232,8 +231,7 @@ class ClientDatabase:
     async def stop(self) -> None:
         """Stop to follow the database, and append the last entries to the audit trail."""
         await stopped(self._task)
-        with suppress(StateError):
-            await asyncio.to_thread(self._append_entries)
+        await asyncio.to_thread(self.keep)
 
     async def _watch(self, restage: Callable[[], Awaitable[tuple[int, ...]]]) -> None:
         must_stage = False
@@ -246,7 +244,7 @@ class ClientDatabase:
                     must_stage = False
                     if unconfirmed:
                         logger().warning("clients_behind", workers_behind=list(unconfirmed))
-                await asyncio.to_thread(self._append_entries)
+                await asyncio.to_thread(self.keep)
             except Exception as error:  # the loop of a background task must go on
                 # The look succeeded, so the next one will see no change: a version must be staged now.
                 must_stage = must_stage or self._failing_since is None
@@ -256,8 +254,6 @@ class ClientDatabase:
         """Look at the database. Return whether the active version must be staged again."""
         facts, before = self._facts, (self._loaded, self._failing_since is not None, self._was_too_old)
         try:
-            if facts is not None:
-                self.store.store_facts(facts)
             generation = self.store.generation()
             if facts is not None and self._is_outdated(generation, facts):
                 self._loaded = self._load(facts)
@@ -269,18 +265,31 @@ class ClientDatabase:
         self._was_too_old = self._is_too_old()
         return before != (self._loaded, self._failing_since is not None, self._was_too_old)
 
+    def keep(self) -> None:
+        """Keep in the state directory what waits for it. A full disk delays this, and no change of clients and keys.
+
+        That is what a start without the shared database needs, and the entries of the audit trail.
+        """
+        problem = ""
+        try:
+            if self._facts is not None:
+                self.store.store_facts(self._facts)
+            if self._loaded is not None and self._loaded.facts.source == "file":
+                self.store.remember_blocked(self._loaded.blocked_keys)
+            if (trail := self._trail) is not None and self._failing_since is None:
+                self.store.move_entries(lambda entry: trail.note(entry.event, entry.fields))
+        except StateError as error:
+            problem = str(error)
+            if problem != self._not_kept:
+                logger().error("clients_not_kept", detail=f"{problem}; entries of the audit trail wait in the database")
+        self._not_kept = problem
+
     def _is_outdated(self, generation: int, facts: ConfigFacts) -> bool:
         known = self._loaded
         # After a failure, the database may be another one, such as a restored backup.
         if known is None or self._failing_since is not None or known.generation != generation or known.facts != facts:
             return True
         return self._clock() >= known.until_s
-
-    def _append_entries(self) -> None:
-        if self._trail is None:
-            return
-        trail = self._trail
-        self.store.move_entries(lambda entry: trail.note(entry.event, entry.fields))
 
 
 def state_pepper(directory: Path) -> Secret:

@@ -301,7 +301,8 @@ class ClientStore:
             others = {key: since_s for key, since_s in _blocked(database).items() if key != name}
             blocked = others if at_s is None else {**others, name: at_s}
             _store_setting(database, _BLOCKED, json.dumps(blocked))
-        self.remember_blocked(blocked)
+        with suppress(StateError):  # it is blocked all the same, and the next look of the gateway keeps the copy
+            self.remember_blocked(blocked)
 
     def revoke_key(self, key_id: str, now_s: float, entry: Entry) -> None:
         """Revoke a key. A key that is revoked stays so, and its digests stay: it can't be added again."""

@@ -347,8 +347,8 @@ def test_entries_reach_the_audit_trail_once(tmp_path: Path) -> None:
     with closing(database.store):
         database.stage(TABLE)
         key = key_of(database)
-        database._append_entries()
-        database._append_entries()
+        database.keep()
+        database.keep()
     assert [event for event, _ in trail.lines] == ["client_created", "key_created"]
     assert key not in json.dumps(trail.lines)
     assert hashlib.sha256(key.encode()).hexdigest() not in json.dumps(trail.lines)
@@ -422,6 +422,26 @@ def test_blocks_are_known_at_a_start_without_the_shared_database(tmp_path: Path,
         store.is_down = False
         assert database.refresh()
         assert (database.stage(FILE).keys_stale, database.stage(FILE).blocked_keys) == (False, {digest: START})
+
+
+class FullStore(ClientStore):
+    """A store whose copies cannot be written, as on a full disk."""
+
+    def remember_blocked(self, blocked: Mapping[str, float]) -> None:
+        raise StateError("clients.db can't be written: database or disk is full")
+
+
+def test_block_is_followed_although_its_copy_cannot_be_kept(tmp_path: Path, clock: SetClock) -> None:
+    digest = key_hash(APP_KEY)[7:]
+    with closing(FullStore(tmp_path)) as store:
+        database = ClientDatabase(tmp_path, store=store, clock=clock)
+        database.stage(FILE)
+        assert not database.refresh()
+        store.set_blocked(digest, START, Entry("key_blocked", {}))
+        assert database.refresh()
+        database.keep()
+        assert database.stage(FILE).blocked_keys == {digest: START}
+        assert not database.stage(FILE).keys_stale
 
 
 def test_shared_database_is_read_again_after_a_failure(tmp_path: Path, clock: SetClock) -> None:
