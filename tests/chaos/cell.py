@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import random
+import shutil
 import ssl
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +37,10 @@ from tests.chaos.cell_history import (
     RECOVERY_S,
     RULES,
     Answer,
-    Block,
     Command,
     Fault,
     History,
+    KeyChange,
     Lease,
     Look,
     Row,
@@ -49,9 +51,11 @@ from tests.chaos.cell_history import (
 from tests.chaos.cell_plants import PLANTS, planted_copy
 from tests.chaos.cell_world import (
     ASKS,
+    CRIED,
     INSTANCES,
     LEAKY,
     LIMITS,
+    MADE,
     NEEDS_VALKEY,
     SENDERS,
     STORES,
@@ -63,7 +67,6 @@ from tests.chaos.cell_world import (
 )
 from tests.kit.audio import silent_wav
 from tests.kit.chat_http import CHAT, body
-from tests.kit.configs import key_hash
 from tests.kit.store_cell import environ_of, run_command
 from tests.kit.waiting import eventually
 
@@ -92,7 +95,8 @@ class CellRun:
         self.answers: list[Answer] = []
         self.faults: list[Fault] = []
         self.commands: list[Command] = []
-        self.blocks: list[Block] = []
+        self.made: list[KeyChange] = []
+        self.blocks: list[KeyChange] = []
         self.looks: list[Look] = []
         self.leases: list[Lease] = []
         self.alone: set[float] = set()
@@ -108,8 +112,10 @@ class CellRun:
             await asyncio.sleep(_PACE_S * (0.5 + draw.random()))
 
     async def _ask(self, client: str, request: str, kind: str, user: str) -> None:
-        began_s, status, code = time.time(), 0, ""
-        headers = {"authorization": f"Bearer {key_of(client)}", "x-request-id": request}
+        began_s, agreed_s, status, code = time.time(), inf, 0, ""
+        # The key that was made last, and sometimes the one before.
+        key = self.draw.choice(self.made[-2:]).key if client == MADE and self.made else key_of(client)
+        headers = {"authorization": f"Bearer {key}", "x-request-id": request}
         if client in ("child", "user"):
             # A budget of users is one user's, so that it is spent.
             headers["x-gateway-user"] = user if client == "child" else client
@@ -118,10 +124,14 @@ class CellRun:
             async with asyncio.timeout(LIMITS.limit_s - 1):
                 send = _turn if kind == "turn" else _post
                 status, code = await send(self.world.front.url, kind, request, headers)
+                if kind == "agree" and status == 403:
+                    agreed_s = time.time()
+                    headers["x-gateway-consent"] = code
+                    status, code = await send(self.world.front.url, kind, request, headers)
         ended_s = time.time()
         needs = client in NEEDS_VALKEY
         child = user if client == "child" else ""
-        self.answers.append(Answer(request, client, key_of(client), began_s, ended_s, status, code, needs, child))
+        self.answers.append(Answer(request, client, key, began_s, ended_s, status, code, needs, child, kind, agreed_s))
 
     # --- operators and observers ------------------------------------------------------------------
 
@@ -149,13 +159,34 @@ class CellRun:
     async def block_key(self, client: str) -> None:
         """Block the key of a client in the middle of the run. The command is repeated while a store is away."""
         await asyncio.sleep((self.ends_s - time.time()) * self.draw.uniform(0.2, 0.6))
-        words = ("keys", "block", key_hash(key_of(client)), "--config", str(self.world.path))
+        named = self.world.key_ids[client]
         while time.time() < self.ends_s:
-            status, _ = await asyncio.to_thread(run_command, environ_of(self.world.path, 0), *words)
-            if status == 0:
-                self.blocks.append(Block(key_of(client), time.time()))
+            one = self.world.instances[self.draw.choice(INSTANCES)]
+            done = await asyncio.to_thread(one.ask, f"/v1/admin/keys/{named}/block", {})
+            if done is not None and "error" not in done:
+                self.blocks.append(KeyChange(key_of(client), time.time(), named))
                 return
             await asyncio.sleep(_LOOKS_S)
+
+    async def make_keys(self) -> None:
+        """Make a key and replace it in turn, each time on some instance."""
+        replaced = None
+        while time.time() < self.ends_s:
+            path = f"/v1/admin/keys/{replaced.named}/rotate" if replaced else "/v1/admin/keys"
+            content = {"grace": "0s"} if replaced else {"client": MADE}
+            one = self.world.instances[self.draw.choice(INSTANCES)]
+            done = await asyncio.to_thread(one.ask, path, content)
+            is_done = done is not None and "key" in done
+            if is_done and replaced is not None:
+                self.blocks.append(replace(replaced, at_s=time.time()))
+            if replaced is not None and not is_done:
+                # It may have been done all the same: nothing is certain of this key.
+                self.made.remove(replaced)
+            replaced = None
+            if is_done:
+                self.made.append(KeyChange(done["key"], time.time(), done["id"]))
+                replaced = self.made[-1] if path.endswith("keys") else None
+            await asyncio.sleep(_COMMANDS_S * self.draw.random())
 
     async def look(self) -> None:
         """Look at the status of each instance, and at the judge of the canary."""
@@ -227,7 +258,13 @@ class CellRun:
             answers=tuple(self.answers), calls=tuple(self.world.calls.values()), rows=tuple(self._rows()),
             faults=tuple(self.faults), commands=tuple(self.commands), blocks=tuple(self.blocks), looks=tuple(self.looks),
             leases=tuple(self.leases), trails=trails, alone=frozenset(self.alone), signed=frozenset(versions),
+            made=tuple(self.made), audited=frozenset(self._audited()),
         )  # fmt: skip
+
+    def _audited(self) -> Iterator[str]:
+        for one in self.world.instances.values():
+            for line in (one.state / "audit.jsonl").read_text("utf-8").splitlines():
+                yield from map(str, json.loads(line).values())
 
     def _rows(self) -> list[Row]:
         found = self.world.database.sql(
@@ -254,8 +291,11 @@ def _chat(request: str, **more: Any) -> Mapping[str, Any]:
 _WAV = silent_wav(0.1)
 _POSTED: Mapping[str, tuple[str, Callable[[str], Mapping[str, Any]]]] = {
     "chat": (CHAT, _chat),
+    "cry": (CHAT, lambda request: _chat(f"{request} {CRIED}")),
+    "agree": (CHAT, _chat),
     "stream": (CHAT, partial(_chat, stream=True)),
     "embed": ("/v1/embeddings", lambda request: {"json": {"model": "assistant", "input": request}}),
+    "split": ("/v1/embeddings", lambda request: {"json": {"model": "assistant", "input": [request] * 300}}),
     "hear": (
         "/v1/audio/transcriptions",
         lambda request: {"data": {"model": "assistant", "prompt": request}, "files": {"file": ("a.wav", _WAV)}},
@@ -265,16 +305,17 @@ _POSTED: Mapping[str, tuple[str, Callable[[str], Mapping[str, Any]]]] = {
 
 
 async def _post(url: str, kind: str, request: str, headers: Mapping[str, str]) -> tuple[int, str]:
-    """Send a request, and return the status of its answer with the code of its error."""
+    """Send a request, and return the status of its answer with the code of its error, or the token for a consent."""
     path, content = _POSTED[kind]
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=LIMITS.limit_s, verify=_TLS) as http:
         answer = await http.post(path, headers=headers, **content(request))
     if answer.status_code != 200:
         with suppress(ValueError, KeyError, TypeError):
-            return answer.status_code, str(answer.json()["error"]["code"])
+            error = answer.json()["error"]
+            return answer.status_code, str(error["consent"]["token"] if "consent" in error else error["code"])
         return answer.status_code, ""
     if not answer.headers["content-type"].startswith("text/event-stream"):
-        return 200 if answer.json() else 0, ""
+        return 200 if answer.json() else 0, answer.headers.get("x-gateway-crisis", "")
     events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
     if errors := [json.loads(event)["error"] for event in events if event.startswith('{"error"')]:
         return STATUS.get(errors[0]["code"], 0), str(errors[0]["code"])
@@ -323,10 +364,11 @@ async def _run(it: CellRun, seconds: float, versions: tuple[str, str]) -> None:
     # The second sender of a client counts on from a number of its own.
     load = (it.send_load(client, 50_000 * (client in SENDERS[:at])) for at, client in enumerate(SENDERS))
     blocks = (it.block_key(client) for client in LEAKY)
-    await asyncio.gather(*load, *blocks, it.operate(versions), it.look(), it.look_at_gates(), it.inflict())
+    others = (it.make_keys(), it.operate(versions), it.look(), it.look_at_gates(), it.inflict())
+    await asyncio.gather(*load, *blocks, *others)
 
 
-def run(seconds: float, seed: int, plant: str = "") -> History:
+def run(seconds: float, seed: int, plant: str = "", keep: Path | None = None) -> History:
     """Run the cell under faults, and return its history. The process must be in its namespaces."""
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -336,6 +378,8 @@ def run(seconds: float, seed: int, plant: str = "") -> History:
         versions = _edit(world)
         asyncio.run(_run(it, seconds, versions))
         status, text = run_command(environ_of(world.path, 0), "audit", "verify", "--config", str(world.path))
+        for path in Path(directory).glob("*.log") if keep is not None else ():
+            shutil.copy(path, keep)
         return it.history(versions, () if status == 0 else (text,))
 
 
@@ -345,7 +389,7 @@ def report(history: History, seed: int) -> str:
     kinds = Counter(fault.kind for fault in history.faults)
     lines = [
         f"seed {seed}: {len(history.answers):,} requests, {len(history.calls):,} calls, {len(history.rows):,} rows, "
-        f"{len(history.commands)} commands, {len(history.blocks)} blocked keys",
+        f"{len(history.commands)} commands, {len(history.made)} made and {len(history.blocks)} ended keys",
         f"faults survived: {', '.join(f'{kind} {number}' for kind, number in sorted(kinds.items()))}",
         f"longest recovery: {longest_recovery_s(history):.1f} s",
         f"rules: {len(RULES) - len(found)} of {len(RULES)} held",
@@ -361,15 +405,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--plant", choices=PLANTS, help="run a copy of the product with this fault, to see it found")
+    parser.add_argument("--keep", type=Path, help="copy the logs of the instances into this folder")
     options = parser.parse_args(arguments)
     if reason := why_not():
         print(f"skipped: {reason}")
         return 0
     named = ["--seconds", str(options.seconds), "--seed", str(options.seed)]
-    named += ["--plant", options.plant] if options.plant else []
+    named += [
+        word
+        for name in ("plant", "keep")
+        if getattr(options, name)
+        for word in (f"--{name}", str(getattr(options, name)))
+    ]
     if (status := enter("tests.chaos.cell", named)) is not None:
         return status
-    history = run(options.seconds, options.seed, options.plant or "")
+    history = run(options.seconds, options.seed, options.plant or "", options.keep)
     print(report(history, options.seed))
     return 1 if violations(history) else 0
 

@@ -78,12 +78,14 @@ def empty(world: CellWorld, _target: str, _lasts_s: float) -> None:
 
 
 def fill_disk(world: CellWorld, target: str, lasts_s: float) -> None:
-    """Fill the disk with the state directory of an instance."""
-    filler = world.instances[target].state / "filler"
-    with suppress(OSError), open(filler, "wb", buffering=0) as file:
-        while file.write(bytes(65536)):
-            pass
-    time.sleep(lasts_s)
+    """Fill the disk with the state directory of an instance, also what it gives back meanwhile."""
+    filler, ends_s = world.instances[target].state / "filler", time.monotonic() + lasts_s
+    with open(filler, "wb", buffering=0) as file:
+        while time.monotonic() < ends_s:
+            with suppress(OSError):
+                while file.write(bytes(4096)):
+                    pass
+            time.sleep(0.1)
     filler.unlink()
 
 

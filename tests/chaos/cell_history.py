@@ -51,8 +51,11 @@ class Answer(Value, frozen=True):
     """A request of a client, and how it ended. A status of 0 is a connection that ended without a whole answer.
 
     Attributes:
+        code: The code of its error, or `stop` if it was answered with the text for a crisis.
         needs_valkey: Whether a budget with `deny` or a time of use applies.
         user: Of a child, the user.
+        kind: What was asked, such as `chat`; `cry` is a text in a crisis, and `agree` one that needs consent.
+        agreed_s: When the user agreed.
     """
 
     request: str
@@ -64,6 +67,8 @@ class Answer(Value, frozen=True):
     code: str = ""
     needs_valkey: bool = False
     user: str = ""
+    kind: str = ""
+    agreed_s: float = float("inf")
 
 
 class Call(Value, frozen=True):
@@ -97,11 +102,12 @@ class Command(Value, frozen=True):
     pinned: str
 
 
-class Block(Value, frozen=True):
-    """A key that was blocked."""
+class KeyChange(Value, frozen=True):
+    """A key that was made, or that was blocked or replaced. The audit trail has it by its id or hash."""
 
     key: str
     at_s: float
+    named: str = ""
 
 
 class Look(Value, frozen=True):
@@ -134,6 +140,7 @@ class History(Value, frozen=True):
         day_s: How long a child may chat in a day.
         boundary: The deployments that may receive the calls of each client.
         trails: The faults that the verification of the audit trails has found.
+        audited: The keys that a line of an audit trail names.
         limit_s: The longest time of a request.
     """
 
@@ -142,10 +149,12 @@ class History(Value, frozen=True):
     rows: tuple[Row, ...] = ()
     faults: tuple[Fault, ...] = ()
     commands: tuple[Command, ...] = ()
-    blocks: tuple[Block, ...] = ()
+    made: tuple[KeyChange, ...] = ()
+    blocks: tuple[KeyChange, ...] = ()
     looks: tuple[Look, ...] = ()
     leases: tuple[Lease, ...] = ()
     trails: tuple[str, ...] = ()
+    audited: frozenset[str] = frozenset()
     budgets: Mapping[str, int] = {}
     quotas: Mapping[str, int] = {}
     slots: Mapping[str, int] = {}
@@ -170,6 +179,13 @@ class History(Value, frozen=True):
     def faults_at(self, began_s: float, ended_s: float, after_s: float = RECOVERY_S) -> list[Fault]:
         """Return the faults that overlap a time, with their recovery."""
         return [fault for fault in self.faults if fault.meets(began_s, ended_s, after_s)]
+
+
+def _has_no_keys(history: History, it: Answer) -> bool:
+    """Return whether the key was unknown, and no database could be asked: it is new, or the instance is."""
+    faults = history.faults_at(it.began_s, it.ended_s)
+    is_new = any(change.key == it.key for change in history.made) or any(fault.cuts for fault in faults)
+    return it.code == "keys_unavailable" and is_new and any(fault.store == "database" for fault in faults)
 
 
 def _is_full(fault: Fault) -> bool:
@@ -292,6 +308,10 @@ def what_needs_no_store_is_answered(history: History) -> Iterator[str]:
     for it in history.answers:
         if it.needs_valkey or it.key in blocked or it.status == 200 or it.code in ("overloaded", "rate_limited"):
             continue
+        if _has_no_keys(history, it) or any(
+            it.key == made.key for made in history.made
+        ):  # they have rules of their own
+            continue
         if not any(fault.cuts or _is_full(fault) for fault in history.faults_at(it.began_s, it.ended_s)):
             yield f"{it.request} of {it.client} got {it.status} {it.code!r}, and needs no store"
 
@@ -300,6 +320,45 @@ def all_is_as_before_after_a_fault(history: History) -> Iterator[str]:
     """Ten seconds after a fault, and before the next one, each request within its budget is answered."""
     for it in _without_a_gate(history):
         yield f"{it.request} got {it.code} at {it.began_s:.1f}, more than {RECOVERY_S:g} s after every fault"
+
+
+def a_crisis_is_answered_with_help(history: History) -> Iterator[str]:
+    """A text in a crisis gets the text for it, apart from a judge that a stopped instance could not ask in time."""
+    for it in history.answers:
+        if (
+            it.kind == "cry"
+            and it.status == 200
+            and it.code != "stop"
+            and not history.faults_at(it.began_s, it.ended_s)
+        ):
+            yield f"{it.request} got the answer of a model"
+
+
+def nothing_is_sent_without_consent(history: History) -> Iterator[str]:
+    """A deployment that needs consent receives a request after its user has agreed."""
+    agreed_s = {it.request: it.agreed_s for it in history.answers if it.kind == "agree"}
+    for call in history.calls:
+        if call.deployment == "asked" and call.at_s < agreed_s.get(call.request, float("inf")):
+            yield f"{call.request} was sent before the user had agreed"
+
+
+def a_made_key_is_accepted(history: History) -> Iterator[str]:
+    """A key works two seconds after it was made, until it is replaced, unless the database has lost it."""
+    ended_s = {change.key: change.at_s for change in history.blocks}
+    for made in history.made:
+        for it in history.answers:
+            is_due = made.at_s + FOLLOWED_S < it.began_s and it.ended_s < ended_s.get(made.key, float("inf"))
+            if it.key != made.key or not is_due or it.status != 401 or history.is_lost(made.at_s):
+                continue
+            if not history.faults_at(it.began_s - FOLLOWED_S, it.ended_s):
+                yield f"{it.request} was refused {it.began_s - made.at_s:.1f} s after its key was made"
+
+
+def a_change_of_a_key_is_in_the_trail(history: History) -> Iterator[str]:
+    """An acknowledged change is a line of an audit trail, so that one which the database has lost can be made again."""
+    for change in (*history.made, *history.blocks):
+        if change.named not in history.audited:
+            yield f"no trail names the key {change.named}, which was changed at {change.at_s:.1f}"
 
 
 def a_blocked_key_is_refused(history: History) -> Iterator[str]:
@@ -351,9 +410,12 @@ def the_audit_trails_verify(history: History) -> Iterator[str]:
 
 
 def status_names_a_lost_store(history: History) -> Iterator[str]:
-    """A store that is lost for longer is named within 30 s, and no longer 10 s after it is back."""
+    """A store that is lost for longer is named within 30 s, and no longer 10 s after it is back.
+
+    A slow store and a full disk, whose journal has room of its own, need not be lost.
+    """
     for fault in history.faults:
-        if not fault.store or fault.kind == "slow" or fault.ended_s - fault.began_s <= NAMED_S:
+        if not fault.store or fault.kind in ("slow", "fill_disk") or fault.ended_s - fault.began_s <= NAMED_S:
             continue
         during = [look for look in history.looks if fault.began_s + NAMED_S <= look.at_s <= fault.ended_s]
         if during and not any(fault.store in look.lost for look in during):
@@ -376,7 +438,11 @@ RULES: Mapping[str, Callable[[History], Iterator[str]]] = {
         every_request_has_a_documented_answer,
         what_needs_no_store_is_answered,
         all_is_as_before_after_a_fault,
+        a_crisis_is_answered_with_help,
+        nothing_is_sent_without_consent,
+        a_made_key_is_accepted,
         a_blocked_key_is_refused,
+        a_change_of_a_key_is_in_the_trail,
         a_rollback_reaches_all_instances,
         one_judge_at_each_moment,
         the_audit_trails_verify,

@@ -22,9 +22,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from tests.kit.balancer import Balancer, balancer
 from tests.kit.configs import Config, key_hash
 from tests.kit.faulty_provider import Call as ProviderCall
 from tests.kit.faulty_provider import Provider
-from tests.kit.metered_provider import SeenCall, answer_long, answer_metered, metered_config
+from tests.kit.metered_provider import SeenCall, answer_metered, metered_config
 from tests.kit.postgres_server import RunningPostgres
 from tests.kit.store_cell import environ_of, stores_patch
 from tests.kit.valkey_server import RunningValkey
@@ -62,6 +62,7 @@ _TLS = ssl.create_default_context()  # made once, because it takes long
 OLD_RELEASE = "v1.0.1"
 _NAMED = re.compile(r"[a-z0-9]+-\d{5}")
 _STATE_BYTES = 128 * 2**20
+CRIED = "I can no more"
 _CLOCK = """\
 import mmap, os, time
 with open(os.environ["CELL_CLOCK"], "rb") as file:
@@ -273,6 +274,7 @@ class CellWorld:
     valkey: RunningValkey
     front: Balancer
     calls: dict[int, Call]
+    key_ids: dict[str, str] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -287,6 +289,16 @@ class CellWorld:
             packed = subprocess.run(git, capture_output=True)
             subprocess.run(["tar", "-x", "-C", str(tree)], input=packed.stdout, check=not packed.returncode)
         return tree if any(tree.iterdir()) else self.product
+
+    def store_clients(self) -> None:
+        """Store the projects and the clients in the database, each with its key."""
+        admin = next(iter(self.instances.values()))
+        for kind in ("projects", "clients"):
+            for name, keys in _CONFIG.data[kind].items():
+                assert "name" in (admin.ask(f"/v1/admin/{kind}", {"name": name, **keys}) or {})
+        for name in ASKS:
+            made = admin.ask("/v1/admin/keys", {"client": name, "hash": key_hash(key_of(name))}) or {}
+            self.key_ids[name] = made["id"]
 
     def start(self, name: str) -> None:
         """Start an instance, and wait until it is ready."""
@@ -305,38 +317,24 @@ class CellWorld:
         eventually(is_ready, _STARTS_S)
 
 
-def _client(region: str, asks: str = "chat stream", **keys: Any) -> tuple[str, dict[str, Any]]:
-    return asks, {"region": region, **keys}
-
-
-_TOTAL = {"per": "total", "amount": "0.0005 EUR"}
-_CLIENTS = {
-    "free": _client("eu", "chat stream embed turn", priority="high"),
-    "low": _client("eu", "chat hear", priority="low"),
-    "rich": _client("eu", budgets=[{"per": "total", "amount": "100 EUR"}]),
-    "poor": _client("eu", budgets=[_TOTAL]),
-    "team": _client("eu", project="team"),
-    "user": _client("eu", user_budget=_TOTAL, may_assert=["user"]),
-    "far": _client("us"),
-    "child": _client("kids", may_assert=["user"]),
-    "narrow": _client("eu", "stream", limits={"concurrent": 1}),
-    "paced": _client("eu", "chat", limits={"rpm": 10}),
-    "counted": _client("eu", "chat", limits={"tpm": 300}),
-    **{f"leaky{number}": _client("eu", "chat") for number in range(3)},
-}
-ASKS = {name: asks.split() for name, (asks, _) in _CLIENTS.items()}
+_CONFIG = Config.beside(__file__)
+_CLIENTS: Mapping[str, Mapping[str, Any]] = _CONFIG.data["clients"]
+ASKS: Mapping[str, Sequence[str]] = _CONFIG.data["asks"]
 """The kinds of requests that each client sends in turn."""
-SENDERS = (*_CLIENTS, "narrow")
-LEAKY = tuple(name for name in _CLIENTS if name.startswith("leaky"))
+SENDERS = (*ASKS, "narrow")
+LEAKY = tuple(name for name in ASKS if name.startswith("leaky"))
+MADE = "made"
 NEEDS_VALKEY = frozenset({"rich", "poor", "team", "user", "child"})
 LIMITS = History(
     budgets=dict.fromkeys(("poor", "team", "user"), 500_000),
     quotas={"limited": 6, "paced": 10, "counted": 10},
     slots={"narrow": 1},
-    boundary={name: frozenset({"us"} if name == "far" else {"limited", "de", "de-2"}) for name in _CLIENTS},
+    boundary={
+        name: frozenset({"us"} if name == "far" else {"limited", "de", "de-2", "guard", "asked"}) for name in ASKS
+    },
     day_s=60.0,
 )
-"""What the configuration below allows. A call of `counted` has 30 tokens."""
+"""What the configuration allows. A call of `counted` has 30 tokens."""
 
 
 def key_of(client: str) -> str:
@@ -344,40 +342,16 @@ def key_of(client: str) -> str:
     return f"gk-{client}"
 
 
-def _config(folder: Path, providers: list[Provider], database: RunningPostgres, valkey: RunningValkey) -> Config:
-    schedule = {"candidate": "de-2", "steps": "40% for 5s, 50% for 1h, 100%", "stop_on": {"min_requests": 10}}
-    base = metered_config(providers[0], folder, "limited, de, de-2, us", stores_patch(database, valkey))
-    return base.without("clients", "regions", "assistants", "location").merge(
-        {
-            "log": {"sample": 0.5},
-            "secrets": {"identity": "${PEPPER}"},
-            "admin_keys": [new_key()[1].text],
-            "regions": {
-                "eu": {"territories": ["DE"], "boundary": ["DE"]},
-                "us": {"territories": ["US"], "boundary": ["US", "DE"], "protected": True},
-                "kids": {
-                    "territories": ["FR"], "boundary": ["DE"], "use": {"gap": "5m", "timezone": "UTC"},
-                    "age_bands": {"child": {"use": {"day": "1m"}}}, "age_missing": "child",
-                },
-            },
-            "deployments": {
-                "limited": {"quota": "account"},
-                "us": {"endpoint": f"{providers[1].origin}/us/v1", "stores": "US", "processes": "US"},
-            },
-            "quotas": {"account": {"requests": {"minute": LIMITS.quotas["limited"]}}},
-            "assistants": {
-                "assistant": {
-                    "routes": {"eu": [{"limited": 60, "de-2": 40}, "de"], "us": ["us"], "kids": ["de"]},
-                    "embeddings": {"eu": ["de"]},
-                    "transcription": {"eu": ["de"]},
-                    "schedules": {"eu": schedule},
-                }
-            },
-            "projects": {"team": {"budgets": [_TOTAL]}},
-            "clients": {name: {**keys, "keys": [key_hash(key_of(name))]} for name, (_, keys) in _CLIENTS.items()},
-            "resilience": {"total": "15s", "commit": "10s"},
-        }
-    )  # fmt: skip
+def _config(folder: Path, providers: list[Provider], *stores: Any) -> Config:
+    base = metered_config(providers[0], folder, "limited, de, de-2, us, guard, asked", stores_patch(*stores))
+    own = {"admin_keys": [new_key()[1].text], "deployments": {"us": {"endpoint": f"{providers[1].origin}/us/v1"}}}
+    parts = _CONFIG.without("clients", "projects", "asks").data
+    return base.without("clients", "regions", "assistants", "location").merge(parts, own)
+
+
+def _texts(call: ProviderCall) -> Sequence[str]:
+    asked = call.body["input"]
+    return [asked] if isinstance(asked, str) else asked
 
 
 def _behaviour(name: str, calls: dict[int, Call], numbers: Iterator[int]) -> Callable[[ProviderCall], Any]:
@@ -386,8 +360,17 @@ def _behaviour(name: str, calls: dict[int, Call], numbers: Iterator[int]) -> Cal
         number, received = next(numbers), Call(named[0] if named else "", name, time.time())
         calls[number] = received
         try:
-            if "input" in call.body:
-                await answer_long(call, SeenCall(name), briefly=False)
+            if name == "guard":
+                found = [
+                    {"flagged": CRIED in text, "categories": {"self-harm": CRIED in text}} for text in _texts(call)
+                ]
+                await call.respond(200, {"results": found})
+            elif "input" in call.body:
+                vectors = [
+                    {"object": "embedding", "index": at, "embedding": [0.5]} for at, _ in enumerate(_texts(call))
+                ]
+                usage = {"prompt_tokens": 10, "total_tokens": 10}
+                await call.respond(200, {"object": "list", "model": "m", "data": vectors, "usage": usage})
             elif "form" in call.body:
                 await call.respond(200, {"text": "word", "usage": {"type": "duration", "seconds": 1.0}})
             else:
@@ -407,7 +390,7 @@ def cell_world(folder: Path, product: Path) -> Iterator[CellWorld]:
     with ExitStack() as stack:
         providers = [
             stack.enter_context(Provider({name: _behaviour(name, calls, numbers) for name in names}, host=FRONT))
-            for names in (("limited", "de", "de-2"), ("us",))
+            for names in (("limited", "de", "de-2", "guard", "asked"), ("us",))
         ]
         folder.chmod(0o711)  # PostgreSQL runs as another user
         for name in STORES:
@@ -435,4 +418,5 @@ def cell_world(folder: Path, product: Path) -> Iterator[CellWorld]:
         for one in instances.values():
             world.wait_until_ready(one.name)
             front.add(one.url)
+        world.store_clients()
         yield world

@@ -11,11 +11,11 @@ from tests.architecture.source_tree import ROOT
 from tests.chaos.cell_history import (
     RULES,
     Answer,
-    Block,
     Call,
     Command,
     Fault,
     History,
+    KeyChange,
     Lease,
     Look,
     Row,
@@ -27,14 +27,25 @@ from tests.chaos.cell_plants import PLANTS
 FREE = Answer("free-1", "free", "k-free", 100.0, 101.0, 200)
 PAID = Answer("paid-1", "paid", "k-paid", 100.0, 101.0, 200, needs_valkey=True)
 REFUSED = Answer("r-refused", "paid", "k-paid", 202.0, 202.1, 503, "gate_unavailable", needs_valkey=True)
+CRY = Answer("cry-1", "free", "k-new", 93.0, 94.0, 200, "stop", kind="cry")
+ASKED = Answer("asked-1", "free", "k-free", 93.0, 96.0, 200, kind="agree", agreed_s=94.0)
 CHILD = Answer("child-1", "child", "k-child", 100.0, 101.0, 200, needs_valkey=True, user="kim")
 GOOD = History(
-    answers=(FREE, PAID, REFUSED, CHILD),
-    calls=(Call("free-1", "de", 100.5, 100.9), Call("paid-1", "de", 100.5, 100.9)),
-    rows=(Row("c1", "free-1", "free", "answered", 5), Row("c2", "paid-1", "paid", "answered", 100)),
+    answers=(FREE, PAID, REFUSED, CHILD, CRY, ASKED),
+    calls=(
+        Call("free-1", "de", 100.5, 100.9),
+        Call("paid-1", "de", 100.5, 100.9),
+        Call("asked-1", "asked", 95.0, 95.5),
+    ),
+    rows=(
+        Row("c0", "asked-1", "free", "answered", 5),
+        Row("c1", "free-1", "free", "answered", 5),
+        Row("c2", "paid-1", "paid", "answered", 100),
+    ),
     faults=(Fault("stop", "valkey", 200.0, 240.0, "valkey"), Fault("kill", "g1", 300.0, 305.0, cuts=True)),
     commands=(Command(110.0, "v1"), Command(150.0, "")),
-    blocks=(Block("k-old", 50.0),),
+    made=(KeyChange("k-new", 90.0, "new"),),
+    blocks=(KeyChange("k-old", 50.0, "old"),),
     looks=(
         Look(140.0, "g0", frozenset(), "v1"),
         Look(235.0, "g0", frozenset({"valkey"}), ""),
@@ -45,7 +56,8 @@ GOOD = History(
     quotas={"de": 3},
     slots={"paid": 1},
     day_s=20.0,
-    boundary={"free": frozenset({"de"}), "paid": frozenset({"de"})},
+    audited=frozenset({"new", "old"}),
+    boundary={"free": frozenset({"de"}), "asked": frozenset({"asked"}), "paid": frozenset({"de"})},
 )
 LATE = replace(REFUSED, request="r-late", began_s=251.0, ended_s=251.1)
 CUT = replace(FREE, request="r-cut", began_s=304.0, ended_s=304.5, status=0)
@@ -75,6 +87,10 @@ BAD: list[tuple[str, History]] = [
         "all_is_as_before_after_a_fault",
         replace(GOOD, answers=tuple(replace(REFUSED, began_s=at_s, ended_s=at_s) for at_s in (250.5, 251.5, 252.5))),
     ),
+    ("a_crisis_is_answered_with_help", with_answer(CRY, code="")),
+    ("nothing_is_sent_without_consent", with_answer(ASKED, agreed_s=95.1)),
+    ("a_made_key_is_accepted", with_answer(CRY, status=401)),
+    ("a_change_of_a_key_is_in_the_trail", replace(GOOD, audited=frozenset({"old"}))),
     ("a_blocked_key_is_refused", with_answer(FREE, request="r", key="k-old", began_s=52.1, ended_s=53.0)),
     ("a_rollback_reaches_all_instances", replace(GOOD, looks=(Look(170.0, "g1", frozenset(), "v1"),))),
     ("one_judge_at_each_moment", replace(GOOD, leases=(*GOOD.leases, Lease(4.0, "a", 1)))),
