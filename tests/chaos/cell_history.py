@@ -390,11 +390,15 @@ def a_rollback_reaches_all_instances(history: History) -> Iterator[str]:
 
 
 def one_judge_at_each_moment(history: History) -> Iterator[str]:
-    """The epochs of the judge only grow, and an epoch has one holder, until the database loses them."""
+    """The epochs of the judge only grow, and an epoch has one holder, until the database loses them.
+
+    An instance of release 1.0.1 that leaves deletes its lease, so that they begin again.
+    """
     holders: dict[int, str] = {}
     last, before_s = 0, 0.0
     for lease in history.leases:
-        if any(it.loses and before_s <= it.ended_s <= lease.at_s for it in history.faults):
+        lost = any(it.loses and before_s <= it.ended_s <= lease.at_s for it in history.faults)
+        if lost or any(it.kind == "update" for it in history.faults_at(before_s, lease.at_s)):
             holders, last = {}, 0
         before_s = lease.at_s
         if lease.epoch < last:
