@@ -113,7 +113,7 @@ class CellRun:
 
     async def _ask(self, client: str, request: str, kind: str, user: str) -> None:
         began_s, agreed_s, status, code = time.time(), inf, 0, ""
-        # The key that was made last, and sometimes the one before.
+        # The newest key, and as often the previous one.
         key = self.draw.choice(self.made[-2:]).key if client == MADE and self.made else key_of(client)
         headers = {"authorization": f"Bearer {key}", "x-request-id": request}
         if client in ("child", "user"):

@@ -54,7 +54,7 @@ class Answer(Value, frozen=True):
         code: The code of its error, or `stop` if it was answered with the text for a crisis.
         needs_valkey: Whether a budget with `deny` or a time of use applies.
         user: Of a child, the user.
-        kind: What was asked, such as `chat`; `cry` is a text in a crisis, and `agree` one that needs consent.
+        kind: The kind of request, such as `chat`; `cry` is a text in a crisis, and `agree` one that needs consent.
         agreed_s: When the user agreed.
     """
 
