@@ -291,7 +291,6 @@ class ChatService:
             Refused, PlanExhausted: There is no answer.
             ConfigChanged: Another version has become active, which decides about any further attempt.
         """
-        # Long: the decisions about a chat in their order, of which each has a line or two.
         own = exchange.request
         if not isinstance(own, ChatRequest):
             raise TypeError("only a chat has a plan of its own: see `input_answers`")
@@ -314,25 +313,14 @@ class ChatService:
         plan = self.decider.decide(exchange, chat, needs, profile, consenting, opened)
         context = self.context(exchange, plan)
         turn = Turn(exchange, own, chat, plan, context, profile is not None)
-        if tier is not None:
-            turn.plan, turn.is_judged = replace(plan, barrier=tier.rule), tier.is_judged
-            if tier.rule is not None and HandOffCause.CONTEXT in tier.rule.when:
-                # Some servers shorten a prompt that is too long, and answer without an error.
-                context.least_context = count_tokens(chat)
-            context.attempts_before = len(exchange.record.tries) if opened is not None else 0
-            if opened is not None and opened.share == "last_turn" and context.conversation is not None:
-                # A key of the session would link what is shared of its turns.
-                context.conversation = msgspec.structs.replace(context.conversation, session=None)
         if type(chat.messages) is not Texts and has_state(chat):
             turn.returns_state = True
             context.request_for = lambda step: self.stages.unsealed(config, step, chat)
             context.unseal = lambda step, sent, values: self.stages.seal_of(
                 config, step.deployment, values
             ).unseal_request(sent)
-        if tier is not None and tier.rule is not None and HandOffCause.ASKED in tier.rule.when:
-            turn.tool = tool_name(chat)
-            if turn.tool is not None:
-                offer_tool(context, chat, turn.tool)
+        if tier is not None:
+            _join_tier(turn, tier)
         emulates = chat.response_format is not None and any(step.emulates for step in plan.steps)
         if emulates or config.moderation:
             return self._answer_checked(turn, emulates=emulates)
@@ -536,6 +524,25 @@ def _barrier_of(exchange: Exchange) -> Barrier | None:
     """Return the barrier of the route of a chat."""
     region = exchange.location.region
     return exchange.assistant.barriers.get(region.name) if region is not None else None
+
+
+def _join_tier(turn: Turn, tier: Tier) -> None:
+    """Let a turn ask the steps of one side of a barrier."""
+    context, opened = turn.context, tier.opened
+    turn.plan, turn.is_judged = replace(turn.plan, barrier=tier.rule), tier.is_judged
+    if opened is not None:
+        context.attempts_before = len(turn.exchange.record.tries)
+        if opened.share == "last_turn" and context.conversation is not None:
+            # A key of the session would link what is shared of its turns.
+            context.conversation = msgspec.structs.replace(context.conversation, session=None)
+    when = tier.rule.when if tier.rule is not None else ()
+    if HandOffCause.CONTEXT in when:
+        # Some servers shorten a prompt that is too long, and answer without an error.
+        context.least_context = count_tokens(turn.chat)
+    if HandOffCause.ASKED in when:
+        turn.tool = tool_name(turn.chat)
+        if turn.tool is not None:
+            offer_tool(context, turn.chat, turn.tool)
 
 
 def by_deployment(answer: Answer | OwnAnswer) -> Answer:
