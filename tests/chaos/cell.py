@@ -36,6 +36,7 @@ from tests.chaos.cell_history import (
     FOLLOWED_S,
     RECOVERY_S,
     RULES,
+    UNCERTAIN,
     Answer,
     Command,
     Fault,
@@ -137,24 +138,16 @@ class CellRun:
 
     async def operate(self, versions: tuple[str, str]) -> None:
         """Roll back and release in turn, each time on some instance."""
-        is_pinned = False
         while time.time() < self.ends_s - _QUIET_S - _COMMANDS_S:
             await asyncio.sleep(_COMMANDS_S * (0.5 + self.draw.random()))
             one = self.world.instances[self.draw.choice(INSTANCES)]
+            is_pinned = bool((await asyncio.to_thread(one.ask, "/readyz") or {}).get("rollback_pinned"))
             content = {"release": True} if is_pinned else {"version": versions[0]}
             done = await asyncio.to_thread(one.ask, "/rollback", content)
-            if done is None:
-                # It may have been done all the same: nothing is certain until the next one.
-                report = None
-                while report is None:
-                    await asyncio.sleep(_PACE_S)
-                    report = await asyncio.to_thread(one.ask, "/readyz")
-                pinned = str(report.get("rollback_pinned") or "")
-                is_pinned = bool(pinned)
-                self.commands.append(Command(time.time(), pinned))
+            if done is None:  # it may have been done all the same, or will be
+                self.commands.append(Command(time.time(), UNCERTAIN))
             elif done.get("result") == "activated":
-                is_pinned = not is_pinned
-                self.commands.append(Command(time.time(), versions[0] if is_pinned else ""))
+                self.commands.append(Command(time.time(), "" if is_pinned else versions[0]))
 
     async def block_key(self, client: str) -> None:
         """Block the key of a client in the middle of the run. The command is repeated while a store is away."""

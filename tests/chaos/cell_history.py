@@ -21,6 +21,7 @@ _LATE_IN_TURN = 2
 ALONE_S = 1.5
 """An instance notes at most once a second that it counts alone."""
 _DAY_S = 86400
+UNCERTAIN = "?"
 
 
 class Fault(Value, frozen=True):
@@ -96,7 +97,7 @@ class Row(Value, frozen=True):
 
 
 class Command(Value, frozen=True):
-    """A command of an operator that was accepted. `pinned` is its version, an empty text for a release."""
+    """A command of an operator. `pinned` is its version, an empty text for a release; `UNCERTAIN` without an answer."""
 
     given_s: float
     pinned: str
@@ -381,7 +382,7 @@ def a_rollback_reaches_all_instances(history: History) -> Iterator[str]:
     """Each instance serves by the last command, apart from two seconds, and from faults with their recovery."""
     for look in history.looks:
         given = [command for command in history.commands if command.given_s <= look.at_s]
-        if not given or look.at_s - given[-1].given_s < FOLLOWED_S + RECOVERY_S:
+        if not given or given[-1].pinned == UNCERTAIN or look.at_s - given[-1].given_s < FOLLOWED_S + RECOVERY_S:
             continue
         if history.faults_at(look.at_s - FOLLOWED_S, look.at_s):
             continue
