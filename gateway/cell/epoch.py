@@ -147,7 +147,7 @@ class EpochKeeper:
         if state == READY and gate.has_adopted:
             await self._sign(epoch, _ADOPTED)
             return
-        if self._phase == _NEW and (state == READY or await self._is_shipped()):
+        if self._phase == _NEW and (state == READY or not await asyncio.to_thread(self._unshipped)):
             self._phase = _SHIPPED
         await self._sign(epoch, self._phase, at_once=True)
         last_row = await self._last_row(epoch)
@@ -176,9 +176,6 @@ class EpochKeeper:
     async def _move(self, before: str, after: str) -> str:
         value = await self._gate.connection.run(MOVE_EPOCH, (self._gate.epoch_key,), before, after)
         return value.decode() if isinstance(value, bytes) else ""
-
-    async def _is_shipped(self) -> bool:
-        return not await asyncio.to_thread(self._unshipped)
 
     async def _sign(self, epoch: str, phase: str, *, at_once: bool = False) -> None:
         """Give a sign of life in the database."""

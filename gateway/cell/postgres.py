@@ -96,14 +96,11 @@ def postgres_errors() -> Iterator[None]:
     try:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-        is_refusal = isinstance(error, asyncpg.PostgresError) and not _is_passing(error)
+        # A server that starts, stops or is full refuses for a while only.
+        passing = asyncpg.OperatorInterventionError | asyncpg.InsufficientResourcesError
+        is_refusal = isinstance(error, asyncpg.PostgresError) and not isinstance(error, passing)
         kind = StateError if is_refusal else DatabaseUnreachable
         raise kind(f"the database (`stores.database`) {_description(error)}") from None
-
-
-def _is_passing(error: Exception) -> bool:
-    """Return whether the server is starting, stopping or full."""
-    return isinstance(error, asyncpg.OperatorInterventionError | asyncpg.InsufficientResourcesError)
 
 
 def _description(error: Exception) -> str:

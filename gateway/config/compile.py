@@ -130,7 +130,9 @@ class _Called(Value, frozen=True):
 def _compile(draft: Draft, options: _Options) -> ConfigVersion:
     """Return the version that the draft describes. It may be used only if nothing was found wrong."""
     demo, features, document = options.demo, options.features, draft.document
-    _check_sections(draft)
+    for section in ("assistants", "regions", "deployments"):
+        if not draft.names(section) and not draft.is_broken(section):
+            draft.error((section,), "must not be empty", f"define at least one of the {section}")
     for of_draft in [feature.of_draft for feature in features if feature.of_draft is not None]:
         of_draft(draft)
     cell = compile_cell(draft, demo=demo)
@@ -256,12 +258,6 @@ def _known_fields(registry: Registry, deployments: Mapping[str, Deployment]) -> 
     for deployment in deployments.values():
         known |= deployment.target.passthrough
     return frozenset(name for name in known if meant_field(name) is not None)
-
-
-def _check_sections(draft: Draft) -> None:
-    for section in ("assistants", "regions", "deployments"):
-        if not draft.names(section) and not draft.is_broken(section):
-            draft.error((section,), "must not be empty", f"define at least one of the {section}")
 
 
 def _check_spaces(findings: Findings, config: ConfigVersion) -> None:

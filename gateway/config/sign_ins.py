@@ -114,7 +114,11 @@ class _SignInCompiler:
         section = self.section
         if self.kind.is_aws:
             check_extra(self.draft, self.path, "an AWS sign-in")
-        self._check_keys()
+        kind = self.kind
+        for key in keys_of(SignInSection).keys() - kind.keys - {"kind"}:
+            if self._is_written(key):
+                hint = f"its keys are: {', '.join(sorted(kind.keys))}"
+                self._error(key, f"`{kind.name}` has no key `{key}`", hint, at_key=True)
         self._read_texts()
         source = self._source()
         self._check_values()
@@ -157,14 +161,6 @@ class _SignInCompiler:
 
     def _error(self, key: str, message: str, hint: str = "", *, at_key: bool = False) -> None:
         self.draft.error((*self.path, key), message, hint, key=at_key)
-
-    def _check_keys(self) -> None:
-        """Report keys that the kind does not have."""
-        kind = self.kind
-        for key in keys_of(SignInSection).keys() - kind.keys - {"kind"}:
-            if self._is_written(key):
-                hint = f"its keys are: {', '.join(sorted(kind.keys))}"
-                self._error(key, f"`{kind.name}` has no key `{key}`", hint, at_key=True)
 
     def _is_written(self, key: str) -> bool:
         """Return whether the file has the key itself with a valid value, and not a misspelt one that was read as it."""

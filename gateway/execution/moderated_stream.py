@@ -104,10 +104,6 @@ class _Choice:
             return
         self.held.append(event)
 
-    def hold_whole(self) -> None:
-        """From now on, judge the rest as a whole."""
-        self.is_whole, self.new = True, ""
-
     def drop(self) -> None:
         """Forget what is held."""
         self.held.clear()
@@ -185,7 +181,7 @@ class ModeratedStream(AnswerStream):
                 if choice.is_over:
                     return
                 if isinstance(event, ToolCallDelta):
-                    choice.hold_whole()
+                    choice.is_whole, choice.new = True, ""
                 choice.add(event, _text_of(event))
                 policy = self._judge.moderation
                 while not choice.is_whole and not choice.is_over:

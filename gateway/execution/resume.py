@@ -106,17 +106,13 @@ class Resumption(Value, frozen=True):
                 others = [step for step in renewed.plan.steps if step.deployment.name != broken.deployment.name]
                 return await renewed._try_steps(tuple(others), broken, sent, failed, broken_at)
             self._record(broken, answer.step)
-            return self._continue(answer, sent, failed, prefilled=prefills and is_prefilled(answer.step, sent))
+            prefilled = prefills and is_prefilled(answer.step, sent)
+            if answer.stream is None:
+                return None
+            trimmer = OverlapTrimmer(sent.text, self.request.stop, asked=not prefilled) if sent.text.strip() else None
+            added = added_tokens(sent, prefilled=prefilled)
+            return ContinuationStream(answer.stream, self.context.record, sent, failed, trimmer, added)
         return None
-
-    def _continue(
-        self, answer: Answer, sent: SentAnswer, failed: Failed, *, prefilled: bool
-    ) -> ContinuationStream | None:
-        if answer.stream is None:
-            return None
-        trimmer = OverlapTrimmer(sent.text, self.request.stop, asked=not prefilled) if sent.text.strip() else None
-        added = added_tokens(sent, prefilled=prefilled)
-        return ContinuationStream(answer.stream, self.context.record, sent, failed, trimmer, added)
 
     async def _ask(self, steps: tuple[Step, ...], sent: SentAnswer, *, prefills: bool) -> Answer:
         def request_for(step: Step) -> ChatRequest:

@@ -108,17 +108,12 @@ _TABLE: tuple[_Row, ...] = (
 )
 
 
-def _fitting(about: About, stated: bool, kind: FailureKind) -> FailureRule:
-    """Return the rule of the first row that fits."""
-    return next(
+_RULES = {
+    (about, stated, kind): next(
         rule
         for of, is_stated, kinds, rule in _TABLE
         if of in (None, about) and is_stated in (None, stated) and (kinds is None or kind in kinds)
     )
-
-
-_RULES = {
-    (about, stated, kind): _fitting(about, stated, kind)
     for about in About
     for stated in (True, False)
     for kind in FailureKind

@@ -435,15 +435,11 @@ class ChatService:
                 # It is whole, because it was checked.
                 answer = change(answer, completion=None, stream=WholeAnswer(answer.completion))
         elif exchange.assistant.resume:
-            answer = self._continued(turn, answer)
+            renew = partial(self._renewed, turn.exchange, turn.own)
+            answer = resuming(answer, Resumption(self.executor, turn.plan, turn.chat, turn.context, renew))
         if turn.judge is not None and turn.judge.moderation.output:
             answer = await moderated(turn.judge, answer, turn.chat, self.passed_texts)
         return answer if turn.is_held else self.stages.styled(turn, answer)
-
-    def _continued(self, turn: Turn, answer: Answer) -> Answer:
-        """Let another deployment continue the stream if it breaks off."""
-        renew = partial(self._renewed, turn.exchange, turn.own)
-        return resuming(answer, Resumption(self.executor, turn.plan, turn.chat, turn.context, renew))
 
     def foresee(self, exchange: Exchange) -> bool:
         """Record who will answer a stream, and how that is shown; return False while several deployments may."""

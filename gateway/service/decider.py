@@ -156,7 +156,12 @@ class Decider:
         """
         record = exchange.record
         before, client, key_id = record.decided, record.client, record.key_id
-        _keep_wrappers(exchange)
+        # The prompt may have been sent under these rules. A further attempt obeys them too.
+        decision = record.decided.decision
+        for deployment, verdict in decision.verdicts if decision is not None else ():
+            if isinstance(verdict, Step) and (rules := verdict.permit.wrapper) is not None:
+                known = exchange.wrapped_before.get(deployment.name)
+                exchange.wrapped_before = {**exchange.wrapped_before, deployment.name: joined(known, rules) or rules}
         exchange.within = record.decide_again(exchange.within)
         try:
             await self.begin_again(exchange)
@@ -416,15 +421,6 @@ def _remaining(decision: Decision, plan: Plan, exchange: Exchange) -> Plan:
     if not steps:
         raise _exhausted(record)
     return replace(plan, steps=tuple(steps))
-
-
-def _keep_wrappers(exchange: Exchange) -> None:
-    """Note the rules under which a prompt may have been sent. A further attempt obeys these too."""
-    decision = exchange.record.decided.decision
-    for deployment, verdict in decision.verdicts if decision is not None else ():
-        if isinstance(verdict, Step) and (rules := verdict.permit.wrapper) is not None:
-            known = exchange.wrapped_before.get(deployment.name)
-            exchange.wrapped_before = {**exchange.wrapped_before, deployment.name: joined(known, rules) or rules}
 
 
 def _skip_others(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from gateway.model.approval import Approval, days_at
 from gateway.model.config_version import Region
-from gateway.model.decision import Refusal, RefusalCode, Refused, SkipReason, Step, Verdict
+from gateway.model.decision import Refusal, RefusalCode, Refused, SkipReason, Step
 from gateway.model.deployment import Deployment
 from gateway.model.region_text import NO_PREFERENCES
 from gateway.model.wrapper import kinds_of
@@ -38,7 +38,7 @@ def disclose(request: PlainRequest, accept_language: str | None = None) -> dict[
         (item, wrapper_of(config, region, item, view.wrapper) if region is not None else None)
         for view, one in sides
         for item, verdict in one.verdicts
-        if _may_answer(verdict)
+        if isinstance(verdict, Step) or verdict[0] is SkipReason.CONSENT
     ]
     if isinstance(outcome, Refusal) and outcome.code is not RefusalCode.CONSENT_REQUIRED and not may_answer:
         raise Refused(outcome)
@@ -59,10 +59,6 @@ def _labels(region: Region | None, accept_language: str | None) -> list[dict[str
         return []
     locale = choose_locale(region.texts, accept_language, NO_PREFERENCES)
     return labels_of(locale)
-
-
-def _may_answer(verdict: Verdict) -> bool:
-    return isinstance(verdict, Step) or verdict[0] is SkipReason.CONSENT
 
 
 def _deployment(

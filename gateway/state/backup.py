@@ -63,7 +63,11 @@ def write_backup(directory: Path, target: Path, release: str, created: str, *, w
         left_out = set() if with_keys else keys
         with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=f".{target.name}.") as folder:
             copy = Path(folder)
-            _copy_journals(directory, copy)
+            for number, path in enumerate((directory / _JOURNAL).glob("*.lmdb")):
+                (copy / _JOURNAL).mkdir(mode=0o700, exist_ok=True)
+                with path.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                    shutil.copyfile(path, copy / _JOURNAL / f"backup-{number}.lmdb")
             _copy_history(directory, copy)
             for name in names:
                 if name not in left_out and not (copy / name).exists() and name not in (_JOURNAL, _HISTORY, _AUDIT):
@@ -128,14 +132,6 @@ def _is_private_key(path: Path) -> bool:
         return False
     text = path.read_bytes().lstrip(b"\xef\xbb\xbf \r\n")
     return text.startswith(b"-----BEGIN") and b"PRIVATE KEY-----" in text
-
-
-def _copy_journals(directory: Path, copy: Path) -> None:
-    for number, path in enumerate((directory / _JOURNAL).glob("*.lmdb")):
-        (copy / _JOURNAL).mkdir(mode=0o700, exist_ok=True)
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            shutil.copyfile(path, copy / _JOURNAL / f"backup-{number}.lmdb")
 
 
 def _copy_history(directory: Path, copy: Path) -> None:

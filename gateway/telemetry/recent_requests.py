@@ -31,7 +31,7 @@ class RecentRequests:
 
     def settle(self) -> None:
         """Describe all requests now, so that they no longer refer to the config version that they used."""
-        described = [_described(one) for one in self._ended]
+        described = [one if isinstance(one, dict) else describe_request(*one) for one in self._ended]
         self._ended.clear()
         self._ended.extend(described)
 
@@ -39,10 +39,6 @@ class RecentRequests:
         """Return the requests as JSON data, the latest first."""
         self.settle()
         return [one for one in reversed(self._ended) if isinstance(one, dict)]
-
-
-def _described(one: Ended | dict[str, object]) -> dict[str, object]:
-    return one if isinstance(one, dict) else describe_request(*one)
 
 
 def describe_request(record: Record, ended_at_s: float) -> dict[str, object]:

@@ -150,7 +150,12 @@ class _Sender:
         """Send until the queue is empty. The next request starts another task."""
         while self._queue:
             if not self._closing:
-                await self._gather()
+                # More requests may come, to be sent together.
+                self._enough.clear()
+                if len(self._queue) < _MOST_IN_BATCH:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(self._gather_s):
+                            await self._enough.wait()
             self._sending = [self._queue.popleft() for _ in range(min(len(self._queue), _MOST_IN_BATCH))]
             try:
                 outcome = await self._deliver(self._sending)
@@ -159,14 +164,6 @@ class _Sender:
                 outcome = "failed"
             sent, self._sending = self._sending, []
             self._count(outcome, len(sent))
-
-    async def _gather(self) -> None:
-        """Wait for more requests, to send them together."""
-        self._enough.clear()
-        if len(self._queue) < _MOST_IN_BATCH:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._gather_s):
-                    await self._enough.wait()
 
     async def _deliver(self, requests: list[otlp.Ended]) -> str:
         pieces: list[bytes] = []

@@ -299,7 +299,11 @@ class Ledger:
     def insert(self, rows: Sequence[UsageRow]) -> int:
         """Insert the rows whose calls have none yet, add them to the totals, and return their number."""
         with self._changing() as statements:
-            self._follow_zone(statements)
+            zone = self._zone()
+            if zone is not self._local_time.zone or not self._zone_is_stored:
+                self._local_time = LocalTime(zone)
+                _store_fact(statements, TIMEZONE, str(zone))
+                self._zone_is_stored = True
             self._remove_erased(statements, rows)
             if self.database.is_shared:
                 self._remove_lost(statements, [row.call for row in rows if row.outcome is not CallOutcome.LOST])
@@ -433,13 +437,6 @@ class Ledger:
     def _forget(self) -> None:
         self._series.clear()
         self._zone_is_stored = False
-
-    def _follow_zone(self, statements: Statements) -> None:
-        zone = self._zone()
-        if zone is not self._local_time.zone or not self._zone_is_stored:
-            self._local_time = LocalTime(zone)
-            _store_fact(statements, TIMEZONE, str(zone))
-            self._zone_is_stored = True
 
     @staticmethod
     def _remove_lost(statements: Statements, calls: list[str]) -> None:

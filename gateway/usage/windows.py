@@ -64,7 +64,11 @@ def bounds(window: Window, at_ns: int, zone: tzinfo) -> WindowBounds:
     if window is Window.TOTAL:
         return _TOTAL
     if (length_ns := LENGTHS_NS.get(window)) is not None:
-        return _regular(length_ns, at_ns, zone)
+        # Zones with a half-hour offset have hours that begin at `:30` in UTC.
+        # Zones with a half-hour offset have hours that begin at `:30` in UTC.
+        offset = datetime.fromtimestamp(at_ns // SECOND_NS, zone).utcoffset() or timedelta()
+        start = at_ns - (at_ns + offset // timedelta(seconds=1) * SECOND_NS) % length_ns
+        return WindowBounds(start, start + length_ns, start + 2 * length_ns)
     return _calendar_bounds(_OF_DAYS[window], at_ns, zone)
 
 
@@ -103,13 +107,6 @@ class WindowCalendar:
             self._from_ns = max(one.start_ns for one in self._bounds.values())
             self._until_ns = min(one.end_ns for one in self._bounds.values())
         return self._bounds
-
-
-def _regular(length_ns: int, at_ns: int, zone: tzinfo) -> WindowBounds:
-    """Return the bounds of a minute or an hour. Zones with a half-hour offset have hours that begin at `:30` in UTC."""
-    offset = datetime.fromtimestamp(at_ns // SECOND_NS, zone).utcoffset() or timedelta()
-    start = at_ns - (at_ns + offset // timedelta(seconds=1) * SECOND_NS) % length_ns
-    return WindowBounds(start, start + length_ns, start + 2 * length_ns)
 
 
 def _midnight_ns(day: date, zone: tzinfo) -> int:

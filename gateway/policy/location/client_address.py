@@ -59,7 +59,8 @@ def read_client_ip(header: str, values: Sequence[str], hops: Iterable[Network]) 
         return _doubtful_report()
     text = distinct.pop()
     if header in _ALWAYS_WITH_PORT:
-        text = _bracketed(text)
+        host, _, port = text.rpartition(":")
+        text = f"[{host}]:{port}" if ":" in host and not host.startswith("[") else text if host else ""
     return _read(text)
 
 
@@ -80,11 +81,6 @@ def _read(text: str) -> Address | AddressReport:
 
 def _doubtful_report() -> AddressReport:
     return AddressReport(note="in doubt: the edge's header is not one valid address", doubtful=True)
-
-
-def _bracketed(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else text if host else ""
 
 
 def _elements(text: str) -> list[dict[str, str]] | None:

@@ -244,7 +244,10 @@ def _weigh(
     if client is not None and client.region is not None:
         return _bound(config, config.regions[client.region], located, evidence)
     if not located:
-        return _unknown(config, evidence)
+        rule = config.location.rules.unknown
+        if rule == _REFUSE:
+            return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)
+        return Location(config.regions[rule], None, "unknown", evidence, assumed=True)
     # A part is more precise than its country, so the country is ignored.
     countries = {parent(reading.evidence.territory) for reading in located if reading.evidence.territory}
     located = [reading for reading in located if reading.evidence.territory not in countries]
@@ -265,13 +268,6 @@ def _weigh(
 def _strictest(readings: list[Reading]) -> Reading | None:
     """Return the reading that is at least as strict as all others, or None."""
     return next((reading for reading in readings if all(map(reading.is_as_strict, readings))), None)
-
-
-def _unknown(config: ConfigVersion, evidence: tuple[Evidence, ...]) -> Location:
-    rule = config.location.rules.unknown
-    if rule == _REFUSE:
-        return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)
-    return Location(config.regions[rule], None, "unknown", evidence, assumed=True)
 
 
 def _decided(evidence: tuple[Evidence, ...], winner: Evidence) -> tuple[Evidence, ...]:

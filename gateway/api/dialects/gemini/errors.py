@@ -63,19 +63,15 @@ _FIELD = re.compile(r"[A-Za-z_]+")
 _renamed = renaming(_PARAMS)
 
 
-def _own_param(param: str) -> str:
-    """Return the name of a field in this API. Indexes of messages are not those of contents, so they are left out."""
-    word = _FIELD.match(param)
-    return _PARAMS.get(word[0], param) if word is not None else param
-
-
 def error_object(error: ApiError, request_id: str = "") -> dict[str, object]:
     """Return the object whose member `error` is the error."""
     status = error.status
     metadata = {"reason": str(error.reason)}
     message = _renamed(error.message)
     if error.param is not None:
-        param = metadata["param"] = _own_param(error.param)
+        # Indexes of messages are not those of contents, so they are left out.
+        word = _FIELD.match(error.param)
+        param = metadata["param"] = _PARAMS.get(word[0], error.param) if word is not None else error.param
         message = message.replace(f"`{error.param}`", f"`{param}`")
     message = _GOOGLES_WORDS.get(error.code, "") + message
     if request_id:
