@@ -18,6 +18,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from datetime import tzinfo
 
 from gateway.cell.postgres import EPOCH_LOCK, Postgres, PostgresConnection, connect, postgres_errors, schema_number
@@ -47,6 +48,7 @@ _NEW, _SHIPPED, _ADOPTED = "new", "shipped", "adopted"
 _NOW_US = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 
+@dataclass(eq=False, repr=False)
 class EpochKeeper:
     """Keeps one gate in the epoch of its cell, from `start` to `close`.
 
@@ -61,27 +63,18 @@ class EpochKeeper:
         problem: Why the database could not be used last, or None.
     """
 
-    def __init__(
-        self,
-        gate: ValkeyGate,
-        database: StoreServer,
-        instance: str,
-        unshipped: Callable[[], bool],
-        zone: Callable[[], tzinfo],
-        config: Callable[[], ConfigVersion] | None = None,
-    ) -> None:
-        self._gate = gate
-        self._server = database
-        self._instance = instance
-        self._unshipped = unshipped
-        self._zone = zone
-        self._config = config
-        self.is_ready = asyncio.Event()
-        self._connection: PostgresConnection | None = None
-        self._phase = _NEW
-        self.problem: str | None = None
-        self._signed_at = 0.0
-        self._task: asyncio.Task[None] | None = None
+    _gate: ValkeyGate
+    _server: StoreServer
+    _instance: str
+    _unshipped: Callable[[], bool]
+    _zone: Callable[[], tzinfo]
+    _config: Callable[[], ConfigVersion] | None = None
+    is_ready: asyncio.Event = field(default_factory=asyncio.Event)
+    _connection: PostgresConnection | None = None
+    _phase: str = _NEW
+    problem: str | None = None
+    _signed_at: float = 0.0
+    _task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Start the task."""

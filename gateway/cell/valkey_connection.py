@@ -151,6 +151,7 @@ def _protocol_error(_message: str) -> Exception:
     return ValkeyUnavailable("this is not a Valkey server")
 
 
+@dataclass(eq=False, repr=False)
 class ValkeyConnection:
     """Keeps a connection to one server, from `start` to `close`. A command must be answered in `deadline_s`.
 
@@ -158,19 +159,13 @@ class ValkeyConnection:
     ValkeyUnavailable, the connection is closed and tried again. `problem` is why there is no connection, or None.
     """
 
-    def __init__(
-        self,
-        server: StoreServer,
-        prepared: Callable[[ValkeyConnection], Awaitable[None]] | None = None,
-        deadline_s: float = DEADLINE_S,
-    ) -> None:
-        self._server = server
-        self._prepared = prepared
-        self._deadline_s = deadline_s
-        self._pipeline: _Pipeline | None = None
-        self._preparing: _Pipeline | None = None
-        self._task: asyncio.Task[None] | None = None
-        self.problem: str | None = "it was not called yet"
+    _server: StoreServer
+    _prepared: Callable[[ValkeyConnection], Awaitable[None]] | None = None
+    deadline_s: float = DEADLINE_S
+    _pipeline: _Pipeline | None = None
+    _preparing: _Pipeline | None = None
+    _task: asyncio.Task[None] | None = None
+    problem: str | None = "it was not called yet"
 
     @property
     def is_connected(self) -> bool:
@@ -194,7 +189,7 @@ class ValkeyConnection:
         if pipeline is None:
             raise ValkeyUnavailable(f"Valkey can't be reached: {self.problem}")
         future = pipeline.send(words)
-        deadline_s = self._deadline_s if deadline_s is None else deadline_s
+        deadline_s = self.deadline_s if deadline_s is None else deadline_s
         timer = asyncio.get_running_loop().call_later(deadline_s, pipeline.expire, future)
         try:
             return await future

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -63,6 +64,7 @@ class Sweep:
             self._loop = None
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Deadline:
     """Two times: the end of everything (`total_at`), and of the wait for the first real event (`commit_at`).
 
@@ -71,40 +73,16 @@ class Deadline:
     request has ended. At the loop's time `check_at`, it must look at its limits.
     """
 
-    __slots__ = (
-        "_innermost",
-        "_loop",
-        "_sweep",
-        "_task",
-        "_timer",
-        "check_at",
-        "clock",
-        "commit_at",
-        "started_at",
-        "total_at",
-    )
-    _loop: asyncio.AbstractEventLoop
-
-    def __init__(
-        self,
-        started_at: float,
-        total_at: float,
-        commit_at: float,
-        clock: Clock = time.monotonic,
-        sweep: Sweep | None = None,
-        task: asyncio.Task[Any] | None = None,
-    ) -> None:
-        self.started_at = started_at
-        self.total_at = total_at
-        self.commit_at = commit_at
-        self.clock = clock
-        self.check_at = _NEVER
-        self._sweep = sweep
-        self._task = task
-        if task is not None:
-            self._loop = task.get_loop()
-        self._innermost: TimeLimit | None = None
-        self._timer: asyncio.TimerHandle | None = None
+    started_at: float
+    total_at: float
+    commit_at: float
+    clock: Clock = time.monotonic
+    _sweep: Sweep | None = None
+    _task: asyncio.Task[Any] | None = None
+    check_at: float = _NEVER
+    _loop: asyncio.AbstractEventLoop = field(init=False)
+    _innermost: TimeLimit | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     @classmethod
     def start(
@@ -117,7 +95,10 @@ class Deadline:
     ) -> Deadline:
         """Return a deadline that starts now."""
         now = clock()
-        return cls(now, now + total_s, now + (commit_s if commit_s < total_s else total_s), clock, sweep, task)
+        deadline = cls(now, now + total_s, now + (commit_s if commit_s < total_s else total_s), clock, sweep, task)
+        if task is not None:
+            deadline._loop = task.get_loop()
+        return deadline
 
     def shorten(self, total_s: float) -> None:
         """End no later than `total_s` after the start."""

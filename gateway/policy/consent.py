@@ -17,7 +17,7 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from copy import copy
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.consent import NO_CONSENT, ConsentRequest, Consents, ConsentStatement
@@ -54,6 +54,7 @@ def standing_consents(config: ConfigVersion, statement: ConsentStatement) -> Con
     return Consents(statement.standing & config.recipients, statement.asserted)
 
 
+@dataclass(eq=False, repr=False)
 class Consenting:
     """The consents of one request. The digest of its content is computed once, and only if it is needed.
 
@@ -69,25 +70,15 @@ class Consenting:
         request: The request.
     """
 
-    def __init__(
-        self,
-        statement: ConsentStatement,
-        request: ServedRequest,
-        needs: Requirements,
-        keys: tuple[bytes, ...],
-        now_s: float,
-        opened: tuple[str, HandOff] | None = None,
-        wrapper: Wrapper | None = None,
-    ) -> None:
-        self._opened = opened
-        self._wrapper = wrapper
-        self._wrapped: dict[bytes, Wrapped | None] = {}
-        self._statement = statement
-        self.request = request
-        self._needs = needs
-        self._keys = keys
-        self._now_s = now_s
-        self._digests: dict[bytes, str] = {}
+    _statement: ConsentStatement
+    request: ServedRequest
+    _needs: Requirements
+    _keys: tuple[bytes, ...]
+    _now_s: float
+    _opened: tuple[str, HandOff] | None = None
+    _wrapper: Wrapper | None = None
+    _wrapped: dict[bytes, Wrapped | None] = field(default_factory=dict)
+    _digests: dict[bytes, str] = field(default_factory=dict)
 
     def most_at_once(self, config: ConfigVersion, region: Region) -> int | None:
         """Return from how many characters on a thread must prepare a request, or None if nothing redacts it."""

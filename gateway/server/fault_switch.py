@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 
 from gateway.api.admin_control import SimulatorFaults
 from gateway.api.errors import ApiError
@@ -17,20 +17,15 @@ from providers.value import replace
 Site = tuple[str, str]
 
 
+@dataclass(eq=False, repr=False)
 class FaultSwitch(SimulatorFaults):
     """The faults of the simulators of this process, and with `move_clock` the time of its users."""
 
-    def __init__(
-        self,
-        servers: Mapping[Site, SimulatorServer],
-        current: Callable[[], ConfigVersion],
-        move_clock: Callable[[int], None] | None = None,
-    ) -> None:
-        self._servers = servers
-        self._current = current
-        self._move_clock = move_clock
-        self._ahead_s = 0
-        self._words: dict[Site, str] = {}
+    _servers: Mapping[Site, SimulatorServer]
+    _current: Callable[[], ConfigVersion]
+    _move_clock: Callable[[int], None] | None = None
+    _ahead_s: int = 0
+    _words: dict[Site, str] = field(default_factory=dict)
 
     def sites(self) -> tuple[SimulatedSite, ...]:
         by_site: dict[Site, list[str]] = {site: [] for site in self._servers}

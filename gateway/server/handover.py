@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,6 +65,7 @@ class Given(Value, frozen=True):
     service: ServiceManager
 
 
+@dataclass(eq=False, repr=False)
 class Handover:
     """Takes over from an earlier gateway if there is one, and hands over at SIGUSR2. It succeeds once.
 
@@ -71,20 +73,12 @@ class Handover:
     ready in `ready_s`.
     """
 
-    def __init__(
-        self,
-        given: Given,
-        keepers: Keepers,
-        directory: Path | None,
-        takeover: Takeover | None = None,
-        ready_s: float = READY_S,
-    ) -> None:
-        self._given = given
-        self._keepers = keepers
-        self._directory = directory
-        self._takeover = takeover
-        self._ready_s = ready_s
-        self._is_serving = asyncio.Event()
+    _given: Given
+    _keepers: Keepers
+    _directory: Path | None
+    _takeover: Takeover | None = None
+    ready_s: float = READY_S
+    _is_serving: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note_serving(self) -> None:
         """Note that all processes of this gateway accept connections."""
@@ -147,7 +141,7 @@ class Handover:
         child = None
         try:
             child = await _Child.start(self._given, self._keepers.live.lock_descriptor, python)
-            release = await child.release(self._ready_s)
+            release = await child.release(self.ready_s)
             await self._keepers.live.leave()
             self._given.service.hand_over(child.pid)
             return child.pid, release

@@ -220,7 +220,7 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         self._overhead_bytes = 0
         scope["state"] = self.app_state.copy()
         is_http10, keep_alive = False, True  # only such heads are remembered
-        cycle = self._latest = RequestCycle(self, scope["method"] == "HEAD", is_http10, keep_alive)
+        cycle = self._latest = RequestCycle(self, self.flow, scope["method"] == "HEAD", is_http10, keep_alive)
         cycle.add_body(data[body_start:])
         if missing_bytes:
             self._counted_bytes = missing_bytes
@@ -299,7 +299,9 @@ class ConnectionProtocol(IdleTimeoutProtocol):
         scope["headers"] = headers
         scope["state"] = self.app_state.copy()
         is_first = self._latest is None or self._latest.state is COMPLETE
-        cycle = RequestCycle(self, method == "HEAD", version != "1.1", keep_alive, RUNNING if is_first else QUEUED)
+        cycle = RequestCycle(
+            self, self.flow, method == "HEAD", version != "1.1", keep_alive, RUNNING if is_first else QUEUED
+        )
         if b"expect" in names and version == "1.1":
             cycle.expects_continue = any(
                 name == b"expect" and value.lower() == b"100-continue" for name, value in headers

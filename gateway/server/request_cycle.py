@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.api.connection import Silence, WebSocketSession
@@ -26,6 +27,7 @@ from gateway.server.connection_state import (
     REQUEST_TRANSITIONS,
     RESPONDING,
     RUNNING,
+    BodyState,
     RequestState,
     next_state,
 )
@@ -46,62 +48,40 @@ _CR, _LF, _NUL = b"\r\n\0"
 _OVER = (COMPLETE, LOST)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class RequestCycle:
     """See `Cycle` for the methods that need no wait. The states are described in `connection_state`.
 
     The head of a response is kept until the first bytes of its body are written, and leaves together with them.
     """
 
-    __slots__ = (
-        "_connection",
-        "_flow",
-        "_has_body",
-        "_head",
-        "_is_chunked",
-        "_is_head",
-        "_is_http10",
-        "_remaining_bytes",
-        "_waiter",
-        "_write_chunk",
-        "body",
-        "body_state",
-        "can_upgrade",
-        "expects_continue",
-        "keep_alive",
-        "state",
-        "task",
-    )
-
-    def __init__(
-        self,
-        connection: HttpToolsProtocol,
-        is_head: bool,
-        is_http10: bool,
-        keep_alive: bool,
-        state: RequestState = RUNNING,
-    ) -> None:
-        self._connection = connection
-        self._flow = connection.flow
-        # The method is HEAD.
-        self._is_head = is_head
-        # The client does not know chunks.
-        self._is_http10 = is_http10
-        # The connection stays open after the response.
-        self.keep_alive = keep_alive
-        self.state = state
-        # The part of the body that has arrived and was not received by the application.
-        self.body: bytes | bytearray = b""
-        self.body_state = ARRIVING
-        # The client waits for `100 Continue` before it sends the body.
-        self.expects_continue = False
-        # See `Cycle`.
-        self.can_upgrade = False
-        # Runs the application. None before and after that.
-        self.task: asyncio.Task[None] | None = None
-        # The transport's `write`, from the first chunk of a stream to its end.
-        self._write_chunk: Callable[[bytes], None] | None = None
-        # Set while the application waits in `receive`. An asyncio.Event for each request would cost more.
-        self._waiter: asyncio.Future[None] | None = None
+    _connection: HttpToolsProtocol
+    _flow: FlowControl
+    # The method is HEAD.
+    _is_head: bool
+    # The client does not know chunks.
+    _is_http10: bool
+    # The connection stays open after the response.
+    keep_alive: bool
+    state: RequestState = RUNNING
+    # The part of the body that has arrived and was not received by the application.
+    body: bytes | bytearray = b""
+    body_state: BodyState = ARRIVING
+    # The client waits for `100 Continue` before it sends the body.
+    expects_continue: bool = False
+    # See `Cycle`.
+    can_upgrade: bool = False
+    # Runs the application. None before and after that.
+    task: asyncio.Task[None] | None = None
+    # The transport's `write`, from the first chunk of a stream to its end.
+    _write_chunk: Callable[[bytes], None] | None = None
+    # Set while the application waits in `receive`. An asyncio.Event for each request would cost more.
+    _waiter: asyncio.Future[None] | None = None
+    # The head of the response until it leaves, and how its body is written. Not set before the head is known.
+    _head: bytes = field(init=False)
+    _has_body: bool = field(init=False)
+    _remaining_bytes: int | None = field(init=False)
+    _is_chunked: bool = field(init=False)
 
     def enter(self, state: RequestState) -> None:
         """Change the state; raise RuntimeError if it cannot follow the present one."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,21 +28,15 @@ if TYPE_CHECKING:
 LOOK_S = 1.0
 
 
+@dataclass(eq=False, repr=False)
 class StoreWatch:
     """Knows which stores cannot be used, and what waits for them. `valkey` returns its latest round trip."""
 
-    def __init__(
-        self,
-        state_dir: Path | None,
-        keepers: Keepers,
-        valkey: Callable[[], RoundTrip | None],
-        measure: Measure = free_space_of,
-    ) -> None:
-        self._measure = measure
-        self._state_dir = state_dir
-        self._keepers = keepers
-        self._valkey = valkey
-        self._lost_at: dict[str, float] = {}
+    _state_dir: Path | None
+    _keepers: Keepers
+    _valkey: Callable[[], RoundTrip | None]
+    _measure: Measure = free_space_of
+    _lost_at: dict[str, float] = field(default_factory=dict)
 
     def problems(self, workers: Iterable[WorkerStatus]) -> dict[str, str]:
         """Return why stores or their clocks cannot be used now, by kind, as any process of this instance has found."""

@@ -14,6 +14,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from fcntl import ioctl
 from termios import TIOCOUTQ
 from typing import Any
@@ -102,64 +103,43 @@ class _Frames(Protocol):
         super().send_frame(frame)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class WebSocketConnection(asyncio.Protocol):
     """See `gateway.api.connection.WebSocket`. A client may take nothing for `unread_s`."""
 
-    __slots__ = (
-        "_control",
-        "_ending",
-        "_events",
-        "_forget",
-        "_fragments",
-        "_frames",
-        "_has_sent",
-        "_holding",
-        "_message_since",
-        "_raw",
-        "_room",
-        "_sent_at",
-        "_session",
-        "_size",
-        "_text",
-        "_transport",
-        "_unread",
-        "_unread_s",
-        "_why",
-        "_written",
-        "flow",
-        "is_draining",
-        "loop",
-        "tasks",
-    )
+    _session: WebSocketSession
+    _transport: asyncio.Transport
+    tasks: set[asyncio.Task[None]]
+    _forget: Callable[[WebSocketConnection], None]
+    _unread_s: float
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    is_draining: bool = False
+    _events: deque[Frame] = field(default_factory=deque)
+    # The message that arrives: its parts, its room, and since when.
+    _text: bytearray | None = None
+    _fragments: int = 0
+    _size: int = 0
+    _room: BodyRoom | None = None
+    _message_since: float | None = None
+    _holding: asyncio.Task[None] | None = None
+    _control: FrequencyLimit = field(default_factory=lambda: FrequencyLimit(MOST_CONTROL_FRAMES, CONTROL_WINDOW_S))
+    # How many bytes were sent. While the client has not taken all of them: how many it has, and since when.
+    _written: int = 0
+    _unread: tuple[int, float] | None = None
+    _has_sent: bool = False
+    _ending: asyncio.TimerHandle | None = None
+    _why: Close | None = None
+    flow: FlowControl = field(init=False)
+    _frames: _Frames = field(init=False)
+    _raw: Any = field(init=False)
+    # Since when nothing was sent, as far as `look` has seen.
+    _sent_at: float = field(init=False)
 
-    def __init__(
-        self,
-        session: WebSocketSession,
-        transport: asyncio.Transport,
-        tasks: set[asyncio.Task[None]],
-        forget: Callable[[WebSocketConnection], None],
-        unread_s: float,
-    ) -> None:
-        self.loop, self.tasks, self.is_draining = asyncio.get_running_loop(), tasks, False
-        self._session, self._transport, self._forget, self._unread_s = session, transport, forget, unread_s
-        self.flow = FlowControl(transport)
-        self._frames = _Frames(session.most_bytes, self._note_failure)
-        self._events: deque[Frame] = deque()
-        # The message that arrives: its parts, its room, and since when.
-        self._text: bytearray | None = None
-        self._fragments = self._size = 0
-        self._room: BodyRoom | None = None
-        self._message_since: float | None = None
-        self._holding: asyncio.Task[None] | None = None
-        self._control = FrequencyLimit(MOST_CONTROL_FRAMES, CONTROL_WINDOW_S)
-        # How many bytes were sent. While the client has not taken all of them: how many it has, and since when.
-        self._written = 0
-        self._unread: tuple[int, float] | None = None
-        self._raw: Any = transport.get_extra_info("socket")
-        # Since when nothing was sent, as far as `look` has seen.
-        self._sent_at, self._has_sent = self.loop.time(), False
-        self._ending: asyncio.TimerHandle | None = None
-        self._why: Close | None = None
+    def __post_init__(self) -> None:
+        self.flow = FlowControl(self._transport)
+        self._frames = _Frames(self._session.most_bytes, self._note_failure)
+        self._raw = self._transport.get_extra_info("socket")
+        self._sent_at = self.loop.time()
         _watch_peer(self._raw)
 
     # --- what the session asks -------------------------------------------------------------------

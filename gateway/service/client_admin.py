@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -60,25 +60,18 @@ class InvalidFields(ValueError):
     """The fields of an action do not fit each other. The message states the fix."""
 
 
+@dataclass(eq=False, repr=False)
 class ClientAdmin:
     """The actions on stored clients, by an operator of this name.
 
     `pepper` returns the newest one and may raise StateError.
     """
 
-    def __init__(
-        self,
-        store: ClientStore,
-        facts: Callable[[], ConfigFacts],
-        pepper: Callable[[], Secret],
-        who: str = "",
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.store = store
-        self._facts = facts
-        self._pepper = pepper
-        self._who = who
-        self._clock = clock
+    store: ClientStore
+    _facts: Callable[[], ConfigFacts]
+    _pepper: Callable[[], Secret]
+    _who: str = ""
+    _clock: Callable[[], float] = time.time
 
     @property
     def directory(self) -> Path:

@@ -12,6 +12,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from providers.value import Value
@@ -39,31 +40,25 @@ class RefreshInterval(Value, frozen=True):
     failed, so that requests which do so on purpose do not pile up at a slow source."""
 
 
+@dataclass(eq=False, repr=False)
 class RefreshingCache(Generic[_T]):
     """Caches what `load` returns. `load` gets the present value, and may return it again.
 
     `name` is used in log lines. `note` gets a line for the log when loading starts to fail or succeeds again.
     """
 
-    def __init__(
-        self,
-        name: str,
-        load: Callable[[_T | None], Awaitable[_T]],
-        pace: RefreshInterval,
-        note: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._name = name
-        self._load = load
-        self._pace = pace
-        self._note = note
-        self._clock = clock
-        self._held: _T | None = None
-        self._loaded_at = self._tried_at = float("-inf")
-        self._problem = ""
-        self._loading: asyncio.Task[None] | None = None
-        self._waiting = 0
-        self._is_due = False
+    _name: str
+    _load: Callable[[_T | None], Awaitable[_T]]
+    _pace: RefreshInterval
+    _note: Callable[[str], None]
+    _clock: Callable[[], float] = time.monotonic
+    _held: _T | None = None
+    _loaded_at: float = float("-inf")
+    _tried_at: float = float("-inf")
+    _problem: str = ""
+    _loading: asyncio.Task[None] | None = None
+    _waiting: int = 0
+    _is_due: bool = False
 
     def now(self) -> _T | None:
         """Return the value without waiting; None if there is none, or it is stale."""

@@ -10,6 +10,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.model.caller import TraceContext
@@ -96,32 +97,25 @@ class Tracer:
         await asyncio.gather(*(sender.aclose() for sender in self._senders))
 
 
+@dataclass(eq=False, repr=False)
 class _Sender:
     """The queue of one exporter, and the task that empties it."""
 
-    def __init__(
-        self,
-        exporter: Exporter,
-        is_in_force: Callable[[], bool],
-        post: Post,
-        metrics: Metrics,
-        resource: Mapping[str, str],
-        gather_s: float,
-        sleep: Callable[[float], Awaitable[None]],
-    ) -> None:
-        self.exporter = exporter
-        self._is_in_force = is_in_force
-        self._post = post
-        self._metrics = metrics
-        self._resource = resource
-        self._gather_s = gather_s
-        self._sleep = sleep
-        self._queue: deque[otlp.Ended] = deque()
-        self._sending: list[otlp.Ended] = []
-        self._enough = asyncio.Event()
-        self._closing = False
-        self._failing = False
-        self._task: asyncio.Task[None] | None = None
+    exporter: Exporter
+    _is_in_force: Callable[[], bool]
+    _post: Post
+    _metrics: Metrics
+    _resource: Mapping[str, str]
+    _gather_s: float
+    _sleep: Callable[[float], Awaitable[None]]
+    _queue: deque[otlp.Ended] = field(default_factory=deque)
+    _sending: list[otlp.Ended] = field(default_factory=list)
+    _enough: asyncio.Event = field(default_factory=asyncio.Event)
+    _closing: bool = False
+    _failing: bool = False
+    _task: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
         # Not imported at the top: without an exporter, the library of the extra is not needed.
         from gateway.telemetry import otlp
 

@@ -14,12 +14,13 @@ import random
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 import msgspec
 
 from gateway.api.body import MAX_BODY_BYTES
-from gateway.api.body_room import BodyRoom
+from gateway.api.body_room import BodyLimits, BodyRoom
 from gateway.api.caller.request_headers import headers_of, request_id_of
 from gateway.api.connection import Close, FrequencyLimit, SameHead, WebSocket, text_frame
 from gateway.api.errors import ApiError
@@ -64,6 +65,7 @@ class Kept(msgspec.Struct, frozen=True):
 _read_head = msgspec.json.Decoder(TurnHead).decode
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class TurnSession:
     """See the head of this module, and `gateway.api.connection.WebSocketSession`.
 
@@ -71,49 +73,38 @@ class TurnSession:
     have had. It was active at the loop's time of the last message, or of the end of the last turn.
     """
 
-    __slots__ = (
-        "_begun_at",
-        "_dropped",
-        "_errors",
-        "_hub",
-        "_lanes",
-        "_queue",
-        "_same_head",
-        "_scope",
-        "_share",
-        "_turn",
-        "_turns",
-        "active_at",
-        "body_limits",
-        "client_name",
-        "id",
-        "kept_bytes",
-        "most_bytes",
-        "shows_heads",
-        "socket",
-    )
-    socket: WebSocket
+    _hub: WebSockets
+    scope: InitVar[dict[str, Any]]
+    client: InitVar[Client | None]
+    id: str = field(default_factory=lambda: os.urandom(4).hex())
+    socket: WebSocket = field(init=False)
+    _same_head: SameHead = field(default_factory=SameHead)
+    # By name, the longest unused one first. None: nothing is kept.
+    _lanes: dict[str, Kept | None] = field(default_factory=dict)
+    _dropped: deque[str] = field(default_factory=lambda: deque(maxlen=MOST_DROPPED))
+    _queue: deque[Waiting] = field(default_factory=deque)
+    _turn: SocketTurn | None = None
+    _turns: int = 0
+    kept_bytes: int = 0
+    _errors: FrequencyLimit = field(default_factory=lambda: FrequencyLimit(MOST_ERRORS, ERRORS_WINDOW_S))
+    _share: float = field(default_factory=lambda: random.uniform(_LEAST_AGE, 1.0))  # noqa: S311  # it only spreads ends
+    _begun_at: float = 0.0
+    active_at: float = 0.0
+    _scope: dict[str, Any] = field(init=False)
+    client_name: str = field(init=False)
+    most_bytes: int = field(init=False)
+    body_limits: BodyLimits = field(init=False)
+    shows_heads: bool = field(init=False)
 
-    def __init__(self, hub: WebSockets, scope: dict[str, Any], client: Client | None) -> None:
-        self._hub = hub
+    def __post_init__(self, scope: dict[str, Any], client: Client | None) -> None:
         headers = [pair for pair in scope["headers"] if not _NOT_OF_TURNS.fullmatch(pair[0])]
         self._scope = {**scope, "method": "POST", "query_string": b"", "headers": [*headers, _JSON_TYPE]}
         del self._scope["extensions"]
-        self.id, self.client_name = os.urandom(4).hex(), client.name if client is not None else ""
+        self.client_name = client.name if client is not None else ""
         limits = client.limits if client is not None else None
         self.most_bytes = limits.body_bytes if limits is not None and limits.body_bytes else MAX_BODY_BYTES
-        self.body_limits = hub.endpoint.body_limits
+        self.body_limits = self._hub.endpoint.body_limits
         self.shows_heads = _SHOWS_HEADS in scope["headers"]
-        self._same_head = SameHead()
-        # By name, the longest unused one first. None: nothing is kept.
-        self._lanes: dict[str, Kept | None] = {}
-        self._dropped: deque[str] = deque(maxlen=MOST_DROPPED)
-        self._queue: deque[Waiting] = deque()
-        self._turn: SocketTurn | None = None
-        self._turns = self.kept_bytes = 0
-        self._errors = FrequencyLimit(MOST_ERRORS, ERRORS_WINDOW_S)
-        self._share = random.uniform(_LEAST_AGE, 1.0)  # noqa: S311  # it only spreads the ends of connections
-        self._begun_at = self.active_at = 0.0
 
     # --- the connection --------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ class Connection:
         self.flow = FlowControl(self.transport)
         self.tasks: set[Any] = set()
         self.server_state = SimpleNamespace(default_headers=self.default)
-        self.cycle = RequestCycle(cast(HttpToolsProtocol, self), self.is_head, self.is_old, self.keep_alive)
+        self.cycle = RequestCycle(cast(HttpToolsProtocol, self), self.flow, self.is_head, self.is_old, self.keep_alive)
 
     def on_response_complete(self) -> None:
         self.answered += 1
