@@ -112,7 +112,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "emulated": sorted(shown.emulated),
         "redacted": note.fields() if (note := record.redaction) is not None else None,
         "moderation": record.moderation.fields() if record.moderation is not None else None,
-        "judges": [_attempt(it, it.outcome, reveal_model=_reveals_model(record)) for it in record.judges],
+        "judges": _judges(record) if record.judges else [],
         "age_band": location.age_band,
         "sample": share if is_sampled(record, share) else 1.0,
     }
@@ -123,6 +123,11 @@ def _tried(record: Record) -> list[dict[str, object]]:
     reveal_model = _reveals_model(record)
     sent = (*record.sent, *record.abandoned)
     return [_attempt(attempt, _outcome(attempt, record), reveal_model=reveal_model) for attempt in sent]
+
+
+def _judges(record: Record) -> list[dict[str, object]]:
+    """Return each deployment that was sent a text of the request or of its answer for a verdict."""
+    return [_attempt(attempt, attempt.outcome, reveal_model=_reveals_model(record)) for attempt in record.judges]
 
 
 def _notes(record: Record) -> dict[str, object]:
