@@ -206,7 +206,7 @@ class Runner:
         before: pytest.Item | None = None
         current = ""
         broken = self._broken
-        began = time.monotonic()
+        began, waited_s = time.monotonic(), 0.0
 
         def finish(last: pytest.Item | None, then: pytest.Item | None) -> None:
             if last is not None:
@@ -214,12 +214,15 @@ class Runner:
 
         def report() -> None:
             if current or self.counts:
-                to.send((current, (time.monotonic() - began, dict(self.counts), self.failures)))
+                to.send((current, (time.monotonic() - began - waited_s, dict(self.counts), self.failures)))
                 self.counts, self.failures = Counter(), []
 
         def taken() -> bytes:
+            nonlocal waited_s
+            before_s = time.monotonic()
             if fills:
                 _wait_for_an_idle_core(queue)
+            waited_s = time.monotonic() - before_s  # it counts for no file, because it would put that file first
             return os.read(queue, _WIDTH)
 
         self.counts, self.failures = Counter(), []

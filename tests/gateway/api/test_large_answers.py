@@ -176,7 +176,10 @@ def answering(body: bytes, config: Config, kind: str = "application/json") -> In
 
 
 def check(gateway: InputGateway, path: str, body: dict[str, Any], name: str) -> None:
-    took_s = min(largest_turn_s(gateway, path, body) for _ in range(2))
+    """A turn that was long is looked at once more: another process may have taken the caches of the core."""
+    took_s = largest_turn_s(gateway, path, body)
+    if took_s >= MOST_S:
+        took_s = largest_turn_s(gateway, path, body)
     print(f"{name}: {took_s * 1000:.1f} ms")
     assert took_s < MOST_S
 
