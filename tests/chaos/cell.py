@@ -141,11 +141,19 @@ class CellRun:
         while time.time() < self.ends_s - _QUIET_S - _COMMANDS_S:
             await asyncio.sleep(_COMMANDS_S * (0.5 + self.draw.random()))
             one = self.world.instances[self.draw.choice(INSTANCES)]
-            is_pinned = bool((await asyncio.to_thread(one.ask, "/readyz") or {}).get("rollback_pinned"))
+            report = await asyncio.to_thread(one.ask, "/readyz")
+            if report is None:
+                continue
+            is_pinned = bool(report.get("rollback_pinned"))
             content = {"release": True} if is_pinned else {"version": versions[0]}
             done = await asyncio.to_thread(one.ask, "/rollback", content)
-            if done is None:  # it may have been done all the same, or will be
+            if done is None:  # it may have been done all the same, or will be when the instance goes on
                 self.commands.append(Command(time.time(), UNCERTAIN))
+                report = None
+                while report is None:
+                    await asyncio.sleep(RECOVERY_S)
+                    report = await asyncio.to_thread(one.ask, "/readyz")
+                await asyncio.sleep(RECOVERY_S)
             elif done.get("result") == "activated":
                 self.commands.append(Command(time.time(), "" if is_pinned else versions[0]))
 
