@@ -186,11 +186,23 @@ async def reload(asked: Asked) -> Response:
 
 async def roll_back(asked: Asked) -> Response:
     """Activate and pin a version of the history, or release it"""
-    version, signature, is_release = _rollback_request(await asked.body())
-    if is_release:
+    given = await asked.body()
+    release = given.get("release", False)
+    if not isinstance(release, bool):
+        raise ApiError("invalid_request", "`release` must be true or false", "release")
+    if release and given.get("version") is not None:
+        raise ApiError("invalid_request", "`release` activates the config file: leave out `version`", "version")
+    others = {name: value for name, value in given.items() if name != "release"}
+    # An unknown field is refused: a typing error in `version` would activate another version than was meant.
+    texts = texts_of(others, *_ROLLBACK_FIELDS, "release")
+    for name, text in texts.items():
+        if len(text) > (max_characters := _ROLLBACK_FIELDS[name]):
+            raise ApiError("invalid_request", f"`{name}` must have at most {max_characters} characters", name)
+    signature = texts.get("signature")
+    if release:
         done = await asked.control.release(asked.who, signature)
     else:
-        done = await asked.control.rollback(version, asked.who, signature)
+        done = await asked.control.rollback(texts.get("version"), asked.who, signature)
     status = await asked.control.status()
     answers = await asyncio.to_thread(answers_report, status) if done.activated else []
     extra = {
@@ -269,21 +281,3 @@ def fault_request(given: Mapping[str, object]) -> tuple[str, str]:
         message = f"`fault` must be a text of at most {_MAX_FAULT_CHARACTERS} characters, such as 429=2, or null"
         raise ApiError("invalid_request", message, "fault")
     return texts["deployment"], fault
-
-
-def _rollback_request(given: Mapping[str, object]) -> tuple[str | None, str | None, bool]:
-    """Return the version and the signature of a rollback request, and whether it releases the pinned version.
-
-    An unknown field is refused: a typing error in `version` would otherwise activate another version than was meant.
-    """
-    release = given.get("release", False)
-    if not isinstance(release, bool):
-        raise ApiError("invalid_request", "`release` must be true or false", "release")
-    if release and given.get("version") is not None:
-        raise ApiError("invalid_request", "`release` activates the config file: leave out `version`", "version")
-    others = {name: value for name, value in given.items() if name != "release"}
-    texts = texts_of(others, *_ROLLBACK_FIELDS, "release")
-    for name, text in texts.items():
-        if len(text) > (max_characters := _ROLLBACK_FIELDS[name]):
-            raise ApiError("invalid_request", f"`{name}` must have at most {max_characters} characters", name)
-    return texts.get("version"), texts.get("signature"), release

@@ -49,19 +49,6 @@ class AdminRoute(Value, frozen=True):
     tag: str = ""
     extra: dict[str, Any] | None = None
 
-    def add_to(self, app: FastAPI, access: _Access) -> None:
-        """Add the route to an application."""
-        app.add_api_route(
-            self.path,
-            self.answer,
-            methods=[self.method],
-            dependencies=[Security(access, scopes=[self.role.value])],
-            tags=[self.tag],
-            summary=getdoc(self.answer),
-            openapi_extra=self.extra,
-            include_in_schema=bool(self.tag),
-        )
-
 
 async def _document(asked: Asked) -> Response:
     return JSONResponse(asked.request.app.openapi())
@@ -124,7 +111,16 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
     app.router.routes += [Route(path, probe) for path, probe in probes.items()]
     access = _Access(guard)
     for route in ROUTES:
-        route.add_to(app, access)
+        app.add_api_route(
+            route.path,
+            route.answer,
+            methods=[route.method],
+            dependencies=[Security(access, scopes=[route.role.value])],
+            tags=[route.tag],
+            summary=getdoc(route.answer),
+            openapi_extra=route.extra,
+            include_in_schema=bool(route.tag),
+        )
     return app
 
 

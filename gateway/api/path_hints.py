@@ -80,7 +80,13 @@ def hint_for(path: str) -> str:
     if plain.endswith(_DECISIONS):
         return "decisions have OpenAI's form here: POST /v1/decisions"
     if plain.startswith("/v1beta") or parse_path(path) is not None:
-        return _gemini_hint(path)
+        asked = parse_path(path)
+        offered = f"the gateway has the methods {', '.join(METHODS)} of Gemini's API, such as {_GEMINI}"
+        if asked is None:
+            return offered
+        # The method is text of the client, so it is compared and never quoted.
+        near = next((name for name in METHODS if name.lower() == asked.method.lower()), None)
+        return f"did you mean :{near}? Names of methods are case-sensitive" if near is not None else offered
     if (reason := _UNSUITABLE_APIS.get(api)) is not None:
         return reason
     if plain.endswith(_TELEMETRY):
@@ -112,14 +118,3 @@ def _hint_at_answers(plain: str) -> str:
     if plain.endswith("/compact"):
         return "the gateway compacts no conversation: shorten it in the client, and send what is left in `input`"
     return "the gateway keeps no answer, so there is none to get, cancel or delete: only POST /v1/responses is there"
-
-
-def _gemini_hint(path: str) -> str:
-    """Return a hint at a path of Gemini's API."""
-    asked = parse_path(path)
-    offered = f"the gateway has the methods {', '.join(METHODS)} of Gemini's API, such as {_GEMINI}"
-    if asked is None:
-        return offered
-    # The method is text of the client, so it is compared and never quoted.
-    near = next((name for name in METHODS if name.lower() == asked.method.lower()), None)
-    return f"did you mean :{near}? Names of methods are case-sensitive" if near is not None else offered

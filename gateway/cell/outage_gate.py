@@ -147,11 +147,8 @@ class OutageGate:
             return HoldRefused((), (), quota=QuotaRefusal((spent,), _AGAIN_NS, why=why))
         if allowed is not None:
             limits.append(BudgetLimit(_counter(allowed), allowed.nano))
-        changed = HoldRequest(
-            request.call, request.tokens, request.amount_nano, tuple(limits), tuple(rates), request.windows,
-            request.row, request.usual_tokens, request.room_calls, request.running,
-            tuple(self._own(one) for one in request.quotas if one.limit.unit != QuotaUnit.AMOUNT),
-        )  # fmt: skip
+        own = tuple(self._own(one) for one in request.quotas if one.limit.unit != QuotaUnit.AMOUNT)
+        changed = replace(request, budgets=tuple(limits), rates=tuple(rates), quotas=own)
         found = await self._local.hold(changed)
         if isinstance(found, HoldGranted):
             self._calls.add(request.call)

@@ -12,7 +12,7 @@ import hmac
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import assert_never
 
 from gateway.execution.answer_stream import AnswerStream
@@ -110,42 +110,35 @@ class _Choice:
         self.new, self.size = "", 0
 
 
+@dataclass(eq=False, repr=False)
 class ModeratedStream(AnswerStream):
     """An answer of which only what passed is released.
 
     Iterating raises NoVerdict if there is no verdict and the policy requires one, and CallRefused if a limit does not
     pay for one. The opening of the answer comes with its first batch, so that an error before it has a status.
+
+    The prompt is the user's last text, or None if the answer is a person's own words. The answer is moderated by
+    choices, or with `is_whole` each choice as a whole. `known` has the categories of the choices that were flagged as a
+    whole, which now lose their end, when the other choices have passed.
     """
 
-    def __init__(
-        self,
-        stream: AnswerStream,
-        judge: Judge,
-        prompt: str | None,
-        passed: PassedTexts,
-        *,
-        is_whole: bool,
-        flagged: Mapping[int, tuple[str, ...]] | None = None,
-    ) -> None:
-        """Moderate a stream, by choices, or each choice as a whole.
+    _stream: AnswerStream
+    _judge: Judge
+    _prompt: str | None
+    _passed: PassedTexts
+    _: KW_ONLY
+    is_whole: bool
+    known: Mapping[int, tuple[str, ...]] | None = None
+    flagged: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    _choices: dict[int, _Choice] = field(default_factory=dict)
+    _opening: tuple[StreamEvent, ...] = ()
+    _sent: dict[type[Spoken], list[str]] | None = None
 
-        The prompt is the user's last text, or None if the answer is a person's own words. `flagged` has the categories
-        of the choices that were flagged as a whole, which now lose their end, when the other choices have passed.
-        """
-        self.flagged: dict[int, tuple[str, ...]] = {}
-        self._known = flagged
-        self._stream = stream
-        self._judge = judge
-        self._prompt = prompt
-        self._passed = passed
-        self._policy = policy_of(judge.moderation, judge.moderation.output)
-        self._is_whole = is_whole
-        self._choices: dict[int, _Choice] = {}
-        self._opening: tuple[StreamEvent, ...] = ()
-        self._sent: dict[type[Spoken], list[str]] | None = None
-        self._events: AsyncIterator[tuple[StreamEvent, ...]] = self._read()
-        if isinstance(stream, ResumingStream):
-            stream.take_back, self._sent = self._take_back, {}
+    def __post_init__(self) -> None:
+        self._policy = policy_of(self._judge.moderation, self._judge.moderation.output)
+        self._events = self._read()
+        if isinstance(self._stream, ResumingStream):
+            self._stream.take_back, self._sent = self._take_back, {}
 
     def _take_back(self) -> SentAnswer | None:
         """Forget what is held of an answer that broke off, so that another model continues what the client has.
@@ -213,7 +206,7 @@ class ModeratedStream(AnswerStream):
                 assert_never(event)
 
     def _choice(self, index: int) -> _Choice:
-        return self._choices.setdefault(index, _Choice(self._is_whole))
+        return self._choices.setdefault(index, _Choice(self.is_whole))
 
     async def _ended(self, index: int, finish: ChoiceFinish | None) -> AsyncIterator[tuple[StreamEvent, ...]]:
         """Judge the rest of a choice, and yield it with its end."""
@@ -269,17 +262,17 @@ class ModeratedStream(AnswerStream):
         return NoVerdict()
 
     def _is_flagged(self, index: int) -> bool:
-        return self._known is not None and index in self._known
+        return self.known is not None and index in self.known
 
     async def _categories(self, choice: _Choice, text: str, index: int, *, is_end: bool) -> tuple[str, ...] | None:
         """Return the categories of flagged text, or None if it passes. Raises NoVerdict."""
         judge = self._judge
-        if self._known is not None:
+        if self.known is not None:
             if not self._is_flagged(index):
                 return None
             # The whole was flagged, so its end is not released, even if no piece of it is flagged by itself.
             if is_end:
-                return self._known[index]
+                return self.known[index]
         try:
             begin = max(0, len(choice.tail) - judge.moderation.window_chars)
             after = "" if choice.is_whole else choice.new[len(text) : len(text) + AROUND]
@@ -287,8 +280,8 @@ class ModeratedStream(AnswerStream):
             texts += [piece for words in _words_of(choice.held) for piece in pieces_of(words)]
             return (await judge.verdict(judge.moderation.output, texts, self._prompt)).flagged
         except NoVerdict:
-            if self._known is not None:
-                return self._known[index]
+            if self.known is not None:
+                return self.known[index]
             raise
 
     def _take(self, choice: _Choice, text: str) -> list[StreamEvent]:

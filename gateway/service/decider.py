@@ -278,7 +278,10 @@ class Decider:
             variant = plan.variant  # a schedule counts the chats of its own route only
         recorded = decision
         if opened is not None:
-            variant, preference = _behind(exchange, before, plan, preference, opened)
+            # A hand-off for another cause, and a question to the user, show nothing about a private variant.
+            is_failed = opened.cause is HandOffCause.FAILURE and isinstance(plan, Plan)
+            variant = before.variant if is_failed else None
+            preference = _preference_behind(exchange, before.preference, preference)
             if (private := before.decision) is not None:
                 recorded = Decision(plan, private.verdicts + decision.verdicts, private.lanes + decision.lanes)
         exchange.record.decided = Decided(
@@ -375,17 +378,6 @@ def _sticky(exchange: Exchange) -> Callable[[], bytes]:
 def sticky_conversation(exchange: Exchange, request: ChatRequest) -> bytes:
     """Return the sticky key of the conversation of a chat."""
     return conversation_key_of(exchange.caller.client, exchange.user, request, exchange.caller.session)
-
-
-def _behind(
-    exchange: Exchange, before: Decided, plan: Plan | Refusal, preference: Preference | None, opened: HandOff
-) -> tuple[str | None, Preference | None]:
-    """Return the variant and the preference that are recorded after a barrier.
-
-    A hand-off for another cause than a failure, and a question to the user, show nothing about a private variant.
-    """
-    is_failed = opened.cause is HandOffCause.FAILURE and isinstance(plan, Plan)
-    return before.variant if is_failed else None, _preference_behind(exchange, before.preference, preference)
 
 
 def _preference_behind(exchange: Exchange, before: Preference | None, behind: Preference | None) -> Preference | None:

@@ -266,7 +266,7 @@ async def moderated(judge: Judge, answer: Answer, request: ChatRequest, memory: 
     if not whole.flagged:
         return answer
     stream = ModeratedStream(
-        WholeAnswer(answer.completion), judge, prompt, passed, is_whole=is_whole, flagged=whole.flagged
+        WholeAnswer(answer.completion), judge, prompt, passed, is_whole=is_whole, known=whole.flagged
     )
     return replace(answer, completion=await _completion_of(stream))
 

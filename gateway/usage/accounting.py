@@ -277,7 +277,9 @@ class RequestUsage:
         try:
             accounting.gate.check()
             if call.quotas and accounting.lines.places:
-                self._expect_turn(call)
+                hold = sized(call, call.facts.request.max_tokens or call.most_cap)
+                if (refusal := accounting.lines.refusal(hold.quotas, self.priority, self.place)) is not None:
+                    raise QuotaSpent(str(refusal), refusal)
             if self._following is not None:
                 held = await self._following.hold(accounting.gate, call, partial(self._call_of, step.deployment))
             else:
@@ -305,12 +307,6 @@ class RequestUsage:
         usage = CallUsage(self, held)
         accounting.open_calls.add(usage)
         return usage
-
-    def _expect_turn(self, call: PlannedCall) -> None:
-        """Raise QuotaSpent if other requests wait before this one for a quota of the call."""
-        hold = sized(call, call.facts.request.max_tokens or call.most_cap)
-        if (refusal := self.accounting.lines.refusal(hold.quotas, self.priority, self.place)) is not None:
-            raise QuotaSpent(str(refusal), refusal)
 
     def join_line(self, refusal: QuotaRefusal, most_s: float) -> LinePlace | None:
         """Take a place in the line of a quota, if there is room within this time."""

@@ -139,7 +139,15 @@ class QuotaSection(Section):
     )
 
 
-class DatabaseSection(Section):
+class StoreSection(Section):
+    """A server that the instances of the cell share."""
+
+    url: str
+    password: Annotated[OneOrTwo | None, Sensitive("`password`")] = Field(None, description=_VERSIONS, repr=False)
+    territory: str = Field(description=_WHERE)
+
+
+class DatabaseSection(StoreSection):
     """The PostgreSQL server that keeps the ledger, keys and budgets of the cell."""
 
     url: str = Field(
@@ -147,11 +155,9 @@ class DatabaseSection(Section):
         "and its certificate is verified; `sslrootcert` names a file with its certificate authorities.",
         repr=False,
     )
-    password: Annotated[OneOrTwo | None, Sensitive("`password`")] = Field(None, description=_VERSIONS, repr=False)
-    territory: str = Field(description=_WHERE)
 
 
-class ValkeySection(Section):
+class ValkeySection(StoreSection):
     """The Valkey server that counts the limits and budgets of the cell."""
 
     url: str = Field(
@@ -159,11 +165,6 @@ class ValkeySection(Section):
         "`ssl_ca_certs` names a file with its certificate authorities.",
         repr=False,
     )
-    password: Annotated[OneOrTwo | None, Sensitive("`password`")] = Field(None, description=_VERSIONS, repr=False)
-    territory: str = Field(description=_WHERE)
-
-
-StoreSection = DatabaseSection | ValkeySection
 
 
 class StoresSection(Section):
