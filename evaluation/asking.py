@@ -32,20 +32,7 @@ from gateway.policy.region_text import compose, with_block
 from gateway.policy.routing import decide_evaluation, judge_alone
 from gateway.policy.verdicts import applying
 from gateway.usage.accounting import Accounting
-from providers.chat import (
-    ChatCompletion,
-    ChatRequest,
-    Message,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    SystemMessage,
-    TextDelta,
-    TextRun,
-    ToolCallDelta,
-    UserMessage,
-    text_of,
-)
+from providers import chat
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import dumps_text
 from providers.matching.requirements import requirements_of
@@ -54,7 +41,7 @@ from providers.reading.folding import fold
 from providers.value import Value, replace
 
 _RETRIES = 2
-_CONTENT_EVENTS = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, TextRun)
+_CONTENT_EVENTS = (chat.TextDelta, chat.ReasoningDelta, chat.RefusalDelta, chat.ToolCallDelta, chat.TextRun)
 
 
 class NotPermitted(Exception):
@@ -127,13 +114,13 @@ class CandidateClient:
 
     def request_of(
         self, item: Item, deployment: Deployment, *, stream: bool = False, profile: bool = True
-    ) -> ChatRequest:
+    ) -> chat.ChatRequest:
         """Return the request of an item, with the region's profile, and the parameters that are supported."""
-        messages: tuple[Message, ...] = (UserMessage(item.prompt),)
+        messages: tuple[chat.Message, ...] = (chat.UserMessage(item.prompt),)
         if item.system is not None:
-            messages = (SystemMessage(item.system), *messages)
+            messages = (chat.SystemMessage(item.system), *messages)
         known = deployment.capabilities.parameters
-        request = ChatRequest(
+        request = chat.ChatRequest(
             self._assistant.name,
             messages,
             stream=stream,
@@ -147,7 +134,7 @@ class CandidateClient:
             return request
         return with_block(request, compose(texts.default_locale.profile, None, NO_PREFERENCES))
 
-    def step_for(self, deployment: Deployment, request: ChatRequest | ModerationRequest | None = None) -> Step:
+    def step_for(self, deployment: Deployment, request: chat.ChatRequest | ModerationRequest | None = None) -> Step:
         """Return the candidate's step, with an evaluation permit or one for client traffic. Raises NotPermitted.
 
         A judge gets a permit as it has one in a region that names it.
@@ -157,7 +144,7 @@ class CandidateClient:
             if permit is None:
                 raise NotPermitted(f"it is outside the boundary of region {self.region.name}")
             return Step(deployment, permit)
-        needs = requirements_of(request or ChatRequest(self._assistant.name, (UserMessage("?"),)))
+        needs = requirements_of(request or chat.ChatRequest(self._assistant.name, (chat.UserMessage("?"),)))
         if self._of_people:
             alone = judge_alone(self.config, self._within, deployment, needs, {}, time.time())
             if isinstance(alone, Step):
@@ -169,7 +156,7 @@ class CandidateClient:
         return decision.outcome.steps[0]
 
     async def ask(
-        self, deployment: Deployment, request: ChatRequest | ModerationRequest, *, once: bool = False
+        self, deployment: Deployment, request: chat.ChatRequest | ModerationRequest, *, once: bool = False
     ) -> QuestionResult:
         """Send one question. With `once`, there are no retries and no concurrency limit, as load tests need.
 
@@ -224,11 +211,11 @@ async def _read(answer: UpstreamAnswer, started_at: float) -> QuestionResult:
         return _answered(answer.completion, QuestionResult(time.monotonic() - started_at))
     assert answer.stream is not None, "an answer has a completion or a stream"  # noqa: S101  # for mypy
     first_at = last_at = time.monotonic()
-    pieces, events = 0, list[StreamEvent]()
+    pieces, events = 0, list[chat.StreamEvent]()
     async for batch in answer.stream:
         for event in batch:
             if isinstance(event, _CONTENT_EVENTS):
-                pieces += len(event.pieces) if isinstance(event, TextRun) else 1
+                pieces += len(event.pieces) if isinstance(event, chat.TextRun) else 1
                 last_at = time.monotonic()
         events += batch
     total_s = time.monotonic() - started_at
@@ -250,12 +237,12 @@ def _judged(answer: ModerationAnswer, times: QuestionResult) -> QuestionResult:
     return replace(times, answer=RecordedAnswer(text), tokens=tokens)
 
 
-def _answered(completion: ChatCompletion, times: QuestionResult) -> QuestionResult:
+def _answered(completion: chat.ChatCompletion, times: QuestionResult) -> QuestionResult:
     if not completion.choices:
         return replace(times, failure=str(FailureKind.MALFORMED), detail="the provider's stream had no answer")
     choice, usage = completion.choices[0], completion.usage
     message, finish = choice.message, choice.finish_reason
     answer = RecordedAnswer(
-        text_of(message.content), message.tool_calls, message.refusal, finish == "content_filter", finish
+        chat.text_of(message.content), message.tool_calls, message.refusal, finish == "content_filter", finish
     )
     return replace(times, answer=answer, tokens=(usage.prompt_tokens, usage.completion_tokens) if usage else None)

@@ -14,16 +14,7 @@ from pathlib import Path
 from shlex import quote
 from urllib.parse import urlencode
 
-from gateway.cli.terminal import (
-    admin_client,
-    compile_document,
-    compile_file,
-    json_text,
-    print_pinned_version,
-    settings_of,
-    tell,
-    write_new,
-)
+from gateway.cli import terminal
 from gateway.config.check_report import check_document, rejected_config, render_matrix, render_problems, sound_text
 from gateway.config.examples import example_names, schema_file, starting_files
 from gateway.config.loading import Document, read_config
@@ -57,7 +48,7 @@ def init(options: argparse.Namespace) -> int:
     if options.example not in (None, *example_names()):
         raise CommandError(f"there is no example {options.example!r}; the examples are: {', '.join(example_names())}")
     files = starting_files(options.example)
-    write_new(directory, files)
+    terminal.write_new(directory, files)
     example = directory / "env.example"
     config, keys = quote(str(directory / "gateway.yaml")), quote(os.path.join(".", example))
     print(f"\nNext: write your keys into {example}. In gateway.yaml, set the deployments and routes, the")
@@ -93,7 +84,7 @@ def _init_from(options: argparse.Namespace) -> int:
         print("\nNo file was written: what is closed there would be open here. Change the source, or add --accept")
         return _REFUSED
     print()
-    write_new(directory, converted.files)
+    terminal.write_new(directory, converted.files)
     print(f"\nNext: fill the lines `# GAP` in {directory / 'gateway.yaml'}, and run")
     print(f"  gateway check --no-secrets {quote(str(directory / 'gateway.yaml'))}")
     return _OK
@@ -105,7 +96,7 @@ def _write_successors(source: Path, directory: Path, text: str, changes: list[st
         raise CommandError(f"{source} names no provider that has ended: there is nothing to change")
     print(f"\nchanged: {len(changes)}", *changes, sep="\n  ")
     print()
-    write_new(directory, {"gateway.yaml": text, **schema_file()})
+    terminal.write_new(directory, {"gateway.yaml": text, **schema_file()})
     print(
         f"\nNext: set the keys of the new providers, and run\n  gateway check {quote(str(directory / 'gateway.yaml'))}"
     )
@@ -116,11 +107,11 @@ def check(options: argparse.Namespace) -> int:
     """Print the problems of a config or, if it has none, its routes by region (`gateway check`)."""
     if options.file is not None and options.config is not None:
         raise CommandError("FILE and --config both name the config: give only one of them")
-    settings = settings_of(options)
+    settings = terminal.settings_of(options)
     path = options.file or settings.config
-    print_pinned_version(settings)
+    terminal.print_pinned_version(settings)
     now_s = time.time() if options.at is None else begun_everywhere(options.at)
-    document, compiled = compile_document(
+    document, compiled = terminal.compile_document(
         path, resolve_secrets=not options.no_secrets, every_warning=options.all, clock=lambda: now_s
     )
     if any(problem.fails_check for problem in compiled.warnings):
@@ -134,7 +125,7 @@ def check(options: argparse.Namespace) -> int:
     needs = compiled.config.needs_state_dir if settings.state_dir is None else ""
     if needs:
         word = "warning: " if options.no_secrets else ""
-        tell(
+        terminal.tell(
             f"{word}{needs} needs a state directory: set GATEWAY_STATE_DIR, without which `gateway serve` refuses this "
             "file"
         )
@@ -144,9 +135,9 @@ def check(options: argparse.Namespace) -> int:
         print(render_problems(compiled.warnings, every_warning=options.all), file=sys.stderr)
     missing_simulators = _missing_simulators(compiled.config) if compiled.config.demo else []
     for reason in missing_simulators:
-        tell(reason)
+        terminal.tell(reason)
     if options.json:
-        print(json_text(check_document(compiled.config, compiled.warnings)))
+        print(terminal.json_text(check_document(compiled.config, compiled.warnings)))
     else:
         print(render_matrix(compiled.config, days_at(now_s), now_s, every_territory=options.all))
     refused = refused or bool(missing_simulators)
@@ -160,7 +151,7 @@ def check(options: argparse.Namespace) -> int:
 def _print_unkept(document: Document) -> None:
     """Print a warning if the history will not keep the text of this config."""
     if keys := secrets_in_clear(document.source.values):
-        tell(
+        terminal.tell(
             f"warning: this configuration will not be in the history, because a secret is written in it "
             f"({', '.join(keys[:3])}): `gateway rollback` cannot return to it, and `gateway evidence` cannot show it"
         )
@@ -172,7 +163,7 @@ def _print_unknown_predecessor(settings: Settings, config: ConfigVersion) -> boo
     has_database = config.stores is not None and config.stores.database is not None
     if not protected or has_database or settings.state_dir is None or has_history(settings.state_dir):
         return False
-    tell(
+    terminal.tell(
         f"warning: {', '.join(protected)}: protected, and {settings.state_dir} has no earlier version, so the "
         "next start checks no signature; GATEWAY_REQUIRE_STATE=true refuses such a start"
     )
@@ -189,10 +180,10 @@ def _print_closed_listener(settings: Settings, config: ConfigVersion) -> None:
         with closing(ClientStore(settings.state_dir)) as store:
             is_closed = store.is_closed() and not store.tokens()
     except StateError as error:
-        tell(error)
+        terminal.tell(error)
         return
     if is_closed:
-        tell(LISTENER_CLOSED)
+        terminal.tell(LISTENER_CLOSED)
 
 
 def _missing_simulators(config: ConfigVersion) -> list[str]:
@@ -219,12 +210,14 @@ def explain(options: argparse.Namespace) -> int:
         return explain_past(options)
     if options.log is not None:
         raise CommandError("--log belongs to a request that has ended: add --request ID")
-    settings = settings_of(options)
+    settings = terminal.settings_of(options)
     if options.admin is not None:
         print(_explained_there(options, settings))
         return _OK
-    print_pinned_version(settings)
-    config = _at_running_shares(compile_file(settings.config, resolve_secrets=not options.no_secrets).config, settings)
+    terminal.print_pinned_version(settings)
+    config = _at_running_shares(
+        terminal.compile_file(settings.config, resolve_secrets=not options.no_secrets).config, settings
+    )
     client = _client(config, options.client)
     assistant = _assistant(config, client, options.assistant).for_use(options.use or "chat")
     if options.intent is not None:
@@ -236,7 +229,7 @@ def explain(options: argparse.Namespace) -> int:
     if options.ip is not None:
         reports = reports.with_report("geoip", _address_report(config, options.ip))
     request = PlainRequest(config, client, reports, assistant, time.time(), user=options.user, prefer=options.prefer)
-    print(json_text(explanation_of(request)) if options.json else explain_text(request))
+    print(terminal.json_text(explanation_of(request)) if options.json else explain_text(request))
     return _OK
 
 
@@ -246,9 +239,9 @@ def _explained_there(options: argparse.Namespace, settings: Settings) -> str:
         raise CommandError("--ip is looked up here, in the database of a config: leave out --admin, or name a --from")
     names = "assistant territory client user intent prefer age_band use".split()
     query: dict[str, object] = {name: value for name in names if (value := getattr(options, name)) is not None}
-    client = admin_client(options.admin, settings)
+    client = terminal.admin_client(options.admin, settings)
     if options.json:
-        return json_text(client.report("/explain", query, ("location", "outcome", "considered")))
+        return terminal.json_text(client.report("/explain", query, ("location", "outcome", "considered")))
     text = client.get(f"/explain?{urlencode({**query, 'form': 'text'})}")
     return "\n".join(map(visible, text.splitlines()))
 
@@ -279,8 +272,8 @@ def _address_report(config: ConfigVersion, text: str) -> AddressReport:
     if rules is None:
         raise CommandError("--ip needs a database of addresses: write `location.geoip`")
     if "geoip" not in config.location.rules.signals:
-        tell("--ip has no effect: `geoip` is not among `location.signals`")
-    database = AddressDatabase(rules, None, None, tell, time.time, time.monotonic)
+        terminal.tell("--ip has no effect: `geoip` is not among `location.signals`")
+    database = AddressDatabase(rules, None, None, terminal.tell, time.time, time.monotonic)
     return asyncio.run(database.answer(AddressQuestion(address)))
 
 
@@ -331,5 +324,5 @@ def _reports(config: ConfigVersion, territory: str | None, age_band: str | None)
     except TerritoryError as error:
         raise CommandError(f"--from: {error}") from None
     if reason := why_not_supposed(config, territory):
-        tell(f"--from has no effect: {reason}")
+        terminal.tell(f"--from has no effect: {reason}")
     return reports

@@ -16,16 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from gateway.cli.terminal import (
-    admin_client,
-    aligned,
-    compile_file,
-    expect_days,
-    json_text,
-    settings_of,
-    state_directory,
-    tell,
-)
+from gateway.cli import terminal
 from gateway.config.problems import visible
 from gateway.files import path_exists
 from gateway.operator_errors import CommandError
@@ -79,7 +70,7 @@ def usage(options: argparse.Namespace) -> int:
         raise CommandError("name a month with --month, or both the first day with --from and the last one with --to")
     if options.admin is not None:
         if options.rows:
-            client = admin_client(options.admin, settings_of(options))
+            client = terminal.admin_client(options.admin, terminal.settings_of(options))
             for line in client.lines(f"/v1/admin/usage/rows?{urlencode(_filters(options))}", _note_deleted):
                 sys.stdout.write(line)
             return _OK
@@ -87,7 +78,7 @@ def usage(options: argparse.Namespace) -> int:
     else:
         with _reader(options) as reader:
             if days is not None:
-                expect_days(*days, datetime.now(reader.zone).date())
+                terminal.expect_days(*days, datetime.now(reader.zone).date())
             query, period = reader.period_query(options.month, days, by, options.client, options.assistant)
             if options.rows:
                 _print_rows(reader, query)
@@ -95,7 +86,7 @@ def usage(options: argparse.Namespace) -> int:
             config = _config_of(options) if "quota" in by else None
             report = {**reader.report_data(query, config), **period}
     if options.json:
-        print(json_text({name: report[name] for name in ("groups", "total", "implausible") if name in report}))
+        print(terminal.json_text({name: report[name] for name in ("groups", "total", "implausible") if name in report}))
     elif options.csv:
         _print_csv(report, by)
     else:
@@ -109,7 +100,10 @@ def usage(options: argparse.Namespace) -> int:
 
 def _remote_report(options: argparse.Namespace, by: Sequence[str]) -> dict[str, Any]:
     """Return the report of a running gateway, through its admin API. Raises CommandError."""
-    client, query = admin_client(options.admin, settings_of(options)), {"by": ",".join(by), **_filters(options)}
+    client, query = (
+        terminal.admin_client(options.admin, terminal.settings_of(options)),
+        {"by": ",".join(by), **_filters(options)},
+    )
     is_of_days = options.first is not None
     members = ("groups", "total", "timezone", "to" if is_of_days else "month")
     return client.report("/v1/admin/usage", query, members)
@@ -126,14 +120,14 @@ def ledger_place(options: argparse.Namespace) -> tuple[Stores | None, Path]:
     """Return the shared stores of the config, or the state directory with the ledger. Raises CommandError."""
     from gateway.usage.journal import FOLDER
 
-    settings = settings_of(options)
+    settings = terminal.settings_of(options)
     if options.config is not None:
-        stores = compile_file(options.config).config.stores
+        stores = terminal.compile_file(options.config).config.stores
         if stores is not None and stores.database is not None:
             return stores, Path()
         if settings.state_dir is None:
             raise CommandError(f"{options.config} has no `stores.database`: name the state directory with --state")
-    directory = state_directory(settings)
+    directory = terminal.state_directory(settings)
     if path_exists(directory / "ledger.db"):
         return None, directory
     # The journal of an instance with a shared database has only the rows that it did not move yet.
@@ -151,11 +145,11 @@ def _stores_of(directory: Path) -> Stores | None:
     if (path := _noted_config(directory)) is None:
         return None
     try:
-        stores = compile_file(path, resolve_secrets=False).config.stores
+        stores = terminal.compile_file(path, resolve_secrets=False).config.stores
     except CommandError:
         return None
     is_shared = stores is not None and stores.database is not None
-    return compile_file(path).config.stores if is_shared else None
+    return terminal.compile_file(path).config.stores if is_shared else None
 
 
 def _noted_config(directory: Path) -> Path | None:
@@ -171,10 +165,10 @@ def _noted_config(directory: Path) -> Path | None:
 
 def _config_of(options: argparse.Namespace) -> ConfigVersion:
     """Return the config whose deployments name quotas. Raises CommandError."""
-    path = options.config or _noted_config(state_directory(settings_of(options)))
+    path = options.config or _noted_config(terminal.state_directory(terminal.settings_of(options)))
     if path is None:
         raise CommandError("the config names the quotas of deployments: name it with --config")
-    return compile_file(path, resolve_secrets=False).config
+    return terminal.compile_file(path, resolve_secrets=False).config
 
 
 def _print_rows(reader: UsageReader, query: UsageQuery) -> None:
@@ -187,7 +181,7 @@ def _print_rows(reader: UsageReader, query: UsageQuery) -> None:
 
 
 def _note_deleted(day: str, effect: str = "reports still count them") -> None:
-    tell(f"rows up to {visible(day)} were deleted (usage.retention); {effect}")
+    terminal.tell(f"rows up to {visible(day)} were deleted (usage.retention); {effect}")
 
 
 def _filters(options: argparse.Namespace) -> dict[str, str]:
@@ -241,7 +235,7 @@ def _text(report: Mapping[str, Any], by: Sequence[str]) -> str:
     ]
     if len(groups) > 1:
         lines.append(["total", *[""] * (len(by) - 1), *_cells(total, shown, has_currency)])
-    return aligned(lines, len(by)) + _notes(report)
+    return terminal.aligned(lines, len(by)) + _notes(report)
 
 
 def _cells(data: Mapping[str, Any], shown: Sequence[str], has_currency: bool) -> list[str]:
@@ -265,13 +259,13 @@ def _print_request(options: argparse.Namespace) -> int:
     if options.by or options.csv or any(_filters(options).values()):
         raise CommandError("--request shows the calls of one request: leave out the other filters, --by and --csv")
     if options.admin is not None:
-        client = admin_client(options.admin, settings_of(options))
+        client = terminal.admin_client(options.admin, terminal.settings_of(options))
         lines = [*client.lines(f"/v1/admin/usage/rows?{urlencode({'request_id': options.request})}", _note_deleted)]
     else:
         with _reader(options) as reader:
             lines = [json_line(row) for row in reader.rows(UsageQuery.of_request(options.request))]
     if not lines:
-        tell(f"the ledger has no call of the request {visible(options.request)}")
+        terminal.tell(f"the ledger has no call of the request {visible(options.request)}")
         return _NONE
     if options.json:
         sys.stdout.writelines(lines)
@@ -282,7 +276,7 @@ def _print_request(options: argparse.Namespace) -> int:
         own = [visible(str(row[name] or _NO_VALUE)) for name in ("time", "deployment", "model", "outcome")]
         counts = [f"{row[name]:,}" for name in _ALWAYS_SHOWN]
         shown.append([*own, *counts, _amount(row["amount"], row["currency"]), vendor])
-    print(aligned(shown, 4))
+    print(terminal.aligned(shown, 4))
     return _OK
 
 

@@ -12,24 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import assert_never
 
-from providers.chat import (
-    AllowedTools,
-    AssistantMessage,
-    AudioPart,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    Message,
-    NamedTool,
-    Part,
-    SystemMessage,
-    TextPart,
-    ToolMessage,
-    UserMessage,
-    text_of,
-)
+from providers import chat
 from providers.formats.fitting import LATE_SYSTEM
 from providers.formats.tool_results import results_as_text
 from providers.json_values import JsonError, loads_text
@@ -48,7 +31,7 @@ _COMPARED = tuple(
 )
 
 
-def conversation(request: ChatRequest) -> list[_Atom]:
+def conversation(request: chat.ChatRequest) -> list[_Atom]:
     """Return the joined system texts, then texts, images, calls and results in order, each with its role."""
     systems = [text for message in request.messages for text in _instructions(message)]
     # A format that has only one system message joins the texts with line ends, or with nothing.
@@ -67,11 +50,15 @@ def conversation(request: ChatRequest) -> list[_Atom]:
     return atoms
 
 
-def _instructions(message: Message) -> list[str]:
+def _instructions(message: chat.Message) -> list[str]:
     """Return the system texts of a message, also where a format has them only as texts of the user."""
-    if isinstance(message, SystemMessage):
-        return [text_of(message.content)]
-    return [found[1] for found in _LATE.finditer(text_of(message.content))] if isinstance(message, UserMessage) else []
+    if isinstance(message, chat.SystemMessage):
+        return [chat.text_of(message.content)]
+    return (
+        [found[1] for found in _LATE.finditer(chat.text_of(message.content))]
+        if isinstance(message, chat.UserMessage)
+        else []
+    )
 
 
 def _with_sorted_results(atoms: Iterable[_Atom]) -> Iterator[_Atom]:
@@ -81,36 +68,36 @@ def _with_sorted_results(atoms: Iterable[_Atom]) -> Iterator[_Atom]:
         yield from sorted(together, key=lambda atom: str(atom[1])) if kind == _RESULT else together
 
 
-def _atoms(messages: Iterable[Message]) -> Iterator[_Atom]:
+def _atoms(messages: Iterable[chat.Message]) -> Iterator[_Atom]:
     called: dict[str, int] = {}
     for message in messages:
         match message:
-            case SystemMessage():
+            case chat.SystemMessage():
                 pass
-            case UserMessage(content):
-                for part in (TextPart(content),) if isinstance(content, str) else content:
+            case chat.UserMessage(content):
+                for part in (chat.TextPart(content),) if isinstance(content, str) else content:
                     yield _part(part)
-            case AssistantMessage(content, refusal, _, calls):
+            case chat.AssistantMessage(content, refusal, _, calls):
                 # A format without a field for a refusal sends it as text.
-                yield "assistant", text_of(content) + (refusal or "")
+                yield "assistant", chat.text_of(content) + (refusal or "")
                 called = {call.id: position for position, call in enumerate(calls)}
                 for call in calls:
                     yield "call", call.name, arguments_value(call.arguments)
-            case ToolMessage(call_id, content):
-                yield _RESULT, called.get(call_id, "unknown"), _NOTE.sub("", text_of(content))
+            case chat.ToolMessage(call_id, content):
+                yield _RESULT, called.get(call_id, "unknown"), _NOTE.sub("", chat.text_of(content))
             case _:
                 assert_never(message)
 
 
-def _part(part: Part) -> _Atom:
+def _part(part: chat.Part) -> _Atom:
     match part:
-        case TextPart(text):
+        case chat.TextPart(text):
             return "user", _LATE.sub("", text)
-        case ImagePart(url):
+        case chat.ImagePart(url):
             return "image", url
-        case AudioPart(data, sound):
+        case chat.AudioPart(data, sound):
             return "audio", data, sound
-        case FilePart(data):
+        case chat.FilePart(data):
             return "file", data
         case _:
             assert_never(part)
@@ -124,14 +111,14 @@ def arguments_value(arguments: str) -> object:
         return arguments
 
 
-def callable_tools(request: ChatRequest) -> object:
+def callable_tools(request: chat.ChatRequest) -> object:
     """Return the mode ("auto", "required" or "none") and the tools that may be called in it."""
     names = [tool.name for tool in request.tools]
     mode: str = "auto"
     match request.tool_choice:
-        case NamedTool(name):
+        case chat.NamedTool(name):
             mode, names = "required", [name]
-        case AllowedTools(wanted, allowed):
+        case chat.AllowedTools(wanted, allowed):
             mode, names = wanted, [name for name in names if name in allowed]
         case None | "auto":
             pass
@@ -154,19 +141,19 @@ def is_absent(value: object) -> bool:
     return value is None or value is False or value == ()
 
 
-def parameters(request: ChatRequest, wanted: ChatRequest) -> Mapping[str, object]:
+def parameters(request: chat.ChatRequest, wanted: chat.ChatRequest) -> Mapping[str, object]:
     """Return the parameters of `request` that `wanted` sets."""
     values: dict[str, object] = {}
     for name in _COMPARED:
         if getattr(wanted, name) not in (None, ()):
             values[name] = getattr(request, name)
     match wanted.response_format:
-        case JsonObjectFormat():
-            values["response_format"] = isinstance(request.response_format, JsonObjectFormat)
-        case JsonSchemaFormat():
+        case chat.JsonObjectFormat():
+            values["response_format"] = isinstance(request.response_format, chat.JsonObjectFormat)
+        case chat.JsonSchemaFormat():
             response_format = request.response_format
             values["response_format"] = (
-                response_format.schema if isinstance(response_format, JsonSchemaFormat) else response_format
+                response_format.schema if isinstance(response_format, chat.JsonSchemaFormat) else response_format
             )
         case None:
             pass
@@ -184,12 +171,12 @@ def parameters(request: ChatRequest, wanted: ChatRequest) -> Mapping[str, object
     return values
 
 
-def _names(request: ChatRequest) -> list[str]:
-    messages = [message for message in request.messages if not isinstance(message, ToolMessage)]
+def _names(request: chat.ChatRequest) -> list[str]:
+    messages = [message for message in request.messages if not isinstance(message, chat.ToolMessage)]
     return [message.name for message in messages if message.name is not None]
 
 
-def _details(request: ChatRequest) -> list[str]:
-    contents = [message.content for message in request.messages if isinstance(message, UserMessage)]
+def _details(request: chat.ChatRequest) -> list[str]:
+    contents = [message.content for message in request.messages if isinstance(message, chat.UserMessage)]
     parts = [part for content in contents if not isinstance(content, str) for part in content]
-    return [part.detail for part in parts if isinstance(part, ImagePart) and part.detail is not None]
+    return [part.detail for part in parts if isinstance(part, chat.ImagePart) and part.detail is not None]

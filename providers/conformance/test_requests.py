@@ -10,17 +10,7 @@ import pytest
 
 from providers.adapter import STREAM_OPTIONS, AsksForUsage, CountsTokens, EmulatesFeatures, Target
 from providers.chat import ChatRequest
-from providers.conformance.cases import (
-    HOSTILE_NAMES,
-    ODD_CALLS,
-    ODD_HISTORIES,
-    PARAMETER_BOUNDS,
-    USUAL_EFFORTS,
-    RequestCase,
-    feature_requests,
-    question,
-    rich_answer,
-)
+from providers.conformance import cases
 from providers.conformance.checks import check_wire
 from providers.conformance.meaning import callable_tools, conversation, is_absent, parameters
 from providers.conformance.subject import Subject
@@ -49,10 +39,10 @@ _PLACE = re.compile("/(?:projects|locations|regions)/[^/]*")
 _QUOTED_CHARACTERS = 5
 """Shorter texts of a conversation, such as `{}`, also occur in messages that quote nothing."""
 
-_HOSTILE = (*HOSTILE_NAMES, "x" * 5000)
+_HOSTILE = (*cases.HOSTILE_NAMES, "x" * 5000)
 
 
-def test_build_request_is_deterministic_and_does_not_change_its_input(request_case: RequestCase) -> None:
+def test_build_request_is_deterministic_and_does_not_change_its_input(request_case: cases.RequestCase) -> None:
     request, target = deepcopy(request_case.request), request_case.subject.target
     before = repr((request, target))
     first, again = (request_case.subject.adapter.build_request(request, target) for _ in range(2))
@@ -60,13 +50,13 @@ def test_build_request_is_deterministic_and_does_not_change_its_input(request_ca
     assert again == first, "`build_request` gave two results for the same request"
 
 
-def test_path_and_headers_are_valid(request_case: RequestCase) -> None:
+def test_path_and_headers_are_valid(request_case: cases.RequestCase) -> None:
     wire = request_case.subject.build(request_case.request)
     check_wire(wire, request_case.subject.target.base_path)
     assert as_map(loads(wire.body)), "the body is not a JSON object, or is empty"
 
 
-def test_provider_receives_the_same_request(request_case: RequestCase) -> None:
+def test_provider_receives_the_same_request(request_case: cases.RequestCase) -> None:
     sent = request_case.subject.received(request_case.request)
     wanted = request_case.subject.worded(request_case.request)
     assert sent.model == request_case.subject.model, (
@@ -80,7 +70,7 @@ def test_provider_receives_the_same_request(request_case: RequestCase) -> None:
     assert sent.stream or not wanted.stream, "a request for a stream must ask the provider for a stream"
 
 
-def test_no_parameter_is_added(request_case: RequestCase) -> None:
+def test_no_parameter_is_added(request_case: cases.RequestCase) -> None:
     """An adapter must not send parameters of its own: they change the answer, and the client cannot see them."""
     sent, wanted = request_case.subject.received(request_case.request), request_case.request
     for name in _TUNING:
@@ -94,7 +84,7 @@ def test_no_unneeded_max_tokens_is_sent(subject: Subject) -> None:
 
     Without this rule, answers would be cut off, and the model would seem to be the cause.
     """
-    wire = subject.build(question())
+    wire = subject.build(cases.question())
     limit = subject.read(wire).max_tokens
     if limit is not None:
         without_limit = replace(wire, body=dumps(_without(limit, loads(wire.body))))
@@ -105,7 +95,7 @@ def test_no_unneeded_max_tokens_is_sent(subject: Subject) -> None:
             )
 
 
-def test_folded_stream_request_differs_only_in_its_form(request_case: RequestCase) -> None:
+def test_folded_stream_request_differs_only_in_its_form(request_case: cases.RequestCase) -> None:
     """Only the form may differ: a model that reasons only in streams must not start to reason.
 
     A vendor may have no stream for an answer of this form.
@@ -129,7 +119,7 @@ def test_every_request_stays_at_the_location_of_its_site(subject: Subject) -> No
     base_paths = [site.base_path for site in subject.adapter.sites.values()] or [subject.target.base_path]
     for base_path in {*base_paths, "/of/projects/p/locations/here/v1"}:
         target = replace(subject.target, base_path=base_path, counts=True)
-        requests, wires = [question(), replace(question(), stream=True)], []
+        requests, wires = [cases.question(), replace(cases.question(), stream=True)], []
         wires += [subject.adapter.build_request(request, target) for request in requests]
         if (embeddings := INPUTS["embeddings"].format_of(subject.adapter)) is not None:
             wires.append(embeddings.build_request(EmbeddingRequest("assistant", ("one",)), target))
@@ -154,15 +144,17 @@ def test_count_reaches_the_simulator(subject: Subject) -> None:
     assert isinstance(simulator, SimulatesCounts), "add `read_count` and `write_count` to the simulator"
     read = simulator.read_count(subject.incoming(wire))
     assert read is not None, "the simulator does not know the path of counts"
-    assert conversation(read) == conversation(question()), "the count must be asked for with the same conversation"
-    assert simulator.read_count(subject.incoming(subject.adapter.build_request(question(), target))) is None, (
+    assert conversation(read) == conversation(cases.question()), (
+        "the count must be asked for with the same conversation"
+    )
+    assert simulator.read_count(subject.incoming(subject.adapter.build_request(cases.question(), target))) is None, (
         "the simulator takes a chat for a count of tokens"
     )
 
 
 def _count_request(subject: Subject, target: Target) -> WireRequest | None:
     adapter = subject.adapter
-    return adapter.count_request(question(), target) if isinstance(adapter, CountsTokens) else None
+    return adapter.count_request(cases.question(), target) if isinstance(adapter, CountsTokens) else None
 
 
 @pytest.mark.parametrize("model", _HOSTILE, ids=lambda name: ascii(name[:40]))
@@ -170,7 +162,7 @@ def _count_request(subject: Subject, target: Target) -> WireRequest | None:
 def test_model_name_cannot_change_the_destination(subject: Subject, model: str, stream: bool) -> None:
     target = replace(subject.target, model=model)
     try:
-        wire = subject.adapter.build_request(replace(question(), stream=stream), target)
+        wire = subject.adapter.build_request(replace(cases.question(), stream=stream), target)
     except ProviderError:
         return
     check_wire(wire, target.base_path)
@@ -178,7 +170,7 @@ def test_model_name_cannot_change_the_destination(subject: Subject, model: str, 
 
 @pytest.mark.parametrize("base_path", ["", "/v1", "/a/b/c"])
 def test_base_path_of_the_target_is_used(subject: Subject, base_path: str) -> None:
-    wire = subject.adapter.build_request(question(), replace(subject.target, base_path=base_path))
+    wire = subject.adapter.build_request(cases.question(), replace(subject.target, base_path=base_path))
     check_wire(wire, base_path)
 
 
@@ -201,7 +193,7 @@ def test_emulated_features_are_claimed(family: Subject) -> None:
 def test_unclaimed_feature_is_refused(subject: Subject) -> None:
     # A model with this flag continues a last message of the assistant, so the adapter need not claim `prefill`.
     implied = {"prefill"} if ANSWERS_ITSELF in subject.facts.flags else set()
-    for feature, requests in feature_requests().items():
+    for feature, requests in cases.feature_requests().items():
         if feature in subject.adapter.capabilities.features | implied:
             continue
         for name, request in requests.items():
@@ -213,19 +205,19 @@ def test_unclaimed_feature_is_refused(subject: Subject) -> None:
             _check_quotes_no_prompt(refused.value, request)
 
 
-@pytest.mark.parametrize("history", ODD_HISTORIES)
+@pytest.mark.parametrize("history", cases.ODD_HISTORIES)
 def test_unusual_history_is_sent_or_refused(subject: Subject, history: str) -> None:
     """Clients send models' earlier answers back, and models write tool arguments that are not JSON.
 
     An adapter that cannot send such a history raises a `ProviderError`, which becomes a client error. Any other
     exception becomes an internal error of the gateway.
     """
-    if "tools" not in subject.features and history in ODD_CALLS:
+    if "tools" not in subject.features and history in cases.ODD_CALLS:
         return
     try:
-        wire = subject.build(ODD_HISTORIES[history])
+        wire = subject.build(cases.ODD_HISTORIES[history])
     except ProviderError as refused:
-        _check_quotes_no_prompt(refused, ODD_HISTORIES[history])
+        _check_quotes_no_prompt(refused, cases.ODD_HISTORIES[history])
         return
     check_wire(wire, subject.target.base_path)
     assert as_map(loads(wire.body)), "the body of a request must be a JSON object with members"
@@ -235,9 +227,9 @@ def test_reasoning_effort_changes_the_request(family: Subject) -> None:
     """Each effort that the model knows changes the request, or each usual effort if none is known."""
     if "reasoning_effort" not in family.parameters:
         return
-    efforts = family.facts.efforts or (USUAL_EFFORTS if family.is_invented else ())
-    built = [family.build(replace(question(), reasoning_effort=effort)) for effort in efforts]
-    assert not built or len(efforts) == 1 or any(one != family.build(question()) for one in built), (
+    efforts = family.facts.efforts or (cases.USUAL_EFFORTS if family.is_invented else ())
+    built = [family.build(replace(cases.question(), reasoning_effort=effort)) for effort in efforts]
+    assert not built or len(efforts) == 1 or any(one != family.build(cases.question()) for one in built), (
         "the adapter claims `reasoning_effort`, but it does not change the request"
     )
 
@@ -246,7 +238,7 @@ def test_stream_options_are_omitted_when_unsupported(subject: Subject) -> None:
     adapter = subject.adapter
     if not isinstance(adapter, AsksForUsage) or not adapter.asks_for_usage:
         return
-    completion, request = rich_answer(subject)
+    completion, request = cases.rich_answer(subject)
     streamed = replace(request, stream=True, include_usage=True)
     unsupported = replace(subject, facts=replace(subject.facts, without=subject.facts.without | {STREAM_OPTIONS}))
     with_options, without_options = (as_map(loads(one.build(streamed).body)) for one in (subject, unsupported))
@@ -263,27 +255,27 @@ def test_zero_is_sent_as_a_value(family: Subject) -> None:
     """0 must not be read as absent. If a vendor does not accept 0, the adapter sends the smallest accepted value."""
     for name, most in (("temperature", 0.1), ("top_p", 0.1), ("seed", 1)):
         if name in family.parameters:
-            sent = getattr(family.received(replace(question(), **{name: 0})), name)  # type: ignore[arg-type]
+            sent = getattr(family.received(replace(cases.question(), **{name: 0})), name)  # type: ignore[arg-type]
             assert sent is not None, f"{name}=0 is not sent"
             assert sent <= most, f"{name}=0 is sent as {sent}"
 
 
 def test_passthrough_parameter_is_sent(subject: Subject) -> None:
     target = replace(subject.target, passthrough=frozenset({"x_extra"}))
-    body = loads(subject.adapter.build_request(replace(question(), extra={"x_extra": "client"}), target).body)
+    body = loads(subject.adapter.build_request(replace(cases.question(), extra={"x_extra": "client"}), target).body)
     assert list(_values_at("x_extra", body)) == ["client"], "write the members of `request.extra` into the body"
 
 
 def test_claimed_vendor_parameters_are_sent(family: Subject) -> None:
     """A claimed parameter that is not canonical arrives in `request.extra` under its name."""
-    plain = family.build(question())
+    plain = family.build(cases.question())
     for name in sorted(family.adapter.capabilities.parameters - PARAMETERS - {ATTRIBUTION} - family.facts.without):
-        built = [family.build(replace(question(), extra={name: value})) for value in (7, True, False)]
+        built = [family.build(replace(cases.question(), extra={name: value})) for value in (7, True, False)]
         assert any(one != plain for one in built), f"the adapter claims `{name}`, but it does not change the request"
 
 
 def test_pinned_value_overrides_the_client(subject: Subject) -> None:
-    request = replace(question(), extra={"x_pinned": "client"})
+    request = replace(cases.question(), extra={"x_pinned": "client"})
     target = replace(subject.target, pins={"x_pinned": "site"}, passthrough=frozenset({"x_pinned"}))
     body = loads(subject.adapter.build_request(request, target).body)
     assert list(_values_at("x_pinned", body)) == ["site"], (
@@ -297,13 +289,13 @@ def test_pins_of_every_site_are_accepted(family: Subject) -> None:
             # A pinned value may be one that only the models of the site's scopes know.
             continue
         target = Target(family.model, site.base_path, family.facts, site.pins)
-        wire = family.adapter.build_request(question(), target)
-        assert conversation(family.read(wire)) == conversation(question()), (
+        wire = family.adapter.build_request(cases.question(), target)
+        assert conversation(family.read(wire)) == conversation(cases.question()), (
             "the pins of a site must leave the conversation as it is"
         )
 
 
-@pytest.mark.parametrize("parameter", PARAMETER_BOUNDS)
+@pytest.mark.parametrize("parameter", cases.PARAMETER_BOUNDS)
 def test_parameter_at_its_bounds_is_accepted(family: Subject, parameter: str) -> None:
     """OpenAI's bounds must reach the provider, or the nearest values that it accepts.
 
@@ -311,13 +303,13 @@ def test_parameter_at_its_bounds_is_accepted(family: Subject, parameter: str) ->
     """
     if parameter not in family.parameters:
         return
-    low, middle, high = (_sent_value(family, parameter, value) for value in PARAMETER_BOUNDS[parameter])
+    low, middle, high = (_sent_value(family, parameter, value) for value in cases.PARAMETER_BOUNDS[parameter])
     for name, value in (("lowest", low), ("highest", high)):
         assert value is not None, f"the {name} value of `{parameter}` is not sent"
     if all(isinstance(value, int | float) for value in (low, middle, high)) and parameter != "seed":
         assert low <= middle <= high, (  # type: ignore[operator]
-            f"{PARAMETER_BOUNDS[parameter]!r} as `{parameter}` is sent as {low}, {middle} and {high}: send the nearest "
-            "value that the vendor accepts"
+            f"{cases.PARAMETER_BOUNDS[parameter]!r} as `{parameter}` is sent as {low}, {middle} and {high}: send the "
+            "nearest value that the vendor accepts"
         )
         assert low < high, f"each value of `{parameter}` is sent as {low}"  # type: ignore[operator]
 
@@ -325,7 +317,7 @@ def test_parameter_at_its_bounds_is_accepted(family: Subject, parameter: str) ->
 def _sent_value(subject: Subject, parameter: str, value: object) -> object:
     """Return the value that the provider receives. An adapter may refuse a value with UnsupportedFeature."""
     value = tuple(value) if isinstance(value, list) else value
-    request = replace(question(), **{parameter: value})  # type: ignore[arg-type]
+    request = replace(cases.question(), **{parameter: value})  # type: ignore[arg-type]
     try:
         wire = subject.build(request)
     except UnsupportedFeature:

@@ -22,28 +22,9 @@ from functools import cache
 from operator import is_not
 from typing import Any, TypeVar
 
+from providers import chat
 from providers.adapter import Adapter
 from providers.catalogue.takes import Takes
-from providers.chat import (
-    AllowedTools,
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    JsonSchemaFormat,
-    Message,
-    NamedTool,
-    StreamEvent,
-    SystemMessage,
-    TextPart,
-    Texts,
-    Tool,
-    ToolCall,
-    ToolCallDelta,
-    ToolMessage,
-    UserMessage,
-    prompt_text,
-    said_in,
-)
 from providers.formats.role_alternation import joined_turns, merged
 from providers.formats.schemas import allows_strict, answer_schema, tool_schema
 from providers.formats.tool_calls import FILLER_TEXT
@@ -63,13 +44,13 @@ _MOST_CACHE_MARKS = 4
 _NOTHING: frozenset[str] = frozenset()
 
 
-def fit(request: ChatRequest, takes: Takes) -> tuple[ChatRequest, frozenset[str]]:
+def fit(request: chat.ChatRequest, takes: Takes) -> tuple[chat.ChatRequest, frozenset[str]]:
     """Return the request in the form that the vendor takes, and the names of what the model learns in another way.
 
     The names include what the model does not learn at all. A request that fits already is returned itself.
     """
     messages = request.messages
-    if type(messages) is Texts and not request.tools and request.response_format is None:
+    if type(messages) is chat.Texts and not request.tools and request.response_format is None:
         # The usual form: only a system message may have to be changed.
         if not _needs_change(messages, takes):
             return request, _NOTHING
@@ -90,27 +71,29 @@ def fit(request: ChatRequest, takes: Takes) -> tuple[ChatRequest, frozenset[str]
     if renamed is not messages:
         changes["messages"] = renamed
     form = request.response_format
-    if isinstance(form, JsonSchemaFormat) and takes.schemas:
+    if isinstance(form, chat.JsonSchemaFormat) and takes.schemas:
         fitted = _fit_format(form, takes, changed)
         changes |= {"response_format": fitted} if fitted is not form else {}
     return replace(request, **changes) if changes else request, frozenset(changed)
 
 
-def _fit_tools(request: ChatRequest, names: Mapping[str, str], takes: Takes, changed: set[str]) -> Mapping[str, object]:
+def _fit_tools(
+    request: chat.ChatRequest, names: Mapping[str, str], takes: Takes, changed: set[str]
+) -> Mapping[str, object]:
     """Return the tools and the choice of a tool, as far as they change."""
     changes: dict[str, object] = {}
     tools = _each(request.tools, lambda tool: _tool(tool, names, takes, changed))
     if tools is not request.tools:
         changes["tools"] = tools
     match request.tool_choice:
-        case NamedTool(name) if name in names:
-            changes["tool_choice"] = NamedTool(names[name])
-        case AllowedTools(mode, chosen) if not names.keys().isdisjoint(chosen):
-            changes["tool_choice"] = AllowedTools(mode, tuple(names.get(name, name) for name in chosen))
+        case chat.NamedTool(name) if name in names:
+            changes["tool_choice"] = chat.NamedTool(names[name])
+        case chat.AllowedTools(mode, chosen) if not names.keys().isdisjoint(chosen):
+            changes["tool_choice"] = chat.AllowedTools(mode, tuple(names.get(name, name) for name in chosen))
     return changes
 
 
-def _fit_format(form: JsonSchemaFormat, takes: Takes, changed: set[str]) -> JsonSchemaFormat:
+def _fit_format(form: chat.JsonSchemaFormat, takes: Takes, changed: set[str]) -> chat.JsonSchemaFormat:
     schema, strict = answer_schema(form.schema, takes.schemas), form.strict
     if schema is not form.schema:
         changed.add("response_format.schema")
@@ -121,13 +104,13 @@ def _fit_format(form: JsonSchemaFormat, takes: Takes, changed: set[str]) -> Json
     return form if is_same else replace(form, schema=schema, strict=strict)
 
 
-def changes_for(adapter: Adapter, request: ChatRequest) -> frozenset[str]:
+def changes_for(adapter: Adapter, request: chat.ChatRequest) -> frozenset[str]:
     """Return the names of what the model learns in another way, or not at all."""
     takes: Takes | None = getattr(adapter, "takes", None)
     return fit(request, takes)[1] if takes is not None else _NOTHING
 
 
-def client_names(adapter: Adapter, request: ChatRequest) -> Mapping[str, str]:
+def client_names(adapter: Adapter, request: chat.ChatRequest) -> Mapping[str, str]:
     """Return the client's name of a tool by the name that an adapter sends, where the two differ."""
     takes: Takes | None = getattr(adapter, "takes", None) if request.tools else None
     return {} if takes is None else {sent: name for name, sent in _sent_names(request.tools, takes).items()}
@@ -145,41 +128,46 @@ def _each(items: tuple[_Item, ...], change: Callable[[_Item], _Item]) -> tuple[_
 # --- system messages ------------------------------------------------------------------------------
 
 
-def _needs_change(messages: Sequence[Message], takes: Takes) -> bool:
+def _needs_change(messages: Sequence[chat.Message], takes: Takes) -> bool:
     takes_more = takes.system == "any"
     for position, message in enumerate(messages):
-        if type(message) is SystemMessage and ((position and not takes_more) or _is_blank(message)):
+        if type(message) is chat.SystemMessage and ((position and not takes_more) or _is_blank(message)):
             return True
-        if type(message) is UserMessage and position and not takes_more and type(messages[position - 1]) is UserMessage:
+        if (
+            type(message) is chat.UserMessage
+            and position
+            and not takes_more
+            and type(messages[position - 1]) is chat.UserMessage
+        ):
             return True
         if position + 1 < len(messages) and not takes_more and _is_empty_turn(message):
             return True
-    return not takes_more and type(messages[-1]) is SystemMessage
+    return not takes_more and type(messages[-1]) is chat.SystemMessage
 
 
-def _is_blank(message: SystemMessage) -> bool:
+def _is_blank(message: chat.SystemMessage) -> bool:
     text = message.content
     return not text.strip() if isinstance(text, str) else not any(part.text.strip() for part in text)
 
 
-def _is_empty_turn(message: Message) -> bool:
+def _is_empty_turn(message: chat.Message) -> bool:
     """Return whether it is an answer without anything, as one that was cut off before its first word."""
-    return type(message) is AssistantMessage and not (
-        message.tool_calls or message.reasoning or said_in(message).strip()
+    return type(message) is chat.AssistantMessage and not (
+        message.tool_calls or message.reasoning or chat.said_in(message).strip()
     )
 
 
-def _with_system_first(request: ChatRequest, takes: Takes) -> tuple[ChatRequest, frozenset[str]]:
+def _with_system_first(request: chat.ChatRequest, takes: Takes) -> tuple[chat.ChatRequest, frozenset[str]]:
     """Return the request with one system message at the beginning, or with all that are not blank (`any`)."""
-    first: list[SystemMessage] = []
-    rest: list[Message] = []
+    first: list[chat.SystemMessage] = []
+    rest: list[chat.Message] = []
     late: list[str] = []
     is_late = False
     end = len(request.messages) - 1
     for position, message in enumerate(request.messages):
         if takes.system != "any" and position < end and _is_empty_turn(message):
             continue
-        if isinstance(message, SystemMessage):
+        if isinstance(message, chat.SystemMessage):
             if _is_blank(message):
                 continue
             if takes.system == "any":
@@ -188,9 +176,9 @@ def _with_system_first(request: ChatRequest, takes: Takes) -> tuple[ChatRequest,
                 first.append(message)
             else:
                 is_late = True
-                late.append(LATE_SYSTEM.format(prompt_text(message.content)))
+                late.append(LATE_SYSTEM.format(chat.prompt_text(message.content)))
             continue
-        if late and isinstance(message, UserMessage):
+        if late and isinstance(message, chat.UserMessage):
             message = joined_turns((replace(message, content="\n\n".join(late)), message))
         elif late:
             rest.append(_late_turn(late, rest[-1]))
@@ -200,51 +188,53 @@ def _with_system_first(request: ChatRequest, takes: Takes) -> tuple[ChatRequest,
         rest.append(_late_turn(late, rest[-1]))
     if takes.system != "any":
         rest = _with_joined_turns(rest)
-    continues = isinstance(request.messages[-1], AssistantMessage)
-    if not rest or (isinstance(rest[-1], AssistantMessage) and not continues):
-        rest.append(UserMessage(FILLER_TEXT))
+    continues = isinstance(request.messages[-1], chat.AssistantMessage)
+    if not rest or (isinstance(rest[-1], chat.AssistantMessage) and not continues):
+        rest.append(chat.UserMessage(FILLER_TEXT))
     messages = (*([_joined(first)] if first else []), *rest)
     return replace(request, messages=messages), frozenset({"messages.role"}) if is_late else _NOTHING
 
 
-def _late_turn(late: Sequence[str], before: Message) -> UserMessage:
+def _late_turn(late: Sequence[str], before: chat.Message) -> chat.UserMessage:
     """Return the texts of late system messages as a turn that continues the user's turn before it, if it is one."""
-    return UserMessage("\n\n".join(late), before.name if isinstance(before, UserMessage) else None)
+    return chat.UserMessage("\n\n".join(late), before.name if isinstance(before, chat.UserMessage) else None)
 
 
-def _with_joined_turns(messages: Sequence[Message]) -> list[Message]:
+def _with_joined_turns(messages: Sequence[chat.Message]) -> list[chat.Message]:
     """Return the messages with consecutive turns of one user as a single one."""
-    groups: list[list[Message]] = []
+    groups: list[list[chat.Message]] = []
     for message in messages:
         last = groups[-1][-1] if groups else None
-        if isinstance(message, UserMessage) and isinstance(last, UserMessage) and last.name == message.name:
+        if isinstance(message, chat.UserMessage) and isinstance(last, chat.UserMessage) and last.name == message.name:
             groups[-1].append(message)
         else:
             groups.append([message])
     return [merged(group) for group in groups]
 
 
-def _joined(messages: Sequence[SystemMessage]) -> SystemMessage:
+def _joined(messages: Sequence[chat.SystemMessage]) -> chat.SystemMessage:
     if len(messages) == 1:
         return messages[0]
     parts = [part for one in messages for part in (one.content if not isinstance(one.content, str) else ())]
     if any(part.cache is not None for part in parts):
-        contents = ((TextPart(one.content),) if isinstance(one.content, str) else one.content for one in messages)
-        return SystemMessage(tuple(part for content in contents for part in content), messages[0].role)
-    return SystemMessage("\n\n".join(prompt_text(one.content) for one in messages), messages[0].role)
+        contents = ((chat.TextPart(one.content),) if isinstance(one.content, str) else one.content for one in messages)
+        return chat.SystemMessage(tuple(part for content in contents for part in content), messages[0].role)
+    return chat.SystemMessage("\n\n".join(chat.prompt_text(one.content) for one in messages), messages[0].role)
 
 
 # --- marks for a cache ----------------------------------------------------------------------------
 
 
-def _with_few_marks(request: ChatRequest) -> ChatRequest:
+def _with_few_marks(request: chat.ChatRequest) -> chat.ChatRequest:
     left = _MOST_CACHE_MARKS - (CACHE_CONTROL in request.extra)
     if sum(map(_marks, (*request.tools, *request.messages))) <= left:
         return request
     count = len(request.tools)
     items: list[Any] = [*request.tools, *request.messages]
     # Tools first, then system messages, then the others; of each kind the last.
-    for at in sorted(range(len(items)), key=lambda at: (at >= count, not isinstance(items[at], SystemMessage), -at)):
+    for at in sorted(
+        range(len(items)), key=lambda at: (at >= count, not isinstance(items[at], chat.SystemMessage), -at)
+    ):
         items[at], left = _few_marks(items[at], left)
     return replace(request, tools=tuple(items[:count]), messages=tuple(items[count:]))
 
@@ -295,7 +285,7 @@ def _hashed(beginning: str, whole: str, characters: int) -> str:
     return f"{beginning[: characters - _HASH_CHARACTERS - 1]}_{digest}"
 
 
-def _sent_names(tools: Sequence[Tool], takes: Takes) -> dict[str, str]:
+def _sent_names(tools: Sequence[chat.Tool], takes: Takes) -> dict[str, str]:
     """Return the name that is sent, for each tool whose name differs. No two tools have the same."""
     names: dict[str, str] = {}
     taken = {tool.name for tool in tools}
@@ -307,12 +297,12 @@ def _sent_names(tools: Sequence[Tool], takes: Takes) -> dict[str, str]:
     return names
 
 
-def _lacks_type(tool: Tool) -> bool:
+def _lacks_type(tool: chat.Tool) -> bool:
     """Return whether a schema leaves out that arguments are an object, which Vertex and Claude demand."""
     return tool.parameters is not None and _TYPED.isdisjoint(tool.parameters)
 
 
-def _tool(tool: Tool, names: Mapping[str, str], takes: Takes, changed: set[str]) -> Tool:
+def _tool(tool: chat.Tool, names: Mapping[str, str], takes: Takes, changed: set[str]) -> chat.Tool:
     changes: dict[str, Any] = {}
     if tool.name in names:
         changes["name"] = names[tool.name]
@@ -329,16 +319,16 @@ def _tool(tool: Tool, names: Mapping[str, str], takes: Takes, changed: set[str])
     return replace(tool, **changes) if changes else tool
 
 
-def _with_sent_calls(message: Message, names: Mapping[str, str], takes: Takes) -> Message:
-    if type(message) is AssistantMessage and message.tool_calls:
+def _with_sent_calls(message: chat.Message, names: Mapping[str, str], takes: Takes) -> chat.Message:
+    if type(message) is chat.AssistantMessage and message.tool_calls:
         calls = _each(message.tool_calls, lambda call: _sent_call(call, names, takes))
         return message if calls is message.tool_calls else replace(message, tool_calls=calls)
-    if type(message) is ToolMessage and (id := _sent_id(message.tool_call_id, takes)) != message.tool_call_id:
+    if type(message) is chat.ToolMessage and (id := _sent_id(message.tool_call_id, takes)) != message.tool_call_id:
         return replace(message, tool_call_id=id)
     return message
 
 
-def _sent_call(call: ToolCall, names: Mapping[str, str], takes: Takes) -> ToolCall:
+def _sent_call(call: chat.ToolCall, names: Mapping[str, str], takes: Takes) -> chat.ToolCall:
     id, name = _sent_id(call.id, takes), names.get(call.name) or sent_name(call.name, takes)
     return call if id == call.id and name == call.name else replace(call, id=id, name=name)
 
@@ -360,7 +350,7 @@ def _sent_id(id: str, takes: Takes) -> str:
 # --- the way back ---------------------------------------------------------------------------------
 
 
-def with_client_names(completion: ChatCompletion, names: Mapping[str, str]) -> ChatCompletion:
+def with_client_names(completion: chat.ChatCompletion, names: Mapping[str, str]) -> chat.ChatCompletion:
     """Return a whole answer whose calls have the client's names of its tools."""
     return replace(
         completion,
@@ -379,9 +369,13 @@ def with_client_names(completion: ChatCompletion, names: Mapping[str, str]) -> C
     )
 
 
-def events_with_client_names(events: tuple[StreamEvent, ...], names: Mapping[str, str]) -> tuple[StreamEvent, ...]:
+def events_with_client_names(
+    events: tuple[chat.StreamEvent, ...], names: Mapping[str, str]
+) -> tuple[chat.StreamEvent, ...]:
     """Return the events of a stream with the client's names of its tools."""
     return tuple(
-        replace(event, name=names.get(event.name, event.name)) if type(event) is ToolCallDelta and event.name else event
+        replace(event, name=names.get(event.name, event.name))
+        if type(event) is chat.ToolCallDelta and event.name
+        else event
         for event in events
     )

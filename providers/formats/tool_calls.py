@@ -8,19 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from providers.chat import (
-    AllowedTools,
-    AssistantMessage,
-    ChatRequest,
-    Message,
-    NamedTool,
-    SystemMessage,
-    Tool,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-    said_in,
-)
+from providers import chat
 from providers.failures import UnsupportedFeature
 from providers.formats.tool_results import has_attachments, result_text, results_as_text
 from providers.json_values import (
@@ -54,11 +42,11 @@ def safe_call_name(name: str, most: int = 64) -> str:
     return name if _CALL_NAME.fullmatch(name) else _NOT_IN_A_NAME.sub("_", name)[:most]
 
 
-SimpleToolChoice = NamedTool | Literal["auto", "none", "required"] | None
+SimpleToolChoice = chat.NamedTool | Literal["auto", "none", "required"] | None
 """A tool choice without `AllowedTools`, for formats that cannot express it: the other tools are left out instead."""
 
 
-def tools_of(request: ChatRequest, most: int = 64) -> tuple[tuple[Tool, ...], SimpleToolChoice]:
+def tools_of(request: chat.ChatRequest, most: int = 64) -> tuple[tuple[chat.Tool, ...], SimpleToolChoice]:
     """Return the tools that may be called, and the choice among them.
 
     If the history contains calls but the request has no tools, the called tools are returned with the choice "none".
@@ -70,18 +58,18 @@ def tools_of(request: ChatRequest, most: int = 64) -> tuple[tuple[Tool, ...], Si
         names = dict.fromkeys(
             safe_call_name(call.name, most)
             for message in request.messages
-            if isinstance(message, AssistantMessage)
+            if isinstance(message, chat.AssistantMessage)
             for call in message.tool_calls
         )
-        return tuple(Tool(name) for name in names), "none"
-    if isinstance(choice := request.tool_choice, AllowedTools):
+        return tuple(chat.Tool(name) for name in names), "none"
+    if isinstance(choice := request.tool_choice, chat.AllowedTools):
         return tuple(tool for tool in request.tools if tool.name in choice.names), choice.mode
     return request.tools, choice
 
 
 def turns_with_results(
-    messages: Sequence[Message],
-) -> Iterator[tuple[SystemMessage | UserMessage | AssistantMessage, list[tuple[ToolCall, str]]]]:
+    messages: Sequence[chat.Message],
+) -> Iterator[tuple[chat.SystemMessage | chat.UserMessage | chat.AssistantMessage, list[tuple[chat.ToolCall, str]]]]:
     """Yield each message except tool results, with its calls and the texts of their results.
 
     It is for formats that have only user and assistant turns. Call ids become unique in the whole conversation, as
@@ -94,8 +82,10 @@ def turns_with_results(
 
 
 def turns_with_whole_results(
-    messages: Sequence[Message],
-) -> Iterator[tuple[SystemMessage | UserMessage | AssistantMessage, list[tuple[ToolCall, ToolMessage]]]]:
+    messages: Sequence[chat.Message],
+) -> Iterator[
+    tuple[chat.SystemMessage | chat.UserMessage | chat.AssistantMessage, list[tuple[chat.ToolCall, chat.ToolMessage]]]
+]:
     """Yield the same as `turns_with_results`, with whole results, for formats that take images or failures in them.
 
     Raises UnsupportedFeature if a call has no result, or a result has no call.
@@ -105,13 +95,13 @@ def turns_with_whole_results(
     while position < len(messages):
         message = messages[position]
         position += 1
-        if isinstance(message, ToolMessage):
+        if isinstance(message, chat.ToolMessage):
             raise UnsupportedFeature(
                 "tools", f"messages[{position - 1}] is a tool message without a call in the message before it"
             )
-        results: list[ToolMessage] = []
-        if isinstance(message, AssistantMessage) and message.tool_calls:
-            while position < len(messages) and isinstance(result := messages[position], ToolMessage):
+        results: list[chat.ToolMessage] = []
+        if isinstance(message, chat.AssistantMessage) and message.tool_calls:
+            while position < len(messages) and isinstance(result := messages[position], chat.ToolMessage):
                 results.append(result)
                 position += 1
             ordered = _whole_results_in_order(message.tool_calls, results)
@@ -121,7 +111,7 @@ def turns_with_whole_results(
             yield message, []
 
 
-def _renamed(call: ToolCall, taken: dict[str, int]) -> ToolCall:
+def _renamed(call: chat.ToolCall, taken: dict[str, int]) -> chat.ToolCall:
     """Return the call with an id that no earlier call has, and add it to `taken`.
 
     `taken` maps each id to the last number that was appended to it. Counting from 1 for each of two thousand calls with
@@ -136,25 +126,25 @@ def _renamed(call: ToolCall, taken: dict[str, int]) -> ToolCall:
     return call if id == call.id else replace(call, id=id)
 
 
-def calls_as_text(messages: Sequence[Message]) -> tuple[Message, ...]:
+def calls_as_text(messages: Sequence[chat.Message]) -> tuple[chat.Message, ...]:
     """Return the messages with tool calls and their results as texts.
 
     It is for formats that accept calls in the history only if the request has tools. Raises UnsupportedFeature if a
     call has no result, or a result has no call.
     """
-    rewritten: list[Message] = []
+    rewritten: list[chat.Message] = []
     for message, results in turns_with_results(messages):
-        if not results or not isinstance(message, AssistantMessage):
+        if not results or not isinstance(message, chat.AssistantMessage):
             rewritten.append(message)
             continue
         calls = [f"[Called {call.name}: {call.arguments.strip() or '{}'}]" for call, _ in results]
-        texts = [text] if (text := said_in(message)).strip() else []
-        rewritten.append(AssistantMessage("\n".join([*texts, *calls])))
-        rewritten.append(UserMessage("\n".join(f"[Result of {call.name}: {text}]" for call, text in results)))
+        texts = [text] if (text := chat.said_in(message)).strip() else []
+        rewritten.append(chat.AssistantMessage("\n".join([*texts, *calls])))
+        rewritten.append(chat.UserMessage("\n".join(f"[Result of {call.name}: {text}]" for call, text in results)))
     return tuple(rewritten)
 
 
-def needs_filler_turns(roles: Sequence[str], messages: Sequence[Message]) -> tuple[bool, bool]:
+def needs_filler_turns(roles: Sequence[str], messages: Sequence[chat.Message]) -> tuple[bool, bool]:
     """Return whether a filler turn of the user is needed before the turns, and after them.
 
     The first turn must be the user's. The last one may be the model's only if the last message is the assistant's.
@@ -162,11 +152,11 @@ def needs_filler_turns(roles: Sequence[str], messages: Sequence[Message]) -> tup
     """
     if not roles:
         return True, False
-    needed_at_end = roles[-1] == "assistant" and not isinstance(messages[-1], AssistantMessage)
+    needed_at_end = roles[-1] == "assistant" and not isinstance(messages[-1], chat.AssistantMessage)
     return roles[0] == "assistant", needed_at_end
 
 
-def arguments_of(call: ToolCall) -> object:
+def arguments_of(call: chat.ToolCall) -> object:
     """Return a call's arguments as an object, for formats that do not accept text.
 
     A text that is not a JSON object, which another provider's model or a client may have written, is sent as the member
@@ -177,7 +167,7 @@ def arguments_of(call: ToolCall) -> object:
     return {"_raw": call.arguments} if arguments is None else arguments
 
 
-def with_object(call: ToolCall) -> ToolCall:
+def with_object(call: chat.ToolCall) -> chat.ToolCall:
     """Return a call whose arguments are a JSON object, for servers that parse them for a chat template."""
     return call if is_json_object(call.arguments) else replace(call, arguments=dumps_text(arguments_of(call)))
 
@@ -205,7 +195,9 @@ def calls_in(delta: Mapping[str, object]) -> Sequence[object]:
     return read_list(delta, "tool_calls") or ([{"index": 0, "function": former}] if former else [])
 
 
-def results_in_order(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> list[tuple[ToolCall, str]]:
+def results_in_order(
+    calls: Sequence[chat.ToolCall], results: Sequence[chat.ToolMessage]
+) -> list[tuple[chat.ToolCall, str]]:
     """Return each call of one assistant message with the text of its result, in the order of the calls.
 
     The tool messages may be in any order. Raises UnsupportedFeature if a call has no result, a result has no call, or a
@@ -217,12 +209,12 @@ def results_in_order(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) 
 
 
 def _whole_results_in_order(
-    calls: Sequence[ToolCall], results: Sequence[ToolMessage]
-) -> list[tuple[ToolCall, ToolMessage]]:
-    waiting: dict[str, deque[ToolMessage]] = {}
+    calls: Sequence[chat.ToolCall], results: Sequence[chat.ToolMessage]
+) -> list[tuple[chat.ToolCall, chat.ToolMessage]]:
+    waiting: dict[str, deque[chat.ToolMessage]] = {}
     for result in results:
         waiting.setdefault(result.tool_call_id, deque()).append(result)
-    pairs: list[tuple[ToolCall, ToolMessage]] = []
+    pairs: list[tuple[chat.ToolCall, chat.ToolMessage]] = []
     for call in calls:
         if not (own := waiting.get(call.id)):
             message = f"the call of {call.name!r} has no result: add a tool message for each call"

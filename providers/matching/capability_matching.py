@@ -11,21 +11,9 @@ from functools import cache
 from operator import is_
 from typing import Any
 
+from providers import chat
 from providers.adapter import Capabilities
 from providers.catalogue.models import ModelFacts
-from providers.chat import (
-    AssistantMessage,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    Message,
-    NamedTool,
-    Part,
-    TextPart,
-    Texts,
-    ToolMessage,
-    UserMessage,
-)
 from providers.matching.requirements import (
     CACHE_CONTROL,
     CACHE_MARKS,
@@ -81,7 +69,7 @@ class CapabilityMatch(Value, frozen=True):
 _FITS = CapabilityMatch(frozenset(), frozenset(), frozenset())
 
 
-def reasons_unseen(request: ChatRequest, facts: ModelFacts) -> bool:
+def reasons_unseen(request: chat.ChatRequest, facts: ModelFacts) -> bool:
     """Return whether a model that hides its reasoning will reason long, on request or because it always does."""
     effort = request.reasoning_effort
     if effort is None:
@@ -166,36 +154,36 @@ def _with_supported_choice(needs: Requirements, capabilities: Capabilities) -> R
     return needs
 
 
-def with_supported_choice(request: ChatRequest, capabilities: Capabilities) -> ChatRequest:
+def with_supported_choice(request: chat.ChatRequest, capabilities: Capabilities) -> chat.ChatRequest:
     """Return the request with the `tool_choice` that `match_capabilities` assumed."""
     if len(request.tools) != 1:
         return request
     if request.tool_choice == "required" and "tool_choice_required" not in capabilities.features:
-        return replace(request, tool_choice=NamedTool(request.tools[0].name))
-    if isinstance(request.tool_choice, NamedTool) and "tool_choice_named" not in capabilities.features:
+        return replace(request, tool_choice=chat.NamedTool(request.tools[0].name))
+    if isinstance(request.tool_choice, chat.NamedTool) and "tool_choice_named" not in capabilities.features:
         return replace(request, tool_choice="required")
     return request
 
 
-def with_files_as_text(request: ChatRequest, capabilities: Capabilities) -> ChatRequest:
+def with_files_as_text(request: chat.ChatRequest, capabilities: Capabilities) -> chat.ChatRequest:
     """Return the request with the text of each text file in its place, where the deployment takes no files."""
-    if "file" in capabilities.features or type(request.messages) is Texts:
+    if "file" in capabilities.features or type(request.messages) is chat.Texts:
         return request
     messages = tuple(map(_with_text, request.messages))
     is_same = all(map(is_, messages, request.messages))
     return request if is_same else replace(request, messages=messages)
 
 
-def _with_text(message: Message) -> Message:
-    if not isinstance(message, UserMessage | ToolMessage) or isinstance(message.content, str):
+def _with_text(message: chat.Message) -> chat.Message:
+    if not isinstance(message, chat.UserMessage | chat.ToolMessage) or isinstance(message.content, str):
         return message
     parts = tuple(map(_text_or_part, message.content))
     return message if parts == message.content else replace(message, content=parts)
 
 
-def _text_or_part(part: Part) -> Part:
-    if isinstance(part, FilePart) and (text := part.as_text()) is not None:
-        return TextPart(text, part.cache)
+def _text_or_part(part: chat.Part) -> chat.Part:
+    if isinstance(part, chat.FilePart) and (text := part.as_text()) is not None:
+        return chat.TextPart(text, part.cache)
     return part
 
 
@@ -224,7 +212,7 @@ def _may_reason(needs: Requirements, capabilities: Capabilities, facts: ModelFac
     return "reasoning" in capabilities.features and not any(excluded)
 
 
-def without_parameters(request: ChatRequest, dropped: Set[str]) -> ChatRequest:
+def without_parameters(request: chat.ChatRequest, dropped: Set[str]) -> chat.ChatRequest:
     """Return the request without the given parameters."""
     if not dropped:
         return request
@@ -244,14 +232,14 @@ def without_parameters(request: ChatRequest, dropped: Set[str]) -> ChatRequest:
     return replace(request, **changes)
 
 
-def _without_inner(message: Message, dropped: Set[str]) -> Message:
-    if "message_name" in dropped and not isinstance(message, ToolMessage) and message.name is not None:
+def _without_inner(message: chat.Message, dropped: Set[str]) -> chat.Message:
+    if "message_name" in dropped and not isinstance(message, chat.ToolMessage) and message.name is not None:
         message = replace(message, name=None)
-    if REASONING in dropped and isinstance(message, AssistantMessage) and message.reasoning is not None:
+    if REASONING in dropped and isinstance(message, chat.AssistantMessage) and message.reasoning is not None:
         message = replace(message, reasoning=None)
-    if "image_detail" not in dropped or not isinstance(message, UserMessage | ToolMessage):
+    if "image_detail" not in dropped or not isinstance(message, chat.UserMessage | chat.ToolMessage):
         return message
     if isinstance(message.content, str):
         return message
-    parts = (replace(part, detail=None) if isinstance(part, ImagePart) else part for part in message.content)
+    parts = (replace(part, detail=None) if isinstance(part, chat.ImagePart) else part for part in message.content)
     return replace(message, content=tuple(parts))

@@ -9,19 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from itertools import islice, takewhile
 from typing import TypeVar
 
-from providers.chat import (
-    AssistantMessage,
-    AudioPart,
-    FilePart,
-    ImagePart,
-    Message,
-    Part,
-    SystemMessage,
-    TextPart,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-)
+from providers import chat
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.formats.reasoning_state import split_call_id
 from providers.json_values import as_map
@@ -136,10 +124,10 @@ def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return address.is_global and not any(address in network for network in _RESERVED)
 
 
-_P = TypeVar("_P", TextPart, Part)
+_P = TypeVar("_P", chat.TextPart, chat.Part)
 
 
-def decode_messages(entries: list[object]) -> tuple[Message, ...]:
+def decode_messages(entries: list[object]) -> tuple[chat.Message, ...]:
     """Return the messages. Raises InvalidRequest, also if tool results do not match the calls before them."""
     if not entries:
         raise InvalidRequest("`messages` must not be empty", "messages")
@@ -151,26 +139,26 @@ def decode_messages(entries: list[object]) -> tuple[Message, ...]:
     ]
     _check_tool_loop(messages)
     match messages:
-        case [_, *_, AssistantMessage(content=None | "" | (), refusal=None | "", tool_calls=())]:
+        case [_, *_, chat.AssistantMessage(content=None | "" | (), refusal=None | "", tool_calls=())]:
             del messages[-1]  # there is nothing to continue: Apple's library sends such a turn with its reasoning alone
     return tuple(messages)
 
 
-def decode_any_message(value: object, path: str) -> Message:
+def decode_any_message(value: object, path: str) -> chat.Message:
     """Decode one message of any form."""
     source = mapping(value, path)
     role = source.get("role")
     name = text(source, "name", f"{path}.name")
     if role == "user":
-        return UserMessage(_marked(_content(source, path, _user_part), source, path), name)
+        return chat.UserMessage(_marked(_content(source, path, _user_part), source, path), name)
     if role == "assistant":
         return _assistant(source, path, name)
     if role in ("system", "developer"):
-        return SystemMessage(_marked(_content(source, path, _text_part), source, path), role, name)
+        return chat.SystemMessage(_marked(_content(source, path, _text_part), source, path), role, name)
     if role == "tool":
         call_id = needed_text(source, "tool_call_id", f"{path}.tool_call_id")
         content = "" if source.get("content") is None else _content(source, path, _text_part)
-        return ToolMessage(split_call_id(call_id)[0], content, cache=cache_mark(source, path))
+        return chat.ToolMessage(split_call_id(call_id)[0], content, cache=cache_mark(source, path))
     if role == "function":
         raise InvalidRequest(f"`{path}.role` 'function' is no longer supported; use 'tool'", f"{path}.role")
     words = ", ".join(repr(word) for word in _ROLES)
@@ -188,18 +176,18 @@ def _content(source: Mapping[str, object], path: str, part: Callable[[object, st
     return tuple(part(entry, f"{place}[{position}]") for position, entry in enumerate(value)) or ""
 
 
-def _text_part(value: object, path: str) -> TextPart:
+def _text_part(value: object, path: str) -> chat.TextPart:
     source = mapping(value, path)
     if source.get("type") != "text":
         raise InvalidRequest(f"`{path}.type` must be 'text' in a message of this role", f"{path}.type")
     return _text(source, path)
 
 
-def _text(source: Mapping[str, object], path: str) -> TextPart:
+def _text(source: Mapping[str, object], path: str) -> chat.TextPart:
     value = text(source, "text", f"{path}.text")
     if value is None:
         raise InvalidRequest(f"`{path}.text` is required", f"{path}.text")
-    return TextPart(value, part_mark(source, path))
+    return chat.TextPart(value, part_mark(source, path))
 
 
 def _marked(content: str | tuple[_P, ...], source: Mapping[str, object], path: str) -> str | tuple[_P, ...]:
@@ -208,11 +196,11 @@ def _marked(content: str | tuple[_P, ...], source: Mapping[str, object], path: s
     if mark is None:
         return content
     if isinstance(content, str):
-        return (TextPart(content, mark),)
-    return (*content[:-1], content[-1] if isinstance(content[-1], AudioPart) else replace(content[-1], cache=mark))
+        return (chat.TextPart(content, mark),)
+    return (*content[:-1], content[-1] if isinstance(content[-1], chat.AudioPart) else replace(content[-1], cache=mark))
 
 
-def _user_part(value: object, path: str) -> Part:
+def _user_part(value: object, path: str) -> chat.Part:
     source = mapping(value, path)
     kind = source.get("type")
     if kind == "text":
@@ -229,24 +217,24 @@ def _user_part(value: object, path: str) -> Part:
             raise InvalidRequest(f"`{place}.data` must be sound in base64", f"{place}.data")
         if not sound or not _SOUND.fullmatch(sound):
             raise InvalidRequest(f"`{place}.format` must be the name of a format, such as 'wav'", f"{place}.format")
-        return AudioPart(data, sound)
+        return chat.AudioPart(data, sound)
     if kind == "file":
         file = _file(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
         return replace(file, cache=mark) if (mark := part_mark(source, path)) is not None else file
     raise InvalidRequest(f"`{path}.type` must be one of 'text', 'image_url', 'input_audio', 'file'", f"{path}.type")
 
 
-def decode_image(source: Mapping[str, object], path: str) -> ImagePart:
+def decode_image(source: Mapping[str, object], path: str) -> chat.ImagePart:
     """Read an image: a `data:` URI, or a URL that a provider may fetch. Raises InvalidRequest."""
     detail = text(source, "detail", f"{path}.detail")
     if detail is not None and detail not in DETAILS:
         raise InvalidRequest(f"`{path}.detail` must be one of {', '.join(map(repr, DETAILS))}", f"{path}.detail")
-    return ImagePart(image_url(text(source, "url", f"{path}.url"), f"{path}.url"), detail)
+    return chat.ImagePart(image_url(text(source, "url", f"{path}.url"), f"{path}.url"), detail)
 
 
-def file_if_pdf(image: ImagePart) -> ImagePart | FilePart:
+def file_if_pdf(image: chat.ImagePart) -> chat.ImagePart | chat.FilePart:
     """Return a PDF that a client sends as an image, within the request, as the file that it is."""
-    return FilePart(image.url, cache=image.cache) if _PDF.match(image.url) else image
+    return chat.FilePart(image.url, cache=image.cache) if _PDF.match(image.url) else image
 
 
 def image_url(url: str | None, place: str) -> str:
@@ -269,7 +257,7 @@ def _data_uri(uri: str, place: str, example: str) -> str:
         raise InvalidRequest(f"`{place}` {error}: write {example}", place) from None
 
 
-def _file(source: Mapping[str, object], path: str) -> FilePart:
+def _file(source: Mapping[str, object], path: str) -> chat.FilePart:
     if source.get("file_id") is not None:
         raise InvalidRequest(
             f"`{path}.file_id` refers to content kept at a provider; send `file_data` instead", f"{path}.file_id"
@@ -277,16 +265,16 @@ def _file(source: Mapping[str, object], path: str) -> FilePart:
     return file_part(source, path)
 
 
-def file_part(source: Mapping[str, object], path: str) -> FilePart:
+def file_part(source: Mapping[str, object], path: str) -> chat.FilePart:
     """Return the file of an object with `file_data` and `filename`. Raises InvalidRequest."""
     place = f"{path}.file_data"
     data = needed_text(source, "file_data", place)
-    return FilePart(
+    return chat.FilePart(
         _data_uri(data, place, "data:application/pdf;base64,…"), text(source, "filename", f"{path}.filename")
     )
 
 
-def _assistant(source: Mapping[str, object], path: str, name: str | None) -> AssistantMessage:
+def _assistant(source: Mapping[str, object], path: str, name: str | None) -> chat.AssistantMessage:
     if source.get("function_call") is not None:
         place = f"{path}.function_call"
         raise InvalidRequest(f"`{place}` is no longer supported; use `tool_calls`", place)
@@ -297,7 +285,7 @@ def _assistant(source: Mapping[str, object], path: str, name: str | None) -> Ass
     calls = items(entries, f"{path}.tool_calls", at_most=_MAX_CALLS) if entries is not None else ()
     tool_calls = tuple(_tool_call(entry, f"{path}.tool_calls[{i}]") for i, entry in enumerate(calls))
     refusal = text(source, "refusal", f"{path}.refusal")
-    content: str | tuple[TextPart, ...] | None = None
+    content: str | tuple[chat.TextPart, ...] | None = None
     thoughts = None
     if source.get("content") is not None:
         content, refused, thoughts = _assistant_content(source, path)
@@ -308,12 +296,12 @@ def _assistant(source: Mapping[str, object], path: str, name: str | None) -> Ass
     elif not tool_calls and refusal is None:
         content = ""  # clients send back an answer without text
     reasoning = text(source, "reasoning_content", f"{path}.reasoning_content")
-    return AssistantMessage(content, refusal, reasoning or thoughts, tool_calls, name)
+    return chat.AssistantMessage(content, refusal, reasoning or thoughts, tool_calls, name)
 
 
 def _assistant_content(
     source: Mapping[str, object], path: str
-) -> tuple[str | tuple[TextPart, ...] | None, str | None, str | None]:
+) -> tuple[str | tuple[chat.TextPart, ...] | None, str | None, str | None]:
     """Return text, refusal and thoughts. OpenAI allows parts of the first two kinds in an assistant's message.
 
     Clients send back parts of the answers of other APIs. All but thoughts are left out, and named by `unread_fields`.
@@ -321,7 +309,7 @@ def _assistant_content(
     value = source["content"]
     if not isinstance(value, list) or not value:
         return _content(source, path, _text_part), None, None
-    texts: list[TextPart] = []
+    texts: list[chat.TextPart] = []
     refusals: list[str] = []
     thoughts: list[str] = []
     for position, entry in enumerate(value):
@@ -342,7 +330,7 @@ def _thought(value: object) -> str:
     return "".join(one for one in (as_map(part).get("text") for part in parts) if isinstance(one, str))
 
 
-def _tool_call(value: object, path: str) -> ToolCall:
+def _tool_call(value: object, path: str) -> chat.ToolCall:
     source = mapping(value, path)
     kind = source.get("type") or "function"
     if kind == "custom":
@@ -354,20 +342,20 @@ def _tool_call(value: object, path: str) -> ToolCall:
     name = needed_text(function, "name", f"{path}.function.name")
     arguments = arguments_text(function, "arguments", f"{path}.function.arguments")
     call_id, signature = split_call_id(outward)
-    return ToolCall(call_id, name, arguments, signature)
+    return chat.ToolCall(call_id, name, arguments, signature)
 
 
-def _check_tool_loop(messages: list[Message]) -> None:
+def _check_tool_loop(messages: list[chat.Message]) -> None:
     """Check that the tool messages after each call answer it, and that every tool message answers a call.
 
     Results that come after another message of their turn are brought to their calls, as most vendors require.
     """
     open_calls: Counter[str] = Counter()
     for position in range(len(messages)):
-        if open_calls and not isinstance(messages[position], ToolMessage):
+        if open_calls and not isinstance(messages[position], chat.ToolMessage):
             _bring_results(messages, position, open_calls)
         message = messages[position]
-        if isinstance(message, ToolMessage):
+        if isinstance(message, chat.ToolMessage):
             if message.tool_call_id not in open_calls:
                 path = f"messages[{position}].tool_call_id"
                 raise InvalidRequest(f"`{path}` answers no open call of the assistant message before it", path)
@@ -379,7 +367,7 @@ def _check_tool_loop(messages: list[Message]) -> None:
             path = f"messages[{position}]"
             problem = f"`{path}`: the tool calls before it have no answer yet"
             raise InvalidRequest(f"{problem} (ids: {_ids_in(open_calls)})", path, log_message=problem)
-        if isinstance(message, AssistantMessage):
+        if isinstance(message, chat.AssistantMessage):
             open_calls = Counter(call.id for call in message.tool_calls)
     if open_calls:
         problem = "`messages` ends with tool calls that have no answer"
@@ -390,9 +378,9 @@ def _ids_in(calls: Counter[str]) -> str:
     return ", ".join(calls.elements())[:200]
 
 
-def _bring_results(messages: list[Message], position: int, calls: Collection[str]) -> None:
+def _bring_results(messages: list[chat.Message], position: int, calls: Collection[str]) -> None:
     """Move the results of the calls to the beginning of the turn that begins here."""
     rest = islice(messages, position, None)
-    turn = list(takewhile(lambda message: not isinstance(message, AssistantMessage), rest))
-    turn.sort(key=lambda message: not (isinstance(message, ToolMessage) and message.tool_call_id in calls))
+    turn = list(takewhile(lambda message: not isinstance(message, chat.AssistantMessage), rest))
+    turn.sort(key=lambda message: not (isinstance(message, chat.ToolMessage) and message.tool_call_id in calls))
     messages[position : position + len(turn)] = turn

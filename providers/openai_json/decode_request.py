@@ -9,16 +9,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from providers.chat import (
-    AllowedTools,
-    ChatRequest,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    NamedTool,
-    ResponseFormat,
-    Tool,
-    ToolChoice,
-)
+from providers import chat
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_messages import USE_A_FUNCTION, decode_messages
 from providers.openai_json.fields import (
@@ -115,7 +106,7 @@ def holds_too_much(fields: _Source) -> bool:
 _Reader = Callable[[Mapping[str, object], str], object]
 
 
-def decode_request(body: object) -> ChatRequest:
+def decode_request(body: object) -> chat.ChatRequest:
     """Return the request in a parsed JSON body, which may be any JSON value.
 
     `functions` and `function_call`, which OpenAI deprecated in 2023, are refused by name. Raises InvalidRequest if the
@@ -125,7 +116,7 @@ def decode_request(body: object) -> ChatRequest:
     return plain_request(body, MAX_MESSAGES) or decode_any_request(body)
 
 
-def decode_any_request(body: object) -> ChatRequest:
+def decode_any_request(body: object) -> chat.ChatRequest:
     """Decode a request of any form."""
     source = mapping(body, "")
     for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
@@ -159,7 +150,7 @@ def decode_any_request(body: object) -> ChatRequest:
     unread = unread_fields(source)
     if extra or unread:
         check_unknown(extra, unread)
-    return ChatRequest(
+    return chat.ChatRequest(
         model=model,
         messages=messages,
         stream=stream,
@@ -264,7 +255,7 @@ def _bias(biases: Mapping[str, object], token: str) -> float:
         raise InvalidRequest(str(error), error.param, log_message=logged) from None
 
 
-def _tools(source: Mapping[str, object]) -> tuple[Tool, ...]:
+def _tools(source: Mapping[str, object]) -> tuple[chat.Tool, ...]:
     value = source.get("tools")
     if value is None:
         return ()
@@ -273,7 +264,7 @@ def _tools(source: Mapping[str, object]) -> tuple[Tool, ...]:
     )
 
 
-def _tool(value: object, path: str) -> Tool:
+def _tool(value: object, path: str) -> chat.Tool:
     entry = mapping(value, path)
     if entry.get("type") == "custom":
         raise UnsupportedFeature("custom_tools", f"`{path}` is a custom tool; {USE_A_FUNCTION}", f"{path}.type")
@@ -286,7 +277,7 @@ def _tool(value: object, path: str) -> Tool:
     if name is None or not TOOL_NAME.fullmatch(name):
         raise InvalidRequest(f"`{path}.function.name` {NAME_RULE}", f"{path}.function.name")
     parameters = function.get("parameters")
-    return Tool(
+    return chat.Tool(
         name=name,
         description=text(function, "description", f"{path}.function.description"),
         parameters=None if parameters is None else mapping(parameters, f"{path}.function.parameters"),
@@ -295,7 +286,7 @@ def _tool(value: object, path: str) -> Tool:
     )
 
 
-def _tool_choice(source: Mapping[str, object], tools: tuple[Tool, ...]) -> ToolChoice | None:
+def _tool_choice(source: Mapping[str, object], tools: tuple[chat.Tool, ...]) -> chat.ToolChoice | None:
     value = source.get("tool_choice")
     if is_choice_without_tools(value, tools):
         return None
@@ -304,7 +295,7 @@ def _tool_choice(source: Mapping[str, object], tools: tuple[Tool, ...]) -> ToolC
             return value
         case {"type": "function"}:
             name = _tool_name(mapping(value, "tool_choice").get("function"), "tool_choice.function", tools)
-            return NamedTool(name)
+            return chat.NamedTool(name)
         case {"type": "allowed_tools", "allowed_tools": dict(allowed)}:
             mode = choice(allowed.get("mode"), "tool_choice.allowed_tools.mode", ("auto", "required"))
             path = "tool_choice.allowed_tools.tools"
@@ -315,7 +306,7 @@ def _tool_choice(source: Mapping[str, object], tools: tuple[Tool, ...]) -> ToolC
             )
             if not names:
                 raise InvalidRequest(f"`{path}` must name at least one tool", path)
-            return AllowedTools("required" if mode == "required" else "auto", names)
+            return chat.AllowedTools("required" if mode == "required" else "auto", names)
         case {"type": "custom"}:
             raise UnsupportedFeature(
                 "custom_tools", f"`tool_choice` names a custom tool; {USE_A_FUNCTION}", "tool_choice.type"
@@ -323,7 +314,7 @@ def _tool_choice(source: Mapping[str, object], tools: tuple[Tool, ...]) -> ToolC
     raise unknown_tool_choice()
 
 
-def is_choice_without_tools(value: object, tools: tuple[Tool, ...]) -> bool:
+def is_choice_without_tools(value: object, tools: tuple[chat.Tool, ...]) -> bool:
     """Return whether a `tool_choice` is left out, or has no effect without tools. Raises InvalidRequest."""
     if value is None:
         return True
@@ -341,30 +332,30 @@ def unknown_tool_choice() -> InvalidRequest:
     )
 
 
-def _tool_name(value: object, path: str, tools: tuple[Tool, ...]) -> str:
+def _tool_name(value: object, path: str, tools: tuple[chat.Tool, ...]) -> str:
     name = text(mapping(value, path), "name", f"{path}.name")
     if name is None or all(tool.name != name for tool in tools):
         raise InvalidRequest(f"`{path}.name` is not one of the `tools`", f"{path}.name")
     return name
 
 
-def _response_format(source: Mapping[str, object], _: str) -> ResponseFormat | None:
+def _response_format(source: Mapping[str, object], _: str) -> chat.ResponseFormat | None:
     entry = mapping(source["response_format"], "response_format")
     kind = choice(entry.get("type"), "response_format.type", ("text", "json_object", "json_schema"))
     if kind == "text":
         return None
     if kind == "json_object":
-        return JsonObjectFormat()
+        return chat.JsonObjectFormat()
     path = "response_format.json_schema"
     return decode_schema_format(mapping(present(entry, "json_schema", path), path), path)
 
 
-def decode_schema_format(schema: Mapping[str, object], path: str) -> JsonSchemaFormat:
+def decode_schema_format(schema: Mapping[str, object], path: str) -> chat.JsonSchemaFormat:
     """Return the format of the object at `path`, which has the name, the schema and its options."""
     name = text(schema, "name", f"{path}.name")
     if name is None or not _SCHEMA_NAME.fullmatch(name):
         raise InvalidRequest(f"`{path}.name` must be 1 to 64 letters, digits, '_' or '-'", f"{path}.name")
-    return JsonSchemaFormat(
+    return chat.JsonSchemaFormat(
         name=name,
         schema={} if schema.get("schema") is None else mapping(schema["schema"], f"{path}.schema"),
         description=text(schema, "description", f"{path}.description"),

@@ -5,39 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, assert_never
 
-from providers.chat import (
-    AllowedTools,
-    AssistantMessage,
-    AudioPart,
-    CacheTime,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    Message,
-    NamedTool,
-    Part,
-    ResponseFormat,
-    SystemMessage,
-    TextPart,
-    Texts,
-    Tool,
-    ToolCall,
-    ToolChoice,
-    ToolMessage,
-    UserMessage,
-)
+from providers import chat
 from providers.formats.reasoning_state import unpack_details, unpack_members
 from providers.formats.tool_calls import safe_call_name
 from providers.formats.tool_results import results_as_text
 
-WritesMark = Callable[[CacheTime | None], dict[str, object]]
+WritesMark = Callable[[chat.CacheTime | None], dict[str, object]]
 """Returns the member by which a vendor marks a part for a cache. Without it, marks are left out."""
 
 
 def encode_request(
-    request: ChatRequest,
+    request: chat.ChatRequest,
     model: str,
     *,
     max_tokens_field: str = "max_completion_tokens",
@@ -48,7 +26,7 @@ def encode_request(
     history = request.messages
     messages: list[object] = (
         list(history.entries)
-        if type(history) is Texts
+        if type(history) is chat.Texts
         else [
             encode_message(message, with_reasoning=with_reasoning, model=model, mark=mark)
             for message in results_as_text(history)
@@ -78,16 +56,16 @@ def encode_request(
 
 
 def encode_message(
-    message: Message, *, with_reasoning: bool = False, model: str = "", mark: WritesMark | None = None
+    message: chat.Message, *, with_reasoning: bool = False, model: str = "", mark: WritesMark | None = None
 ) -> dict[str, object]:
     """Return one message. A signature of a tool call returns only to the `model` that gave it, as it was sent."""
     content = message.content
     encoded: object = encode_marked(message, mark) if mark is not None else None
     if encoded is None:
         encoded = content if content is None or isinstance(content, str) else [encode_part(part) for part in content]
-    if type(message) is UserMessage:
+    if type(message) is chat.UserMessage:
         body: dict[str, object] = {"role": "user", "content": encoded}
-    elif type(message) is AssistantMessage:
+    elif type(message) is chat.AssistantMessage:
         # Null content is accepted only together with tool calls.
         body = {"role": "assistant", "content": "" if encoded is None and not message.tool_calls else encoded}
         if message.refusal is not None:
@@ -97,7 +75,7 @@ def encode_message(
         if message.tool_calls:
             body["tool_calls"] = [encode_tool_call(call) for call in message.tool_calls]
             return_state(message, body, model)
-    elif type(message) is SystemMessage:
+    elif type(message) is chat.SystemMessage:
         body = {"role": message.role, "content": encoded}
     else:
         return {"role": "tool", "tool_call_id": message.tool_call_id, "content": encoded}
@@ -106,27 +84,27 @@ def encode_message(
     return body
 
 
-def encode_marked(message: Message, mark: WritesMark) -> list[dict[str, object]] | None:
+def encode_marked(message: chat.Message, mark: WritesMark) -> list[dict[str, object]] | None:
     """Return the parts of a message with their marks for a cache, as `mark` writes one, or None if it has none."""
-    parts = (TextPart(message.content),) if isinstance(message.content, str) else message.content or ()
-    times = [None if isinstance(part, AudioPart) else part.cache for part in parts]
-    if isinstance(message, ToolMessage) and message.cache is not None and parts:
+    parts = (chat.TextPart(message.content),) if isinstance(message.content, str) else message.content or ()
+    times = [None if isinstance(part, chat.AudioPart) else part.cache for part in parts]
+    if isinstance(message, chat.ToolMessage) and message.cache is not None and parts:
         times[-1] = message.cache
     if not any(times):
         return None
     return [{**encode_part(part), **mark(time)} for part, time in zip(parts, times, strict=True)]
 
 
-def encode_part(part: Part) -> dict[str, object]:
+def encode_part(part: chat.Part) -> dict[str, object]:
     """Return one part of a message's content."""
     match part:
-        case TextPart(text):
+        case chat.TextPart(text):
             return {"type": "text", "text": text}
-        case ImagePart(url, detail):
+        case chat.ImagePart(url, detail):
             return {"type": "image_url", "image_url": {"url": url, **({"detail": detail} if detail else {})}}
-        case AudioPart(data, sound):
+        case chat.AudioPart(data, sound):
             return {"type": "input_audio", "input_audio": {"data": data, "format": sound}}
-        case FilePart(data, filename):
+        case chat.FilePart(data, filename):
             if (plain := part.as_text()) is not None:  # these servers read PDF only
                 return {"type": "text", "text": plain}
             return {"type": "file", "file": {"file_data": data, **({"filename": filename} if filename else {})}}
@@ -134,13 +112,13 @@ def encode_part(part: Part) -> dict[str, object]:
             assert_never(part)
 
 
-def encode_tool_call(call: ToolCall) -> dict[str, object]:
+def encode_tool_call(call: chat.ToolCall) -> dict[str, object]:
     """Return one tool call of an assistant's message."""
     function = {"name": safe_call_name(call.name), "arguments": call.arguments}
     return {"id": call.id, "type": "function", "function": function}
 
 
-def return_state(message: AssistantMessage, body: dict[str, Any], model: str) -> None:
+def return_state(message: chat.AssistantMessage, body: dict[str, Any], model: str) -> None:
     """Give an encoded message what its calls carry, if this model sent it, in the place where the model sent it.
 
     The state is members next to `function`, such as a signature, and the sealed entries of `reasoning_details`.
@@ -155,7 +133,7 @@ def return_state(message: AssistantMessage, body: dict[str, Any], model: str) ->
         body["reasoning_details"] = details
 
 
-def encode_tool(tool: Tool) -> dict[str, object]:
+def encode_tool(tool: chat.Tool) -> dict[str, object]:
     """Return one function that the model may call."""
     function: dict[str, object] = {"name": tool.name}
     if tool.description is not None:
@@ -167,23 +145,23 @@ def encode_tool(tool: Tool) -> dict[str, object]:
     return {"type": "function", "function": function}
 
 
-def encode_tool_choice(choice: ToolChoice) -> object:
+def encode_tool_choice(choice: chat.ToolChoice) -> object:
     """Return `tool_choice` in OpenAI's form."""
     match choice:
-        case NamedTool(name):
+        case chat.NamedTool(name):
             return {"type": "function", "function": {"name": name}}
-        case AllowedTools(mode, names):
+        case chat.AllowedTools(mode, names):
             tools = [{"type": "function", "function": {"name": name}} for name in names]
             return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
         case _:
             return choice
 
 
-def _response_format(wanted: ResponseFormat) -> dict[str, object]:
+def _response_format(wanted: chat.ResponseFormat) -> dict[str, object]:
     match wanted:
-        case JsonObjectFormat():
+        case chat.JsonObjectFormat():
             return {"type": "json_object"}
-        case JsonSchemaFormat(name, schema, description, strict):
+        case chat.JsonSchemaFormat(name, schema, description, strict):
             inner: dict[str, object] = {"name": name, "schema": schema}
             if description is not None:
                 inner["description"] = description

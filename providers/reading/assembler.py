@@ -37,30 +37,7 @@ from typing import Literal
 
 import msgspec
 
-from providers.chat import (
-    CLAUDE_TIERS,
-    SERVICE_TIERS,
-    Annotation,
-    AnnotationsDelta,
-    ChatCompletion,
-    Choice,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    FinishReason,
-    Heartbeat,
-    ImageDelta,
-    Logprobs,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    ToolCallDelta,
-    Usage,
-    UsageReport,
-)
+from providers import chat
 from providers.failures import About, Failure, FailureKind
 from providers.json_values import (
     dumps,
@@ -85,8 +62,8 @@ _NOT_JSON = Failure(FailureKind.NOT_JSON, "the provider's answer has a tool call
 _EMPTY = Failure(FailureKind.MALFORMED, "the provider's answer is empty, and nothing of it was counted")
 # The model has read the request, so the server works.
 _UNWRITTEN = replace(_EMPTY, message="the provider's answer is empty: the model wrote nothing", about=About.REQUEST)
-_TIERS = SERVICE_TIERS | CLAUDE_TIERS
-_CUTTING: tuple[FinishReason, ...] = ("length", "content_filter")
+_TIERS = chat.SERVICE_TIERS | chat.CLAUDE_TIERS
+_CUTTING: tuple[chat.FinishReason, ...] = ("length", "content_filter")
 """Finishes that explain arguments which are not whole."""
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -94,13 +71,13 @@ LAST_SECOND = 9_999_999_999
 """A later Unix time (in the year 2286) is not in seconds."""
 _IMAGE = re.compile(r"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=_-]+|https?://[!-~]+")
 _ANSWERS: frozenset[Content] = frozenset({"text", "refusal", "images", "tool_calls"})
-_RANK: dict[FinishReason, int] = {"stop": 0, "other": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
+_RANK: dict[chat.FinishReason, int] = {"stop": 0, "other": 1, "length": 2, "tool_calls": 3, "content_filter": 4}
 # Shared objects: a body of empty comments produces millions of heartbeats.
-_FINISHED, _HEARTBEAT = Finished(), Heartbeat()
-_DELTAS: dict[Content, Callable[[str, int], StreamEvent]] = {
-    "reasoning": ReasoningDelta,
-    "text": TextDelta,
-    "refusal": RefusalDelta,
+_FINISHED, _HEARTBEAT = chat.Finished(), chat.Heartbeat()
+_DELTAS: dict[Content, Callable[[str, int], chat.StreamEvent]] = {
+    "reasoning": chat.ReasoningDelta,
+    "text": chat.TextDelta,
+    "refusal": chat.RefusalDelta,
 }
 
 
@@ -152,7 +129,7 @@ class _Choice:
 
     def __init__(self) -> None:
         self.filtered = False
-        self.finish: FinishReason | None = None
+        self.finish: chat.FinishReason | None = None
         self.raw: str | None = None
         self.stop_sequence: str | None = None
         self.calls: list[_Call] = []
@@ -162,7 +139,7 @@ class _Choice:
         self.cut: dict[Content, str] = {}
 
     @property
-    def end(self) -> FinishReason | None:
+    def end(self) -> chat.FinishReason | None:
         """The finish reason. A filtered choice needs none of the provider, or it would be retried as incomplete."""
         return "content_filter" if self.filtered else self.finish
 
@@ -177,7 +154,7 @@ class _Choice:
         return bool(self.kinds & _ANSWERS) and all(call.is_whole or call.is_empty for call in self.calls)
 
     @property
-    def reason(self) -> FinishReason:
+    def reason(self) -> chat.FinishReason:
         """The finish reason for the client: `tool_calls` instead of `stop` if there are calls, and only then."""
         reason = "content_filter" if self.filtered else self.finish or "other"
         if self.calls:
@@ -259,24 +236,24 @@ class Assembler:
         self._created = 0
         self._tier: str | None = None
         self._fingerprint: str | None = None
-        self._events: list[StreamEvent] = []
+        self._events: list[chat.StreamEvent] = []
         self._choices: dict[int, _Choice] = {}
-        self._usage: Usage | None = None
-        self._read_usage: Callable[[], Usage] | None = None
+        self._usage: chat.Usage | None = None
+        self._read_usage: Callable[[], chat.Usage] | None = None
         self._report: Mapping[str, object] = {}
         self._call_characters = self._image_characters = 0
 
-    def take(self) -> tuple[StreamEvent, ...]:
+    def take(self) -> tuple[chat.StreamEvent, ...]:
         """Return the events since the last call, in order."""
         held = None if self.done else self._held_call()
         events = tuple(self._events if held is None else self._events[:-1])
         self._events = [] if held is None else [held]
         return events
 
-    def _held_call(self) -> ToolCallDelta | None:
+    def _held_call(self) -> chat.ToolCallDelta | None:
         """Return the last event if it is a call that came at once, and nothing came after it."""
         last = self._events[-1] if self._events and self.join_signatures is not None else None
-        if type(last) is not ToolCallDelta or not last.id:
+        if type(last) is not chat.ToolCallDelta or not last.id:
             return None
         return last if self._choices[last.choice].calls[last.index].is_whole else None
 
@@ -327,23 +304,23 @@ class Assembler:
         """Record that a choice exists, so that the answer is not whole without its finish."""
         self._choice(choice)
 
-    def text(self, text: str, choice: int = 0, logprobs: Logprobs | None = None) -> None:
+    def text(self, text: str, choice: int = 0, logprobs: chat.Logprobs | None = None) -> None:
         """Add text, which may end with half of a surrogate pair. Log probabilities that are not JSON are dropped."""
         state = self._choices.get(choice)
         is_plain = bool(text) and logprobs is None and (text.isascii() or not _SURROGATE.search(text))
         if is_plain and state is not None and self._is_in_text(state):
-            self._events.append(TextDelta(text, choice))
+            self._events.append(chat.TextDelta(text, choice))
             return
         text = self._choice(choice).joined("text", text)
         if logprobs is not None and not _is_writable(logprobs):
             logprobs = None
         if text or logprobs:
-            self._emit(TextDelta(text, choice, logprobs))
+            self._emit(chat.TextDelta(text, choice, logprobs))
 
     def text_run(self, pieces: tuple[bytes, ...]) -> None:
         """Add text of choice 0 as contents of JSON strings without surrogates. See `TextRun`."""
         self._choice(0).kinds.add("text")
-        self._emit(TextRun(pieces))
+        self._emit(chat.TextRun(pieces))
 
     def is_in_text(self) -> bool:
         """Return whether one more text of choice 0 would only produce a text event and change no other state.
@@ -356,7 +333,7 @@ class Assembler:
     def is_saying_text(self) -> bool:
         """Return whether the last event is text of choice 0, so that consecutive texts may be added as a run."""
         last = self._events[-1] if self._events else None
-        return type(last) is TextDelta and last.choice == 0 and self._is_in_text(self._choices[0])
+        return type(last) is chat.TextDelta and last.choice == 0 and self._is_in_text(self._choices[0])
 
     def _is_in_text(self, state: _Choice) -> bool:
         """Return whether more text of the choice would only produce a text event."""
@@ -369,19 +346,19 @@ class Assembler:
     def reasoning(self, text: str, choice: int = 0) -> None:
         """Add reasoning text."""
         if text := self._choice(choice).joined("reasoning", text):
-            self._emit(ReasoningDelta(text, choice))
+            self._emit(chat.ReasoningDelta(text, choice))
 
     def refusal(self, text: str, choice: int = 0) -> None:
         """Add text of the model's refusal."""
         if text := self._choice(choice).joined("refusal", text):
-            self._emit(RefusalDelta(text, choice))
+            self._emit(chat.RefusalDelta(text, choice))
 
-    def annotations(self, annotations: tuple[Annotation, ...], choice: int = 0) -> None:
+    def annotations(self, annotations: tuple[chat.Annotation, ...], choice: int = 0) -> None:
         """Add annotations of the text, in OpenAI's shape. Those that cannot be written as JSON are dropped."""
         state = self._choice(choice)
         if annotations := tuple(filter(_is_writable, annotations)):
             state.kinds.add("annotations")
-            self._emit(AnnotationsDelta(annotations, choice))
+            self._emit(chat.AnnotationsDelta(annotations, choice))
 
     def image(self, url: str, choice: int = 0) -> None:
         """Add an image: see `ImageDelta`. One that a client can't read, or that is too large, is a failure."""
@@ -393,7 +370,7 @@ class Assembler:
             self.fail(Failure(FailureKind.MALFORMED, "the provider's answer has an image in a form that is not known"))
         else:
             state.kinds.add("images")
-            self._emit(ImageDelta(url, choice))
+            self._emit(chat.ImageDelta(url, choice))
 
     def tool_call(
         self,
@@ -504,15 +481,15 @@ class Assembler:
             call.pieces.append(arguments)
         if call.is_emitted:
             if arguments:
-                self._emit(ToolCallDelta(call.index, arguments, choice=choice))
+                self._emit(chat.ToolCallDelta(call.index, arguments, choice=choice))
         elif name := call.name or (call.usual_name if call.pieces else ""):
             # A piece may come before the name.
             call.is_emitted, call.name = True, name
             call.id = call.id or made_call_id(self._id, choice, call.index)
-            self._emit(ToolCallDelta(call.index, call.arguments, call.id, name, call.signature, choice))
+            self._emit(chat.ToolCallDelta(call.index, call.arguments, call.id, name, call.signature, choice))
 
     def finish(
-        self, reason: FinishReason, choice: int = 0, raw: str | None = None, stop_sequence: str | None = None
+        self, reason: chat.FinishReason, choice: int = 0, raw: str | None = None, stop_sequence: str | None = None
     ) -> None:
         """Record the end of a choice. Of several finishes the most specific one is used.
 
@@ -529,7 +506,7 @@ class Assembler:
         """Record that the safety system filtered a choice, whatever its finish is."""
         self._choice(choice).filtered = True
 
-    def usage(self, usage: Usage | Callable[[], Usage]) -> None:
+    def usage(self, usage: chat.Usage | Callable[[], chat.Usage]) -> None:
         """Record the token counts so far: of each count the last one above 0. A function is called once, at the end."""
         if callable(usage):
             self._read_usage = usage
@@ -537,9 +514,9 @@ class Assembler:
             self._usage = usage
         else:
             counts = zip(msgspec.structs.astuple(usage), msgspec.structs.astuple(self._usage), strict=True)
-            self._usage = Usage(*[new or old for new, old in counts])
+            self._usage = chat.Usage(*[new or old for new, old in counts])
 
-    def report(self, report: Mapping[str, object], read: Callable[[Mapping[str, object]], Usage]) -> None:
+    def report(self, report: Mapping[str, object], read: Callable[[Mapping[str, object]], chat.Usage]) -> None:
         """Record a report of the usage in the vendor's form. See `providers.reading.token_counts.merged`.
 
         `read` reads all reports, merged into one, at the end.
@@ -581,9 +558,9 @@ class Assembler:
                 return
         for number, state in choices:
             reason = state.reason
-            self._emit(ChoiceFinish(reason, number, state.raw, state.stop_sequence if reason == "stop" else None))
+            self._emit(chat.ChoiceFinish(reason, number, state.raw, state.stop_sequence if reason == "stop" else None))
         if usage is not None:
-            self._emit(UsageReport(usage))
+            self._emit(chat.UsageReport(usage))
         self._events.append(_FINISHED)
         self.done = True
 
@@ -602,7 +579,7 @@ class Assembler:
                 return replace(_NOT_JSON, param=call.name)
         return None
 
-    def _counted(self) -> Usage | None:
+    def _counted(self) -> chat.Usage | None:
         # The reference is removed, because the function refers to its reader, which refers to this object.
         read, self._read_usage = self._read_usage, None
         if read is not None:
@@ -615,7 +592,7 @@ class Assembler:
             return
         blocks = failure.kind is FailureKind.CONTENT_FILTER
         if not (blocks and self.opened) and not any(state.filtered for state in self._choices.values()):
-            self._events.append(Failed(failure, self._counted()))
+            self._events.append(chat.Failed(failure, self._counted()))
             self.done = True
             return
         unfinished = [number for number, state in self._choices.items() if not state.finish]
@@ -625,13 +602,13 @@ class Assembler:
             state.calls = [call for call in state.calls if call.is_emitted]
         self.complete()
 
-    def _emit(self, event: StreamEvent) -> None:
+    def _emit(self, event: chat.StreamEvent) -> None:
         if self.done:
             return
         if not self.opened:
             self.opened = self.identified = True
             model = self._model or self._asked_model
-            self._events.append(Opened(self._id, model, self._created, self._tier, self._fingerprint))
+            self._events.append(chat.Opened(self._id, model, self._created, self._tier, self._fingerprint))
         self._events.append(event)
 
     def _choice(self, number: int) -> _Choice:
@@ -665,21 +642,21 @@ def made_call_id(answer_id: str, choice: int, index: int) -> str:
     return f"call_{answer_id}_{choice}_{index}" if choice else f"call_{answer_id}_{index}"
 
 
-def named_by_moment(event: ToolCallDelta, received_at: float) -> ToolCallDelta:
+def named_by_moment(event: chat.ToolCallDelta, received_at: float) -> chat.ToolCallDelta:
     """Return the piece of a tool call with a unique id, for an answer without an id that arrived at this time."""
     if event.id is None:
         return event
     return replace(event, id=_unique_id(event.id, event.choice, event.index, received_at))
 
 
-def with_named_calls(completion: ChatCompletion, received_at: float) -> ChatCompletion:
+def with_named_calls(completion: chat.ChatCompletion, received_at: float) -> chat.ChatCompletion:
     """Return a whole answer without an id, with unique ids of its tool calls."""
     if not any(choice.message.tool_calls for choice in completion.choices):
         return completion
     return replace(completion, choices=tuple(_with_named(choice, received_at) for choice in completion.choices))
 
 
-def _with_named(choice: Choice, received_at: float) -> Choice:
+def _with_named(choice: chat.Choice, received_at: float) -> chat.Choice:
     calls = [
         replace(call, id=_unique_id(call.id, choice.index, index, received_at))
         for index, call in enumerate(choice.message.tool_calls)

@@ -10,32 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from providers.chat import (
-    Annotation,
-    AnnotationsDelta,
-    AssistantMessage,
-    AudioDelta,
-    ChatCompletion,
-    Choice,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    FinishReason,
-    Heartbeat,
-    ImageDelta,
-    Logprobs,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    SegmentDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    ToolCall,
-    ToolCallDelta,
-    Usage,
-    UsageReport,
-)
+from providers import chat
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import loads
 
@@ -53,28 +28,28 @@ class _Draft:
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     refusal: list[str] = field(default_factory=list)
-    annotations: list[Annotation] = field(default_factory=list)
+    annotations: list[chat.Annotation] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
     calls: dict[int, _Call] = field(default_factory=dict)
-    logprobs: list[Logprobs] = field(default_factory=list)
-    finish: FinishReason = "other"
+    logprobs: list[chat.Logprobs] = field(default_factory=list)
+    finish: chat.FinishReason = "other"
     raw: str | None = None
     stop_sequence: str | None = None
 
-    def choice(self, index: int) -> Choice:
+    def choice(self, index: int) -> chat.Choice:
         text = "".join(self.text)
-        message = AssistantMessage(
+        message = chat.AssistantMessage(
             content=text or (None if self.calls else ""),
             refusal="".join(self.refusal) or None,
             reasoning="".join(self.reasoning) or None,
             tool_calls=tuple(
-                ToolCall(call.id, call.name, "".join(call.arguments), call.signature)
+                chat.ToolCall(call.id, call.name, "".join(call.arguments), call.signature)
                 for _, call in sorted(self.calls.items())
             ),
             annotations=tuple(self.annotations),
             images=tuple(self.images),
         )
-        return Choice(message, self.finish, index, _join_logprobs(self.logprobs), self.raw, self.stop_sequence)
+        return chat.Choice(message, self.finish, index, _join_logprobs(self.logprobs), self.raw, self.stop_sequence)
 
 
 class Folding:
@@ -83,47 +58,47 @@ class Folding:
     __slots__ = ("_drafts", "_failure", "_is_whole", "_opened", "_run", "_usage")
 
     def __init__(self) -> None:
-        self._opened = Opened("", "", 0)
+        self._opened = chat.Opened("", "", 0)
         self._drafts: dict[int, _Draft] = {}
-        self._usage: Usage | None = None
+        self._usage: chat.Usage | None = None
         # Consecutive texts of choice 0, still escaped. They are decoded together.
         self._run: list[bytes] = []
         self._failure: Failure | None = None
         self._is_whole = False
 
-    def add(self, events: Iterable[StreamEvent]) -> None:
+    def add(self, events: Iterable[chat.StreamEvent]) -> None:
         """Add the next events of the stream. Events after the terminal event are ignored."""
         drafts, run = self._drafts, self._run
         if self._is_whole or self._failure is not None:
             return
         for event in events:
             match event:
-                case TextRun():
+                case chat.TextRun():
                     run += event.pieces
-                case Opened():
+                case chat.Opened():
                     self._opened = event
-                case UsageReport(counted):
+                case chat.UsageReport(counted):
                     self._usage = counted
-                case Failed(failure):
+                case chat.Failed(failure):
                     self._failure = failure
                     return
-                case Finished():
+                case chat.Finished():
                     self._is_whole = True
                     return
-                case Heartbeat() | AudioDelta() | SegmentDelta():
+                case chat.Heartbeat() | chat.AudioDelta() | chat.SegmentDelta():
                     pass
                 case _:
                     _add_run(drafts, run)
                     _add(drafts.setdefault(event.choice, _Draft()), event)
 
-    def whole(self) -> ChatCompletion:
+    def whole(self) -> chat.ChatCompletion:
         """Return the answer. Raises ProviderFailed if the stream failed or has no terminal event."""
         if not self._is_whole:
             interrupted = Failure(FailureKind.INTERRUPTED, "the provider's answer ended before it was complete")
             raise ProviderFailed(self._failure or interrupted)
         _add_run(self._drafts, self._run)
         opened = self._opened
-        return ChatCompletion(
+        return chat.ChatCompletion(
             opened.id,
             opened.model,
             opened.created,
@@ -134,7 +109,7 @@ class Folding:
         )
 
 
-def fold(events: Iterable[StreamEvent]) -> ChatCompletion:
+def fold(events: Iterable[chat.StreamEvent]) -> chat.ChatCompletion:
     """Fold all events of a stream, in order, into one whole answer.
 
     Raises ProviderFailed if the stream failed or has no terminal event.
@@ -152,33 +127,39 @@ def _add_run(drafts: dict[int, _Draft], run: list[bytes]) -> None:
 
 def _add(
     draft: _Draft,
-    event: TextDelta | ReasoningDelta | RefusalDelta | AnnotationsDelta | ImageDelta | ToolCallDelta | ChoiceFinish,
+    event: chat.TextDelta
+    | chat.ReasoningDelta
+    | chat.RefusalDelta
+    | chat.AnnotationsDelta
+    | chat.ImageDelta
+    | chat.ToolCallDelta
+    | chat.ChoiceFinish,
 ) -> None:
     match event:
-        case TextDelta(text, _, logprobs):
+        case chat.TextDelta(text, _, logprobs):
             draft.text.append(text)
             if logprobs:
                 draft.logprobs.append(logprobs)
-        case ReasoningDelta(text):
+        case chat.ReasoningDelta(text):
             draft.reasoning.append(text)
-        case RefusalDelta(text):
+        case chat.RefusalDelta(text):
             draft.refusal.append(text)
-        case AnnotationsDelta(annotations):
+        case chat.AnnotationsDelta(annotations):
             draft.annotations += annotations
-        case ImageDelta(url):
+        case chat.ImageDelta(url):
             draft.images.append(url)
-        case ToolCallDelta(index, arguments, id, name, signature):
+        case chat.ToolCallDelta(index, arguments, id, name, signature):
             call = draft.calls.setdefault(index, _Call())
             call.id, call.name = call.id or id or "", call.name or name or ""
             call.signature = call.signature or signature
             call.arguments.append(arguments)
-        case ChoiceFinish(reason, _, raw, stop_sequence):
+        case chat.ChoiceFinish(reason, _, raw, stop_sequence):
             draft.finish, draft.raw, draft.stop_sequence = reason, raw, stop_sequence
         case _:
             assert_never(event)
 
 
-def _join_logprobs(pieces: list[Logprobs]) -> Logprobs | None:
+def _join_logprobs(pieces: list[chat.Logprobs]) -> chat.Logprobs | None:
     """Concatenate the token lists of all pieces."""
     if not pieces:
         return None
@@ -189,11 +170,11 @@ def _join_logprobs(pieces: list[Logprobs]) -> Logprobs | None:
     return joined
 
 
-def expand(events: Iterable[StreamEvent]) -> Iterator[StreamEvent]:
+def expand(events: Iterable[chat.StreamEvent]) -> Iterator[chat.StreamEvent]:
     """Yield the same stream with a `TextDelta` for each piece of its runs."""
     for event in events:
-        if isinstance(event, TextRun):
-            yield from (TextDelta(_decode_contents(piece)) for piece in event.pieces)
+        if isinstance(event, chat.TextRun):
+            yield from (chat.TextDelta(_decode_contents(piece)) for piece in event.pieces)
         else:
             yield event
 
@@ -208,27 +189,27 @@ def _decode_contents(piece: bytes) -> str:
     return text if isinstance(text, str) else ""
 
 
-def unfold(completion: ChatCompletion) -> Iterator[StreamEvent]:
+def unfold(completion: chat.ChatCompletion) -> Iterator[chat.StreamEvent]:
     """Yield a stream that folds to this answer, with each part of a message in one piece."""
-    yield Opened(
+    yield chat.Opened(
         completion.id, completion.model, completion.created, completion.service_tier, completion.system_fingerprint
     )
     for choice in completion.choices:
         message, index = choice.message, choice.index
         if message.reasoning:
-            yield ReasoningDelta(message.reasoning, index)
+            yield chat.ReasoningDelta(message.reasoning, index)
         text = message.content if isinstance(message.content, str) else "".join(p.text for p in message.content or ())
         if text or choice.logprobs:
-            yield TextDelta(text, index, choice.logprobs)
+            yield chat.TextDelta(text, index, choice.logprobs)
         if message.refusal:
-            yield RefusalDelta(message.refusal, index)
+            yield chat.RefusalDelta(message.refusal, index)
         if message.annotations:
-            yield AnnotationsDelta(message.annotations, index)
-        yield from (ImageDelta(url, index) for url in message.images)
+            yield chat.AnnotationsDelta(message.annotations, index)
+        yield from (chat.ImageDelta(url, index) for url in message.images)
         for position, call in enumerate(message.tool_calls):
-            yield ToolCallDelta(position, call.arguments, call.id, call.name, call.signature, index)
+            yield chat.ToolCallDelta(position, call.arguments, call.id, call.name, call.signature, index)
     for choice in completion.choices:
-        yield ChoiceFinish(choice.finish_reason, choice.index, choice.raw_finish_reason, choice.stop_sequence)
+        yield chat.ChoiceFinish(choice.finish_reason, choice.index, choice.raw_finish_reason, choice.stop_sequence)
     if completion.usage is not None:
-        yield UsageReport(completion.usage)
-    yield Finished()
+        yield chat.UsageReport(completion.usage)
+    yield chat.Finished()

@@ -15,28 +15,8 @@ import re
 from collections.abc import Iterable, Iterator
 from enum import Enum, auto
 
+from providers import chat
 from providers.adapter import Adapter, EmulatesFeatures, Target
-from providers.chat import (
-    AnswerRefused,
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    FinishReason,
-    ImageDelta,
-    JsonObjectFormat,
-    RefusalDelta,
-    StreamEvent,
-    SystemMessage,
-    TextDelta,
-    ToolCallDelta,
-    Usage,
-    UsageReport,
-    text_of,
-)
 from providers.failures import Failure, FailureKind
 from providers.json_values import is_json_object
 from providers.reading.folding import expand
@@ -62,7 +42,7 @@ _OPENING = re.compile(r"```[ \t]{0,4}\w{0,20}\s{0,20}(?=\{)")
 _OPENING_SO_FAR = re.compile(r"`{1,2}|```[ \t]{0,4}\w{0,20}\s{0,20}")
 
 
-def with_json_instruction(request: ChatRequest) -> ChatRequest:
+def with_json_instruction(request: chat.ChatRequest) -> chat.ChatRequest:
     """Return the request with the wish for a JSON object in words instead of in `response_format`.
 
     The instruction is a system message after the last one of the request. Another request is returned unchanged.
@@ -73,34 +53,34 @@ def with_json_instruction(request: ChatRequest) -> ChatRequest:
         >>> [type(message).__name__ for message in with_json_instruction(request).messages]
         ['SystemMessage', 'UserMessage']
     """
-    if not isinstance(request.response_format, JsonObjectFormat):
+    if not isinstance(request.response_format, chat.JsonObjectFormat):
         return request
     messages = request.messages
-    systems = [position for position, message in enumerate(messages) if isinstance(message, SystemMessage)]
+    systems = [position for position, message in enumerate(messages) if isinstance(message, chat.SystemMessage)]
     after = systems[-1] + 1 if systems else 0
-    instructed = (*messages[:after], SystemMessage(_INSTRUCTION), *messages[after:])
+    instructed = (*messages[:after], chat.SystemMessage(_INSTRUCTION), *messages[after:])
     return replace(request, messages=instructed, response_format=None)
 
 
-def emulated_fields(adapter: Adapter, request: ChatRequest) -> frozenset[str]:
+def emulated_fields(adapter: Adapter, request: chat.ChatRequest) -> frozenset[str]:
     """Return the fields of the request that the adapter emulates: `response_format`, or none."""
-    if not isinstance(request.response_format, JsonObjectFormat):
+    if not isinstance(request.response_format, chat.JsonObjectFormat):
         return _NOTHING
     return _EMULATED if isinstance(adapter, EmulatesFeatures) and JSON_OBJECT in adapter.emulated else _NOTHING
 
 
-def json_start_of(adapter: Adapter, request: ChatRequest, target: Target) -> str | None:
+def json_start_of(adapter: Adapter, request: chat.ChatRequest, target: Target) -> str | None:
     """Return the beginning of the object in the request (prefill), usually empty; None if the answer is not checked."""
     if request.response_format is None or not emulated_fields(adapter, request):
         return None
     last = request.messages[-1]
-    if not isinstance(last, AssistantMessage) or "prefill" not in target.facts.features:
+    if not isinstance(last, chat.AssistantMessage) or "prefill" not in target.facts.features:
         return ""
-    begun = text_of(last.content).lstrip()
+    begun = chat.text_of(last.content).lstrip()
     return begun if begun.startswith(("{", _FENCE)) else ""
 
 
-def checked(completion: ChatCompletion, start: str, *, may_stop: bool) -> ChatCompletion:
+def checked(completion: chat.ChatCompletion, start: str, *, may_stop: bool) -> chat.ChatCompletion:
     """Return a whole answer with nothing around its JSON object, of which the request has the `start`.
 
     Raises ProviderFailed if it is not an object. With `may_stop`, a stop sequence may have cut the object off.
@@ -108,18 +88,20 @@ def checked(completion: ChatCompletion, start: str, *, may_stop: bool) -> ChatCo
     try:
         choices = tuple(_checked_choice(choice, start, may_stop=may_stop) for choice in completion.choices)
     except _NotAccepted as error:
-        raise AnswerRefused(error.failure, completion.usage) from None
+        raise chat.AnswerRefused(error.failure, completion.usage) from None
     return replace(completion, choices=choices)
 
 
-def _checked_choice(choice: Choice, start: str, *, may_stop: bool) -> Choice:
+def _checked_choice(choice: chat.Choice, start: str, *, may_stop: bool) -> chat.Choice:
     message = choice.message
     text = _ObjectText(start)
-    shown = text.feed(text_of(message.content))
+    shown = text.feed(chat.text_of(message.content))
     if message.tool_calls or message.refusal:
         shown += text.release()
     shown += text.finish(choice.finish_reason, may_stop=may_stop)
-    return choice if shown == text_of(message.content) else replace(choice, message=replace(message, content=shown))
+    return (
+        choice if shown == chat.text_of(message.content) else replace(choice, message=replace(message, content=shown))
+    )
 
 
 class JsonObjectCheck:
@@ -136,13 +118,13 @@ class JsonObjectCheck:
         self._may_stop = may_stop
         self._texts: dict[int, _ObjectText] = {}
         self._failure: Failure | None = None
-        self._usage: Usage | None = None
+        self._usage: chat.Usage | None = None
 
-    def take(self, events: Iterable[StreamEvent]) -> tuple[StreamEvent, ...]:
+    def take(self, events: Iterable[chat.StreamEvent]) -> tuple[chat.StreamEvent, ...]:
         """Return the events that can be passed on after these events."""
         return tuple(shown for event in expand(events) for shown in self._shown(event))
 
-    def _shown(self, event: StreamEvent) -> Iterator[StreamEvent]:
+    def _shown(self, event: chat.StreamEvent) -> Iterator[chat.StreamEvent]:
         if self.failed:
             return
         if self._failure is None:
@@ -151,26 +133,26 @@ class JsonObjectCheck:
                 return
             except _NotAccepted as error:
                 self._failure = error.failure
-                if isinstance(event, ChoiceFinish):
+                if isinstance(event, chat.ChoiceFinish):
                     # The usage follows after the finish.
                     return
-        if isinstance(event, UsageReport):
+        if isinstance(event, chat.UsageReport):
             self._usage = event.usage
-        elif isinstance(event, TextDelta | Finished | Failed):
+        elif isinstance(event, chat.TextDelta | chat.Finished | chat.Failed):
             self.failed = True
-            yield Failed(self._failure, self._usage)
+            yield chat.Failed(self._failure, self._usage)
 
-    def _checked(self, event: StreamEvent) -> Iterator[StreamEvent]:
+    def _checked(self, event: chat.StreamEvent) -> Iterator[chat.StreamEvent]:
         match event:
-            case TextDelta(text, choice):
+            case chat.TextDelta(text, choice):
                 shown = self._text(choice).feed(text)
                 if shown or event.logprobs is not None:
                     self.has_shown = True
                     yield event if shown == text else replace(event, text=shown)
-            case ToolCallDelta() | RefusalDelta() | ImageDelta():
+            case chat.ToolCallDelta() | chat.RefusalDelta() | chat.ImageDelta():
                 yield from self._delta(self._text(event.choice).release(), event.choice)
                 yield event
-            case ChoiceFinish(reason, choice):
+            case chat.ChoiceFinish(reason, choice):
                 yield from self._delta(self._text(choice).finish(reason, may_stop=self._may_stop), choice)
                 yield event
             case _:
@@ -182,10 +164,10 @@ class JsonObjectCheck:
             text = self._texts[choice] = _ObjectText(self._start)
         return text
 
-    def _delta(self, text: str, choice: int) -> Iterator[StreamEvent]:
+    def _delta(self, text: str, choice: int) -> Iterator[chat.StreamEvent]:
         if text:
             self.has_shown = True
-            yield TextDelta(text, choice)
+            yield chat.TextDelta(text, choice)
 
 
 class _NotAccepted(Exception):
@@ -250,7 +232,7 @@ class _ObjectText:
         self._part, self._held = _Part.UNCHECKED, ""
         return held
 
-    def finish(self, reason: FinishReason, *, may_stop: bool) -> str:
+    def finish(self, reason: chat.FinishReason, *, may_stop: bool) -> str:
         """Return the rest of the text. Raises _NotAccepted if the choice is complete and not an object."""
         if reason != "stop" or self._part is _Part.UNCHECKED:
             return self.release()

@@ -11,20 +11,8 @@ import re
 from functools import lru_cache
 from typing import Literal
 
+from providers import chat
 from providers.adapter import Adapter, StreamParser, Target
-from providers.chat import (
-    AnswerRefused,
-    ChatCompletion,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    Heartbeat,
-    Opened,
-    StreamEvent,
-    ToolCallDelta,
-    Usage,
-    UsageReport,
-)
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.reading.assembler import named_by_moment, with_named_calls
 from providers.reading.errors import failure, is_html, request_id_of, with_own_model
@@ -59,7 +47,7 @@ def read_answer(
     stop: tuple[str, ...] = (),
     json_start: str | None = None,
     max_tokens: int | None = None,
-) -> ChatCompletion:
+) -> chat.ChatCompletion:
     """Return the whole answer of a response. Raises ProviderFailed if the response is not an answer.
 
     Stop sequences and `max_tokens` are those of the request. For `json_start`, see
@@ -82,7 +70,9 @@ def read_answer(
     return completion if completion.created else replace(completion, created=int(response.received_at))
 
 
-def _with_cuts(completion: ChatCompletion, adapter: Adapter, target: Target, max_tokens: int | None) -> ChatCompletion:
+def _with_cuts(
+    completion: chat.ChatCompletion, adapter: Adapter, target: Target, max_tokens: int | None
+) -> chat.ChatCompletion:
     """Return an answer whose choices without a finish end by their length if the limit of tokens is reached."""
     choices = completion.choices
     if not _is_at_limit(completion.usage, len(choices), adapter, target, max_tokens):
@@ -91,7 +81,9 @@ def _with_cuts(completion: ChatCompletion, adapter: Adapter, target: Target, max
     return replace(completion, choices=tuple(cut))
 
 
-def _is_at_limit(usage: Usage | None, choices: int, adapter: Adapter, target: Target, max_tokens: int | None) -> bool:
+def _is_at_limit(
+    usage: chat.Usage | None, choices: int, adapter: Adapter, target: Target, max_tokens: int | None
+) -> bool:
     limits = [limit for limit in (max_tokens, target.facts.output_tokens) if limit]
     if usage is None or not limits:
         return False
@@ -124,10 +116,10 @@ def _form(response: WireResponse) -> Literal["html", "events", "json", "other"]:
     return "json" if form == "html" and response.body.lstrip()[:1] == b"{" else form
 
 
-def _identified(events: tuple[StreamEvent, ...], head: WireResponse) -> tuple[StreamEvent, ...]:
+def _identified(events: tuple[chat.StreamEvent, ...], head: WireResponse) -> tuple[chat.StreamEvent, ...]:
     """Add the provider's id of the call to a failure, because the stream itself may not contain it."""
     last = events[-1] if events else None
-    if not isinstance(last, Failed) or last.failure.request_id is not None:
+    if not isinstance(last, chat.Failed) or last.failure.request_id is not None:
         return events
     failed = replace(last.failure, request_id=request_id_of(head.headers))
     return (*events[:-1], replace(last, failure=failed))
@@ -178,22 +170,22 @@ class AnswerReader:
         # Whether no further event can have missing values, so that events need not be checked.
         self._is_named = False
 
-    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+    def feed(self, data: bytes) -> tuple[chat.StreamEvent, ...]:
         if self._done:
             return ()
         if self._parser is not None:
             events = self._parser.feed(data)
-            if not events or events[-1].__class__ is Heartbeat:
+            if not events or events[-1].__class__ is chat.Heartbeat:
                 if self._is_endless(data, events):
                     self._done = True
-                    return (Failed(_ENDLESS),)
+                    return (chat.Failed(_ENDLESS),)
             elif self._idle_bytes:
                 self._idle_bytes = 0
-            if events and events[-1].__class__ is Finished:
+            if events and events[-1].__class__ is chat.Finished:
                 events = self._with_cuts(events)
             if self._check is not None:
                 events = self._checked(self._check, events)
-            if events and events[-1].__class__ is Failed:
+            if events and events[-1].__class__ is chat.Failed:
                 events = _identified(events, self._head)
             return events if self._is_named else self._filled_in(events)
         is_start = len(self._body) < _LONGEST_START
@@ -203,40 +195,40 @@ class AnswerReader:
             return self.feed(bytes(self._body))
         if len(self._body) > MAX_BODY_BYTES:
             self._done = True
-            return (Failed(TOO_LARGE),)
+            return (chat.Failed(TOO_LARGE),)
         # A provider may send blank lines to keep the connection of a JSON body alive. They count as a sign of life.
-        return (Heartbeat(),)
+        return (chat.Heartbeat(),)
 
-    def _with_cuts(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
+    def _with_cuts(self, events: tuple[chat.StreamEvent, ...]) -> tuple[chat.StreamEvent, ...]:
         """Return the last events of a stream, as `_with_cuts` returns a whole answer."""
         for event in events:
-            if event.__class__ is ChoiceFinish and event.raw == MISSING:
+            if event.__class__ is chat.ChoiceFinish and event.raw == MISSING:
                 break
         else:
             return events
-        ends = [event for event in events if isinstance(event, ChoiceFinish)]
-        usage = next((event.usage for event in events if isinstance(event, UsageReport)), None)
+        ends = [event for event in events if isinstance(event, chat.ChoiceFinish)]
+        usage = next((event.usage for event in events if isinstance(event, chat.UsageReport)), None)
         if not _is_at_limit(usage, len(ends), self._adapter, self._target, self._max_tokens):
             return events
         return tuple(
-            replace(one, reason="length") if isinstance(one, ChoiceFinish) and one.raw == MISSING else one
+            replace(one, reason="length") if isinstance(one, chat.ChoiceFinish) and one.raw == MISSING else one
             for one in events
         )
 
-    def _checked(self, check: JsonObjectCheck, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
+    def _checked(self, check: JsonObjectCheck, events: tuple[chat.StreamEvent, ...]) -> tuple[chat.StreamEvent, ...]:
         """Return the events after the check for a JSON object. Nothing is read after it has failed."""
         events = check.take(events)
         self._done = check.failed
         return events
 
-    def _is_endless(self, data: bytes, events: tuple[StreamEvent, ...]) -> bool:
+    def _is_endless(self, data: bytes, events: tuple[chat.StreamEvent, ...]) -> bool:
         """Count bytes without an event, and return whether they are too many.
 
         A provider may send blank lines, comments or empty events without end, and compress them to almost nothing. A
         long line may be a large event, such as an image. The parser limits its length, so a piece without a line end
         counts little.
         """
-        if not {*map(type, events)} <= {Heartbeat}:
+        if not {*map(type, events)} <= {chat.Heartbeat}:
             self._idle_bytes = 0
             return False
         has_line_end = _LF in data or _CR in data
@@ -255,7 +247,7 @@ class AnswerReader:
             return False
         return self._shortcuts is not None and self._shortcuts.is_complete()
 
-    def close(self) -> tuple[StreamEvent, ...]:
+    def close(self) -> tuple[chat.StreamEvent, ...]:
         if self._done:
             return ()
         if self._parser is not None:
@@ -268,27 +260,27 @@ class AnswerReader:
         expected = self._stop, self._json_start, self._max_tokens
         try:
             return tuple(unfold(read_answer(self._adapter, whole, self._target, *expected)))
-        except AnswerRefused as error:
-            return (Failed(error.failure, error.usage),)
+        except chat.AnswerRefused as error:
+            return (chat.Failed(error.failure, error.usage),)
         except ProviderFailed as error:
-            return (Failed(error.failure),)
+            return (chat.Failed(error.failure),)
 
-    def _filled_in(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
+    def _filled_in(self, events: tuple[chat.StreamEvent, ...]) -> tuple[chat.StreamEvent, ...]:
         """Fill in missing values: the time of the answer, and unique ids of tool calls if the answer has no id."""
         first = events[0] if events else None
-        if first.__class__ is Opened and first.id:
+        if first.__class__ is chat.Opened and first.id:
             self._opened = self._is_named = True
             return events if first.created else (self._dated(first), *events[1:])
         filled = list(events)
         for position, event in enumerate(events):
-            if isinstance(event, Opened):
+            if isinstance(event, chat.Opened):
                 self._opened, self._is_named = True, bool(event.id)
                 if not event.created:
                     filled[position] = self._dated(event)
-            elif isinstance(event, ToolCallDelta) and not self._is_named:
+            elif isinstance(event, chat.ToolCallDelta) and not self._is_named:
                 filled[position] = named_by_moment(event, self._head.received_at)
         return tuple(filled)
 
-    def _dated(self, event: Opened) -> Opened:
+    def _dated(self, event: chat.Opened) -> chat.Opened:
         created = int(self._head.received_at)
-        return Opened(event.id, event.model, created, event.service_tier, event.system_fingerprint)
+        return chat.Opened(event.id, event.model, created, event.service_tier, event.system_fingerprint)

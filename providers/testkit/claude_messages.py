@@ -12,24 +12,7 @@ import base64
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
-from providers.chat import (
-    AssistantMessage,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonSchemaFormat,
-    Message,
-    NamedTool,
-    Part,
-    ResponseFormat,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolChoice,
-    ToolMessage,
-    UserMessage,
-)
+from providers import chat
 from providers.json_values import as_list, as_map, dumps_text, read_float, read_list, read_map, read_str
 from providers.openai_json.fields import integer
 from providers.testkit.request_checks import required_objects, required_text, texts_of
@@ -38,7 +21,7 @@ _READ_FIELDS = frozenset(
     "model messages max_tokens system stop_sequences stream temperature top_p tools tool_choice thinking "
     "output_config metadata".split()
 )
-_CHOICES: Mapping[str | None, ToolChoice] = {"auto": "auto", "any": "required", "none": "none"}
+_CHOICES: Mapping[str | None, chat.ToolChoice] = {"auto": "auto", "any": "required", "none": "none"}
 _BUDGETS = ((2048, "low"), (8192, "medium"))
 
 
@@ -48,15 +31,15 @@ def signature_of(model: str, thought: str) -> str:
     return base64.b64encode(f"simulated thought of {model}: {checksum:08x}".encode()).decode()
 
 
-def read_body(body: Mapping[str, object]) -> ChatRequest:
+def read_body(body: Mapping[str, object]) -> chat.ChatRequest:
     """Return the request. Raises InvalidRequest without a model or messages."""
     model = required_text(body, "model")
     entries = required_objects(body, "messages")
     disabled = read_map(body, "tool_choice").get("disable_parallel_tool_use")
-    return ChatRequest(
+    return chat.ChatRequest(
         model=model,
         messages=(
-            *(SystemMessage(text) for text in texts_of(body.get("system"))),
+            *(chat.SystemMessage(text) for text in texts_of(body.get("system"))),
             *(message for entry in entries for message in _messages(entry)),
         ),
         stream=body.get("stream") is True,
@@ -75,7 +58,7 @@ def read_body(body: Mapping[str, object]) -> ChatRequest:
     )
 
 
-def _messages(entry: Mapping[str, object]) -> Iterator[Message]:
+def _messages(entry: Mapping[str, object]) -> Iterator[chat.Message]:
     content = entry.get("content")
     text = [{"type": "text", "text": content}] if isinstance(content, str) else as_list(content)
     blocks = [as_map(block) for block in text]
@@ -86,53 +69,53 @@ def _messages(entry: Mapping[str, object]) -> Iterator[Message]:
     for result in results:
         yield _result(result)
     parts = tuple(part for block in blocks if (part := _part(block)) is not None)
-    if len(parts) == 1 and isinstance(parts[0], TextPart):
-        yield UserMessage(parts[0].text)
+    if len(parts) == 1 and isinstance(parts[0], chat.TextPart):
+        yield chat.UserMessage(parts[0].text)
     elif parts or not results:
-        yield UserMessage(parts)
+        yield chat.UserMessage(parts)
 
 
-def _result(block: Mapping[str, object]) -> ToolMessage:
+def _result(block: Mapping[str, object]) -> chat.ToolMessage:
     content = block.get("content")
     parts = tuple(part for entry in as_list(content) if (part := _part(as_map(entry))) is not None)
-    is_text = all(isinstance(part, TextPart) for part in parts)
-    return ToolMessage(
+    is_text = all(isinstance(part, chat.TextPart) for part in parts)
+    return chat.ToolMessage(
         read_str(block, "tool_use_id") or "",
         "".join(texts_of(content)) if is_text else parts,
         block.get("is_error") is True,
     )
 
 
-def _part(block: Mapping[str, object]) -> Part | None:
+def _part(block: Mapping[str, object]) -> chat.Part | None:
     source = read_map(block, "source")
     data = read_str(source, "data") or ""
     match block.get("type"):
         case "text":
-            return TextPart(read_str(block, "text") or "")
+            return chat.TextPart(read_str(block, "text") or "")
         case "image":
-            return ImagePart(read_str(source, "url") or f"data:{source.get('media_type')};base64,{data}")
+            return chat.ImagePart(read_str(source, "url") or f"data:{source.get('media_type')};base64,{data}")
         case "document":
             if source.get("type") == "text":
                 data = base64.b64encode(data.encode("utf-8", "replace")).decode()
-            return FilePart(f"data:{source.get('media_type')};base64,{data}", read_str(block, "title"))
+            return chat.FilePart(f"data:{source.get('media_type')};base64,{data}", read_str(block, "title"))
         case _:
             return None
 
 
-def _assistant(blocks: Sequence[Mapping[str, object]]) -> AssistantMessage:
+def _assistant(blocks: Sequence[Mapping[str, object]]) -> chat.AssistantMessage:
     texts = [str(block.get("text")) for block in blocks if block.get("type") == "text"]
     thoughts = [str(block.get("thinking")) for block in blocks if block.get("type") == "thinking"]
     calls = [
-        ToolCall(str(block.get("id")), str(block.get("name")), dumps_text(read_map(block, "input")))
+        chat.ToolCall(str(block.get("id")), str(block.get("name")), dumps_text(read_map(block, "input")))
         for block in blocks
         if block.get("type") == "tool_use"
     ]
-    return AssistantMessage("".join(texts) or None, None, "".join(thoughts) or None, tuple(calls))
+    return chat.AssistantMessage("".join(texts) or None, None, "".join(thoughts) or None, tuple(calls))
 
 
-def _tool(tool: Mapping[str, object]) -> Tool:
+def _tool(tool: Mapping[str, object]) -> chat.Tool:
     strict = tool.get("strict")
-    return Tool(
+    return chat.Tool(
         str(tool.get("name")),
         read_str(tool, "description"),
         read_map(tool, "input_schema"),
@@ -140,9 +123,9 @@ def _tool(tool: Mapping[str, object]) -> Tool:
     )
 
 
-def _tool_choice(choice: Mapping[str, object]) -> ToolChoice | None:
+def _tool_choice(choice: Mapping[str, object]) -> chat.ToolChoice | None:
     if choice.get("type") == "tool":
-        return NamedTool(str(choice.get("name")))
+        return chat.NamedTool(str(choice.get("name")))
     return _CHOICES.get(read_str(choice, "type"))
 
 
@@ -157,6 +140,6 @@ def _effort(body: Mapping[str, object]) -> str | None:
     return read_str(read_map(body, "output_config"), "effort")
 
 
-def _format(config: Mapping[str, object]) -> ResponseFormat | None:
+def _format(config: Mapping[str, object]) -> chat.ResponseFormat | None:
     schema = read_map(config, "format").get("schema")
-    return None if schema is None else JsonSchemaFormat("response", as_map(schema))
+    return None if schema is None else chat.JsonSchemaFormat("response", as_map(schema))

@@ -16,27 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from json import JSONDecoder
 
-from providers.chat import (
-    AllowedTools,
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    FinishReason,
-    ImagePart,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    Logprobs,
-    Message,
-    NamedTool,
-    SystemMessage,
-    Tool,
-    ToolCall,
-    ToolMessage,
-    Usage,
-    UserMessage,
-    text_of,
-)
+from providers import chat
 from providers.formats.fitting import LATE_SYSTEM
 from providers.formats.tool_results import is_attachment
 from providers.json_values import dumps
@@ -62,33 +42,33 @@ _LATE_SYSTEM = LATE_SYSTEM.partition("\n")[0]
 _OPENING_TAG = re.compile(r"<([\w-]+)>")
 
 
-def respond(request: ChatRequest, persona: str) -> ChatCompletion:
+def respond(request: chat.ChatRequest, persona: str) -> chat.ChatCompletion:
     """Return the simulated answer to a request. Its `created` is 0, because the function uses no clock.
 
     `persona` is the name that the answer mentions, such as that of a site.
     """
     digest = hashlib.sha256(repr((persona, request)).encode("utf-8", "surrogatepass")).hexdigest()
     choices = tuple(_choice(request, persona, index, digest) for index in range(request.n or 1))
-    usage = Usage(
+    usage = chat.Usage(
         prompt_tokens=_prompt_tokens(request),
         completion_tokens=sum(choice.tokens + choice.reasoning_tokens for choice in choices),
         reasoning_tokens=sum(choice.reasoning_tokens for choice in choices),
     )
-    answers = tuple(Choice(one.message, one.finish, index, one.logprobs) for index, one in enumerate(choices))
-    return ChatCompletion(f"chatcmpl-{digest[:24]}", request.model, 0, answers, usage)
+    answers = tuple(chat.Choice(one.message, one.finish, index, one.logprobs) for index, one in enumerate(choices))
+    return chat.ChatCompletion(f"chatcmpl-{digest[:24]}", request.model, 0, answers, usage)
 
 
 class _SimulatedChoice(Value, frozen=True):
     """One choice, with its token counts."""
 
-    message: AssistantMessage
-    finish: FinishReason
+    message: chat.AssistantMessage
+    finish: chat.FinishReason
     tokens: int
     reasoning_tokens: int
-    logprobs: Logprobs | None = None
+    logprobs: chat.Logprobs | None = None
 
 
-def _choice(request: ChatRequest, persona: str, index: int, digest: str) -> _SimulatedChoice:
+def _choice(request: chat.ChatRequest, persona: str, index: int, digest: str) -> _SimulatedChoice:
     chinese = _asks_in_chinese(request)
     budget = request.max_tokens if request.max_tokens is not None else 2**31
     thought = cut(_reasoning(chinese)) if request.reasoning_effort not in (None, "none") else ()
@@ -99,37 +79,37 @@ def _choice(request: ChatRequest, persona: str, index: int, digest: str) -> _Sim
     if calls:
         cost = sum(len(cut(call.arguments)) + 1 for call in calls)
         if cost > budget:
-            return _SimulatedChoice(AssistantMessage("", reasoning=reasoning), "length", 0, len(thought))
-        message = AssistantMessage(None, reasoning=reasoning, tool_calls=calls)
+            return _SimulatedChoice(chat.AssistantMessage("", reasoning=reasoning), "length", 0, len(thought))
+        message = chat.AssistantMessage(None, reasoning=reasoning, tool_calls=calls)
         return _SimulatedChoice(message, "tool_calls", cost, len(thought))
     text = continued(request, _before_stop(_text(request, persona, chinese, index), request.stop))
     pieces = cut(text)
-    finish: FinishReason = "stop" if len(pieces) <= budget else "length"
+    finish: chat.FinishReason = "stop" if len(pieces) <= budget else "length"
     pieces = pieces[:budget]
     logprobs = _logprobs(pieces) if request.logprobs else None
-    message = AssistantMessage("".join(pieces), reasoning=reasoning)
+    message = chat.AssistantMessage("".join(pieces), reasoning=reasoning)
     return _SimulatedChoice(message, finish, len(pieces), len(thought), logprobs)
 
 
-def continued(request: ChatRequest, text: str) -> str:
+def continued(request: chat.ChatRequest, text: str) -> str:
     """Return the rest of a text whose beginning is the request's last message (prefill)."""
     last = request.messages[-1]
-    return text.removeprefix(text_of(last.content)) if isinstance(last, AssistantMessage) else text
+    return text.removeprefix(chat.text_of(last.content)) if isinstance(last, chat.AssistantMessage) else text
 
 
 # --- words ----------------------------------------------------------------------------------------
 
 
-def _asks_in_chinese(request: ChatRequest) -> bool:
+def _asks_in_chinese(request: chat.ChatRequest) -> bool:
     asked = _last_user_text(request)
     return bool(_IDEOGRAPH.search(asked)) and not _KANA.search(asked)
 
 
-def _last_user_text(request: ChatRequest) -> str:
+def _last_user_text(request: chat.ChatRequest) -> str:
     for message in reversed(request.messages):
-        if isinstance(message, UserMessage):
+        if isinstance(message, chat.UserMessage):
             parts = (message.content,) if isinstance(message.content, str) else message.content
-            text = "\n".join(part if isinstance(part, str) else text_of((part,)) for part in parts)
+            text = "\n".join(part if isinstance(part, str) else chat.text_of((part,)) for part in parts)
             return _without_blocks(text) or text
     return ""
 
@@ -155,18 +135,18 @@ def _reasoning(chinese: bool) -> str:
     return "模拟的思考：先读问题，再回答。" if chinese else "Simulated thinking: read the question, then answer it."
 
 
-def _text(request: ChatRequest, persona: str, chinese: bool, index: int) -> str:
+def _text(request: chat.ChatRequest, persona: str, chinese: bool, index: int) -> str:
     """Return the text of an answer without tool calls."""
     text = _said(_trailing_results(request.messages), persona, chinese)
     images = _image_count(request.messages)
     if images:
         text += f"我看到{images}张图片。" if chinese else f" I see {images} image{'s' if images > 1 else ''}."
     match request.response_format:
-        case JsonObjectFormat() | None if (schema := _schema_in_words(request)) is not None:
+        case chat.JsonObjectFormat() | None if (schema := _schema_in_words(request)) is not None:
             return dumps(instance_of(schema, persona)).decode()
-        case JsonObjectFormat():
+        case chat.JsonObjectFormat():
             return dumps({"simulated": True, "persona": persona, "message": text}).decode()
-        case JsonSchemaFormat(_, schema):
+        case chat.JsonSchemaFormat(_, schema):
             return dumps(instance_of(schema, persona)).decode()
         case None if _must_answer_json(request):
             return dumps({"simulated": True, "persona": persona, "message": text}).decode()
@@ -176,11 +156,11 @@ def _text(request: ChatRequest, persona: str, chinese: bool, index: int) -> str:
             return f"{text}（{index + 1}/{request.n}）" if chinese else f"{text} ({index + 1} of {request.n})"
 
 
-def _schema_in_words(request: ChatRequest) -> Mapping[str, object] | None:
+def _schema_in_words(request: chat.ChatRequest) -> Mapping[str, object] | None:
     """Return the JSON Schema that the instructions contain, or None."""
     for message in request.messages:
-        if isinstance(message, SystemMessage):
-            _, brace, rest = text_of(message.content).partition("JSON Schema")[2].partition("{")
+        if isinstance(message, chat.SystemMessage):
+            _, brace, rest = chat.text_of(message.content).partition("JSON Schema")[2].partition("{")
             try:
                 schema, _ = JSONDecoder().raw_decode(brace + rest)
             except ValueError:
@@ -189,8 +169,8 @@ def _schema_in_words(request: ChatRequest) -> Mapping[str, object] | None:
     return None
 
 
-def _must_answer_json(request: ChatRequest) -> bool:
-    systems = (text_of(message.content) for message in request.messages if isinstance(message, SystemMessage))
+def _must_answer_json(request: chat.ChatRequest) -> bool:
+    systems = (chat.text_of(message.content) for message in request.messages if isinstance(message, chat.SystemMessage))
     return any(map(_JSON_OBJECT.search, systems))
 
 
@@ -203,21 +183,23 @@ def _said(results: Sequence[str], persona: str, chinese: bool) -> str:
     return told if results else f"Hello! I am {persona}, simulated: no real model was asked."
 
 
-def _trailing_results(messages: Sequence[Message]) -> list[str]:
+def _trailing_results(messages: Sequence[chat.Message]) -> list[str]:
     """Return the tool results in the last messages, in order."""
     results: list[str] = []
     for message in reversed(messages):
         if is_attachment(message):
             continue
-        if not isinstance(message, ToolMessage):
+        if not isinstance(message, chat.ToolMessage):
             break
-        results.insert(0, text_of(message.content)[:_MOST_OF_A_RESULT])
+        results.insert(0, chat.text_of(message.content)[:_MOST_OF_A_RESULT])
     return results
 
 
-def _image_count(messages: Sequence[Message]) -> int:
-    contents = [message.content for message in messages if isinstance(message, UserMessage | ToolMessage)]
-    return sum(isinstance(part, ImagePart) for content in contents if not isinstance(content, str) for part in content)
+def _image_count(messages: Sequence[chat.Message]) -> int:
+    contents = [message.content for message in messages if isinstance(message, chat.UserMessage | chat.ToolMessage)]
+    return sum(
+        isinstance(part, chat.ImagePart) for content in contents if not isinstance(content, str) for part in content
+    )
 
 
 def _before_stop(text: str, stops: Sequence[str]) -> str:
@@ -228,12 +210,17 @@ def _before_stop(text: str, stops: Sequence[str]) -> str:
 # --- tools ----------------------------------------------------------------------------------------
 
 
-def _calls(request: ChatRequest, seed: str) -> tuple[ToolCall, ...]:
+def _calls(request: chat.ChatRequest, seed: str) -> tuple[chat.ToolCall, ...]:
     """Return one call, two if the question names two things, or none."""
     asked = _last_user_text(request)
     tools = _tools_to_call(request, asked)
     last = request.messages[-1]
-    if not tools or is_attachment(last) or not isinstance(last, UserMessage | SystemMessage) or _has_called(request):
+    if (
+        not tools
+        or is_attachment(last)
+        or not isinstance(last, chat.UserMessage | chat.SystemMessage)
+        or _has_called(request)
+    ):
         return ()
     things = [thing for thing in _AND.split(asked) if thing.strip()][:2]
     if len(things) < 2 or request.parallel_tool_calls is False:
@@ -241,24 +228,24 @@ def _calls(request: ChatRequest, seed: str) -> tuple[ToolCall, ...]:
     return tuple(_call(tools, thing, f"call_{seed}{position}") for position, thing in enumerate(things))
 
 
-def _has_called(request: ChatRequest) -> bool:
+def _has_called(request: chat.ChatRequest) -> bool:
     """Return whether a tool was called since the last answer in words."""
     for message in reversed(request.messages):
-        if isinstance(message, ToolMessage):
+        if isinstance(message, chat.ToolMessage):
             return True
-        if isinstance(message, AssistantMessage):
+        if isinstance(message, chat.AssistantMessage):
             return bool(message.tool_calls)
     return False
 
 
-def _tools_to_call(request: ChatRequest, asked: str) -> list[Tool]:
+def _tools_to_call(request: chat.ChatRequest, asked: str) -> list[chat.Tool]:
     """Return the tools that the request asks for, or that the question names, and that can be called without harm."""
     match request.tool_choice:
         case "none":
             return []
-        case NamedTool(name):
+        case chat.NamedTool(name):
             tools = [tool for tool in request.tools if tool.name == name]
-        case AllowedTools(mode, names):
+        case chat.AllowedTools(mode, names):
             tools = [tool for tool in request.tools if tool.name in names]
             tools = tools if mode == "required" else _named(tools, asked)
         case "required":
@@ -268,7 +255,7 @@ def _tools_to_call(request: ChatRequest, asked: str) -> list[Tool]:
     return [tool for tool in tools if _is_harmless(_arguments(tool, ""))]
 
 
-def _named(tools: Sequence[Tool], asked: str) -> list[Tool]:
+def _named(tools: Sequence[chat.Tool], asked: str) -> list[chat.Tool]:
     if len(asked) > _LONGEST_QUESTION:  # instructions, such as those of an agent that compacts, which forbid tools
         return []
     words = _words(asked) - _SMALL_WORDS
@@ -289,14 +276,14 @@ def _is_harmless(arguments: object) -> bool:
     return not isinstance(arguments, list) or all(map(_is_harmless, arguments))
 
 
-def _call(tools: Sequence[Tool], thing: str, call_id: str) -> ToolCall:
+def _call(tools: Sequence[chat.Tool], thing: str, call_id: str) -> chat.ToolCall:
     """Return a call of the tool whose name has most words in common with the question, or of the first such tool."""
     words = _words(thing)
     tool = max(tools, key=lambda tool: len(words & _words(tool.name)))
-    return ToolCall(call_id, tool.name, dumps(_arguments(tool, thing)).decode())
+    return chat.ToolCall(call_id, tool.name, dumps(_arguments(tool, thing)).decode())
 
 
-def _arguments(tool: Tool, thing: str) -> Mapping[str, object]:
+def _arguments(tool: chat.Tool, thing: str) -> Mapping[str, object]:
     """Return arguments that match the schema of a tool, with the last word of a question in free texts."""
     subject = re.findall(r"[\w-]+", thing)
     word = subject[-1] if subject else "example"
@@ -307,12 +294,12 @@ def _arguments(tool: Tool, thing: str) -> Mapping[str, object]:
 # --- counting -------------------------------------------------------------------------------------
 
 
-def _prompt_tokens(request: ChatRequest) -> int:
-    texts = sum(len(cut(text_of(message.content))) + _TOKENS_PER_MESSAGE for message in request.messages)
+def _prompt_tokens(request: chat.ChatRequest) -> int:
+    texts = sum(len(cut(chat.text_of(message.content))) + _TOKENS_PER_MESSAGE for message in request.messages)
     images = _image_count(request.messages)
     return texts + images * _TOKENS_PER_IMAGE + len(request.tools) * _TOKENS_PER_TOOL
 
 
-def _logprobs(pieces: Sequence[str]) -> Logprobs:
+def _logprobs(pieces: Sequence[str]) -> chat.Logprobs:
     tokens = [{"token": piece, "logprob": -0.25, "bytes": list(piece.encode()), "top_logprobs": []} for piece in pieces]
     return {"content": tokens, "refusal": None}

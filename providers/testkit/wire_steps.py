@@ -9,25 +9,8 @@ from typing import assert_never
 
 from providers.chat import ChatCompletion, ChatRequest, text_of
 from providers.reading.errors import by_status
+from providers.testkit import scenario as faults
 from providers.testkit.answer_pieces import cut
-from providers.testkit.scenario import (
-    Cut,
-    DuplicateFinish,
-    Empty,
-    ErrorEvent,
-    Fault,
-    Garbage,
-    Html,
-    HttpError,
-    NoEndMark,
-    Redirect,
-    Reset,
-    Scenario,
-    Silent,
-    Slow,
-    Stall,
-    Truncated,
-)
 from providers.testkit.simulator import Simulator, status_of, stream_type_of
 from providers.value import Value
 from providers.wire import WireResponse
@@ -66,7 +49,11 @@ Step = Head | Send | Wait | Break
 
 
 def stage(
-    simulator: Simulator, request: ChatRequest, completion: ChatCompletion, scenario: Scenario, fault: Fault | None
+    simulator: Simulator,
+    request: ChatRequest,
+    completion: ChatCompletion,
+    scenario: faults.Scenario,
+    fault: faults.Fault | None,
 ) -> tuple[Step, ...]:
     """Return the steps of a response, as the client sees them.
 
@@ -84,7 +71,7 @@ def stage(
 
 
 def stage_whole(
-    simulator: Simulator, answer: WireResponse, scenario: Scenario, fault: Fault | None
+    simulator: Simulator, answer: WireResponse, scenario: faults.Scenario, fault: faults.Fault | None
 ) -> tuple[Step, ...]:
     """Return the steps of a response that is never a stream, such as embeddings."""
     if (instead := _instead_of_an_answer(simulator, fault)) is not None:
@@ -98,84 +85,86 @@ def whole(response: WireResponse) -> tuple[Step, ...]:
     return (Head(response.status, (*response.headers.items(), length)), Send(response.body))
 
 
-def _instead_of_an_answer(simulator: Simulator, fault: Fault | None) -> tuple[Step, ...] | None:
+def _instead_of_an_answer(simulator: Simulator, fault: faults.Fault | None) -> tuple[Step, ...] | None:
     """Return the steps of a fault that is the same for JSON and streams, or None for other faults."""
     match fault:
-        case HttpError(status, retry_after_s, kind):
+        case faults.HttpError(status, retry_after_s, kind):
             return whole(simulator.write_error(kind or by_status(status), status, retry_after_s))
-        case Reset(None):
+        case faults.Reset(None):
             return (Break(reset=True),)
-        case Silent():
+        case faults.Silent():
             return (Wait(None),)
-        case Html():
+        case faults.Html():
             return whole(WireResponse(200, {"content-type": "text/html; charset=utf-8"}, _HTML, 0))
-        case Redirect(url):
+        case faults.Redirect(url):
             return whole(WireResponse(307, {"location": url}, b"", 0))
         case _:
             return None
 
 
-def _json(simulator: Simulator, answer: WireResponse, fault: Fault | None) -> Iterator[Step]:
+def _json(simulator: Simulator, answer: WireResponse, fault: faults.Fault | None) -> Iterator[Step]:
     head, body = whole(answer)
     half = Send(answer.body[: len(answer.body) // 2])
     match fault:
-        case Reset():
+        case faults.Reset():
             yield from (head, half, Break(reset=True))
-        case Cut():
+        case faults.Cut():
             yield from (head, half, Break(reset=False))
-        case Stall():
+        case faults.Stall():
             yield from (head, half, Wait(None))
-        case Slow(wait_s):
+        case faults.Slow(wait_s):
             yield from (Wait(wait_s), head, half, Wait(wait_s), Send(answer.body[len(half.data) :]))
-        case Empty():
+        case faults.Empty():
             yield from whole(WireResponse(200, answer.headers, b"", 0))
-        case Truncated():
+        case faults.Truncated():
             yield from whole(WireResponse(200, answer.headers, half.data, 0))
-        case Garbage():
+        case faults.Garbage():
             yield from whole(WireResponse(200, answer.headers, _GARBAGE, 0))
-        case ErrorEvent(kind):
+        case faults.ErrorEvent(kind):
             error = simulator.write_error(kind, status_of(kind))
             yield from whole(WireResponse(200, error.headers, error.body, 0))
         case _:
             yield from (head, body)
 
 
-def _stream(simulator: Simulator, events: Sequence[bytes], scenario: Scenario, fault: Fault) -> Iterator[Step]:
+def _stream(
+    simulator: Simulator, events: Sequence[bytes], scenario: faults.Scenario, fault: faults.Fault
+) -> Iterator[Step]:
     def some(count: int | None) -> Iterator[Step]:
         return _paced(events[: _middle(events) if count is None else count], scenario)
 
     match fault:
-        case Reset(after):
+        case faults.Reset(after):
             yield from (*some(after), Break(reset=True))
-        case Cut(after):
+        case faults.Cut(after):
             yield from some(after)
-        case Stall(after):
+        case faults.Stall(after):
             yield from (*some(after), Wait(None))
-        case Slow(wait_s):
-            yield from _paced(events, Scenario(first_token_s=wait_s, between_events_s=wait_s))
-        case Empty():
+        case faults.Slow(wait_s):
+            yield from _paced(events, faults.Scenario(first_token_s=wait_s, between_events_s=wait_s))
+        case faults.Empty():
             yield Send(b"")
-        case Truncated():
+        case faults.Truncated():
             middle = _middle(events)
             broken = events[middle][: len(events[middle]) // 2]
             yield from _paced((*events[:middle], broken), scenario)
-        case Garbage(after):
+        case faults.Garbage(after):
             middle = _middle(events) if after is None else after
             yield from _paced((*events[:middle], _GARBAGE, *events[middle:]), scenario)
-        case ErrorEvent(kind, after):
+        case faults.ErrorEvent(kind, after):
             yield from _paced((*events[:after], simulator.write_error_event(kind)), scenario)
-        case NoEndMark():
+        case faults.NoEndMark():
             yield from _paced([event for event in events if b"[DONE]" not in event], scenario)
-        case DuplicateFinish():
+        case faults.DuplicateFinish():
             finish = _finish_position(events)
             yield from _paced((*events[: finish + 1], *events[finish:]), scenario)
-        case HttpError() | Silent() | Html() | Redirect():
+        case faults.HttpError() | faults.Silent() | faults.Html() | faults.Redirect():
             raise AssertionError("these faults replace the answer and were handled before")
         case _:
             assert_never(fault)
 
 
-def _paced(events: Iterable[bytes], scenario: Scenario, opening: int = 0) -> Iterator[Step]:
+def _paced(events: Iterable[bytes], scenario: faults.Scenario, opening: int = 0) -> Iterator[Step]:
     """Yield the events with waits between them. Events that only open the answer are sent with its first token."""
     wait_s = scenario.first_token_s
     for index, event in enumerate(events):

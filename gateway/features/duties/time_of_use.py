@@ -24,18 +24,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from gateway.execution.exchange import Exchange
+from gateway.features.duties import policy
 from gateway.features.duties.model import KEPT_MS, UseKey, UseNote, UseRecord, UseRules
-from gateway.features.duties.policy import (
-    Arrival,
-    arrival,
-    extended,
-    limit_reached,
-    merged,
-    notice_due,
-    refuse_unknown,
-    refuse_use,
-    shown_use,
-)
 from gateway.model.age import UseLimits
 from gateway.model.caller import Caller
 from gateway.model.config_version import ConfigVersion, Region
@@ -84,15 +74,15 @@ class UseTimes(Protocol):
     async def open(self) -> None:
         """Make it ready, which `arrive` does too."""
 
-    async def arrive(self, key: UseKey, rules: UseRules, elapsed_s: float) -> Arrival:
+    async def arrive(self, key: UseKey, rules: UseRules, elapsed_s: float) -> policy.Arrival:
         """Return the time of a user whose chat has arrived so long ago."""
 
     async def extend(
-        self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool, ago_s: float = 0.0
+        self, key: UseKey, now: policy.Arrival, rules: UseRules, *, is_noticed: bool, ago_s: float = 0.0
     ) -> UseRecord | None:
         """Extend the time of a user from the arrival of a chat to a moment so long ago. Return the record, if known."""
 
-    def extend_now(self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
+    def extend_now(self, key: UseKey, now: policy.Arrival, rules: UseRules, *, is_noticed: bool) -> UseRecord | None:
         """Do the same without waiting. Return None, with nothing done, if the store needs a wait."""
 
     async def write(self) -> None:
@@ -160,24 +150,24 @@ class LocalTimes:
         with _of_store():
             await asyncio.to_thread(self.store.open)
 
-    async def arrive(self, key: UseKey, rules: UseRules, elapsed_s: float) -> Arrival:
+    async def arrive(self, key: UseKey, rules: UseRules, elapsed_s: float) -> policy.Arrival:
         """See `UseTimes`. An operation takes some microseconds, which is less than a thread would."""
         if not self.store.is_open:
             await self.open()
         try:
-            return arrival(self.store.read(key), round((self.clock() - elapsed_s) * 1000), rules)
+            return policy.arrival(self.store.read(key), round((self.clock() - elapsed_s) * 1000), rules)
         except StateError as error:
             raise UseUnavailable(str(error)) from error
 
     async def extend(
-        self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool, ago_s: float = 0.0
+        self, key: UseKey, now: policy.Arrival, rules: UseRules, *, is_noticed: bool, ago_s: float = 0.0
     ) -> UseRecord | None:
         if not self.store.is_open:
             await self.open()
         return self.extend_now(key, now, rules, is_noticed=is_noticed, ago_s=ago_s)
 
     def extend_now(
-        self, key: UseKey, now: Arrival, rules: UseRules, *, is_noticed: bool, ago_s: float = 0.0
+        self, key: UseKey, now: policy.Arrival, rules: UseRules, *, is_noticed: bool, ago_s: float = 0.0
     ) -> UseRecord | None:
         """See `UseTimes`. The record of the arrival is most often still the present one."""
         if not self.store.is_open:
@@ -186,7 +176,7 @@ class LocalTimes:
         try:
             while True:
                 until_ms = round((self.clock() - ago_s) * 1000)
-                after = extended(before, now.at_ms, until_ms, rules, is_noticed=is_noticed)
+                after = policy.extended(before, now.at_ms, until_ms, rules, is_noticed=is_noticed)
                 if self.store.change(key, before, after):
                     return after
                 before = self.store.read(key)
@@ -224,7 +214,7 @@ class ChatTime(msgspec.Struct, eq=False):
     """Its part of the log line and the receipt."""
     key: UseKey | None = None
     """Its user, or None: no time is counted."""
-    now: Arrival | None = None
+    now: policy.Arrival | None = None
     notice: Notice | None = None
     """How the label with `repeat` is due, apart from the first answer of a conversation."""
     is_noticed: bool = False
@@ -337,7 +327,7 @@ class TimeOfUse:
             if limits is not None:
                 note.use_limit = "user_unknown"
                 record.note_duty("use_unknown")
-                chat.refusal = Refused(refuse_unknown())
+                chat.refusal = Refused(policy.refuse_unknown())
         else:
             try:
                 chat.key, chat.now = key, await self._arrival(key, rules, record, known)
@@ -349,34 +339,34 @@ class TimeOfUse:
         if chat.now is not None and limits is not None:
             chat.refusal = self._judge(chat.now, location, limits, rules, record, note)
         if repeat_s is not None:
-            chat.notice = notice_due(chat.now, repeat_s) if chat.now is not None else "text"
+            chat.notice = policy.notice_due(chat.now, repeat_s) if chat.now is not None else "text"
         return chat
 
     def _judge(
-        self, now: Arrival, location: Location, limits: UseLimits, rules: UseRules, record: Record, note: UseNote
+        self, now: policy.Arrival, location: Location, limits: UseLimits, rules: UseRules, record: Record, note: UseNote
     ) -> Refused | None:
-        note.use = shown_use(now, limits)
-        hit = limit_reached(now, limits)
+        note.use = policy.shown_use(now, limits)
+        hit = policy.limit_reached(now, limits)
         if hit is None or location.age is None:
             return None
         note.use_limit = hit.rule
         record.note_duty(_NOTED_KINDS[hit.rule])
-        return Refused(refuse_use(location.age, hit, now, rules))
+        return Refused(policy.refuse_use(location.age, hit, now, rules))
 
     async def _with_former_names(
-        self, now: Arrival, config: ConfigVersion, user: str, rules: UseRules, record: Record
-    ) -> Arrival:
+        self, now: policy.Arrival, config: ConfigVersion, user: str, rules: UseRules, record: Record
+    ) -> policy.Arrival:
         """Return the time of a user, with that which was kept under former names and has not been deleted yet."""
         for name in former_names(config, user):
             former = await self._arrival(UseKey(end_user_pseudonym(config, self._user_key, name)), rules, record, None)
             if former.record is not None:
-                kept = former.record if now.record is None else merged(now.record, former.record, rules.gap_ms)
-                now = arrival(kept, now.at_ms, rules)
+                kept = former.record if now.record is None else policy.merged(now.record, former.record, rules.gap_ms)
+                now = policy.arrival(kept, now.at_ms, rules)
         return now
 
-    async def _arrival(self, key: UseKey, rules: UseRules, record: Record, known: ChatTime | None) -> Arrival:
+    async def _arrival(self, key: UseKey, rules: UseRules, record: Record, known: ChatTime | None) -> policy.Arrival:
         if known is not None and known.key == key and known.now is not None:
-            return arrival(known.now.record, known.now.at_ms, rules)
+            return policy.arrival(known.now.record, known.now.at_ms, rules)
         elapsed_s = time.monotonic() - record.started_at
         # Limits are whole seconds. Only an upload takes so long.
         return await self.times.arrive(key, rules, elapsed_s if elapsed_s >= _UPLOAD_S else 0.0)

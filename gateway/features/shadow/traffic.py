@@ -34,22 +34,7 @@ from gateway.policy.routing import judge_alone
 from gateway.policy.transcript import MAX_CHARACTERS, transcript
 from gateway.usage.accounting import Accounting
 from gateway.usage.refusals import CallRefused
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    ChoiceFinish,
-    FinishReason,
-    ImageDelta,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    ToolCall,
-    ToolCallDelta,
-    UserMessage,
-    text_of,
-)
+from providers import chat
 from providers.failures import ProviderFailed
 from providers.matching.requirements import requirements_of
 from providers.reading.folding import fold, text_of_run
@@ -62,10 +47,10 @@ _MAX_EVENTS = 100_000
 _IDENTITY = frozenset({"metadata", "prompt_cache_key", "safety_identifier"})
 
 
-def anonymous(request: ChatRequest) -> ChatRequest:
+def anonymous(request: chat.ChatRequest) -> chat.ChatRequest:
     """Return the request without the fields that identify the user."""
     messages = tuple(
-        replace(message, name=None) if isinstance(message, UserMessage) and message.name is not None else message
+        replace(message, name=None) if isinstance(message, chat.UserMessage) and message.name is not None else message
         for message in request.messages
     )
     extra = {name: value for name, value in request.extra.items() if name not in _IDENTITY}
@@ -83,7 +68,7 @@ class AnswerCapture(AnswerStream):
         self._stream = answer.stream
         self._pieces: list[str | tuple[bytes, ...]] = []
         self._left = MAX_CHARACTERS
-        self._finish: FinishReason | None = None
+        self._finish: chat.FinishReason | None = None
 
     @property
     def stream(self) -> AnswerStream | None:
@@ -98,7 +83,7 @@ class AnswerCapture(AnswerStream):
             return None
         return "".join(piece if isinstance(piece, str) else text_of_run(piece) for piece in self._pieces) or None
 
-    async def __anext__(self) -> tuple[StreamEvent, ...]:
+    async def __anext__(self) -> tuple[chat.StreamEvent, ...]:
         if self._stream is None:
             raise StopAsyncIteration
         events = await anext(self._stream)
@@ -107,17 +92,17 @@ class AnswerCapture(AnswerStream):
                 self._note(event)
         return events
 
-    def _note(self, event: StreamEvent) -> None:
+    def _note(self, event: chat.StreamEvent) -> None:
         match event:
-            case TextRun(pieces):
+            case chat.TextRun(pieces):
                 self._pieces.append(pieces)
                 self._left -= sum(map(len, pieces))
-            case TextDelta(text, 0):
+            case chat.TextDelta(text, 0):
                 self._pieces.append(text)
                 self._left -= len(text)
-            case ChoiceFinish(reason, 0):
+            case chat.ChoiceFinish(reason, 0):
                 self._finish = reason
-            case ToolCallDelta() | RefusalDelta() | ImageDelta():
+            case chat.ToolCallDelta() | chat.RefusalDelta() | chat.ImageDelta():
                 self._left = -1
         if self._left < 0:
             self._pieces.clear()
@@ -127,11 +112,11 @@ class AnswerCapture(AnswerStream):
             await self._stream.close()
 
 
-def _text_of(completion: ChatCompletion) -> str | None:
+def _text_of(completion: chat.ChatCompletion) -> str | None:
     choice = completion.choices[0] if completion.choices else None
     if choice is None or choice.finish_reason != "stop" or choice.message.tool_calls or choice.message.refusal:
         return None
-    text = text_of(choice.message.content)
+    text = chat.text_of(choice.message.content)
     return text if 0 < len(text) <= MAX_CHARACTERS else None
 
 
@@ -147,7 +132,7 @@ class ShadowTurn(Value, frozen=True):
     config: ConfigVersion
     location: Location
     record: Record
-    offer: Callable[[ShadowTurn, ChatRequest, int], None]
+    offer: Callable[[ShadowTurn, chat.ChatRequest, int], None]
     capture: AnswerCapture | None = None
 
     def captured(self, answer: Answer) -> Answer:
@@ -156,7 +141,7 @@ class ShadowTurn(Value, frozen=True):
             return answer
         return replace(answer, stream=self.capture.stream)
 
-    def ended(self, request: ChatRequest, body_bytes: int) -> None:
+    def ended(self, request: chat.ChatRequest, body_bytes: int) -> None:
         self.offer(self, request, body_bytes)
 
     def client_answer(self) -> str | None:
@@ -227,7 +212,7 @@ class ShadowTraffic:
         labels = assistant.name, region.name, shadow.deployment.name
         return ShadowTurn(shadow, labels, config, location, record, self.offer, capture)
 
-    def offer(self, turn: ShadowTurn, request: ChatRequest, body_bytes: int) -> None:
+    def offer(self, turn: ShadowTurn, request: chat.ChatRequest, body_bytes: int) -> None:
         """Send the shadow of a request, as the deployment got it, unless a check prevents it.
 
         Call this when the client has its answer.
@@ -243,7 +228,7 @@ class ShadowTraffic:
         else:
             self._ask(turn, anonymous(request))
 
-    def _ask(self, turn: ShadowTurn, request: ChatRequest) -> None:
+    def _ask(self, turn: ShadowTurn, request: chat.ChatRequest) -> None:
         labels, needs, config = turn.labels, requirements_of(request), turn.config
         unavailable = self._health.snapshot(config)
         step = judge_alone(config, turn.location, turn.shadow.deployment, needs, unavailable, self._clock())
@@ -264,7 +249,7 @@ class ShadowTraffic:
         if slot is not None:
             task.add_done_callback(lambda _: slot.release())
 
-    async def _run(self, turn: ShadowTurn, step: Step, request: ChatRequest) -> None:
+    async def _run(self, turn: ShadowTurn, step: Step, request: chat.ChatRequest) -> None:
         labels, config = turn.labels, turn.config
         if config is not self._current():
             # The config changed between `_ask` and this turn of the loop.
@@ -304,7 +289,7 @@ class ShadowTraffic:
             deadline.close()
         total_s = deadline.clock() - deadline.started_at
         if options is not None and (found := options.wrapped) is not None:
-            request = found.request if isinstance(found.request, ChatRequest) else request
+            request = found.request if isinstance(found.request, chat.ChatRequest) else request
             client_answer = found.wrap_text(client_answer) if client_answer else client_answer
         outcome = "ok" if failure is None else str(failure.kind)
         self._sink.count((*labels, outcome))
@@ -318,12 +303,12 @@ class ShadowTraffic:
         await self._sink.store(replace(kept, first_s=first_s, total_s=total_s, beside_answer=client_answer))
 
     def _record(
-        self, turn: ShadowTurn, request: ChatRequest, outcome: str, completion: ChatCompletion | None
+        self, turn: ShadowTurn, request: chat.ChatRequest, outcome: str, completion: chat.ChatCompletion | None
     ) -> ShadowRecord:
         shadow, record = turn.shadow, turn.record
         choice = completion.choices[0] if completion is not None and completion.choices else None
-        message = choice.message if choice is not None else AssistantMessage()
-        answer = text_of(message.content)
+        message = choice.message if choice is not None else chat.AssistantMessage()
+        answer = chat.text_of(message.content)
         return ShadowRecord(
             self._clock(),
             turn.config.version,
@@ -375,13 +360,13 @@ def _attempt_at(step: Step, now_s: float) -> AttemptRecord:
     return replace(sent, redirected_to=it.redirected_to(now_s))
 
 
-async def _whole(answer: Answer) -> ChatCompletion:
+async def _whole(answer: Answer) -> chat.ChatCompletion:
     """Read the whole answer; raises ProviderFailed for one that breaks off or is too long."""
     if answer.stream is None:
         if answer.completion is None:
             raise ProviderFailed(TOO_LARGE)
         return answer.completion
-    events: list[StreamEvent] = []
+    events: list[chat.StreamEvent] = []
     try:
         async for batch in answer.stream:
             events += batch
@@ -392,7 +377,7 @@ async def _whole(answer: Answer) -> ChatCompletion:
     return fold(events)
 
 
-def _calls(calls: Iterable[ToolCall]) -> tuple[tuple[str, str], ...]:
+def _calls(calls: Iterable[chat.ToolCall]) -> tuple[tuple[str, str], ...]:
     """Return name and arguments of each call, until all together are longer than a text may be."""
     kept: list[tuple[str, str]] = []
     remaining = MAX_CHARACTERS

@@ -11,18 +11,7 @@ import re
 import struct
 from collections.abc import Callable, Mapping
 
-from providers.chat import (
-    AudioDelta,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    Heartbeat,
-    SegmentDelta,
-    StreamEvent,
-    TextDelta,
-    Usage,
-    UsageReport,
-)
+from providers import chat
 from providers.failures import About, Failure, FailureKind, ProviderFailed
 from providers.inputs.audio.kinds import SPEECH_FORMATS, kind_of
 from providers.inputs.audio.tags import Tagger
@@ -128,7 +117,7 @@ def milliseconds(seconds: object) -> int:
     return round(seconds * 1000) if 0 < seconds * 1000 < _MOST_MS else 0
 
 
-def read_usage(source: Mapping[str, object], text: str, duration: object = None) -> Usage | None:
+def read_usage(source: Mapping[str, object], text: str, duration: object = None) -> chat.Usage | None:
     """Return the counts of an answer: tokens, and the length that is billed, or else the length of the audio.
 
     All counts are 0 if the provider states so of audio without a text.
@@ -141,7 +130,7 @@ def read_usage(source: Mapping[str, object], text: str, duration: object = None)
     is_nothing = not text and any(type(one) in (int, float) and one == 0 for one in stated)
     if not (prompt or completion or length or is_nothing):
         return None
-    return Usage(prompt, completion, audio_tokens=read_count(details, "audio_tokens"), audio_ms=length)
+    return chat.Usage(prompt, completion, audio_tokens=read_count(details, "audio_tokens"), audio_ms=length)
 
 
 class _Reader:
@@ -157,27 +146,27 @@ class _Reader:
     def is_complete(self) -> bool:
         return False
 
-    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+    def feed(self, data: bytes) -> tuple[chat.StreamEvent, ...]:
         return self._taken(self._read, data)
 
-    def close(self) -> tuple[StreamEvent, ...]:
+    def close(self) -> tuple[chat.StreamEvent, ...]:
         return self._taken(self._end)
 
-    def _taken(self, step: Callable[..., list[StreamEvent]], *data: bytes) -> tuple[StreamEvent, ...]:
+    def _taken(self, step: Callable[..., list[chat.StreamEvent]], *data: bytes) -> tuple[chat.StreamEvent, ...]:
         if self._done:
             return ()
         try:
             events = step(*data)
         except ProviderFailed as error:
-            events = [Failed(error.failure)]
-        end = next((at for at, event in enumerate(events, 1) if isinstance(event, Finished | Failed)), None)
+            events = [chat.Failed(error.failure)]
+        end = next((at for at, event in enumerate(events, 1) if isinstance(event, chat.Finished | chat.Failed)), None)
         self._done = end is not None
         return tuple(events[:end])
 
-    def _read(self, data: bytes) -> list[StreamEvent]:
+    def _read(self, data: bytes) -> list[chat.StreamEvent]:
         raise NotImplementedError
 
-    def _end(self) -> list[StreamEvent]:
+    def _end(self) -> list[chat.StreamEvent]:
         raise NotImplementedError
 
     def _fail_on_error(self, body: Mapping[str, object]) -> None:
@@ -221,31 +210,33 @@ class TranscriptReader(_Reader):
         self._events = _Events()
         self._shown: list[str] = []
         self._cut = ""
-        self._usage: Usage | None = None
+        self._usage: chat.Usage | None = None
         self._is_chunked = False
 
-    def _read(self, data: bytes) -> list[StreamEvent]:
+    def _read(self, data: bytes) -> list[chat.StreamEvent]:
         if self._body is not None:
             self._body += data
             if not is_event_stream(replace(self._head, body=bytes(self._body[:_HEAD_BYTES]))):
                 if len(self._body) > MAX_BODY_BYTES:
                     raise ProviderFailed(TOO_LARGE)
-                return [Heartbeat()]
+                return [chat.Heartbeat()]
             data, self._body = bytes(self._body), None
         events = [event for body in self._events.objects(data) for event in self._event(body)]
-        return events or [Heartbeat()]
+        return events or [chat.Heartbeat()]
 
-    def _end(self) -> list[StreamEvent]:
+    def _end(self) -> list[chat.StreamEvent]:
         if self._body is not None:
             transcript = self._whole(replace(self._head, body=bytes(self._body)))
-            segments = map(SegmentDelta, transcript.segments or ())
+            segments = map(chat.SegmentDelta, transcript.segments or ())
             return [*self._delta(transcript.text), *segments, *self._ended(None, transcript.usage)]
         events = [event for body in self._events.objects(None) for event in self._event(body)]
-        if not events or not isinstance(events[-1], Finished):
-            events.append(Failed(Failure(FailureKind.INTERRUPTED, "the provider's stream ended before the text did")))
+        if not events or not isinstance(events[-1], chat.Finished):
+            events.append(
+                chat.Failed(Failure(FailureKind.INTERRUPTED, "the provider's stream ended before the text did"))
+            )
         return events
 
-    def _event(self, body: Mapping[str, object] | None) -> list[StreamEvent]:
+    def _event(self, body: Mapping[str, object] | None) -> list[chat.StreamEvent]:
         if body is None:
             return self._ended(None, self._usage) if self._is_chunked else []
         self._fail_on_error(body)
@@ -255,7 +246,7 @@ class TranscriptReader(_Reader):
             case "transcription.text.delta":
                 return self._delta(read_str(body, "text"))
             case "transcript.text.segment" | "transcription.segment":
-                return [SegmentDelta(_segment(body))]
+                return [chat.SegmentDelta(_segment(body))]
             case "transcript.text.done" | "transcription.done":
                 text = read_str(body, "text") or ""
                 return self._ended(text, read_usage(read_map(body, "usage"), "".join(self._shown) + text))
@@ -266,22 +257,22 @@ class TranscriptReader(_Reader):
             return self._delta("".join([piece for piece in pieces if piece]))
         return []
 
-    def _delta(self, text: str | None) -> list[StreamEvent]:
+    def _delta(self, text: str | None) -> list[chat.StreamEvent]:
         text, self._cut = split_high_surrogate(self._cut + (text or ""))
         text = _GUESSES.sub("", repair_surrogates(text))
         self._shown.append(text)
-        return [TextDelta(text)] if text else []
+        return [chat.TextDelta(text)] if text else []
 
-    def _ended(self, text: str | None, usage: Usage | None) -> list[StreamEvent]:
+    def _ended(self, text: str | None, usage: chat.Usage | None) -> list[chat.StreamEvent]:
         """Return the end, after what the deltas lack of the whole text."""
         whole = plain_words(text or "")
         shown = "".join(self._shown)
         rest = whole[len(shown) :] if whole.startswith(shown) else ""
         return [
-            *([TextDelta(rest)] if rest else []),
-            ChoiceFinish("stop"),
-            *([UsageReport(usage)] if usage is not None else []),
-            Finished(),
+            *([chat.TextDelta(rest)] if rest else []),
+            chat.ChoiceFinish("stop"),
+            *([chat.UsageReport(usage)] if usage is not None else []),
+            chat.Finished(),
         ]
 
 
@@ -299,20 +290,20 @@ class SpeechReader(_Reader, EndsWithBody):
         self._has_audio = False
         self._body = bytearray()
         self._events = _Events()
-        self._usage: Usage | None = None
+        self._usage: chat.Usage | None = None
 
-    def _read(self, data: bytes) -> list[StreamEvent]:
+    def _read(self, data: bytes) -> list[chat.StreamEvent]:
         if self._form == "usual":
-            return self._audio(data) or [Heartbeat()]
+            return self._audio(data) or [chat.Heartbeat()]
         if self._form == "qwen" and is_event_stream(self._head):
             events = [event for body in self._events.objects(data) for event in self._event(body or {})]
-            return events or [Heartbeat()]
+            return events or [chat.Heartbeat()]
         self._body += data
         if len(self._body) > MAX_BODY_BYTES:
             raise ProviderFailed(TOO_LARGE)
-        return [Heartbeat()]
+        return [chat.Heartbeat()]
 
-    def _end(self) -> list[StreamEvent]:
+    def _end(self) -> list[chat.StreamEvent]:
         if self._form == "usual":
             return [*self._audio(b"", at_end=True), *self._ended()]
         if not self._body:
@@ -323,24 +314,28 @@ class SpeechReader(_Reader, EndsWithBody):
         audio = body.get("audio_data", read_map(read_map(body, "output"), "audio").get("data"))
         return [*self._audio(_decoded(audio), at_end=True), *self._ended()]
 
-    def _event(self, body: Mapping[str, object]) -> list[StreamEvent]:
+    def _event(self, body: Mapping[str, object]) -> list[chat.StreamEvent]:
         if body.get("code") or body.get("error"):
             raise ProviderFailed(classify(body, self._head, shared_rules()))
         output = read_map(body, "output")
         usage = read_map(body, "usage")
         if characters := read_count(usage, "characters"):
-            self._usage = Usage(characters=characters)
+            self._usage = chat.Usage(characters=characters)
         events = self._audio(_decoded(read_map(output, "audio").get("data") or ""))
         if read_str(output, "finish_reason") == "stop":
             events += [*self._audio(b"", at_end=True), *self._ended()]
         return events
 
-    def _ended(self) -> list[StreamEvent]:
+    def _ended(self) -> list[chat.StreamEvent]:
         if not self._has_audio:
             raise malformed("the answer has no audio")
-        return [ChoiceFinish("stop"), *([UsageReport(self._usage)] if self._usage is not None else []), Finished()]
+        return [
+            chat.ChoiceFinish("stop"),
+            *([chat.UsageReport(self._usage)] if self._usage is not None else []),
+            chat.Finished(),
+        ]
 
-    def _audio(self, data: bytes, *, at_end: bool = False) -> list[StreamEvent]:
+    def _audio(self, data: bytes, *, at_end: bool = False) -> list[chat.StreamEvent]:
         """Return audio in the format of the client, once enough of it is here to know its kind."""
         if not self._has_audio:
             self._begun += data
@@ -349,7 +344,7 @@ class SpeechReader(_Reader, EndsWithBody):
             self._check_kind(self._begun)
             self._has_audio = True
             data = self._begun if self._sent == self._asked else _WAV_HEAD + self._begun
-        return [AudioDelta(data)] if data else []
+        return [chat.AudioDelta(data)] if data else []
 
     def _check_kind(self, head: bytes) -> None:
         known, kind = SPEECH_FORMATS.get(self._sent), kind_of(head)
@@ -373,29 +368,29 @@ class TaggedReader(_Reader, EndsWithBody):
         self._reader, self._is_needed = reader, request.needs_tags
         self._tagger = Tagger(request.response_format, request.tags)
 
-    def _read(self, data: bytes) -> list[StreamEvent]:
-        return self._tagged(self._reader.feed(data)) or [Heartbeat()]
+    def _read(self, data: bytes) -> list[chat.StreamEvent]:
+        return self._tagged(self._reader.feed(data)) or [chat.Heartbeat()]
 
-    def _end(self) -> list[StreamEvent]:
+    def _end(self) -> list[chat.StreamEvent]:
         return self._tagged(self._reader.close())
 
-    def _tagged(self, events: tuple[StreamEvent, ...]) -> list[StreamEvent]:
-        found = list[StreamEvent]()
+    def _tagged(self, events: tuple[chat.StreamEvent, ...]) -> list[chat.StreamEvent]:
+        found = list[chat.StreamEvent]()
         for event in events:
             match event:
-                case AudioDelta(data):
+                case chat.AudioDelta(data):
                     found += self._audio(data)
-                case ChoiceFinish():
+                case chat.ChoiceFinish():
                     found += [*self._audio(b"", at_end=True), event]
                 case _:
                     found.append(event)
         return found
 
-    def _audio(self, data: bytes, *, at_end: bool = False) -> list[StreamEvent]:
+    def _audio(self, data: bytes, *, at_end: bool = False) -> list[chat.StreamEvent]:
         tagged = self._tagger.feed(data, at_end=at_end)
         if tagged and self._is_needed and not self._tagger.has_written:
             raise malformed("the file has no place for its label", About.REQUEST)
-        return [AudioDelta(tagged, self._tagger.has_written)] if tagged else []
+        return [chat.AudioDelta(tagged, self._tagger.has_written)] if tagged else []
 
 
 def _decoded(audio: object) -> bytes:

@@ -12,25 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
+from providers import chat
 from providers.adapter import Target
-from providers.chat import (
-    AssistantMessage,
-    AudioPart,
-    CacheTime,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonSchemaFormat,
-    Message,
-    NamedTool,
-    Part,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-)
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.failures import UnsupportedFeature
 from providers.formats.claude import ANY_EFFORT, arguments_schema, check_features, stops_of, strict_schema, thinking_of
@@ -65,19 +48,19 @@ class _Turn:
     content: list[dict[str, object]] = field(default_factory=list)
 
 
-def system_blocks(messages: Sequence[Message]) -> list[dict[str, object]]:
+def system_blocks(messages: Sequence[chat.Message]) -> list[dict[str, object]]:
     """Return the text blocks of all system and developer messages, in order, also from within the conversation.
 
     Newer models accept a system turn at certain places of the conversation; older models refuse it with status 400.
     """
     blocks: list[dict[str, object]] = []
     for message in messages:
-        if isinstance(message, SystemMessage):
+        if isinstance(message, chat.SystemMessage):
             blocks += _parts(message.content)
     return blocks
 
 
-def messages_of(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
+def messages_of(messages: Sequence[chat.Message], model: str) -> list[dict[str, object]]:
     """Return the turns of user and assistant.
 
     Consecutive messages of one role become one turn. Blank texts are left out, because the vendor refuses them. If a
@@ -87,11 +70,11 @@ def messages_of(messages: Sequence[Message], model: str) -> list[dict[str, objec
     turns: list[_Turn] = []
     for message, results in turns_with_whole_results(messages):
         match message:
-            case SystemMessage():
+            case chat.SystemMessage():
                 pass
-            case UserMessage(content):
+            case chat.UserMessage(content):
                 _append(turns, "user", _parts(content))
-            case AssistantMessage():
+            case chat.AssistantMessage():
                 _append(turns, "assistant", _with_cache(message, blocks_of(message, model, _text, _thought, _call)))
                 _append(turns, "user", [_result(call, result) for call, result in results])
             case _:
@@ -133,31 +116,31 @@ def _text(text: str) -> dict[str, object]:
     return {"type": "text", "text": text}
 
 
-def _parts(content: str | tuple[Part, ...]) -> list[dict[str, object]]:
-    parts = (TextPart(content),) if isinstance(content, str) else content
-    return [_part(part) for part in parts if not isinstance(part, TextPart) or part.text.strip()]
+def _parts(content: str | tuple[chat.Part, ...]) -> list[dict[str, object]]:
+    parts = (chat.TextPart(content),) if isinstance(content, str) else content
+    return [_part(part) for part in parts if not isinstance(part, chat.TextPart) or part.text.strip()]
 
 
-def _part(part: Part) -> dict[str, object]:
+def _part(part: chat.Part) -> dict[str, object]:
     match part:
-        case TextPart(text):
+        case chat.TextPart(text):
             block = _text(text)
-        case ImagePart(url):
+        case chat.ImagePart(url):
             block = {"type": "image", "source": _image_source(url)}
-        case FilePart(data, filename):
+        case chat.FilePart(data, filename):
             block = {"type": "document", "source": _document_source(data), **({"title": filename} if filename else {})}
-        case AudioPart():
+        case chat.AudioPart():
             raise UnsupportedFeature("audio", "the provider does not accept audio")
         case _:
             assert_never(part)
     return block if part.cache is None else {**block, "cache_control": _cache_control(part.cache)}
 
 
-def _cache_control(time: CacheTime) -> dict[str, object]:
+def _cache_control(time: chat.CacheTime) -> dict[str, object]:
     return {"type": "ephemeral"} if time == "5m" else {"type": "ephemeral", "ttl": time}
 
 
-def _with_cache(message: AssistantMessage, blocks: list[dict[str, object]]) -> list[dict[str, object]]:
+def _with_cache(message: chat.AssistantMessage, blocks: list[dict[str, object]]) -> list[dict[str, object]]:
     """Mark the text if one of its parts has a mark. The parts are one text in the request."""
     if message.content is None or isinstance(message.content, str):
         return blocks
@@ -195,12 +178,12 @@ def _thought(thought: Thought) -> dict[str, object]:
     return {"type": "thinking", "thinking": thought.text, "signature": thought.signature}
 
 
-def _call(call: ToolCall) -> dict[str, object]:
+def _call(call: chat.ToolCall) -> dict[str, object]:
     block = {"type": "tool_use", "id": safe_call_id(call.id), "name": call.name, "input": arguments_of(call)}
     return block if call.cache is None else {**block, "cache_control": _cache_control(call.cache)}
 
 
-def _result(call: ToolCall, result: ToolMessage) -> dict[str, object]:
+def _result(call: chat.ToolCall, result: chat.ToolMessage) -> dict[str, object]:
     block: dict[str, object] = {"type": "tool_result", "tool_use_id": safe_call_id(call.id)}
     blocks = _parts(result.content)
     is_text = all(one["type"] == "text" for one in blocks)
@@ -226,7 +209,7 @@ def version_of(body: Mapping[str, object]) -> str:
     return _VERSION_WITH_SAMPLING if any(name in body for name in _SAMPLING) else _VERSION
 
 
-def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
+def encode_body(request: chat.ChatRequest, target: Target) -> dict[str, object]:
     """Return the body. Values that the site pins are written last. Raises UnsupportedFeature."""
     check_features(request)
     request = with_json_instruction(request)
@@ -270,7 +253,7 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     return body
 
 
-def _max_tokens(request: ChatRequest, target: Target) -> int:
+def _max_tokens(request: chat.ChatRequest, target: Target) -> int:
     """Return the requested limit, but at most the model's maximum. Without a requested limit, return the maximum."""
     most = target.facts.output_tokens
     if request.max_tokens is None:
@@ -278,7 +261,7 @@ def _max_tokens(request: ChatRequest, target: Target) -> int:
     return min(request.max_tokens, most) if most else request.max_tokens
 
 
-def _tool(tool: Tool) -> dict[str, object]:
+def _tool(tool: chat.Tool) -> dict[str, object]:
     body: dict[str, object] = {"name": tool.name}
     if tool.cache is not None:
         body["cache_control"] = _cache_control(tool.cache)
@@ -301,7 +284,7 @@ def _tool_choice(choice: SimpleToolChoice, parallel: bool | None) -> dict[str, o
             body = {"type": "auto"}
         case "required":
             body = {"type": "any"}
-        case NamedTool(name):
+        case chat.NamedTool(name):
             body = {"type": "tool", "name": name}
         case _:
             assert_never(choice)
@@ -310,13 +293,13 @@ def _tool_choice(choice: SimpleToolChoice, parallel: bool | None) -> dict[str, o
     return body
 
 
-def _output_config(request: ChatRequest, target: Target, thinking: Mapping[str, object]) -> dict[str, object]:
+def _output_config(request: chat.ChatRequest, target: Target, thinking: Mapping[str, object]) -> dict[str, object]:
     config: dict[str, object] = {}
     if request.reasoning_effort is not None and thinking.get("type") == "adaptive":
         config["effort"] = nearest_effort(
             request.reasoning_effort, target.facts.efforts or ANY_EFFORT, request.reasoning_budget
         )
-    if isinstance(request.response_format, JsonSchemaFormat):
+    if isinstance(request.response_format, chat.JsonSchemaFormat):
         config["format"] = {
             "type": "json_schema",
             "schema": strict_schema(request.response_format.schema, "json_schema"),

@@ -11,27 +11,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 
-from providers.chat import (
-    AllowedTools,
-    AssistantMessage,
-    AudioPart,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    Message,
-    NamedTool,
-    Part,
-    ResponseFormat,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolChoice,
-    ToolMessage,
-    UserMessage,
-)
+from providers import chat
 from providers.json_values import as_list, as_map, dumps_text, read_float, read_int, read_list, read_map, read_str
 from providers.openai_json.fields import integer, mapping
 from providers.testkit.request_checks import required_objects, texts_of
@@ -47,7 +27,7 @@ def signature_of(model: str) -> str:
     return base64.b64encode(f"simulated thought of {model}".encode("utf-8", "replace")).decode()
 
 
-def read_body(value: object, model: str, *, stream: bool) -> ChatRequest:
+def read_body(value: object, model: str, *, stream: bool) -> chat.ChatRequest:
     """Return the request. Raises InvalidRequest without contents, or for an impossible number of tokens or answers."""
     body = mapping(value, "request")
     config = read_map(body, "generationConfig")
@@ -55,10 +35,10 @@ def read_body(value: object, model: str, *, stream: bool) -> ChatRequest:
     if "topK" in config:
         extra["top_k"] = config["topK"]
     logprobs = config.get("responseLogprobs")
-    return ChatRequest(
+    return chat.ChatRequest(
         model=model,
         messages=(
-            *(SystemMessage(text) for text in texts_of(read_map(body, "systemInstruction").get("parts"))),
+            *(chat.SystemMessage(text) for text in texts_of(read_map(body, "systemInstruction").get("parts"))),
             *_messages(required_objects(body, "contents")),
         ),
         stream=stream,
@@ -91,8 +71,8 @@ def _camel_name(name: str) -> str:
     return first + "".join(other[:1].upper() + other[1:] for other in others)
 
 
-def _messages(contents: Sequence[Mapping[str, object]]) -> Iterator[Message]:
-    calls: list[ToolCall] = []
+def _messages(contents: Sequence[Mapping[str, object]]) -> Iterator[chat.Message]:
+    calls: list[chat.ToolCall] = []
     for position, content in enumerate(contents):
         parts = [as_map(part) for part in read_list(content, "parts")]
         if content.get("role") == "model":
@@ -104,13 +84,13 @@ def _messages(contents: Sequence[Mapping[str, object]]) -> Iterator[Message]:
         for result in results:
             yield _result(result, calls)
         user_parts = tuple(part for one in parts if (part := _part(one)) is not None)
-        if len(user_parts) == 1 and isinstance(user_parts[0], TextPart):
-            yield UserMessage(user_parts[0].text)
+        if len(user_parts) == 1 and isinstance(user_parts[0], chat.TextPart):
+            yield chat.UserMessage(user_parts[0].text)
         elif user_parts or not results:
-            yield UserMessage(user_parts)
+            yield chat.UserMessage(user_parts)
 
 
-def _call_id(result: Mapping[str, object], calls: list[ToolCall]) -> str:
+def _call_id(result: Mapping[str, object], calls: list[chat.ToolCall]) -> str:
     """Return the id of the call that a result belongs to. Without an id it is the first open call of that name."""
     if (own := read_str(result, "id")) is not None:
         return own
@@ -118,41 +98,41 @@ def _call_id(result: Mapping[str, object], calls: list[ToolCall]) -> str:
     return "" if position is None else calls.pop(position).id
 
 
-def _result(result: Mapping[str, object], calls: list[ToolCall]) -> ToolMessage:
+def _result(result: Mapping[str, object], calls: list[chat.ToolCall]) -> chat.ToolMessage:
     response = read_map(result, "response")
     is_error = isinstance(response.get("error"), str)
     output = response.get("error" if is_error else "output")
     text = output if isinstance(output, str) else dumps_text(response)
     parts = tuple(part for entry in read_list(result, "parts") if (part := _part(as_map(entry))) is not None)
-    return ToolMessage(_call_id(result, calls), (TextPart(text), *parts) if parts else text, is_error)
+    return chat.ToolMessage(_call_id(result, calls), (chat.TextPart(text), *parts) if parts else text, is_error)
 
 
-def _part(part: Mapping[str, object]) -> Part | None:
+def _part(part: Mapping[str, object]) -> chat.Part | None:
     if (text := read_str(part, "text")) is not None:
-        return TextPart(text)
+        return chat.TextPart(text)
     if uri := read_str(read_map(part, "fileData"), "fileUri"):
-        return ImagePart(uri)
+        return chat.ImagePart(uri)
     blob = _camel(part.get("inlineData"))
     mime, data = read_str(blob, "mimeType") or "", read_str(blob, "data") or ""
     if mime.startswith("audio/"):
-        return AudioPart(data, mime.removeprefix("audio/"))
+        return chat.AudioPart(data, mime.removeprefix("audio/"))
     uri = f"data:{mime};base64,{data}"
     if mime.startswith("image/"):
-        return ImagePart(uri)
-    return FilePart(uri) if mime else None
+        return chat.ImagePart(uri)
+    return chat.FilePart(uri) if mime else None
 
 
-def _assistant(parts: Sequence[Mapping[str, object]], path: str) -> AssistantMessage:
+def _assistant(parts: Sequence[Mapping[str, object]], path: str) -> chat.AssistantMessage:
     texts = [text for part in parts if part.get("thought") is not True and (text := read_str(part, "text"))]
     thoughts = [text for part in parts if part.get("thought") is True and (text := read_str(part, "text"))]
     called = [part for part in parts if "functionCall" in part]
     calls = tuple(_call(part, f"{path}#{number}") for number, part in enumerate(called))
-    return AssistantMessage("".join(texts) or None, None, "".join(thoughts) or None, calls)
+    return chat.AssistantMessage("".join(texts) or None, None, "".join(thoughts) or None, calls)
 
 
-def _call(part: Mapping[str, object], made_id: str) -> ToolCall:
+def _call(part: Mapping[str, object], made_id: str) -> chat.ToolCall:
     call = read_map(part, "functionCall")
-    return ToolCall(
+    return chat.ToolCall(
         read_str(call, "id") or made_id,
         str(call.get("name")),
         dumps_text(read_map(call, "args")),
@@ -160,11 +140,11 @@ def _call(part: Mapping[str, object], made_id: str) -> ToolCall:
     )
 
 
-def _format(config: Mapping[str, object]) -> ResponseFormat | None:
+def _format(config: Mapping[str, object]) -> chat.ResponseFormat | None:
     for name in ("responseJsonSchema", "responseSchema"):
         if config.get(name) is not None:
-            return JsonSchemaFormat("response", read_map(config, name))
-    return JsonObjectFormat() if config.get("responseMimeType") == "application/json" else None
+            return chat.JsonSchemaFormat("response", read_map(config, name))
+    return chat.JsonObjectFormat() if config.get("responseMimeType") == "application/json" else None
 
 
 def _effort(thinking: Mapping[str, object]) -> str | None:
@@ -177,25 +157,25 @@ def _effort(thinking: Mapping[str, object]) -> str | None:
     return next((effort for limit, effort in _BUDGETS if budget <= limit), "high")
 
 
-def _tools(body: Mapping[str, object]) -> Iterator[Tool]:
+def _tools(body: Mapping[str, object]) -> Iterator[chat.Tool]:
     for group in read_list(body, "tools"):
         for entry in as_list(as_map(group).get("functionDeclarations")):
             tool = _camel(entry)
             schemas = [tool[name] for name in ("parametersJsonSchema", "parameters") if tool.get(name) is not None]
             parameters = as_map(schemas[0]) if schemas else None
-            yield Tool(str(tool.get("name")), read_str(tool, "description"), parameters)
+            yield chat.Tool(str(tool.get("name")), read_str(tool, "description"), parameters)
 
 
-def _tool_choice(config: Mapping[str, object]) -> ToolChoice | None:
+def _tool_choice(config: Mapping[str, object]) -> chat.ToolChoice | None:
     names = tuple(str(name) for name in read_list(config, "allowedFunctionNames"))
     match config.get("mode"):
         case "ANY" if len(names) == 1:
-            return NamedTool(names[0])
+            return chat.NamedTool(names[0])
         case "ANY":
-            return AllowedTools("required", names) if names else "required"
+            return chat.AllowedTools("required", names) if names else "required"
         case "NONE":
             return "none"
         case "AUTO" | "VALIDATED":
-            return AllowedTools("auto", names) if names else "auto"
+            return chat.AllowedTools("auto", names) if names else "auto"
         case _:
             return None

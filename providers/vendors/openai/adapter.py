@@ -13,27 +13,10 @@ from dataclasses import dataclass
 from operator import is_
 from typing import ClassVar, TypeGuard, cast
 
+from providers import chat
 from providers.adapter import STREAM_OPTIONS, Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, Bearer, NoAuth
 from providers.catalogue.facts_adapter import FactsAdapter
-from providers.chat import (
-    AllowedTools,
-    AssistantMessage,
-    AudioPart,
-    CacheTime,
-    ChatCompletion,
-    ChatRequest,
-    ImagePart,
-    Message,
-    Part,
-    SystemMessage,
-    TextPart,
-    Texts,
-    Tool,
-    ToolMessage,
-    UserMessage,
-    text_of,
-)
 from providers.failures import Failure, ProviderFailed
 from providers.formats.fitting import fit
 from providers.formats.request_options import nearest_effort
@@ -87,7 +70,7 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
     def moderations(self) -> OpenAIModerations:
         return _OPENAI_MODERATIONS if self.is_openai else _OWN_MODERATIONS
 
-    def build_request(self, request: ChatRequest, target: Target) -> WireRequest:
+    def build_request(self, request: chat.ChatRequest, target: Target) -> WireRequest:
         takes_marks = CACHE_MARKS in target.facts.flags
         request, lost = _with_breakpoints(request) if takes_marks else (request, frozenset[str]())
         request, changed = fit(request, self.takes)
@@ -120,7 +103,7 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
             body.update(target.pins)
         return WireRequest("POST", f"{target.base_path}/chat/completions", headers, dumps(body), changed=changed)
 
-    def parse_response(self, response: WireResponse, target: Target) -> ChatCompletion:
+    def parse_response(self, response: WireResponse, target: Target) -> chat.ChatCompletion:
         try:
             return read_completion(response, target.model, USUAL.of_server(target.facts.flags))
         except ProviderFailed:
@@ -130,13 +113,13 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
 
     def stream_parser(self, target: Target) -> StreamParser:
         rule = USUAL.of_server(target.facts.flags)
-        chat = ChatReader(target.model, rule)
-        end = None if self.is_openai else chat.end
+        answer = ChatReader(target.model, rule)
+        end = None if self.is_openai else answer.end
         if rule.inline_thoughts:
-            return EventStreamParser(chat.assembler, chat.read_chunk, end=end)
+            return EventStreamParser(answer.assembler, answer.read_chunk, end=end)
         if THINKS_BY_RESPONSES not in target.facts.flags:
-            return RelayingParser(chat.assembler, chat.read_chunk, end)
-        reader = ResponseReader(chat.assembler, target.model)
+            return RelayingParser(answer.assembler, answer.read_chunk, end)
+        reader = ResponseReader(answer.assembler, target.model)
 
         def read(chunk: Mapping[str, object], event: str) -> None:
             """Read a chunk of either API. Its form shows which one it belongs to."""
@@ -145,15 +128,15 @@ class OpenAIAdapter(StatedUses, FactsAdapter):
             elif is_response(chunk):
                 reader.end(chunk, IN_A_STREAM)
             else:
-                chat.read_chunk(chunk, event)
+                answer.read_chunk(chunk, event)
 
-        return RelayingParser(chat.assembler, read)
+        return RelayingParser(answer.assembler, read)
 
     def classify_error(self, response: WireResponse) -> Failure:
         return classify(error_object(response.body), response)
 
 
-def _with_breakpoints(request: ChatRequest) -> tuple[ChatRequest, frozenset[str]]:
+def _with_breakpoints(request: chat.ChatRequest) -> tuple[chat.ChatRequest, frozenset[str]]:
     """Return the request with each mark at an input, and the name of a mark if one is lost.
 
     A mark on a text or a call of the assistant moves to the nearest part before it that may have one. Without one it is
@@ -164,94 +147,98 @@ def _with_breakpoints(request: ChatRequest) -> tuple[ChatRequest, frozenset[str]
     is_lost = any(tool.cache is not None for tool in request.tools)
     if is_lost:
         request = replace(request, tools=tuple(replace(tool, cache=None) for tool in request.tools))
-    if type(request.messages) is Texts:
+    if type(request.messages) is chat.Texts:
         return request, frozenset({CACHE_CONTROL} if is_lost else ())
-    messages: list[Message] = []
+    messages: list[chat.Message] = []
     for message in request.messages:
-        if isinstance(message, AssistantMessage) and (time := _mark_of(message)) is not None:
+        if isinstance(message, chat.AssistantMessage) and (time := _mark_of(message)) is not None:
             is_lost |= not _mark_before(messages, time)
             message = _unmarked(message)
         messages.append(message)
     return replace(request, messages=tuple(messages)), frozenset({CACHE_CONTROL} if is_lost else ())
 
 
-def _mark_of(message: AssistantMessage) -> CacheTime | None:
+def _mark_of(message: chat.AssistantMessage) -> chat.CacheTime | None:
     parts = message.content if isinstance(message.content, tuple) else ()
     times = [*(part.cache for part in parts), *(call.cache for call in message.tool_calls)]
     return next(filter(None, times), None)
 
 
-def _unmarked(message: AssistantMessage) -> AssistantMessage:
+def _unmarked(message: chat.AssistantMessage) -> chat.AssistantMessage:
     content = message.content
     if isinstance(content, tuple):
         content = tuple(replace(part, cache=None) for part in content)
     return replace(message, content=content, tool_calls=tuple(replace(it, cache=None) for it in message.tool_calls))
 
 
-def _mark_before(messages: list[Message], time: CacheTime) -> bool:
+def _mark_before(messages: list[chat.Message], time: chat.CacheTime) -> bool:
     """Mark the last input before the end, and return whether there is one."""
     for at in range(len(messages) - 1, -1, -1):
         message = messages[at]
-        if isinstance(message, AssistantMessage) or not message.content:
+        if isinstance(message, chat.AssistantMessage) or not message.content:
             continue
-        if isinstance(message, ToolMessage):
+        if isinstance(message, chat.ToolMessage):
             messages[at] = replace(message, cache=message.cache or time)
             return True
-        parts: Sequence[Part] = (TextPart(message.content),) if isinstance(message.content, str) else message.content
+        parts: Sequence[chat.Part] = (
+            (chat.TextPart(message.content),) if isinstance(message.content, str) else message.content
+        )
         for place in range(len(parts) - 1, -1, -1):
             part = parts[place]
-            if not isinstance(part, AudioPart):
+            if not isinstance(part, chat.AudioPart):
                 marked = (*parts[:place], replace(part, cache=part.cache or time), *parts[place + 1 :])
-                messages[at] = replace(message, content=cast("tuple[TextPart, ...]", marked))
+                messages[at] = replace(message, content=cast("tuple[chat.TextPart, ...]", marked))
                 return True
     return False
 
 
-def _without_openai_only_fields(request: ChatRequest) -> ChatRequest:
+def _without_openai_only_fields(request: chat.ChatRequest) -> chat.ChatRequest:
     """Replace what only OpenAI has: the role `developer`, `refusal`, `detail: original`, null, and some of the tools.
 
     Arguments in the history that are not a JSON object become one, because servers parse them for a chat template.
     Null next to a call becomes "", which strict servers demand. Instead of the choice among some of the tools, only the
     allowed tools are sent. A tool without parameters gets an empty schema.
     """
-    if isinstance(choice := request.tool_choice, AllowedTools):
+    if isinstance(choice := request.tool_choice, chat.AllowedTools):
         tools = tuple(tool for tool in request.tools if tool.name in choice.names)
         request = replace(request, tools=tools, tool_choice=choice.mode)
     if any(tool.parameters is None for tool in request.tools):
         request = replace(request, tools=tuple(map(_with_parameters, request.tools)))
-    if type(request.messages) is Texts:
+    if type(request.messages) is chat.Texts:
         return request
     messages = tuple([_without_openai_only(_with_objects(message)) for message in request.messages])
     return request if all(map(is_, messages, request.messages)) else replace(request, messages=messages)
 
 
-def _without_openai_only(message: Message) -> Message:
+def _without_openai_only(message: chat.Message) -> chat.Message:
     match message:
-        case SystemMessage(role="developer"):
+        case chat.SystemMessage(role="developer"):
             return replace(message, role="system")
-        case AssistantMessage(refusal=str(refusal)):
-            return replace(message, content=text_of(message.content) + refusal, refusal=None)
-        case AssistantMessage(content=None):
+        case chat.AssistantMessage(refusal=str(refusal)):
+            return replace(message, content=chat.text_of(message.content) + refusal, refusal=None)
+        case chat.AssistantMessage(content=None):
             return replace(message, content="")
-        case UserMessage(content=tuple(parts)) | ToolMessage(content=tuple(parts)) if any(map(_is_original, parts)):
+        case chat.UserMessage(content=tuple(parts)) | chat.ToolMessage(content=tuple(parts)) if any(
+            map(_is_original, parts)
+        ):
             nearest = (replace(part, detail="high") if _is_original(part) else part for part in parts)
             return replace(message, content=tuple(nearest))
         case _:
             return message
 
 
-def _with_objects(message: Message) -> Message:
-    if type(message) is not AssistantMessage or all(is_json_object(call.arguments) for call in message.tool_calls):
+def _with_objects(message: chat.Message) -> chat.Message:
+    if type(message) is not chat.AssistantMessage or all(is_json_object(call.arguments) for call in message.tool_calls):
         return message
     return replace(message, tool_calls=tuple(map(with_object, message.tool_calls)))
 
 
-def _with_parameters(tool: Tool) -> Tool:
+def _with_parameters(tool: chat.Tool) -> chat.Tool:
     return tool if tool.parameters is not None else replace(tool, parameters={"type": "object", "properties": {}})
 
 
-def _is_original(part: Part) -> TypeGuard[ImagePart]:
-    return type(part) is ImagePart and part.detail == "original"
+def _is_original(part: chat.Part) -> TypeGuard[chat.ImagePart]:
+    return type(part) is chat.ImagePart and part.detail == "original"
 
 
 ADAPTER = OpenAIAdapter("openai", Bearer(), "max_completion_tokens", _OWN_PARAMETERS)

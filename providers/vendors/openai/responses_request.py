@@ -9,29 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import assert_never
 
+from providers import chat
 from providers.adapter import Target
 from providers.catalogue.models import ModelFacts
-from providers.chat import (
-    AllowedTools,
-    AssistantMessage,
-    AudioPart,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    Message,
-    NamedTool,
-    Part,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolChoice,
-    ToolMessage,
-    UserMessage,
-    text_of,
-)
 from providers.failures import UnsupportedFeature
 from providers.formats.reasoning_state import pack_rows, unpack_rows
 from providers.formats.tool_calls import safe_call_id, safe_call_name, turns_with_whole_results
@@ -93,7 +73,7 @@ def unpack(signature: str | None, model: str) -> tuple[SealedThought, ...]:
     return tuple(thoughts)
 
 
-def uses_responses_api(request: ChatRequest, facts: ModelFacts) -> bool:
+def uses_responses_api(request: chat.ChatRequest, facts: ModelFacts) -> bool:
     """Return whether the request has tools and the model reasons about them only in the Responses API."""
     if THINKS_BY_RESPONSES not in facts.flags or request.reasoning_effort == "none":
         return False
@@ -102,11 +82,13 @@ def uses_responses_api(request: ChatRequest, facts: ModelFacts) -> bool:
     return bool(request.tools) or any(_is_of_tools(message) for message in request.messages)
 
 
-def _is_of_tools(message: Message) -> bool:
-    return isinstance(message, ToolMessage) or (isinstance(message, AssistantMessage) and bool(message.tool_calls))
+def _is_of_tools(message: chat.Message) -> bool:
+    return isinstance(message, chat.ToolMessage) or (
+        isinstance(message, chat.AssistantMessage) and bool(message.tool_calls)
+    )
 
 
-def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
+def encode_body(request: chat.ChatRequest, target: Target) -> dict[str, object]:
     """Return the body. Values that the site pins are written last. Raises UnsupportedFeature."""
     _check_features(request)
     body: dict[str, object] = {name: value for name, value in request.extra.items() if name not in _MERGED}
@@ -135,7 +117,7 @@ def encode_body(request: ChatRequest, target: Target) -> dict[str, object]:
     return body
 
 
-def _check_features(request: ChatRequest) -> None:
+def _check_features(request: chat.ChatRequest) -> None:
     """Raise UnsupportedFeature for features that this API does not have."""
     if clash := sorted(_DERIVED & request.extra.keys()):
         message = f"{clash[0]!r} cannot be sent directly: the gateway builds it from the request's other fields"
@@ -146,7 +128,7 @@ def _check_features(request: ChatRequest) -> None:
         raise UnsupportedFeature("logprobs", "the model returns no log probabilities when it reasons about tools")
 
 
-def _input(messages: Sequence[Message], model: str, mark: WritesMark) -> Iterator[dict[str, object]]:
+def _input(messages: Sequence[chat.Message], model: str, mark: WritesMark) -> Iterator[dict[str, object]]:
     """Yield the conversation as items, with unique call ids.
 
     Only the id connects an output to its call. Servers that number the calls of each answer from the start use `call_0`
@@ -154,11 +136,11 @@ def _input(messages: Sequence[Message], model: str, mark: WritesMark) -> Iterato
     """
     for message, results in turns_with_whole_results(messages):
         match message:
-            case SystemMessage(content, role):
+            case chat.SystemMessage(content, role):
                 yield {"role": role, "content": _content(content, mark)}
-            case UserMessage(content):
+            case chat.UserMessage(content):
                 yield {"role": "user", "content": _content(content, mark)}
-            case AssistantMessage():
+            case chat.AssistantMessage():
                 yield from _assistant_items(message, model)
             case _:
                 assert_never(message)
@@ -166,12 +148,12 @@ def _input(messages: Sequence[Message], model: str, mark: WritesMark) -> Iterato
             yield {"type": "function_call_output", "call_id": safe_call_id(call.id), "output": _output(result, mark)}
 
 
-def _assistant_items(message: AssistantMessage, model: str) -> Iterator[dict[str, object]]:
+def _assistant_items(message: chat.AssistantMessage, model: str) -> Iterator[dict[str, object]]:
     """Yield the first call's thoughts, the text, and the calls; each later call follows its own thoughts.
 
     The vendor distinguishes the answer from commentary. A text with calls is commentary.
     """
-    text = text_of(message.content) + (message.refusal or "")
+    text = chat.text_of(message.content) + (message.refusal or "")
     phase = "commentary" if message.tool_calls else "final_answer"
     texts: list[dict[str, object]] = [{"role": "assistant", "content": text, "phase": phase}] if text else []
     for position, call in enumerate(message.tool_calls):
@@ -184,44 +166,44 @@ def _assistant_items(message: AssistantMessage, model: str) -> Iterator[dict[str
         yield from texts
 
 
-def _call(call: ToolCall) -> dict[str, object]:
+def _call(call: chat.ToolCall) -> dict[str, object]:
     """Return a call without an item id, because the answer with that item is not stored."""
     call_id, arguments = safe_call_id(call.id), call.arguments.strip() or "{}"
     return {"type": "function_call", "call_id": call_id, "name": safe_call_name(call.name), "arguments": arguments}
 
 
-def _output(result: ToolMessage, mark: WritesMark) -> object:
-    parts: Sequence[Part] = (TextPart(result.content),) if isinstance(result.content, str) else result.content
-    if result.cache is not None and parts and not isinstance(parts[-1], AudioPart):
+def _output(result: chat.ToolMessage, mark: WritesMark) -> object:
+    parts: Sequence[chat.Part] = (chat.TextPart(result.content),) if isinstance(result.content, str) else result.content
+    if result.cache is not None and parts and not isinstance(parts[-1], chat.AudioPart):
         parts = (*parts[:-1], replace(parts[-1], cache=result.cache))
-    is_marked = any(not isinstance(part, AudioPart) and mark(part.cache) for part in parts)
+    is_marked = any(not isinstance(part, chat.AudioPart) and mark(part.cache) for part in parts)
     if not has_attachments(result) and not is_marked:
         return result_text(result)
-    return [_part(part, mark) for part in (*((TextPart(FAILED_PREFIX),) if result.is_error else ()), *parts)]
+    return [_part(part, mark) for part in (*((chat.TextPart(FAILED_PREFIX),) if result.is_error else ()), *parts)]
 
 
-def _content(content: str | Sequence[Part], mark: WritesMark) -> object:
+def _content(content: str | Sequence[chat.Part], mark: WritesMark) -> object:
     return content if isinstance(content, str) else [_part(part, mark) for part in content]
 
 
-def _part(part: Part, mark: WritesMark) -> dict[str, object]:
+def _part(part: chat.Part, mark: WritesMark) -> dict[str, object]:
     match part:
-        case TextPart(text):
+        case chat.TextPart(text):
             return {"type": "input_text", "text": text, **mark(part.cache)}
-        case ImagePart(url, detail):
+        case chat.ImagePart(url, detail):
             return {"type": "input_image", "image_url": url, "detail": detail or "auto", **mark(part.cache)}
-        case FilePart(data, filename):
+        case chat.FilePart(data, filename):
             if (plain := part.as_text()) is not None:
                 return {"type": "input_text", "text": plain, **mark(part.cache)}
             named = {"filename": filename} if filename else {}
             return {"type": "input_file", "file_data": data, **named, **mark(part.cache)}
-        case AudioPart():
+        case chat.AudioPart():
             raise UnsupportedFeature("audio", "the model does not accept audio when it reasons about tools")
         case _:
             assert_never(part)
 
 
-def _tool(tool: Tool) -> dict[str, object]:
+def _tool(tool: chat.Tool) -> dict[str, object]:
     """Return one function. `strict` is always sent, because its default here is true, and false in chat completions."""
     body: dict[str, object] = {"type": "function", "name": tool.name}
     if tool.description is not None:
@@ -229,11 +211,11 @@ def _tool(tool: Tool) -> dict[str, object]:
     return {**body, "parameters": tool.parameters or _NO_ARGUMENTS, "strict": bool(tool.strict)}
 
 
-def _tool_choice(choice: ToolChoice) -> object:
+def _tool_choice(choice: chat.ToolChoice) -> object:
     match choice:
-        case NamedTool(name):
+        case chat.NamedTool(name):
             return {"type": "function", "name": name}
-        case AllowedTools(mode, names):
+        case chat.AllowedTools(mode, names):
             return {
                 "type": "allowed_tools",
                 "mode": mode,
@@ -243,12 +225,12 @@ def _tool_choice(choice: ToolChoice) -> object:
             return choice
 
 
-def _text_config(request: ChatRequest) -> dict[str, object]:
+def _text_config(request: chat.ChatRequest) -> dict[str, object]:
     config: dict[str, object] = {}
     match request.response_format:
-        case JsonObjectFormat():
+        case chat.JsonObjectFormat():
             config["format"] = {"type": "json_object"}
-        case JsonSchemaFormat(name, schema, description, strict):
+        case chat.JsonSchemaFormat(name, schema, description, strict):
             form: dict[str, object] = {"type": "json_schema", "name": name, "schema": schema, "strict": bool(strict)}
             config["format"] = form if description is None else {**form, "description": description}
         case None:

@@ -10,33 +10,15 @@ from typing import Any
 
 from gateway.features.redaction.policy.placeholders import MOST_HELD, Placeholders, Restorer
 from gateway.model.wrapper import WrapperNote
-from providers.chat import (
-    Annotation,
-    AnnotationsDelta,
-    AssistantMessage,
-    ChatCompletion,
-    Choice,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    ImageDelta,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    TextPart,
-    ToolCall,
-    ToolCallDelta,
-    text_of,
-)
+from providers import chat
 from providers.reading.folding import expand
 from providers.value import replace
 
 _Place = tuple[int, str]
 """A text of an answer: the number of its choice, and `text`, `reasoning`, `refusal` or the index of a tool call."""
-_Piece = TextDelta | ReasoningDelta | RefusalDelta
+_Piece = chat.TextDelta | chat.ReasoningDelta | chat.RefusalDelta
 _TEXT = "text"
-_DELTAS = {_TEXT: TextDelta, "reasoning": ReasoningDelta, "refusal": RefusalDelta}
+_DELTAS = {_TEXT: chat.TextDelta, "reasoning": chat.ReasoningDelta, "refusal": chat.RefusalDelta}
 """The events of a stream by the text of which they are a piece."""
 _NAMES = {delta: name for name, delta in _DELTAS.items()}
 _ALTERNATE = {_TEXT: "reasoning", "reasoning": _TEXT}
@@ -57,16 +39,16 @@ class AnswerRestorer:
 
     # --- a stream ---------------------------------------------------------------------------------
 
-    def events(self, events: Iterable[StreamEvent]) -> tuple[StreamEvent, ...]:
+    def events(self, events: Iterable[chat.StreamEvent]) -> tuple[chat.StreamEvent, ...]:
         """Return the events of a stream as its client may see them, each with all text that is known to be whole."""
         return tuple(self._events(events))
 
-    def _events(self, events: Iterable[StreamEvent]) -> Iterator[StreamEvent]:
+    def _events(self, events: Iterable[chat.StreamEvent]) -> Iterator[chat.StreamEvent]:
         for event in expand(events):
             match event:
-                case TextDelta() | ReasoningDelta() | RefusalDelta():
+                case chat.TextDelta() | chat.ReasoningDelta() | chat.RefusalDelta():
                     yield from self._piece(event)
-                case ToolCallDelta(index=index, arguments=arguments, choice=choice):
+                case chat.ToolCallDelta(index=index, arguments=arguments, choice=choice):
                     is_first = (choice, str(index)) not in self._texts
                     yield from self._others(choice, str(index))
                     if self._placeholders.keeps_arguments:
@@ -75,23 +57,23 @@ class AnswerRestorer:
                     shown = self._at((choice, str(index))).feed(arguments)
                     if shown or is_first or event.name is not None or event.id is not None or event.signature:
                         yield event if shown == arguments else replace(event, arguments=shown)
-                case AnnotationsDelta(annotations=annotations, choice=choice):
+                case chat.AnnotationsDelta(annotations=annotations, choice=choice):
                     yield from self._others(choice, _TEXT)
                     yield replace(event, annotations=self._annotations(annotations, self._at((choice, _TEXT))))
-                case ChoiceFinish(choice=choice, stop_sequence=stop):
+                case chat.ChoiceFinish(choice=choice, stop_sequence=stop):
                     yield from self._others(choice, "", calls=True)
                     yield event if stop is None else replace(event, stop_sequence=self._whole(stop))
-                case Finished() | Failed():
+                case chat.Finished() | chat.Failed():
                     for choice in sorted({place[0] for place in self._texts}):
                         yield from self._others(choice, "", calls=True)
                     yield event
-                case ImageDelta(choice=choice):
+                case chat.ImageDelta(choice=choice):
                     yield from self._others(choice, "")
                     yield event
                 case _:
                     yield event
 
-    def _piece(self, event: _Piece) -> Iterator[StreamEvent]:
+    def _piece(self, event: _Piece) -> Iterator[chat.StreamEvent]:
         """Yield a further piece of a text, or let it wait.
 
         Text and reasoning may alternate within a placeholder. A piece of one waits while the other one may go on with a
@@ -111,12 +93,12 @@ class AnswerRestorer:
         if not self._at((choice, name)).held:
             yield from self._waiting(choice)
 
-    def _fed(self, event: _Piece) -> Iterator[StreamEvent]:
+    def _fed(self, event: _Piece) -> Iterator[chat.StreamEvent]:
         shown = self._at((event.choice, _NAMES[type(event)])).feed(event.text)
-        if shown or (isinstance(event, TextDelta) and event.logprobs is not None):
+        if shown or (isinstance(event, chat.TextDelta) and event.logprobs is not None):
             yield event if shown == event.text else replace(event, text=shown)
 
-    def _waiting(self, choice: int) -> Iterator[StreamEvent]:
+    def _waiting(self, choice: int) -> Iterator[chat.StreamEvent]:
         """Yield the pieces of a text that wait, after what is held of the text before them."""
         if later := self._later.pop(choice, None):
             before = _ALTERNATE[_NAMES[type(later[0])]]
@@ -127,7 +109,7 @@ class AnswerRestorer:
 
     def _others(
         self, choice: int, kind: str, alternate: str | None = None, *, calls: bool = False
-    ) -> Iterator[StreamEvent]:
+    ) -> Iterator[chat.StreamEvent]:
         """Yield what is held of the other texts of a choice but `alternate`, which its dialect may close now.
 
         No dialect closes a call whose arguments are not whole, and another call may begin within a placeholder.
@@ -138,7 +120,7 @@ class AnswerRestorer:
             is_other = number == choice and other not in (kind, alternate) and (calls or not other.isdigit())
             if is_other and (held := restorer.close()):
                 delta = _DELTAS.get(other)
-                yield delta(held, choice) if delta is not None else ToolCallDelta(int(other), held, choice=choice)
+                yield delta(held, choice) if delta is not None else chat.ToolCallDelta(int(other), held, choice=choice)
 
     def _at(self, place: _Place) -> Restorer:
         restorer = self._texts.get(place)
@@ -152,21 +134,21 @@ class AnswerRestorer:
 
     # --- a whole answer ---------------------------------------------------------------------------
 
-    def completion(self, completion: ChatCompletion) -> ChatCompletion:
+    def completion(self, completion: chat.ChatCompletion) -> chat.ChatCompletion:
         """Return a whole answer with the values."""
         return replace(completion, choices=tuple([self._choice(choice) for choice in completion.choices]))
 
-    def _choice(self, choice: Choice) -> Choice:
+    def _choice(self, choice: chat.Choice) -> chat.Choice:
         return replace(choice, message=self._message(choice.message), stop_sequence=self._whole(choice.stop_sequence))
 
-    def _message(self, message: AssistantMessage) -> AssistantMessage:
+    def _message(self, message: chat.AssistantMessage) -> chat.AssistantMessage:
         text = self._restorer(in_json=self._is_json)
         content: Any = message.content
         if isinstance(content, str):
             content = text.feed(content, is_end=True)
         elif content:
             # The parts are one text, of which a placeholder may be cut.
-            content = (TextPart(text.feed(text_of(content), is_end=True)),)
+            content = (chat.TextPart(text.feed(chat.text_of(content), is_end=True)),)
         return replace(
             message,
             content=content,
@@ -176,7 +158,7 @@ class AnswerRestorer:
             annotations=self._annotations(message.annotations, text),
         )
 
-    def _call(self, call: ToolCall) -> ToolCall:
+    def _call(self, call: chat.ToolCall) -> chat.ToolCall:
         if self._placeholders.keeps_arguments:
             return call
         return replace(call, arguments=self._whole(call.arguments, in_json=True))
@@ -186,7 +168,7 @@ class AnswerRestorer:
 
     # --- annotations ------------------------------------------------------------------------------
 
-    def _annotations(self, annotations: Iterable[Annotation], text: Restorer) -> tuple[Annotation, ...]:
+    def _annotations(self, annotations: Iterable[chat.Annotation], text: Restorer) -> tuple[chat.Annotation, ...]:
         """Return annotations with values in their texts, and with offsets of the restored text."""
         return tuple([self._annotation(annotation, text) for annotation in annotations])
 

@@ -19,19 +19,7 @@ from gateway.features.redaction.policy.placeholders import Placeholders
 from gateway.model.excerpt import Excerpt, Own, Quoting
 from gateway.model.served import ServedRequest
 from gateway.model.wrapper import NotWrappable, Wrapped, WrapperNote
-from providers.chat import (
-    AssistantMessage,
-    ChatRequest,
-    JsonSchemaFormat,
-    Message,
-    Part,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-)
+from providers import chat
 from providers.inputs.audio.values import SpeechRequest, TranscriptionRequest
 from providers.inputs.decisions.values import DecisionQuestion, DecisionRequest, JsonPart, Option
 from providers.inputs.embeddings.values import EmbeddingRequest
@@ -96,7 +84,7 @@ def redact(request: ServedRequest, rules: RedactionRules) -> Redacted:
     if rules.media == "refuse" and _has_media(request):
         raise NotWrappable("it has media, in which no values are found")
     match request:
-        case ChatRequest():
+        case chat.ChatRequest():
             return _chat(request, rules)
         case EmbeddingRequest():
             return _embeddings(request, rules)
@@ -113,19 +101,19 @@ def redact(request: ServedRequest, rules: RedactionRules) -> Redacted:
 
 def _has_media(request: ServedRequest) -> bool:
     contents: Iterable[object] = ()
-    if isinstance(request, ChatRequest | DecisionRequest):
+    if isinstance(request, chat.ChatRequest | DecisionRequest):
         contents = [message.content for message in request.messages]
     elif isinstance(request, ModerationRequest):
         contents = request.inputs
     elif request.has_file:
         return True
-    return any(not isinstance(part, TextPart) for it in contents if isinstance(it, tuple) for part in it)
+    return any(not isinstance(part, chat.TextPart) for it in contents if isinstance(it, tuple) for part in it)
 
 
 # --- chats ----------------------------------------------------------------------------------------
 
 
-def _chat(request: ChatRequest, rules: RedactionRules) -> Redacted:
+def _chat(request: chat.ChatRequest, rules: RedactionRules) -> Redacted:
     named = Placeholders(rules, Clock())
     schemas = _Schemas(named)
     changes = _changes(request, named, schemas)
@@ -141,11 +129,11 @@ def _chat(request: ChatRequest, rules: RedactionRules) -> Redacted:
     return Redacted(replace(request, **changes), named.counts, frozenset(schemas.dropped), named)
 
 
-def _changes(request: ChatRequest, named: Placeholders, schemas: _Schemas) -> dict[str, Any]:
+def _changes(request: chat.ChatRequest, named: Placeholders, schemas: _Schemas) -> dict[str, Any]:
     changes: dict[str, Any] = {"user": _field(named, request.user)}
     extra = _fields(named, {name: value for name, value in request.extra.items() if name != _PREDICTION})
     changes["tools"] = tuple([schemas.tool(tool) for tool in request.tools])
-    if isinstance(answer := request.response_format, JsonSchemaFormat):
+    if isinstance(answer := request.response_format, chat.JsonSchemaFormat):
         name, description = named(answer.name), named.strings(answer.description)
         changes["response_format"] = replace(
             answer, name=name, schema=schemas.changed(answer.schema), description=description
@@ -158,43 +146,43 @@ def _changes(request: ChatRequest, named: Placeholders, schemas: _Schemas) -> di
     return changes
 
 
-def _noticed(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+def _noticed(messages: tuple[chat.Message, ...]) -> tuple[chat.Message, ...]:
     """Return the messages with the system message about placeholders, before the first message of another role."""
-    first = next((at for at, it in enumerate(messages) if not isinstance(it, SystemMessage)), len(messages))
-    return (*messages[:first], SystemMessage(NOTICE), *messages[first:])
+    first = next((at for at, it in enumerate(messages) if not isinstance(it, chat.SystemMessage)), len(messages))
+    return (*messages[:first], chat.SystemMessage(NOTICE), *messages[first:])
 
 
-def _messages(named: Placeholders, messages: tuple[Message, ...], schemas: _Schemas) -> tuple[Message, ...]:
+def _messages(named: Placeholders, messages: tuple[chat.Message, ...], schemas: _Schemas) -> tuple[chat.Message, ...]:
     """Return messages with placeholders.
 
     The client's system messages at the beginning are read as one text, too: Messages and Gemini make one of each part.
     """
-    first = next((at for at, it in enumerate(messages) if not isinstance(it, SystemMessage)), len(messages))
-    leading = [it for it in messages[:first] if isinstance(it, SystemMessage) and it.own is None]
+    first = next((at for at, it in enumerate(messages) if not isinstance(it, chat.SystemMessage)), len(messages))
+    leading = [it for it in messages[:first] if isinstance(it, chat.SystemMessage) and it.own is None]
     if len(leading) < 2:
         return tuple([_message(named, message, schemas) for message in messages])
     contents = dict(zip(map(id, leading), _as_one(named, [it.content for it in leading]), strict=True))
-    changed: list[Message] = []
+    changed: list[chat.Message] = []
     for message in messages:
         content = contents.get(id(message))
-        if content is None or not isinstance(message, SystemMessage):
+        if content is None or not isinstance(message, chat.SystemMessage):
             changed.append(_message(named, message, schemas))
         elif content or not message.content:
             changed.append(replace(message, content=content, name=named.strings(message.name)))
     return tuple(changed)
 
 
-def _message(named: Placeholders, message: Message, schemas: _Schemas) -> Message:
+def _message(named: Placeholders, message: chat.Message, schemas: _Schemas) -> chat.Message:
     match message:
-        case SystemMessage():
+        case chat.SystemMessage():
             if message.own is not None:
                 return _own_message(named, message, schemas)
             return replace(message, content=_content(named, message.content), name=named.strings(message.name))
-        case UserMessage():
+        case chat.UserMessage():
             return replace(message, content=_content(named, message.content), name=named.strings(message.name))
-        case ToolMessage():
+        case chat.ToolMessage():
             return replace(message, content=_content(named, message.content))
-        case AssistantMessage():
+        case chat.AssistantMessage():
             if isinstance(message.content, Excerpt):
                 # The gateway repeats a part of an answer, which is text alone.
                 return replace(message, content=_content(named, message.content))
@@ -211,7 +199,7 @@ def _message(named: Placeholders, message: Message, schemas: _Schemas) -> Messag
             )
 
 
-def _own_message(named: Placeholders, message: SystemMessage, schemas: _Schemas) -> SystemMessage:
+def _own_message(named: Placeholders, message: chat.SystemMessage, schemas: _Schemas) -> chat.SystemMessage:
     """Return a message of the gateway, of which only the client's text and schema at its end are searched."""
     content, own = message.content, message.own
     if not own or not isinstance(content, str):
@@ -231,11 +219,11 @@ def _fields(named: Placeholders, extra: Mapping[str, object]) -> dict[str, Any]:
     return {name: _field(named, value) for name, value in extra.items()}
 
 
-def _call(named: Placeholders, call: ToolCall) -> ToolCall:
+def _call(named: Placeholders, call: chat.ToolCall) -> chat.ToolCall:
     return replace(call, arguments=named.arguments(call.arguments)) if call.arguments else call
 
 
-def _content(named: Placeholders, content: str | tuple[Part, ...]) -> Any:
+def _content(named: Placeholders, content: str | tuple[chat.Part, ...]) -> Any:
     """Return the content of a message, whose neighbouring texts are also read as one."""
     if isinstance(content, Own):
         return content
@@ -245,28 +233,30 @@ def _content(named: Placeholders, content: str | tuple[Part, ...]) -> Any:
         return named.within(content.before, str(content), content.after)
     if isinstance(content, str):
         return named(content)
-    parts: list[Part] = []
+    parts: list[chat.Part] = []
     for are_texts, neighbours in groupby(content, _is_text):
         group: Any = tuple(neighbours)
         parts += _as_one(named, [group])[0] if are_texts else [_json(named, part) for part in group]
     return tuple(parts)  # of the kinds that the content had
 
 
-def _is_text(part: Part) -> bool:
-    return isinstance(part, TextPart) and not isinstance(part, JsonPart)
+def _is_text(part: chat.Part) -> bool:
+    return isinstance(part, chat.TextPart) and not isinstance(part, JsonPart)
 
 
-def _json(named: Placeholders, part: Part) -> Part:
+def _json(named: Placeholders, part: chat.Part) -> chat.Part:
     return replace(part, text=named.json_text(part.text)) if isinstance(part, JsonPart) else part
 
 
-def _as_one(named: Placeholders, contents: Sequence[str | tuple[TextPart, ...]]) -> list[Any]:
+def _as_one(named: Placeholders, contents: Sequence[str | tuple[chat.TextPart, ...]]) -> list[Any]:
     """Return contents of the same kinds, whose texts are also read as one text.
 
     A part that becomes empty is left out, and its cache mark moves to the part before.
     """
-    parts = [(at, part) for at, it in enumerate(contents) for part in ((TextPart(it),) if isinstance(it, str) else it)]
-    kept: list[tuple[int, TextPart]] = []
+    parts = [
+        (at, part) for at, it in enumerate(contents) for part in ((chat.TextPart(it),) if isinstance(it, str) else it)
+    ]
+    kept: list[tuple[int, chat.TextPart]] = []
     for (at, before), after in zip(parts, named.parts([part.text for _, part in parts]), strict=True):
         if after or not before.text:
             kept.append((at, replace(before, text=after) if after != before.text else before))
@@ -308,7 +298,7 @@ class _Schemas:
         """Return whether a member was left out in whose value a placeholder would stand."""
         return self._broken or any(map(self._has_value, self._unread))
 
-    def tool(self, tool: Tool) -> Tool:
+    def tool(self, tool: chat.Tool) -> chat.Tool:
         """Return a tool with placeholders. Its name stays."""
         description, parameters = self._named.strings(tool.description), self.changed(tool.parameters)
         return replace(tool, description=description, parameters=parameters, own=self.changed(tool.own))
