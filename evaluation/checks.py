@@ -6,7 +6,6 @@ import ast
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from evaluation.suite import CheckSection, RuleSection
@@ -72,10 +71,8 @@ class AnswerCheck(Protocol):
         """A right answer, if one follows from the check."""
 
 
-class _TextCheck:
+class _TextCheck(Value, frozen=True):
     """A check of the text. An answer without text is wrong."""
-
-    __slots__ = ()
 
     def wrong(self, answer: RecordedAnswer) -> str | None:
         text = answer.text.strip()
@@ -91,8 +88,7 @@ class _TextCheck:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Exact(_TextCheck):
+class Exact(_TextCheck, frozen=True):
     """The answer, without surrounding space, is one of the given texts."""
 
     texts: tuple[str, ...]
@@ -105,8 +101,7 @@ class Exact(_TextCheck):
         return RecordedAnswer(self.texts[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Same(Exact):
+class Same(Exact, frozen=True):
     """The answer has the same words, possibly with a few more around them. Case, width and articles are ignored."""
 
     def fault(self, text: str) -> str | None:
@@ -121,8 +116,7 @@ class Same(Exact):
         return answer == expected or (found and len(answer) <= len(expected) + 60)
 
 
-@dataclass(frozen=True, slots=True)
-class Letter(_TextCheck):
+class Letter(_TextCheck, frozen=True):
     """The answer chooses this letter of so many, in any wording."""
 
     letter: str
@@ -150,8 +144,7 @@ def letter_of(text: str, of: int) -> str | None:
     return letters.pop() if len(letters) == 1 else None
 
 
-@dataclass(frozen=True, slots=True)
-class Number(_TextCheck):
+class Number(_TextCheck, frozen=True):
     """The last number in the answer is this value, in any notation."""
 
     value: float
@@ -169,8 +162,7 @@ class Number(_TextCheck):
         return RecordedAnswer(f"{self.value:.10g}")
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern(_TextCheck):
+class Pattern(_TextCheck, frozen=True):
     """A regular expression matches the answer."""
 
     expression: str
@@ -180,8 +172,7 @@ class Pattern(_TextCheck):
         return None if found else f"does not match {self.expression}"
 
 
-@dataclass(frozen=True, slots=True)
-class Schema(_TextCheck):
+class Schema(_TextCheck, frozen=True):
     """The answer is JSON that matches this JSON Schema."""
 
     schema: Mapping[str, object]
@@ -206,8 +197,7 @@ class Schema(_TextCheck):
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Rules(_TextCheck):
+class Rules(_TextCheck, frozen=True):
     """The answer follows all instructions."""
 
     rules: tuple[RuleSection, ...]
@@ -313,8 +303,7 @@ def _equal(given: object, wanted: object) -> bool:
     return given == wanted
 
 
-@dataclass(frozen=True, slots=True)
-class Rubric(_TextCheck):
+class Rubric(_TextCheck, frozen=True):
     """A judge model scores the answer by this rubric."""
 
     rubric: str

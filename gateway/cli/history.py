@@ -11,16 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.cli import terminal
 from gateway.cli.cell import cell_activations, opened_cell, share_pin
-from gateway.cli.terminal import (
-    admin_client,
-    json_text,
-    opened_history,
-    operator_of,
-    settings_of,
-    state_directory,
-    tell,
-)
 from gateway.files import read_file_or_pipe
 from gateway.model.status import FOLLOWS
 from gateway.model.units import at_second
@@ -40,13 +32,10 @@ if TYPE_CHECKING:
 _OK, _REFUSED, _WAITING = 0, 1, 3
 
 
-# --- history --------------------------------------------------------------------------------------
-
-
 def history(options: argparse.Namespace) -> int:
     """List the versions that were active, newest first, or show one (`gateway history`)."""
 
-    settings = settings_of(options)
+    settings = terminal.settings_of(options)
     if options.text and not options.version:
         raise CommandError("--text needs a VERSION to print (`gateway history` lists them)")
     with opened_cell(settings) as database:
@@ -55,7 +44,7 @@ def history(options: argparse.Namespace) -> int:
 
             record = CellRecord(database)
             return _show_one(record, options) if options.version else _list_cell(record, options)
-    with opened_history(settings) as versions:
+    with terminal.opened_history(settings) as versions:
         return _show_one(versions, options) if options.version else _list(versions, options)
 
 
@@ -87,7 +76,7 @@ def _print_activations(
     if options.json:
         items = activations_data(activations, active)
         details = {"file_active": pinned is None, "pinned": pinned, "activations": items}
-        print(json_text(details))
+        print(terminal.json_text(details))
         return
     for instance, item in activations:
         mark, operator = "*" if item is active else " ", f" by {item.who}" if item.who else ""
@@ -108,7 +97,7 @@ def _show_one(versions: History | CellRecord, options: argparse.Namespace) -> in
         try:
             verified(version)
         except StateError as error:
-            tell(error)
+            terminal.tell(error)
         sys.stdout.write(version.text.decode("utf-8", "replace"))
         return _OK
     last = versions.last_activation(version.version)
@@ -117,7 +106,7 @@ def _show_one(versions: History | CellRecord, options: argparse.Namespace) -> in
         "content": version.content,
         "plan": last.plan if last else None,
     }
-    print(json_text(details))
+    print(terminal.json_text(details))
     return _OK
 
 
@@ -128,7 +117,7 @@ def diff(options: argparse.Namespace) -> int:
     from gateway.config.check_report import render_problems
     from gateway.config.problems import ConfigRejected
 
-    settings = settings_of(options)
+    settings = terminal.settings_of(options)
     try:
         old, new = (named_state(name, settings, secrets=False) for name in (options.before, options.after))
     except ConfigRejected as error:
@@ -139,7 +128,7 @@ def diff(options: argparse.Namespace) -> int:
         sys.stdout.writelines(unified_diff(_lines_of(old), _lines_of(new), old.config.version, new.config.version))
         return _OK
     changes = replace(plan_between(old, new), checks=())
-    print(json_text(plan_data(changes)) if options.json else plan_text(changes))
+    print(terminal.json_text(plan_data(changes)) if options.json else plan_text(changes))
     return _OK
 
 
@@ -148,15 +137,12 @@ def _lines_of(state: CompiledState) -> list[str]:
     return text.decode("utf-8", "replace").splitlines(keepends=True)
 
 
-# --- rollback -------------------------------------------------------------------------------------
-
-
 def rollback(options: argparse.Namespace) -> int:
     """Activate an earlier version, in the running gateway or for the next one that starts (`gateway rollback`)."""
     from gateway.state.lock import holder_of
 
-    settings = settings_of(options)
-    operator: str = operator_of(options)
+    settings = terminal.settings_of(options)
+    operator: str = terminal.operator_of(options)
     if not operator.isprintable():
         raise CommandError("--as must have printable characters only, because the history shows it")
     if options.release and options.version is not None:
@@ -170,7 +156,7 @@ def rollback(options: argparse.Namespace) -> int:
         if options.version is not None:
             from gateway.changes.stored_versions import verified
 
-            with opened_history(settings) as versions:
+            with terminal.opened_history(settings) as versions:
                 verified(versions.find(options.version))
     if url is None:
         return _switch_at_rest(_Wanted(options.version, options.release, operator, signature), settings)
@@ -203,18 +189,18 @@ class _Wanted(Value, frozen=True):
 
 def _switch_running(url: str, content: Mapping[str, object], operator: str, settings: Settings, config: str) -> int:
     content = {name: value for name, value in content.items() if value is not None}
-    _, answer = admin_client(url, settings).post("/rollback", content, operator)
+    _, answer = terminal.admin_client(url, settings).post("/rollback", content, operator)
     is_done = answer["result"] == "activated"
     findings = answer.get("findings")
     for finding in findings if isinstance(findings, list) else []:
         if is_done or finding.get("severity") == "error":
             source = finding.get("path") or finding.get("file")
             message = f"{source}: {finding.get('message')}" if source else finding.get("message")
-            tell(f"{'warning: ' if is_done else ''}{message}")
+            terminal.tell(f"{'warning: ' if is_done else ''}{message}")
     if not is_done:
         hint = "; the version itself is valid: try again" if answer.get("retriable") else ""
         failure = "the pin stays" if content.get("release") else "not rolled back"
-        tell(f"{failure}; {answer.get('config_version')} stays active{hint}")
+        terminal.tell(f"{failure}; {answer.get('config_version')} stays active{hint}")
         return CommandError.status if answer.get("missing") else _REFUSED
     print(f"{answer.get('config_version')} is active")
     alone = "this changes one instance: without `stores.database`, change the others too"
@@ -231,8 +217,8 @@ def _switch_running(url: str, content: Mapping[str, object], operator: str, sett
 def _switch_at_rest(wanted: _Wanted, settings: Settings) -> int:
     from gateway.changes.change_log import ChangeLog
 
-    directory = state_directory(settings)
-    with opened_history(settings):
+    directory = terminal.state_directory(settings)
+    with terminal.opened_history(settings):
         pass  # report a missing history; ChangeLog would create one
     with closing(ChangeLog(directory)) as change_log:
         config, before = _last_config(settings, change_log), change_log.pointer()
@@ -304,11 +290,11 @@ def _record_at_rest(change_log: ChangeLog, wanted: _Wanted, settings: Settings, 
         reviewed = review_from(before, new, config, wanted.signature)
     except NotSigned as error:
         change_log.record_rejection(cause, wanted.operator, pointer.version, [str(error)], unsigned=True)
-        tell(error)
+        terminal.tell(error)
         return None
     change_log.record_switch(reviewed, new, cause, wanted.operator, overrides)
     for note in reviewed.plan.notes:
-        tell(note)
+        terminal.tell(note)
     return new.config
 
 

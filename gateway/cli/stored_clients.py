@@ -203,9 +203,6 @@ def _budget_table(found: Json) -> str:
     return "\n".join([table, *(f"invalid: {one['problem']}" for one in (invalid if isinstance(invalid, list) else ()))])
 
 
-# --- output ---------------------------------------------------------------------------------------
-
-
 def _print_lines(options: argparse.Namespace, refused: AdminRefused) -> None:
     """Print the lines for the config file that have the effect of the refused command, if there are such lines."""
     if options.command == "keys create":

@@ -226,35 +226,19 @@ _BLOCK = (
 _RESET = _("Reset"), _("Reset the budget of {of} {owner} per {per}? Its spent amount becomes 0.")
 _REMOVE = _("Remove"), _("Remove the client {client} and all its keys?")
 _REMOVE_PROJECT = _("Remove"), _("Remove the project {project} and its budgets?")
-VIEW = ConsoleView(
-    PATH,
-    _("Clients"),
-    show,
-    {
-        f"{PATH}/keys": (Role.OPERATOR, create_key),
-        f"{PATH}/keys/rotate": (Role.OPERATOR, rotate),
-        f"{PATH}/keys/revoke": (Role.OPERATOR, _calling("revoked", "POST", "keys/{id}/revoke", asked=_REVOKE)),
-        f"{PATH}/keys/block": (Role.OPERATOR, _calling("blocked", "POST", "keys/{id}/block", asked=_BLOCK)),
-        f"{PATH}/keys/unblock": (Role.OPERATOR, _calling("unblocked", "POST", "keys/{id}/unblock")),
-        f"{PATH}/budgets/top-up": (
-            Role.OPERATOR,
-            _calling("topped-up", "POST", "budgets/top-up", _fields("per", "amount")),
-        ),
-        f"{PATH}/budgets/reset": (Role.OPERATOR, _calling("reset", "POST", "budgets/reset", _fields("per"), _RESET)),
-        f"{PATH}/create": (Role.ADMIN, _calling("created", "POST", "clients", _new_client)),
-        f"{PATH}/change": (Role.ADMIN, _calling("changed", "PATCH", "clients/{client}", _definition())),
-        f"{PATH}/remove": (Role.ADMIN, _calling("removed", "DELETE", "clients/{client}", asked=_REMOVE)),
-        f"{PATH}/projects/create": (
-            Role.ADMIN,
-            _calling("project-created", "POST", "projects", _definition("project")),
-        ),
-        f"{PATH}/projects/change": (
-            Role.ADMIN,
-            _calling("project-changed", "PATCH", "projects/{project}", _definition()),
-        ),
-        f"{PATH}/projects/remove": (
-            Role.ADMIN,
-            _calling("project-removed", "DELETE", "projects/{project}", asked=_REMOVE_PROJECT),
-        ),
-    },
-)
+_ACTIONS: Mapping[str, tuple[Role, Handler]] = {
+    "keys": (Role.OPERATOR, create_key),
+    "keys/rotate": (Role.OPERATOR, rotate),
+    "keys/revoke": (Role.OPERATOR, _calling("revoked", "POST", "keys/{id}/revoke", asked=_REVOKE)),
+    "keys/block": (Role.OPERATOR, _calling("blocked", "POST", "keys/{id}/block", asked=_BLOCK)),
+    "keys/unblock": (Role.OPERATOR, _calling("unblocked", "POST", "keys/{id}/unblock")),
+    "budgets/top-up": (Role.OPERATOR, _calling("topped-up", "POST", "budgets/top-up", _fields("per", "amount"))),
+    "budgets/reset": (Role.OPERATOR, _calling("reset", "POST", "budgets/reset", _fields("per"), _RESET)),
+    "create": (Role.ADMIN, _calling("created", "POST", "clients", _new_client)),
+    "change": (Role.ADMIN, _calling("changed", "PATCH", "clients/{client}", _definition())),
+    "remove": (Role.ADMIN, _calling("removed", "DELETE", "clients/{client}", asked=_REMOVE)),
+    "projects/create": (Role.ADMIN, _calling("project-created", "POST", "projects", _definition("project"))),
+    "projects/change": (Role.ADMIN, _calling("project-changed", "PATCH", "projects/{project}", _definition())),
+    "projects/remove": (Role.ADMIN, _calling("project-removed", "DELETE", "projects/{project}", asked=_REMOVE_PROJECT)),
+}
+VIEW = ConsoleView(PATH, _("Clients"), show, {f"{PATH}/{name}": action for name, action in _ACTIONS.items()})

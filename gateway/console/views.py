@@ -205,9 +205,6 @@ def environment_of(texts: ViewTexts) -> Environment:
     return environment
 
 
-# --- words of plans and of their summaries ---------------------------------------------------------
-
-
 def answer_words(texts: ViewTexts, kind: AnswerChangeKind) -> str:
     """Return what happens to the users of a territory."""
     return texts.gettext(ANSWER_WORDS[kind])

@@ -37,16 +37,6 @@ _UNKNOWN_PLACES = {
     "stores": Gap(f"where it stores content: {_STATED}"),
     "processes": Gap(f"where it computes: {_STATED}"),
 }
-_RATES = {
-    "input": ("input_cost_per_token", 1_000_000),
-    "output": ("output_cost_per_token", 1_000_000),
-    "cached_input": ("cache_read_input_token_cost", 1_000_000),
-    "cache_write": ("cache_creation_input_token_cost", 1_000_000),
-    "minute": ("input_cost_per_second", 60),
-    "characters": ("input_cost_per_character", 1_000_000),
-    "search": ("input_cost_per_query", 1),
-}
-"""The key of LiteLLM for each price of the catalogue, and for how many of its units that is."""
 _OF_OTHER_UNITS = ("minute", "characters", "search")
 
 
@@ -338,13 +328,13 @@ class ModelReader:
         """Add the model's own price and limits of tokens to the catalogue."""
         if provider is None or model is None or model in self.prices.get(provider, ()):
             return
-        read = self.reading
+        read, rates = self.reading, facts()["rates"]
         info: KeyPath = ("model_list", index, "model_info")
-        facts = {key: (*info, key) for key in read.keys(*info)} | paths
+        stated = {key: (*info, key) for key in read.keys(*info)} | paths
         price = {
-            ours: _amount(read.number(*facts[theirs]), count)
-            for ours, (theirs, count) in _RATES.items()
-            if theirs in facts
+            ours: _amount(read.number(*stated[theirs]), count)
+            for ours, (theirs, count) in rates.items()
+            if theirs in stated
         }
         price = {key: value for key, value in price.items() if value is not None}
         entry: dict[str, Any] = {}
@@ -358,7 +348,7 @@ class ModelReader:
                 "source": "configuration of LiteLLM",
             }
             for ours in price:
-                read.use(*facts[_RATES[ours][0]])
+                read.use(*stated[rates[ours][0]])
         for ours, theirs in (("context_tokens", "max_input_tokens"), ("output_tokens", "max_output_tokens")):
             tokens = read.number(*info, theirs)
             if tokens is not None and tokens == int(tokens) and 1 <= tokens <= 1_000_000_000:

@@ -155,9 +155,6 @@ def _call(call: ToolCall, wire_format: SimulatorFormat) -> dict[str, object]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
-# --- in pieces ------------------------------------------------------------------------------------
-
-
 def encode_stream(completion: ChatCompletion, wire_format: SimulatorFormat, wants_usage: bool) -> Iterator[bytes]:
     """Yield the events of a stream, including its end mark."""
     if wire_format.opening:

@@ -10,8 +10,10 @@ The gateway can leave out a field of its own, and the reasoning of earlier answe
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
 
 from providers.adapter import Adapter, Target
 from providers.chat import AssistantMessage, ChatRequest, Tool, UserMessage
@@ -25,30 +27,13 @@ _PLACE = r"[A-Za-z_][\w.\[\]-]{0,127}"
 _NAME = rf"(?P<path>{_PLACE})"
 # Cerebras writes the path in front of a sentence that names it too.
 _PLACE_FIRST = rf"(?:(?P<place>{_PLACE}): (?=.*'(?P=place)'))?"
-# Messages of servers for an unknown field, if the error has no separate `param`. The whole message must match, so that
-# a prompt that is repeated in an error can't match. source: OpenAI's and Azure's API, Groq's, pydantic 1 and 2 (vLLM
-# before 0.6, FastAPI, Mistral, Anthropic, Fireworks), Go's encoding/json, jsonschema, Google's API, transformers serve;
-# as_of 2026-11-26.
+# Messages of servers for an unknown field, if the error has no separate `param`; {} stands for its name. The whole
+# message must match, so that a prompt that is repeated in an error can't match. source: OpenAI's and Azure's API,
+# Groq's, pydantic 1 and 2 (vLLM before 0.6, FastAPI, Mistral, Anthropic, Fireworks), Go's encoding/json, jsonschema,
+# Google's API, transformers serve; as_of 2026-11-26.
+_STATED: Sequence[str] = json.loads(files("providers.matching").joinpath("refused_fields.json").read_bytes())
 _SENTENCES = tuple(
-    re.compile(_PLACE_FIRST + _NAME.join(map(re.escape, sentence.split("{}"))), re.IGNORECASE)
-    for sentence in (
-        "Unrecognized request argument supplied: {}",
-        "Unknown parameter: '{}'.",
-        "Unsupported parameter: '{}' is not supported with this model.",
-        "property '{}' is unsupported",
-        "{}: Extra inputs are not permitted",
-        "{}: extra fields not permitted",
-        "[{'type': 'extra_forbidden', 'loc': ('body', '{}'), 'msg': 'Extra inputs are not permitted', "
-        "'input': {'include_usage': True}}]",
-        "Extra inputs are not permitted, field: '{}'",
-        "Extra inputs are not permitted, field: '{}', value: {'include_usage': True}",
-        'json: unknown field "{}"',
-        "Additional properties are not allowed ('{}' was unexpected)",
-        'Invalid JSON payload received. Unknown name "{}": Cannot find field.',
-        "Unexpected keys in the request: {'{}'}",
-        "Unexpected fields in the request: {'{}'}",
-        "Unsupported fields in the request: {'{}'}",
-    )
+    re.compile(_PLACE_FIRST + _NAME.join(map(re.escape, sentence.split("{}"))), re.IGNORECASE) for sentence in _STATED
 )
 _WORD = r"[A-Za-z_]\w{0,127}"
 _MARK = r"""["'`]?"""

@@ -11,41 +11,22 @@ from collections.abc import Mapping, Set
 from functools import cache, lru_cache
 from typing import Any
 
+from providers import chat
 from providers.catalogue import FactsFile
-from providers.chat import (
-    AssistantMessage,
-    AudioPart,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonObjectFormat,
-    NamedTool,
-    Part,
-    TextPart,
-    Texts,
-    ToolMessage,
-)
 from providers.territories import Places, territory_data
 from providers.value import Value, replace
 
 FEATURES = frozenset(
-    {
-        "tools",  # function tools, also in earlier messages
-        "tool_choice_named",  # one named tool must be called
-        "tool_choice_required",  # any tool must be called
-        "vision",  # an image in the request
-        "image_url",  # an image that the provider fetches
-        "audio",
-        "file",
-        "json_object",
-        "json_schema",
-        "n",  # more than one choice
-        "logprobs",
-        "prefill",  # the last message is the beginning of the assistant's answer
-        "reasoning",  # reasons before it answers; no request requires it
-    }
+    "tools tool_choice_named tool_choice_required vision image_url audio file json_object json_schema n logprobs "
+    "prefill reasoning".split()
 )
-"""The names of all features."""
+"""The names of all features.
+
+`tools` are function tools, also in earlier messages. With `tool_choice_required`, any of them must be called. `vision`
+is an image in the request, and `image_url` one that the provider fetches. `n` is more than one choice. With `prefill`,
+the last message is the beginning of the answer. A model with `reasoning` reasons before it answers; no request requires
+it.
+"""
 TOOL_FEATURES = frozenset({"tools", "tool_choice_named", "tool_choice_required"})
 FEATURE_PARAMS: Mapping[str, str] = {
     **{name: name for name in ("messages", "tools", "n", "logprobs", "stop", "reasoning_effort")},
@@ -62,24 +43,14 @@ FEATURE_PARAMS: Mapping[str, str] = {
 }
 """The request field of each feature, and of other things that an adapter may be unable to express. See `param_of`."""
 PARAMETERS = frozenset(
-    {
-        "temperature",
-        "top_p",
-        "presence_penalty",
-        "frequency_penalty",
-        "seed",
-        "stop",
-        "logit_bias",
-        "parallel_tool_calls",
-        "reasoning_effort",
-        "user",
-        "max_tokens",
-        "strict_tools",  # `strict` of a tool
-        "message_name",  # `name` of a message: one of several participants
-        "image_detail",  # `detail` of an image, other than `auto`
-    }
+    "temperature top_p presence_penalty frequency_penalty seed stop logit_bias parallel_tool_calls reasoning_effort "
+    "user max_tokens strict_tools message_name image_detail".split()
 )
-"""The names of all parameters. A wire format may have more, which clients send as fields of their own."""
+"""The names of all parameters. A wire format may have more, which clients send as fields of their own.
+
+`strict_tools` is `strict` of a tool, `message_name` the `name` of a message, which is one of several participants, and
+`image_detail` the `detail` of an image, other than `auto`.
+"""
 IMPLIED = {"blank_stop": "stop"}
 """Parameters that a wire format supports if it supports the other one, unless the model's facts exclude them.
 
@@ -164,7 +135,7 @@ def _moves() -> Mapping[str, str]:
     return dict(data["moves_data"])
 
 
-def requirements_of(request: ChatRequest) -> Requirements:
+def requirements_of(request: chat.ChatRequest) -> Requirements:
     """Return what a request requires. It is computed once for each request, not once for each deployment.
 
     Examples:
@@ -179,14 +150,14 @@ def requirements_of(request: ChatRequest) -> Requirements:
     asked = request.settings()
     if request.max_tokens is not None:
         asked["max_tokens"] = True
-    if type(request.messages) is not Texts:
+    if type(request.messages) is not chat.Texts:
         _add_messages(request, asked)
-    if type(request.messages[-1]) is AssistantMessage:
+    if type(request.messages[-1]) is chat.AssistantMessage:
         asked["prefill"] = True
     if request.tools or request.tool_choice is not None:
         _add_tools(request, asked)
     if request.response_format is not None:
-        asked["json_object" if isinstance(request.response_format, JsonObjectFormat) else "json_schema"] = True
+        asked["json_object" if isinstance(request.response_format, chat.JsonObjectFormat) else "json_schema"] = True
         if request.tools and request.tool_choice != "none":
             asked[_TOOLS_AND_JSON] = True
     if request.n is not None and request.n > 1:
@@ -219,9 +190,9 @@ def _requirements(asked: tuple[str, ...]) -> Requirements:
     return Requirements(names & FEATURES, parameters, frozenset(), unthinking, sole_tool, tools_and_json)
 
 
-def _add_messages(request: ChatRequest, asked: dict[str, object]) -> None:
+def _add_messages(request: chat.ChatRequest, asked: dict[str, object]) -> None:
     for message in request.messages:
-        if isinstance(message, ToolMessage):
+        if isinstance(message, chat.ToolMessage):
             asked["tools"] = True
             if message.cache is not None:
                 asked[CACHE_CONTROL] = True
@@ -230,7 +201,7 @@ def _add_messages(request: ChatRequest, asked: dict[str, object]) -> None:
             continue
         if message.name is not None:
             asked["message_name"] = True
-        if isinstance(message, AssistantMessage):
+        if isinstance(message, chat.AssistantMessage):
             if message.tool_calls:
                 asked["tools"] = True
                 if any(call.cache is not None for call in message.tool_calls):
@@ -241,16 +212,16 @@ def _add_messages(request: ChatRequest, asked: dict[str, object]) -> None:
             _add_parts(message.content, asked)
 
 
-def _add_parts(parts: tuple[Part, ...], asked: dict[str, object]) -> None:
+def _add_parts(parts: tuple[chat.Part, ...], asked: dict[str, object]) -> None:
     for part in parts:
         asked.update(dict.fromkeys(_part_features(part)))
-        if not isinstance(part, AudioPart) and part.cache is not None:
+        if not isinstance(part, chat.AudioPart) and part.cache is not None:
             asked[CACHE_CONTROL] = True
-        if isinstance(part, ImagePart) and part.detail not in (None, "auto"):
+        if isinstance(part, chat.ImagePart) and part.detail not in (None, "auto"):
             asked["image_detail"] = True
 
 
-def _add_tools(request: ChatRequest, asked: dict[str, object]) -> None:
+def _add_tools(request: chat.ChatRequest, asked: dict[str, object]) -> None:
     if request.tools:
         asked["tools"] = True
         if any(tool.strict for tool in request.tools):
@@ -258,11 +229,11 @@ def _add_tools(request: ChatRequest, asked: dict[str, object]) -> None:
         if any(tool.cache is not None for tool in request.tools):
             asked[CACHE_CONTROL] = True
     choice = request.tool_choice
-    if isinstance(choice, NamedTool):
+    if isinstance(choice, chat.NamedTool):
         asked["tool_choice_named"] = True
     elif choice == "required" or getattr(choice, "mode", None) == "required":
         asked["tool_choice_required"] = True
-    if len(request.tools) == 1 and (choice == "required" or isinstance(choice, NamedTool)):
+    if len(request.tools) == 1 and (choice == "required" or isinstance(choice, chat.NamedTool)):
         asked[_SOLE_TOOL] = True
 
 
@@ -271,7 +242,7 @@ def is_attribution(line: str) -> bool:
     return _ATTRIBUTION.fullmatch(f"{line.strip().removesuffix(';')};") is not None
 
 
-def part_with(request: ChatRequest, features: Set[str]) -> str | None:
+def part_with(request: chat.ChatRequest, features: Set[str]) -> str | None:
     """Return the path of the first part of a chat that requires one of the features, or None."""
     for place, message in enumerate(request.messages):
         for at, part in enumerate(message.content if isinstance(message.content, tuple) else ()):
@@ -280,15 +251,15 @@ def part_with(request: ChatRequest, features: Set[str]) -> str | None:
     return None
 
 
-def _part_features(part: Part) -> tuple[str, ...]:
+def _part_features(part: chat.Part) -> tuple[str, ...]:
     match part:
-        case TextPart():
+        case chat.TextPart():
             return ()
-        case ImagePart(url):
+        case chat.ImagePart(url):
             return ("vision",) if url[:5].lower() == "data:" else ("vision", "image_url")
-        case AudioPart():
+        case chat.AudioPart():
             return ("audio",)
-        case FilePart():
+        case chat.FilePart():
             return ("file",) if part.as_text() is None else ()
 
 
@@ -335,6 +306,6 @@ def _switched_on(fields: Mapping[str, object]) -> set[str]:
     return {name for name in fields.keys() & moves_data() if fields[name] not in _HARMLESS_VALUES}
 
 
-def has_effects(request: ChatRequest) -> bool:
+def has_effects(request: chat.ChatRequest) -> bool:
     """Return whether the request may change something at the provider, so that it must not be sent twice."""
     return bool(moving_fields(request.extra))

@@ -17,8 +17,10 @@ Source: the model cards of Llama-Guard-3-8B and Qwen3Guard-Gen-4B, read 2026-11-
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import Literal, TypeAlias, assert_never, get_args
 
 from providers.adapter import Adapter, Capabilities, Target
@@ -33,37 +35,8 @@ from providers.wire import WireRequest, WireResponse
 GuardKind: TypeAlias = Literal["llama-guard", "qwen3guard"]
 GUARD_KINDS: tuple[GuardKind, ...] = get_args(GuardKind)
 _MOST_TOKENS = 256
-_CATEGORIES: Mapping[GuardKind, Mapping[str, tuple[str, ...]]] = {
-    "llama-guard": {
-        "S1": ("violence", "illicit/violent"),
-        "S2": ("illicit",),
-        "S3": ("sexual", "illicit/violent"),
-        "S4": ("sexual/minors", "sexual"),
-        "S5": ("defamation",),
-        "S6": ("specialized-advice",),
-        "S7": ("privacy",),
-        "S8": ("intellectual-property",),
-        "S9": ("illicit/violent",),
-        "S10": ("hate",),
-        "S11": ("self-harm",),
-        "S12": ("sexual",),
-        "S13": ("elections",),
-        "S14": ("code-interpreter-abuse",),
-    },
-    "qwen3guard": {
-        "violent": ("violence",),
-        "non-violent illegal acts": ("illicit",),
-        "sexual content or sexual acts": ("sexual",),
-        "pii": ("privacy",),
-        "personally identifiable information": ("privacy",),
-        "suicide & self-harm": ("self-harm",),
-        "unethical acts": ("unethical",),
-        "politically sensitive topics": ("politically-sensitive",),
-        "copyright violation": ("intellectual-property",),
-        "jailbreak": ("jailbreak",),
-        "none": (),
-    },
-}
+_FILE = files("providers.moderations").joinpath("guard_models.json")
+_CATEGORIES: Mapping[GuardKind, Mapping[str, Sequence[str]]] = json.loads(_FILE.read_bytes())
 """By kind, the categories of OpenAI's moderations for each of the model's own."""
 _HAZARD = re.compile(r"S\d{1,2}")
 _LLAMA = re.compile(r"llama[-_]?guard", re.IGNORECASE)

@@ -24,12 +24,14 @@ the server by a code of its own is a guess, too, because many servers answer so 
 
 from __future__ import annotations
 
+import json
 import re
 from ast import literal_eval
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
+from importlib.resources import files
 from itertools import islice
 from typing import Any
 
@@ -73,26 +75,8 @@ SHAPES: Mapping[str, Shape] = {
     **dict.fromkeys(("code_in_message", "wait_in_message", "status_at", "zone"), TEXT),
     **dict.fromkeys(("limits", "sources"), TABLE),
 }
-MESSAGES: dict[FailureKind, str] = {
-    FailureKind.UNAVAILABLE: "the provider is not able to answer right now",
-    FailureKind.RATE_LIMITED: "the provider limits the rate of requests",
-    FailureKind.QUOTA: "the provider's quota for this deployment is used up",
-    FailureKind.CREDENTIALS: "the provider refuses this deployment's credentials or account",
-    FailureKind.MODEL_NOT_FOUND: "the provider doesn't know this deployment's model or path",
-    FailureKind.GEO_REFUSED: "the provider doesn't serve the territory that this gateway calls from",
-    FailureKind.CONTEXT_LENGTH: (
-        "this model's maximum context length is exceeded: the prompt is too long and exceeds the context "
-        "window; shorten `messages` or ask for fewer tokens"
-    ),
-    FailureKind.INVALID_REQUEST: "the provider refuses the request as invalid",
-    FailureKind.REFUSED_HERE: (
-        "the provider doesn't take this request for this deployment: it has no such tool, field or file, or the "
-        "request is larger than it takes at once"
-    ),
-    FailureKind.FIELD_REFUSED: "the provider refuses a field that no client has sent",
-    FailureKind.CONTENT_FILTER: "the request was rejected as a result of the safety system of the provider",
-    FailureKind.MALFORMED: "the provider's answer is not what its API documents",
-}
+_SAID: Mapping[str, str] = json.loads(files("providers.reading").joinpath("messages.json").read_bytes())
+MESSAGES = {FailureKind(kind): message for kind, message in _SAID.items()}
 """The message for clients of each kind. The provider's own text is written to the log only.
 
 Clients recognize a context overflow and a content filter by words of OpenAI's messages, not by the code. So these two

@@ -15,18 +15,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-_FORMATS = {
-    "date-time": "2026-01-01T12:00:00Z",
-    "date": "2026-01-01",
-    "time": "12:00:00Z",
-    "duration": "P1D",
-    "email": "someone@example.com",
-    "hostname": "example.com",
-    "ipv4": "192.0.2.1",
-    "ipv6": "2001:db8::1",
-    "uri": "https://example.com/",
-    "uuid": "00000000-0000-4000-8000-000000000000",
-}
+from providers.catalogue import FactsFile
+
+_FORMATS = FactsFile("providers.testkit", "formats").read_as(dict[str, str])
 _SHALLOW = 6
 """Below this depth only required properties are filled in, so that a recursive schema ends."""
 _DEEPEST = 48

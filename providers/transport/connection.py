@@ -55,34 +55,10 @@ class Connection(asyncio.Protocol):
         pending: Called with 0, returns whether the system has received data that the loop has not read yet.
     """
 
-    __slots__ = (
-        "_bare_bytes",
-        "_buffered",
-        "_chunks",
-        "_error",
-        "_head_only",
-        "_pacer",
-        "_parser",
-        "_paused",
-        "_raw",
-        "_raw_start",
-        "_reusable",
-        "_tap",
-        "_unsent",
-        "_waiter",
-        "_write_paused",
-        "closed",
-        "end",
-        "headers",
-        "idle_since",
-        "is_coded",
-        "key",
-        "loop",
-        "made_at",
-        "on_body",
-        "pending",
-        "status",
-        "transport",
+    __slots__ = tuple(
+        "_bare_bytes _buffered _chunks _error _head_only _pacer _parser _paused _raw _raw_start _reusable "
+        "_tap _unsent _waiter _write_paused closed end headers idle_since is_coded key loop made_at on_body "
+        "pending status transport".split()
     )
 
     transport: asyncio.Transport

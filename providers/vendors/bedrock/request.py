@@ -11,25 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, assert_never
 
+from providers import chat
 from providers.adapter import Target
-from providers.chat import (
-    AssistantMessage,
-    AudioPart,
-    CacheTime,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonSchemaFormat,
-    Message,
-    NamedTool,
-    Part,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-)
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.failures import UnsupportedFeature
 from providers.formats.claude import arguments_schema, check_features, stops_of, strict_schema, thinking_of
@@ -84,7 +67,7 @@ class _Marks:
         self.is_claude = "anthropic." in target.model
         self.lost = False
 
-    def after(self, time: CacheTime | None, *, of_tool: bool = False) -> list[_Block]:
+    def after(self, time: chat.CacheTime | None, *, of_tool: bool = False) -> list[_Block]:
         """Return the block that marks what stands before it; none without a mark, or if it is `lost`."""
         if time is None or not self._known or (of_tool and not self.is_claude):
             self.lost = self.lost or time is not None
@@ -92,7 +75,7 @@ class _Marks:
         return [{"cachePoint": {"type": "default", **({"ttl": time} if time == "1h" and self.is_claude else {})}}]
 
 
-def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object], bool]:
+def encode_body(request: chat.ChatRequest, target: Target) -> tuple[dict[str, object], bool]:
     """Return the body, and whether a mark for a cache is not in it. Raises UnsupportedFeature.
 
     Values that the site pins are written last.
@@ -108,7 +91,7 @@ def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object]
         # The mark of a whole request means its last block.
         turns[-1]["content"] += marks.after("5m")
     body: dict[str, object] = {"messages": turns}
-    systems = [one.content for one in request.messages if isinstance(one, SystemMessage)]
+    systems = [one.content for one in request.messages if isinstance(one, chat.SystemMessage)]
     if systems:
         body["system"] = [block for content in systems for block in _parts(content, count(1), marks)]
     max_tokens = _max_tokens(request, target)
@@ -139,7 +122,7 @@ def encode_body(request: ChatRequest, target: Target) -> tuple[dict[str, object]
     return {**body, **target.pins}, marks.lost
 
 
-def _max_tokens(request: ChatRequest, target: Target) -> int | None:
+def _max_tokens(request: chat.ChatRequest, target: Target) -> int | None:
     most = target.facts.output_tokens
     if request.max_tokens is None:
         # A model with a thinking budget needs both limits. For others, the model's own limit applies.
@@ -147,11 +130,11 @@ def _max_tokens(request: ChatRequest, target: Target) -> int | None:
     return min(request.max_tokens, most) if most else request.max_tokens
 
 
-def _stops(request: ChatRequest, target: Target) -> list[str]:
+def _stops(request: chat.ChatRequest, target: Target) -> list[str]:
     return stops_of(request.stop) if "blank_stop" in target.facts.without else list(request.stop)
 
 
-def _tools(request: ChatRequest) -> tuple[tuple[Tool, ...], SimpleToolChoice]:
+def _tools(request: chat.ChatRequest) -> tuple[tuple[chat.Tool, ...], SimpleToolChoice]:
     """Return the tools and the choice. For the choice "none" there are no tools.
 
     Converse cannot express that no tool may be called, so the tools are left out. Calls in the history are then sent as
@@ -161,7 +144,7 @@ def _tools(request: ChatRequest) -> tuple[tuple[Tool, ...], SimpleToolChoice]:
     return ((), choice) if choice == "none" else (tools, choice)
 
 
-def _tool(tool: Tool) -> _Block:
+def _tool(tool: chat.Tool) -> _Block:
     schema = arguments_schema(tool)
     spec: _Block = {"name": tool.name}
     if tool.description:
@@ -181,19 +164,19 @@ def _tool_choice(choice: SimpleToolChoice) -> _Block:
             return {"toolChoice": {"auto": {}}}
         case "required":
             return {"toolChoice": {"any": {}}}
-        case NamedTool(name):
+        case chat.NamedTool(name):
             return {"toolChoice": {"tool": {"name": name}}}
         case _:
             assert_never(choice)
 
 
-def _output_config(request: ChatRequest, target: Target, thinking: Mapping[str, object]) -> _Block:
+def _output_config(request: chat.ChatRequest, target: Target, thinking: Mapping[str, object]) -> _Block:
     config: _Block = {}
     if request.reasoning_effort is not None and thinking.get("type") == "adaptive":
         config["effort"] = nearest_effort(
             request.reasoning_effort, target.facts.efforts or _ANY_EFFORT, request.reasoning_budget
         )
-    if isinstance(form := request.response_format, JsonSchemaFormat):
+    if isinstance(form := request.response_format, chat.JsonSchemaFormat):
         # In Converse, the schema is a text and has a name.
         schema = {"schema": dumps(strict_schema(form.schema, "json_schema")).decode(), "name": form.name}
         if form.description:
@@ -202,10 +185,7 @@ def _output_config(request: ChatRequest, target: Target, thinking: Mapping[str, 
     return config
 
 
-# --- messages -------------------------------------------------------------------------------------
-
-
-def _turns(messages: Sequence[Message], model: str, marks: _Marks) -> list[dict[str, Any]]:
+def _turns(messages: Sequence[chat.Message], model: str, marks: _Marks) -> list[dict[str, Any]]:
     """Return the turns of user and assistant, the user's first, each role in turn and without blank texts."""
     turns: list[tuple[str, list[_Block]]] = []
     numbers = count(1)
@@ -218,11 +198,11 @@ def _turns(messages: Sequence[Message], model: str, marks: _Marks) -> list[dict[
 
     for message, results in turns_with_whole_results(messages):
         match message:
-            case SystemMessage():
+            case chat.SystemMessage():
                 pass
-            case UserMessage(content):
+            case chat.UserMessage(content):
                 append("user", _parts(content, numbers, marks))
-            case AssistantMessage():
+            case chat.AssistantMessage():
                 append("assistant", _answer_blocks(message, model, marks))
                 for call, result in results:
                     append("user", [_result(call, result, numbers), *marks.after(_time_of(result))])
@@ -241,10 +221,10 @@ def _turns(messages: Sequence[Message], model: str, marks: _Marks) -> list[dict[
     return [{"role": role, "content": content} for role, content in turns]
 
 
-def _answer_blocks(message: AssistantMessage, model: str, marks: _Marks) -> list[_Block]:
+def _answer_blocks(message: chat.AssistantMessage, model: str, marks: _Marks) -> list[_Block]:
     """Return the blocks of an answer. Its mark is after its first text, and the mark of a call is after the call."""
     blocks = blocks_of(message, model, _text, _thought, _call)
-    times = [part.cache for part in message.content or () if isinstance(part, TextPart) and part.cache]
+    times = [part.cache for part in message.content or () if isinstance(part, chat.TextPart) and part.cache]
     at = next((i + 1 for i, block in enumerate(blocks) if "text" in block), len(blocks))
     blocks[at:at] = marks.after(times[-1] if times and blocks else None)
     calls = iter(message.tool_calls)
@@ -263,31 +243,31 @@ def _lacks_thoughts(turns: Sequence[Mapping[str, object]]) -> bool:
     return "toolResult" in last[0] and "reasoningContent" not in first
 
 
-def _parts(content: str | tuple[Part, ...], numbers: Iterator[int], marks: _Marks | None = None) -> list[_Block]:
+def _parts(content: str | tuple[chat.Part, ...], numbers: Iterator[int], marks: _Marks | None = None) -> list[_Block]:
     """Return the blocks of a content, with the blocks that mark it for a cache."""
     blocks: list[_Block] = []
-    for part in (TextPart(content),) if isinstance(content, str) else content:
-        if not isinstance(part, TextPart) or part.text.strip():
+    for part in (chat.TextPart(content),) if isinstance(content, str) else content:
+        if not isinstance(part, chat.TextPart) or part.text.strip():
             blocks.append(_part(part, numbers))
-            if marks is not None and not isinstance(part, AudioPart):
+            if marks is not None and not isinstance(part, chat.AudioPart):
                 blocks += marks.after(part.cache)
         elif marks is not None:
             marks.lost = marks.lost or part.cache is not None
     return blocks
 
 
-def _part(part: Part, numbers: Iterator[int]) -> _Block:
+def _part(part: chat.Part, numbers: Iterator[int]) -> _Block:
     match part:
-        case TextPart(text):
+        case chat.TextPart(text):
             return {"text": text}
-        case ImagePart(url):
+        case chat.ImagePart(url):
             mime, data = _split(url, "image_url")
             if mime not in _IMAGE_FORMATS:
                 raise UnsupportedFeature(
                     "vision", f"the provider accepts only images of the types {', '.join(_IMAGE_FORMATS)}"
                 )
             return {"image": {"format": _IMAGE_FORMATS[mime], "source": {"bytes": data}}}
-        case FilePart(uri, filename):
+        case chat.FilePart(uri, filename):
             mime, data = _split(uri, "file")
             if mime not in _DOCUMENT_FORMATS:
                 raise UnsupportedFeature(
@@ -299,7 +279,7 @@ def _part(part: Part, numbers: Iterator[int]) -> _Block:
             name = name[: _MAX_NAME_CHARACTERS - len(number)].rstrip() + number
             named = {"format": _DOCUMENT_FORMATS[mime], "name": name}
             return {"document": {**named, "source": {"bytes": data}}}
-        case AudioPart():
+        case chat.AudioPart():
             raise UnsupportedFeature("audio", "the provider does not accept audio in this format")
         case _:
             assert_never(part)
@@ -321,20 +301,20 @@ def _thought(thought: Thought) -> _Block:
     return {"reasoningContent": {"reasoningText": {"text": thought.text, "signature": thought.signature}}}
 
 
-def _call(call: ToolCall) -> _Block:
+def _call(call: chat.ToolCall) -> _Block:
     return {
         "toolUse": {"toolUseId": safe_call_id(call.id), "name": safe_call_name(call.name), "input": arguments_of(call)}
     }
 
 
-def _time_of(result: ToolMessage) -> CacheTime | None:
+def _time_of(result: chat.ToolMessage) -> chat.CacheTime | None:
     """Return the mark of a result, or else the last one inside it: its blocks have no place for a mark."""
     parts = result.content if isinstance(result.content, tuple) else ()
-    marks = [part.cache for part in parts if not isinstance(part, AudioPart) and part.cache]
+    marks = [part.cache for part in parts if not isinstance(part, chat.AudioPart) and part.cache]
     return result.cache or (marks[-1] if marks else None)
 
 
-def _result(call: ToolCall, result: ToolMessage, numbers: Iterator[int]) -> _Block:
+def _result(call: chat.ToolCall, result: chat.ToolMessage, numbers: Iterator[int]) -> _Block:
     content = _parts(result.content, numbers)
     is_text = all("text" in part for part in content)
     if result.is_error and not (content and is_text):  # Claude takes a failure with text only, as in its own API

@@ -11,29 +11,8 @@ from dataclasses import dataclass, field
 from typing import assert_never
 from urllib.parse import urlsplit
 
+from providers import chat
 from providers.adapter import Target
-from providers.chat import (
-    AllowedTools,
-    AssistantMessage,
-    AudioPart,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    Message,
-    NamedTool,
-    Part,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolChoice,
-    ToolMessage,
-    UserMessage,
-    prompt_text,
-    text_of,
-)
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.failures import UnsupportedFeature
 from providers.formats.reasoning_state import own_signature
@@ -43,16 +22,7 @@ from providers.formats.tool_results import has_attachments, results_as_text
 from providers.json_values import as_map
 from providers.value import Value
 
-_MIME_BY_ENDING = {
-    "avif": "image/avif",
-    "gif": "image/gif",
-    "heic": "image/heic",
-    "heif": "image/heif",
-    "jpeg": "image/jpeg",
-    "jpg": "image/jpeg",
-    "png": "image/png",
-    "webp": "image/webp",
-}
+_MIME_BY_ENDING = {"jpg": "image/jpeg", **{it: f"image/{it}" for it in "avif gif heic heif jpeg png webp".split()}}
 _DERIVED = frozenset({"contents", "systemInstruction", "toolConfig"})
 _MAX_SEED = 2**31 - 1
 # The value must be above 0, according to google-genai's types.
@@ -80,13 +50,13 @@ class _Turn:
     is_results: bool = False
 
 
-def system_parts(messages: Sequence[Message]) -> list[dict[str, object]]:
+def system_parts(messages: Sequence[chat.Message]) -> list[dict[str, object]]:
     """Return the parts of `systemInstruction`, which are the parts of all system messages, in order."""
-    contents = [message.content for message in messages if isinstance(message, SystemMessage)]
+    contents = [message.content for message in messages if isinstance(message, chat.SystemMessage)]
     return [part for content in contents for part in _parts(content)]
 
 
-def contents_of(messages: Sequence[Message], replay: Replay) -> list[dict[str, object]]:
+def contents_of(messages: Sequence[chat.Message], replay: Replay) -> list[dict[str, object]]:
     """Return the turns of user and model.
 
     Consecutive messages of one role become one turn. Empty texts are left out, because Gemini refuses empty parts.
@@ -96,11 +66,11 @@ def contents_of(messages: Sequence[Message], replay: Replay) -> list[dict[str, o
     takes_media = replay.ids and not any(map(_has_linked_media, messages))
     for message, results in turns_with_whole_results(messages if takes_media else results_as_text(messages)):
         match message:
-            case SystemMessage():
+            case chat.SystemMessage():
                 pass
-            case UserMessage(content):
+            case chat.UserMessage(content):
                 _append(turns, "user", _parts(content))
-            case AssistantMessage():
+            case chat.AssistantMessage():
                 _append(turns, "model", _model_parts(message, replay))
                 if results:
                     turns.append(_Turn("user", [_result(*one, replay) for one in results], is_results=True))
@@ -110,11 +80,11 @@ def contents_of(messages: Sequence[Message], replay: Replay) -> list[dict[str, o
     return [{"role": turn.role, "parts": turn.parts} for turn in turns]
 
 
-def _has_linked_media(message: Message) -> bool:
+def _has_linked_media(message: chat.Message) -> bool:
     """Return whether a tool result has an image that Google would fetch, for which its `parts` have no field."""
-    if not isinstance(message, ToolMessage) or isinstance(message.content, str):
+    if not isinstance(message, chat.ToolMessage) or isinstance(message.content, str):
         return False
-    return any(isinstance(part, ImagePart) and not is_data_uri(part.url) for part in message.content)
+    return any(isinstance(part, chat.ImagePart) and not is_data_uri(part.url) for part in message.content)
 
 
 def _append(turns: list[_Turn], role: str, parts: list[dict[str, object]]) -> None:
@@ -125,7 +95,7 @@ def _append(turns: list[_Turn], role: str, parts: list[dict[str, object]]) -> No
     turns[-1].parts += parts
 
 
-def _add_filler_turns(turns: list[_Turn], messages: Sequence[Message]) -> None:
+def _add_filler_turns(turns: list[_Turn], messages: Sequence[chat.Message]) -> None:
     """Add a blank user turn where Gemini requires one.
 
     A chat may contain only system messages, end with a system message after the model's turn, or begin with calls.
@@ -134,25 +104,25 @@ def _add_filler_turns(turns: list[_Turn], messages: Sequence[Message]) -> None:
     """
     if turns and any("functionCall" in part for part in turns[0].parts):
         turns.insert(0, _Turn("user", [{"text": " "}]))
-    if not turns or (turns[-1].role == "model" and not isinstance(messages[-1], AssistantMessage)):
+    if not turns or (turns[-1].role == "model" and not isinstance(messages[-1], chat.AssistantMessage)):
         turns.append(_Turn("user", [{"text": " "}]))
 
 
-def _parts(content: str | tuple[Part, ...]) -> list[dict[str, object]]:
+def _parts(content: str | tuple[chat.Part, ...]) -> list[dict[str, object]]:
     if isinstance(content, str):
         return [{"text": content}] if content else []
-    return [_part(part) for part in content if not isinstance(part, TextPart) or part.text]
+    return [_part(part) for part in content if not isinstance(part, chat.TextPart) or part.text]
 
 
-def _part(part: Part) -> dict[str, object]:
+def _part(part: chat.Part) -> dict[str, object]:
     match part:
-        case TextPart(text):
+        case chat.TextPart(text):
             return {"text": text}
-        case ImagePart(url):
+        case chat.ImagePart(url):
             return _inline(url) if is_data_uri(url) else _linked_image(url)
-        case AudioPart(data, sound):
+        case chat.AudioPart(data, sound):
             return {"inlineData": {"mimeType": f"audio/{sound}", "data": data}}
-        case FilePart(data):
+        case chat.FilePart(data):
             return _inline(data)
         case _:
             assert_never(part)
@@ -170,8 +140,8 @@ def _linked_image(url: str) -> dict[str, object]:
     return {"fileData": {**mime, "fileUri": url}}
 
 
-def _model_parts(message: AssistantMessage, replay: Replay) -> list[dict[str, object]]:
-    texts = (text_of(message.content), message.refusal)
+def _model_parts(message: chat.AssistantMessage, replay: Replay) -> list[dict[str, object]]:
+    texts = (chat.text_of(message.content), message.refusal)
     parts: list[dict[str, object]] = [{"text": text} for text in texts if text]
     for position, call in enumerate(message.tool_calls):
         part: dict[str, object] = {
@@ -186,7 +156,7 @@ def _model_parts(message: AssistantMessage, replay: Replay) -> list[dict[str, ob
     return parts
 
 
-def _result(call: ToolCall, result: ToolMessage, replay: Replay) -> dict[str, object]:
+def _result(call: chat.ToolCall, result: chat.ToolMessage, replay: Replay) -> dict[str, object]:
     """Return one result. Without ids, only their order distinguishes the results of two calls of one function.
 
     Models since Gemini 3 accept images and files in a result, inline only (google-genai, FunctionResponsePart, read
@@ -194,13 +164,13 @@ def _result(call: ToolCall, result: ToolMessage, replay: Replay) -> dict[str, ob
     """
     response: dict[str, object] = {"id": call.id} if replay.ids else {}
     response["name"] = call.name
-    response["response"] = {"error" if result.is_error else "output": prompt_text(result.content)}
+    response["response"] = {"error" if result.is_error else "output": chat.prompt_text(result.content)}
     if has_attachments(result) and not isinstance(result.content, str):
-        response["parts"] = [_part(part) for part in result.content if not isinstance(part, TextPart)]
+        response["parts"] = [_part(part) for part in result.content if not isinstance(part, chat.TextPart)]
     return {"functionResponse": response}
 
 
-def encode_body(request: ChatRequest, target: Target, bypass: str) -> dict[str, object]:
+def encode_body(request: chat.ChatRequest, target: Target, bypass: str) -> dict[str, object]:
     """Return the body. Values that the site pins are written last. Raises UnsupportedFeature."""
     if clash := sorted(_DERIVED & request.extra.keys()):
         message = f"{clash[0]!r} cannot be sent directly: the gateway builds it from `messages` and `tools`"
@@ -222,7 +192,7 @@ def encode_body(request: ChatRequest, target: Target, bypass: str) -> dict[str, 
     return body
 
 
-def _declarations(tools: Sequence[Tool]) -> list[dict[str, object]]:
+def _declarations(tools: Sequence[chat.Tool]) -> list[dict[str, object]]:
     declarations: list[dict[str, object]] = []
     for tool in tools:
         declaration: dict[str, object] = {"name": tool.name}
@@ -234,11 +204,11 @@ def _declarations(tools: Sequence[Tool]) -> list[dict[str, object]]:
     return declarations
 
 
-def _calling(choice: ToolChoice) -> dict[str, object]:
+def _calling(choice: chat.ToolChoice) -> dict[str, object]:
     match choice:
-        case NamedTool(name):
+        case chat.NamedTool(name):
             return {"mode": "ANY", "allowedFunctionNames": [name]}
-        case AllowedTools(mode, names):
+        case chat.AllowedTools(mode, names):
             # AUTO accepts no names. VALIDATED is AUTO with names, and its calls follow their schemas.
             return {"mode": "ANY" if mode == "required" else "VALIDATED", "allowedFunctionNames": list(names)}
         case "auto":
@@ -251,7 +221,7 @@ def _calling(choice: ToolChoice) -> dict[str, object]:
             assert_never(choice)
 
 
-def _generation_config(request: ChatRequest, target: Target) -> dict[str, object]:
+def _generation_config(request: chat.ChatRequest, target: Target) -> dict[str, object]:
     """Return the fields of the request, merged over the client's `generationConfig` if that is in `passthrough`."""
     fields: dict[str, object] = {
         "temperature": None if request.temperature is None else max(request.temperature, _MIN_TEMPERATURE),
@@ -271,9 +241,9 @@ def _generation_config(request: ChatRequest, target: Target) -> dict[str, object
     match request.response_format:
         case None:
             pass
-        case JsonObjectFormat():
+        case chat.JsonObjectFormat():
             fields["responseMimeType"] = "application/json"
-        case JsonSchemaFormat(_, schema):
+        case chat.JsonSchemaFormat(_, schema):
             fields["responseMimeType"] = "application/json"
             fields["responseJsonSchema"] = schema
         case _:

@@ -111,9 +111,6 @@ def telephone_words() -> str:
     return f"(?i)(?:{'|'.join([*latin, *words['other']])})"
 
 
-# --- cards -----------------------------------------------------------------------------------------
-
-
 def _is_card(digits: str) -> bool:
     return 14 <= len(digits) <= 19 and digits != digits[0] * len(digits) and luhn(digits)
 
@@ -128,9 +125,6 @@ CARDS = tuple(
     )
 )
 """The ways to write the number of a payment card, with one and the same separator. They are those of any country."""
-
-
-# --- check digits ---------------------------------------------------------------------------------
 
 
 _DOUBLED = str.maketrans("0123456789", "0246813579")
