@@ -7,28 +7,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from providers.chat import (
-    AnnotationsDelta,
-    ChatCompletion,
-    Choice,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    Heartbeat,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    ToolCallDelta,
-    UsageReport,
-    text_of,
-)
+from hypothesis import HealthCheck, Phase, settings
+
+from providers import chat
 from providers.conformance.meaning import arguments_value
 from providers.json_values import JsonError, dumps, loads
 from providers.value import replace
 from providers.wire import WireRequest
 
+THOROUGH = settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+)
+"""The settings of a test with generated values, which are the same in each run."""
 _CUTS_AT_ONCE = 8
 _LAST_BYTES, _STEP = b'}]"\r\n', 5
 _NEW, _LAST = "x_new", "x_last"
@@ -50,7 +45,7 @@ _COMPARED_FIELDS = "index, text, refusal, tool calls, finish reason and log prob
 _CREDENTIALS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "token"})
 
 
-def check_division(events_of: Callable[..., tuple[StreamEvent, ...]], stream: bytes, cuts: Sequence[int]) -> None:
+def check_division(events_of: Callable[..., tuple[chat.StreamEvent, ...]], stream: bytes, cuts: Sequence[int]) -> None:
     """Assert that the stream has the same events if it is divided at the cuts, of which each reading tries eight."""
     whole = events_of(stream)
     rounds = -(-len(cuts) // _CUTS_AT_ONCE)
@@ -150,7 +145,7 @@ def _smaller(value: object) -> Iterator[tuple[str, object]]:
             yield from ((inner, [*value[:at], smaller, *value[at + 1 :]]) for inner, smaller in _smaller(member))
 
 
-def without_new_members(completion: ChatCompletion) -> ChatCompletion:
+def without_new_members(completion: chat.ChatCompletion) -> chat.ChatCompletion:
     """Return the answer without unknown members in tool arguments and log probabilities, and without signatures.
 
     Those parts are passed on unchanged, so unknown members stay in them. A signature may contain the unknown members
@@ -159,7 +154,7 @@ def without_new_members(completion: ChatCompletion) -> ChatCompletion:
     return replace(completion, choices=tuple(_old(choice) for choice in completion.choices))
 
 
-def _old(choice: Choice) -> Choice:
+def _old(choice: chat.Choice) -> chat.Choice:
     calls = tuple(
         replace(call, arguments=dumps(_shrunk(arguments_value(call.arguments))).decode(), signature=None)
         for call in choice.message.tool_calls
@@ -214,30 +209,34 @@ def check_wire(wire: WireRequest, base_path: str) -> None:
         assert _VALUE.fullmatch(f"{name}={value}"), f"query parameter {name!r}: invalid value {value!r}"
 
 
-def without_heartbeats(events: Sequence[StreamEvent]) -> list[StreamEvent]:
+def without_heartbeats(events: Sequence[chat.StreamEvent]) -> list[chat.StreamEvent]:
     """Return the events without heartbeats."""
-    return [event for event in events if not isinstance(event, Heartbeat)]
+    return [event for event in events if not isinstance(event, chat.Heartbeat)]
 
 
-def content_events(events: Sequence[StreamEvent]) -> list[StreamEvent]:
+def content_events(events: Sequence[chat.StreamEvent]) -> list[chat.StreamEvent]:
     """Return the events that carry text, reasoning, a refusal or tool calls of the answer."""
-    return [e for e in events if isinstance(e, TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta)]
+    return [
+        e
+        for e in events
+        if isinstance(e, chat.TextDelta | chat.ReasoningDelta | chat.RefusalDelta | chat.ToolCallDelta)
+    ]
 
 
-def check_ends_once(events: Sequence[StreamEvent]) -> Finished | Failed:
+def check_ends_once(events: Sequence[chat.StreamEvent]) -> chat.Finished | chat.Failed:
     """Return the terminal event. Assert that it is the only one and the last, and that `Opened` can only be first."""
-    terminal = [event for event in events if isinstance(event, Finished | Failed)]
+    terminal = [event for event in events if isinstance(event, chat.Finished | chat.Failed)]
     assert len(terminal) == 1, (
         f"the stream must end with exactly one `Finished` or `Failed`, not {len(terminal)}: {events!r}"
     )
     assert events[-1] is terminal[0], f"events follow the terminal event: {events!r}"
     meaningful = without_heartbeats(events)
-    opened = [position for position, event in enumerate(meaningful) if isinstance(event, Opened)]
+    opened = [position for position, event in enumerate(meaningful) if isinstance(event, chat.Opened)]
     assert opened in ([], [0]), f"`Opened` must be the first event and occur only once; found at positions {opened}"
     return terminal[0]
 
 
-def check_order(events: Sequence[StreamEvent]) -> None:
+def check_order(events: Sequence[chat.StreamEvent]) -> None:
     """Assert that the events are in canonical order, so that a client can assemble them.
 
     Nothing of a choice follows its `ChoiceFinish`. A tool call's first piece, and no other, has its id and name. Usage
@@ -248,24 +247,30 @@ def check_order(events: Sequence[StreamEvent]) -> None:
     begun: set[tuple[int, int]] = set()
     meaningful = without_heartbeats(events)
     for position, event in enumerate(meaningful):
-        if isinstance(event, ToolCallDelta):
+        if isinstance(event, chat.ToolCallDelta):
             is_first = (event.choice, event.index) not in begun
             assert is_first == bool(event.id) == bool(event.name), (
                 f"only the first piece of a tool call, and always that one, must have its id and name: {event!r}"
             )
             begun.add((event.choice, event.index))
         if isinstance(
-            event, TextDelta | ReasoningDelta | RefusalDelta | AnnotationsDelta | ToolCallDelta | ChoiceFinish
+            event,
+            chat.TextDelta
+            | chat.ReasoningDelta
+            | chat.RefusalDelta
+            | chat.AnnotationsDelta
+            | chat.ToolCallDelta
+            | chat.ChoiceFinish,
         ):
             assert event.choice not in finished, f"{event!r} follows the `ChoiceFinish` of its choice"
-        if isinstance(event, ChoiceFinish):
+        if isinstance(event, chat.ChoiceFinish):
             finished.add(event.choice)
-        if isinstance(event, UsageReport):
+        if isinstance(event, chat.UsageReport):
             assert position == len(meaningful) - 2, "`UsageReport` must occur once, directly before the terminal event"
-    assert finished or isinstance(ended, Failed), "a stream that ends with `Finished` needs a `ChoiceFinish`"
+    assert finished or isinstance(ended, chat.Failed), "a stream that ends with `Finished` needs a `ChoiceFinish`"
 
 
-def check_answer(actual: ChatCompletion, wanted: ChatCompletion, sent: bytes) -> None:
+def check_answer(actual: chat.ChatCompletion, wanted: chat.ChatCompletion, sent: bytes) -> None:
     """Assert that the adapter read the answer that the simulator was given and that it `sent` as these bytes."""
     # Some vendors send the answer's id in a header only, and a stream parser sees no headers.
     assert actual.id in ("", wanted.id), f"id: {wanted.id!r} was sent, and {actual.id!r} was read"
@@ -302,9 +307,9 @@ def check_answer(actual: ChatCompletion, wanted: ChatCompletion, sent: bytes) ->
     )
 
 
-def _fields(choice: Choice) -> tuple[object, ...]:
+def _fields(choice: chat.Choice) -> tuple[object, ...]:
     message = choice.message
     calls = [(call.name, arguments_value(call.arguments)) for call in message.tool_calls]
     assert all(call.id for call in message.tool_calls), "a tool call has no id"
     assert len({call.id for call in message.tool_calls}) == len(calls), "two tool calls have the same id"
-    return choice.index, text_of(message.content), message.refusal, calls, choice.finish_reason, choice.logprobs
+    return choice.index, chat.text_of(message.content), message.refusal, calls, choice.finish_reason, choice.logprobs

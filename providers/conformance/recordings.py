@@ -180,50 +180,27 @@ def patch_between(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[st
 
 def completion_to_json(completion: ChatCompletion) -> dict[str, object]:
     """Return a completion as JSON, without absent members."""
-    usage = completion.usage
-    counted = usage is not None and {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-    }
-    members = {
-        "id": completion.id,
-        "model": completion.model,
-        "created": completion.created,
-        "choices": [_choice_to_json(choice) for choice in completion.choices],
-        "usage": {name: count for name, count in counted.items() if count} if counted else None,
-    }
-    return {name: value for name, value in members.items() if value is not None}
+    choices = [_choice_to_json(choice) for choice in completion.choices]
+    members = {**_members(completion, "id model created"), "choices": choices}
+    if completion.usage is None:
+        return members
+    counts = _members(completion.usage, "prompt_tokens completion_tokens cached_tokens reasoning_tokens")
+    return members | {"usage": {name: count for name, count in counts.items() if count}}
+
+
+def _members(value: object, names: str) -> dict[str, object]:
+    """Return the attributes of these names that are not None."""
+    return {name: found for name in names.split() if (found := getattr(value, name)) is not None}
 
 
 def _choice_to_json(choice: Choice) -> dict[str, object]:
     message = choice.message
-    calls = [
-        {"id": call.id, "name": call.name, "arguments": call.arguments}
-        | ({"signature": call.signature} if call.signature else {})
-        for call in message.tool_calls
-    ]
-    members = {
-        "content": None if message.content is None else text_of(message.content),
-        "reasoning": message.reasoning,
-        "refusal": message.refusal,
-        "tool_calls": calls or None,
-        "finish_reason": choice.finish_reason,
-        "raw_finish_reason": choice.raw_finish_reason,
-        "logprobs": choice.logprobs,
-    }
-    return {"index": choice.index} | {name: value for name, value in members.items() if value is not None}
+    calls = [_members(call, "id name arguments signature") for call in message.tool_calls]
+    content = {} if message.content is None else {"content": text_of(message.content)}
+    said = {**content, **_members(message, "reasoning refusal"), **({"tool_calls": calls} if calls else {})}
+    return {"index": choice.index, **said, **_members(choice, "finish_reason raw_finish_reason logprobs")}
 
 
 def failure_to_json(failure: Failure) -> dict[str, object]:
     """Return a failure as JSON, without its texts and absent members."""
-    members = {
-        "kind": failure.kind.value,
-        "status": failure.status,
-        "code": failure.code,
-        "param": failure.param,
-        "retry_after_s": failure.retry_after_s,
-        "request_id": failure.request_id,
-    }
-    return {name: value for name, value in members.items() if value is not None}
+    return _members(failure, "kind status code param retry_after_s request_id")

@@ -12,8 +12,9 @@ from providers.chat import ChoiceFinish, Failed, Finished, StreamEvent
 from providers.conformance.cases import ERROR_BODIES, rich_answer
 from providers.conformance.checks import altered, check_ends_once, content_events, in_list, json_lines, positions
 from providers.conformance.subject import Subject
-from providers.failures import Failure, FailureKind, ProviderFailed
+from providers.failures import LACKABLE, Failure, FailureKind, ProviderFailed
 from providers.json_values import dumps
+from providers.testkit.simulator import status_of
 from providers.value import replace
 from providers.wire import WireResponse
 
@@ -22,36 +23,24 @@ _NOW = 1_795_000_000.0
 _MARK = "sk-7Qx"
 _MAX_DETAIL_CHARS = 2000
 
-# The kind that the provider reports, and the kinds that are accepted for it. Not every vendor has a code for each kind,
-# and an adapter must not guess from text. So a related kind that is treated at least as safely is accepted too.
-_KINDS: dict[tuple[FailureKind, int], frozenset[FailureKind]] = {
-    (FailureKind.RATE_LIMITED, 429): frozenset({FailureKind.RATE_LIMITED}),
-    (FailureKind.QUOTA, 429): frozenset({FailureKind.QUOTA}),
-    (FailureKind.UNAVAILABLE, 500): frozenset({FailureKind.UNAVAILABLE}),
-    (FailureKind.UNAVAILABLE, 503): frozenset({FailureKind.UNAVAILABLE}),
-    (FailureKind.CREDENTIALS, 401): frozenset({FailureKind.CREDENTIALS}),
-    (FailureKind.GEO_REFUSED, 403): frozenset({FailureKind.GEO_REFUSED, FailureKind.CREDENTIALS}),
-    (FailureKind.MODEL_NOT_FOUND, 404): frozenset({FailureKind.MODEL_NOT_FOUND}),
-    (FailureKind.CONTEXT_LENGTH, 400): frozenset({FailureKind.CONTEXT_LENGTH, FailureKind.INVALID_REQUEST}),
-    (FailureKind.CONTENT_FILTER, 400): frozenset({FailureKind.CONTENT_FILTER}),
-    (FailureKind.INVALID_REQUEST, 400): frozenset({FailureKind.INVALID_REQUEST}),
+# The kinds that the provider reports with their usual statuses, and those that are accepted for each. Not every vendor
+# has a code for each kind, and an adapter must not guess from text. So a related kind that is treated at least as
+# safely is accepted too.
+_REPORTED = (*LACKABLE, FailureKind.UNAVAILABLE, FailureKind.CREDENTIALS, FailureKind.INVALID_REQUEST)
+_RELATED = {FailureKind.GEO_REFUSED: FailureKind.CREDENTIALS, FailureKind.CONTEXT_LENGTH: FailureKind.INVALID_REQUEST}
+_KINDS = {
+    (kind, status): frozenset({kind, _RELATED.get(kind, kind)})
+    for kind in map(FailureKind, sorted(_REPORTED))
+    for status in {status_of(kind), status_of(kind, 500)}
 }
 _NO_CODE_FOR_QUOTA = (
     "; if the provider has no code or type for a spent quota, its simulator must answer with status 402: "
     "the TOML file of a compatible vendor leaves `quota` out of [simulator.errors]"
 )
 _BY_STATUS = {
-    401: FailureKind.CREDENTIALS,
-    402: FailureKind.QUOTA,
-    403: FailureKind.CREDENTIALS,
-    404: FailureKind.MODEL_NOT_FOUND,
-    408: FailureKind.UNAVAILABLE,
-    429: FailureKind.RATE_LIMITED,
-    500: FailureKind.UNAVAILABLE,
-    502: FailureKind.UNAVAILABLE,
-    503: FailureKind.UNAVAILABLE,
-    504: FailureKind.UNAVAILABLE,
-    529: FailureKind.UNAVAILABLE,
+    **dict.fromkeys((401, 403), FailureKind.CREDENTIALS),
+    **{402: FailureKind.QUOTA, 404: FailureKind.MODEL_NOT_FOUND, 429: FailureKind.RATE_LIMITED},
+    **dict.fromkeys((408, 500, 502, 503, 504, 529), FailureKind.UNAVAILABLE),
 }
 """The kind for each status when the body contains no known code."""
 

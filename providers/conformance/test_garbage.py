@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import asdict
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.chat import ChatCompletion, Failed, Usage
 from providers.conformance.cases import ODD_VALUES, rich_answer
-from providers.conformance.checks import altered, check_ends_once, check_order, in_list, json_lines, positions
+from providers.conformance.checks import THOROUGH, altered, check_ends_once, check_order, in_list, json_lines, positions
 from providers.conformance.subject import Subject
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import dumps
@@ -25,14 +25,6 @@ _NOTHING = Usage()
 _PIECE_BYTES = 1024 * 1024
 _ENDLESS_BYTES = 80 * 1024 * 1024
 _MAX_MEMORY_BYTES = 64 * 1024 * 1024
-_thorough = settings(
-    max_examples=100,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-    phases=[Phase.explicit, Phase.generate, Phase.shrink],
-)
 
 # JSON can contain half of a surrogate pair, which UTF-8 cannot encode, and integers of any size.
 _text = st.text(max_size=8) | st.sampled_from(["stop", "\ud83d", "x\ude00y"])
@@ -44,7 +36,7 @@ def _encoded(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-@_thorough
+@THOROUGH
 @given(data=st.binary(max_size=400), cut=st.integers(0, 400))
 def test_random_bytes_never_raise(subject: Subject, data: bytes, cut: int) -> None:
     _check_bytes(subject, data)
@@ -53,7 +45,7 @@ def test_random_bytes_never_raise(subject: Subject, data: bytes, cut: int) -> No
     )
 
 
-@_thorough
+@THOROUGH
 @given(value=_json)
 def test_random_json_never_raises(subject: Subject, value: object) -> None:
     _check_bytes(subject, _encoded(value))

@@ -12,11 +12,12 @@ from copy import deepcopy
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.adapter import Target
 from providers.chat import Usage
+from providers.conformance.checks import THOROUGH
 from providers.conformance.subject import ORIGIN, Subject
 from providers.failures import ProviderFailed
 from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
@@ -29,14 +30,7 @@ from providers.wire import WireResponse
 
 _VECTORS = (array("f", [0.5, -0.25, 1.0]), array("f", [0.0, 3.5, -1.0]))
 _VERDICTS = (verdict_of(frozenset(), flagged=False), verdict_of(frozenset({"hate"}), flagged=True))
-thorough = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-    phases=[Phase.explicit, Phase.generate],
-)
+thorough = settings(THOROUGH, max_examples=60)
 any_json = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

@@ -104,8 +104,8 @@ class LoopbackServer:
         return f"http://{host}:{self._port}"
 
 
-class SimulatorServer(LoopbackServer):
-    """A server for one simulated provider. Use it as an asynchronous context manager.
+class SimulatorServer(LoopbackServer, SimulatorApp):
+    """A server for one simulated provider, which is its own application. Use it as an asynchronous context manager.
 
     It installs no signal handlers and writes no log. At the end of the block all connections are closed at once.
 
@@ -134,35 +134,16 @@ class SimulatorServer(LoopbackServer):
         accepts: Callable[[IncomingRequest], bool] | None = None,
         cache: PrefixCache | None = None,
     ) -> None:
-        self._app = SimulatorApp(dialect, persona, scenario, accepts=accepts, cache=cache)
-        super().__init__(self._app, host, port)
+        LoopbackServer.__init__(self, self, host, port)
+        SimulatorApp.__init__(self, dialect, persona, scenario, accepts=accepts, cache=cache)
 
     async def start(self) -> None:
-        self._app.closing = False
+        self.closing = False
         await super().start()
 
     async def close(self) -> None:
-        self._app.closing = True
+        self.closing = True
         await super().close()
-
-    @property
-    def scenario(self) -> Scenario:
-        """The delays and faults. A new scenario can be set while the server runs. It starts its script anew."""
-        return self._app.scenario
-
-    @scenario.setter
-    def scenario(self, scenario: Scenario) -> None:
-        self._app.scenario = scenario
-
-    @property
-    def requests(self) -> list[IncomingRequest]:
-        """The last requests with a complete body, oldest first. At most 1,000."""
-        return self._app.requests
-
-    @property
-    def received(self) -> int:
-        """The number of requests with a complete body."""
-        return self._app.received
 
     @property
     def accepted(self) -> int:
@@ -173,11 +154,6 @@ class SimulatorServer(LoopbackServer):
     def open_connections(self) -> int:
         """The number of open connections."""
         return len(self._state.connections)
-
-    @property
-    def disconnects(self) -> int:
-        """The number of requests that the client cancelled before their answer was complete."""
-        return self._app.disconnects
 
 
 class SimulatorThread:
