@@ -110,7 +110,7 @@ from providers.inputs.embeddings.contract import EmbeddingFormat as EmbeddingFor
 from providers.inputs.embeddings.contract import Embeds as Embeds
 from providers.inputs.embeddings.facts import EmbeddingFacts as EmbeddingFacts
 from providers.inputs.embeddings.facts import VendorEmbeddings as VendorEmbeddings
-from providers.inputs.embeddings.openai_format import OpenAIEmbeddings as OpenAIEmbeddings
+from providers.inputs.embeddings.formats import OpenAIEmbeddings as OpenAIEmbeddings
 from providers.inputs.embeddings.values import EmbeddingAnswer as EmbeddingAnswer
 from providers.inputs.embeddings.values import EmbeddingRequest as EmbeddingRequest
 from providers.inputs.rerank.contract import RerankFormat as RerankFormat

@@ -11,7 +11,7 @@ from providers.inputs.decisions.facts import load_decision_facts
 from providers.inputs.decisions.formats import VendorDecisions
 from providers.inputs.embeddings.contract import EmbeddingFormat
 from providers.inputs.embeddings.facts import load_embedding_facts
-from providers.inputs.embeddings.native_formats import embeddings_of_vendor
+from providers.inputs.embeddings.formats import embeddings_of_vendor
 from providers.inputs.rerank.facts import load_rerank_facts
 from providers.inputs.rerank.formats import VendorRerankFormat
 

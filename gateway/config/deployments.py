@@ -54,8 +54,7 @@ from providers.json_values import as_map, read_map
 from providers.matching.capability_matching import parameters_of
 from providers.matching.requirements import CACHE_CONTROL, CACHE_KEY, CACHE_SALT, FEATURES, IDENTITY, moves_data
 from providers.moderations.guard_models import guard_kind_of
-from providers.moderations.thresholds import Threshold, Verdicts
-from providers.moderations.values import load_sentences
+from providers.moderations.values import Threshold, Verdicts, load_sentences
 from providers.openai_json.decode_request import CANONICAL_FIELDS
 from providers.openai_json.read_answer import INLINE_THOUGHTS
 from providers.registry import Registry

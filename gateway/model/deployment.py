@@ -23,7 +23,7 @@ from providers.matching.capability_matching import CapabilityMatch, has_effects_
 from providers.matching.requirements import CACHE_KEY, FEATURES, IDENTITY, IMPLIED, PARAMETERS, Requirements, moves_data
 from providers.moderations.contract import ModerationFormat
 from providers.moderations.guard_models import GuardKind
-from providers.moderations.thresholds import Verdicts
+from providers.moderations.values import Verdicts
 from providers.openai_json.misspelled_fields import FIELDS
 from providers.served import SizedNeeds
 from providers.sites import Residency

@@ -7,7 +7,9 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, Generic, TypeVar
 
-from providers.catalogue import FactsFile
+import msgspec
+
+from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.toml_schema import TABLE, TEXTS, check_table, check_tables, shapes_of, value_of
 from providers.value import Value, replace
 
@@ -104,3 +106,18 @@ def _facts(name: str, table: Any, shared: Any) -> ModelFacts:
     check_table(f"models.{name!r}", table, _SHAPES)
     features = [feature for word in table.get("features", ()) for feature in shared.get(word, (word,))]
     return value_of(ModelFacts, {**table, "features": features})
+
+
+def facts_by_model(name: str, table: Mapping[str, Any] | None, kind: type[_FactsT]) -> ByModel[_FactsT] | None:
+    """Return the facts that a provider's table states, and those of `models` in it, which state what differs.
+
+    Return None without a table. Raises CatalogueError, which names the table, for an unknown key or a wrong type.
+    """
+    if table is None:
+        return None
+    own = {key: value for key, value in table.items() if key != "models"}
+    try:
+        models = {key: msgspec.convert({**own, **one}, kind) for key, one in table.get("models", {}).items()}
+        return ByModel(msgspec.convert(own, kind), models)
+    except msgspec.ValidationError as error:
+        raise CatalogueError(f"{name}: {error}") from None

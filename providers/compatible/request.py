@@ -6,26 +6,14 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from providers import chat
 from providers.adapter import STREAM_OPTIONS, Target
 from providers.catalogue.models import ModelFacts
-from providers.chat import (
-    AllowedTools,
-    AssistantMessage,
-    ChatRequest,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    NamedTool,
-    SystemMessage,
-    Tool,
-    UserMessage,
-    text_of,
-)
 from providers.compatible.dialect import CompatibleDialect, Requests, Thinking
 from providers.compatible.messages import cache_control, encode_messages
 from providers.failures import UnsupportedFeature
-from providers.formats.azure import azure_path
 from providers.formats.fitting import fit
-from providers.formats.request_options import with_end_user_in_user
+from providers.formats.request_options import azure_path, with_end_user_in_user
 from providers.formats.schemas import NO_ARGUMENTS
 from providers.json_values import as_map
 from providers.matching.capability_matching import ANSWERS_ITSELF
@@ -41,7 +29,7 @@ _OF_FEATURES = {"n": "n", "logprobs": "logprobs", "top_logprobs": "logprobs"}
 
 
 def thinking_fields(
-    request: ChatRequest, dialect: CompatibleDialect, facts: ModelFacts
+    request: chat.ChatRequest, dialect: CompatibleDialect, facts: ModelFacts
 ) -> tuple[Mapping[str, object], Mapping[str, object]]:
     """Return two parts of the body: fields that the client cannot override, and fields that its own parameters can.
 
@@ -70,7 +58,9 @@ def thinking_fields(
     return {}, _fields_of_effort(request, request.reasoning_effort, form, facts)
 
 
-def _fields_of_effort(request: ChatRequest, effort: str, form: Thinking, facts: ModelFacts) -> Mapping[str, object]:
+def _fields_of_effort(
+    request: chat.ChatRequest, effort: str, form: Thinking, facts: ModelFacts
+) -> Mapping[str, object]:
     effort = _known(effort, form, facts, request.reasoning_budget)
     if "thinking_only" in facts.flags and not form.effort:
         # The model has no switch. The smallest budget is the nearest to none.
@@ -80,12 +70,12 @@ def _fields_of_effort(request: ChatRequest, effort: str, form: Thinking, facts: 
     return {**form.on, **_effort_field(form, effort), **_budget(form, effort, facts, request.max_tokens)}
 
 
-def _must_call(request: ChatRequest) -> bool:
+def _must_call(request: chat.ChatRequest) -> bool:
     choice = request.tool_choice
     return (
-        isinstance(choice, NamedTool)
+        isinstance(choice, chat.NamedTool)
         or choice == "required"
-        or (isinstance(choice, AllowedTools) and choice.mode == "required")
+        or (isinstance(choice, chat.AllowedTools) and choice.mode == "required")
     )
 
 
@@ -120,21 +110,21 @@ def _budget(form: Thinking, effort: str, facts: ModelFacts, most: int | None) ->
 
 
 def path_and_query(
-    request: ChatRequest, target: Target, dialect: CompatibleDialect
+    request: chat.ChatRequest, target: Target, dialect: CompatibleDialect
 ) -> tuple[str, tuple[tuple[str, str], ...]]:
     """Return the path and the query of the request's URL."""
     rule = dialect.requests
     if rule.path_by:
         return _PATHS[rule.path_by](target)
     base, path = target.base_path, rule.path
-    if rule.prefill is not None and rule.prefill.path and isinstance(request.messages[-1], AssistantMessage):
+    if rule.prefill is not None and rule.prefill.path and isinstance(request.messages[-1], chat.AssistantMessage):
         # This path replaces the version in the base path; it is not below it.
         base, path = base.removesuffix("/v1"), rule.prefill.path
     return base + path, tuple(rule.query.items())
 
 
 def encode_body(
-    request: ChatRequest, target: Target, dialect: CompatibleDialect
+    request: chat.ChatRequest, target: Target, dialect: CompatibleDialect
 ) -> tuple[dict[str, object], frozenset[str]]:
     """Return the request's body, and what was changed to fit (`WireRequest.changed`). Raises UnsupportedFeature."""
     rule = dialect.requests
@@ -170,7 +160,7 @@ def encode_body(
     body.update(thinking)
     body.update(request.extra)
     body.update(forced)
-    if rule.prefill is not None and isinstance(request.messages[-1], AssistantMessage):
+    if rule.prefill is not None and isinstance(request.messages[-1], chat.AssistantMessage):
         body.update(rule.prefill.body)
     if _must_stream(body, request, dialect, target):
         body["stream"] = True
@@ -196,14 +186,16 @@ def _is_sent(name: str, dialect: CompatibleDialect, target: Target) -> bool:
     return name in _STRUCTURE or name in dialect.capabilities.parameters
 
 
-def _must_stream(body: Mapping[str, object], request: ChatRequest, dialect: CompatibleDialect, target: Target) -> bool:
+def _must_stream(
+    body: Mapping[str, object], request: chat.ChatRequest, dialect: CompatibleDialect, target: Target
+) -> bool:
     """Return whether to ask for a stream. A whole answer of some models would lack or repeat something."""
-    if "schema_without_stream" in target.facts.flags and isinstance(request.response_format, JsonSchemaFormat):
+    if "schema_without_stream" in target.facts.flags and isinstance(request.response_format, chat.JsonSchemaFormat):
         return False
     if request.stream or "stream_only" in target.facts.flags:
         return True
     prefill = dialect.requests.prefill
-    if prefill is not None and prefill.streamed and isinstance(request.messages[-1], AssistantMessage):
+    if prefill is not None and prefill.streamed and isinstance(request.messages[-1], chat.AssistantMessage):
         return True
     form = dialect.thinking.get(target.facts.thinking or "default")
     if form is None or not form.streamed:
@@ -211,7 +203,7 @@ def _must_stream(body: Mapping[str, object], request: ChatRequest, dialect: Comp
     return "thinking_only" in target.facts.flags or all(body.get(name) == value for name, value in form.on.items())
 
 
-def _check_features(request: ChatRequest, dialect: CompatibleDialect, target: Target) -> None:
+def _check_features(request: chat.ChatRequest, dialect: CompatibleDialect, target: Target) -> None:
     """Raise UnsupportedFeature for features that the vendor's API lacks. Without a feature the answer would be another.
 
     A model that continues a last message of the assistant by itself needs no `prefill`.
@@ -221,11 +213,11 @@ def _check_features(request: ChatRequest, dialect: CompatibleDialect, target: Ta
         raise UnsupportedFeature(feature, f"this provider's API does not support {feature}")
     if (
         dialect.requests.json_word
-        and isinstance(request.response_format, JsonObjectFormat)
+        and isinstance(request.response_format, chat.JsonObjectFormat)
         and not any(
-            "json" in text_of(message.content).lower()
+            "json" in chat.text_of(message.content).lower()
             for message in request.messages
-            if isinstance(message, SystemMessage | UserMessage)
+            if isinstance(message, chat.SystemMessage | chat.UserMessage)
         )
     ):
         raise UnsupportedFeature(
@@ -233,7 +225,7 @@ def _check_features(request: ChatRequest, dialect: CompatibleDialect, target: Ta
         )
 
 
-def _in_bounds(request: ChatRequest, rule: Requests, output_tokens: int | None) -> ChatRequest:
+def _in_bounds(request: chat.ChatRequest, rule: Requests, output_tokens: int | None) -> chat.ChatRequest:
     """Return the request with its numbers and `user` within the vendor's bounds.
 
     Raises UnsupportedFeature for `n` or `stop` beyond the bounds, because another value would change the answer.
@@ -266,14 +258,14 @@ def _in_bounds(request: ChatRequest, rule: Requests, output_tokens: int | None) 
     return replace(request, **changes) if changes else request
 
 
-def _tools(request: ChatRequest, rule: Requests, *, strict: bool) -> tuple[tuple[Tool, ...], object]:
+def _tools(request: chat.ChatRequest, rule: Requests, *, strict: bool) -> tuple[tuple[chat.Tool, ...], object]:
     """Return the tools, and the vendor's value of `tool_choice`, or None if the field is not sent."""
     tools, choice = request.tools, request.tool_choice
-    if isinstance(choice, AllowedTools):
+    if isinstance(choice, chat.AllowedTools):
         # Only OpenAI has this choice. For other vendors, the tools that may not be called are left out.
         tools, choice = tuple(tool for tool in tools if tool.name in choice.names), choice.mode
-    vendor_choice = rule.choices.get("named" if isinstance(choice, NamedTool) else str(choice))
-    if isinstance(choice, NamedTool) and vendor_choice == "only":
+    vendor_choice = rule.choices.get("named" if isinstance(choice, chat.NamedTool) else str(choice))
+    if isinstance(choice, chat.NamedTool) and vendor_choice == "only":
         tools = tuple(tool for tool in tools if tool.name == choice.name)
         choice, vendor_choice = "required", rule.choices.get("required")
     if vendor_choice == "omit":
@@ -286,7 +278,7 @@ def _tools(request: ChatRequest, rule: Requests, *, strict: bool) -> tuple[tuple
     return sent, encode_tool_choice(choice) if vendor_choice is None else vendor_choice
 
 
-def _tool(tool: Tool, strict: bool) -> Tool:
+def _tool(tool: chat.Tool, strict: bool) -> chat.Tool:
     parameters = NO_ARGUMENTS if tool.parameters is None else tool.parameters
     return replace(tool, strict=tool.strict if strict else None, parameters=parameters)
 

@@ -29,14 +29,14 @@ from providers.compatible.simulator_answer import (
 from providers.compatible.simulator_request import as_openai, objections
 from providers.failures import FailureKind, InvalidRequest
 from providers.inputs.embeddings.facts import load_embedding_facts
-from providers.inputs.embeddings.openai_format import Encoding, decode_embedding_request, encode_embeddings
+from providers.inputs.embeddings.formats import Encoding, decode_embedding_request, encode_embeddings
 from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.inputs.rerank.values import RerankAnswer, RerankRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.openai_json import decode_request
 from providers.testkit.simulated_audio import answer_audio
 from providers.testkit.simulated_decisions import answer_decisions
-from providers.testkit.simulated_rerank import read_sent_rerank, write_sent_rerank
+from providers.testkit.simulated_inputs import read_sent_rerank, write_sent_rerank
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.value import replace
 from providers.wire import WireResponse

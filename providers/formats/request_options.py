@@ -1,8 +1,9 @@
-"""Request options that several wire formats share: the nearest supported reasoning effort, and the end-user field."""
+"""Parts of requests that several formats share: the nearest reasoning effort, the end-user field, Azure's paths."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from providers.adapter import Target
 from providers.chat import ChatRequest
@@ -34,3 +35,16 @@ def with_end_user_in_user(request: ChatRequest, target: Target) -> ChatRequest:
         return request
     extra = {name: value for name, value in request.extra.items() if name != SAFETY_IDENTIFIER}
     return replace(request, user=identifier or request.user, extra=extra)
+
+
+_AZURE_VERSION = "2024-10-21"
+
+
+def azure_path(target: Target, call: str = "/chat/completions") -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return path and query for Azure's two APIs: below `/openai`, the deployment's name is part of the path."""
+    base = target.base_path
+    if base.endswith("/openai"):
+        if target.model in ("", ".", ".."):
+            raise UnsupportedFeature("model", f"the Azure deployment's name {target.model!r} cannot be part of a path")
+        base = f"{base}/deployments/{quote(target.model, safe='')}"
+    return f"{base}{call}", (("api-version", _AZURE_VERSION),) if "/openai/deployments/" in base else ()

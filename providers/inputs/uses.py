@@ -17,8 +17,7 @@ from providers.inputs.decisions.judge import DecisionJudge
 from providers.inputs.embeddings.contract import Embeddings
 from providers.inputs.rerank.contract import Rerank
 from providers.moderations.contract import ModerationFormat, moderation_format
-from providers.moderations.thresholds import Verdicts
-from providers.moderations.values import ModerationAnswer, ModerationRequest, as_refusal
+from providers.moderations.values import ModerationAnswer, ModerationRequest, Verdicts, as_refusal
 from providers.served import InputUse, ServingDeployment
 from providers.value import replace
 

@@ -26,9 +26,8 @@ from providers.registry import load_registry
 from providers.testkit.capacity import Capacity, Gate
 from providers.testkit.prefix_cache import PrefixCache
 from providers.testkit.scenario import Fault, HttpError, Scenario
-from providers.testkit.simulated_inputs import DIMENSIONS, embed, moderate, with_verdict
+from providers.testkit.simulated_inputs import DIMENSIONS, embed, moderate, score, with_verdict
 from providers.testkit.simulated_model import continued, respond
-from providers.testkit.simulated_rerank import score
 from providers.testkit.simulator import (
     IncomingRequest,
     RefusesTokens,
@@ -79,12 +78,14 @@ class SimulatorApp:
         self._gate = Gate()
         self._remembered: list[IncomingRequest] = []
         self.received = 0
+        """The number of requests with a complete body."""
         self.disconnects = 0
+        """The number of requests that the client cancelled before their answer was complete."""
         self.closing = False
 
     @property
     def scenario(self) -> Scenario:
-        """The delays and faults. A new scenario starts its script anew."""
+        """The delays and faults. A new scenario can be set at any time. It starts its script anew."""
         return self._scenario
 
     @scenario.setter

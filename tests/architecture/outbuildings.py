@@ -46,7 +46,7 @@ OUTBUILDINGS = {
     "websocket": Outbuilding(r"gateway/(api/websocket/|server/websocket|model/websocket)", 4),
     "inputs": Outbuilding(
         r"providers/inputs/|gateway/(inputs|api/inputs)/|gateway/config/input_routes"
-        r"|providers/testkit/simulated_(rerank|decisions|audio)|providers/conformance/test_(inputs|decisions|audio)",
+        r"|providers/testkit/simulated_(inputs|decisions|audio)|providers/conformance/test_(inputs|decisions|audio)",
         6,
     ),
     "identity": Outbuilding(
@@ -64,7 +64,7 @@ OUTBUILDINGS = {
 }
 MOST_DOORS = 41
 """The most files of the core that open any of them, together."""
-MOST_CORE_LINES = 81_440
+MOST_CORE_LINES = 81_255
 
 
 def place_of(module: Module) -> str:

@@ -71,7 +71,6 @@ HOMES = {
     "asyncpg": ("gateway/cell/postgres.py",),
     "libvalkey": ("gateway/cell/valkey_connection.py",),
     "msgspec": (
-        "providers/inputs/facts.py",
         "gateway/cli",
         "gateway/features",
         "gateway/model",
@@ -86,11 +85,12 @@ HOMES = {
         "gateway/identity",
         "gateway/usage",
         "providers/catalogue/__init__.py",
+        "providers/catalogue/models.py",
         "providers/openai_json/read_answer.py",
         "providers/reading/assembler.py",
         "providers/value.py",
     ),
-    "jinja2": ("gateway/cli/evidence_page.py", "gateway/console/views.py", "evaluation/report.py"),
+    "jinja2": ("gateway/cli/evidence.py", "gateway/console/views.py", "evaluation/report.py"),
     "jsonschema": ("evaluation/checks.py", "gateway/execution/json_schemas.py"),
     "jsonschema_specifications": ("gateway/execution/json_schemas.py",),  # of jsonschema
     "referencing": ("evaluation/checks.py",),  # of jsonschema

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from gateway.signing import new_key
-from providers.testkit.audio_files import spoken_file
+from providers.testkit.simulated_audio import spoken_file
 from tests.e2e.recipients import Recipient, receiving
 from tests.kit.audio import silent_wav
 from tests.kit.configs import Config, key_hash

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from providers.testkit.audio_files import wav_of
+from providers.testkit.simulated_audio import wav_of
 
 Part = tuple[str, bytes, str | None]
 """The name of a part of a form, its content, and its file name or None for a text."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from providers.failures import ProviderFailed
 from providers.inputs.audio.kinds import _MOST_CHANNELS, _MOST_RATE, KINDS, Kind, kind_of, lengths_of
 from providers.inputs.audio.reading import _MOST_MS, milliseconds, read_transcript
-from providers.testkit.audio_files import spoken_file
+from providers.testkit.simulated_audio import spoken_file
 from tests.kit.audio import claiming_wav, silent_wav
 
 HEADS = {

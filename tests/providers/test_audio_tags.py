@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from providers.failures import ProviderFailed
 from providers.inputs.audio.tags import MOST_BYTES, PLACES, Tagger, tag_names
-from providers.testkit.audio_files import _ogg_page, spoken_file
+from providers.testkit.simulated_audio import _ogg_page, spoken_file
 
 VALUE = json.dumps({"Label": "1", "ContentProducer": "生产者"}, ensure_ascii=False)
 TAGS = [("AIGC", VALUE), ("ai-label", '{"ai_generated":true}')]

@@ -13,7 +13,7 @@ from unittest.mock import Mock, patch
 import pytest
 
 from providers.formats import claude, claude_answer, reasoning_state, schemas, tool_calls
-from providers.inputs.embeddings import openai_format, values
+from providers.inputs.embeddings import formats, values
 from providers.json_values import loads
 from providers.openai_json import plain_request, read_answer, stream_relay
 from providers.openai_json.decode_request import _logit_bias, holds_too_much
@@ -161,9 +161,7 @@ def header_of(size: int) -> bool:
 
 
 EDGES = (
-    at_most(
-        "providers.inputs.embeddings.openai_format.MOST_INPUTS", lambda n: accepts(openai_format._inputs, ["text"] * n)
-    ),
+    at_most("providers.inputs.embeddings.formats.MOST_INPUTS", lambda n: accepts(formats._inputs, ["text"] * n)),
     at_most(
         "providers.transport.decoding._MOST_MEMBERS", lambda n: accepts(Decoder(31).feed, gzip.compress(b"x") * n, 9999)
     ),
@@ -196,9 +194,7 @@ EDGES = (
         lambda n: _Synthesis({}, "w", frozenset(), iter([n])).build({"const": 1}, 0, 0),
     ),
     at_most("providers.vendors.bedrock.event_stream._MAX_HEADER_BYTES", header_of),
-    at_most(
-        "providers.inputs.embeddings.openai_format._MOST_TOKEN", lambda n: accepts(openai_format._tokens, [n], "input")
-    ),
+    at_most("providers.inputs.embeddings.formats._MOST_TOKEN", lambda n: accepts(formats._tokens, [n], "input")),
     at_most(
         "providers.inputs.embeddings.values.MOST_DIMENSIONS", lambda n: accepts(values.vector_from_json, [0.5] * n)
     ),

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from providers.testkit.audio_files import spoken_file
 from providers.testkit.scenario import Cut, Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
-from providers.testkit.simulated_audio import SAMPLE_TEXT, sample
+from providers.testkit.simulated_audio import SAMPLE_TEXT, sample, spoken_file
 from providers.testkit.simulator import load_simulators
 from tests.kit.gateway_process import APP_KEY, config_of_one_region, running_gateway
 

@@ -9,7 +9,7 @@ from gateway.api.dialects.openai_chat import InputDialect
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from providers.chat import Usage
-from providers.inputs.embeddings.openai_format import Encoding, decode_embedding_request, encode_embeddings
+from providers.inputs.embeddings.formats import Encoding, decode_embedding_request, encode_embeddings
 from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.inputs.moderations import decode_moderation_request, encode_moderations
 from providers.inputs.rerank.formats import ShownRerank, decode_rerank_request, encode_rerank

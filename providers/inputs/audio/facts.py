@@ -8,9 +8,8 @@ from typing import Any
 
 from providers.adapter import Capabilities
 from providers.catalogue import FactsFile
-from providers.catalogue.models import ByModel
+from providers.catalogue.models import ByModel, facts_by_model
 from providers.inputs.audio.kinds import KINDS, SPEECH_FORMATS
-from providers.inputs.facts import facts_by_model
 from providers.value import Value
 
 _FILE = FactsFile("providers.inputs.audio", "audio")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from providers.adapter import Target
 from providers.catalogue.models import ByModel
-from providers.formats.azure import azure_path
+from providers.formats.request_options import azure_path
 from providers.inputs.audio.facts import SpeechFacts, TranscriptionFacts
 from providers.inputs.audio.form import written_form
 from providers.inputs.audio.kinds import KINDS

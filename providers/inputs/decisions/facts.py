@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from providers.adapter import Capabilities
 from providers.catalogue import FactsFile
-from providers.catalogue.models import ByModel
-from providers.inputs.facts import facts_by_model
+from providers.catalogue.models import ByModel, facts_by_model
 from providers.value import Value
 
 SAFETY = "safety_identifier"

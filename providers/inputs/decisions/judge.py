@@ -9,8 +9,7 @@ from providers.adapter import Capabilities, Target
 from providers.chat import prompt_text
 from providers.inputs.decisions.contract import DecisionFormat
 from providers.inputs.decisions.values import DecisionQuestion, DecisionRequest
-from providers.moderations.thresholds import Verdicts
-from providers.moderations.values import CATEGORIES, ModerationAnswer, ModerationRequest, ModerationResult
+from providers.moderations.values import CATEGORIES, ModerationAnswer, ModerationRequest, ModerationResult, Verdicts
 from providers.value import Value
 from providers.wire import WireRequest, WireResponse
 

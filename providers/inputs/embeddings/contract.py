@@ -7,10 +7,9 @@ from typing import Protocol, runtime_checkable
 
 from providers.adapter import InputFormat
 from providers.chat import summed
-from providers.formats.batches import parts_of, tokens_in
 from providers.inputs.embeddings.facts import EmbeddingFacts, load_embedding_facts
 from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest, Tokens
-from providers.served import InputUse, ServingDeployment
+from providers.served import InputUse, ServingDeployment, parts_of, tokens_in
 from providers.value import replace
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from providers.adapter import Capabilities
 from providers.catalogue import FactsFile
-from providers.catalogue.models import best_match
-from providers.inputs.facts import facts_by_model
+from providers.catalogue.models import best_match, facts_by_model
 from providers.value import Value
 
 _FILE = FactsFile("providers.inputs.embeddings", "embeddings")

@@ -7,10 +7,9 @@ from typing import Protocol
 
 from providers.adapter import InputFormat
 from providers.chat import summed
-from providers.formats.batches import parts_of, tokens_in
 from providers.inputs.rerank.facts import RerankFacts, load_rerank_facts
 from providers.inputs.rerank.values import RerankAnswer, RerankRequest
-from providers.served import InputUse, ServingDeployment
+from providers.served import InputUse, ServingDeployment, parts_of, tokens_in
 from providers.value import replace
 
 

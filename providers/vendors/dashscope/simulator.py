@@ -20,7 +20,7 @@ from providers.json_values import JsonError, as_list, as_map, dumps, loads, read
 from providers.openai_json import decode_request
 from providers.testkit.answer_pieces import cut, cut_in_two
 from providers.testkit.simulated_audio import answer_audio
-from providers.testkit.simulated_rerank import read_sent_rerank, write_sent_rerank
+from providers.testkit.simulated_inputs import read_sent_rerank, write_sent_rerank
 from providers.testkit.simulator import IncomingRequest, RequestRejected, error_words, failure_text, status_of
 from providers.vendors.dashscope.simulator_request import NativeError, as_openai, objections
 from providers.wire import WireResponse

@@ -1,8 +1,8 @@
 """The simulator of OpenAI's two APIs.
 
 This module checks path and key, and writes the answers of chat completions; `providers.openai_json` reads their
-requests. `responses_simulator` reads the requests of the Responses API, and `responses_simulator_answer` writes its
-answers. Unknown fields are ignored, and no model refuses a parameter.
+requests. `responses_simulator` reads the requests of the Responses API, and writes its answers. Unknown fields are
+ignored, and no model refuses a parameter.
 
 Source of formats and refusals: openai 3.51.0 (request, response and chunk types) and captured error bodies, read
 2026-11-20.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from providers.chat import ChatCompletion, ChatRequest
 from providers.compatible.simulator_answer import END, SimulatorFormat, encode_answer, encode_chunks, encode_event
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
-from providers.inputs.embeddings.openai_format import Encoding, decode_embedding_request, encode_embeddings
+from providers.inputs.embeddings.formats import Encoding, decode_embedding_request, encode_embeddings
 from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.inputs.moderations import decode_moderation_request, encode_moderations
 from providers.inputs.rerank.values import RerankAnswer, RerankRequest
@@ -27,11 +27,10 @@ from providers.moderations.values import ModerationAnswer, ModerationRequest
 from providers.openai_json import decode_request
 from providers.testkit.simulated_audio import answer_audio
 from providers.testkit.simulated_decisions import answer_decisions
-from providers.testkit.simulated_rerank import read_sent_rerank, write_sent_rerank
+from providers.testkit.simulated_inputs import read_sent_rerank, write_sent_rerank
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.value import replace
-from providers.vendors.openai.responses_simulator import read_body
-from providers.vendors.openai.responses_simulator_answer import wants_response, write_events, write_response
+from providers.vendors.openai.responses_simulator import read_body, wants_response, write_events, write_response
 from providers.wire import WireResponse
 
 _CHAT, _RESPONSES = "/chat/completions", "/responses"

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.api.openapi import EXAMPLES
 from gateway.config.problems import ConfigRejected
-from providers.testkit.simulated_rerank import score
+from providers.testkit.simulated_inputs import score
 from providers.testkit.simulator import IncomingRequest, SimulatesRerank, load_simulators
 from tests.kit.chat_http import error_of
 from tests.kit.configs import Config, table_of

@@ -21,7 +21,7 @@ from gateway.model.resilience import Resilience
 from providers.catalogue.models import ModelFacts
 from providers.inputs.audio.values import SpeechRequest, TranscriptionRequest
 from providers.registry import load_registry
-from providers.testkit.audio_files import spoken_file
+from providers.testkit.simulated_audio import spoken_file
 from tests.kit.audio import silent_wav, transcription_form
 from tests.kit.configs import Config, table_of
 from tests.kit.input_gateway import InputGateway

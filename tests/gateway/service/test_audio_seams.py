@@ -13,7 +13,7 @@ import pytest
 
 from gateway.model.record import Record
 from gateway.telemetry.request_log import JsonLines
-from providers.testkit.audio_files import spoken_file
+from providers.testkit.simulated_audio import spoken_file
 from tests.kit import crisis_gateway, judged_chats, timed_gateway, token_gateway
 from tests.kit.audio import BOUNDARY, transcription_form
 from tests.kit.configs import Config, key_hash, table_of

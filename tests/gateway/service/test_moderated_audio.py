@@ -12,7 +12,7 @@ from gateway.api.inputs.audio import TranscriptEncoder
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from providers.chat import Finished, TextDelta
-from providers.testkit.audio_files import spoken_file
+from providers.testkit.simulated_audio import spoken_file
 from tests.kit.audio import form_of, silent_wav, transcription_form
 from tests.kit.configs import Config
 from tests.kit.input_gateway import PERSONAL, InputGateway

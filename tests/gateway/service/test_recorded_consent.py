@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from gateway.model.record import Record
-from providers.testkit.audio_files import spoken_file
+from providers.testkit.simulated_audio import spoken_file
 from tests.kit.audio import transcription_form
 from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.input_gateway import InputGateway, vectors_of

@@ -21,7 +21,7 @@ from gateway.policy.location.age import refuse_use_of_age
 from gateway.telemetry.request_log import JsonLines
 from providers.inputs.audio.decode import MOST_VOICE_CHARACTERS
 from providers.inputs.audio.values import SpeechRequest
-from providers.testkit.audio_files import _ogg_page, spoken_file
+from providers.testkit.simulated_audio import _ogg_page, spoken_file
 from providers.testkit.simulator import IncomingRequest, SimulatesAudio, load_simulators
 from tests.kit.chat_http import error_of, events_of
 from tests.kit.configs import Config

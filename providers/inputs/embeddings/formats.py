@@ -1,15 +1,22 @@
-"""OpenAI's format of embeddings in both directions: for clients and for providers that speak it.
+"""The wire formats of embeddings: OpenAI's, for clients and for providers that speak it, Gemini's, and DashScope's.
 
-Source: the official Python SDK 3.51 (`EmbeddingCreateParams`, `CreateEmbeddingResponse`), read 2026-11-20.
+The vectors of Gemini have the order of the requests.
+
+Source: the official Python SDK 3.51 (`EmbeddingCreateParams`, `CreateEmbeddingResponse`), read 2026-11-20;
+ai.google.dev, "Embeddings", and google-genai 3.4 (`BatchEmbedContentsResponse`); Alibaba Cloud Model Studio,
+"Synchronous API details" of text embedding; read 2026-11-23.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
+from urllib.parse import quote
 
 from providers.adapter import Target
 from providers.failures import InvalidRequest
+from providers.formats.request_options import azure_path
+from providers.inputs.embeddings.contract import EmbeddingFormat
 from providers.inputs.embeddings.facts import TASK_FIELDS, EmbeddingFacts, VendorEmbeddings
 from providers.inputs.embeddings.values import (
     EmbeddingAnswer,
@@ -20,8 +27,8 @@ from providers.inputs.embeddings.values import (
     vector_from_json,
     vector_to_base64,
 )
-from providers.inputs.reading import JSON_HEADERS, counted, in_order
-from providers.json_values import as_list, dumps, read_map
+from providers.inputs.reading import JSON_HEADERS, counted, expect_some, in_order
+from providers.json_values import as_list, as_map, dumps, read_map
 from providers.openai_json.fields import choice, describe, integer, items, mapping, present, text
 from providers.reading.errors import error_object
 from providers.value import Value
@@ -144,3 +151,68 @@ class OpenAIEmbeddings(Value, frozen=True):
             value = entry.get("embedding")
             vectors.append(vector_from_base64(value) if isinstance(value, str) else vector_from_json(value))
         return EmbeddingAnswer(tuple(vectors), counted(read_map(body, "usage"), "prompt_tokens", "total_tokens"))
+
+
+_PATH = "/services/embeddings/text-embedding/text-embedding"
+
+
+def embeddings_of_vendor(vendor: VendorEmbeddings) -> EmbeddingFormat:
+    """Return the wire format that the facts of a vendor name."""
+    match vendor.form:
+        case "batch":
+            return GeminiEmbeddings(vendor)
+        case "native":
+            return DashScopeEmbeddings(vendor)
+        case "by_deployment":
+            return OpenAIEmbeddings(vendor, azure_path)
+    return OpenAIEmbeddings(vendor)
+
+
+class GeminiEmbeddings(Value, frozen=True):
+    """`batchEmbedContents` of the Gemini Developer API. See `EmbeddingFormat`."""
+
+    vendor: VendorEmbeddings
+
+    def facts(self, model: str) -> EmbeddingFacts:
+        return self.vendor.facts(model)
+
+    def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:
+        more: dict[str, object] = dict(self.vendor.fields(request.extra))
+        if request.dimensions is not None:
+            more["outputDimensionality"] = request.dimensions
+        requests = [
+            {"model": f"models/{target.model}", "content": {"parts": [{"text": text}]}, **more}
+            for text in request.inputs
+        ]
+        path = f"{target.base_path}/models/{quote(target.model, safe='')}:batchEmbedContents"
+        return WireRequest("POST", path, JSON_HEADERS, dumps({"requests": requests}))
+
+    def parse_response(self, response: WireResponse, target: Target) -> EmbeddingAnswer:
+        """See `EmbeddingFormat`. Only newer models report a usage."""
+        body = error_object(response.body)
+        data = expect_some(as_list(body.get("embeddings")), "embeddings")
+        vectors = tuple(vector_from_json(as_map(entry).get("values")) for entry in data)
+        return EmbeddingAnswer(vectors, counted(read_map(body, "usageMetadata"), "promptTokenCount"))
+
+
+class DashScopeEmbeddings(Value, frozen=True):
+    """The embeddings of DashScope's native API. See `EmbeddingFormat`."""
+
+    vendor: VendorEmbeddings
+
+    def facts(self, model: str) -> EmbeddingFacts:
+        return self.vendor.facts(model)
+
+    def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:
+        parameters: dict[str, object] = {"output_type": "dense"}
+        if request.dimensions is not None:
+            parameters["dimension"] = request.dimensions
+        parameters.update(self.vendor.fields(request.extra))
+        body = {"model": target.model, "input": {"texts": list(request.inputs)}, "parameters": parameters}
+        return WireRequest("POST", target.base_path + _PATH, JSON_HEADERS, dumps(body))
+
+    def parse_response(self, response: WireResponse, target: Target) -> EmbeddingAnswer:
+        body = error_object(response.body)
+        data = in_order(read_map(body, "output").get("embeddings"), "embeddings", "an embedding", "text_index")
+        vectors = tuple(vector_from_json(entry.get("embedding")) for entry in data)
+        return EmbeddingAnswer(vectors, counted(read_map(body, "usage"), "total_tokens"))
