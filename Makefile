@@ -45,7 +45,7 @@ ci-check:
 ci-tools: install-sdks ## install the tools of make ci: Debian packages (as root) and npm packages
 	@scripts/ci_tools.sh
 
-prove: install-sdks ## run every large experiment in full, for hours (STEPS="properties later ledger evidence accounts stores quotas restarts streams console full kit servers answers chaos chaos-cell soak redaction fuzz evaluation bounds mutation")
+prove: install-sdks ## run every large experiment in full, for hours (STEPS="properties later ledger evidence accounts quotas restarts streams console full kit servers answers chaos chaos-cell soak redaction fuzz evaluation bounds mutation")
 	@scripts/prove.sh
 
 report: install-sdks ## write the conformance report, docs/prove/report.md and report.json: hours, or half an hour with ARGS=--small

@@ -15,7 +15,6 @@ run() {
         ledger) LEDGER_ROWS=1000000 .venv/bin/pytest -s tests/gateway/usage/test_ledger_volume.py ;;
         evidence) EVIDENCE_ROWS=1000000 .venv/bin/pytest -s tests/cli/test_evidence_volume.py ;;
         accounts) USAGE_REQUESTS=100000 .venv/bin/pytest -s tests/e2e/test_accounts.py tests/e2e/test_shared_stores.py -k every_call ;;
-        stores) STORE_ROUNDS=25 .venv/bin/pytest -s tests/e2e/test_shared_stores.py -k stores_that_are_killed ;;
         quotas) QUOTA_SECONDS=60 .venv/bin/pytest -s tests/e2e/test_quota_load.py ;;
         restarts)
             ROLLING_ROUNDS=5 JUDGE_PAUSED_S=30 HANDOVERS=20 HANDOVER_RATE=200 HANDOVER_STREAM_S=60 .venv/bin/pytest -s \
@@ -50,7 +49,7 @@ run() {
     esac
 }
 
-all='properties later ledger evidence accounts stores quotas restarts streams console full kit servers answers chaos chaos-cell soak redaction fuzz evaluation bounds mutation'
+all='properties later ledger evidence accounts quotas restarts streams console full kit servers answers chaos chaos-cell soak redaction fuzz evaluation bounds mutation'
 steps=${STEPS:-$all}
 # shellcheck disable=SC2086  # a list of words
 set -- $steps

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
-from gateway.cell.postgres import upgrade
 from tests.e2e.usage_accounts import ACCOUNTS, REQUESTS, ROUTE_OF_ACCOUNTS, ask_in_all_ways, compare_accounts
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import key_hash
@@ -46,8 +42,6 @@ from tests.kit.valkey_server import running_valkey
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow("starts stores and several gateways")
-_ROUNDS = int(os.environ.get("STORE_ROUNDS", "1"))
-"""How often the stores are killed in turn. `make prove` sets a higher number."""
 
 
 def _ask_in_vain(gateway: GatewayProcess) -> None:
@@ -204,69 +198,6 @@ def refused_budget(both: Cell) -> dict[str, str]:
         answer = client.post(CHAT, json=body(max_tokens=1000))
         budget: dict[str, str] = answer.json()["error"]["budget"]
         return budget
-
-
-def test_stores_that_are_killed_lose_no_row_and_admit_nothing_beyond_the_budget(
-    tmp_path: Path, postgres: RunningPostgres
-) -> None:
-    """PostgreSQL, Valkey, a worker and an instance are killed in turn while clients ask, until the budget is spent."""
-    holds = 400 * _ROUNDS
-    with ExitStack() as stack:
-        own = _upgraded(stack.enter_context(running_postgres()))
-        both = stack.enter_context(cell(tmp_path, own, in_money(holds), workers=2))
-        is_done, is_fast, answers = threading.Event(), threading.Event(), []
-
-        def ask(number: int) -> None:
-            while not is_done.is_set():
-                is_fast.wait(0.2)
-                with suppress(httpx.TransportError):
-                    answers.append(both.ask_once(0 if is_fast.is_set() else number % 2).status_code)
-
-        def wait_for_calls(number: int) -> None:
-            seen = both.meter.number("ok")
-            eventually(lambda: both.meter.number("ok") >= seen + number or 429 in answers, 300)
-
-        with ThreadPoolExecutor(4) as pool:
-            asking = [pool.submit(ask, number) for number in range(4)]
-            try:
-                for _ in range(_ROUNDS):
-                    wait_for_calls(8)
-                    own.kill()
-                    wait_for_calls(8)
-                    own.restart()
-                    both.valkey.kill()
-                    both.valkey.restart()
-                    wait_for_calls(8)
-                    _kill_worker(both.instances[0])
-                    wait_for_calls(8)
-                    both.instances[1].process.send_signal(signal.SIGKILL)
-                    both.instances[1].process.wait()
-                    wait_for_calls(8)
-                    # Another process writes the rows of the killed calls, and the start moves the spool.
-                    both.instances[1] = stack.enter_context(instance(both.path, 1, workers=2))
-                is_fast.set()
-                eventually(lambda: 429 in answers, 300 * _ROUNDS)
-            finally:
-                is_done.set()
-            for one in asking:
-                one.result()
-        eventually(lambda: len(both.rows()) >= both.meter.number("ok"), 300)
-        rows = both.rows()
-        print(f"{len(rows)} calls, {sum(row['outcome'] == 'lost' for row in rows)} lost, {_ROUNDS} rounds of kills")
-        assert len(rows) == both.meter.number("ok")
-        assert sum(row["outcome"] == "answered" for row in rows) >= answers.count(200)
-        assert sum(Decimal(row["amount"]) for row in rows) <= Decimal(f"{HELD_EUR * holds:.9f}")
-
-
-def _kill_worker(gateway: GatewayProcess) -> None:
-    """Kill one worker. The supervisor starts another one."""
-    children = psutil.Process(gateway.process.pid).children()
-    next(child for child in children if "gateway.server.worker" in " ".join(child.cmdline())).kill()
-
-
-def _upgraded(server: RunningPostgres) -> RunningPostgres:
-    upgrade(server.address())
-    return server
 
 
 def test_calls_of_a_killed_instance_are_settled_by_the_others(tmp_path: Path, postgres: RunningPostgres) -> None:

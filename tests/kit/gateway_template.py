@@ -7,15 +7,20 @@ reports its process id and waits for its exit status, because a process can wait
 
 A gateway compiles its config in a child, by the interpreter that `sys.executable` names. In a forked gateway that is a
 small script, which asks the template for a fork that runs the compile job on the same standard input and output. For any
-other module, such as a worker, the script becomes the ordinary interpreter. Named `gateway`, the same script is the
-command itself, for shells: it waits for a fork that runs it, and forwards signals to it.
+other module, the script becomes the ordinary interpreter. Named `gateway`, the same script is the command itself, for
+shells: it waits for a fork that runs it, and forwards signals to it.
+
+The workers of a gateway, and the next gateway of a handover, must be its own children with their own process ids. A
+gateway with workers or a state directory has a `Nursery` for them. `test_start_alone.py` starts them by an interpreter.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import faulthandler
+import fcntl
 import gc
 import json
 import os
@@ -52,6 +57,11 @@ _MODULES = (
     "gateway.server.simulation",
 )
 _COMPILE_JOB = ["-P", "-m", "gateway.changes.compile_job"]
+_MODULES_OF_CHILDREN = ("gateway", "gateway.server.worker")
+_PR_SET_CHILD_SUBREAPER = 36
+_MOST_DESCRIPTORS = 64
+_ABOVE = 1000
+"""A number above those of all descriptors that a gateway passes to a child."""
 _INTERPRETER = """#!{python} -IS
 import os, sys
 arguments = sys.argv[1:] if os.path.basename(sys.argv[0]) == "gateway" else None
@@ -276,7 +286,95 @@ def _run_command(arguments: list[str], interpreter: Path) -> NoReturn:
     sys.executable = str(interpreter)
     from gateway.cli import main
 
+    if {"GATEWAY_WORKERS", "GATEWAY_STATE_DIR"} & os.environ.keys():
+        _Child.nursery = Nursery()
+        subprocess.Popen = _Child  # type: ignore[misc]
     _end_process(main(arguments))
+
+
+class Nursery:
+    """A process that is forked before its gateway begins, and forks the gateway's children from the same pages.
+
+    A fork of the gateway itself would have its event loop, its descriptors and the locks of its threads. The child of a
+    child that has ended becomes one of the gateway, which is a subreaper.
+    """
+
+    def __init__(self) -> None:
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._control, theirs = socket.socketpair()
+        if os.fork() == 0:
+            self._control.close()
+            self._serve(theirs)
+        theirs.close()
+        self._lock = threading.Lock()
+
+    def fork(self, order: dict[str, Any], descriptors: Sequence[int]) -> int:
+        """Fork a child that carries out an order with these descriptors, and return its process id."""
+        with self._lock:
+            socket.send_fds(self._control, [b"."], descriptors)
+            self._control.sendall(json.dumps(order).encode() + b"\n")
+            return int(_read_line(self._control))
+
+    def _serve(self, control: socket.socket) -> NoReturn:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the group of the gateway
+        while True:
+            message, descriptors, _, _ = socket.recv_fds(control, 1, _MOST_DESCRIPTORS)
+            if not message:
+                os._exit(0)
+            order = json.loads(_read_line(control))
+            read_end, write_end = os.pipe()
+            if os.fork() == 0:
+                if child := os.fork():
+                    os.write(write_end, b"%d\n" % child)
+                    os._exit(0)
+                _run_child(order, descriptors)
+            os.close(write_end)
+            os.wait()
+            control.sendall(os.read(read_end, 20))
+            for descriptor in (read_end, *descriptors):
+                os.close(descriptor)
+
+
+class _Child(subprocess.Popen[Any]):
+    """A child of a gateway, which the nursery forks if it is a worker or the next gateway."""
+
+    nursery: Nursery
+
+    def _execute_child(
+        self, args: Any, executable: Any, before: Any, close_fds: Any, pass_fds: Any, cwd: Any, env: Any, *more: Any
+    ) -> None:
+        """Take the place of the fork and exec of `subprocess`. Its further arguments begin with those of other systems."""
+        if args[:3] != [sys.executable, "-P", "-m"] or args[3] not in _MODULES_OF_CHILDREN:
+            super()._execute_child(args, executable, before, close_fds, pass_fds, cwd, env, *more)  # type: ignore[misc]
+            return
+        pipes, has_own_group = more[3:9], more[-1] == 0
+        streams = {number: end for number, end in enumerate((pipes[0], pipes[3], pipes[5])) if end != -1}
+        given = {0: 0, 1: 1, 2: 2, **streams, **{number: number for number in pass_fds}}
+        order = {
+            "module": args[3], "arguments": args[4:], "environ": dict(env), "directory": os.getcwd(),
+            "interpreter": sys.executable, "numbers": [*given], "has_own_group": has_own_group,
+        }  # fmt: skip
+        self.pid = self.nursery.fork(order, [*given.values()])
+        self._child_created = True
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+
+
+def _run_child(order: dict[str, Any], descriptors: Sequence[int]) -> NoReturn:
+    """Carry out the order of a gateway in this fork, which keeps no other descriptors."""
+    if order["has_own_group"]:
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    above = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, _ABOVE) for descriptor in descriptors]
+    os.closerange(3, _ABOVE)
+    _take_over(order, dict(zip(order["numbers"], above, strict=True)))
+    if order["module"] == "gateway":
+        _run_command(order["arguments"], Path(order["interpreter"]))
+    sys.argv = [order["module"], *order["arguments"]]
+    sys.executable = order["interpreter"]
+    from gateway.server.worker import main
+
+    main()
+    _end_process(0)
 
 
 def _end_process(status: int) -> NoReturn:

@@ -115,7 +115,7 @@ async def _read_figures(gateway: GatewayProcess, client: httpx.AsyncClient) -> d
     # A compile of the config is a short-lived child and not one of the serving processes.
     root = gateway.process.pid
     metrics = (await client.get(f"{gateway.admin_url}/metrics")).text
-    serving = [each for each in _processes(root) if each == root or "gateway.server.worker" in _command(each)]
+    serving = [each for each in _processes(root) if "gateway.changes.compile_job" not in _command(each)]
     files = [name for each in serving for name in _descriptors(each)]
     return {
         "memory": sum(map(_resident_kb, serving)),
