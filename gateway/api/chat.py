@@ -154,7 +154,6 @@ class HttpExchange(WrittenExchange):
         "_head",
         "_is_counted",
         "_received_body",
-        "_scope",
         "_to_remember",
         "_watcher",
         "check_at",
@@ -166,7 +165,7 @@ class HttpExchange(WrittenExchange):
         self, endpoint: ChatEndpoint, scope: Any, receive: Receive, send: Send, record: Record, dialect: Dialect
     ) -> None:
         extensions: Mapping[str, Any] = scope.get("extensions", _NO_EXTENSIONS)
-        super().__init__(endpoint.service, endpoint.sweep, extensions.get(CONNECTION), receive, send, record, dialect)
+        super().__init__(record, endpoint.service, endpoint.sweep, extensions.get(CONNECTION), receive, send, dialect)
         self._endpoint, self._scope = endpoint, scope
         self._is_counted = False
         self._received_body: bytes | None = None

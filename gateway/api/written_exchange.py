@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from traceback import extract_tb
 from typing import Any
@@ -31,7 +32,7 @@ from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer, OwnAnswer
 from gateway.model.caller import RequestHeaders
 from gateway.model.moderation import NoVerdict
-from gateway.model.record import UNANSWERED, Record
+from gateway.model.record import UNANSWERED
 from gateway.model.refusal_reason import STATUS
 from gateway.policy.region_text import sentence_for
 from gateway.public_names import RESPONSE_HEADERS, names_in
@@ -59,63 +60,42 @@ _LATER = tuple(name.encode() + b":" for name in names_in(RESPONSE_HEADERS, "late
 """The beginnings of the lines of headers that are not known before an answer has begun."""
 
 
+# Slots are read faster than defaults of the class, and every request reads most of these.
+@dataclass(slots=True, eq=False, repr=False)
 class WrittenExchange(Exchange):
     """See `Exchange`. Its answer is written here, to the client's connection if the server is ours.
 
     `client_left`: The client closed its connection, which has cancelled the request.
     """
 
-    # Slots are read faster than defaults of the class, and every request reads most of these.
-    __slots__ = (
-        "_body_begun",
-        "_body_read",
-        "_counted",
-        "_dialect",
-        "_direct",
-        "_encoder",
-        "_head_sent",
-        "_headers",
-        "_keep_alive",
-        "_receive",
-        "_running",
-        "_send",
-        "_service",
-        "_sweep",
-        "_waits",
-        "client_left",
-        "connection",
-        "cycle",
-    )
-    _headers: RequestHeaders
-    _scope: Any
+    _service: ChatService
+    _sweep: Sweep
+    connection: ClientConnection | None
+    _receive: Receive
+    _send: Send
+    _dialect: Dialect
+    _headers: RequestHeaders = field(init=False)
+    _scope: Any = field(init=False)
+    _body_begun: bool = False
+    _body_read: bool = False
+    _head_sent: bool = False
+    client_left: bool = False
+    # A stream may have a head, and has nothing of an answer yet.
+    _waits: bool = False
+    # Fills the silence before an answer begins.
+    _keep_alive: KeepAlive | None = None
+    # The duties that are counted already.
+    _counted: frozenset[str] = frozenset()
+    _running: asyncio.Task[Any] | None = None
+    # The encoder of a stream that has begun.
+    _encoder: StreamEncoder | None = None
+    cycle: Cycle | None = field(init=False)
+    _direct: Cycle | None = field(init=False)
 
-    def __init__(
-        self,
-        service: ChatService,
-        sweep: Sweep,
-        connection: ClientConnection | None,
-        receive: Receive,
-        send: Send,
-        record: Record,
-        dialect: Dialect,
-    ) -> None:
-        super().__init__(record)
-        self._service, self._sweep, self._dialect = service, sweep, dialect
-        self._receive, self._send = receive, send
-        self._body_begun = self._body_read = self._head_sent = self.client_left = False
-        # A stream may have a head, and has nothing of an answer yet.
-        self._waits = False
-        # Fills the silence before an answer begins.
-        self._keep_alive: KeepAlive | None = None
-        # The duties that are counted already.
-        self._counted: frozenset[str] = frozenset()
-        self._running: asyncio.Task[Any] | None = None
-        # The encoder of a stream that has begun.
-        self._encoder: StreamEncoder | None = None
-        self.connection = connection
-        cycle = self.cycle = connection.cycle if connection is not None else None
+    def __post_init__(self) -> None:
+        cycle = self.cycle = self.connection.cycle if self.connection is not None else None
         # If something wraps `send`, as CORS does, it must see the head of the answer: then nothing is written directly.
-        self._direct = cycle if cycle is not None and cycle.send == send else None
+        self._direct = cycle if cycle is not None and cycle.send == self._send else None
 
     def watch_itself(self) -> None:
         """Fill the silence before the answer. Half of the time to the first comment is over."""

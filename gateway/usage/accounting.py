@@ -26,6 +26,7 @@ import msgspec
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import Step
 from gateway.model.deployment import Deployment
+from gateway.model.quota import Priority
 from gateway.model.record import Allowance, Record
 from gateway.model.served import MeasuredInput
 from gateway.policy.client_users import former_names, has_issuer
@@ -142,7 +143,7 @@ class Accounting:
             if user is not None and has_issuer(user) and limits.budgets:
                 limits = self._with_former(terms, limits, user)
             terms = terms._replace(limits=limits)
-        usage = RequestUsage(self, terms, record, pseudonym)
+        usage = RequestUsage(self, terms, record, pseudonym, terms.priority)
         if former is not None:
             usage.named_cap = former.named_cap
             if former.has_paid:
@@ -166,7 +167,8 @@ class Accounting:
 
     def internal_request(self, config: ConfigVersion, record: Record) -> RequestUsage:
         """Return the accounting of calls that no client asked for, such as shadow traffic."""
-        usage = RequestUsage(self, internal_terms(config), record, None)
+        terms = internal_terms(config)
+        usage = RequestUsage(self, terms, record, None, terms.priority)
         usage.stopped = _CANCELLED
         return usage
 
@@ -218,7 +220,7 @@ def _with_user(limits: SpendingLimits, pseudonym: str | None, *, keeps_caller: b
     return msgspec.structs.replace(limits, budgets=(*limits.budgets, *users), user_budgets=())
 
 
-class RequestUsage:
+class RequestUsage(msgspec.Struct, eq=False):
     """The calls of one request.
 
     Attributes:
@@ -229,36 +231,18 @@ class RequestUsage:
         place: Its place in the line of a quota, or None.
     """
 
-    __slots__ = (
-        "_following",
-        "_open_nano",
-        "_own_nano",
-        "_terms",
-        "_user",
-        "_vendor_nano",
-        "accounting",
-        "limits",
-        "named_cap",
-        "place",
-        "priority",
-        "record",
-        "stopped",
-    )
-
-    def __init__(self, accounting: Accounting, terms: Terms, record: Record, user: str | None) -> None:
-        self.accounting = accounting
-        self.limits = terms.limits
-        self.named_cap: int | None = None
-        self.record = record
-        self.stopped = _DISCONNECTED
-        self.priority = terms.priority
-        self.place: LinePlace | None = None
-        self._terms = terms
-        self._user = user
-        self._open_nano = 0
-        self._following: FollowingCalls | None = None
-        self._own_nano: int | None = 0
-        self._vendor_nano: dict[str, int] = {}
+    accounting: Accounting
+    _terms: Terms
+    record: Record
+    _user: str | None
+    priority: Priority
+    named_cap: int | None = None
+    stopped: CallOutcome = _DISCONNECTED
+    place: LinePlace | None = None
+    _open_nano: int = 0
+    _following: FollowingCalls | None = None
+    _own_nano: int | None = 0
+    _vendor_nano: dict[str, int] = {}
 
     async def begin(
         self, step: Step, sent: ChatRequest, size: InputSize | None = None, *, is_counted: bool = True
@@ -268,7 +252,7 @@ class RequestUsage:
         All calls but counts of tokens count in the quotas of their deployment. Raises CallRefused if the call may not
         be sent, and QuotaSpent if it may not be sent to this deployment now.
         """
-        accounting, limits = self.accounting, self.limits
+        accounting, limits = self.accounting, self._terms.limits
         if accounting.is_closed:
             raise unavailable("the gateway is stopping")
         call = self._call_of(step.deployment, sent, size)
@@ -360,7 +344,7 @@ class RequestUsage:
             return await former.follow(None, following)
         if former is not None:
             await former.release_ahead()
-        is_limited = self._terms.config.quotas or not self.limits.are_none
+        is_limited = self._terms.config.quotas or not self._terms.limits.are_none
         if following and self._following is None and is_limited:
             self._following = FollowingCalls()
         if self._following is not None:
@@ -374,12 +358,12 @@ class RequestUsage:
 
     def _note_rates(self, states: tuple[RateState, ...]) -> None:
         """Show the client how many tokens are left in this minute."""
-        for rate, state in zip(self.limits.rates, states, strict=False):
+        for rate, state in zip(self._terms.limits.rates, states, strict=False):
             if rate.unit == TOKENS:
                 self.record.shown.token_allowance = Allowance(rate.per_minute, state.remaining, state.full_in_ns / NANO)
 
     def _row(self, call: str, time_ns: int, deployment: Deployment, price: Price | None) -> UsageRow:
-        record, limits, config = self.record, self.limits, self._terms.config
+        record, limits, config = self.record, self._terms.limits, self._terms.config
         location = record.decided.location
         region = location.region if location is not None else None
         keeps_caller = _keeps_caller(record)
@@ -428,7 +412,7 @@ class RequestUsage:
         for currency, nano in vendor_nano.items():
             self._vendor_nano[currency] = self._vendor_nano.get(currency, 0) + nano
         self.record.charge = self._charged
-        if self.limits.shows_cost:
+        if self._terms.limits.shows_cost:
             self.record.shown.charged = self._charged()
 
     def _charged(self) -> str | None:
@@ -448,7 +432,7 @@ class Transmission(Protocol):
         """Whether a part of it may have been sent."""
 
 
-class CallUsage:
+class CallUsage(msgspec.Struct, eq=False):
     """One call to a provider, from its hold to its row.
 
     Attributes:
@@ -462,26 +446,21 @@ class CallUsage:
         transmission: Knows whether a part of the call was sent, or None if no part was.
     """
 
-    __slots__ = (
-        "_ended_at_cap",
-        "_most_stated",
-        "_reported",
-        "_request",
-        "held",
-        "is_ended",
-        "is_refused",
-        "is_silent",
-        "is_unwanted",
-        "seen",
-        "transmission",
-    )
+    _request: RequestUsage
+    held: Held
+    seen: SeenOutput = msgspec.field(default_factory=SeenOutput)
+    is_ended: bool = False
+    is_refused: bool = False
+    is_silent: bool = False
+    is_unwanted: bool = False
+    transmission: Transmission | None = None
+    _most_stated: tuple[int | None, int | None] = None, None
+    # The provider's last count, whether it is the final one, and whether it can be true.
+    _reported: tuple[Usage, bool, bool] | None = None
+    _ended_at_cap: bool = False
 
-    def __init__(self, request: RequestUsage, held: Held) -> None:
-        self.held = held
-        self.seen = SeenOutput()
-        self.is_ended = self.is_refused = self.is_silent = self.is_unwanted = False
-        self.transmission: Transmission | None = None
-        self._request = request
+    def __post_init__(self) -> None:
+        held = self.held
         facts = held.call.facts
         is_capped = facts.request.max_tokens is not None or held.sent_cap is not None
         most = None
@@ -490,9 +469,6 @@ class CallUsage:
         self._most_stated = most, 2 * held.hold.output if is_capped else None
         # The request holds a prompt, and the answer may take minutes.
         facts.request = _NO_REQUEST
-        # The provider's last count, whether it is the final one, and whether it can be true.
-        self._reported: tuple[Usage, bool, bool] | None = None
-        self._ended_at_cap = False
 
     def see(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
         """Count what arrived of the answer. Return it with an estimate for a count that cannot be true."""
