@@ -21,20 +21,8 @@ from contextlib import suppress
 from gateway.cell.valkey_gate import ValkeyGate
 from gateway.model.budget import Money, Window
 from gateway.model.quota import QuotaUnit
+from gateway.usage import gate
 from gateway.usage.amounts import NANO
-from gateway.usage.gate import (
-    REQUESTS,
-    TOKENS,
-    BudgetLimit,
-    Counter,
-    CounterKind,
-    CounterState,
-    GateUnavailable,
-    HoldGranted,
-    HoldRefused,
-    HoldRequest,
-    RatePerMinute,
-)
 from gateway.usage.journal import Journal
 from gateway.usage.quotas import NOTHING, RUNNING, Parts, QuotaHold, QuotaLimit, QuotaRefusal, QuotaState
 from gateway.usage.windows import AllBounds
@@ -77,10 +65,10 @@ class OutageGate:
     def check(self) -> None:
         self._local.check()
 
-    async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
+    async def hold(self, request: gate.HoldRequest) -> gate.HoldGranted | gate.HoldRefused:
         try:
             found = await self.shared.hold(request)
-        except GateUnavailable:
+        except gate.GateUnavailable:
             self._note_failure()
             return await self._hold_without(request)
         if self._is_outage:
@@ -102,17 +90,17 @@ class OutageGate:
         """Keep these keys: in an outage, for this instance. See `UsageGate.remember`."""
         try:
             await self.shared.remember(keys, kept_s)
-        except GateUnavailable:
+        except gate.GateUnavailable:
             await self._local.remember(keys, kept_s)
 
     async def remembers(self, keys: Sequence[bytes]) -> list[bool]:
         """Return which of these keys are kept. See `UsageGate.remembers`."""
         try:
             return await self.shared.remembers(keys)
-        except GateUnavailable:
+        except gate.GateUnavailable:
             return await self._local.remembers(keys)
 
-    async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
+    async def read(self, counters: Iterable[gate.Counter], windows: AllBounds) -> list[gate.CounterState]:
         return await self.shared.read(counters, windows)
 
     async def read_quotas(self, limits: Sequence[QuotaLimit]) -> tuple[int, list[QuotaState]]:
@@ -120,22 +108,24 @@ class OutageGate:
 
     async def recover(self) -> None:
         """Settle the calls of processes of the cell that have ended, and keep their rows."""
-        with suppress(GateUnavailable):
+        with suppress(gate.GateUnavailable):
             for lost in await self.shared.lost_calls():
                 if lost.usage.row:
                     await self._local.keep_row(lost.call.call, lost.usage.row)
                 await self.shared.settle_lost(lost)
 
-    async def _hold_without(self, request: HoldRequest) -> HoldGranted | HoldRefused:
+    async def _hold_without(self, request: gate.HoldRequest) -> gate.HoldGranted | gate.HoldRefused:
         """Decide without the shared gate. Raises GateUnavailable if that is not allowed."""
-        budgets = [one for one in request.budgets if one.counter.unit != REQUESTS]
+        budgets = [one for one in request.budgets if one.counter.unit != gate.REQUESTS]
         instances = self.shared.instances
         limits = [
-            BudgetLimit(one.counter, max(0, _share(one.limit, instances) - self.shared.open_in(one.counter.tag)))
+            gate.BudgetLimit(one.counter, max(0, _share(one.limit, instances) - self.shared.open_in(one.counter.tag)))
             for one in request.budgets
-            if one.counter.unit == REQUESTS
+            if one.counter.unit == gate.REQUESTS
         ]
-        rates = [RatePerMinute(it.kind, it.name, it.unit, max(1, it.per_minute // instances)) for it in request.rates]
+        rates = [
+            gate.RatePerMinute(it.kind, it.name, it.unit, max(1, it.per_minute // instances)) for it in request.rates
+        ]
         allowed = self._on_loss() if budgets else None
         if budgets:
             self._expect_allowed(request, budgets, allowed)
@@ -144,18 +134,18 @@ class OutageGate:
             allowed = self._on_loss()
         if spent is not None and (allowed is None or self.shared.is_rebuilt):
             why = _REBUILT if self.shared.is_rebuilt else _DENIED
-            return HoldRefused((), (), quota=QuotaRefusal((spent,), _AGAIN_NS, why=why))
+            return gate.HoldRefused((), (), quota=QuotaRefusal((spent,), _AGAIN_NS, why=why))
         if allowed is not None:
-            limits.append(BudgetLimit(_counter(allowed), allowed.nano))
+            limits.append(gate.BudgetLimit(_counter(allowed), allowed.nano))
         own = tuple(self._own(one) for one in request.quotas if one.limit.unit != QuotaUnit.AMOUNT)
         changed = replace(request, budgets=tuple(limits), rates=tuple(rates), quotas=own)
         found = await self._local.hold(changed)
-        if isinstance(found, HoldGranted):
+        if isinstance(found, gate.HoldGranted):
             self._calls.add(request.call)
             self.shared.adopt(request)
             return found
         if spent is not None and not budgets and found.budget == len(limits) - 1:
-            return HoldRefused((), found.rates, quota=QuotaRefusal((spent,), _AGAIN_NS, why=_ALONE))
+            return gate.HoldRefused((), found.rates, quota=QuotaRefusal((spent,), _AGAIN_NS, why=_ALONE))
         return replace(found, instead=changed.budgets)
 
     def _own(self, hold: QuotaHold) -> QuotaHold:
@@ -168,12 +158,12 @@ class OutageGate:
         return QuotaHold(limit, min(hold.amount, limit.whole), hold.bounds)
 
     @staticmethod
-    def _expect_allowed(request: HoldRequest, budgets: list[BudgetLimit], allowed: Money | None) -> None:
+    def _expect_allowed(request: gate.HoldRequest, budgets: list[gate.BudgetLimit], allowed: Money | None) -> None:
         if allowed is None:
-            raise GateUnavailable("the shared gate can't be asked, and `usage.on_loss` is deny")
-        if not request.amount_nano and any(one.counter.unit == TOKENS for one in budgets):
+            raise gate.GateUnavailable("the shared gate can't be asked, and `usage.on_loss` is deny")
+        if not request.amount_nano and any(one.counter.unit == gate.TOKENS for one in budgets):
             # An amount does not limit calls that cost nothing, or whose price is unknown.
-            raise GateUnavailable("the shared gate can't be asked, and the call has no price")
+            raise gate.GateUnavailable("the shared gate can't be asked, and the call has no price")
 
     def _note_failure(self) -> None:
         """Store the time of a failure for all processes of this instance, at most once a second."""
@@ -199,7 +189,7 @@ class OutageGate:
             return
         allowed = self._on_loss()
         if allowed is not None:
-            with suppress(GateUnavailable):
+            with suppress(gate.GateUnavailable):
                 await self._local.reset(_counter(allowed), windows)
         self._is_outage = False
 
@@ -208,5 +198,5 @@ def _share(limit: int, instances: int) -> int:
     return min(limit, max(1, limit // instances))
 
 
-def _counter(allowed: Money) -> Counter:
-    return Counter(CounterKind.PROJECT, _SPENT, allowed.currency, Window.TOTAL)
+def _counter(allowed: Money) -> gate.Counter:
+    return gate.Counter(gate.CounterKind.PROJECT, _SPENT, allowed.currency, Window.TOTAL)

@@ -48,21 +48,8 @@ from gateway.cell.valkey_scripts import (
 from gateway.model.budget import StoreServer
 from gateway.model.quota import QuotaUnit
 from gateway.tasks import stopped
+from gateway.usage import gate
 from gateway.usage.counter_tags import Tag
-from gateway.usage.gate import (
-    REQUESTS,
-    Counter,
-    CounterState,
-    GateUnavailable,
-    HoldGranted,
-    HoldRefused,
-    HoldRequest,
-    MayBeDone,
-    RatePerMinute,
-    RoundTrip,
-    present_state,
-    refusal_of,
-)
 from gateway.usage.lost_call import LostUsage, Used
 from gateway.usage.quotas import NOTHING, Parts, QuotaLimit, QuotaState
 from gateway.usage.windows import AllBounds
@@ -182,13 +169,13 @@ class ValkeyGate:
             return self._unreachable()
         return None if self.epoch is not None and self.is_ready else _NOT_REBUILT
 
-    async def round_trip(self) -> RoundTrip | None:
+    async def round_trip(self) -> gate.RoundTrip | None:
         began_s = time.perf_counter()  # the clock of an event loop has milliseconds
         try:
             skew_s = await self.connection.skew_s()
         except ValkeyUnavailable:
             return None
-        return RoundTrip(time.perf_counter() - began_s, skew_s)
+        return gate.RoundTrip(time.perf_counter() - began_s, skew_s)
 
     def open_in(self, tag: Tag) -> int:
         """Return how many open calls of this process the store has counted in the counter with this tag."""
@@ -206,7 +193,7 @@ class ValkeyGate:
     async def close(self) -> None:
         """Finish what is pending if Valkey answers, and close the connection. Open calls become lost calls."""
         await stopped(self._task)
-        with suppress(GateUnavailable, TimeoutError):
+        with suppress(gate.GateUnavailable, TimeoutError):
             async with asyncio.timeout(_SLOW_S):
                 await self._finish_pending()
                 if not self._open and self.epoch is not None:
@@ -245,15 +232,15 @@ class ValkeyGate:
         self._seen[minute] = max(instances, self._seen.get(minute, 1))
         self.instances = max(self._seen.values())
 
-    async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
+    async def hold(self, request: gate.HoldRequest) -> gate.HoldGranted | gate.HoldRefused:
         request.expect_new(self._open)
         one = OpenCall.of(request)
-        needs_ready = any(budget.counter.unit != REQUESTS for budget in request.budgets)
+        needs_ready = any(budget.counter.unit != gate.REQUESTS for budget in request.budgets)
         needs_ready = needs_ready or any(one.limit.unit == QuotaUnit.AMOUNT for one in request.quotas)
         self._asking += 1
         try:
             granted, states, missing_ns, of_quotas, now_us = await self._hold(one, request, needs_ready=needs_ready)
-        except (MayBeDone, asyncio.CancelledError):
+        except (gate.MayBeDone, asyncio.CancelledError):
             # The call is not sent, so it uses nothing.
             self._open[request.call] = one
             self._pending[request.call] = _Pending(used=(0, 0, NOTHING))
@@ -261,15 +248,15 @@ class ValkeyGate:
             raise
         finally:
             self._asking -= 1
-        rates = tuple(map(RatePerMinute.state, request.rates, missing_ns))
+        rates = tuple(map(gate.RatePerMinute.state, request.rates, missing_ns))
         if granted:
             self._open[request.call] = one
-            return HoldGranted(rates)
+            return gate.HoldGranted(rates)
         now_ns = now_us * 1000
         quotas = [quota_state(it, hold.limit, now_ns) for it, hold in zip(of_quotas, request.quotas, strict=True)]
-        return refusal_of(request, tuple(map(counter_state, states)), rates, missing_ns, quotas, now_ns)
+        return gate.refusal_of(request, tuple(map(counter_state, states)), rates, missing_ns, quotas, now_ns)
 
-    def adopt(self, request: HoldRequest) -> None:
+    def adopt(self, request: gate.HoldRequest) -> None:
         """Count the hold of a call that was sent without asking, as soon as that is possible."""
         self._open[request.call] = OpenCall.of(request)
         self._pending[request.call] = _Pending(is_adopted=True)
@@ -286,7 +273,7 @@ class ValkeyGate:
         self._settling.add(call)
         try:
             return await self._settle_own(call, used)
-        except (GateUnavailable, asyncio.CancelledError) as error:
+        except (gate.GateUnavailable, asyncio.CancelledError) as error:
             self._pending[call] = _Pending(used=used)
             self._wake.set()
             if isinstance(error, asyncio.CancelledError):
@@ -295,12 +282,12 @@ class ValkeyGate:
         finally:
             self._settling.discard(call)
 
-    async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
+    async def read(self, counters: Iterable[gate.Counter], windows: AllBounds) -> list[gate.CounterState]:
         asked = list(counters)
         keys = (self.epoch_key, *(self._counter_key(one.tag) for one in asked))
         now_us, states = await self._ask(READ, keys)
         return [
-            present_state(counter_state(state) if state else None, windows[counter.window], now_us * 1000)
+            gate.present_state(counter_state(state) if state else None, windows[counter.window], now_us * 1000)
             for counter, state in zip(asked, states, strict=True)
         ]
 
@@ -311,15 +298,15 @@ class ValkeyGate:
         now_ns = now_us * 1000
         return now_ns, [quota_state(state or (), one, now_ns) for one, state in zip(limits, states, strict=True)]
 
-    async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
+    async def top_up(self, counter: gate.Counter, windows: AllBounds, amount: int) -> gate.CounterState:
         return await self._change(counter, windows, amount, -1)
 
-    async def reset(self, counter: Counter, windows: AllBounds, spent: int = 0) -> CounterState:
+    async def reset(self, counter: gate.Counter, windows: AllBounds, spent: int = 0) -> gate.CounterState:
         return await self._change(counter, windows, 0, spent)
 
-    async def drop(self, counters: Iterable[Counter]) -> int:
+    async def drop(self, counters: Iterable[gate.Counter]) -> int:
         if self.epoch is None:
-            raise GateUnavailable(_NOT_REBUILT if self.connection.is_connected else self._unreachable())
+            raise gate.GateUnavailable(_NOT_REBUILT if self.connection.is_connected else self._unreachable())
         found = await self._call("DEL", *(self._counter_key(one.tag) for one in counters), deadline_s=_SLOW_S)
         return found if isinstance(found, int) else 0
 
@@ -362,7 +349,9 @@ class ValkeyGate:
     async def claim(self, name: str, kept_s: int) -> bool:
         return await self._call("SET", f"{self._prefix}claim:{name}", "1", "NX", "EX", kept_s) is not None
 
-    async def set_numbers(self, counter: Counter | QuotaLimit, windows: AllBounds, spent: int, credit: int) -> None:
+    async def set_numbers(
+        self, counter: gate.Counter | QuotaLimit, windows: AllBounds, spent: int, credit: int
+    ) -> None:
         """Set the numbers of a counter of a new epoch."""
         await self._change(counter, windows, credit, spent, is_set=True)
 
@@ -384,7 +373,7 @@ class ValkeyGate:
 
     # Operations.
 
-    async def _hold(self, one: OpenCall, request: HoldRequest | None, *, needs_ready: bool) -> _HoldAnswer:
+    async def _hold(self, one: OpenCall, request: gate.HoldRequest | None, *, needs_ready: bool) -> _HoldAnswer:
         """Hold a call. Without a request, it is held in any case."""
         own = (self.epoch_key, self._generations_key, self._owners_key, self._open_key(self.owner))
         keys = (*own, *self._keys_of(one)) if request is not None else (*own, *self._keys_of(one), self._lost_key(one))
@@ -414,8 +403,8 @@ class ValkeyGate:
         return was_open
 
     async def _change(
-        self, counter: Counter | QuotaLimit, windows: AllBounds, credit: int, spent: int, *, is_set: bool = False
-    ) -> CounterState:
+        self, counter: gate.Counter | QuotaLimit, windows: AllBounds, credit: int, spent: int, *, is_set: bool = False
+    ) -> gate.CounterState:
         packed = change_arguments(counter, windows, credit, spent, is_set=is_set)
         keys = (self.epoch_key, self._generations_key, self._counter_key(counter.tag))
         state: list[int] = await self._ask(CHANGE, keys, packed, deadline_s=_SLOW_S if is_set else None)
@@ -461,7 +450,7 @@ class ValkeyGate:
                     await self._beat()
                     beat_at = loop.time() + BEAT_S
                 await self._finish_pending()
-            except GateUnavailable:
+            except gate.GateUnavailable:
                 await asyncio.sleep(_RETRY_S)
 
     async def _finish_pending(self) -> None:
@@ -495,12 +484,12 @@ class ValkeyGate:
     async def _ask(self, script: Script, keys: tuple[str, ...], *values: Word, deadline_s: float | None = None) -> Any:
         """Run a script of the current epoch, and return its decoded answer. Raises GateUnavailable."""
         if self.epoch is None:
-            raise GateUnavailable(_NOT_REBUILT if self.connection.is_connected else self._unreachable())
+            raise gate.GateUnavailable(_NOT_REBUILT if self.connection.is_connected else self._unreachable())
         now = "0" if self._now_us is None else str(self._now_us())
         answer = await self._run(script, keys, now, self.epoch, *values, deadline_s=deadline_s or self._deadline_s)
         if answer == EPOCH_ENDED:
             self.epoch_ended.set()
-            raise GateUnavailable(_NOT_REBUILT)
+            raise gate.GateUnavailable(_NOT_REBUILT)
         return unpack(answer) if isinstance(answer, bytes) else answer
 
     async def _run(
@@ -509,15 +498,15 @@ class ValkeyGate:
         try:
             return await self.connection.run(script, keys, *values, deadline_s=deadline_s)
         except OutcomeUnknown as error:
-            raise MayBeDone(str(error)) from None
+            raise gate.MayBeDone(str(error)) from None
         except ValkeyUnavailable as error:
-            raise GateUnavailable(str(error)) from None
+            raise gate.GateUnavailable(str(error)) from None
 
     async def _call(self, *words: Word, deadline_s: float | None = None) -> object:
         try:
             return await self.connection.call(*words, deadline_s=deadline_s)
         except ValkeyUnavailable as error:
-            raise GateUnavailable(str(error)) from None
+            raise gate.GateUnavailable(str(error)) from None
 
     def _unreachable(self) -> str:
         return f"Valkey can't be reached: {self.connection.problem}"

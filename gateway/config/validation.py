@@ -10,21 +10,11 @@ from functools import cache
 from importlib import resources
 from typing import get_args
 
+from gateway.config import shape
 from gateway.config.loading import Document
 from gateway.config.problems import KeyPath, Problem, Severity, choice_hint, quoted
 from gateway.config.schema.file import GatewaySection
 from gateway.config.secret_references import UNRESOLVED, Resolution, read_literal
-from gateway.config.shape import (
-    ShapeError,
-    as_written,
-    keys_of,
-    mended,
-    misplaced,
-    parent_of,
-    read_shape,
-    remove,
-    valid_part,
-)
 from gateway.config.yaml_document import Source
 from gateway.model.approval import Ending
 from gateway.model.wrapper import Wrapper
@@ -53,7 +43,7 @@ class Findings:
         """Add an error. With `key`, the last key of the path is wrong, not its value."""
         self._add(path, message, hint, "error", key)
 
-    def report(self, errors: Iterable[ShapeError]) -> None:
+    def report(self, errors: Iterable[shape.ShapeError]) -> None:
         """Add errors of shape."""
         for error in errors:
             self.error(error.path, error.message, error.hint, key=error.at_key)
@@ -82,12 +72,12 @@ class Findings:
 
     def line(self, path: KeyPath) -> int:
         """Return the line of a value, for the message about another value."""
-        return self.source.position(as_written(self.source.values, path))[0]
+        return self.source.position(shape.as_written(self.source.values, path))[0]
 
     def _add(
         self, path: KeyPath, message: str, hint: str, severity: Severity, key: bool, fails_check: bool = False
     ) -> None:
-        path = as_written(self.source.values, path)
+        path = shape.as_written(self.source.values, path)
         # A message may quote a value that stands at the wrong place.
         message = _PASSWORD_IN_URL.sub("://…@", message)
         line, column = self.source.position(path, key=key)
@@ -201,7 +191,7 @@ def validate(document: Document, section: type[GatewaySection]) -> Draft:
     if config is not None and not errors:
         return Draft(document.source, document, config, values, set())
     broken: set[KeyPath] = set()
-    config, pruned = valid_part(
+    config, pruned = shape.valid_part(
         section, _REQUIRED, values, errors, lambda part, path: broken.add(_take_out(part, path, section))
     )
     wrong = {_key_of(error.path) for error in errors if error.meant is None and not error.removable}
@@ -220,16 +210,16 @@ def provisional(draft: Draft) -> Draft | None:
         return None
     section = type(draft.config)
     named, errors = _named(section), _read(draft.source.values, section)[1]
-    values = mended(draft.source.values, errors, lambda part, path: _stand_in(part, _key_of(path)))
+    values = shape.mended(draft.source.values, errors, lambda part, path: _stand_in(part, _key_of(path)))
     broken: set[KeyPath] = set()
-    config, errors = read_shape(section, _REQUIRED | values)
+    config, errors = shape.read_shape(section, _REQUIRED | values)
     for error in errors:
         if error.path[0] in named and len(error.path) > 3:  # a required key of a mapping inside the entry
-            remove(values, error.path[:3])
+            shape.remove(values, error.path[:3])
         else:
             broken.add(_take_out(values, error.path, section))
     if config is None:
-        config, errors = read_shape(section, _REQUIRED | values)
+        config, errors = shape.read_shape(section, _REQUIRED | values)
     if config is None or broken == draft.broken:
         return None
     return Draft(draft.source, draft.document, config, values, broken, draft.wrong)
@@ -244,7 +234,7 @@ def _key_of(path: KeyPath) -> KeyPath:
 
 def _stand_in(values: dict[str, object], path: KeyPath) -> None:
     """Remove a wrong key, or replace its value if an entry requires it."""
-    parent, key = parent_of(values, path), str(path[-1])
+    parent, key = shape.parent_of(values, path), str(path[-1])
     values_of_keys = _stand_ins().get(str(path[0]), {})
     if key in values_of_keys:
         parent[key] = values_of_keys[key]
@@ -258,9 +248,11 @@ def _stand_ins() -> dict[str, dict[str, object]]:
     return tomllib.loads(resources.files("gateway.config").joinpath("data", "stand_ins.toml").read_text("utf-8"))
 
 
-def _read(values: dict[str, object], section: type[GatewaySection]) -> tuple[GatewaySection | None, list[ShapeError]]:
+def _read(
+    values: dict[str, object], section: type[GatewaySection]
+) -> tuple[GatewaySection | None, list[shape.ShapeError]]:
     """Return the sections and the errors of shape. The sections are None if pydantic rejects the values."""
-    return read_shape(section, values, misplaced((), values))
+    return shape.read_shape(section, values, shape.misplaced((), values))
 
 
 def _take_out(values: dict[str, object], path: KeyPath, root: type[GatewaySection]) -> KeyPath:
@@ -276,7 +268,7 @@ def _take_out(values: dict[str, object], path: KeyPath, root: type[GatewaySectio
             part = path[:2]
         case _:
             part = path[:1]
-    remove(values, part)
+    shape.remove(values, part)
     return part
 
 
@@ -285,9 +277,9 @@ def _named(root: type[GatewaySection]) -> dict[str, type]:
     """Return the sections of the file whose entries have names, with the class of an entry."""
     values = {name: get_args(field.annotation)[1:] for name, field in root.model_fields.items()}
     entries = {name: it[0] for name, it in values.items() if it and isinstance(it[0], type)}
-    return {name: entry for name, entry in entries.items() if keys_of(entry)}
+    return {name: entry for name, entry in entries.items() if shape.keys_of(entry)}
 
 
 def _is_optional(entry: type, field: str) -> bool:
-    known = keys_of(entry).get(field)
+    known = shape.keys_of(entry).get(field)
     return known is not None and not known.is_required and field not in _ESSENTIAL

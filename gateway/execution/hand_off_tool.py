@@ -12,21 +12,7 @@ from gateway.execution.run import RunContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.decision import Step
 from gateway.model.deployment import match_of
-from providers.chat import (
-    AssistantMessage,
-    ChatRequest,
-    Choice,
-    ChoiceFinish,
-    ImageDelta,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    Tool,
-    ToolCallDelta,
-    text_of,
-)
+from providers import chat
 from providers.matching.requirements import requirements_of
 from providers.reading.folding import text_of_run
 from providers.value import replace
@@ -45,7 +31,7 @@ class HandOffAsked(Exception):
     """The private model has called the tool before any text."""
 
 
-def tool_name(request: ChatRequest) -> str | None:
+def tool_name(request: chat.ChatRequest) -> str | None:
     """Return the name of the tool in a request, which no tool of the client has; None if the request gets no tool."""
     if request.response_format is not None or (request.n or 1) > 1 or request.tool_choice not in (None, "auto"):
         return None
@@ -55,12 +41,12 @@ def tool_name(request: ChatRequest) -> str | None:
     return name
 
 
-def offer_tool(context: RunContext, request: ChatRequest, name: str) -> None:
+def offer_tool(context: RunContext, request: chat.ChatRequest, name: str) -> None:
     """Let a run offer the tool to each step whose model has tools."""
-    unchanged, tool = context.request_for, Tool(name, _DESCRIPTION, _NO_PARAMETERS)
+    unchanged, tool = context.request_for, chat.Tool(name, _DESCRIPTION, _NO_PARAMETERS)
     needs = requirements_of(replace(request, tools=(*request.tools, tool)))
 
-    def request_for(step: Step) -> ChatRequest:
+    def request_for(step: Step) -> chat.ChatRequest:
         own, deployment = request if unchanged is None else unchanged(step), step.deployment
         if match_of(deployment, needs).missing or "tools" in deployment.excepts:
             return own
@@ -83,7 +69,7 @@ async def without_calls(answer: Answer, name: str, deadline: Deadline) -> Answer
     return replace(answer, stream=stream)
 
 
-def _without_call(choice: Choice, name: str) -> Choice:
+def _without_call(choice: chat.Choice, name: str) -> chat.Choice:
     message = choice.message
     kept = tuple([call for call in message.tool_calls if call.name != name])
     if len(kept) == len(message.tool_calls):
@@ -96,9 +82,9 @@ def _without_call(choice: Choice, name: str) -> Choice:
     return replace(choice, message=message, finish_reason="stop", raw_finish_reason=None)
 
 
-def _has_text(message: AssistantMessage, name: str) -> bool:
+def _has_text(message: chat.AssistantMessage, name: str) -> bool:
     """Return whether there is text before the call, or so much else that it counts as text."""
-    if text_of(message.content).strip() or message.refusal or message.images:
+    if chat.text_of(message.content).strip() or message.refusal or message.images:
         return True
     position = next(index for index, call in enumerate(message.tool_calls) if call.name == name)
     before = [message.reasoning or "", *(call.name + call.arguments for call in message.tool_calls[:position])]
@@ -112,7 +98,7 @@ class HeldStream(AnswerStream):
         """`name` is that of the tool."""
         self._stream = stream
         self._name = name
-        self._held: list[StreamEvent] = []
+        self._held: list[chat.StreamEvent] = []
         self._size = 0
         self._has_text = False
         self._removed: set[int] = set()
@@ -133,13 +119,13 @@ class HeldStream(AnswerStream):
             raise
         self._has_text = True
 
-    def _shown(self, events: tuple[StreamEvent, ...]) -> list[StreamEvent]:
+    def _shown(self, events: tuple[chat.StreamEvent, ...]) -> list[chat.StreamEvent]:
         return [shown for event in events if (shown := self._of(event)) is not None]
 
-    def _of(self, event: StreamEvent) -> StreamEvent | None:
+    def _of(self, event: chat.StreamEvent) -> chat.StreamEvent | None:
         """Return the event as the client gets it."""
         match event:
-            case ToolCallDelta(index=index):
+            case chat.ToolCallDelta(index=index):
                 if event.name == self._name:
                     if not self._has_text:
                         raise HandOffAsked
@@ -150,15 +136,15 @@ class HeldStream(AnswerStream):
                 self._hold((event.name or "") + event.arguments)
                 before = sum(removed < index for removed in self._removed)
                 return replace(event, index=index - before) if before else event
-            case ReasoningDelta(text=text):
+            case chat.ReasoningDelta(text=text):
                 self._hold(text)
-            case TextDelta(text=text):
+            case chat.TextDelta(text=text):
                 self._has_text = self._has_text or bool(text.strip())
-            case TextRun(pieces=pieces):
+            case chat.TextRun(pieces=pieces):
                 self._has_text = self._has_text or bool(text_of_run(pieces).strip())
-            case RefusalDelta() | ImageDelta():
+            case chat.RefusalDelta() | chat.ImageDelta():
                 self._has_text = True
-            case ChoiceFinish(reason="tool_calls") if self._removed and not self._calls:
+            case chat.ChoiceFinish(reason="tool_calls") if self._removed and not self._calls:
                 return replace(event, reason="stop", raw=None)
         return event
 
@@ -167,7 +153,7 @@ class HeldStream(AnswerStream):
             self._size += len(piece.encode("utf-8", "surrogatepass"))
             self._has_text = self._size > _MOST_HELD
 
-    async def __anext__(self) -> tuple[StreamEvent, ...]:
+    async def __anext__(self) -> tuple[chat.StreamEvent, ...]:
         """Return the next batch, beginning with what was held."""
         if self._held:
             held, self._held = tuple(self._held), []

@@ -15,21 +15,8 @@ from urllib.parse import unquote_plus
 
 from gateway.model.deployment import Deployment
 from gateway.model.served import ServedRequest
+from providers import chat
 from providers.auth import Secret
-from providers.chat import (
-    AssistantMessage,
-    AudioPart,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonSchemaFormat,
-    Message,
-    Part,
-    SystemMessage,
-    ToolMessage,
-    UserMessage,
-    text_of,
-)
 from providers.failures import Failure
 from providers.matching.requirements import IDENTITY
 from providers.reading.errors import MESSAGES
@@ -151,14 +138,14 @@ def _texts(request: ServedRequest) -> Iterator[str]:
 
     The messages come first, because they often exceed the limit already.
     """
-    if not isinstance(request, ChatRequest):
+    if not isinstance(request, chat.ChatRequest):
         # Errors quote only the beginning of a long input.
         yield from (text[:_MAX_TEXT_CHARACTERS] if text[:5] == "data:" else text for text in request.texts())
         yield request.user or ""
         yield from (text for value in request.extra.values() for text in (*texts_in(value), *names_in(value)))
         return
     for message in request.messages:
-        yield text_of(message.content)
+        yield chat.text_of(message.content)
         yield from _other_texts(message)
     yield request.user or ""
     for name, value in request.extra.items():
@@ -170,7 +157,7 @@ def _texts(request: ServedRequest) -> Iterator[str]:
     for tool in request.tools:
         yield tool.description or ""
         yield from _personal_texts(_prose_in(tool.parameters))
-    if isinstance(request.response_format, JsonSchemaFormat):
+    if isinstance(request.response_format, chat.JsonSchemaFormat):
         yield request.response_format.description or ""
         yield from _personal_texts(_prose_in(request.response_format.schema))
 
@@ -196,29 +183,29 @@ def _prose_in(schema: object) -> list[str]:
     return prose
 
 
-def _other_texts(message: Message) -> Iterator[str]:
+def _other_texts(message: chat.Message) -> Iterator[str]:
     match message:
-        case AssistantMessage():
+        case chat.AssistantMessage():
             yield from (message.name or "", message.refusal or "", message.reasoning or "")
             yield from (call.arguments for call in message.tool_calls)
-        case UserMessage():
+        case chat.UserMessage():
             yield message.name or ""
             yield from _data_in(message.content)
-        case SystemMessage():
+        case chat.SystemMessage():
             yield message.name or ""
-        case ToolMessage():
+        case chat.ToolMessage():
             yield from _data_in(message.content)
 
 
-def _data_in(content: str | tuple[Part, ...]) -> Iterator[str]:
+def _data_in(content: str | tuple[chat.Part, ...]) -> Iterator[str]:
     for part in content if not isinstance(content, str) else ():
         # Errors quote only the beginning of long data, such as an image within the request.
         match part:
-            case ImagePart(url):
+            case chat.ImagePart(url):
                 yield url[:_MAX_TEXT_CHARACTERS]
-            case AudioPart(data):
+            case chat.AudioPart(data):
                 yield data[:_MAX_TEXT_CHARACTERS]
-            case FilePart(data, filename):
+            case chat.FilePart(data, filename):
                 yield from (data[:_MAX_TEXT_CHARACTERS], filename or "")
 
 

@@ -27,20 +27,7 @@ from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer, ConfigChanged
 from gateway.model.decision import Plan, Step
 from gateway.model.record import AnsweredBy, AttemptAction, AttemptDecision, DecisionReason, Record, Resumed, Skipped
-from providers.chat import (
-    AnnotationsDelta,
-    ChatRequest,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    Heartbeat,
-    Opened,
-    ReasoningDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    UsageReport,
-)
+from providers import chat
 from providers.failures import Failure, FailureKind
 from providers.reading.folding import text_of_run
 from providers.value import Value, replace
@@ -60,11 +47,11 @@ class Resumption(Value, frozen=True):
 
     executor: PlanExecutor
     plan: Plan
-    request: ChatRequest
+    request: chat.ChatRequest
     context: RunContext
     renew: Callable[[Resumption], Awaitable[Resumption]] | None = None
 
-    async def resume(self, broken: Step, sent: SentAnswer, failed: Failed) -> ContinuationStream | None:
+    async def resume(self, broken: Step, sent: SentAnswer, failed: chat.Failed) -> ContinuationStream | None:
         """Return the rest of the answer; None if no step can give it."""
         context = self.context
         bounds, deadline, attempts = context.bounds, context.deadline, context.record.attempts
@@ -79,7 +66,7 @@ class Resumption(Value, frozen=True):
         return await self._try_steps(steps, broken, sent, failed, broken_at)
 
     async def _try_steps(
-        self, steps: tuple[Step, ...], broken: Step, sent: SentAnswer, failed: Failed, broken_at: int
+        self, steps: tuple[Step, ...], broken: Step, sent: SentAnswer, failed: chat.Failed, broken_at: int
     ) -> ContinuationStream | None:
         """Return the rest of the answer by the first step that gives it. `broken_at`: the index of its attempt."""
         context, record, prefills = self.context, self.context.record, True
@@ -115,13 +102,13 @@ class Resumption(Value, frozen=True):
         return None
 
     async def _ask(self, steps: tuple[Step, ...], sent: SentAnswer, *, prefills: bool) -> Answer:
-        def request_for(step: Step) -> ChatRequest:
+        def request_for(step: Step) -> chat.ChatRequest:
             return self._request(sent, prefilled=prefills and is_prefilled(step, sent))
 
         plan, context = replace(self.plan, steps=steps), replace(self.context, request_for=request_for)
         return await self.executor.run(plan, self.request, context)
 
-    def _request(self, sent: SentAnswer, *, prefilled: bool) -> ChatRequest:
+    def _request(self, sent: SentAnswer, *, prefilled: bool) -> chat.ChatRequest:
         return resume_request(self.request, sent, prefilled=prefilled)
 
     def _able(self, steps: tuple[Step, ...], broken: Step, sent: SentAnswer, *, prefills: bool) -> tuple[Step, ...]:
@@ -176,8 +163,8 @@ class ResumingStream(AnswerStream):
         self._reasoning: list[str] = []
         self._left = _MOST_KEPT
         self._is_plain = True
-        self._broken: Failed | None = None
-        self._begun: tuple[StreamEvent, ...] = ()
+        self._broken: chat.Failed | None = None
+        self._begun: tuple[chat.StreamEvent, ...] = ()
         self._next: ContinuationStream | None = None
         self.take_back: Callable[[], SentAnswer | None] | None = None
         """Forgets what a moderation holds, and returns what the client has. None without moderation."""
@@ -192,18 +179,18 @@ class ResumingStream(AnswerStream):
         def take_and_keep(text: bytes) -> bool:
             if not take_text(text):
                 return False
-            self._keep(TextRun((text,)))
+            self._keep(chat.TextRun((text,)))
             return True
 
         if (tap := self._stream.text_tap()) is not None:
             tap.pass_texts_to(take_and_keep)
 
-    def whole_events(self) -> tuple[StreamEvent, ...]:
+    def whole_events(self) -> tuple[chat.StreamEvent, ...]:
         """See TextTap. A stream that arrived as a whole does not break off."""
         tap = self._stream.text_tap()
         return tap.whole_events() if tap is not None else ()
 
-    async def __anext__(self) -> tuple[StreamEvent, ...]:
+    async def __anext__(self) -> tuple[chat.StreamEvent, ...]:
         """Return the next batch. Raises CallRefused if a limit does not admit the call that would continue it."""
         if self._next is not None:
             return await self._next.batch()
@@ -214,7 +201,7 @@ class ResumingStream(AnswerStream):
         self._begun = self._begun_placeholder(events)
         for event in events[: len(events) - len(self._begun) - 1]:
             self._keep(event)
-        if not isinstance(last, Failed):
+        if not isinstance(last, chat.Failed):
             self._keep(last)
             return events
         if not self._is_plain:
@@ -222,30 +209,30 @@ class ResumingStream(AnswerStream):
         self._broken = last
         return events[: -1 - len(self._begun)] or await self._resume(last)
 
-    def _begun_placeholder(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
+    def _begun_placeholder(self, events: tuple[chat.StreamEvent, ...]) -> tuple[chat.StreamEvent, ...]:
         """Return the text before a failure that may be the beginning of a placeholder.
 
         The client does not get it if another step goes on: that one writes the whole placeholder.
         """
         match events:
-            case (*_, TextDelta(text, 0, None) as begun, Failed()):
+            case (*_, chat.TextDelta(text, 0, None) as begun, chat.Failed()):
                 wrapper = self._step.permit.wrapper
                 return (begun,) if wrapper is not None and wrapper.may_begin(text) else ()
         return ()
 
-    def _keep(self, event: StreamEvent) -> None:
+    def _keep(self, event: chat.StreamEvent) -> None:
         """Keep what the client gets. An answer with anything but text cannot be continued."""
         match event:
-            case TextRun(pieces):
+            case chat.TextRun(pieces):
                 self._text.append(pieces)
                 self._left -= sum(map(len, pieces))
-            case TextDelta(text, 0, None):
+            case chat.TextDelta(text, 0, None):
                 self._text.append(text)
                 self._left -= len(text)
-            case ReasoningDelta(text, 0):
+            case chat.ReasoningDelta(text, 0):
                 self._reasoning.append(text)
                 self._left -= len(text)
-            case Opened() | Heartbeat() | Failed():
+            case chat.Opened() | chat.Heartbeat() | chat.Failed():
                 pass
             case _:
                 self._is_plain = False
@@ -255,7 +242,7 @@ class ResumingStream(AnswerStream):
             self._text.clear()
             self._reasoning.clear()
 
-    async def _resume(self, broken: Failed) -> tuple[StreamEvent, ...]:
+    async def _resume(self, broken: chat.Failed) -> tuple[chat.StreamEvent, ...]:
         await self._stream.close()
         pieces = [piece if isinstance(piece, str) else text_of_run(piece) for piece in self._text]
         own = SentAnswer("".join(pieces), "".join(self._reasoning))
@@ -284,14 +271,14 @@ class ContinuationStream:
     record: Record
     sent: SentAnswer
     """The first part, as the client has it."""
-    broken: Failed
+    broken: chat.Failed
     """The failure that ended the first part."""
     trimmer: OverlapTrimmer | None
     """Removes the repeated overlap. None if the first part has no text."""
     added: int
     """About how many tokens its prompt is longer than the first one."""
 
-    async def batch(self) -> tuple[StreamEvent, ...]:
+    async def batch(self) -> tuple[chat.StreamEvent, ...]:
         """Return the next events for the client; raise StopAsyncIteration at the end."""
         while True:
             events = tuple([shown for event in await anext(self.stream) for shown in self._shown(event)])
@@ -306,34 +293,34 @@ class ContinuationStream:
         """Return whether the answer has ended here, whatever else the provider sends."""
         return self.trimmer is not None and (self.trimmer.stopped or self.trimmer.lost)
 
-    def _shown(self, event: StreamEvent) -> tuple[StreamEvent, ...]:
+    def _shown(self, event: chat.StreamEvent) -> tuple[chat.StreamEvent, ...]:
         """Return what the client gets for an event."""
         trimmer = self.trimmer
         if self._is_over():
             return ()
         match event:
-            case Opened() | Heartbeat():
+            case chat.Opened() | chat.Heartbeat():
                 return ()
-            case ReasoningDelta() | AnnotationsDelta() if trimmer is not None:
+            case chat.ReasoningDelta() | chat.AnnotationsDelta() if trimmer is not None:
                 # Positions in the second part are wrong in the whole.
                 return ()
-            case TextRun(pieces) if trimmer is not None and not trimmer.settled:
+            case chat.TextRun(pieces) if trimmer is not None and not trimmer.settled:
                 return self._joined(trimmer, trimmer.feed(text_of_run(pieces)))
-            case TextDelta(text) if trimmer is not None and not trimmer.settled:
+            case chat.TextDelta(text) if trimmer is not None and not trimmer.settled:
                 return self._joined(trimmer, trimmer.feed(text))
-            case ChoiceFinish() if trimmer is not None and not trimmer.settled:
+            case chat.ChoiceFinish() if trimmer is not None and not trimmer.settled:
                 shown = self._joined(trimmer, trimmer.close())
                 return shown if self._is_over() else (*shown, event)
-            case UsageReport(usage):
+            case chat.UsageReport(usage):
                 total, is_estimated = summed(self.broken.usage, self.sent, self.added, usage)
                 self.record.shown.usage_is_estimated |= is_estimated
-                return (UsageReport(total),)
+                return (chat.UsageReport(total),)
             case _:
                 return (event,)
 
-    def _joined(self, trimmer: OverlapTrimmer, text: str) -> tuple[StreamEvent, ...]:
+    def _joined(self, trimmer: OverlapTrimmer, text: str) -> tuple[chat.StreamEvent, ...]:
         """Return new text, and the end of the answer if a stop sequence ends it at the joint."""
         if trimmer.lost:
-            return (Failed(_NOT_CONTINUED),)
-        shown = (TextDelta(text),) if text else ()
-        return (*shown, ChoiceFinish("stop"), Finished()) if trimmer.stopped else shown
+            return (chat.Failed(_NOT_CONTINUED),)
+        shown = (chat.TextDelta(text),) if text else ()
+        return (*shown, chat.ChoiceFinish("stop"), chat.Finished()) if trimmer.stopped else shown

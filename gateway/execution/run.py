@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
+from gateway.execution import retry
 from gateway.execution.answer_stream import LiveStream
 from gateway.execution.breaker import Tickets
 from gateway.execution.concurrency_limiter import ConcurrencyLimiters, Queuer, Shed, Slot, Ticket
@@ -34,17 +35,6 @@ from gateway.execution.folded_answers import as_stream, folds
 from gateway.execution.health import Health, why_of
 from gateway.execution.latency import RecentAnswers, first_token_timeout_s
 from gateway.execution.redaction import redacted
-from gateway.execution.retry import (
-    RENEWED,
-    RESENT,
-    RetryBudget,
-    cooldown_of,
-    is_resent,
-    is_token_refused,
-    leave,
-    next_action,
-    rule_of,
-)
 from gateway.execution.transport import Transport
 from gateway.execution.upstream_client import (
     Answer,
@@ -206,7 +196,7 @@ class PlanExecutor:
     ) -> None:
         self.health = health
         self.limiters = limiters or ConcurrencyLimiters()
-        self.budget = RetryBudget()
+        self.budget = retry.RetryBudget()
         self.client = UpstreamClient(transport, clock, health.tokens)
         self.accounting: Accounting | None = None
         """Holds and records what calls cost, or None without a state directory."""
@@ -502,12 +492,12 @@ class Run(msgspec.Struct):
         is_renewed = False
         if options.token is not None and not attempt.is_again:
             is_renewed = await self._has_other_token(attempt, failure)
-        if not is_renewed and (attempt.is_again or not is_resent(failure, has_effects=self.plan.has_effects)):
+        if not is_renewed and (attempt.is_again or not retry.is_resent(failure, has_effects=self.plan.has_effects)):
             attempt.free()
             self._note_failure(attempt, failure)
             self._decide(step.deployment, failure)
             raise AttemptFailed from None
-        self._record_decision(RENEWED if is_renewed else RESENT)
+        self._record_decision(retry.RENEWED if is_renewed else retry.RESENT)
         again = self._begun(step, attempt.slot, attempt)
         again.options.anew = not is_renewed
         return again
@@ -573,7 +563,7 @@ class Run(msgspec.Struct):
         """Return whether a refused token of a sign-in was replaced by another one, for which the attempt waits."""
         step, sent = attempt.step, attempt.options.token
         sign_in = step.deployment.sign_in
-        if sign_in is None or sent is None or not is_token_refused(failure, sign_in):
+        if sign_in is None or sent is None or not retry.is_token_refused(failure, sign_in):
             return False
         try:
             has_other = await self.executor.client.tokens.other(sign_in.id, sent, self.left_s()) is not None
@@ -609,7 +599,7 @@ class Run(msgspec.Struct):
     def _note_failure(self, attempt: _Attempt, failure: Failure) -> None:
         """Record what a failure shows about the deployment and the key, and a context that was too small."""
         step, options, tickets, secret = attempt.step, attempt.options, attempt.tickets, attempt.secret
-        health, deployment, rule, context = self.executor.health, step.deployment, rule_of(failure), self.context
+        health, deployment, rule, context = self.executor.health, step.deployment, retry.rule_of(failure), self.context
         now, evidence, size = context.deadline.clock(), self.evidence, deployment.capabilities.context_tokens
         counts = rule.counts and self._had_time(failure, step, options)
         if options.is_quick and failure.kind is FailureKind.SILENT:
@@ -626,7 +616,7 @@ class Run(msgspec.Struct):
             evidence.failed(tickets, context.asker, digest, now, why, is_certain=rule.is_certain, kind=kind)
         elif evidence is not None:
             evidence.released(tickets)
-        if (for_s := cooldown_of(failure)) is None:
+        if (for_s := retry.cooldown_of(failure)) is None:
             return
         if rule.is_suspicion:
             digest = options.digest_of_request()
@@ -659,7 +649,7 @@ class Run(msgspec.Struct):
             return AttemptDecision(AttemptAction.STOP, DecisionReason.ATTEMPTS_TOTAL, bound=bound)
         usable = self.executor.health.usable_keys(deployment, self.context.asker)
         unused = any(key not in self.used_keys for key in usable)
-        return next_action(
+        return retry.next_action(
             failure,
             bounds=bounds,
             # All attempts of this request, also those of an answer that broke off and is being resumed.
@@ -677,12 +667,12 @@ class Run(msgspec.Struct):
         blocking = self.evidence.blocking(self.context.asker, now) if self.evidence is not None else None
         if blocking is not None:
             bound = Bound("breaker.open", blocking.blocked_s(now))
-            return leave(failure, DecisionReason.BREAKER, bound, is_last_step=self.is_last)
+            return retry.leave(failure, DecisionReason.BREAKER, bound, is_last_step=self.is_last)
         if self.executor.budget.take(share, now):
             return None
         self.context.record.retries_refused += (deployment.name,)
         bound = Bound("retry_budget", share or 0.0)
-        return leave(failure, DecisionReason.RETRY_BUDGET, bound, is_last_step=self.is_last)
+        return retry.leave(failure, DecisionReason.RETRY_BUDGET, bound, is_last_step=self.is_last)
 
     def _record_decision(self, decision: AttemptDecision) -> None:
         """Record what followed from the attempt that is the last of the record."""
@@ -706,7 +696,7 @@ def _outcome(
     def record(failure: Failure | None) -> None:
         if failure is None:
             evidence.answered(tickets, asker, clock())
-        elif (rule := rule_of(failure)).counts:
+        elif (rule := retry.rule_of(failure)).counts:
             why = why_of(failure)
             evidence.failed(tickets, asker, digest(), clock(), why, is_certain=rule.is_certain, kind=failure.kind)
         else:

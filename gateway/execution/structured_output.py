@@ -21,31 +21,8 @@ from gateway.execution.run import PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer, ConfigChanged
 from gateway.model.decision import Plan, Step
 from gateway.model.excerpt import excerpt
+from providers import chat
 from providers.adapter import EmulatesFeatures
-from providers.chat import (
-    AnnotationsDelta,
-    AnswerRefused,
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    ImageDelta,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    SystemMessage,
-    TextDelta,
-    ToolCallDelta,
-    UsageReport,
-    UserMessage,
-    text_of,
-)
 from providers.failures import Failure, FailureKind
 from providers.json_values import unfenced
 from providers.value import replace
@@ -66,17 +43,17 @@ _MOST_REPEATED = 20_000
 class StructuredOutput:
     """The emulation of one request: what each emulating step is sent, and the check of its answers."""
 
-    def __init__(self, request: ChatRequest, schema: AnswerSchema) -> None:
+    def __init__(self, request: chat.ChatRequest, schema: AnswerSchema) -> None:
         self._format = request.response_format
         self._schema = schema
         # The last invalid answer of each deployment, and what is wrong with it.
         self._invalid: dict[str, tuple[str, str]] = {}
 
     @classmethod
-    async def of(cls, request: ChatRequest) -> StructuredOutput | None:
+    async def of(cls, request: chat.ChatRequest) -> StructuredOutput | None:
         """Return the emulation for a request, or None without a schema. Raises InvalidRequest for a wrong schema."""
         wanted = request.response_format
-        if not isinstance(wanted, JsonSchemaFormat):
+        if not isinstance(wanted, chat.JsonSchemaFormat):
             return None
         return cls(request, await answer_schema(wanted.schema))
 
@@ -85,14 +62,14 @@ class StructuredOutput:
         """The keywords of the schema that are passed on and not checked, as names of fields."""
         return frozenset(f"response_format.{name}" for name in self._schema.unchecked)
 
-    def apply(self, plan: Plan, request: ChatRequest, context: RunContext) -> None:
+    def apply(self, plan: Plan, request: chat.ChatRequest, context: RunContext) -> None:
         """Let a run ask the emulating steps of its plan in words, and check their answers.
 
         If the first step emulates, no step is asked for a stream. A stream that begins with a native step is passed on.
         """
         unchanged, is_held = context.request_for, plan.steps[0].emulates
 
-        def request_for(step: Step) -> ChatRequest:
+        def request_for(step: Step) -> chat.ChatRequest:
             own = request if unchanged is None else unchanged(step)
             if step.emulates:
                 return self._in_words(step, own)
@@ -100,21 +77,21 @@ class StructuredOutput:
 
         context.request_for, context.check = request_for, self.check
 
-    def _in_words(self, step: Step, request: ChatRequest) -> ChatRequest:
+    def _in_words(self, step: Step, request: chat.ChatRequest) -> chat.ChatRequest:
         """Return the request as an emulating step gets it: one whole answer, with the schema in words."""
         wanted = self._format
-        described = f" {wanted.description}" if isinstance(wanted, JsonSchemaFormat) and wanted.description else ""
+        described = f" {wanted.description}" if isinstance(wanted, chat.JsonSchemaFormat) and wanted.description else ""
         quoted = f"{described}\n\n{self._schema.text}"
-        instruction = SystemMessage(_INSTRUCTION + quoted, own=quoted)
+        instruction = chat.SystemMessage(_INSTRUCTION + quoted, own=quoted)
         messages = request.messages
-        systems = [position for position, message in enumerate(messages) if isinstance(message, SystemMessage)]
+        systems = [position for position, message in enumerate(messages) if isinstance(message, chat.SystemMessage)]
         after = systems[-1] + 1 if systems else 0
         messages = (*messages[:after], instruction, *messages[after:])
         if (invalid := self._invalid.get(step.deployment.name)) is not None:
             answer, problem = invalid
-            again = UserMessage(_AGAIN.format(problem))
-            messages = (*messages, *((AssistantMessage(answer),) if answer.strip() else ()), again)
-        mode = JsonObjectFormat() if self._has_json_mode(step) else None
+            again = chat.UserMessage(_AGAIN.format(problem))
+            messages = (*messages, *((chat.AssistantMessage(answer),) if answer.strip() else ()), again)
+        mode = chat.JsonObjectFormat() if self._has_json_mode(step) else None
         return replace(request, messages=messages, response_format=mode, stream=False, include_usage=False)
 
     def _has_json_mode(self, step: Step) -> bool:
@@ -133,11 +110,11 @@ class StructuredOutput:
         choices = tuple([await self._checked(step, choice, completion) for choice in completion.choices])
         return replace(answer, completion=replace(completion, choices=choices))
 
-    async def _checked(self, step: Step, choice: Choice, completion: ChatCompletion) -> Choice:
+    async def _checked(self, step: Step, choice: chat.Choice, completion: chat.ChatCompletion) -> chat.Choice:
         message = choice.message
         if message.tool_calls or message.refusal or choice.finish_reason != "stop":
             return choice
-        whole = text_of(message.content)
+        whole = chat.text_of(message.content)
         text = unfenced(whole)
         problem = await self._schema.problem_of(text, len(completion.choices))
         if problem is None:
@@ -150,7 +127,7 @@ class StructuredOutput:
         what = "does not match the schema of `response_format`" if is_json else "is not JSON"
         # The problem may quote the answer, so it is for the model only. It is asked once more, and no third time.
         failure = Failure(kind, f"the model's answer {what}", should_retry=False if is_second else None)
-        raise AnswerRefused(failure, completion.usage)
+        raise chat.AnswerRefused(failure, completion.usage)
 
 
 async def held(
@@ -177,30 +154,30 @@ async def _stop(answering: asyncio.Future[Answer]) -> None:
         await answering
 
 
-def events_of(completion: ChatCompletion) -> tuple[StreamEvent, ...]:
+def events_of(completion: chat.ChatCompletion) -> tuple[chat.StreamEvent, ...]:
     """Return a whole answer as the events of a stream, in which choices end after the texts of all of them."""
     opened = completion.service_tier, completion.system_fingerprint
-    events: list[StreamEvent] = [Opened(completion.id, completion.model, completion.created, *opened)]
+    events: list[chat.StreamEvent] = [chat.Opened(completion.id, completion.model, completion.created, *opened)]
     for choice in completion.choices:
         message, index = choice.message, choice.index
         if message.reasoning:
-            events.append(ReasoningDelta(message.reasoning, index))
-        if text := text_of(message.content):
-            events.append(TextDelta(text, index, choice.logprobs))
-        events += [ImageDelta(url, index) for url in message.images]
+            events.append(chat.ReasoningDelta(message.reasoning, index))
+        if text := chat.text_of(message.content):
+            events.append(chat.TextDelta(text, index, choice.logprobs))
+        events += [chat.ImageDelta(url, index) for url in message.images]
         if message.refusal:
-            events.append(RefusalDelta(message.refusal, index))
+            events.append(chat.RefusalDelta(message.refusal, index))
         for number, call in enumerate(message.tool_calls):
-            events.append(ToolCallDelta(number, call.arguments, call.id, call.name, call.signature, index))
+            events.append(chat.ToolCallDelta(number, call.arguments, call.id, call.name, call.signature, index))
         if message.annotations:
-            events.append(AnnotationsDelta(message.annotations, index))
+            events.append(chat.AnnotationsDelta(message.annotations, index))
     events += [
-        ChoiceFinish(one.finish_reason, one.index, one.raw_finish_reason, one.stop_sequence)
+        chat.ChoiceFinish(one.finish_reason, one.index, one.raw_finish_reason, one.stop_sequence)
         for one in completion.choices
     ]
     if completion.usage is not None:
-        events.append(UsageReport(completion.usage))
-    return (*events, Finished())
+        events.append(chat.UsageReport(completion.usage))
+    return (*events, chat.Finished())
 
 
 class HeldAnswer(AnswerStream):
@@ -216,7 +193,7 @@ class HeldAnswer(AnswerStream):
         self._stream: AnswerStream | None = None
         self._events = self._read(answering)
 
-    async def _read(self, answering: asyncio.Future[Answer]) -> AsyncIterator[tuple[StreamEvent, ...]]:
+    async def _read(self, answering: asyncio.Future[Answer]) -> AsyncIterator[tuple[chat.StreamEvent, ...]]:
         yield ()
         try:
             try:
@@ -224,14 +201,14 @@ class HeldAnswer(AnswerStream):
             except ConfigChanged:
                 answer = await self._anew()
         except PlanExhausted as error:
-            yield (Failed(error.failure),)
+            yield (chat.Failed(error.failure),)
             return
         self._stream = answer.stream if answer.completion is None else WholeAnswer(answer.completion)
         if self._stream is not None:
             async for events in self._stream:
                 yield events
 
-    async def __anext__(self) -> tuple[StreamEvent, ...]:
+    async def __anext__(self) -> tuple[chat.StreamEvent, ...]:
         return await anext(self._events)
 
     async def close(self) -> None:
@@ -246,10 +223,10 @@ class HeldAnswer(AnswerStream):
 class WholeAnswer(AnswerStream):
     """A client's stream of an answer that is complete."""
 
-    def __init__(self, completion: ChatCompletion) -> None:
+    def __init__(self, completion: chat.ChatCompletion) -> None:
         self._events = events_of(completion)
 
-    async def __anext__(self) -> tuple[StreamEvent, ...]:
+    async def __anext__(self) -> tuple[chat.StreamEvent, ...]:
         """Return all events as one batch."""
         events, self._events = self._events, ()
         if not events:

@@ -8,18 +8,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, TypeVar
 
+from gateway.model import budget
 from gateway.model.assistant import Assistant
-from gateway.model.budget import (
-    DEFAULT_KEY_RULES,
-    NO_SPENDING_RULES,
-    NO_USAGE_RULES,
-    ClientsSource,
-    KeyRules,
-    Project,
-    SpendingRules,
-    Stores,
-    UsageRules,
-)
 from gateway.model.client_token import TokenIssuer
 from gateway.model.deployment import Deployment
 from gateway.model.location_rules import Locator
@@ -178,7 +168,7 @@ class Client:
     """The region of every request with its keys, or None."""
     may_assert: frozenset[str] = frozenset()
     limits: ClientLimitRule | None = None
-    spending: SpendingRules = NO_SPENDING_RULES
+    spending: budget.SpendingRules = budget.NO_SPENDING_RULES
     """Its project, its budgets and what it is shown of costs."""
     priority: Priority = Priority.NORMAL
     """Its place where a quota or a queue is full."""
@@ -326,17 +316,17 @@ class ConfigVersion:
     known_fields: frozenset[str] = frozenset()
     """Request fields that look like a misspelled standard field, but that an installed adapter knows or a deployment
     passes on."""
-    projects: Mapping[str, Project] = field(default_factory=dict)
+    projects: Mapping[str, budget.Project] = field(default_factory=dict)
     """The groups of clients that share budgets, by name."""
-    usage: UsageRules = NO_USAGE_RULES
+    usage: budget.UsageRules = budget.NO_USAGE_RULES
     """How usage and money are counted."""
     quotas: Mapping[str, Quota] = field(default_factory=dict)
     """The limits of accounts at vendors, by name."""
-    stores: Stores | None = None
+    stores: budget.Stores | None = None
     """The servers that all instances of the cell share, or None."""
-    clients_source: ClientsSource = "file"
+    clients_source: budget.ClientsSource = "file"
     """Where clients, keys, projects and budgets are."""
-    keys: KeyRules = DEFAULT_KEY_RULES
+    keys: budget.KeyRules = budget.DEFAULT_KEY_RULES
     """The API keys of clients while the key store cannot be asked."""
     sign_ins: Mapping[str, SignIn] = field(default_factory=dict, repr=False)
     """How the gateway gets tokens, by name."""

@@ -13,24 +13,7 @@ from typing import Literal, Protocol, TypeGuard
 from gateway.model.help import Help
 from gateway.model.region_text import SEPARATOR, Label, Locale, RegionText
 from gateway.policy.text_hash import TextHash
-from providers.chat import (
-    Annotation,
-    AnnotationsDelta,
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    ChoiceFinish,
-    ImageDelta,
-    Message,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    TextPart,
-    TextRun,
-    ToolCallDelta,
-    text_of,
-)
+from providers import chat
 from providers.value import replace
 
 _GENERATED = "1"
@@ -78,17 +61,17 @@ class Labelling:
         object.__setattr__(self, "has_integrity", has_integrity)
 
 
-def is_first_turn(messages: Sequence[Message]) -> bool:
+def is_first_turn(messages: Sequence[chat.Message]) -> bool:
     """Return whether no assistant message has text yet. A tool call is not text."""
-    return not any(isinstance(message, AssistantMessage) and _has_text(message) for message in messages)
+    return not any(isinstance(message, chat.AssistantMessage) and _has_text(message) for message in messages)
 
 
-def _has_text(message: AssistantMessage) -> bool:
-    return bool(text_of(message.content))
+def _has_text(message: chat.AssistantMessage) -> bool:
+    return bool(chat.text_of(message.content))
 
 
 def labelling_of(
-    locale: Locale, request: ChatRequest, notice: Notice | None = None, signer: TextSigner | None = None
+    locale: Locale, request: chat.ChatRequest, notice: Notice | None = None, signer: TextSigner | None = None
 ) -> Labelling | None:
     """Return the labelling of the answer to this request, or None if the region has no labels.
 
@@ -110,15 +93,15 @@ def labelling_of(
     return Labelling(locale.labels, due, prefix if is_shown else "", notice, signer)
 
 
-def shows_notice(labelling: Labelling, events: Iterable[StreamEvent], *, in_content: bool) -> bool:
+def shows_notice(labelling: Labelling, events: Iterable[chat.StreamEvent], *, in_content: bool) -> bool:
     """Return whether the user sees the label that repeats with these events: as words, or by the app as data."""
     if labelling.notice is None or in_content:
         return in_content and labelling.notice is not None
-    has_text = any(isinstance(it, TextRun) or (isinstance(it, TextDelta) and it.text) for it in events)
+    has_text = any(isinstance(it, chat.TextRun) or (isinstance(it, chat.TextDelta) and it.text) for it in events)
     return not labelling.prefix and has_text
 
 
-def with_help(labelling: Labelling | None, help: Help, request: ChatRequest) -> Labelling | None:
+def with_help(labelling: Labelling | None, help: Help, request: chat.ChatRequest) -> Labelling | None:
     """Return the labelling of a model's answer that has the text of a help after the labels, before its own text."""
     if request.response_format is not None:
         return labelling
@@ -126,18 +109,19 @@ def with_help(labelling: Labelling | None, help: Help, request: ChatRequest) -> 
     return replace(known, prefix=known.prefix + help.sentence.text + SEPARATOR, is_needed=True)
 
 
-def label_completion(completion: ChatCompletion, labelling: Labelling) -> ChatCompletion:
+def label_completion(completion: chat.ChatCompletion, labelling: Labelling) -> chat.ChatCompletion:
     """Return the whole answer with the prefix before each text or image. One with neither is returned unchanged."""
     if not labelling.prefix or not (
-        labelling.is_needed or any(text_of(one.message.content) or one.message.images for one in completion.choices)
+        labelling.is_needed
+        or any(chat.text_of(one.message.content) or one.message.images for one in completion.choices)
     ):
         return completion
     choices = tuple(_labelled(choice, labelling.prefix, labelling.is_needed) for choice in completion.choices)
     return replace(completion, choices=choices)
 
 
-def _labelled(choice: Choice, prefix: str, is_needed: bool) -> Choice:
-    text = text_of(choice.message.content)
+def _labelled(choice: chat.Choice, prefix: str, is_needed: bool) -> chat.Choice:
+    text = chat.text_of(choice.message.content)
     if not text and not choice.message.images:
         if not is_needed or choice.message.tool_calls:
             return choice
@@ -150,7 +134,7 @@ def _is_position(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < _MAX_POSITION
 
 
-def _shifted(annotation: Annotation, by: int) -> Annotation:
+def _shifted(annotation: chat.Annotation, by: int) -> chat.Annotation:
     """Return the annotation with its positions moved by this number of characters."""
     return {
         name: _shifted(value, by)
@@ -176,29 +160,29 @@ class Prefixer:
         """Whether the prefix has been sent for any choice."""
         return bool(self._started_choices)
 
-    def add(self, events: Iterable[StreamEvent]) -> Iterator[StreamEvent]:
+    def add(self, events: Iterable[chat.StreamEvent]) -> Iterator[chat.StreamEvent]:
         """Yield the same events, with one more before the first text of each choice."""
         for event in events:
-            if self._prefix and isinstance(event, TextDelta | TextRun | ImageDelta):
-                if event.choice not in self._started_choices and (not isinstance(event, TextDelta) or event.text):
+            if self._prefix and isinstance(event, chat.TextDelta | chat.TextRun | chat.ImageDelta):
+                if event.choice not in self._started_choices and (not isinstance(event, chat.TextDelta) or event.text):
                     self._started_choices.add(event.choice)
-                    yield TextDelta(self._prefix, event.choice)
-            elif isinstance(event, AnnotationsDelta) and event.choice in self._started_choices:
+                    yield chat.TextDelta(self._prefix, event.choice)
+            elif isinstance(event, chat.AnnotationsDelta) and event.choice in self._started_choices:
                 event = replace(event, annotations=tuple(_shifted(one, len(self._prefix)) for one in event.annotations))
             elif self._is_needed:
                 yield from self._before(event)
             yield event
 
-    def _before(self, event: StreamEvent) -> Iterator[StreamEvent]:
+    def _before(self, event: chat.StreamEvent) -> Iterator[chat.StreamEvent]:
         """Yield the prefix before a refusal, and before the end of a choice that had neither a text nor calls."""
-        if isinstance(event, ToolCallDelta):
+        if isinstance(event, chat.ToolCallDelta):
             self._calling_choices.add(event.choice)
-        elif isinstance(event, RefusalDelta | ChoiceFinish):
+        elif isinstance(event, chat.RefusalDelta | chat.ChoiceFinish):
             if event.choice in self._started_choices | self._calling_choices:
                 return
             self._started_choices.add(event.choice)
-            is_end = isinstance(event, ChoiceFinish)
-            yield TextDelta(self._prefix.removesuffix(SEPARATOR) if is_end else self._prefix, event.choice)
+            is_end = isinstance(event, chat.ChoiceFinish)
+            yield chat.TextDelta(self._prefix.removesuffix(SEPARATOR) if is_end else self._prefix, event.choice)
 
 
 class Integrity:
@@ -228,13 +212,13 @@ class Integrity:
         return [self._signer.mark(choice, one) for choice, one in sorted(self._hashes.items())]
 
 
-def integrity_of(completion: ChatCompletion, labelling: Labelling) -> Integrity | None:
+def integrity_of(completion: chat.ChatCompletion, labelling: Labelling) -> Integrity | None:
     """Return the integrity of a whole answer, or None if no label needs it."""
     if not labelling.has_integrity:
         return None
     integrity = Integrity(labelling.signer)
     for choice in completion.choices:
-        if text := text_of(choice.message.content):
+        if text := chat.text_of(choice.message.content):
             integrity.add(text, choice.index)
     return integrity
 
@@ -275,17 +259,17 @@ def _mark(
     return mark
 
 
-def without_labels(messages: tuple[Message, ...], region_text: RegionText) -> tuple[Message, ...]:
+def without_labels(messages: tuple[chat.Message, ...], region_text: RegionText) -> tuple[chat.Message, ...]:
     """Return the history without the gateway's own labels.
 
     A label is removed once, and only at the start of an assistant message.
     """
     if not region_text.known:
         return messages
-    stripped: list[Message] = []
+    stripped: list[chat.Message] = []
     expected, changed = region_text.first, False
     for message in messages:
-        if isinstance(message, AssistantMessage) and _has_text(message):
+        if isinstance(message, chat.AssistantMessage) and _has_text(message):
             bare = _without(message, expected, region_text.known)
             expected, changed = region_text.later, changed or bare is not message
             message = bare
@@ -293,7 +277,9 @@ def without_labels(messages: tuple[Message, ...], region_text: RegionText) -> tu
     return tuple(stripped) if changed else messages
 
 
-def _without(message: AssistantMessage, expected: tuple[str, ...], known: tuple[str, ...]) -> AssistantMessage:
+def _without(
+    message: chat.AssistantMessage, expected: tuple[str, ...], known: tuple[str, ...]
+) -> chat.AssistantMessage:
     content = message.content
     if isinstance(content, str):
         bare = strip(content, expected, known)
@@ -301,7 +287,7 @@ def _without(message: AssistantMessage, expected: tuple[str, ...], known: tuple[
     if content:
         bare = strip(content[0].text, expected, known)
         if bare != content[0].text:
-            return replace(message, content=(TextPart(bare), *content[1:]))
+            return replace(message, content=(chat.TextPart(bare), *content[1:]))
     return message
 
 

@@ -20,22 +20,7 @@ from gateway.model.excerpt import excerpt
 from gateway.model.moderation import Flagged, Moderation, NoVerdict
 from gateway.policy.client_users import has_issuer
 from gateway.policy.routing import MEDIA
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonSchemaFormat,
-    Message,
-    Part,
-    SystemMessage,
-    TextPart,
-    Texts,
-    ToolMessage,
-    UserMessage,
-    text_of,
-)
+from providers import chat
 from providers.failures import UnsupportedFeature
 from providers.json_values import as_map, dumps_text
 from providers.matching.requirements import CACHE_CONTROL, CACHE_KEY, CACHE_SALT, IDENTITY
@@ -61,7 +46,7 @@ class _Asked(msgspec.Struct):
 
     texts: dict[str, frozenset[str]] = msgspec.field(default_factory=dict)
     kept: list[tuple[PassedTexts, str, str]] = msgspec.field(default_factory=list)
-    pictures: dict[str, tuple[TextPart | ImagePart, ...]] = msgspec.field(default_factory=dict)
+    pictures: dict[str, tuple[chat.TextPart | chat.ImagePart, ...]] = msgspec.field(default_factory=dict)
     is_unclear: bool = False
 
     def add(self, text: str, memory: PassedTexts, policy: str, excepted: frozenset[str] = frozenset()) -> None:
@@ -72,7 +57,7 @@ class _Asked(msgspec.Struct):
 
 def _asked(
     judge: Judge,
-    messages: Sequence[Message],
+    messages: Sequence[chat.Message],
     others: Collection[str],
     passed: PassedTexts,
     excepted: Mapping[Said, frozenset[str]],
@@ -94,12 +79,12 @@ def _asked(
     for text in others:
         if text.strip() and not of_app.has(policy, text):
             asked.add(text, of_app, policy)
-    since = max((place for place, one in enumerate(messages) if isinstance(one, AssistantMessage)), default=-1)
+    since = max((place for place, one in enumerate(messages) if isinstance(one, chat.AssistantMessage)), default=-1)
     for place, message in enumerate(messages):
-        is_new = place > since and not isinstance(message, SystemMessage)
-        memory = of_app if isinstance(message, SystemMessage) else own
+        is_new = place > since and not isinstance(message, chat.SystemMessage)
+        memory = of_app if isinstance(message, chat.SystemMessage) else own
         # An answer has passed the judges of answers. The same text of another role has not passed those of requests.
-        policies = (policy, of_output) if isinstance(message, AssistantMessage) else (policy,)
+        policies = (policy, of_output) if isinstance(message, chat.AssistantMessage) else (policy,)
         media = [*_media_of(message)]
         for text in filter(str.strip, (*_texts_of(message), *_words_of(media))):
             names = excepted.get((type(message), text), frozenset())
@@ -108,7 +93,7 @@ def _asked(
             if is_new or not any(memory.has(one, text) for one in (kept_as, *policies)):
                 asked.add(text, memory, kept_as, names)
         for part in media:
-            if not isinstance(part, ImagePart):
+            if not isinstance(part, chat.ImagePart):
                 asked.is_unclear = True
             elif is_new or not own.has(policy, _IMAGE + part.url):
                 asked.pictures[part.url] = (part,)
@@ -117,7 +102,7 @@ def _asked(
 
 async def judge_input(
     judge: Judge,
-    messages: tuple[Message, ...],
+    messages: tuple[chat.Message, ...],
     others: Collection[str],
     passed: PassedTexts,
     excepted: Mapping[Said, frozenset[str]],
@@ -185,15 +170,15 @@ def refused_media(moderation: Moderation | None) -> frozenset[str]:
     return MEDIA - {"vision", "image_url"} if any(map(_sees, moderation.input)) else MEDIA
 
 
-def other_texts(judge: Judge, request: ChatRequest) -> Iterator[str]:
+def other_texts(judge: Judge, request: chat.ChatRequest) -> Iterator[str]:
     """Yield the texts of a chat that a model gets with its messages, of all fields that a deployment may get.
 
     Tools and schemas are whole, because a model also reads the names of their properties. They are many, so they are
     judged only where nothing may pass without a verdict.
     """
-    if type(request.messages) is not Texts:
+    if type(request.messages) is not chat.Texts:
         yield from dict.fromkeys(
-            message.name for message in request.messages if not isinstance(message, ToolMessage) and message.name
+            message.name for message in request.messages if not isinstance(message, chat.ToolMessage) and message.name
         )
     if request.stop:
         yield "\n".join(request.stop)
@@ -213,7 +198,7 @@ def other_texts(judge: Judge, request: ChatRequest) -> Iterator[str]:
         for tool in request.tools:
             schemas = (dumps_text(schema) for schema in (tool.parameters, tool.own) if schema)
             yield "\n".join([tool.name, tool.description or "", *schemas])
-        if isinstance(form := request.response_format, JsonSchemaFormat):
+        if isinstance(form := request.response_format, chat.JsonSchemaFormat):
             yield "\n".join([form.name, form.description or "", dumps_text(form.schema)])
 
 
@@ -226,33 +211,33 @@ def texts_of_fields(fields: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _texts_of(message: Message) -> Iterator[str]:
-    yield text_of(message.content)
-    if isinstance(message, AssistantMessage):
+def _texts_of(message: chat.Message) -> Iterator[str]:
+    yield chat.text_of(message.content)
+    if isinstance(message, chat.AssistantMessage):
         yield message.refusal or ""
         yield message.reasoning or ""
         yield from (f"{call.name}{call.arguments}" for call in message.tool_calls)
 
 
-def _media_of(message: Message) -> Iterator[Part]:
-    if isinstance(message, UserMessage | ToolMessage) and not isinstance(message.content, str):
-        yield from (part for part in message.content if not isinstance(part, TextPart))
+def _media_of(message: chat.Message) -> Iterator[chat.Part]:
+    if isinstance(message, chat.UserMessage | chat.ToolMessage) and not isinstance(message.content, str):
+        yield from (part for part in message.content if not isinstance(part, chat.TextPart))
 
 
-def _words_of(media: Iterable[Part]) -> Iterator[str]:
+def _words_of(media: Iterable[chat.Part]) -> Iterator[str]:
     """Yield the texts of text files, with their names, and the names of others."""
     for part in media:
-        if isinstance(part, FilePart):
+        if isinstance(part, chat.FilePart):
             yield part.as_text() or part.filename or ""
 
 
-async def moderated(judge: Judge, answer: Answer, request: ChatRequest, memory: PassedTexts) -> Answer:
+async def moderated(judge: Judge, answer: Answer, request: chat.ChatRequest, memory: PassedTexts) -> Answer:
     """Return the answer, of which only what passes is shown. Raises NoVerdict for a whole answer without one.
 
     `memory` is that of all askers.
     """
     passed = memory.of(judge.context.asker)
-    users = [text_of(one.content) for one in request.messages if isinstance(one, UserMessage)]
+    users = [chat.text_of(one.content) for one in request.messages if isinstance(one, chat.UserMessage)]
     asked, is_whole = users[-1] if users else "", request.response_format is not None
     prompt = excerpt(asked, max(0, len(asked) - MOST_CHARACTERS), len(asked))
     if answer.stream is not None:
@@ -271,7 +256,7 @@ async def moderated(judge: Judge, answer: Answer, request: ChatRequest, memory: 
     return replace(answer, completion=await _completion_of(stream))
 
 
-async def _completion_of(stream: ModeratedStream) -> ChatCompletion:
+async def _completion_of(stream: ModeratedStream) -> chat.ChatCompletion:
     folding = Folding()
     async for events in stream:
         folding.add(events)

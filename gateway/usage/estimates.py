@@ -16,20 +16,7 @@ import msgspec
 from gateway.usage.token_count import count_tokens
 from gateway.usage.usage_row import MOST_TOKENS
 from gateway.usage.worst_cost import LEAST_CAP_SENT, InputSize, input_bound
-from providers.chat import (
-    ChatRequest,
-    ImageDelta,
-    ImagePart,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    Texts,
-    ToolCallDelta,
-    Usage,
-    text_of,
-)
+from providers import chat
 from providers.chat.messages import Part
 from providers.matching.requirements import moving_fields
 
@@ -61,18 +48,18 @@ class SeenOutput(msgspec.Struct, eq=False):
     deltas: int = 0
     size: int = 0
 
-    def add(self, events: tuple[StreamEvent, ...]) -> None:
+    def add(self, events: tuple[chat.StreamEvent, ...]) -> None:
         """Count the pieces of a batch of events."""
         for event in events:
             match event:
-                case TextRun(pieces):
+                case chat.TextRun(pieces):
                     self.deltas += len(pieces)
                     self.size += sum(map(len, pieces))
-                case TextDelta(text) | ReasoningDelta(text) | RefusalDelta(text):
+                case chat.TextDelta(text) | chat.ReasoningDelta(text) | chat.RefusalDelta(text):
                     self.add_text(text)
-                case ImageDelta():
+                case chat.ImageDelta():
                     self.add_image()
-                case ToolCallDelta():
+                case chat.ToolCallDelta():
                     self.add_text(event.arguments)
                     if event.name is not None:
                         self.add_text(event.name)
@@ -94,20 +81,20 @@ class SeenOutput(msgspec.Struct, eq=False):
         return max(self.deltas, -(-self.size // _BYTES_PER_TOKEN))
 
 
-def input_size(request: ChatRequest) -> InputSize:
+def input_size(request: chat.ChatRequest) -> InputSize:
     """Measure the input of a call."""
     bound = input_bound(request)
     return InputSize(bound, count_tokens(request), unlearned_input(request, bound), most_input(request, bound))
 
 
-def most_input(request: ChatRequest, bound: int) -> int | None:
+def most_input(request: chat.ChatRequest, bound: int) -> int | None:
     """Return the highest input that a provider's count may state, or None if the provider adds an unknown part.
 
     A vendor may add a text of its own to the bound of the input.
     """
     if request.extra and moving_fields(request.extra):
         return None
-    if type(request.messages) is not Texts and any(_has_url(message.content) for message in request.messages):
+    if type(request.messages) is not chat.Texts and any(_has_url(message.content) for message in request.messages):
         return None
     return 2 * bound + _ADDED_BY_VENDORS
 
@@ -116,10 +103,10 @@ def _has_url(content: str | tuple[Part, ...] | None) -> bool:
     """Return whether the provider reads a URL for a message."""
     if content is None or isinstance(content, str):
         return False
-    return any(isinstance(part, ImagePart) and part.url[:5].lower() != "data:" for part in content)
+    return any(isinstance(part, chat.ImagePart) and part.url[:5].lower() != "data:" for part in content)
 
 
-def is_plausible(usage: Usage | None, most_input: int | None = None, most_output: int | None = None) -> bool:
+def is_plausible(usage: chat.Usage | None, most_input: int | None = None, most_output: int | None = None) -> bool:
     """Return whether a provider's count can be true. If not, it counts as absent. None stands for an unknown bound."""
     if usage is None:
         return False
@@ -136,15 +123,15 @@ def is_plausible(usage: Usage | None, most_input: int | None = None, most_output
     return 0 < prompt >= cached and reasoning <= completion
 
 
-def unlearned_input(request: ChatRequest, bound: int) -> int:
+def unlearned_input(request: chat.ChatRequest, bound: int) -> int:
     """Return the usual tokens of an input at a deployment of which nothing is known: a third of the bytes.
 
     Half of them where most of the text is not ASCII, of which a token has fewer bytes.
     """
     texts = (
         [entry["content"] for entry in request.messages.entries]
-        if type(request.messages) is Texts
-        else [text_of(message.content) for message in request.messages]
+        if type(request.messages) is chat.Texts
+        else [chat.text_of(message.content) for message in request.messages]
     )
     foreign = sum(len(text) - len(text.encode("ascii", "ignore")) for text in texts if not text.isascii())
     return -(-bound // (2 if 2 * foreign > sum(map(len, texts)) else 3))
@@ -233,7 +220,7 @@ class LearnedUsage:
         self,
         owner: tuple[str, str],
         deployment: str,
-        usage: Usage,
+        usage: chat.Usage,
         choices: int,
         duration_s: float,
         *,

@@ -41,21 +41,8 @@ import msgspec
 
 from gateway.operator_errors import StateError
 from gateway.state.lock import take
+from gateway.usage import gate
 from gateway.usage.duty_counts import SourceCounts
-from gateway.usage.gate import (
-    LARGEST_AMOUNT,
-    Counter,
-    CounterState,
-    GateUnavailable,
-    HoldGranted,
-    HoldRefused,
-    HoldRequest,
-    Measure,
-    RatePerMinute,
-    RateState,
-    present_state,
-    refusal_of,
-)
 from gateway.usage.journal_file import Cells, JournalFile, current_file, items, unpack_cells, words_of
 from gateway.usage.journal_queue import JournalQueue
 from gateway.usage.lost_call import LostUsage, RunningCost, lost_usage
@@ -68,7 +55,7 @@ _SIGN_S = 1.0
 
 _AT_ONCE = 500
 _BUILT, _SOURCE = b"built", b"source"
-_TOKENS = int(Measure.TOKENS)
+_TOKENS = int(gate.Measure.TOKENS)
 
 _NUMBER = struct.Struct("<q")
 _NAMED_NUMBER = struct.Struct("<q16s")
@@ -134,7 +121,7 @@ class Journal:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             return cls(directory, path, clock, flags)
-        except (OSError, lmdb.Error, GateUnavailable) as error:
+        except (OSError, lmdb.Error, gate.GateUnavailable) as error:
             raise StateError(f"{path} can't be used: {words_of(error)}") from error
 
     def close(self) -> None:
@@ -150,15 +137,15 @@ class Journal:
 
     # The gate.
 
-    async def hold(self, request: HoldRequest) -> HoldGranted | HoldRefused:
+    async def hold(self, request: gate.HoldRequest) -> gate.HoldGranted | gate.HoldRefused:
         request.expect_new(self._open)
         found = await self._do(self._hold, request, undo=self._give_back)
-        if isinstance(found, HoldRefused):
+        if isinstance(found, gate.HoldRefused):
             return found
         self._open[request.call] = found[:3]
         if self._next_sign is None:
             self._give_sign()
-        return HoldGranted(found[3])
+        return gate.HoldGranted(found[3])
 
     def _give_back(self, found: Any) -> None:
         """Settle a hold that was done a moment before its task was cancelled, so that it is not used."""
@@ -196,21 +183,21 @@ class Journal:
     def check(self) -> None:
         """Raise GateUnavailable if rows of calls that have ended can't be written."""
         if self._queue.problem:
-            raise GateUnavailable(self._queue.problem)
+            raise gate.GateUnavailable(self._queue.problem)
 
-    async def read(self, counters: Iterable[Counter], windows: AllBounds) -> list[CounterState]:
+    async def read(self, counters: Iterable[gate.Counter], windows: AllBounds) -> list[gate.CounterState]:
         return await self._do(self._read, (counters, windows))
 
     async def read_quotas(self, limits: Sequence[QuotaLimit]) -> tuple[int, list[QuotaState]]:
         return await self._do(self._read_quotas, limits)
 
-    async def top_up(self, counter: Counter, windows: AllBounds, amount: int) -> CounterState:
+    async def top_up(self, counter: gate.Counter, windows: AllBounds, amount: int) -> gate.CounterState:
         return await self._do(self._change, (counter, windows, amount, None))
 
-    async def reset(self, counter: Counter, windows: AllBounds, spent: int = 0) -> CounterState:
+    async def reset(self, counter: gate.Counter, windows: AllBounds, spent: int = 0) -> gate.CounterState:
         return await self._do(self._change, (counter, windows, 0, spent))
 
-    async def drop(self, counters: Iterable[Counter]) -> int:
+    async def drop(self, counters: Iterable[gate.Counter]) -> int:
         return await self._do(self._drop, [one.key for one in counters])
 
     is_shared = False
@@ -229,7 +216,7 @@ class Journal:
         """Whether `rebuild` was never called. Earlier costs of open windows are missing."""
         return self.do_now(lambda txn, _: txn.get(_BUILT) is None)
 
-    def rebuild(self, numbers: Iterable[tuple[Counter | QuotaLimit, int, int]], windows: AllBounds) -> int:
+    def rebuild(self, numbers: Iterable[tuple[gate.Counter | QuotaLimit, int, int]], windows: AllBounds) -> int:
         """Set what was spent in counters, and their top-ups, unless they have more. Return the number of counters.
 
         `windows` are those of budgets.
@@ -272,8 +259,8 @@ class Journal:
     # Operations.
 
     def _hold(
-        self, txn: lmdb.Transaction, request: HoldRequest
-    ) -> tuple[bytes, list[_Entry], tuple[_QuotaEntry, ...], tuple[RateState, ...]] | HoldRefused:
+        self, txn: lmdb.Transaction, request: gate.HoldRequest
+    ) -> tuple[bytes, list[_Entry], tuple[_QuotaEntry, ...], tuple[gate.RateState, ...]] | gate.HoldRefused:
         # This path is not split into functions: it is the largest part of the cost of a request with budgets.
         now_ns, call, windows = self._clock(), request.call, request.windows
         tokens, amount_nano = request.tokens, request.amount_nano
@@ -301,7 +288,7 @@ class Journal:
             changes[key] = 0, now_ns, now_ns + left_ns, 0, 0, 0
             if rate.measure == _TOKENS:  # a request stays counted, so its rate is not settled
                 entries.append((key, 0, amount, -per_minute))
-            states.append(RateState((MINUTE_NS - left_ns) * per_minute // MINUTE_NS, left_ns))
+            states.append(gate.RateState((MINUTE_NS - left_ns) * per_minute // MINUTE_NS, left_ns))
         quotas = self._hold_quotas(txn, request, now_ns, changes) if request.quotas else ()
         if quotas is None:
             return self._refusal(txn, request, now_ns)
@@ -312,7 +299,7 @@ class Journal:
         return place, entries, quotas, tuple(states)
 
     def _hold_quotas(
-        self, txn: lmdb.Transaction, request: HoldRequest, now_ns: int, changes: dict[bytes, Cells]
+        self, txn: lmdb.Transaction, request: gate.HoldRequest, now_ns: int, changes: dict[bytes, Cells]
     ) -> tuple[_QuotaEntry, ...] | None:
         """Add what a call changes in quotas, and return what it holds; None if one of them has no room."""
         known = self._known
@@ -344,7 +331,7 @@ class Journal:
             quotas = (*quotas, (key, generation, amount, one.uses, 0))
         return quotas
 
-    def _refusal(self, txn: lmdb.Transaction, request: HoldRequest, now_ns: int) -> HoldRefused:
+    def _refusal(self, txn: lmdb.Transaction, request: gate.HoldRequest, now_ns: int) -> gate.HoldRefused:
         states = []
         for limit in request.budgets:
             key, bounds = limit.counter.key, request.windows[limit.counter.window]
@@ -352,9 +339,9 @@ class Journal:
             self._file.set(key, cells)
             states.append(_state_of(cells))
         missing = [_missing_ns(self._get(txn, rate.key), now_ns) for rate in request.rates]
-        rates = tuple(map(RatePerMinute.state, request.rates, missing))
+        rates = tuple(map(gate.RatePerMinute.state, request.rates, missing))
         quotas = [self._quota_state(txn, one.limit, now_ns) for one in request.quotas]
-        return refusal_of(request, tuple(states), rates, missing, quotas, now_ns)
+        return gate.refusal_of(request, tuple(states), rates, missing, quotas, now_ns)
 
     def _settle(self, txn: lmdb.Transaction, settled: _Settled) -> None:
         place, entries, quotas, used, row, parts = settled
@@ -375,11 +362,11 @@ class Journal:
             if measure < 0:
                 now_ns = self._clock()
                 more_ns = 0 if is_lost else (used[_TOKENS] - amount) * MINUTE_NS // -measure
-                left_ns = min(max(0, _missing_ns(cells, now_ns) + more_ns), LARGEST_AMOUNT - now_ns)
+                left_ns = min(max(0, _missing_ns(cells, now_ns) + more_ns), gate.LARGEST_AMOUNT - now_ns)
                 known[key] = 0, now_ns, now_ns + left_ns, 0, 0, 0
             elif current == generation:
                 spent += used[measure]
-                spent = spent if spent < LARGEST_AMOUNT else LARGEST_AMOUNT
+                spent = spent if spent < gate.LARGEST_AMOUNT else gate.LARGEST_AMOUNT
                 known[key] = current, start, end, spent, held - amount, credit
             else:  # the window in which the call was admitted has ended
                 continue
@@ -400,7 +387,7 @@ class Journal:
                 left_ns = end - (now_ns if now_ns > start else start)
                 left_ns = (left_ns if left_ns > 0 else 0) + (used - amount) * MINUTE_NS // (spent or per_minute)
                 left_ns = left_ns if left_ns > 0 else 0
-                left_ns = left_ns if left_ns < LARGEST_AMOUNT - now_ns else LARGEST_AMOUNT - now_ns
+                left_ns = left_ns if left_ns < gate.LARGEST_AMOUNT - now_ns else gate.LARGEST_AMOUNT - now_ns
                 known[key] = 0, now_ns, now_ns + left_ns, spent or per_minute, held, 0
             elif current == generation:
                 more = used - amount if is_call else used
@@ -420,12 +407,14 @@ class Journal:
         now_ns = self._clock()
         return now_ns, [self._quota_state(txn, one, now_ns) for one in limits]
 
-    def _read(self, txn: lmdb.Transaction, asked: tuple[Iterable[Counter], AllBounds]) -> list[CounterState]:
+    def _read(self, txn: lmdb.Transaction, asked: tuple[Iterable[gate.Counter], AllBounds]) -> list[gate.CounterState]:
         (counters, windows), now_ns = asked, self._clock()
         cells = [(self._get(txn, one.key), windows[one.window]) for one in counters]
-        return [present_state(_state_of(found) if found[2] else None, bounds, now_ns) for found, bounds in cells]
+        return [gate.present_state(_state_of(found) if found[2] else None, bounds, now_ns) for found, bounds in cells]
 
-    def _change(self, txn: lmdb.Transaction, change: tuple[Counter, AllBounds, int, int | None]) -> CounterState:
+    def _change(
+        self, txn: lmdb.Transaction, change: tuple[gate.Counter, AllBounds, int, int | None]
+    ) -> gate.CounterState:
         counter, windows, more, spent = change
         cells = _present(self._get(txn, counter.key), windows[counter.window], self._clock())
         generation, start, end, present, held, credit = cells
@@ -457,7 +446,7 @@ class Journal:
         try:
             self._run_file = os.open(self.directory / run.hex(), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError as error:
-            raise GateUnavailable(f"{self.directory} can't be used: {error.strerror}") from error
+            raise gate.GateUnavailable(f"{self.directory} can't be used: {error.strerror}") from error
         take(self._run_file)
         self._run = run
         return run
@@ -551,9 +540,9 @@ def _present(cells: Cells, bounds: WindowBounds, now_ns: int) -> Cells:
     return max(now_ns, generation + 1), start, end, 0, 0, 0
 
 
-def _state_of(cells: Cells) -> CounterState:
+def _state_of(cells: Cells) -> gate.CounterState:
     _, start, end, spent, held, credit = cells
-    return CounterState(spent, held, credit, start, end)
+    return gate.CounterState(spent, held, credit, start, end)
 
 
 def _missing_ns(cells: Cells, now_ns: int) -> int:
@@ -568,7 +557,7 @@ def _bucket(cells: Cells, limit: int, now_ns: int) -> tuple[int, int]:
 
 
 def _bounded(amount: int) -> int:
-    return min(max(amount, 0), LARGEST_AMOUNT)
+    return min(max(amount, 0), gate.LARGEST_AMOUNT)
 
 
 def _runs(txn: lmdb.Transaction, _: object) -> list[bytes]:

@@ -23,27 +23,9 @@ from gateway.model.config_version import ConfigVersion
 from gateway.operator_errors import StateError
 from gateway.state.database import Database
 from gateway.undo import undone_on_failure
+from gateway.usage import ledger
 from gateway.usage.amounts import NANO, shown_nano
 from gateway.usage.journal_reading import former_rows, waiting_rows
-from gateway.usage.ledger import (
-    AUDIO,
-    DELETED_THROUGH,
-    HAS_AUDIO,
-    LINES_OF_ROWS,
-    MEASURES,
-    READ,
-    TIMEZONE,
-    TOTALS_OF_ASSISTANTS,
-    LedgerLine,
-    LocalTime,
-    Person,
-    fact,
-    has_call,
-    ledger_to_read,
-    line_of,
-    lines_of,
-    read_row,
-)
 from gateway.usage.quota_sums import PartsByCaller, parts_since
 from gateway.usage.quotas import NOTHING, row_parts
 from gateway.usage.usage_row import TOKENS, RowKind, UsageRow, UsageSource, shown_seconds
@@ -62,10 +44,10 @@ DIMENSIONS: Mapping[str, str] = {
 _TOTALS = {
     "user": "total_user_day",
     "hour": "total_hour",
-    "assistant": TOTALS_OF_ASSISTANTS,
-    "territory": LINES_OF_ROWS,
-    "processes": LINES_OF_ROWS,
-    "use": LINES_OF_ROWS,
+    "assistant": ledger.TOTALS_OF_ASSISTANTS,
+    "territory": ledger.LINES_OF_ROWS,
+    "processes": ledger.LINES_OF_ROWS,
+    "use": ledger.LINES_OF_ROWS,
 }
 """The totals of dimensions that those by day and series do not have. Several of them together are read from rows."""
 
@@ -86,7 +68,7 @@ class UsageQuery(Value, frozen=True):
     """The assistant that is reported, an empty text for calls without an assistant, or None for all calls."""
     request: str | None = None
     """The request whose rows are read, which no report has, or None for all requests."""
-    person: Person | None = None
+    person: ledger.Person | None = None
     """The end user that is reported, by `user`, or None for all users."""
 
     @classmethod
@@ -95,7 +77,7 @@ class UsageQuery(Value, frozen=True):
         return cls((), *_ANY_DAY, request=request)
 
     @classmethod
-    def of_person(cls, person: Person, by: Sequence[str]) -> UsageQuery:
+    def of_person(cls, person: ledger.Person, by: Sequence[str]) -> UsageQuery:
         """Return the query for the rows and the sums of an end user, of any day."""
         return cls(tuple(by), *_ANY_DAY, person=person)
 
@@ -104,7 +86,7 @@ class UsageQuery(Value, frozen=True):
         """The totals that have all dimensions of the query, also that of its filter by assistant."""
         filtered = ("assistant",) if self.assistant is not None else ()
         own = {_TOTALS[name] for name in (*self.by, *filtered) if name in _TOTALS}
-        return own.pop() if len(own) == 1 else LINES_OF_ROWS if own else "total_day"
+        return own.pop() if len(own) == 1 else ledger.LINES_OF_ROWS if own else "total_day"
 
     def columns(self) -> list[str]:
         """Return the columns of the groups."""
@@ -117,9 +99,11 @@ class UsageQuery(Value, frozen=True):
         """
         where, values = self._where()
         columns = [*self.columns(), "usage_source", "currency", "vendor_currency"]
-        totals = LINES_OF_ROWS if of_audio else self.totals
-        summed = {*(() if of_audio else MEASURES), *(AUDIO if totals == LINES_OF_ROWS else ())}
-        sums = ", ".join(f"CAST(SUM({name}) AS BIGINT)" if name in summed else "0" for name in (*MEASURES, *AUDIO))
+        totals = ledger.LINES_OF_ROWS if of_audio else self.totals
+        summed = {*(() if of_audio else ledger.MEASURES), *(ledger.AUDIO if totals == ledger.LINES_OF_ROWS else ())}
+        sums = ", ".join(
+            f"CAST(SUM({name}) AS BIGINT)" if name in summed else "0" for name in (*ledger.MEASURES, *ledger.AUDIO)
+        )
         if of_audio:
             where += " AND audio_ms + characters > 0"
         numbers = ", ".join(map(str, range(1, len(columns) + 1)))
@@ -139,7 +123,7 @@ class UsageQuery(Value, frozen=True):
         )
         return text, values
 
-    def page(self, after: tuple[int, int], newest: int, columns: str = READ) -> tuple[str, list[object]]:
+    def page(self, after: tuple[int, int], newest: int, columns: str = ledger.READ) -> tuple[str, list[object]]:
         """Return the statement for the next `PAGE_ROWS` rows, and its values.
 
         `after` is time and number of the last row before. Of the columns, the second is the time.
@@ -186,11 +170,11 @@ class UsageSums(msgspec.Struct):
     unconverted_calls: int = 0
     amount_nano: int = 0
     vendor_nano: dict[str, int] = {}
-    audio: list[int] = msgspec.field(default_factory=lambda: [0] * len(AUDIO))
+    audio: list[int] = msgspec.field(default_factory=lambda: [0] * len(ledger.AUDIO))
 
-    def add(self, line: LedgerLine) -> None:
+    def add(self, line: ledger.LedgerLine) -> None:
         """Add a line of totals."""
-        sums = dict(zip(MEASURES, line.sums, strict=True))
+        sums = dict(zip(ledger.MEASURES, line.sums, strict=True))
         self.calls += sums["calls"]
         self.audio = [*map(add, self.audio, line.audio)]
         for number, name in enumerate(TOKENS):
@@ -237,7 +221,7 @@ class UsageGroup(msgspec.Struct):
     all: UsageSums = msgspec.field(default_factory=UsageSums)
     estimated: UsageSums = msgspec.field(default_factory=UsageSums)
 
-    def add(self, line: LedgerLine) -> None:
+    def add(self, line: ledger.LedgerLine) -> None:
         """Add a line of totals."""
         self.all.add(line)
         if line.usage_source == UsageSource.ESTIMATED:
@@ -267,7 +251,7 @@ class GroupedUsage(Value, frozen=True):
         return {"groups": [group.data(self.by) for group in self.groups], "total": self.total.data(())}
 
 
-def group_lines(by: tuple[str, ...], found: Iterable[LedgerLine]) -> GroupedUsage:
+def group_lines(by: tuple[str, ...], found: Iterable[ledger.LedgerLine]) -> GroupedUsage:
     """Return the report of lines whose keys are the values of these dimensions."""
     lines = list(found)
     currencies: dict[tuple[str | None, ...], set[str]] = {}
@@ -291,7 +275,9 @@ def _order(group: UsageGroup) -> tuple[object, ...]:
     return [(text is not None, text or "") for text in group.key], group.currency or ""
 
 
-def _lines_of_quotas(lines: Iterable[LedgerLine], place: int, config: ConfigVersion | None) -> Iterator[LedgerLine]:
+def _lines_of_quotas(
+    lines: Iterable[ledger.LedgerLine], place: int, config: ConfigVersion | None
+) -> Iterator[ledger.LedgerLine]:
     """Yield each line once for each quota of its deployment, whose name it has at this place of its key."""
     for line in lines:
         deployment = config.deployments.get(line.key[place] or "") if config is not None else None
@@ -311,13 +297,13 @@ class UsageReader:
         waiting = []
         if directory is not None and shared is None:
             waiting = former_rows(directory) + waiting_rows(directory)
-        self._database = shared or ledger_to_read(directory or Path())
+        self._database = shared or ledger.ledger_to_read(directory or Path())
         self._moment = ExitStack()
         with undone_on_failure(self._close):
             statements = self._statements = self._moment.enter_context(self._database.transaction(reads_only=True))
-            self.zone = zone_of(fact(statements, TIMEZONE) or "UTC")
-            self.deleted_through = fact(statements, DELETED_THROUGH)
-            self._unmoved = [row for row in waiting if not has_call(statements, row.call)]
+            self.zone = zone_of(ledger.fact(statements, ledger.TIMEZONE) or "UTC")
+            self.deleted_through = ledger.fact(statements, ledger.DELETED_THROUGH)
+            self._unmoved = [row for row in waiting if not ledger.has_call(statements, row.call)]
 
     def _close(self) -> None:
         with closing(self._database):
@@ -363,11 +349,11 @@ class UsageReader:
 
     def report(self, query: UsageQuery, config: ConfigVersion | None = None) -> GroupedUsage:
         """Return the report of a query. The deployments of the config version name the quotas."""
-        lines = [*lines_of(self._statements.execute(*query.sums()).fetchall())]
-        if query.totals != LINES_OF_ROWS and fact(self._statements, HAS_AUDIO):
-            lines += lines_of(self._statements.execute(*query.sums(of_audio=True)).fetchall())
-        local_time = LocalTime(self.zone)
-        found = (line_of(row, query.columns(), local_time) for row in self._unmoved_in(query, local_time))
+        lines = [*ledger.lines_of(self._statements.execute(*query.sums()).fetchall())]
+        if query.totals != ledger.LINES_OF_ROWS and ledger.fact(self._statements, ledger.HAS_AUDIO):
+            lines += ledger.lines_of(self._statements.execute(*query.sums(of_audio=True)).fetchall())
+        local_time = ledger.LocalTime(self.zone)
+        found = (ledger.line_of(row, query.columns(), local_time) for row in self._unmoved_in(query, local_time))
         lines += filter(None, found)
         report = group_lines(query.by, lines)
         if "quota" not in query.by:
@@ -389,7 +375,7 @@ class UsageReader:
         data = {**report.data(), "timezone": str(self.zone)}
         if report.total.estimated.calls and (implausible := self._implausible(query)):
             data["implausible"] = implausible
-        deleted = self.deleted_through_in(query) if query.totals == LINES_OF_ROWS else None
+        deleted = self.deleted_through_in(query) if query.totals == ledger.LINES_OF_ROWS else None
         return data if deleted is None else {**data, "rows_deleted_through": deleted}
 
     def _implausible(self, query: UsageQuery) -> list[dict[str, object]]:
@@ -397,7 +383,7 @@ class UsageReader:
         found = {
             name: [calls, tokens] for name, calls, tokens in self._statements.execute(*query.implausible()).fetchall()
         }
-        for row in self._unmoved_in(query, LocalTime(self.zone)):
+        for row in self._unmoved_in(query, ledger.LocalTime(self.zone)):
             if row.reported_input_tokens is not None:
                 sums = found.setdefault(row.deployment or "", [0, 0])
                 found[row.deployment or ""] = [sums[0] + 1, sums[1] + row.reported_input_tokens]
@@ -408,15 +394,15 @@ class UsageReader:
 
     def rows(self, query: UsageQuery) -> Iterator[UsageRow]:
         """Yield all rows of the days of a query, oldest first. It ends the moment for which reports are made."""
-        unmoved = sorted(self._unmoved_in(query, LocalTime(self.zone)), key=lambda row: row.time_ns)
-        return heapq.merge((read_row(row) for row in self._moved(query)), unmoved, key=lambda row: row.time_ns)
+        unmoved = sorted(self._unmoved_in(query, ledger.LocalTime(self.zone)), key=lambda row: row.time_ns)
+        return heapq.merge((ledger.read_row(row) for row in self._moved(query)), unmoved, key=lambda row: row.time_ns)
 
     def requests(self, query: UsageQuery) -> Iterator[tuple[int, str | None, str | None]]:
         """Yield time, request and region of all calls of the days of a query, in a third of the time of `rows`.
 
         As `rows`, it ends the moment for which reports are made.
         """
-        unmoved = [*self._unmoved_in(query, LocalTime(self.zone))]
+        unmoved = [*self._unmoved_in(query, ledger.LocalTime(self.zone))]
         for row in self._moved(query, "call_id, time_ns, request_id, region, kind"):
             if row[5] == RowKind.USAGE:
                 yield row[2], row[3], row[4] or None
@@ -424,7 +410,7 @@ class UsageReader:
             if one.kind == RowKind.USAGE:
                 yield one.time_ns, one.request, one.region
 
-    def _moved(self, query: UsageQuery, columns: str = READ) -> Iterator[Sequence[Any]]:
+    def _moved(self, query: UsageQuery, columns: str = ledger.READ) -> Iterator[Sequence[Any]]:
         """Yield rows, a page at a time: a slow reader does not keep SQLite from reusing the space of its log."""
         after = (-1, 0)
         newest = self._statements.execute("SELECT COALESCE(MAX(number), 0) FROM usage_row").fetchone()[0]
@@ -437,7 +423,7 @@ class UsageReader:
                 return
             after = page[-1][2], page[-1][0]
 
-    def _unmoved_in(self, query: UsageQuery, local_time: LocalTime) -> Iterator[UsageRow]:
+    def _unmoved_in(self, query: UsageQuery, local_time: ledger.LocalTime) -> Iterator[UsageRow]:
         for row in self._unmoved:
             if query.includes(row, local_time.hour_and_day(row.time_ns)[1]):
                 yield row

@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-from providers.chat import (
-    AssistantMessage,
-    AudioPart,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonSchemaFormat,
-    Message,
-    Part,
-    TextPart,
-    Texts,
-)
+from providers import chat
 from providers.json_values import dumps_text
 
 _PER_MESSAGE = 4
@@ -42,10 +31,10 @@ def tokens_of(text: str) -> int:
     return -(-(2 * characters + 3 * beyond) // 8)
 
 
-def count_tokens(request: ChatRequest) -> int:
+def count_tokens(request: chat.ChatRequest) -> int:
     """Return about how many tokens the prompt of a request has, with what a template adds."""
     messages, count = request.messages, _BEFORE_ANSWER
-    if type(messages) is Texts:
+    if type(messages) is chat.Texts:
         count += sum([_PER_MESSAGE + tokens_of(entry["content"]) for entry in messages.entries])
     else:
         count += sum(map(_of_message, messages))
@@ -53,7 +42,7 @@ def count_tokens(request: ChatRequest) -> int:
         count += tokens_of(tool.name) + tokens_of(tool.description or "") + _PER_MESSAGE
         if tool.parameters is not None:
             count += _of_json(tool.parameters)
-    if isinstance(request.response_format, JsonSchemaFormat):
+    if isinstance(request.response_format, chat.JsonSchemaFormat):
         count += _of_json(request.response_format.schema)
     return count
 
@@ -62,26 +51,26 @@ def _of_json(value: object) -> int:
     return tokens_of(dumps_text(value))
 
 
-def _of_message(message: Message) -> int:
+def _of_message(message: chat.Message) -> int:
     content = message.content
     count = _PER_MESSAGE
     if isinstance(content, str):
         count += tokens_of(content)
     elif content is not None:
         count += sum(map(_of_part, content))
-    if isinstance(message, AssistantMessage):
+    if isinstance(message, chat.AssistantMessage):
         count += tokens_of(message.refusal or "") + tokens_of(message.reasoning or "")
         count += sum(tokens_of(call.name) + tokens_of(call.arguments) for call in message.tool_calls)
     return count
 
 
-def _of_part(part: Part) -> int:
+def _of_part(part: chat.Part) -> int:
     match part:
-        case TextPart(text):
+        case chat.TextPart(text):
             return tokens_of(text)
-        case ImagePart():
+        case chat.ImagePart():
             return _PER_IMAGE
-        case AudioPart(data):
+        case chat.AudioPart(data):
             return max(1, len(data) * 3 // 4 // _BYTES_PER_TOKEN_OF_SOUND)
-        case FilePart(data):
+        case chat.FilePart(data):
             return max(_FEWEST_OF_A_FILE, len(data) * 3 // 4 // _BYTES_PER_TOKEN_OF_A_FILE)

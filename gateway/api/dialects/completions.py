@@ -20,28 +20,7 @@ from gateway.api.errors import ApiError, encode_error
 from gateway.execution.exchange import AnswerStyle
 from gateway.execution.run import PlanExhausted
 from gateway.model.record import Record
-from providers.chat import (
-    AnnotationsDelta,
-    AudioDelta,
-    ChatCompletion,
-    ChatRequest,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    Heartbeat,
-    ImageDelta,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    SegmentDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    ToolCallDelta,
-    Usage,
-    UsageReport,
-    said_in,
-)
+from providers import chat
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.openai_json.decode_request import decode_any_request
 from providers.openai_json.encode_answer import OUTWARD_FINISH, encode_usage
@@ -60,17 +39,17 @@ class Completions(OpenAIChat):
 
     route = "/v1/completions"
 
-    def decode(self, body: bytes) -> ChatRequest:
+    def decode(self, body: bytes) -> chat.ChatRequest:
         return decode_completion(parse_json(body))
 
-    def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
+    def encode_answer(self, completion: chat.ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
         if any(choice.message.images for choice in completion.choices):
             raise PlanExhausted(NO_PLACE_FOR_IMAGES)
         labelled, member = label_answer(completion, style, record)
         body: dict[str, object] = {
             **_head(record, style.shown_model or completion.model, completion.created),
             "choices": [
-                _choice(choice.index, said_in(choice.message), OUTWARD_FINISH[choice.finish_reason])
+                _choice(choice.index, chat.said_in(choice.message), OUTWARD_FINISH[choice.finish_reason])
                 for choice in labelled.choices
             ],
         }
@@ -91,7 +70,7 @@ class Completions(OpenAIChat):
         return orjson.dumps(encode_error(error))
 
 
-def decode_completion(body: object) -> ChatRequest:
+def decode_completion(body: object) -> chat.ChatRequest:
     """Return the request in a parsed body as a chat. Raises InvalidRequest or UnsupportedFeature."""
     source = mapping(body, "")
     for name in _OF_CHAT:
@@ -157,7 +136,7 @@ class CompletionStreamEncoder(StreamEncoder):
         # The bytes around a text of choice 0.
         self._text_head = self._text_tail = b""
 
-    def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
+    def encode(self, events: tuple[chat.StreamEvent, ...]) -> bytes:
         return b"".join([self._encode(event) for event in self._labels.add(events) if self.failed is None])
 
     def around_text(self) -> tuple[bytes, bytes] | None:
@@ -165,37 +144,44 @@ class CompletionStreamEncoder(StreamEncoder):
             return None
         return self._text_head, self._text_tail
 
-    def _encode(self, event: StreamEvent) -> bytes:
+    def _encode(self, event: chat.StreamEvent) -> bytes:
         match event:
-            case Opened():
+            case chat.Opened():
                 self._open(event)
-            case TextRun(pieces):
+            case chat.TextRun(pieces):
                 return b"".join([self._text_head + piece + self._text_tail for piece in pieces])
-            case TextDelta() | RefusalDelta():
+            case chat.TextDelta() | chat.RefusalDelta():
                 return self._chunk(_choice(event.choice, event.text))
-            case ChoiceFinish():
+            case chat.ChoiceFinish():
                 self._ended += 1
                 return self._chunk(_choice(event.choice, "", OUTWARD_FINISH[event.reason]))
-            case UsageReport():
+            case chat.UsageReport():
                 self.usage = event.usage
                 return self._usage(event.usage) if self._include_usage else b""
-            case Finished():
+            case chat.Finished():
                 self.finished = True
                 # A finish in an earlier batch was written before the cost was known.
                 cost = self._labels.cost()
                 return b'%b],"%b":%b}\n\n' % (self._head, MEMBER.encode(), orjson.dumps(cost)) + DONE if cost else DONE
-            case ImageDelta():
-                return self._encode(Failed(NO_PLACE_FOR_IMAGES))
-            case Failed():
+            case chat.ImageDelta():
+                return self._encode(chat.Failed(NO_PLACE_FOR_IMAGES))
+            case chat.Failed():
                 return self._broken(event)
             # This API has no place for reasoning, and no request has tools.
-            case ReasoningDelta() | ToolCallDelta() | AnnotationsDelta() | Heartbeat() | AudioDelta() | SegmentDelta():
+            case (
+                chat.ReasoningDelta()
+                | chat.ToolCallDelta()
+                | chat.AnnotationsDelta()
+                | chat.Heartbeat()
+                | chat.AudioDelta()
+                | chat.SegmentDelta()
+            ):
                 pass
             case _:
                 assert_never(event)
         return b""
 
-    def _open(self, event: Opened) -> None:
+    def _open(self, event: chat.Opened) -> None:
         head = orjson.dumps(_head(self._record, self._model or event.model, event.created))
         end = b',"usage":null}\n\n' if self._include_usage else b"}\n\n"
         self._head = b'data: %b,"choices":[' % head[:-1]
@@ -212,7 +198,7 @@ class CompletionStreamEncoder(StreamEncoder):
         rest = b"," + orjson.dumps(tail)[1:] if tail else b"}"
         return b"%b%b]%b\n\n" % (self._head, orjson.dumps(choice), rest)
 
-    def _usage(self, usage: Usage) -> bytes:
+    def _usage(self, usage: chat.Usage) -> bytes:
         tail: dict[str, object] = {"usage": encode_usage(usage)}
         if cost := self._labels.cost():
             tail[MEMBER] = cost

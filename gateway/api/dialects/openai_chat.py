@@ -20,27 +20,7 @@ from gateway.execution.exchange import AnswerStyle
 from gateway.model.moderation import ModerationRecord
 from gateway.model.record import Record
 from gateway.model.served import ServedRequest
-from providers.chat import (
-    SERVICE_TIERS,
-    AnnotationsDelta,
-    AudioDelta,
-    ChatCompletion,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    Heartbeat,
-    ImageDelta,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    SegmentDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    ToolCallDelta,
-    Usage,
-    UsageReport,
-)
+from providers import chat
 from providers.formats.reasoning_state import join_call_id
 from providers.json_values import dumps_texts
 from providers.openai_json import encode_completion
@@ -63,7 +43,7 @@ class OpenAIChat(Dialect):
     def decode(self, body: bytes) -> ServedRequest:
         return read_request(body)
 
-    def encode_answer(self, completion: ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
+    def encode_answer(self, completion: chat.ChatCompletion, style: AnswerStyle, record: Record) -> bytes:
         if not completion.id or style.shown_model is not None:
             completion = replace(completion, id=f"chatcmpl-{record.request_id}")
         labelled, member = label_answer(completion, style, record)
@@ -123,12 +103,12 @@ class ChunkEncoder(StreamEncoder):
         # The choices that have ended, maybe fewer than were asked for.
         self._ended: set[int] = set()
 
-    def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
+    def encode(self, events: tuple[chat.StreamEvent, ...]) -> bytes:
         labels = self._labels
         if labels.reads_texts:
             events = labels.add(events)
         else:
-            labels.is_last_batch = isinstance(events[-1], Finished) if events else False
+            labels.is_last_batch = isinstance(events[-1], chat.Finished) if events else False
         if self._frame is not None and self._record.resumed is not None:
             # Another model resumes the answer, and its setup differs.
             self._begin(self._frame)
@@ -138,7 +118,7 @@ class ChunkEncoder(StreamEncoder):
         written: list[bytes] = []
         texts: list[str] = []
         for event in events:
-            if type(event) is TextDelta and event.logprobs is None and event.choice == 0 and 0 in self._started:
+            if type(event) is chat.TextDelta and event.logprobs is None and event.choice == 0 and 0 in self._started:
                 texts.append(event.text)
                 continue
             if texts:
@@ -158,45 +138,45 @@ class ChunkEncoder(StreamEncoder):
         """Return a chunk for each further text of choice 0."""
         return self._text_head + dumps_texts(texts, self._text_tail + self._text_head) + self._text_tail
 
-    def _encode(self, event: StreamEvent) -> bytes:
+    def _encode(self, event: chat.StreamEvent) -> bytes:
         match event:
-            case TextDelta():
+            case chat.TextDelta():
                 if event.choice == 0 and event.logprobs is None and 0 in self._started:
                     return self._text_head + orjson.dumps(event.text)[1:-1] + self._text_tail
                 return self._delta(event.choice, {"content": event.text}, event.logprobs)
-            case TextRun():
+            case chat.TextRun():
                 return self._text_run(event.pieces)
-            case Opened():
+            case chat.Opened():
                 self._open(event)
                 return b""
-            case ChoiceFinish():
+            case chat.ChoiceFinish():
                 return self._finish(event)
-            case UsageReport():
+            case chat.UsageReport():
                 self.usage = event.usage
                 return self._usage(event.usage) if self._include_usage else b""
-            case Finished():
+            case chat.Finished():
                 self.finished = True
                 # A finish in an earlier batch was written before the cost was known.
                 cost = self._labels.cost()
                 return self._chunk(b"", cost) + DONE if cost else DONE
-            case ReasoningDelta():
+            case chat.ReasoningDelta():
                 return self._delta(event.choice, {"reasoning_content": event.text})
-            case RefusalDelta():
+            case chat.RefusalDelta():
                 return self._delta(event.choice, {"refusal": event.text})
-            case AnnotationsDelta():
+            case chat.AnnotationsDelta():
                 return self._delta(event.choice, {"annotations": event.annotations})
-            case ImageDelta():
+            case chat.ImageDelta():
                 return self._delta(event.choice, {"images": encode_images((event.url,))})
-            case ToolCallDelta():
+            case chat.ToolCallDelta():
                 return self._delta(event.choice, {"tool_calls": [_tool_call(event)]})
-            case Failed():
+            case chat.Failed():
                 return self._broken(event)
-            case Heartbeat() | AudioDelta() | SegmentDelta():
+            case chat.Heartbeat() | chat.AudioDelta() | chat.SegmentDelta():
                 return b""
             case _:
                 assert_never(event)
 
-    def _open(self, event: Opened) -> None:
+    def _open(self, event: chat.Opened) -> None:
         head: dict[str, object] = {
             "id": event.id if event.id and self._model is None else f"chatcmpl-{self._record.request_id}",
             "object": "chat.completion.chunk",
@@ -204,7 +184,7 @@ class ChunkEncoder(StreamEncoder):
             "model": self._model or event.model,
         }
         # If the model is hidden, hide everything else that can identify the provider.
-        tier = event.service_tier if event.service_tier in SERVICE_TIERS else None
+        tier = event.service_tier if event.service_tier in chat.SERVICE_TIERS else None
         if self._model is None and (tier is not None or event.system_fingerprint is not None):
             self._frame, head = head, dict(head)
             if tier is not None:
@@ -230,7 +210,7 @@ class ChunkEncoder(StreamEncoder):
         parts[-1] += tail
         return (tail + head).join(parts)
 
-    def _chunk(self, choices: bytes, extras: dict[str, object] | None = None, usage: Usage | None = None) -> bytes:
+    def _chunk(self, choices: bytes, extras: dict[str, object] | None = None, usage: chat.Usage | None = None) -> bytes:
         """Return a chunk with these encoded choices."""
         if self._is_mark_due:
             self._is_mark_due = False
@@ -266,7 +246,7 @@ class ChunkEncoder(StreamEncoder):
         bodies = ({"index": lower, "delta": delta, "logprobs": None, "finish_reason": None} for lower in silent)
         return b"".join(self._chunk(orjson.dumps(body)) for body in bodies)
 
-    def _finish(self, event: ChoiceFinish) -> bytes:
+    def _finish(self, event: chat.ChoiceFinish) -> bytes:
         role = b""
         if event.choice not in self._started:
             self._started.add(event.choice)
@@ -286,7 +266,7 @@ class ChunkEncoder(StreamEncoder):
             extras |= self._labels.last_marks()
         return self._chunk(body, extras or None)
 
-    def _usage(self, usage: Usage) -> bytes:
+    def _usage(self, usage: chat.Usage) -> bytes:
         extras: dict[str, object] = {"usage": "estimated"} if self._record.shown.usage_is_estimated else {}
         return self._chunk(b"", extras | self._labels.cost() or None, usage)
 
@@ -299,7 +279,7 @@ class ChunkEncoder(StreamEncoder):
         return {"moderation": told}
 
 
-def _tool_call(event: ToolCallDelta) -> dict[str, object]:
+def _tool_call(event: chat.ToolCallDelta) -> dict[str, object]:
     if event.id is None:
         return {"index": event.index, "function": {"arguments": event.arguments}}
     return {

@@ -20,18 +20,7 @@ from gateway.inputs.audio import AudioNote, note_audio
 from gateway.model.caller import RequestHeaders
 from gateway.model.record import Record
 from gateway.usage.token_count import tokens_of
-from providers.chat import (
-    AudioDelta,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    SegmentDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    Usage,
-    UsageReport,
-)
+from providers import chat
 from providers.inputs.audio.decode import decode_speech, decode_transcription
 from providers.inputs.audio.form import FormPart, FormReader, boundary_of, parse_form
 from providers.inputs.audio.kinds import SPEECH_FORMATS
@@ -115,7 +104,7 @@ class TranslationDialect(TranscriptionDialect):
     task = "translate"
 
 
-def usage_of(usage: Usage) -> Mapping[str, object]:
+def usage_of(usage: chat.Usage) -> Mapping[str, object]:
     """Return the usage of a transcript: tokens where the provider counts them, else the length."""
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
     if not (prompt or completion):
@@ -157,25 +146,25 @@ class TranscriptEncoder(StreamEncoder):
         self._segments = 0
         self._is_filtered = False
 
-    def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
+    def encode(self, events: tuple[chat.StreamEvent, ...]) -> bytes:
         return b"".join([self._encode(event) for event in events])
 
-    def _encode(self, event: StreamEvent) -> bytes:
+    def _encode(self, event: chat.StreamEvent) -> bytes:
         match event:
-            case TextDelta() | TextRun():
-                text = event.text if isinstance(event, TextDelta) else text_of_run(event.pieces)
+            case chat.TextDelta() | chat.TextRun():
+                text = event.text if isinstance(event, chat.TextDelta) else text_of_run(event.pieces)
                 self._texts.append(text)
                 return _event({"type": "transcript.text.delta", "delta": text}) if text else b""
-            case SegmentDelta(segment) if self._has_segments:
+            case chat.SegmentDelta(segment) if self._has_segments:
                 self._segments += 1
                 return _event(diarized_segment(self._segments - 1, segment))
-            case ChoiceFinish(reason):
+            case chat.ChoiceFinish(reason):
                 self._is_filtered = reason == "content_filter"
-            case UsageReport(usage):
+            case chat.UsageReport(usage):
                 self.usage = usage
-            case Failed():
+            case chat.Failed():
                 return self._broken(event)
-            case Finished():
+            case chat.Finished():
                 self.finished = True
                 counted = usage_of(note_audio(self._record, self.usage))
                 if self._is_filtered:
@@ -227,21 +216,21 @@ class SpeechEncoder(StreamEncoder):
         self._note, self._media = note, media
         self._hash = sha256() if note is not None and note.signer is not None else None
 
-    def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
+    def encode(self, events: tuple[chat.StreamEvent, ...]) -> bytes:
         return b"".join([self._encode(event) for event in events])
 
-    def _encode(self, event: StreamEvent) -> bytes:
+    def _encode(self, event: chat.StreamEvent) -> bytes:
         match event:
-            case AudioDelta(data):
+            case chat.AudioDelta(data):
                 if self._hash is not None:
                     self._hash.update(data)
                 return self._shown(data)
-            case UsageReport(usage):
+            case chat.UsageReport(usage):
                 self.usage = usage
                 note_audio(self._record, usage)
-            case Failed():
+            case chat.Failed():
                 return self._broken(event)
-            case Finished():
+            case chat.Finished():
                 self.finished = True
                 return self._end()
         return b""
@@ -272,7 +261,7 @@ class SpeechEventEncoder(SpeechEncoder):
         return _event({"type": "speech.audio.delta", "audio": b64encode(data).decode()})
 
     def _end(self) -> bytes:
-        record, usage = self._record, self.usage or Usage()
+        record, usage = self._record, self.usage or chat.Usage()
         prompt = usage.prompt_tokens or max(1, tokens_of(self._spoken))
         completion = usage.completion_tokens or max(1, len(self._spoken) * _TOKENS_PER_CHARACTER)
         member: dict[str, object] = {"characters": usage.characters or len(self._spoken)}

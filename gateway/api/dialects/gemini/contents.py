@@ -16,19 +16,7 @@ from collections.abc import Mapping
 import msgspec
 
 from gateway.api.dialects.gemini.fields import DroppedFields, Fields, read_object, repeated
-from providers.chat import (
-    AssistantMessage,
-    AudioPart,
-    FilePart,
-    ImagePart,
-    Message,
-    Part,
-    SystemMessage,
-    TextPart,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-)
+from providers import chat
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.json_values import dumps_text
 from providers.openai_json.decode_messages import sound_data_uri, unreachable_host
@@ -101,7 +89,7 @@ class _Response(msgspec.Struct):
     path: str
     id: str | None
     name: str | None
-    content: str | tuple[Part, ...]
+    content: str | tuple[chat.Part, ...]
     is_error: bool
 
 
@@ -110,7 +98,7 @@ class _ModelTurn(msgspec.Struct):
 
     texts: list[str] = []
     thoughts: list[str] = []
-    calls: list[ToolCall] = []
+    calls: list[chat.ToolCall] = []
 
 
 def _hosted(part: Fields) -> str | None:
@@ -127,18 +115,18 @@ class ContentReader:
         With `is_partial`, the contents may be a part of a conversation, as for counting: calls without responses, and
         responses without calls.
         """
-        self.messages: list[Message] = []
+        self.messages: list[chat.Message] = []
         self._dropped = dropped
         self._is_partial = is_partial
         self._model: _ModelTurn | None = None
         self._responses: list[_Response] = []
-        self._user: list[UserMessage] = []
+        self._user: list[chat.UserMessage] = []
         self._said_at = ""
         self._open: list[_Call] = []
         self._ids: set[str] = set()
         self._number = 0
 
-    def read(self, value: object, path: str) -> tuple[Message, ...]:
+    def read(self, value: object, path: str) -> tuple[chat.Message, ...]:
         """Return the messages of `contents`. Raises InvalidRequest or UnsupportedFeature."""
         entries = repeated(value, path, at_most=MAX_MESSAGES)
         if not entries:
@@ -177,7 +165,7 @@ class ContentReader:
             return
         said, thought = "".join(turn.texts), "".join(turn.thoughts) or None
         if said or turn.calls:
-            self.messages.append(AssistantMessage(said or None, None, thought, tuple(turn.calls)))
+            self.messages.append(chat.AssistantMessage(said or None, None, thought, tuple(turn.calls)))
 
     def _end_user_turn(self) -> None:
         """Add the responses of all turns of the user since the model's turn, then its other content."""
@@ -216,10 +204,10 @@ class ContentReader:
         self._open = [waiting for waiting in self._open if not waiting.is_answered]
         for position, response in enumerate(self._responses):
             if position in matched:
-                self.messages.append(ToolMessage(matched[position].id, response.content, response.is_error))
+                self.messages.append(chat.ToolMessage(matched[position].id, response.content, response.is_error))
 
     def _user_parts(self, parts: list[object], path: str) -> None:
-        read: list[Part] = []
+        read: list[chat.Part] = []
         for position, value in enumerate(parts):
             place = f"{path}.parts[{position}]"
             part, kind = self._part(value, place)
@@ -232,10 +220,10 @@ class ContentReader:
                 read.append(self._media(part, kind, place))
         if read and not self._user:
             self._said_at = path
-        if len(read) == 1 and isinstance(only := read[0], TextPart):
-            self._user.append(UserMessage(only.text))
+        if len(read) == 1 and isinstance(only := read[0], chat.TextPart):
+            self._user.append(chat.UserMessage(only.text))
         elif read:
-            self._user.append(UserMessage(tuple(read)))
+            self._user.append(chat.UserMessage(tuple(read)))
 
     def _part(self, value: object, place: str) -> tuple[Fields, str]:
         """Return a part and its kind, which is the name of its only content."""
@@ -250,35 +238,35 @@ class ContentReader:
             raise InvalidRequest(f"`{place}` must have one of {words}", place)
         return part, kinds[0]
 
-    def _media(self, part: Fields, kind: str, place: str) -> Part:
+    def _media(self, part: Fields, kind: str, place: str) -> chat.Part:
         if "thoughtSignature" in part:
             self._dropped.add("contents.parts.thoughtSignature")
         if kind == "text":
-            return TextPart(text(part, "text", f"{place}.text") or "")
+            return chat.TextPart(text(part, "text", f"{place}.text") or "")
         if kind == "inlineData":
             return self._inline(part[kind], f"{place}.{kind}")
         return self._linked(part[kind], f"{place}.{kind}")
 
-    def _inline(self, value: object, place: str) -> Part:
+    def _inline(self, value: object, place: str) -> chat.Part:
         blob = read_object(value, place)
         self._dropped.add_unknown(blob, _INLINE, "contents.parts.inlineData")
         mime = _mime(blob, place)
         data = _base64(blob, place)
         family, _, kind = mime.partition("/")
         if family == "image":
-            return ImagePart(_data_uri(mime, data, place))
+            return chat.ImagePart(_data_uri(mime, data, place))
         if family == "audio":
             sound = _SOUNDS.get(kind, kind)
             if not _SOUND.fullmatch(sound):
                 raise InvalidRequest(f"`{place}.mimeType` names no known format of sound", f"{place}.mimeType")
             _data_uri(mime, data, place)
-            return AudioPart(data, sound)
+            return chat.AudioPart(data, sound)
         if family == "video":
             message = f"`{place}.mimeType`: no provider takes a video in a chat; send single images"
             raise UnsupportedFeature("video", message, f"{place}.mimeType")
-        return FilePart(_data_uri(mime, data, place), text(blob, "displayName", f"{place}.displayName"))
+        return chat.FilePart(_data_uri(mime, data, place), text(blob, "displayName", f"{place}.displayName"))
 
-    def _linked(self, value: object, place: str) -> Part:
+    def _linked(self, value: object, place: str) -> chat.Part:
         source = read_object(value, place)
         self._dropped.add_unknown(source, _FILE, "contents.parts.fileData")
         path = f"{place}.fileUri"
@@ -294,7 +282,7 @@ class ContentReader:
             raise InvalidRequest(f"`{path}` must be an https URL", path)
         if problem := unreachable_host(uri):
             raise InvalidRequest(f"`{path}` {problem}", path)
-        return ImagePart(uri)
+        return chat.ImagePart(uri)
 
     def _model_part(self, turn: _ModelTurn, value: object, place: str) -> None:
         if hosted := _hosted(read_object(value, place)):
@@ -315,7 +303,7 @@ class ContentReader:
         said = text(part, "text", f"{place}.text") or ""
         (turn.thoughts if boolean(part, "thought", f"{place}.thought") else turn.texts).append(said)
 
-    def _call(self, part: Fields, place: str, count: int) -> ToolCall:
+    def _call(self, part: Fields, place: str, count: int) -> chat.ToolCall:
         path = f"{place}.functionCall"
         call = read_object(part["functionCall"], path)
         self._dropped.add_unknown(call, _CALL, "contents.parts.functionCall")
@@ -332,7 +320,7 @@ class ContentReader:
             signature = decode_signature(carried)
             if signature is None:
                 self._dropped.add("contents.parts.thoughtSignature")
-        return ToolCall(id, name, dumps_text(arguments), signature)
+        return chat.ToolCall(id, name, dumps_text(arguments), signature)
 
     def _new_id(self) -> str:
         """Return an id that no call before it has. A number that was tried once is not tried again."""
@@ -349,7 +337,7 @@ class ContentReader:
         if id is None and name is None:
             raise InvalidRequest(f"`{path}.name` is required", f"{path}.name")
         result = mapping(response.get("response", {}), f"{path}.response")
-        media: list[Part] = []
+        media: list[chat.Part] = []
         for position, entry in enumerate(repeated(response.get("parts", []), f"{path}.parts")):
             inner = f"{path}.parts[{position}]"
             part, kind = self._part(entry, inner)
@@ -357,11 +345,11 @@ class ContentReader:
                 raise InvalidRequest(f"`{inner}` must have 'inlineData' or 'fileData'", inner)
             media.append(self._media(part, kind, inner))
         said = _result_text(result)
-        content = (*((TextPart(said),) if result else ()), *media) if media else said
+        content = (*((chat.TextPart(said),) if result else ()), *media) if media else said
         return _Response(place, id, name, content, result.keys() == {"error"})
 
 
-def read_system(value: object, path: str, dropped: DroppedFields) -> tuple[SystemMessage, ...]:
+def read_system(value: object, path: str, dropped: DroppedFields) -> tuple[chat.SystemMessage, ...]:
     """Return `systemInstruction`, one message for each part: many providers join parts without a separator."""
     content = read_object(value, path)
     dropped.add_unknown(content, _CONTENT, path)
@@ -373,7 +361,7 @@ def read_system(value: object, path: str, dropped: DroppedFields) -> tuple[Syste
             raise InvalidRequest(f"`{place}` must have a 'text'", place)
         if said := text(part, "text", f"{place}.text"):
             texts.append(said)
-    return tuple(map(SystemMessage, texts))
+    return tuple(map(chat.SystemMessage, texts))
 
 
 def _result_text(result: Mapping[str, object]) -> str:

@@ -34,27 +34,7 @@ from gateway.api.errors import ApiError
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from gateway.usage.token_count import tokens_of
-from providers.chat import (
-    Annotation,
-    AnnotationsDelta,
-    AudioDelta,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    Heartbeat,
-    ImageDelta,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    SegmentDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    ToolCall,
-    ToolCallDelta,
-    Usage,
-    UsageReport,
-)
+from providers import chat
 from providers.reading.folding import text_of_run
 from providers.value import Value
 
@@ -90,8 +70,8 @@ class _Candidate(msgspec.Struct):
     """The parts of a candidate that are collected until the end of the stream."""
 
     calls: dict[int, _Call] = {}
-    annotations: list[Annotation] = []
-    finish: ChoiceFinish | None = None
+    annotations: list[chat.Annotation] = []
+    finish: chat.ChoiceFinish | None = None
     has_refused: bool = False
 
 
@@ -115,7 +95,7 @@ class GeminiEncoder(StreamEncoder):
         # The bytes around a further text of choice 0; empty before the first one.
         self._text_head = self._text_tail = b""
 
-    def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
+    def encode(self, events: tuple[chat.StreamEvent, ...]) -> bytes:
         return _in_one_line(b"".join([self._encode(event) for event in self._labels.add(events)]))
 
     def lone_text(self, text: bytes) -> bytes:
@@ -130,41 +110,41 @@ class GeminiEncoder(StreamEncoder):
         written = self._write(data, is_last=True)
         return written + data + self._form.last if self._form is EVENTS else written
 
-    def _encode(self, event: StreamEvent) -> bytes:
+    def _encode(self, event: chat.StreamEvent) -> bytes:
         match event:
-            case TextDelta():
+            case chat.TextDelta():
                 return self._text(event)
-            case TextRun():
+            case chat.TextRun():
                 return self._text_run(event.pieces)
-            case Opened():
+            case chat.Opened():
                 self._open(event)
-            case ReasoningDelta():
+            case chat.ReasoningDelta():
                 self._seen_tokens += tokens_of(event.text)
                 if self._shows_thoughts:
                     return self._parts(event.choice, {"text": event.text, "thought": True})
-            case RefusalDelta():
+            case chat.RefusalDelta():
                 self._candidate(event.choice).has_refused = True
                 self._seen_tokens += tokens_of(event.text)
                 return self._parts(event.choice, {"text": event.text})
-            case ImageDelta():
+            case chat.ImageDelta():
                 return self._parts(event.choice, image_part(event.url))
-            case AnnotationsDelta():
+            case chat.AnnotationsDelta():
                 self._candidate(event.choice).annotations += event.annotations
-            case ToolCallDelta():
+            case chat.ToolCallDelta():
                 call = self._candidate(event.choice).calls.setdefault(event.index, _Call())
                 call.id, call.name = call.id or event.id or "", call.name or event.name or ""
                 call.signature = call.signature or event.signature
                 call.arguments.append(event.arguments)
-            case ChoiceFinish():
+            case chat.ChoiceFinish():
                 self._candidate(event.choice).finish = event
-            case UsageReport():
+            case chat.UsageReport():
                 self.usage = event.usage
-            case Finished():
+            case chat.Finished():
                 self.finished = True
                 return self._finish()
-            case Failed():
+            case chat.Failed():
                 return self._broken(event)
-            case Heartbeat() | AudioDelta() | SegmentDelta():
+            case chat.Heartbeat() | chat.AudioDelta() | chat.SegmentDelta():
                 pass
             case _:
                 assert_never(event)
@@ -173,7 +153,7 @@ class GeminiEncoder(StreamEncoder):
     def _candidate(self, choice: int) -> _Candidate:
         return self._candidates.setdefault(choice, _Candidate())
 
-    def _open(self, event: Opened) -> None:
+    def _open(self, event: chat.Opened) -> None:
         shown_id = event.id if event.id and self._model is None else self._record.request_id
         known = {"modelVersion": self._model or event.model, "responseId": shown_id}
         self._tail = b"," + orjson.dumps(known)[1:]
@@ -189,7 +169,7 @@ class GeminiEncoder(StreamEncoder):
             self._text_head = self._form.between + _FIRST_TEXT
             self._text_tail = _AFTER_TEXT + self._tail
 
-    def _text(self, event: TextDelta) -> bytes:
+    def _text(self, event: chat.TextDelta) -> bytes:
         self._seen_tokens += tokens_of(event.text)
         if event.choice == 0 and event.logprobs is None and self._text_head:
             return self._text_head + orjson.dumps(event.text)[1:-1] + self._text_tail
@@ -200,7 +180,7 @@ class GeminiEncoder(StreamEncoder):
 
     def _text_run(self, pieces: tuple[bytes, ...]) -> bytes:
         if not self._text_head:
-            first = self._text(TextDelta(text_of_run(pieces[:1])))
+            first = self._text(chat.TextDelta(text_of_run(pieces[:1])))
             return first + self._text_run(pieces[1:]) if len(pieces) > 1 else first
         self._seen_tokens += len(pieces)
         head, tail = self._text_head, self._text_tail
@@ -226,12 +206,12 @@ class GeminiEncoder(StreamEncoder):
         candidates: list[dict[str, object]] = []
         for choice, collected in sorted(self._candidates.items()):
             calls = [
-                ToolCall(call.id, call.name, "".join(call.arguments), call.signature)
+                chat.ToolCall(call.id, call.name, "".join(call.arguments), call.signature)
                 for _, call in sorted(collected.calls.items())
             ]
             self._seen_tokens += sum(tokens_of(call.name) + tokens_of(call.arguments) for call in calls)
             parts, broken = call_parts(calls)
-            end = collected.finish or ChoiceFinish("other", choice)
+            end = collected.finish or chat.ChoiceFinish("other", choice)
             candidate: dict[str, object] = {
                 "content": {"parts": parts or [{"text": ""}], "role": "model"},
                 **end_of(end.reason, end.raw, broken, is_refusal=collected.has_refused),
@@ -241,7 +221,7 @@ class GeminiEncoder(StreamEncoder):
                 candidate["citationMetadata"] = citations
             candidates.append(candidate)
         member = self._labels.member(is_estimated=self.usage is None)
-        usage = self.usage or Usage(self._prompt_tokens, max(1, self._seen_tokens))
+        usage = self.usage or chat.Usage(self._prompt_tokens, max(1, self._seen_tokens))
         head = orjson.dumps({"candidates": candidates, "usageMetadata": encode_usage(usage)})[:-1]
         data = head + self._tail
         if member:

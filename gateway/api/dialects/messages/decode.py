@@ -25,24 +25,7 @@ from msgspec import Meta, Struct
 from gateway.api.dialects.messages.client_tools import as_function, has_type
 from gateway.api.dialects.schema import NOTHING, bounded, read, unread
 from gateway.api.errors import ApiError
-from providers.chat import (
-    AssistantMessage,
-    CacheTime,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonSchemaFormat,
-    Message,
-    NamedTool,
-    Part,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolChoice,
-    ToolMessage,
-    UserMessage,
-)
+from providers import chat
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.json_values import as_list, as_map, dumps_text
 from providers.matching.requirements import ATTRIBUTION, ATTRIBUTION_BEGIN, is_attribution
@@ -109,7 +92,7 @@ _BLOCK_TYPE = re.compile(r"(messages\.\d+(\.content\.\d+)+)\.type")
 _BLOCKS = frozenset(
     {"text", "image", "document", "tool_result", "tool_use", "thinking", "redacted_thinking", "compaction"}
 )
-_CHOICES: Mapping[str, ToolChoice] = {"auto": "auto", "any": "required", "none": "none"}
+_CHOICES: Mapping[str, chat.ToolChoice] = {"auto": "auto", "any": "required", "none": "none"}
 # The effort with the nearest thinking budget that is not smaller.
 _EFFORT_BY_BUDGET = ((1024, "minimal"), (2048, "low"), (8192, "medium"), (16384, "high"), (24576, "xhigh"))
 _OWN = "a `file_id` refers to content kept at a provider; send the content as base64"
@@ -124,7 +107,7 @@ class _Block(Struct):
     cache_control: _Mark | None = None
 
     @property
-    def cache(self) -> CacheTime | None:
+    def cache(self) -> chat.CacheTime | None:
         return (self.cache_control.ttl or "5m") if self.cache_control else None
 
 
@@ -269,7 +252,7 @@ _MOST_EFFORT, _USUAL_EFFORT = "max", "high"
 class Decoded(Value, frozen=True):
     """A decoded request. If it `hides_thinking`, the client wants no text of thoughts (`thinking.display: omitted`)."""
 
-    request: ChatRequest
+    request: chat.ChatRequest
     hides_thinking: bool = False
 
 
@@ -297,7 +280,7 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
     attribution, rules = _system(asked.system)
     passed = {"top_k": asked.top_k, "cache_control": asked.cache_control}
     extra = {name: value for name, value in passed.items() if value is not None}
-    request = ChatRequest(
+    request = chat.ChatRequest(
         model=asked.model,
         messages=texts if texts is not None else (*rules, *_messages(asked.messages, names)),
         stream=asked.stream or False,
@@ -309,7 +292,7 @@ def decode_request(body: object, *, counts: bool = False) -> Decoded:
         tools=tuple(map(_tool, asked.tools or ())),
         tool_choice=choice,
         parallel_tool_calls=is_parallel,
-        response_format=JsonSchemaFormat("response", form.schema, strict=True) if form else None,
+        response_format=chat.JsonSchemaFormat("response", form.schema, strict=True) if form else None,
         reasoning_effort=effort,
         reasoning_budget=thinking.budget_tokens if thinking and thinking.type == "enabled" else None,
         user=asked.metadata.user_id if asked.metadata else None,
@@ -342,7 +325,7 @@ def _for_the_client(code: str, message: str, param: str, detail: str) -> ApiErro
     return ApiError(code, message, param, extra={"details": {"error_code": detail}})
 
 
-def _plain_texts(body: Mapping[str, Any]) -> tuple[Message, ...] | None:
+def _plain_texts(body: Mapping[str, Any]) -> tuple[chat.Message, ...] | None:
     """Return the messages of the usual form of simple clients, which are texts only, or None for another form."""
     system, entries = body.get("system"), body.get("messages")
     is_text = system is None or (isinstance(system, str) and not system.startswith(ATTRIBUTION_BEGIN))
@@ -410,12 +393,12 @@ def _explained(error: InvalidRequest, body: object) -> Exception:
     return UnsupportedFeature("messages", message, found[0])
 
 
-def _tool(tool: _Tool) -> Tool:
+def _tool(tool: _Tool) -> chat.Tool:
     own = tool.type if isinstance(tool.type, dict) else None
-    return Tool(tool.name, tool.description, tool.input_schema, tool.strict, tool.cache, own)
+    return chat.Tool(tool.name, tool.description, tool.input_schema, tool.strict, tool.cache, own)
 
 
-def _tool_choice(asked: _Request) -> tuple[ToolChoice | None, bool | None]:
+def _tool_choice(asked: _Request) -> tuple[chat.ToolChoice | None, bool | None]:
     """Return the choice, and whether parallel calls are allowed; None for the default."""
     choice = asked.tool_choice
     if choice is None:
@@ -425,7 +408,7 @@ def _tool_choice(asked: _Request) -> tuple[ToolChoice | None, bool | None]:
     if choice.type == "tool":
         if choice.name is None or all(tool.name != choice.name for tool in asked.tools or ()):
             raise InvalidRequest("tool_choice.name: the tool is not one of the `tools`", "tool_choice.name")
-        return NamedTool(choice.name), is_parallel
+        return chat.NamedTool(choice.name), is_parallel
     if not asked.tools:
         if choice.type == "any":
             raise InvalidRequest("tool_choice: may only be specified while providing tools", "tool_choice")
@@ -458,12 +441,12 @@ def _effort(asked: _Request, names: set[str]) -> tuple[str | None, bool]:
 # --- messages -------------------------------------------------------------------------------------
 
 
-def _system(system: str | list[_TextBlock] | None) -> tuple[str, list[Message]]:
+def _system(system: str | list[_TextBlock] | None) -> tuple[str, list[chat.Message]]:
     """Return the line by which Claude Code identifies itself to Anthropic, if a block begins with it, and the rest.
 
     The line differs by request. It ends with its line break if text of the same block follows.
     """
-    attribution, messages = "", list[Message]()
+    attribution, messages = "", list[chat.Message]()
     for block in _blocks(system or []):
         text = block.text
         if text.startswith(ATTRIBUTION_BEGIN):
@@ -473,13 +456,13 @@ def _system(system: str | list[_TextBlock] | None) -> tuple[str, list[Message]]:
             if not text:
                 continue
         # One message for each block: many providers join the parts of one message without a separator.
-        messages.append(SystemMessage((TextPart(text, block.cache),) if block.cache else text))
+        messages.append(chat.SystemMessage((chat.TextPart(text, block.cache),) if block.cache else text))
     return attribution, messages
 
 
-def _messages(turns: Sequence[_User | _Assistant | _System], names: set[str]) -> Iterator[Message]:
+def _messages(turns: Sequence[_User | _Assistant | _System], names: set[str]) -> Iterator[chat.Message]:
     """Yield the messages. Raises InvalidRequest or UnsupportedFeature."""
-    calls: tuple[ToolCall, ...] = ()
+    calls: tuple[chat.ToolCall, ...] = ()
     asked_at = 0
     for form, group in groupby(enumerate(turns), key=lambda turn: type(turn[1])):
         merged = [(position, _blocks(turn.content)) for position, turn in group]
@@ -494,7 +477,9 @@ def _messages(turns: Sequence[_User | _Assistant | _System], names: set[str]) ->
             calls, asked_at = message.tool_calls, at
             yield message
         else:
-            yield SystemMessage(tuple(TextPart(block.text, block.cache) for _, blocks in merged for block in blocks))
+            yield chat.SystemMessage(
+                tuple(chat.TextPart(block.text, block.cache) for _, blocks in merged for block in blocks)
+            )
     if calls:
         raise _unanswered(asked_at, calls)
 
@@ -508,12 +493,12 @@ def _blocks(content: str | list[Any]) -> list[Any]:
 
 
 def _user(
-    turns: list[tuple[int, list[Any]]], calls: tuple[ToolCall, ...], asked_at: int, names: set[str]
-) -> Iterator[Message]:
+    turns: list[tuple[int, list[Any]]], calls: tuple[chat.ToolCall, ...], asked_at: int, names: set[str]
+) -> Iterator[chat.Message]:
     """Yield the results of the calls, and then a message for each of the merged messages with other content."""
-    results: dict[str, ToolMessage] = {}
+    results: dict[str, chat.ToolMessage] = {}
     ids = {call.id for call in calls}
-    said: list[list[Part]] = []
+    said: list[list[chat.Part]] = []
     for position, blocks in turns:
         said.append([])
         for number, block in enumerate(blocks):
@@ -529,37 +514,39 @@ def _user(
                 for part in _parts(one, f"{path}.content.{inner}", names)
             ]
             content = plain_content(parts)
-            results[block.tool_use_id] = ToolMessage(block.tool_use_id, content, block.is_error or False, block.cache)
+            results[block.tool_use_id] = chat.ToolMessage(
+                block.tool_use_id, content, block.is_error or False, block.cache
+            )
     if missing := tuple(call for call in calls if call.id not in results):
         raise _unanswered(asked_at, missing)
     yield from results.values()
     if not results and not any(said):
-        yield UserMessage("")
+        yield chat.UserMessage("")
     for parts in filter(None, said):
-        yield UserMessage(plain_content(parts))
+        yield chat.UserMessage(plain_content(parts))
 
 
-def _parts(block: _TextBlock | _Image | _Document | _Compaction, path: str, names: set[str]) -> tuple[Part, ...]:
+def _parts(block: _TextBlock | _Image | _Document | _Compaction, path: str, names: set[str]) -> tuple[chat.Part, ...]:
     if isinstance(block, _TextBlock):
-        return (TextPart(block.text, block.cache),)
+        return (chat.TextPart(block.text, block.cache),)
     if isinstance(block, _Compaction):
         return _summary(block, path, names)
     place = f"{path}.source"
     if isinstance(block.source, _File):
         raise InvalidRequest(f"{place}: {_OWN}", f"{place}.type")
     if isinstance(block, _Image):
-        return (ImagePart(_image(block.source, place), cache=block.cache),)
+        return (chat.ImagePart(_image(block.source, place), cache=block.cache),)
     source = block.source
     if block.citations not in (None, {}, {"enabled": False}):
         names.add("messages.content.citations")
     match source:
         case _Base64():
-            return (FilePart(_data_uri(source, place), block.title, block.cache),)
+            return (chat.FilePart(_data_uri(source, place), block.title, block.cache),)
         case _Plain():
             data = base64.b64encode(source.data.encode("utf-8", "replace")).decode()
-            return (FilePart(f"data:text/plain;base64,{data}", block.title, block.cache),)
+            return (chat.FilePart(f"data:text/plain;base64,{data}", block.title, block.cache),)
         case _Content(content=str() as text):
-            return (TextPart(text, block.cache),)
+            return (chat.TextPart(text, block.cache),)
         case _Content():
             entries = enumerate(_blocks(source.content))
             return tuple(part for i, one in entries for part in _parts(one, f"{place}.content.{i}", names))
@@ -567,7 +554,7 @@ def _parts(block: _TextBlock | _Image | _Document | _Compaction, path: str, name
     raise UnsupportedFeature("file", message, f"{place}.type")
 
 
-def _summary(block: _Compaction, path: str, names: set[str]) -> tuple[TextPart, ...]:
+def _summary(block: _Compaction, path: str, names: set[str]) -> tuple[chat.TextPart, ...]:
     """Return the text of a summary, which is a text of the conversation like any other.
 
     One that only its vendor can read is refused: the model would answer to another conversation.
@@ -582,7 +569,7 @@ def _summary(block: _Compaction, path: str, names: set[str]) -> tuple[TextPart, 
         raise InvalidRequest(f"{path}.content: the summary is empty: leave the block out", f"{path}.content")
     if block.content is None or (block.signature, block.encrypted_content) != (None, None):
         names.add("messages.content.compaction")
-    return (TextPart(block.content, block.cache),) if block.content is not None else ()
+    return (chat.TextPart(block.content, block.cache),) if block.content is not None else ()
 
 
 def _image(source: _Base64 | _Url, place: str) -> str:
@@ -602,17 +589,17 @@ def _data_uri(source: _Base64, place: str) -> str:
         raise InvalidRequest(f"{place}.data: the content {error}", f"{place}.data") from None
 
 
-def _assistant(turns: list[tuple[int, list[Any]]], names: set[str]) -> AssistantMessage:
-    texts: list[TextPart] = []
+def _assistant(turns: list[tuple[int, list[Any]]], names: set[str]) -> chat.AssistantMessage:
+    texts: list[chat.TextPart] = []
     thoughts: list[str] = []
-    calls: list[ToolCall] = []
+    calls: list[chat.ToolCall] = []
     state: str | None = None
     for block, place in (
         (block, (position, number)) for position, blocks in turns for number, block in enumerate(blocks)
     ):
         match block:
             case _TextBlock():
-                texts.append(TextPart(block.text, block.cache))
+                texts.append(chat.TextPart(block.text, block.cache))
             case _Compaction():
                 texts += _summary(block, _path(*place), names)
             case _Thinking():
@@ -622,7 +609,7 @@ def _assistant(turns: list[tuple[int, list[Any]]], names: set[str]) -> Assistant
                 state = block.data or state
             case _Use():
                 arguments = dumps_text(block.input) if block.input else "{}"
-                calls.append(ToolCall(block.id, block.name, arguments, state, block.cache))
+                calls.append(chat.ToolCall(block.id, block.name, arguments, state, block.cache))
                 state = None
     if state is not None:
         # Only a call carries state to its model.
@@ -635,19 +622,19 @@ def _assistant(turns: list[tuple[int, list[Any]]], names: set[str]) -> Assistant
     content = plain_content([*texts])
     said = content if isinstance(content, str) else tuple(texts)
     reasoning = _PARAGRAPH_BREAK.join(thoughts) or None
-    return AssistantMessage(said or None if calls else said, None, reasoning, tuple(calls))
+    return chat.AssistantMessage(said or None if calls else said, None, reasoning, tuple(calls))
 
 
-def plain_content(parts: list[Part]) -> str | tuple[Part, ...]:
+def plain_content(parts: list[chat.Part]) -> str | tuple[chat.Part, ...]:
     """Return the content of a message: a string for one text without a mark."""
     if not parts:
         return ""
-    if len(parts) == 1 and isinstance(first := parts[0], TextPart) and first.cache is None:
+    if len(parts) == 1 and isinstance(first := parts[0], chat.TextPart) and first.cache is None:
         return first.text
     return tuple(parts)
 
 
-def _unanswered(position: int, calls: tuple[ToolCall, ...]) -> InvalidRequest:
+def _unanswered(position: int, calls: tuple[chat.ToolCall, ...]) -> InvalidRequest:
     """Return the error for calls without results, in Anthropic's words."""
     path = f"messages.{position}"
     problem = f"{path}: `tool_use` ids were found without `tool_result` blocks immediately after"

@@ -23,45 +23,13 @@ import orjson
 
 from gateway.api.dialects.dialect import StreamEncoder
 from gateway.api.dialects.labelling import MEMBER
+from gateway.api.dialects.messages import encode
 from gateway.api.dialects.messages.decode import NO_STATE
-from gateway.api.dialects.messages.encode import (
-    NO_END,
-    Asked,
-    call_head,
-    citations_of,
-    counted_usage,
-    encode_usage,
-    estimated_usage,
-    image_block,
-    message_head,
-    stop_reason,
-    text_block,
-    usage_members,
-)
 from gateway.api.dialects.messages.errors import encode_error_event
 from gateway.api.errors import ApiError
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from providers.chat import (
-    Annotation,
-    AnnotationsDelta,
-    AudioDelta,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    Heartbeat,
-    ImageDelta,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    SegmentDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    ToolCallDelta,
-    Usage,
-    UsageReport,
-)
+from providers import chat
 from providers.json_values import dumps, is_json_object
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
@@ -74,14 +42,14 @@ _DELTA_TAIL = b'"}}\n\n'
 class _Call(msgspec.Struct):
     """A call whose pieces wait, or which is open."""
 
-    start: ToolCallDelta
+    start: chat.ToolCallDelta
     pieces: list[str] = []
 
 
 class MessageStreamEncoder(StreamEncoder):
     """Encodes the stream of one client."""
 
-    def __init__(self, style: AnswerStyle, record: Record, asked: Asked) -> None:
+    def __init__(self, style: AnswerStyle, record: Record, asked: encode.Asked) -> None:
         super().__init__(style, record)
         self._style = style
         self._asked = asked
@@ -90,19 +58,19 @@ class MessageStreamEncoder(StreamEncoder):
         self._index = -1
         # The bytes before a further text of the open block.
         self._head = b""
-        self._finish = ChoiceFinish("stop")
+        self._finish = chat.ChoiceFinish("stop")
         self._calls: dict[int, _Call] = {}
         # The index of the call that is open; the calls that wait, in order; and those that have ended.
         self._open_call = -1
         self._waiting: list[int] = []
         # Texts that arrived while a call was incomplete.
-        self._later: list[StreamEvent] = []
+        self._later: list[chat.StreamEvent] = []
         self._is_refusal = False
-        self._annotations: list[Annotation] = []
+        self._annotations: list[chat.Annotation] = []
         # The bytes of all texts so far, for an estimate of the usage.
         self._bytes = 0
 
-    def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
+    def encode(self, events: tuple[chat.StreamEvent, ...]) -> bytes:
         written: list[bytes] = []
         for event in self._labels.add(events):
             if self._state == _ENDED:
@@ -125,69 +93,71 @@ class MessageStreamEncoder(StreamEncoder):
         self._state = _ENDED
         return encode_error_event(error, self._record.request_id)
 
-    def _start(self, event: StreamEvent) -> bytes:
+    def _start(self, event: chat.StreamEvent) -> bytes:
         self._state = _OPEN
-        opened = event if isinstance(event, Opened) else Opened("", "", 0)
+        opened = event if isinstance(event, chat.Opened) else chat.Opened("", "", 0)
         model = self._model or opened.model
-        usage = Usage() if self._record.is_own_answer else Usage(self._asked.prompt_tokens, 1)
-        members = usage_members(usage, opened.service_tier, self._style, self._record)
+        usage = chat.Usage() if self._record.is_own_answer else chat.Usage(self._asked.prompt_tokens, 1)
+        members = encode.usage_members(usage, opened.service_tier, self._style, self._record)
         message: dict[str, object] = {
-            **message_head(opened.id, model, self._style, self._record),
+            **encode.message_head(opened.id, model, self._style, self._record),
             "content": [],
-            **NO_END,
-            "usage": {**encode_usage(usage), **members},
+            **encode.NO_END,
+            "usage": {**encode.encode_usage(usage), **members},
         }
         if (member := self._labels.first_member()) is not None:
             message[MEMBER] = member
         return _event(b"message_start", {"message": message})
 
-    def _encode(self, event: StreamEvent, written: list[bytes]) -> None:
+    def _encode(self, event: chat.StreamEvent, written: list[bytes]) -> None:
         if self._open_call >= 0 and self._must_wait(event):
             self._later.append(event)
             return
         match event:
-            case TextDelta(text):
+            case chat.TextDelta(text):
                 if text:
                     self._say(_TEXT, orjson.dumps(text)[1:-1], written)
-            case TextRun(pieces):
+            case chat.TextRun(pieces):
                 self._run(pieces, written)
-            case ReasoningDelta(text):
+            case chat.ReasoningDelta(text):
                 shown = b"" if self._asked.hides_thinking else orjson.dumps(text)[1:-1]
                 self._bytes += len(text) if self._asked.hides_thinking else 0
                 self._say(_THINKING, shown, written)
-            case RefusalDelta(text):
+            case chat.RefusalDelta(text):
                 self._is_refusal = True
                 self._say(_TEXT, orjson.dumps(text)[1:-1], written)
-            case ImageDelta():
+            case chat.ImageDelta():
                 self._close(written)
                 self._index += 1
-                block = {"index": self._index, "content_block": image_block(event.url)}
+                block = {"index": self._index, "content_block": encode.image_block(event.url)}
                 written.append(_event(b"content_block_start", block))
                 written.append(_event(b"content_block_stop", {"index": self._index}))
-            case ToolCallDelta():
+            case chat.ToolCallDelta():
                 self._call(event, written)
-            case AnnotationsDelta(annotations):
+            case chat.AnnotationsDelta(annotations):
                 self._annotations += annotations
-                for citation in citations_of(annotations) if self._block == _TEXT else ():
+                for citation in encode.citations_of(annotations) if self._block == _TEXT else ():
                     delta = {"type": "citations_delta", "citation": citation}
                     written.append(_event(b"content_block_delta", {"index": self._index, "delta": delta}))
-            case ChoiceFinish():
+            case chat.ChoiceFinish():
                 self._finish = event
-            case UsageReport(usage):
+            case chat.UsageReport(usage):
                 self.usage = usage
-            case Finished():
+            case chat.Finished():
                 self.finished = True
                 self._end(written)
-            case Failed():
+            case chat.Failed():
                 written.append(self._broken(event))
-            case Opened() | Heartbeat() | AudioDelta() | SegmentDelta():
+            case chat.Opened() | chat.Heartbeat() | chat.AudioDelta() | chat.SegmentDelta():
                 pass
             case _:
                 assert_never(event)
 
-    def _must_wait(self, event: StreamEvent) -> bool:
+    def _must_wait(self, event: chat.StreamEvent) -> bool:
         """Return whether an event would end a call whose arguments are incomplete."""
-        if not isinstance(event, TextDelta | TextRun | ReasoningDelta | RefusalDelta | ImageDelta):
+        if not isinstance(
+            event, chat.TextDelta | chat.TextRun | chat.ReasoningDelta | chat.RefusalDelta | chat.ImageDelta
+        ):
             return False
         return bool(self._waiting or self._later) or not self._is_complete(self._open_call)
 
@@ -213,7 +183,7 @@ class MessageStreamEncoder(StreamEncoder):
     def _begin(self, kind: int, written: list[bytes]) -> None:
         self._block, self._index = kind, self._index + 1
         if kind == _TEXT:
-            block = text_block("")
+            block = encode.text_block("")
             self._head = _DELTA % (self._index, b"text_delta", b"text")
         else:
             block = {"type": "thinking", "thinking": "", "signature": ""}
@@ -235,7 +205,7 @@ class MessageStreamEncoder(StreamEncoder):
 
     # --- calls ------------------------------------------------------------------------------------
 
-    def _call(self, event: ToolCallDelta, written: list[bytes]) -> None:
+    def _call(self, event: chat.ToolCallDelta, written: list[bytes]) -> None:
         self._bytes += len(event.arguments) + len(event.name or "")
         if event.index not in self._calls:
             self._calls[event.index] = _Call(event)
@@ -269,7 +239,7 @@ class MessageStreamEncoder(StreamEncoder):
         self._close(written, start.signature)
         self._block, self._open_call, self._index = _CALL, index, self._index + 1
         self._head = _DELTA % (self._index, b"input_json_delta", b"partial_json")
-        block = {**call_head(start.id or "", start.name or "", self._record, index), "input": {}}
+        block = {**encode.call_head(start.id or "", start.name or "", self._record, index), "input": {}}
         written.append(_event(b"content_block_start", {"index": self._index, "content_block": block}))
         pieces, call.pieces = [start.arguments, *call.pieces], []
         for piece in pieces:
@@ -288,12 +258,12 @@ class MessageStreamEncoder(StreamEncoder):
         for event in self._later:
             self._encode(event, written)
         self._close(written)
-        reason = stop_reason(self._finish.reason, has_calls=bool(self._calls), is_refusal=self._is_refusal)
-        counted = self.usage if self._record.is_own_answer else counted_usage(self.usage)
-        usage = counted or estimated_usage(self.usage, self._asked.prompt_tokens, max(1, self._bytes // 4))
+        reason = encode.stop_reason(self._finish.reason, has_calls=bool(self._calls), is_refusal=self._is_refusal)
+        counted = self.usage if self._record.is_own_answer else encode.counted_usage(self.usage)
+        usage = counted or encode.estimated_usage(self.usage, self._asked.prompt_tokens, max(1, self._bytes // 4))
         last: dict[str, object] = {
             "delta": self._asked.end(reason, self._finish.stop_sequence),
-            "usage": encode_usage(usage),
+            "usage": encode.encode_usage(usage),
         }
         member = self._labels.member(is_estimated=counted is None)
         if self._annotations:

@@ -17,22 +17,12 @@ from gateway.api.dialects.responses.tools import CUSTOM, INPUT, TOOL_SEARCH, Too
 from gateway.execution.exchange import AnswerStyle
 from gateway.execution.resume_request import estimated_tokens
 from gateway.model.record import Record
-from providers.chat import (
-    SERVICE_TIERS,
-    Annotation,
-    AssistantMessage,
-    ChatCompletion,
-    Choice,
-    FinishReason,
-    Logprobs,
-    Usage,
-    text_of,
-)
+from providers import chat
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.formats.reasoning_state import join_call_id
 from providers.value import Value
 
-_INCOMPLETE: dict[FinishReason, bytes] = {
+_INCOMPLETE: dict[chat.FinishReason, bytes] = {
     "length": b"max_output_tokens",
     "content_filter": b"content_filter",
     # An unknown reason is never presented as a natural end.
@@ -43,8 +33,8 @@ _WRITTEN = ("text", "refusal", "arguments", "input")
 """The members of items and their parts that have what a model wrote."""
 _NO_ECHO = encode_echo(echo_of({}, (), ToolNames()), 0)
 USUAL_TIER = b"default"
-_TIERS = SERVICE_TIERS - {"auto"}
-_EMPTY = Choice(AssistantMessage(""), "stop")
+_TIERS = chat.SERVICE_TIERS - {"auto"}
+_EMPTY = chat.Choice(chat.AssistantMessage(""), "stop")
 COMPLETED, INCOMPLETE, FAILED, IN_PROGRESS = b"completed", b"incomplete", b"failed", b"in_progress"
 
 
@@ -150,7 +140,7 @@ def call_members(call_id: str, name: str, signature: str | None, asked: Response
     return orjson.dumps(members)[1:-1]
 
 
-def encode_usage(usage: Usage) -> bytes:
+def encode_usage(usage: chat.Usage) -> bytes:
     """Return token counts."""
     return (
         b'{"input_tokens":%d,"input_tokens_details":{"cached_tokens":%d,"cache_write_tokens":%d},"output_tokens":%d,'
@@ -165,21 +155,21 @@ def encode_usage(usage: Usage) -> bytes:
     )
 
 
-def estimated_usage(asked: ResponsesRequest, output: bytes) -> Usage:
+def estimated_usage(asked: ResponsesRequest, output: bytes) -> chat.Usage:
     """Return an estimate of the usage of these items, whose provider counted nothing. Both counts are above 0."""
     items = orjson.loads(b"[%b]" % output)
     parts = [part for item in items for part in (item, *item.get("content", ()), *item.get("summary", ()))]
     words = [part[name] for part in parts for name in _WRITTEN if isinstance(part.get(name), str)]
-    return Usage(max(1, asked.body_bytes // _BYTES_A_TOKEN), max(1, estimated_tokens("".join(words))))
+    return chat.Usage(max(1, asked.body_bytes // _BYTES_A_TOKEN), max(1, estimated_tokens("".join(words))))
 
 
-def encode_logprobs(logprobs: Logprobs) -> bytes:
+def encode_logprobs(logprobs: chat.Logprobs) -> bytes:
     """Return the log probabilities of a text, as a list of tokens."""
     tokens = logprobs.get("content")
     return orjson.dumps(tokens if isinstance(tokens, list | tuple) else [])
 
 
-def encode_annotation(annotation: Annotation) -> Mapping[str, object]:
+def encode_annotation(annotation: chat.Annotation) -> Mapping[str, object]:
     """Return an annotation. In chat, the members of a citation are in an object with the name of its type."""
     kind = annotation.get("type")
     inner = annotation.get(kind) if isinstance(kind, str) else None
@@ -201,7 +191,7 @@ class ResponseHead(msgspec.Struct):
         output: bytes = b"",
         usage: bytes = b"null",
         error: bytes = b"null",
-        finish: FinishReason = "stop",
+        finish: chat.FinishReason = "stop",
         member: Mapping[str, object] | None = None,
     ) -> bytes:
         """Return the object with these items, between which are commas, and the value of `x_gateway`."""
@@ -238,12 +228,14 @@ def tier_of(tier: str, style: AnswerStyle) -> bytes:
     return tier.encode() if tier in _TIERS and style.shown_model is None else USUAL_TIER
 
 
-def status_of(finish: FinishReason) -> bytes:
+def status_of(finish: chat.FinishReason) -> bytes:
     """Return the status of an answer that ended for this reason."""
     return INCOMPLETE if finish in _INCOMPLETE else COMPLETED
 
 
-def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record, asked: ResponsesRequest) -> bytes:
+def encode_answer(
+    completion: chat.ChatCompletion, style: AnswerStyle, record: Record, asked: ResponsesRequest
+) -> bytes:
     """Return the body of a whole answer. An answer of this API has one choice."""
     completion, member = label_answer(completion, style, record, is_estimated=completion.usage is None)
     choice = completion.choices[0] if completion.choices else _EMPTY
@@ -255,11 +247,11 @@ def encode_answer(completion: ChatCompletion, style: AnswerStyle, record: Record
     return head.encode(status, output, encode_usage(usage), finish=choice.finish_reason, member=member)
 
 
-def _items(choice: Choice, status: bytes, record: Record, asked: ResponsesRequest) -> list[bytes]:
+def _items(choice: chat.Choice, status: bytes, record: Record, asked: ResponsesRequest) -> list[bytes]:
     """Return the items of an answer. Only the last one can be incomplete."""
     message = choice.message
     written: list[bytes] = []
-    content = message.content if isinstance(message.content, str) else text_of(message.content)
+    content = message.content if isinstance(message.content, str) else chat.text_of(message.content)
     parts: list[bytes] = []
     if content or choice.logprobs:
         annotations = orjson.dumps([encode_annotation(one) for one in message.annotations])

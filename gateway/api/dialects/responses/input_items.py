@@ -13,34 +13,11 @@ import msgspec
 import orjson
 
 from gateway.api.dialects.responses.tools import INPUT, TOOL_SEARCH, ToolNames
-from providers.chat import (
-    AssistantMessage,
-    CacheTime,
-    FilePart,
-    ImagePart,
-    Message,
-    Part,
-    SystemMessage,
-    TextPart,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-)
+from providers import chat
 from providers.failures import InvalidRequest
 from providers.formats.reasoning_state import split_call_id
+from providers.openai_json import fields
 from providers.openai_json.decode_messages import DETAILS, file_if_pdf, file_part, image_url
-from providers.openai_json.fields import (
-    BREAKPOINT,
-    arguments_text,
-    choice,
-    items,
-    lost_time,
-    mapping,
-    needed_text,
-    part_mark,
-    present,
-    text,
-)
 from providers.value import replace
 
 _ROLES = ("user", "assistant", "system", "developer")
@@ -58,12 +35,12 @@ _SUMMARIES = ("compaction", "compaction_summary", "context_compaction")
 """Items that stand for a conversation before them. Without an encrypted text they mark a place only."""
 _REASONING = frozenset({"type", "summary", "content", "encrypted_content"})
 _PARTS = {
-    "input_text": frozenset({"type", "text", BREAKPOINT}),
+    "input_text": frozenset({"type", "text", fields.BREAKPOINT}),
     "output_text": frozenset({"type", "text"}),
     "text": frozenset({"type", "text"}),
     "refusal": frozenset({"type", "refusal"}),
-    "input_image": frozenset({"type", "image_url", "detail", "file_id", BREAKPOINT}),
-    "input_file": frozenset({"type", "file_data", "filename", "file_id", "file_url", "detail", BREAKPOINT}),
+    "input_image": frozenset({"type", "image_url", "detail", "file_id", fields.BREAKPOINT}),
+    "input_file": frozenset({"type", "file_data", "filename", "file_id", "file_url", "detail", fields.BREAKPOINT}),
 }
 _TEXT_KINDS = ("input_text", "output_text", "text")
 _KEPT_AT_PROVIDER = "refers to content kept at a provider, and the gateway keeps none"
@@ -72,11 +49,11 @@ _KEPT_AT_PROVIDER = "refers to content kept at a provider, and the gateway keeps
 class _Call(msgspec.Struct):
     """A call of the history, and its output once it is read."""
 
-    call: ToolCall
+    call: chat.ToolCall
     client_id: str
     path: str
     turn: _Turn
-    output: ToolMessage | None = None
+    output: chat.ToolMessage | None = None
     output_path: str = ""
 
 
@@ -84,23 +61,23 @@ class _Turn(msgspec.Struct):
     """A turn of the model that is being read."""
 
     path: str
-    texts: list[TextPart] = []
+    texts: list[chat.TextPart] = []
     refusals: list[str] = []
     reasoning: list[str] = []
     state: str | None = None
     calls: list[_Call] = []
     is_answered: bool = False
 
-    def message(self) -> AssistantMessage | None:
+    def message(self) -> chat.AssistantMessage | None:
         """Return the turn; None if it has reasoning only."""
         if not self.texts and not self.refusals and not self.calls:
             return None
-        content: str | tuple[TextPart, ...] | None = tuple(self.texts) or None
+        content: str | tuple[chat.TextPart, ...] | None = tuple(self.texts) or None
         if len(self.texts) == 1:
             content = self.texts[0].text
         reasoning = _PARAGRAPH_BREAK.join(self.reasoning) or None
         refusal = "".join(self.refusals) or None
-        return AssistantMessage(content, refusal, reasoning, tuple(call.call for call in self.calls))
+        return chat.AssistantMessage(content, refusal, reasoning, tuple(call.call for call in self.calls))
 
 
 class InputReader:
@@ -114,7 +91,7 @@ class InputReader:
 
     def __init__(self, names: ToolNames) -> None:
         """`names` gets the functions in groups that the history calls."""
-        self.messages: list[Message] = []
+        self.messages: list[chat.Message] = []
         self.paths: list[str] = []
         self.unread: set[str] = set()
         self.updates: list[tuple[str, Mapping[str, object]]] = []
@@ -127,13 +104,13 @@ class InputReader:
 
     def add_instructions(self, instructions: str) -> None:
         """Add the field `instructions`."""
-        self._add(SystemMessage(instructions), "instructions")
+        self._add(chat.SystemMessage(instructions), "instructions")
 
     def read(self, entries: Sequence[object]) -> None:
         """Read all items. Raises InvalidRequest or UnsupportedFeature."""
         for position, entry in enumerate(entries):
             path = f"input[{position}]"
-            self._read_item(mapping(entry, path), path)
+            self._read_item(fields.mapping(entry, path), path)
         self._end_turn()
         self._add_outputs()
 
@@ -153,7 +130,7 @@ class InputReader:
             case str() if kind in _LEFT_OUT:
                 self.unread.add(f"input.{kind}")
             case str() if kind in _SUMMARIES:
-                if text(item, "encrypted_content", f"{path}.encrypted_content"):
+                if fields.text(item, "encrypted_content", f"{path}.encrypted_content"):
                     problem = "holds a summary that only its vendor can read: begin a new session"
                     raise InvalidRequest(f"`{path}` {problem}", path)
                 self.unread.add(f"input.{kind}")
@@ -179,58 +156,58 @@ class InputReader:
 
     def _read_message(self, item: Mapping[str, object], path: str) -> None:
         self._note_unknown(item, _MESSAGE, "input")
-        role = choice(item.get("role"), f"{path}.role", _ROLES)
-        content = present(item, "content", f"{path}.content")
+        role = fields.choice(item.get("role"), f"{path}.role", _ROLES)
+        content = fields.present(item, "content", f"{path}.content")
         if role == "assistant":
             self._read_assistant(content, path)
         elif role == "user":
             parts = content if isinstance(content, str) else self._parts(content, f"{path}.content")
-            self._add(UserMessage(parts), path)
+            self._add(chat.UserMessage(parts), path)
         else:
             texts = content if isinstance(content, str) else self._texts(content, f"{path}.content")
-            self._add(SystemMessage(texts, "developer" if role == "developer" else "system"), path)
+            self._add(chat.SystemMessage(texts, "developer" if role == "developer" else "system"), path)
 
     def _read_assistant(self, content: object, path: str) -> None:
         turn = self._turn
         if turn is None or turn.is_answered or ((turn.texts or turn.refusals) and not turn.calls):
             turn = self._begin_turn(path)
         if isinstance(content, str):
-            turn.texts.append(TextPart(content))
+            turn.texts.append(chat.TextPart(content))
             return
-        for position, entry in enumerate(items(content, f"{path}.content")):
+        for position, entry in enumerate(fields.items(content, f"{path}.content")):
             place = f"{path}.content[{position}]"
-            part = mapping(entry, place)
+            part = fields.mapping(entry, place)
             if part.get("type") == "refusal":
                 self._note_unknown(part, _PARTS["refusal"], "input.content")
-                turn.refusals.append(text(part, "refusal", f"{place}.refusal") or "")
+                turn.refusals.append(fields.text(part, "refusal", f"{place}.refusal") or "")
             else:
                 turn.texts.append(self._text_part(part, place))
 
     def _read_call(self, item: Mapping[str, object], path: str) -> None:
         self._note_unknown(item, _CALL, "input")
         kind = item.get("type")
-        name = TOOL_SEARCH if kind == "tool_search_call" else needed_text(item, "name", f"{path}.name")
-        client_id = needed_text(item, "call_id", f"{path}.call_id")
-        if namespace := text(item, "namespace", f"{path}.namespace"):
+        name = TOOL_SEARCH if kind == "tool_search_call" else fields.needed_text(item, "name", f"{path}.name")
+        client_id = fields.needed_text(item, "call_id", f"{path}.call_id")
+        if namespace := fields.text(item, "namespace", f"{path}.namespace"):
             name = self._names.flatten(namespace, name)
         turn = self._turn
         if turn is None or turn.is_answered:
             turn = self._begin_turn(path)
         call_id, in_id = split_call_id(client_id)
         if kind == "custom_tool_call":
-            arguments = _json({INPUT: text(item, "input", f"{path}.input") or ""})
+            arguments = _json({INPUT: fields.text(item, "input", f"{path}.input") or ""})
         elif kind == "tool_search_call":
-            arguments = _json(mapping(item.get("arguments") or {}, f"{path}.arguments"))
+            arguments = _json(fields.mapping(item.get("arguments") or {}, f"{path}.arguments"))
         else:
-            arguments = arguments_text(item, "arguments", f"{path}.arguments")
+            arguments = fields.arguments_text(item, "arguments", f"{path}.arguments")
         signature, turn.state = turn.state or in_id, None
-        call = _Call(ToolCall(call_id, name, arguments, signature), client_id, path, turn)
+        call = _Call(chat.ToolCall(call_id, name, arguments, signature), client_id, path, turn)
         turn.calls.append(call)
         self._open.setdefault(client_id, deque()).append(call)
 
     def _read_output(self, item: Mapping[str, object], path: str) -> None:
         self._note_unknown(item, _OUTPUT, "input")
-        client_id = text(item, "call_id", f"{path}.call_id")
+        client_id = fields.text(item, "call_id", f"{path}.call_id")
         waiting = self._open.get(client_id or "")
         if not waiting:
             place = f"{path}.call_id"
@@ -239,9 +216,9 @@ class InputReader:
         if item.get("type") == "tool_search_output":
             output: object = _json(_names_in(item.get("tools"), f"{path}.tools"))
         else:
-            output = present(item, "output", f"{path}.output")
+            output = fields.present(item, "output", f"{path}.output")
         content = output if isinstance(output, str) else self._parts(output, f"{path}.output")
-        call.output, call.output_path = ToolMessage(call.call.id, content), path
+        call.output, call.output_path = chat.ToolMessage(call.call.id, content), path
         if self._turn is call.turn:
             call.turn.is_answered = True
 
@@ -253,13 +230,13 @@ class InputReader:
         for name in ("summary", "content"):
             if item.get(name) is None:
                 continue
-            for position, entry in enumerate(items(item[name], f"{path}.{name}")):
+            for position, entry in enumerate(fields.items(item[name], f"{path}.{name}")):
                 place = f"{path}.{name}[{position}]"
-                if thought := text(mapping(entry, place), "text", f"{place}.text"):
+                if thought := fields.text(fields.mapping(entry, place), "text", f"{place}.text"):
                     turn.reasoning.append(thought)
         if turn.state is not None:
             self.unread.add("input.encrypted_content")
-        turn.state = text(item, "encrypted_content", f"{path}.encrypted_content") or None
+        turn.state = fields.text(item, "encrypted_content", f"{path}.encrypted_content") or None
         if turn.state is None:
             self.unread.add("input.reasoning")
 
@@ -284,7 +261,7 @@ class InputReader:
         self.messages.append(message)
         self.paths.append(turn.path)
 
-    def _add(self, message: Message, path: str) -> None:
+    def _add(self, message: chat.Message, path: str) -> None:
         self._end_turn()
         self.messages.append(message)
         self.paths.append(path)
@@ -292,7 +269,7 @@ class InputReader:
     def _add_outputs(self) -> None:
         """Put each output after the turn of its call, from the last turn to the first."""
         for position, turn in reversed(self._with_calls):
-            outputs: list[Message] = []
+            outputs: list[chat.Message] = []
             paths: list[str] = []
             for call in turn.calls:
                 if call.output is None:
@@ -305,11 +282,11 @@ class InputReader:
             self.messages[position + 1 : position + 1] = outputs
             self.paths[position + 1 : position + 1] = paths
 
-    def _parts(self, value: object, path: str) -> str | tuple[Part, ...]:
-        return tuple(self._part(entry, f"{path}[{i}]") for i, entry in enumerate(items(value, path))) or ""
+    def _parts(self, value: object, path: str) -> str | tuple[chat.Part, ...]:
+        return tuple(self._part(entry, f"{path}[{i}]") for i, entry in enumerate(fields.items(value, path))) or ""
 
-    def _part(self, value: object, path: str) -> Part:
-        part = mapping(value, path)
+    def _part(self, value: object, path: str) -> chat.Part:
+        part = fields.mapping(value, path)
         match part.get("type"):
             case "input_image":
                 return self._image(part, path)
@@ -317,13 +294,13 @@ class InputReader:
                 return self._file(part, path)
         return self._text_part(part, path)
 
-    def _texts(self, value: object, path: str) -> tuple[TextPart, ...]:
+    def _texts(self, value: object, path: str) -> tuple[chat.TextPart, ...]:
         return tuple(
-            self._text_part(mapping(entry, f"{path}[{i}]"), f"{path}[{i}]")
-            for i, entry in enumerate(items(value, path))
+            self._text_part(fields.mapping(entry, f"{path}[{i}]"), f"{path}[{i}]")
+            for i, entry in enumerate(fields.items(value, path))
         )
 
-    def _text_part(self, part: Mapping[str, object], path: str) -> TextPart:
+    def _text_part(self, part: Mapping[str, object], path: str) -> chat.TextPart:
         kind = part.get("type")
         if not isinstance(kind, str) or kind not in _TEXT_KINDS:
             place = f"{path}.type"
@@ -333,29 +310,29 @@ class InputReader:
                 place,
             )
         self._note_unknown(part, _PARTS[kind], "input.content")
-        value = text(part, "text", f"{path}.text")
+        value = fields.text(part, "text", f"{path}.text")
         if value is None:
             raise InvalidRequest(f"`{path}.text` is required", f"{path}.text")
-        return TextPart(value, self._mark(part, path) if BREAKPOINT in _PARTS[kind] else None)
+        return chat.TextPart(value, self._mark(part, path) if fields.BREAKPOINT in _PARTS[kind] else None)
 
-    def _mark(self, part: Mapping[str, object], path: str) -> CacheTime | None:
-        if BREAKPOINT not in part:
+    def _mark(self, part: Mapping[str, object], path: str) -> chat.CacheTime | None:
+        if fields.BREAKPOINT not in part:
             return None
-        if time := lost_time(part, "input.content"):
+        if time := fields.lost_time(part, "input.content"):
             self.unread.add(time)
-        return part_mark({BREAKPOINT: part[BREAKPOINT]}, path)
+        return fields.part_mark({fields.BREAKPOINT: part[fields.BREAKPOINT]}, path)
 
-    def _image(self, part: Mapping[str, object], path: str) -> ImagePart | FilePart:
+    def _image(self, part: Mapping[str, object], path: str) -> chat.ImagePart | chat.FilePart:
         self._note_unknown(part, _PARTS["input_image"], "input.content")
         if part.get("file_id") is not None:
             place = f"{path}.file_id"
             raise InvalidRequest(f"`{place}` {_KEPT_AT_PROVIDER}: send the image in `image_url`, as a data URI", place)
-        url = image_url(text(part, "image_url", f"{path}.image_url"), f"{path}.image_url")
+        url = image_url(fields.text(part, "image_url", f"{path}.image_url"), f"{path}.image_url")
         detail = part.get("detail")
-        detail = None if detail is None else choice(detail, f"{path}.detail", DETAILS)
-        return file_if_pdf(ImagePart(url, detail, self._mark(part, path)))
+        detail = None if detail is None else fields.choice(detail, f"{path}.detail", DETAILS)
+        return file_if_pdf(chat.ImagePart(url, detail, self._mark(part, path)))
 
-    def _file(self, part: Mapping[str, object], path: str) -> FilePart:
+    def _file(self, part: Mapping[str, object], path: str) -> chat.FilePart:
         self._note_unknown(part, _PARTS["input_file"], "input.content")
         for name, problem in (("file_id", _KEPT_AT_PROVIDER), ("file_url", "would make a provider fetch the file")):
             if part.get(name) is not None:
@@ -388,5 +365,5 @@ def _json(value: object) -> str:
 
 def _names_in(value: object, path: str) -> list[object]:
     """Return the names of the tools that a search has found. The tools themselves are offered to the model."""
-    found = [mapping(entry, path) for entry in items(value or [], path)]
+    found = [fields.mapping(entry, path) for entry in fields.items(value or [], path)]
     return [tool.get("name") for tool in found]

@@ -24,54 +24,11 @@ import msgspec
 import orjson
 
 from gateway.api.dialects.dialect import StreamEncoder
-from gateway.api.dialects.responses.encode import (
-    COMPLETED,
-    FAILED,
-    IN_PROGRESS,
-    INCOMPLETE,
-    USUAL_TIER,
-    ResponseHead,
-    ResponsesRequest,
-    call_item,
-    call_members,
-    custom_input,
-    encode_annotation,
-    encode_logprobs,
-    encode_usage,
-    escape,
-    estimated_usage,
-    image_item,
-    item_id,
-    message_item,
-    reasoning_item,
-    refusal_part,
-    status_of,
-    summary_part,
-    text_part,
-    tier_of,
-)
+from gateway.api.dialects.responses import encode
 from gateway.api.errors import ApiError
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from providers.chat import (
-    AnnotationsDelta,
-    AudioDelta,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    FinishReason,
-    Heartbeat,
-    ImageDelta,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    SegmentDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    ToolCallDelta,
-    UsageReport,
-)
+from providers import chat
 from providers.reading.response_reader import MAX_BODY_BYTES, TOO_LARGE
 
 _IDLE, _OPEN, _FINISHED, _ENDED = range(4)
@@ -112,13 +69,13 @@ class _Message(_Item):
 class ResponseStreamEncoder(StreamEncoder):
     """Encodes the stream of one client."""
 
-    def __init__(self, style: AnswerStyle, record: Record, asked: ResponsesRequest) -> None:
+    def __init__(self, style: AnswerStyle, record: Record, asked: encode.ResponsesRequest) -> None:
         super().__init__(style, record)
         self._style = style
         self._asked = asked
-        self._head = ResponseHead(record, asked, style.shown_model or "", 0)
+        self._head = encode.ResponseHead(record, asked, style.shown_model or "", 0)
         self._state = _IDLE
-        self._finish: FinishReason = "stop"
+        self._finish: chat.FinishReason = "stop"
         self._number = 0
         self._bytes = 0
         self._items: list[_Item] = []
@@ -136,18 +93,18 @@ class ResponseStreamEncoder(StreamEncoder):
         """The items that have ended, with commas between them."""
         return b",".join([item.done for item in self._items])
 
-    def encode(self, events: tuple[StreamEvent, ...]) -> bytes:
+    def encode(self, events: tuple[chat.StreamEvent, ...]) -> bytes:
         if self._state == _ENDED:
             return b""
         written: list[bytes] = []
         for event in self._labels.add(events):
-            if type(event) is Heartbeat or self._is_of_another_choice(event):
+            if type(event) is chat.Heartbeat or self._is_of_another_choice(event):
                 continue
             if self._state == _IDLE:
                 written.append(self._open(event))
             written.append(self._encode(event))
             if self._bytes > MAX_BODY_BYTES and self._state != _ENDED:
-                written.append(self._broken(Failed(TOO_LARGE)))
+                written.append(self._broken(chat.Failed(TOO_LARGE)))
             if self._state == _ENDED:
                 break
         return b"".join(written)
@@ -165,35 +122,39 @@ class ResponseStreamEncoder(StreamEncoder):
     def encode_failure(self, error: ApiError) -> bytes:
         if self._state == _ENDED:
             return b""
-        opened = self._open(Heartbeat()) if self._state == _IDLE else b""
+        opened = self._open(chat.Heartbeat()) if self._state == _IDLE else b""
         return opened + self._fail(error)
 
-    def _encode(self, event: StreamEvent) -> bytes:
+    def _encode(self, event: chat.StreamEvent) -> bytes:
         match event:
-            case TextRun(pieces):
+            case chat.TextRun(pieces):
                 return self._text_run(pieces)
-            case TextDelta():
-                return self._text(escape(event.text), encode_logprobs(event.logprobs) if event.logprobs else b"[]")
-            case RefusalDelta():
-                return self._refusal(escape(event.text))
-            case ReasoningDelta():
-                return self._reasoning(escape(event.text))
-            case ToolCallDelta():
+            case chat.TextDelta():
+                return self._text(
+                    encode.escape(event.text), encode.encode_logprobs(event.logprobs) if event.logprobs else b"[]"
+                )
+            case chat.RefusalDelta():
+                return self._refusal(encode.escape(event.text))
+            case chat.ReasoningDelta():
+                return self._reasoning(encode.escape(event.text))
+            case chat.ToolCallDelta():
                 return self._call(event)
-            case ImageDelta():
+            case chat.ImageDelta():
                 return self._image(event.url)
-            case AnnotationsDelta():
-                return b"".join([self._annotation(orjson.dumps(encode_annotation(one))) for one in event.annotations])
-            case ChoiceFinish():
+            case chat.AnnotationsDelta():
+                return b"".join(
+                    [self._annotation(orjson.dumps(encode.encode_annotation(one))) for one in event.annotations]
+                )
+            case chat.ChoiceFinish():
                 self._state, self._finish = _FINISHED, event.reason
                 return self._end_all()
-            case UsageReport():
+            case chat.UsageReport():
                 self.usage = event.usage
-            case Finished():
+            case chat.Finished():
                 return self._complete()
-            case Failed():
+            case chat.Failed():
                 return self._broken(event)
-            case Opened() | Heartbeat() | AudioDelta() | SegmentDelta():
+            case chat.Opened() | chat.Heartbeat() | chat.AudioDelta() | chat.SegmentDelta():
                 pass  # only the first `Opened` counts
             case _:
                 assert_never(event)
@@ -204,27 +165,27 @@ class ResponseStreamEncoder(StreamEncoder):
         self._number = number + 1
         return b'event: %b\ndata: {"type":"%b","sequence_number":%d,%b}\n\n' % (kind, kind, number, members)
 
-    def _open(self, event: StreamEvent) -> bytes:
+    def _open(self, event: chat.StreamEvent) -> bytes:
         """Return the first two events. The model of an answer that fails before it begins is not known."""
         head = self._head
-        if isinstance(event, Opened):
+        if isinstance(event, chat.Opened):
             head.model, head.created = head.model or event.model, event.created
             if event.service_tier is not None:
-                head.tier = tier_of(event.service_tier, self._style)
+                head.tier = encode.tier_of(event.service_tier, self._style)
         head.created = head.created or int(time.time())
         self._state = _OPEN
-        begun = b'"response":' + head.encode(IN_PROGRESS, member=self._labels.first_member())
+        begun = b'"response":' + head.encode(encode.IN_PROGRESS, member=self._labels.first_member())
         return self._event(b"response.created", begun) + self._event(b"response.in_progress", begun)
 
     def _complete(self) -> bytes:
         written = self._end_all() if self._state != _FINISHED else b""
         self.finished, self._state = True, _ENDED
         if self._record.resumed is not None:
-            self._head.tier = USUAL_TIER
+            self._head.tier = encode.USUAL_TIER
         member = self._labels.member(is_estimated=self.usage is None)
-        usage = self.usage or estimated_usage(self._asked, self.output)
-        status = status_of(self._finish)
-        body = self._head.encode(status, self.output, encode_usage(usage), finish=self._finish, member=member)
+        usage = self.usage or encode.estimated_usage(self._asked, self.output)
+        status = encode.status_of(self._finish)
+        body = self._head.encode(status, self.output, encode.encode_usage(usage), finish=self._finish, member=member)
         # As in each API, it is a member of the event itself. A reader of the response alone finds it there, too.
         beside = b',"x_gateway":' + orjson.dumps(member) if member else b""
         return written + self._event(b"response." + status, b'"response":' + body + beside)
@@ -232,10 +193,10 @@ class ResponseStreamEncoder(StreamEncoder):
     def _fail(self, error: ApiError) -> bytes:
         """Return the last event of a stream that broke off. Items that had not ended are incomplete in it."""
         self._state, self._texts = _ENDED, None
-        output = b",".join([item.done or self._whole(item, INCOMPLETE) for item in self._items])
+        output = b",".join([item.done or self._whole(item, encode.INCOMPLETE) for item in self._items])
         reason = orjson.dumps({"code": error.code, "message": error.message, **error.user_fields, **error.extra})
-        usage = encode_usage(self.usage) if self.usage is not None else b"null"
-        body = self._head.encode(FAILED, output, usage, reason)
+        usage = encode.encode_usage(self.usage) if self.usage is not None else b"null"
+        body = self._head.encode(encode.FAILED, output, usage, reason)
         outer = b"," + orjson.dumps(error.outer)[1:-1] if error.outer else b""
         return self._event(b"response.failed", b'"response":' + body + outer)
 
@@ -252,7 +213,7 @@ class ResponseStreamEncoder(StreamEncoder):
     def _next(self, kind: bytes) -> tuple[bytes, bytes, int]:
         """Return the id of the next item, the members that name it in its events, and its position."""
         index = len(self._items)
-        id = item_id(kind, self._record, index)
+        id = encode.item_id(kind, self._record, index)
         return id, b'"item_id":"%b","output_index":%d' % (id, index), index
 
     def _end(self, item: _Item, status: bytes) -> bytes:
@@ -272,11 +233,11 @@ class ResponseStreamEncoder(StreamEncoder):
             case _Reasoning() if whole:
                 at = item.at + b',"summary_index":0'
                 done = self._event(b"response.reasoning_summary_text.done", b'%b,"text":"%b"' % (at, whole))
-                part = b'%b,"part":%b' % (at, summary_part(whole))
+                part = b'%b,"part":%b' % (at, encode.summary_part(whole))
                 return done + self._event(b"response.reasoning_summary_part.done", part)
             case _Call(kind="custom"):
                 # The input stands inside of JSON, so it is written when all of it is there.
-                given = escape(custom_input(whole))
+                given = encode.escape(encode.custom_input(whole))
                 written = self._event(b"response.custom_tool_call_input.delta", b'%b,"delta":"%b"' % (item.at, given))
                 done = b'%b,"input":"%b"' % (item.at, given)
                 return written + self._event(b"response.custom_tool_call_input.done", done)
@@ -291,30 +252,30 @@ class ResponseStreamEncoder(StreamEncoder):
         match item:
             case _Message():
                 parts = [*item.parts, self._part(item)] if item.pieces else item.parts
-                return message_item(item.id, status, parts)
+                return encode.message_item(item.id, status, parts)
             case _Reasoning():
-                return reasoning_item(item.id, status, summary_part(whole) if whole else b"", item.state)
+                return encode.reasoning_item(item.id, status, encode.summary_part(whole) if whole else b"", item.state)
             case _Call():
-                return call_item(item.id, status, item.members, whole, item.kind)
+                return encode.call_item(item.id, status, item.members, whole, item.kind)
         return b""
 
     def _end_current(self) -> bytes:
         """End the reasoning or the message that is open, because another item begins."""
         current, self._current, self._texts = self._current, None, None
-        return self._end(current, COMPLETED) if current is not None else b""
+        return self._end(current, encode.COMPLETED) if current is not None else b""
 
     def _end_all(self) -> bytes:
         """End all items, in their order."""
-        status = status_of(self._finish)
+        status = encode.status_of(self._finish)
         written: list[bytes] = []
         is_answered = any(not isinstance(item, _Reasoning) for item in self._items)
-        if not is_answered and status == COMPLETED:
+        if not is_answered and status == encode.COMPLETED:
             # A complete answer has a text, if need be an empty one.
             written.append(self._message(is_refusal=False)[1])
         self._current = self._texts = None
         for item in self._items:
             if not item.done:
-                written.append(self._end(item, status if item is self._last else COMPLETED))
+                written.append(self._end(item, status if item is self._last else encode.COMPLETED))
         return b"".join(written)
 
     # Reasoning and calls.
@@ -325,28 +286,28 @@ class ResponseStreamEncoder(StreamEncoder):
         if not isinstance(item, _Reasoning):
             written.append(self._end_current())
             item = self._current = _Reasoning(*self._next(b"rs"))
-            written.append(self._begin(item, reasoning_item(item.id, IN_PROGRESS, b"", None)))
-            part = b'%b,"summary_index":0,"part":%b' % (item.at, summary_part(b""))
+            written.append(self._begin(item, encode.reasoning_item(item.id, encode.IN_PROGRESS, b"", None)))
+            part = b'%b,"summary_index":0,"part":%b' % (item.at, encode.summary_part(b""))
             written.append(self._event(b"response.reasoning_summary_part.added", part))
         self._add(item, escaped)
         delta = b'%b,"summary_index":0,"delta":"%b"' % (item.at, escaped)
         written.append(self._event(b"response.reasoning_summary_text.delta", delta))
         return b"".join(written)
 
-    def _call(self, event: ToolCallDelta) -> bytes:
+    def _call(self, event: chat.ToolCallDelta) -> bytes:
         written: list[bytes] = []
         item = self._calls.get(event.index)
         if item is None:
             written.append(self._before_call(event.signature))
-            members = call_members(event.id or "", event.name or "", event.signature, self._asked)
+            members = encode.call_members(event.id or "", event.name or "", event.signature, self._asked)
             id, at, index = self._next(b"fc")
             name, names = event.name or "", self._asked.names
             item = self._calls[event.index] = _Call(
                 id, at, index, name=names.split(name)[1], members=members, kind=names.kinds.get(name)
             )
-            written.append(self._begin(item, call_item(id, IN_PROGRESS, members, b"", item.kind)))
+            written.append(self._begin(item, encode.call_item(id, encode.IN_PROGRESS, members, b"", item.kind)))
         if event.arguments:
-            escaped = escape(event.arguments)
+            escaped = encode.escape(event.arguments)
             self._add(item, escaped)
             if item.kind is None:
                 delta = b'%b,"delta":"%b"' % (item.at, escaped)
@@ -356,7 +317,7 @@ class ResponseStreamEncoder(StreamEncoder):
     def _image(self, url: str) -> bytes:
         ended = self._end_current()
         id, at, index = self._next(b"ig")
-        item = _Item(id, at, index, done=image_item(id, url))
+        item = _Item(id, at, index, done=encode.image_item(id, url))
         self._bytes += len(url)
         added = self._begin(item, item.done)
         return ended + added + self._event(b"response.output_item.done", self._item_members(item.index, item.done))
@@ -371,8 +332,8 @@ class ResponseStreamEncoder(StreamEncoder):
         ended = self._end_current()
         id, at, index = self._next(b"rs")
         item = _Reasoning(id, at, index, state=signature)
-        added = self._begin(item, reasoning_item(id, IN_PROGRESS, b"", None))
-        return ended + added + self._end(item, COMPLETED)
+        added = self._begin(item, encode.reasoning_item(id, encode.IN_PROGRESS, b"", None))
+        return ended + added + self._end(item, encode.COMPLETED)
 
     def _add(self, item: _Item, escaped: bytes) -> None:
         item.pieces.append(escaped)
@@ -424,13 +385,13 @@ class ResponseStreamEncoder(StreamEncoder):
         if not isinstance(item, _Message):
             written.append(self._end_current())
             item = self._current = _Message(*self._next(b"msg"), is_refusal=is_refusal)
-            written.append(self._begin(item, message_item(item.id, IN_PROGRESS, ())))
+            written.append(self._begin(item, encode.message_item(item.id, encode.IN_PROGRESS, ())))
         elif item.is_refusal == is_refusal:
             return item, b""
         else:
             written.append(self._end_part(item))
             item.is_refusal = is_refusal
-        empty = refusal_part(b"") if is_refusal else text_part(b"")
+        empty = encode.refusal_part(b"") if is_refusal else encode.text_part(b"")
         written.append(self._event(b"response.content_part.added", b'%b,"part":%b' % (self._at(item), empty)))
         self._texts = None
         if not is_refusal:
@@ -453,8 +414,8 @@ class ResponseStreamEncoder(StreamEncoder):
     def _part(self, item: _Message) -> bytes:
         whole = b"".join(item.pieces)
         if item.is_refusal:
-            return refusal_part(whole)
-        return text_part(whole, b"[%b]" % b",".join(item.annotations), b"[%b]" % b",".join(item.logprobs))
+            return encode.refusal_part(whole)
+        return encode.text_part(whole, b"[%b]" % b",".join(item.annotations), b"[%b]" % b",".join(item.logprobs))
 
     def _end_part(self, item: _Message) -> bytes:
         whole, part, at = b"".join(item.pieces), self._part(item), self._at(item)
