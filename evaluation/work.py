@@ -35,20 +35,8 @@ _BUSY_KINDS, _BUSY_STATUSES = frozenset({FailureKind.RATE_LIMITED, FailureKind.O
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 4.0
 # The provider rejects these requests before it answers.
 _NOT_BILLED = frozenset(
-    {
-        FailureKind.CONNECT,
-        FailureKind.UNAVAILABLE,
-        FailureKind.RATE_LIMITED,
-        FailureKind.OVERLOADED,
-        FailureKind.QUOTA,
-        FailureKind.CREDENTIALS,
-        FailureKind.MODEL_NOT_FOUND,
-        FailureKind.GEO_REFUSED,
-        FailureKind.CONTEXT_LENGTH,
-        FailureKind.FIELD_REFUSED,
-        FailureKind.INVALID_REQUEST,
-        FailureKind.UNSUPPORTED,
-    }
+    "connect unavailable rate_limited overloaded quota credentials model_not_found geo_refused context_length "
+    "field_refused invalid_request unsupported".split()
 )
 # Some tokenizers need more than one token for a word or for a Chinese character.
 _TOKENS_PER_WORD, _TOKENS_PER_MESSAGE = 2, 16

@@ -19,8 +19,7 @@ from gateway.config.validation import Draft, Findings
 from gateway.model.section import UnitError
 from gateway.model.units import Day, Line
 from providers.adapter import STREAM_OPTIONS, Adapter, AsksForUsage, HasModelsElsewhere, KnownElsewhere, known_models
-from providers.catalogue.models import ModelFacts, best_match
-from providers.catalogue.names import plain_name
+from providers.catalogue.models import ModelFacts, best_match, plain_name
 from providers.catalogue.prices import (
     NO_CURRENCY,
     SEARCH,

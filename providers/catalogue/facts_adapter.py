@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from providers.catalogue import FactsFile
 from providers.catalogue.headers import FixedHeader, load_headers
-from providers.catalogue.models import ModelFacts, load_models
-from providers.catalogue.names import load_elsewhere, load_names
+from providers.catalogue.models import ModelFacts, load_elsewhere, load_models, load_names
 from providers.catalogue.prices import Offers, load_offers
 from providers.catalogue.sites import load_sites
 from providers.catalogue.takes import Takes, load_takes

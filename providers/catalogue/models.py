@@ -1,8 +1,12 @@
-"""Facts of a provider's models: features, limits and special behaviour."""
+"""Facts of a provider's models: features, limits and special behaviour; and its other names (`known_as`).
+
+A vendor's company, models and cloud have different names, and other gateways use any of them. The names are used in
+hints only, so that a configuration has exactly one name for a provider.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, Generic, TypeVar
@@ -10,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from providers.catalogue import CatalogueError, FactsFile
-from providers.catalogue.toml_schema import TABLE, TEXTS, check_table, check_tables, shapes_of, value_of
+from providers.catalogue.toml_schema import TABLE, TEXT, TEXTS, check_table, check_tables, shapes_of, value_of
 from providers.value import Value, replace
 
 
@@ -121,3 +125,28 @@ def facts_by_model(name: str, table: Mapping[str, Any] | None, kind: type[_Facts
         return ByModel(msgspec.convert(own, kind), models)
     except msgspec.ValidationError as error:
         raise CatalogueError(f"{name}: {error}") from None
+
+
+@cache
+def load_names(facts: FactsFile) -> tuple[str, ...]:
+    """Return the other names of a provider, from its facts file."""
+    return names_of(facts.read())
+
+
+def names_of(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the other names in a parsed catalogue file (`known_as`). Raises CatalogueError."""
+    names: object = data.get("known_as", [])
+    if not TEXTS.fits(names) or not isinstance(names, Iterable) or not all(map(plain_name, names)):
+        raise CatalogueError(f"known_as: must be {TEXTS.words}, each with a letter or a digit")
+    return tuple(names)
+
+
+@cache
+def load_elsewhere(facts: FactsFile) -> Mapping[str, str]:
+    """Return the provider of models that the vendor serves in another wire format, by pattern (`models_elsewhere`)."""
+    return check_tables("models_elsewhere", facts.read().get("models_elsewhere", {}), TEXT)
+
+
+def plain_name(name: str) -> str:
+    """Return the form of a name that is compared: `Azure-OpenAI` equals `azure_openai`, and `z.ai` equals `zai`."""
+    return "".join(filter(str.isalnum, name.lower()))

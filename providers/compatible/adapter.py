@@ -16,8 +16,7 @@ from providers.adapter import Capabilities, StreamParser, Target
 from providers.auth import AuthScheme
 from providers.catalogue import FactsFile
 from providers.catalogue.headers import FixedHeader, headers_of, load_headers
-from providers.catalogue.models import ModelFacts, load_models, models_of
-from providers.catalogue.names import load_names, names_of
+from providers.catalogue.models import ModelFacts, load_models, load_names, models_of, names_of
 from providers.catalogue.prices import Offers, load_offers, offers_of
 from providers.catalogue.sites import load_sites, sites_of
 from providers.catalogue.takes import Takes

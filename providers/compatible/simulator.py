@@ -35,8 +35,7 @@ from providers.inputs.rerank.values import RerankAnswer, RerankRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.openai_json import decode_request
 from providers.testkit.simulated_audio import answer_audio
-from providers.testkit.simulated_decisions import answer_decisions
-from providers.testkit.simulated_inputs import read_sent_rerank, write_sent_rerank
+from providers.testkit.simulated_inputs import answer_decisions, read_sent_rerank, write_sent_rerank
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.value import replace
 from providers.wire import WireResponse

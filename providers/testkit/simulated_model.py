@@ -97,9 +97,6 @@ def continued(request: chat.ChatRequest, text: str) -> str:
     return text.removeprefix(chat.text_of(last.content)) if isinstance(last, chat.AssistantMessage) else text
 
 
-# --- words ----------------------------------------------------------------------------------------
-
-
 def _asks_in_chinese(request: chat.ChatRequest) -> bool:
     asked = _last_user_text(request)
     return bool(_IDEOGRAPH.search(asked)) and not _KANA.search(asked)
@@ -207,9 +204,6 @@ def _before_stop(text: str, stops: Sequence[str]) -> str:
     return text[: min(ends)] if ends else text
 
 
-# --- tools ----------------------------------------------------------------------------------------
-
-
 def _calls(request: chat.ChatRequest, seed: str) -> tuple[chat.ToolCall, ...]:
     """Return one call, two if the question names two things, or none."""
     asked = _last_user_text(request)
@@ -289,9 +283,6 @@ def _arguments(tool: chat.Tool, thing: str) -> Mapping[str, object]:
     word = subject[-1] if subject else "example"
     arguments = instance_of(tool.parameters, word, _EXECUTED) if tool.parameters else {}
     return arguments if isinstance(arguments, Mapping) else {}
-
-
-# --- counting -------------------------------------------------------------------------------------
 
 
 def _prompt_tokens(request: chat.ChatRequest) -> int:

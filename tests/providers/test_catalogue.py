@@ -14,8 +14,7 @@ import providers
 from providers.adapter import KnownElsewhere, KnowsModels, TakesHeaders
 from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.headers import FixedHeader, headers_of, load_headers
-from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, load_models, model_facts
-from providers.catalogue.names import names_of, plain_name
+from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, load_models, model_facts, names_of, plain_name
 from providers.catalogue.sites import load_sites
 from providers.compatible.adapter import adapter_of
 from providers.matching.requirements import FEATURES, IMPLIED, PARAMETERS, moves_data

@@ -20,7 +20,7 @@ from providers.inputs.embeddings.facts import load_embedding_facts
 from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
 from providers.json_values import JsonError, as_map, dumps, loads, read_int, read_list, read_map, read_str
 from providers.testkit.answer_pieces import arguments_of, cut
-from providers.testkit.simulated_decisions import answer_decisions
+from providers.testkit.simulated_inputs import answer_decisions
 from providers.testkit.simulator import IncomingRequest, RequestRejected, error_words, failure_text, status_of
 from providers.vendors.gemini.simulator_request import read_body, signature_of
 from providers.wire import WireResponse

@@ -55,9 +55,6 @@ def read_body(body: Mapping[str, object]) -> ChatRequest:
     return decode_request(chat)
 
 
-# --- input ----------------------------------------------------------------------------------------
-
-
 def _messages(body: Mapping[str, object]) -> list[dict[str, Any]]:
     """Return the items as messages. An assistant's text and the calls after it are one message."""
     messages: list[dict[str, Any]] = []
@@ -115,9 +112,6 @@ def _part(part: Mapping[str, object]) -> dict[str, Any]:
 def _call(item: Mapping[str, object]) -> dict[str, Any]:
     function = {"name": item.get("name"), "arguments": item.get("arguments")}
     return {"id": item.get("call_id"), "type": "function", "function": function}
-
-
-# --- tools and formats ----------------------------------------------------------------------------
 
 
 def _tool(tool: Mapping[str, object]) -> dict[str, Any]:

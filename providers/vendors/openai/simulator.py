@@ -15,8 +15,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from providers.catalogue import FactsFile
 from providers.chat import ChatCompletion, ChatRequest
-from providers.compatible.simulator_answer import END, SimulatorFormat, encode_answer, encode_chunks, encode_event
+from providers.compatible.simulator_answer import END, encode_answer, encode_chunks, encode_event, read_simulator_format
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
 from providers.inputs.embeddings.formats import Encoding, decode_embedding_request, encode_embeddings
 from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest
@@ -26,8 +27,7 @@ from providers.json_values import JsonError, as_map, dumps, loads, read_str
 from providers.moderations.values import ModerationAnswer, ModerationRequest
 from providers.openai_json import decode_request
 from providers.testkit.simulated_audio import answer_audio
-from providers.testkit.simulated_decisions import answer_decisions
-from providers.testkit.simulated_inputs import read_sent_rerank, write_sent_rerank
+from providers.testkit.simulated_inputs import answer_decisions, read_sent_rerank, write_sent_rerank
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.value import replace
 from providers.vendors.openai.responses_simulator import read_body, wants_response, write_events, write_response
@@ -35,26 +35,12 @@ from providers.wire import WireResponse
 
 _CHAT, _RESPONSES = "/chat/completions", "/responses"
 _EMBEDDINGS, _MODERATIONS = "/embeddings", "/moderations"
-_FORMAT = SimulatorFormat(
-    answer={"service_tier": "default", "system_fingerprint": "fp_simulated"},
+_FORMAT = replace(
+    read_simulator_format(as_map(FactsFile("providers.vendors.openai", "openai").read()["simulator"])),
     choice={"logprobs": None},
     message={"refusal": None},
 )
 _HIDES_REASONING = re.compile(r"gpt-(?!oss)|o\d")
-# Each failure kind as (type, code).
-_ERRORS: dict[FailureKind, tuple[str, str | None]] = {
-    FailureKind.RATE_LIMITED: ("requests", "rate_limit_exceeded"),
-    FailureKind.QUOTA: ("insufficient_quota", "insufficient_quota"),
-    FailureKind.CREDENTIALS: ("invalid_request_error", "invalid_api_key"),
-    FailureKind.MODEL_NOT_FOUND: ("invalid_request_error", "model_not_found"),
-    FailureKind.GEO_REFUSED: ("request_forbidden", "unsupported_country_region_territory"),
-    FailureKind.CONTEXT_LENGTH: ("invalid_request_error", "context_length_exceeded"),
-    FailureKind.CONTENT_FILTER: ("invalid_request_error", "invalid_prompt"),
-    FailureKind.INVALID_REQUEST: ("invalid_request_error", None),
-}
-_SERVER_ERROR = ("server_error", None)
-
-
 _OPENAI_HEARS = re.compile(rb"\r\n(?:whisper-1|gpt-[a-z0-9-]*)\r\n")
 """The names of OpenAI's own transcribers, as a form has them. Servers of one's own have others."""
 _HEAD_BYTES = 1024
@@ -178,8 +164,9 @@ def _response(status: int, body: Mapping[str, object], request_id: str) -> WireR
 
 
 def _error(kind: FailureKind) -> dict[str, object]:
-    error_type, code = _ERRORS.get(kind, _SERVER_ERROR)
-    return {"error": {"message": f"Simulated failure: {kind.value}.", "type": error_type, "param": None, "code": code}}
+    code, error_type = _FORMAT.errors.get(kind, ("", "server_error"))
+    message = f"Simulated failure: {kind.value}."
+    return {"error": {"message": message, "type": error_type, "param": None, "code": code or None}}
 
 
 def _shown(completion: ChatCompletion) -> ChatCompletion:
