@@ -13,17 +13,7 @@ from providers import chat
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.formats.reasoning_state import split_call_id
 from providers.json_values import as_map
-from providers.openai_json.fields import (
-    arguments_text,
-    cache_mark,
-    describe,
-    items,
-    mapping,
-    needed_text,
-    part_mark,
-    present,
-    text,
-)
+from providers.openai_json import fields
 from providers.openai_json.plain_request import plain_message, plain_messages
 from providers.openai_json.unread_fields import PARTS, THOUGHTS
 from providers.sites import split_url
@@ -146,9 +136,9 @@ def decode_messages(entries: list[object]) -> tuple[chat.Message, ...]:
 
 def decode_any_message(value: object, path: str) -> chat.Message:
     """Decode one message of any form."""
-    source = mapping(value, path)
+    source = fields.mapping(value, path)
     role = source.get("role")
-    name = text(source, "name", f"{path}.name")
+    name = fields.text(source, "name", f"{path}.name")
     if role == "user":
         return chat.UserMessage(_marked(_content(source, path, _user_part), source, path), name)
     if role == "assistant":
@@ -156,9 +146,9 @@ def decode_any_message(value: object, path: str) -> chat.Message:
     if role in ("system", "developer"):
         return chat.SystemMessage(_marked(_content(source, path, _text_part), source, path), role, name)
     if role == "tool":
-        call_id = needed_text(source, "tool_call_id", f"{path}.tool_call_id")
+        call_id = fields.needed_text(source, "tool_call_id", f"{path}.tool_call_id")
         content = "" if source.get("content") is None else _content(source, path, _text_part)
-        return chat.ToolMessage(split_call_id(call_id)[0], content, cache=cache_mark(source, path))
+        return chat.ToolMessage(split_call_id(call_id)[0], content, cache=fields.cache_mark(source, path))
     if role == "function":
         raise InvalidRequest(f"`{path}.role` 'function' is no longer supported; use 'tool'", f"{path}.role")
     words = ", ".join(repr(word) for word in _ROLES)
@@ -167,32 +157,32 @@ def decode_any_message(value: object, path: str) -> chat.Message:
 
 def _content(source: Mapping[str, object], path: str, part: Callable[[object, str], _P]) -> str | tuple[_P, ...]:
     place = f"{path}.content"
-    value = present(source, "content", place)
+    value = fields.present(source, "content", place)
     if isinstance(value, str):
         return value
     if not isinstance(value, list):
-        raise InvalidRequest(f"`{place}` must be a string or an array of parts, not {describe(value)}", place)
+        raise InvalidRequest(f"`{place}` must be a string or an array of parts, not {fields.describe(value)}", place)
     # OpenAI refuses an empty array, which some apps send with tool calls. `or`: it is an empty text.
     return tuple(part(entry, f"{place}[{position}]") for position, entry in enumerate(value)) or ""
 
 
 def _text_part(value: object, path: str) -> chat.TextPart:
-    source = mapping(value, path)
+    source = fields.mapping(value, path)
     if source.get("type") != "text":
         raise InvalidRequest(f"`{path}.type` must be 'text' in a message of this role", f"{path}.type")
     return _text(source, path)
 
 
 def _text(source: Mapping[str, object], path: str) -> chat.TextPart:
-    value = text(source, "text", f"{path}.text")
+    value = fields.text(source, "text", f"{path}.text")
     if value is None:
         raise InvalidRequest(f"`{path}.text` is required", f"{path}.text")
-    return chat.TextPart(value, part_mark(source, path))
+    return chat.TextPart(value, fields.part_mark(source, path))
 
 
 def _marked(content: str | tuple[_P, ...], source: Mapping[str, object], path: str) -> str | tuple[_P, ...]:
     """Return the content of a message with the message's own mark for a cache, which means its last part."""
-    mark = cache_mark(source, path)
+    mark = fields.cache_mark(source, path)
     if mark is None:
         return content
     if isinstance(content, str):
@@ -201,35 +191,35 @@ def _marked(content: str | tuple[_P, ...], source: Mapping[str, object], path: s
 
 
 def _user_part(value: object, path: str) -> chat.Part:
-    source = mapping(value, path)
+    source = fields.mapping(value, path)
     kind = source.get("type")
     if kind == "text":
         return _text(source, path)
     if kind == "image_url":
         place = f"{path}.{kind}"
-        image = file_if_pdf(decode_image(mapping(present(source, kind, place), place), place))
-        return replace(image, cache=mark) if (mark := part_mark(source, path)) is not None else image
+        image = file_if_pdf(decode_image(fields.mapping(fields.present(source, kind, place), place), place))
+        return replace(image, cache=mark) if (mark := fields.part_mark(source, path)) is not None else image
     if kind == "input_audio":
         place = f"{path}.{kind}"
-        audio = mapping(present(source, kind, place), place)
-        data, sound = text(audio, "data", f"{place}.data"), text(audio, "format", f"{place}.format")
+        audio = fields.mapping(fields.present(source, kind, place), place)
+        data, sound = fields.text(audio, "data", f"{place}.data"), fields.text(audio, "format", f"{place}.format")
         if not data or not _BASE64.fullmatch(data):
             raise InvalidRequest(f"`{place}.data` must be sound in base64", f"{place}.data")
         if not sound or not _SOUND.fullmatch(sound):
             raise InvalidRequest(f"`{place}.format` must be the name of a format, such as 'wav'", f"{place}.format")
         return chat.AudioPart(data, sound)
     if kind == "file":
-        file = _file(mapping(present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
-        return replace(file, cache=mark) if (mark := part_mark(source, path)) is not None else file
+        file = _file(fields.mapping(fields.present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
+        return replace(file, cache=mark) if (mark := fields.part_mark(source, path)) is not None else file
     raise InvalidRequest(f"`{path}.type` must be one of 'text', 'image_url', 'input_audio', 'file'", f"{path}.type")
 
 
 def decode_image(source: Mapping[str, object], path: str) -> chat.ImagePart:
     """Read an image: a `data:` URI, or a URL that a provider may fetch. Raises InvalidRequest."""
-    detail = text(source, "detail", f"{path}.detail")
+    detail = fields.text(source, "detail", f"{path}.detail")
     if detail is not None and detail not in DETAILS:
         raise InvalidRequest(f"`{path}.detail` must be one of {', '.join(map(repr, DETAILS))}", f"{path}.detail")
-    return chat.ImagePart(image_url(text(source, "url", f"{path}.url"), f"{path}.url"), detail)
+    return chat.ImagePart(image_url(fields.text(source, "url", f"{path}.url"), f"{path}.url"), detail)
 
 
 def file_if_pdf(image: chat.ImagePart) -> chat.ImagePart | chat.FilePart:
@@ -268,9 +258,9 @@ def _file(source: Mapping[str, object], path: str) -> chat.FilePart:
 def file_part(source: Mapping[str, object], path: str) -> chat.FilePart:
     """Return the file of an object with `file_data` and `filename`. Raises InvalidRequest."""
     place = f"{path}.file_data"
-    data = needed_text(source, "file_data", place)
+    data = fields.needed_text(source, "file_data", place)
     return chat.FilePart(
-        _data_uri(data, place, "data:application/pdf;base64,…"), text(source, "filename", f"{path}.filename")
+        _data_uri(data, place, "data:application/pdf;base64,…"), fields.text(source, "filename", f"{path}.filename")
     )
 
 
@@ -282,9 +272,9 @@ def _assistant(source: Mapping[str, object], path: str, name: str | None) -> cha
         place = f"{path}.audio"
         raise InvalidRequest(f"`{place}` refers to content kept at a provider; send its transcript as `content`", place)
     entries = source.get("tool_calls")
-    calls = items(entries, f"{path}.tool_calls", at_most=_MAX_CALLS) if entries is not None else ()
+    calls = fields.items(entries, f"{path}.tool_calls", at_most=_MAX_CALLS) if entries is not None else ()
     tool_calls = tuple(_tool_call(entry, f"{path}.tool_calls[{i}]") for i, entry in enumerate(calls))
-    refusal = text(source, "refusal", f"{path}.refusal")
+    refusal = fields.text(source, "refusal", f"{path}.refusal")
     content: str | tuple[chat.TextPart, ...] | None = None
     thoughts = None
     if source.get("content") is not None:
@@ -295,7 +285,7 @@ def _assistant(source: Mapping[str, object], path: str, name: str | None) -> cha
         refusal = refusal or refused
     elif not tool_calls and refusal is None:
         content = ""  # clients send back an answer without text
-    reasoning = text(source, "reasoning_content", f"{path}.reasoning_content")
+    reasoning = fields.text(source, "reasoning_content", f"{path}.reasoning_content")
     return chat.AssistantMessage(content, refusal, reasoning or thoughts, tool_calls, name)
 
 
@@ -315,7 +305,7 @@ def _assistant_content(
     for position, entry in enumerate(value):
         place = f"{path}.content[{position}]"
         if isinstance(entry, dict) and entry.get("type") == "refusal":
-            refusals.append(text(entry, "refusal", f"{place}.refusal") or "")
+            refusals.append(fields.text(entry, "refusal", f"{place}.refusal") or "")
         elif isinstance(entry, dict) and isinstance(kind := entry.get("type"), str) and kind not in PARTS:
             if kind in THOUGHTS:
                 thoughts.append(_thought(entry.get(kind)))
@@ -331,16 +321,16 @@ def _thought(value: object) -> str:
 
 
 def _tool_call(value: object, path: str) -> chat.ToolCall:
-    source = mapping(value, path)
+    source = fields.mapping(value, path)
     kind = source.get("type") or "function"
     if kind == "custom":
         raise UnsupportedFeature("custom_tools", f"`{path}` calls a custom tool; {USE_A_FUNCTION}", f"{path}.type")
     if kind != "function":
         raise InvalidRequest(f"`{path}.type` must be 'function'", f"{path}.type")
-    outward = needed_text(source, "id", f"{path}.id")
-    function = mapping(present(source, "function", f"{path}.function"), f"{path}.function")
-    name = needed_text(function, "name", f"{path}.function.name")
-    arguments = arguments_text(function, "arguments", f"{path}.function.arguments")
+    outward = fields.needed_text(source, "id", f"{path}.id")
+    function = fields.mapping(fields.present(source, "function", f"{path}.function"), f"{path}.function")
+    name = fields.needed_text(function, "name", f"{path}.function.name")
+    arguments = fields.arguments_text(function, "arguments", f"{path}.function.arguments")
     call_id, signature = split_call_id(outward)
     return chat.ToolCall(call_id, name, arguments, signature)
 

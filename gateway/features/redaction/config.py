@@ -17,17 +17,7 @@ from gateway.config.schema.location import RegionSection
 from gateway.config.schema.routing import DeploymentSection
 from gateway.config.secret_references import file_of
 from gateway.config.validation import Draft, Findings, check_reference
-from gateway.features.redaction.model import (
-    BUILT_IN,
-    DEFAULT_KINDS,
-    TERM,
-    TEXT,
-    Arguments,
-    Media,
-    RedactionRules,
-    rules_of,
-    sparing,
-)
+from gateway.features.redaction import model
 from gateway.features.redaction.policy.finding import PatternRefused, compiled_own
 from gateway.features.redaction.policy.forms import countries as known_countries
 from gateway.features.redaction.wrapper import Redaction
@@ -61,7 +51,7 @@ class RedactionSection(Section):
     """A named set of rules: what a deployment gets placeholders for in place of the values."""
 
     kinds: list[str] = Field(
-        list(DEFAULT_KINDS), description=f"The kinds of values that are found: {', '.join(BUILT_IN)}."
+        list(model.DEFAULT_KINDS), description=f"The kinds of values that are found: {', '.join(model.BUILT_IN)}."
     )
     countries: Countries = Field(
         [],
@@ -76,11 +66,11 @@ class RedactionSection(Section):
         description="Own patterns in RE2 syntax by the kind of their placeholders: 2 to 12 capital letters without Q "
         "and Z. A group is then the value.",
     )
-    media: Media = Field(
+    media: model.Media = Field(
         "refuse",
         description="Images, audio, files and URLs of them: `refuse` skips the step, `pass` sends them as they are.",
     )
-    arguments: Arguments = Field(
+    arguments: model.Arguments = Field(
         "restore",
         description="Arguments of tool calls in answers: `restore` puts the values back, `keep` leaves placeholders "
         "for tools that look values up themselves.",
@@ -120,7 +110,7 @@ REDACTION_KEYS = (
 _MOST_TERMS, _MOST_PATTERNS, _MOST_CHARACTERS = 10_000, 50, 1000
 _TERM_LENGTH = range(3, 201)
 _PATTERN_NAME = re.compile("[A-PR-Y]{2,12}")
-_RESERVED = frozenset({*(kind.upper() for kind in BUILT_IN), TERM, TEXT})
+_RESERVED = frozenset({*(kind.upper() for kind in model.BUILT_IN), model.TERM, model.TEXT})
 
 
 def _compile_redactions(draft: Draft) -> None:
@@ -138,11 +128,11 @@ def _compile_redactions(draft: Draft) -> None:
 
 def _redaction(
     draft: Draft, name: str, section: RedactionSection, owners: dict[str, tuple[str, str]]
-) -> RedactionRules:
+) -> model.RedactionRules:
     path: KeyPath = ("redactions", name)
     for index, kind in enumerate(section.kinds):
-        if kind not in BUILT_IN:
-            draft.error((*path, "kinds", index), f"unknown kind {quoted(kind)}", choice_hint(kind, BUILT_IN))
+        if kind not in model.BUILT_IN:
+            draft.error((*path, "kinds", index), f"unknown kind {quoted(kind)}", choice_hint(kind, model.BUILT_IN))
     known = known_countries()
     for index, code in enumerate(section.countries):
         if code != "*" and code not in known:
@@ -159,8 +149,8 @@ def _redaction(
     if len({*terms}) > _MOST_TERMS:
         draft.error((*path, "terms"), f"has more than {_MOST_TERMS:,} terms", "keep those that matter most")
     patterns = tuple(_patterns(draft, (*path, "patterns"), name, section.patterns, owners))
-    kinds = frozenset(section.kinds) & {*BUILT_IN}
-    return rules_of([name], kinds, places, terms[:_MOST_TERMS], patterns, section.media, section.arguments)
+    kinds = frozenset(section.kinds) & {*model.BUILT_IN}
+    return model.rules_of([name], kinds, places, terms[:_MOST_TERMS], patterns, section.media, section.arguments)
 
 
 def _terms(draft: Draft, path: KeyPath, section: RedactionSection) -> Iterator[str]:
@@ -257,7 +247,7 @@ def _of_region(draft: Draft, section: RegionSection, region: Region) -> Region:
     rules = _rules_at(draft, ("regions", region.name, "redact"), redact)
     numbers = (section.profile.helplines if section.profile is not None else None) or {}
     if isinstance(rules, Redaction) and numbers:
-        rules = Redaction(sparing(rules.rules, (re.sub("[^0-9]", "", number) for number in numbers.values())))
+        rules = Redaction(model.sparing(rules.rules, (re.sub("[^0-9]", "", number) for number in numbers.values())))
     return replace(region, parts=region.parts.having(rules))
 
 

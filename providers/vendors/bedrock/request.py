@@ -15,20 +15,10 @@ from providers import chat
 from providers.adapter import Target
 from providers.chat.messages import is_data_uri, split_data_uri
 from providers.failures import UnsupportedFeature
+from providers.formats import tool_calls
 from providers.formats.claude import arguments_schema, check_features, stops_of, strict_schema, thinking_of
 from providers.formats.reasoning_state import Thought, blocks_of
 from providers.formats.request_options import nearest_effort
-from providers.formats.tool_calls import (
-    FILLER_TEXT,
-    SimpleToolChoice,
-    arguments_of,
-    calls_as_text,
-    needs_filler_turns,
-    safe_call_id,
-    safe_call_name,
-    tools_of,
-    turns_with_whole_results,
-)
 from providers.formats.tool_results import FAILED_PREFIX
 from providers.json_values import as_map, dumps
 from providers.matching.requirements import CACHE_CONTROL
@@ -86,7 +76,7 @@ def encode_body(request: chat.ChatRequest, target: Target) -> tuple[dict[str, ob
     request = with_json_instruction(request)
     tools, choice = _tools(request)
     marks = _Marks(target)
-    turns = _turns(request.messages if tools else calls_as_text(request.messages), target.model, marks)
+    turns = _turns(request.messages if tools else tool_calls.calls_as_text(request.messages), target.model, marks)
     if request.extra.get(CACHE_CONTROL) is not None:
         # The mark of a whole request means its last block.
         turns[-1]["content"] += marks.after("5m")
@@ -134,13 +124,13 @@ def _stops(request: chat.ChatRequest, target: Target) -> list[str]:
     return stops_of(request.stop) if "blank_stop" in target.facts.without else list(request.stop)
 
 
-def _tools(request: chat.ChatRequest) -> tuple[tuple[chat.Tool, ...], SimpleToolChoice]:
+def _tools(request: chat.ChatRequest) -> tuple[tuple[chat.Tool, ...], tool_calls.SimpleToolChoice]:
     """Return the tools and the choice. For the choice "none" there are no tools.
 
     Converse cannot express that no tool may be called, so the tools are left out. Calls in the history are then sent as
     texts, because Converse accepts calls only in a request with tools.
     """
-    tools, choice = tools_of(request)
+    tools, choice = tool_calls.tools_of(request)
     return ((), choice) if choice == "none" else (tools, choice)
 
 
@@ -156,7 +146,7 @@ def _tool(tool: chat.Tool) -> _Block:
     return {"toolSpec": spec}
 
 
-def _tool_choice(choice: SimpleToolChoice) -> _Block:
+def _tool_choice(choice: tool_calls.SimpleToolChoice) -> _Block:
     match choice:
         case None | "none":
             return {}
@@ -196,7 +186,7 @@ def _turns(messages: Sequence[chat.Message], model: str, marks: _Marks) -> list[
         elif content:
             turns.append((role, content))
 
-    for message, results in turns_with_whole_results(messages):
+    for message, results in tool_calls.turns_with_whole_results(messages):
         match message:
             case chat.SystemMessage():
                 pass
@@ -208,8 +198,8 @@ def _turns(messages: Sequence[chat.Message], model: str, marks: _Marks) -> list[
                     append("user", [_result(call, result, numbers), *marks.after(_time_of(result))])
             case _:
                 assert_never(message)
-    before, after = needs_filler_turns([role for role, _ in turns], messages)
-    filler: list[tuple[str, list[_Block]]] = [("user", [{"text": FILLER_TEXT}])]
+    before, after = tool_calls.needs_filler_turns([role for role, _ in turns], messages)
+    filler: list[tuple[str, list[_Block]]] = [("user", [{"text": tool_calls.FILLER_TEXT}])]
     turns = [*(filler if before else []), *turns, *(filler if after else [])]
     role, last = turns[-1]
     if role == "assistant" and isinstance(text := last[-1].get("text"), str):
@@ -217,7 +207,7 @@ def _turns(messages: Sequence[chat.Message], model: str, marks: _Marks) -> list[
     for _, blocks in turns:
         if any("document" in block for block in blocks) and not any("text" in block for block in blocks):
             # A turn with a document must also contain a text.
-            blocks.append({"text": FILLER_TEXT})
+            blocks.append({"text": tool_calls.FILLER_TEXT})
     return [{"role": role, "content": content} for role, content in turns]
 
 
@@ -303,7 +293,11 @@ def _thought(thought: Thought) -> _Block:
 
 def _call(call: chat.ToolCall) -> _Block:
     return {
-        "toolUse": {"toolUseId": safe_call_id(call.id), "name": safe_call_name(call.name), "input": arguments_of(call)}
+        "toolUse": {
+            "toolUseId": tool_calls.safe_call_id(call.id),
+            "name": tool_calls.safe_call_name(call.name),
+            "input": tool_calls.arguments_of(call),
+        }
     }
 
 
@@ -320,4 +314,4 @@ def _result(call: chat.ToolCall, result: chat.ToolMessage, numbers: Iterator[int
     if result.is_error and not (content and is_text):  # Claude takes a failure with text only, as in its own API
         content = [{"text": FAILED_PREFIX.strip()}, *content]
     status = "error" if result.is_error and is_text else "success"
-    return {"toolResult": {"toolUseId": safe_call_id(call.id), "content": content, "status": status}}
+    return {"toolResult": {"toolUseId": tool_calls.safe_call_id(call.id), "content": content, "status": status}}
