@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
+from pathlib import Path
 
 import orjson
 
@@ -15,50 +17,13 @@ from gateway.api.errors import ApiError
 
 _DOMAIN = "assistant-gateway"
 _TYPES = "type.googleapis.com/"
-_STATUS = {
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    405: "UNIMPLEMENTED",
-    408: "DEADLINE_EXCEEDED",
-    409: "ABORTED",
-    421: "FAILED_PRECONDITION",
-    429: "RESOURCE_EXHAUSTED",
-    451: "PERMISSION_DENIED",
-    500: "INTERNAL",
-    501: "UNIMPLEMENTED",
-    502: "UNAVAILABLE",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
+_TABLES: Mapping[str, Mapping[str, str]] = orjson.loads(Path(__file__).with_suffix(".json").read_bytes())
+_STATUS = {int(status): name for status, name in _TABLES["status"].items()}
 _SERVER_ERROR = 500
 # Tools decide by the beginning of Google's own messages.
-_GOOGLES_WORDS = {
-    "context_length_exceeded": "The input token count exceeds the maximum number of tokens allowed: ",
-    "overloaded": "The model is overloaded. Please try again later: ",
-    "rate_limited": "Resource has been exhausted (e.g. check quota): ",
-    "insufficient_quota": "You exceeded your current quota: ",
-}
+_GOOGLES_WORDS = _TABLES["words"]
 # The fields of a chat or of embeddings that a later stage names, in the words of this API.
-_PARAMS = {
-    "messages": "contents",
-    "max_tokens": "generationConfig.maxOutputTokens",
-    "max_completion_tokens": "generationConfig.maxOutputTokens",
-    "n": "generationConfig.candidateCount",
-    "top_p": "generationConfig.topP",
-    "stop": "generationConfig.stopSequences",
-    "temperature": "generationConfig.temperature",
-    "seed": "generationConfig.seed",
-    "presence_penalty": "generationConfig.presencePenalty",
-    "frequency_penalty": "generationConfig.frequencyPenalty",
-    "logprobs": "generationConfig.responseLogprobs",
-    "top_logprobs": "generationConfig.logprobs",
-    "reasoning_effort": "generationConfig.thinkingConfig",
-    "response_format": "generationConfig.responseMimeType",
-    "tool_choice": "toolConfig.functionCallingConfig",
-    "dimensions": "outputDimensionality",
-    "input": "content",
-}
+_PARAMS = _TABLES["params"]
 _FIELD = re.compile(r"[A-Za-z_]+")
 _renamed = renaming(_PARAMS)
 

@@ -9,24 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from math import ceil
+from pathlib import Path
 
 import orjson
 
 from gateway.api.errors import ApiError
 
-_TYPES = {
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    408: "timeout_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    501: "not_supported",
-    503: "overloaded_error",
-    504: "timeout_error",
-    529: "overloaded_error",
-}
+_TABLES: Mapping[str, Mapping[str, str]] = orjson.loads(Path(__file__).with_suffix(".json").read_bytes())
+_TYPES = {int(status): name for status, name in _TABLES["types"].items()}
 _BLOCKED = "policy_blocked"
 """The type on which Claude Code shows the message without a retry, a question to sign in, or another model."""
 _SERVER_ERROR = 500
@@ -34,14 +24,7 @@ _SPENT = "insufficient_quota"
 _BY_CODE = {_SPENT: "billing_error"}
 _PERIODS = {"day": "daily", "week": "weekly", "month": "monthly"}
 _STANDING = "anthropic-ratelimit-unified-"
-_ANTHROPICS_WORDS = {
-    "context_length_exceeded": "prompt is too long",
-    "invalid_api_key": "invalid x-api-key",
-    "rate_limited": "This request would exceed the rate limit",
-    "request_too_large": "Request exceeds the maximum size",
-    "overloaded": "Overloaded",
-    "no_healthy_deployment": "Overloaded",
-}
+_ANTHROPICS_WORDS = _TABLES["words"]
 """Anthropic's own words for a failure, which stand before ours: tools decide by them what to do next."""
 
 

@@ -7,6 +7,7 @@ Source: the schemas of Open Responses 2026-04-24 (ResponseResource), read 2026-1
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import orjson
 
@@ -17,23 +18,7 @@ from providers.json_values import as_list, as_map
 _MOST_ECHOED_BYTES = 64 * 1024
 """The answer to a larger request repeats neither its instructions nor its tools: a stream would hold them to its
 end."""
-_DEFAULTS: Mapping[str, object] = {
-    "frequency_penalty": 0.0,
-    "instructions": None,
-    "max_output_tokens": None,
-    "metadata": {},
-    "parallel_tool_calls": True,
-    "presence_penalty": 0.0,
-    "prompt_cache_key": None,
-    "reasoning": None,
-    "safety_identifier": None,
-    "temperature": 1.0,
-    "text": {"format": {"type": "text"}},
-    "tool_choice": "auto",
-    "tools": (),
-    "top_logprobs": 0,
-    "top_p": 1.0,
-}
+_DEFAULTS: Mapping[str, object] = orjson.loads(Path(__file__).with_suffix(".json").read_bytes())
 _TEXT = {"type": "text"}
 _SCHEMA = {"description": None, "schema": None, "strict": False}
 _SUMMARIES = ("auto", "concise", "detailed")
