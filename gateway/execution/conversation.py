@@ -9,21 +9,12 @@ import msgspec
 
 from gateway.model.deployment import Deployment
 from gateway.policy.canary_assignment import user_of_chat
-from providers.chat import (
-    AssistantMessage,
-    AudioPart,
-    CacheTime,
-    ChatRequest,
-    Message,
-    TextPart,
-    ToolMessage,
-    UserMessage,
-)
+from providers import chat
 from providers.matching.requirements import CACHE_CONTROL, CACHE_KEY, CACHE_SALT, requirements_of
 from providers.value import replace
 
 _DIGITS = 32
-_TIME: CacheTime = "5m"
+_TIME: chat.CacheTime = "5m"
 
 
 class Conversation(msgspec.Struct, frozen=True):
@@ -39,14 +30,14 @@ class Conversation(msgspec.Struct, frozen=True):
     session: str | None = None
     is_protected: bool = False
 
-    def is_identity(self, value: object, request: ChatRequest) -> bool:
+    def is_identity(self, value: object, request: chat.ChatRequest) -> bool:
         """Return whether a value identifies the end user, because the request or its headers name the user by it."""
         return value == self.user or value == request.user or value == request.extra.get("safety_identifier")
 
 
 def for_caches(
-    request: ChatRequest, own: ChatRequest, deployment: Deployment, conversation: Conversation | None
-) -> ChatRequest:
+    request: chat.ChatRequest, own: chat.ChatRequest, deployment: Deployment, conversation: Conversation | None
+) -> chat.ChatRequest:
     """Return the request with the cache key that the deployment may get, with a salt and with a mark, as it needs them.
 
     In `request`, as it is sent, the client's key has been left if the deployment may get one; `own` has all fields of
@@ -59,7 +50,9 @@ def for_caches(
         if deployment.cache_isolation is not None:
             added[CACHE_SALT] = _salt_of(own, deployment, conversation)
         if deployment.cache == "auto" and CACHE_CONTROL not in requirements_of(request).parameters:
-            is_repeated = conversation.session is not None or any(isinstance(it, AssistantMessage) for it in messages)
+            is_repeated = conversation.session is not None or any(
+                isinstance(it, chat.AssistantMessage) for it in messages
+            )
             messages = _with_mark(messages) if is_repeated else messages
     if not added and messages is request.messages and CACHE_KEY not in request.extra:
         return request
@@ -69,28 +62,28 @@ def for_caches(
     return replace(request, extra=extra, messages=messages)
 
 
-def _with_mark(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+def _with_mark(messages: tuple[chat.Message, ...]) -> tuple[chat.Message, ...]:
     """Return the messages with a mark at the last block of the user that may have one: blank texts may not."""
     for at in range(len(messages) - 1, -1, -1):
         message = messages[at]
-        if isinstance(message, UserMessage | ToolMessage) and (marked := _marked(message)) is not None:
+        if isinstance(message, chat.UserMessage | chat.ToolMessage) and (marked := _marked(message)) is not None:
             return (*messages[:at], marked, *messages[at + 1 :])
     return messages
 
 
-def _marked(message: UserMessage | ToolMessage) -> Message | None:
+def _marked(message: chat.UserMessage | chat.ToolMessage) -> chat.Message | None:
     content = message.content
-    if isinstance(message, ToolMessage):
+    if isinstance(message, chat.ToolMessage):
         return replace(message, cache=_TIME) if not isinstance(content, str) or content.strip() else None
-    parts = (TextPart(content),) if isinstance(content, str) else content
+    parts = (chat.TextPart(content),) if isinstance(content, str) else content
     for at in range(len(parts) - 1, -1, -1):
         part = parts[at]
-        if not isinstance(part, AudioPart) and not (isinstance(part, TextPart) and not part.text.strip()):
+        if not isinstance(part, chat.AudioPart) and not (isinstance(part, chat.TextPart) and not part.text.strip()):
             return replace(message, content=(*parts[:at], replace(part, cache=_TIME), *parts[at + 1 :]))
     return None
 
 
-def _key_of(own: ChatRequest, deployment: Deployment, conversation: Conversation) -> object:
+def _key_of(own: chat.ChatRequest, deployment: Deployment, conversation: Conversation) -> object:
     """Return the key that is sent, or None if there is none. A value that identifies the end user is never one."""
     if not deployment.knows_cache_key:
         return None
@@ -108,7 +101,7 @@ def _key_of(own: ChatRequest, deployment: Deployment, conversation: Conversation
     return pseudonym(conversation.key, "cache 1", deployment.provider, deployment.site, conversation.client, value)
 
 
-def _salt_of(own: ChatRequest, deployment: Deployment, conversation: Conversation) -> str:
+def _salt_of(own: chat.ChatRequest, deployment: Deployment, conversation: Conversation) -> str:
     user = user_of_chat(own, conversation.user) if deployment.cache_isolation == "user" else ""
     return pseudonym(conversation.key, "salt 1", deployment.provider, deployment.site, conversation.client, user)
 

@@ -21,24 +21,7 @@ from gateway.execution.resume import ResumingStream
 from gateway.execution.resume_request import SentAnswer
 from gateway.model.excerpt import AROUND
 from gateway.model.moderation import NoVerdict
-from providers.chat import (
-    AnnotationsDelta,
-    AudioDelta,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    Heartbeat,
-    ImageDelta,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    SegmentDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    ToolCallDelta,
-    UsageReport,
-)
+from providers import chat
 from providers.json_values import as_list, as_map
 from providers.reading.folding import expand
 from providers.value import replace
@@ -49,7 +32,7 @@ _SHORT = 1000
 _WIDE_END = re.compile(r"[。！？؟…][\"'”’」』）)\]]*|\n")
 _PLAIN_END = re.compile(r"[.!?][\"'”’)\]]*\s")
 _SPACE = re.compile(r"\s")
-Spoken = TextDelta | ReasoningDelta | RefusalDelta
+Spoken = chat.TextDelta | chat.ReasoningDelta | chat.RefusalDelta
 
 
 def cut_of(text: str, window: int, hold: int) -> int | None:
@@ -79,7 +62,7 @@ class _Choice:
     """One choice: what is held, and the end of what was released."""
 
     is_whole: bool
-    held: deque[StreamEvent] = field(default_factory=deque)
+    held: deque[chat.StreamEvent] = field(default_factory=deque)
     """The events that wait for a verdict."""
     new: str = ""
     """Their text that waits, of a choice that is judged in pieces."""
@@ -94,7 +77,7 @@ class _Choice:
     is_over: bool = False
     """Nothing more of it is shown."""
 
-    def add(self, event: StreamEvent, text: str) -> None:
+    def add(self, event: chat.StreamEvent, text: str) -> None:
         """Hold one more event with this text."""
         self.size += len(text)
         if not self.is_whole:
@@ -131,7 +114,7 @@ class ModeratedStream(AnswerStream):
     known: Mapping[int, tuple[str, ...]] | None = None
     flagged: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _choices: dict[int, _Choice] = field(default_factory=dict)
-    _opening: tuple[StreamEvent, ...] = ()
+    _opening: tuple[chat.StreamEvent, ...] = ()
     _sent: dict[type[Spoken], list[str]] | None = None
 
     def __post_init__(self) -> None:
@@ -149,31 +132,40 @@ class ModeratedStream(AnswerStream):
             return None
         held = ""
         if (choice := self._choices.get(0)) is not None:
-            held = "".join(event.text for event in choice.held if isinstance(event, TextDelta))
+            held = "".join(event.text for event in choice.held if isinstance(event, chat.TextDelta))
             choice.drop()
         sent, self._sent = self._sent or {}, None
-        return SentAnswer("".join(sent.get(TextDelta, ())), "".join(sent.get(ReasoningDelta, ())), held[:AROUND])
+        return SentAnswer(
+            "".join(sent.get(chat.TextDelta, ())), "".join(sent.get(chat.ReasoningDelta, ())), held[:AROUND]
+        )
 
-    async def _read(self) -> AsyncIterator[tuple[StreamEvent, ...]]:
+    async def _read(self) -> AsyncIterator[tuple[chat.StreamEvent, ...]]:
         async for batch in self._stream:
             for event in expand(batch):
-                if isinstance(event, Opened):
+                if isinstance(event, chat.Opened):
                     self._opening = (event,)
                     continue
                 async for shown in self._shown(event):
                     yield (*self._opening, *shown)
                     self._opening = ()
 
-    async def _shown(self, event: StreamEvent) -> AsyncIterator[tuple[StreamEvent, ...]]:
+    async def _shown(self, event: chat.StreamEvent) -> AsyncIterator[tuple[chat.StreamEvent, ...]]:
         """Yield what may be released after one more event."""
         match event:
-            case ImageDelta() if self._judge.moderation.on_failure == "closed":
+            case chat.ImageDelta() if self._judge.moderation.on_failure == "closed":
                 raise self._no_verdict()  # the judges of a text have none on an image
-            case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta() | AnnotationsDelta() | ImageDelta():
+            case (
+                chat.TextDelta()
+                | chat.ReasoningDelta()
+                | chat.RefusalDelta()
+                | chat.ToolCallDelta()
+                | chat.AnnotationsDelta()
+                | chat.ImageDelta()
+            ):
                 choice = self._choice(event.choice)
                 if choice.is_over:
                     return
-                if isinstance(event, ToolCallDelta):
+                if isinstance(event, chat.ToolCallDelta):
                     choice.is_whole, choice.new = True, ""
                 choice.add(event, _text_of(event))
                 policy = self._judge.moderation
@@ -186,21 +178,23 @@ class ModeratedStream(AnswerStream):
                     await asyncio.sleep(0)  # one event may have many pieces
                 if choice.size > _MOST_HELD:
                     raise self._no_verdict()
-            case ChoiceFinish():
+            case chat.ChoiceFinish():
                 async for shown in self._ended(event.choice, event):
                     yield shown
-            case Finished():
+            case chat.Finished():
                 for index in self._choices:  # of a provider that forgot to end them
                     async for shown in self._ended(index, None):
                         yield shown
                 if self._judge.result.output is None:
                     self._judge.result.note_output("passed")  # nothing was to be judged
                 yield (event,)
-            case Failed() if self.flagged and all(choice.is_over for choice in self._choices.values()):
-                yield (UsageReport(event.usage), Finished()) if event.usage is not None else (Finished(),)
-            case UsageReport() | Failed():
+            case chat.Failed() if self.flagged and all(choice.is_over for choice in self._choices.values()):
+                yield (
+                    (chat.UsageReport(event.usage), chat.Finished()) if event.usage is not None else (chat.Finished(),)
+                )
+            case chat.UsageReport() | chat.Failed():
                 yield (event,)
-            case Opened() | Heartbeat() | AudioDelta() | SegmentDelta() | TextRun():
+            case chat.Opened() | chat.Heartbeat() | chat.AudioDelta() | chat.SegmentDelta() | chat.TextRun():
                 pass
             case _:
                 assert_never(event)
@@ -208,7 +202,7 @@ class ModeratedStream(AnswerStream):
     def _choice(self, index: int) -> _Choice:
         return self._choices.setdefault(index, _Choice(self.is_whole))
 
-    async def _ended(self, index: int, finish: ChoiceFinish | None) -> AsyncIterator[tuple[StreamEvent, ...]]:
+    async def _ended(self, index: int, finish: chat.ChoiceFinish | None) -> AsyncIterator[tuple[chat.StreamEvent, ...]]:
         """Judge the rest of a choice, and yield it with its end."""
         choice = self._choice(index)
         if choice.is_over:
@@ -231,7 +225,7 @@ class ModeratedStream(AnswerStream):
 
     async def _judged(
         self, choice: _Choice, text: str, index: int, *, is_end: bool = False
-    ) -> AsyncIterator[tuple[StreamEvent, ...]]:
+    ) -> AsyncIterator[tuple[chat.StreamEvent, ...]]:
         """Judge the next text of a choice, and yield what follows from the verdict."""
         judge, policy = self._judge, self._judge.moderation
         try:
@@ -248,7 +242,7 @@ class ModeratedStream(AnswerStream):
                 judge.result.note_output("flagged", flagged)
                 choice.is_over = True
                 choice.drop()
-                yield (ChoiceFinish("content_filter", index),)
+                yield (chat.ChoiceFinish("content_filter", index),)
                 return
             judge.result.note_output("passed")
         if released := tuple(self._take(choice, text)):
@@ -284,9 +278,9 @@ class ModeratedStream(AnswerStream):
                 return self.known[index]
             raise
 
-    def _take(self, choice: _Choice, text: str) -> list[StreamEvent]:
+    def _take(self, choice: _Choice, text: str) -> list[chat.StreamEvent]:
         """Return the held events of this text. An event on the border is divided."""
-        released: list[StreamEvent] = []
+        released: list[chat.StreamEvent] = []
         left, is_more = len(text), len(text) < choice.size
         while choice.held:
             event = choice.held[0]
@@ -297,8 +291,8 @@ class ModeratedStream(AnswerStream):
                 if not isinstance(event, Spoken):
                     break
                 # Log probabilities belong to tokens, so they follow with the rest.
-                first = TextDelta(event.text[:left], event.choice)
-                released.append(first if isinstance(event, TextDelta) else replace(event, text=event.text[:left]))
+                first = chat.TextDelta(event.text[:left], event.choice)
+                released.append(first if isinstance(event, chat.TextDelta) else replace(event, text=event.text[:left]))
                 choice.held[0] = replace(event, text=event.text[left:])
                 self._note(choice, event, event.text[:left])
                 left = 0
@@ -320,7 +314,7 @@ class ModeratedStream(AnswerStream):
         if self._sent is not None:
             self._sent.setdefault(kind, []).append(text)
 
-    async def __anext__(self) -> tuple[StreamEvent, ...]:
+    async def __anext__(self) -> tuple[chat.StreamEvent, ...]:
         return await anext(self._events)
 
     async def close(self) -> None:
@@ -329,17 +323,17 @@ class ModeratedStream(AnswerStream):
         await self._stream.close()
 
 
-def _text_of(event: StreamEvent) -> str:
+def _text_of(event: chat.StreamEvent) -> str:
     match event:
-        case TextDelta() | ReasoningDelta() | RefusalDelta():
+        case chat.TextDelta() | chat.ReasoningDelta() | chat.RefusalDelta():
             return event.text
-        case ToolCallDelta():
+        case chat.ToolCallDelta():
             return (event.name or "") + event.arguments
         case _:
             return ""
 
 
-def _words_of(events: Iterable[StreamEvent]) -> Iterator[str]:
+def _words_of(events: Iterable[chat.StreamEvent]) -> Iterator[str]:
     """Yield what people read of the annotations among some events, such as titles. It stands outside the text."""
 
     def within(value: object) -> Iterator[str]:
@@ -352,30 +346,32 @@ def _words_of(events: Iterable[StreamEvent]) -> Iterator[str]:
             yield from within(item)
 
     for event in events:
-        if isinstance(event, AnnotationsDelta):
+        if isinstance(event, chat.AnnotationsDelta):
             yield from within(list(event.annotations))
 
 
-def _joined(last: StreamEvent, event: StreamEvent) -> StreamEvent | None:
+def _joined(last: chat.StreamEvent, event: chat.StreamEvent) -> chat.StreamEvent | None:
     """Return two parts of a text or of a call as one, or None: an event takes many times the memory of its few letters.
 
     A long part is not copied again.
     """
     match last, event:
-        case (TextDelta(text, choice, None), TextDelta(more, other, None)) if choice == other and len(text) < _SHORT:
+        case (chat.TextDelta(text, choice, None), chat.TextDelta(more, other, None)) if (
+            choice == other and len(text) < _SHORT
+        ):
             return replace(last, text=text + more)
-        case (ToolCallDelta(), ToolCallDelta(id=None, name=None, signature=None)) if (last.index, last.choice) == (
-            event.index,
-            event.choice,
-        ) and len(last.arguments) < _SHORT:
+        case (chat.ToolCallDelta(), chat.ToolCallDelta(id=None, name=None, signature=None)) if (
+            last.index,
+            last.choice,
+        ) == (event.index, event.choice) and len(last.arguments) < _SHORT:
             return replace(last, arguments=last.arguments + event.arguments)
     return None
 
 
-def _calls_of(events: Iterable[StreamEvent]) -> list[str]:
+def _calls_of(events: Iterable[chat.StreamEvent]) -> list[str]:
     """Return each tool call as the text that is judged when a client sends it back."""
     calls: dict[int, list[str]] = {}
     for event in events:
-        if isinstance(event, ToolCallDelta):
+        if isinstance(event, chat.ToolCallDelta):
             calls.setdefault(event.index, []).append(_text_of(event))
     return ["".join(parts) for parts in calls.values()]

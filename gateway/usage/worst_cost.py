@@ -15,20 +15,10 @@ from gateway.model.deployment import Deployment, format_of
 from gateway.model.served import INPUTS, MeasuredInput
 from gateway.usage.amounts import CallAmount, ExchangeRates
 from gateway.usage.lost_call import RunningCost
+from providers import chat
 from providers.adapter import BudgetsThinking
 from providers.catalogue.held_audio import HeldAudio
 from providers.catalogue.prices import SEARCH, Price, Rates, tool_fees
-from providers.chat import (
-    AssistantMessage,
-    AudioPart,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonSchemaFormat,
-    TextPart,
-    Texts,
-    ToolMessage,
-)
 from providers.chat.messages import Part
 from providers.matching.requirements import moving_fields
 from providers.served import InputRequest
@@ -75,7 +65,7 @@ class InputSize(NamedTuple):
 class CallFacts(msgspec.Struct, gc=False):
     """The facts that decide what a call may cost."""
 
-    request: ChatRequest
+    request: chat.ChatRequest
     deployment: Deployment
     conversion: ExchangeRates
     price: Price | None
@@ -124,7 +114,11 @@ class WorstCost(NamedTuple):
 
 
 def facts_of(
-    request: ChatRequest, deployment: Deployment, conversion: ExchangeRates, now_s: float, size: InputSize | None = None
+    request: chat.ChatRequest,
+    deployment: Deployment,
+    conversion: ExchangeRates,
+    now_s: float,
+    size: InputSize | None = None,
 ) -> CallFacts:
     """Return the facts of a call that is admitted now. `size`: of its input, if it was measured."""
     searches = request.search_units if isinstance(request, MeasuredInput) else 0
@@ -148,7 +142,7 @@ def _read_again(request: MeasuredInput, deployment: Deployment) -> tuple[int, in
 
     Of a judge with thresholds its questions, which are not a part of the request, count too.
     """
-    questions, own, again = request.questions, 0, ChatRequest("", request.again)
+    questions, own, again = request.questions, 0, chat.ChatRequest("", request.again)
     if deployment.verdicts is not None and not questions:
         asked = deployment.verdicts.thresholds
         questions, own, again = len(asked), sum(_PER_MESSAGE + _bytes(it.ask) for it in asked), request
@@ -220,11 +214,11 @@ def largest_cap(facts: CallFacts, *, tokens: int | None = None, nano: int = 0) -
     return output // facts.choices - facts.thinking
 
 
-def input_bound(request: ChatRequest) -> int:
+def input_bound(request: chat.ChatRequest) -> int:
     """Return the most input tokens of a request: no tokenizer makes more tokens than a text has bytes in UTF-8."""
     messages = request.messages
     total = (_PER_REQUEST_WITH_TOOLS if request.tools else _PER_REQUEST) + _PER_MESSAGE * len(messages)
-    if type(messages) is Texts:
+    if type(messages) is chat.Texts:
         total += _bytes("".join([entry["content"] for entry in messages.entries]))
         messages = ()
     for message in messages:
@@ -233,17 +227,17 @@ def input_bound(request: ChatRequest) -> int:
             total += _bytes(content)
         elif content is not None:
             total += _parts_bound(content)
-        if isinstance(message, AssistantMessage):
+        if isinstance(message, chat.AssistantMessage):
             total += _bytes(message.reasoning or "") + _bytes(message.refusal or "")
             for call in message.tool_calls:
                 total += _PER_MESSAGE + _bytes(call.name) + _bytes(call.arguments) + _bytes(call.id)
-        if isinstance(message, ToolMessage):
+        if isinstance(message, chat.ToolMessage):
             total += _bytes(message.tool_call_id)
         elif message.name is not None:
             total += _bytes(message.name)
     for tool in request.tools or ():
         total += _PER_MESSAGE + _bytes(tool.name) + _bytes(tool.description or "") + _json_bytes(tool.parameters)
-    if isinstance(request.response_format, JsonSchemaFormat):
+    if isinstance(request.response_format, chat.JsonSchemaFormat):
         total += _PER_MESSAGE + _bytes(request.response_format.name) + _json_bytes(request.response_format.schema)
         total += _bytes(request.response_format.description or "")
     if request.extra:
@@ -265,16 +259,16 @@ def _json_bytes(value: Mapping[str, object] | None) -> int:
 
 
 def _parts_bound(parts: Sequence[Part]) -> int:
-    total = _PER_SEPARATOR * max(sum(isinstance(part, TextPart) for part in parts) - 1, 0)
+    total = _PER_SEPARATOR * max(sum(isinstance(part, chat.TextPart) for part in parts) - 1, 0)
     for part in parts:
         match part:
-            case TextPart(text):
+            case chat.TextPart(text):
                 total += _bytes(text)
-            case ImagePart():
+            case chat.ImagePart():
                 total += _PER_IMAGE
-            case AudioPart(data):
+            case chat.AudioPart(data):
                 total += _PER_MESSAGE + -(-len(data) // _BASE64_PER_AUDIO_TOKEN)
-            case FilePart(data):
+            case chat.FilePart(data):
                 total += max(_PER_IMAGE, len(data))
     return total
 
@@ -284,7 +278,7 @@ def longest_answer(deployment: Deployment) -> int:
     return deployment.target.facts.output_tokens or UNKNOWN_MAXIMUM
 
 
-def _thinking_apart(request: ChatRequest, deployment: Deployment) -> int:
+def _thinking_apart(request: chat.ChatRequest, deployment: Deployment) -> int:
     """Return the tokens of thinking that the cap of a choice does not limit."""
     if deployment.capabilities.limits_thinking or request.reasoning_effort == "none":
         return 0
@@ -293,7 +287,7 @@ def _thinking_apart(request: ChatRequest, deployment: Deployment) -> int:
     return longest_answer(deployment) if thinks else 0
 
 
-def thinking_cap(request: ChatRequest, deployment: Deployment) -> int:
+def thinking_cap(request: chat.ChatRequest, deployment: Deployment) -> int:
     """Return the least cap with which the request asks for as much thinking as without one, or 0 if none changes it.
 
     Another number of tokens of thinking would be another prompt for the provider's cache.
@@ -305,7 +299,7 @@ def thinking_cap(request: ChatRequest, deployment: Deployment) -> int:
     return tokens + LEAST_CAP if tokens else 0
 
 
-def thinks(request: ChatRequest, deployment: Deployment) -> bool:
+def thinks(request: chat.ChatRequest, deployment: Deployment) -> bool:
     """Return whether the model is known to think before it answers this request."""
     if request.reasoning_effort == "none":
         return False
@@ -313,7 +307,7 @@ def thinks(request: ChatRequest, deployment: Deployment) -> bool:
     return _asks_to_think(request) or "reasoning" in facts.features or not facts.flags.isdisjoint(_THINKS_BY_DEFAULT)
 
 
-def _asks_to_think(request: ChatRequest) -> bool:
+def _asks_to_think(request: chat.ChatRequest) -> bool:
     return request.reasoning_effort is not None or "enable_thinking" in request.extra
 
 

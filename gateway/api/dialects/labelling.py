@@ -10,16 +10,7 @@ from __future__ import annotations
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from gateway.policy.labels import Integrity, Prefixer, integrity_of, label_completion, marks, shows_notice
-from providers.chat import (
-    ChatCompletion,
-    ChoiceFinish,
-    Finished,
-    FinishReason,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    text_of,
-)
+from providers import chat
 from providers.reading.finishes import MISSING
 from providers.reading.folding import text_of_run
 
@@ -27,14 +18,14 @@ MEMBER = "x_gateway"
 """The name of the member with the gateway's own additions."""
 
 
-def own_word(reason: FinishReason, raw: str | None) -> str | None:
+def own_word(reason: chat.FinishReason, raw: str | None) -> str | None:
     """Return the provider's word for an end that may not be one: an unknown reason, a pause, or none at all."""
     return raw if (reason in ("other", "stop") or raw == MISSING) and raw != reason else None
 
 
 def label_answer(
-    completion: ChatCompletion, style: AnswerStyle, record: Record, *, is_estimated: bool = False
-) -> tuple[ChatCompletion, dict[str, object]]:
+    completion: chat.ChatCompletion, style: AnswerStyle, record: Record, *, is_estimated: bool = False
+) -> tuple[chat.ChatCompletion, dict[str, object]]:
     """Return a whole answer with the words of labels, and `x_gateway`, which may be empty and names estimates."""
     raw: list[str] = []
     for choice in completion.choices:
@@ -54,7 +45,7 @@ def label_answer(
         integrity = integrity_of(labelled, labelling)
         in_content = labelled is not completion
         if labelling.notice is not None:
-            has_text = any(text_of(choice.message.content) for choice in completion.choices)
+            has_text = any(chat.text_of(choice.message.content) for choice in completion.choices)
             record.shown.is_noticed = in_content or (not labelling.prefix and has_text)
         if labelling.labels:
             labels = marks(labelling, record.request_id, integrity, in_content=in_content)
@@ -90,7 +81,7 @@ class StreamLabels:
         self._raw: list[str] = []
         self._is_cost_shown = self.is_last_batch = False
 
-    def add(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
+    def add(self, events: tuple[chat.StreamEvent, ...]) -> tuple[chat.StreamEvent, ...]:
         """Return the events to encode in place of these, with one more before the first text of each choice."""
         if self._prefixer is not None:
             events = tuple(self._prefixer.add(events))
@@ -98,14 +89,14 @@ class StreamLabels:
             is_shown = shows_notice(self._labelling, events, in_content=self._prefixer.shown)
             self._record.shown.is_noticed |= is_shown
             self._has_notice = not is_shown
-        self.is_last_batch = bool(events) and isinstance(events[-1], Finished)
+        self.is_last_batch = bool(events) and isinstance(events[-1], chat.Finished)
         for event in events:
             match event:
-                case ChoiceFinish(reason, _, raw) if word := own_word(reason, raw):
+                case chat.ChoiceFinish(reason, _, raw) if word := own_word(reason, raw):
                     self._raw.append(word)
-                case TextRun(pieces) if self._integrity is not None:
+                case chat.TextRun(pieces) if self._integrity is not None:
                     self._integrity.add(text_of_run(pieces))
-                case TextDelta(text, choice) if self._integrity is not None:
+                case chat.TextDelta(text, choice) if self._integrity is not None:
                     self._integrity.add(text, choice)
         return events
 
