@@ -9,15 +9,15 @@ Source: JSON Schema 2020-12, Core and Validation.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.resources import files
 from itertools import count
 from typing import Any
 
-from providers.catalogue import FactsFile
-
-_FORMATS = FactsFile("providers.testkit", "formats").read_as(dict[str, str])
+_TEXT_OF_FORMAT: Mapping[str, str] = json.loads(files("providers.testkit").joinpath("formats.json").read_bytes())
 _SHALLOW = 6
 """Below this depth only required properties are filled in, so that a recursive schema ends."""
 _DEEPEST = 48
@@ -104,7 +104,7 @@ class _Synthesis:
         return [self.build(prefix[i] if i < len(prefix) else items, depth + 1, i) for i in range(wanted)]
 
     def _string(self, schema: _Schema, variant: int) -> str:
-        text = _FORMATS.get(schema.get("format", ""))
+        text = _TEXT_OF_FORMAT.get(schema.get("format", ""))
         if text is not None:
             return text
         text = f"{self.word}{variant + 1}" if variant else self.word
