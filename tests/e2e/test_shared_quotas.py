@@ -56,8 +56,7 @@ def asked(folder: Path, postgres: RunningPostgres, patch: dict[str, Any], worker
     pytest.fail("Valkey did not answer in time in any try")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("window", ["minute", "hour"])
+@pytest.mark.parametrize(("window", "workers"), [("minute", 1), ("hour", 2)])
 def test_two_instances_admit_what_the_quota_holds(
     tmp_path: Path, postgres: RunningPostgres, window: str, workers: int
 ) -> None:

@@ -71,11 +71,14 @@ def decided(
 
 
 @pytest.mark.parametrize(
-    "patch",
-    [in_money(10.5), with_budget(tokens=HELD_TOKENS * 10 + 1), of_client(limits={"concurrent": 10})],
+    ("patch", "stream"),
+    [
+        (in_money(10.5), False),
+        (with_budget(tokens=HELD_TOKENS * 10 + 1), True),
+        (of_client(limits={"concurrent": 10}), False),
+    ],
     ids=["money", "tokens", "concurrent"],
 )
-@pytest.mark.parametrize("stream", [False, True])
 def test_two_instances_admit_exactly_ten_of_200_parallel_requests(
     tmp_path: Path, postgres: RunningPostgres, patch: Mapping[str, Any], stream: bool
 ) -> None:

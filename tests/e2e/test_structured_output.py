@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -362,73 +361,15 @@ def test_official_sdk_parses(gateway: GatewayProcess, providers: dict[str, Provi
     assert parsed == City(name="Rome", inhabitants=2_800_000)
 
 
-def nested(depth: int) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "string"}
-    for _ in range(depth):
-        schema = {"anyOf": [schema]}
-    return schema
-
-
-HOSTILE: dict[str, dict[str, Any]] = {
-    "deep": nested(200),
-    "deeper than a reader goes": nested(300),
-    "another document": {"$ref": "https://example.com/schema.json"},
-    "nothing": {"$ref": "#/$defs/missing"},
-    "large": {"type": "object", "properties": {f"p{number}": {"type": "string"} for number in range(4000)}},
-    "no schema": {"type": "city"},
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_schema_is_refused(gateway: GatewayProcess, providers: dict[str, Provider], name: str) -> None:
-    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": HOSTILE[name]}}
+def test_schema_that_cannot_be_checked_is_refused_without_a_call(
+    gateway: GatewayProcess, providers: dict[str, Provider]
+) -> None:
+    """Which these are, and that a check of others pauses, is in `tests/gateway/execution/test_json_schemas.py`."""
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#/$defs/missing"}}}
     response = ask(gateway, "words", response_format=wanted)
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (400, "invalid_request"), error
     assert providers["words"].sent == []
-
-
-def exponential(keyword: str) -> dict[str, Any]:
-    levels = {f"d{at}": {keyword: [{"$ref": f"#/$defs/d{at + 1}"}] * 2} for at in range(28)}
-    return {"$defs": {**levels, "d28": {"type": "integer"}}, "$ref": "#/$defs/d0"}
-
-
-@pytest.mark.slow("checks hostile schemas for their limits of time")
-@pytest.mark.parametrize(
-    ("schema", "text", "status"),
-    [
-        (exponential("anyOf"), '"x"', 502),
-        (exponential("allOf"), "1", 502),
-        ({"anyOf": [{"type": "object", "required": [f"p{at}"]} for at in range(900)]}, '{"p": 1}', 502),
-        ({"items": {"enum": list(range(9000))}}, json.dumps(list(range(9000))), 200),
-    ],
-)
-def test_hostile_schema_delays_no_request(
-    gateway: GatewayProcess, providers: dict[str, Provider], schema: dict[str, Any], text: str, status: int
-) -> None:
-    """How little work is done at a time, `tests/gateway/execution/test_json_schemas.py` counts."""
-    providers["words"].texts = [text]
-    waits: list[float] = []
-    done = threading.Event()
-
-    def probe() -> None:
-        with httpx.Client(base_url=gateway.url, trust_env=False, timeout=60) as client:
-            while not done.is_set():
-                begun = time.perf_counter()
-                client.get("/healthz")
-                waits.append(time.perf_counter() - begun)
-
-    thread = threading.Thread(target=probe)
-    thread.start()
-    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    response = ask(gateway, "words", response_format=wanted)
-    done.set()
-    thread.join()
-    assert response.status_code == status, response.text
-    waits.sort()
-    # 50 and 5 ms on a quiet machine. A schema that is checked at one go holds up the others for seconds.
-    assert waits[-2] < 1.0
-    assert waits[len(waits) * 9 // 10] < 0.2
 
 
 def test_refusal_names_the_ways_out(gateway: GatewayProcess) -> None:
