@@ -353,8 +353,9 @@ def moved(
     hanging.close()
 
 
-@pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["whole", "stream"])
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    ("change", "stream"), [*((change, False) for change in CHANGES), ("nothing that matters", True), ("disabled", True)]
+)
 def test_new_attempt_of_a_running_request_must_be_allowed_by_the_current_config(
     moved: tuple[Operator, HangingProvider], pair: SimulatorThread, change: str, stream: bool
 ) -> None:

@@ -175,7 +175,7 @@ def test_client_gets_the_same_answer_as_from_chat(pair: Pair, stream: bool) -> N
         assert seen == expected, name
 
 
-@pytest.mark.parametrize("step", [17, pytest.param(5, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.full)])
+@pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.full)])
 @pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair.subject.adapter.name in WIRE_FORMATS], ids=str)
 def test_stream_cut_at_any_byte_is_never_a_success(pair: Pair, step: int) -> None:
     """The parser reports the cut as a failure, and the client reads a failure too."""
