@@ -33,7 +33,7 @@ _DOORS = (Wrapped, RegionDoor, RoutePart, LabelProof, FeatureNote)
 """Bases of the parts of features. A door stays when the last feature that asks it goes."""
 _COPIED = (
     *PACKAGES,
-    *("tests", "scripts", "docs", "config", "deploy", "bench", "locks", "examples", ".mypy_cache"),
+    *("tests", "scripts", "docs", "config", "deploy", "bench", "locks", "examples"),
     *(
         "pyproject.toml",
         "mkdocs.yml",
@@ -45,6 +45,7 @@ _COPIED = (
         "Dockerfile",
     ),
 )
+_CACHE = ".mypy_cache"
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,9 @@ def without(feature: str, tree: Path) -> None:
         listed.write_text(json.dumps(tables), "utf-8")
 
 
-def copy_of_the_product(tree: Path) -> None:
-    """Copy what mypy reads, with its cache."""
-    for name in _COPIED:
+def copy_of_the_product(tree: Path, *, with_cache: bool = True) -> None:
+    """Copy what mypy reads, and its cache, which has more bytes than all the rest."""
+    for name in (*_COPIED, _CACHE) if with_cache else _COPIED:
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
