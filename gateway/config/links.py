@@ -8,13 +8,12 @@ from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.config.endpoints import Endpoint
 from gateway.config.loading import TLS_KEYS
 from gateway.config.problems import KeyPath
-from gateway.config.schema.routing import DeploymentSection, ProxySection
-from gateway.config.schema.sign_in import SignInSection
+from gateway.config.schema.routing import ProxySection
 from gateway.config.secret_references import Resolution
 from gateway.config.service_permits import is_this_machine
 from gateway.config.territories import read_territory
@@ -35,8 +34,16 @@ _PROXY_URL = re.compile(
 )
 _URL_HINT = "write http://${PROXY_USER}:${PROXY_PASSWORD}@proxy.example.com:3128: only the credentials are references"
 
-Linked = DeploymentSection | SignInSection
-"""A section with `tls` and `proxy`. `insecure` allows a connection in clear text."""
+
+class Linked(Protocol):
+    """A section with `tls` and `proxy`. `insecure` allows a connection in clear text."""
+
+    @property
+    def tls(self) -> TlsFiles | None: ...
+    @property
+    def proxy(self) -> ProxySection | None: ...
+    @property
+    def insecure(self) -> bool: ...
 
 
 class Way(Value, frozen=True):

@@ -52,7 +52,7 @@ OUTBUILDINGS = {
     "identity": Outbuilding(
         r"gateway/identity/|providers/sign_in/|gateway/model/(sign_in|client_token)\.py"
         r"|gateway/config/(sign_ins|client_tokens|schema/sign_in)\.py|providers/testkit/issuers",
-        8,
+        7,
     ),
     "handover": Outbuilding(r"gateway/server/(handover|takeover)|gateway/cli/restart", 2),
     "kit": Outbuilding(
@@ -62,9 +62,9 @@ OUTBUILDINGS = {
         r"gateway/(state|assembly|cli)/(receipts|audit)|gateway/cli/(evidence|approval_file|past_requests)", 6
     ),
 }
-MOST_DOORS = 41
+MOST_DOORS = 40
 """The most files of the core that open any of them, together."""
-MOST_CORE_LINES = 80_931
+MOST_CORE_LINES = 80_678
 
 
 def place_of(module: Module) -> str:
