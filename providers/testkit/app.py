@@ -26,8 +26,9 @@ from providers.registry import load_registry
 from providers.testkit.capacity import Capacity, Gate
 from providers.testkit.prefix_cache import PrefixCache
 from providers.testkit.scenario import Fault, HttpError, Scenario
-from providers.testkit.simulated_inputs import DIMENSIONS, embed, moderate, score, with_verdict
+from providers.testkit.simulated_inputs import DIMENSIONS, embed, score
 from providers.testkit.simulated_model import continued, respond
+from providers.testkit.simulated_verdicts import moderate, with_verdict
 from providers.testkit.simulator import (
     IncomingRequest,
     RefusesTokens,

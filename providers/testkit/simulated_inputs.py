@@ -1,4 +1,4 @@
-"""Deterministic vectors, verdicts, scores and decisions of a simulated model, and the vendors' forms of these two."""
+"""Deterministic vectors, scores and decisions of a simulated model, and the vendors' forms of the last two."""
 
 from __future__ import annotations
 
@@ -8,43 +8,22 @@ from array import array
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 
-from providers.chat import AssistantMessage, ChatCompletion, ChatRequest, TextPart, Usage, UserMessage, text_of
+from providers.chat import Usage
 from providers.inputs.decisions.facts import DecisionFacts, load_decision_facts
 from providers.inputs.decisions.formats import KINDS, VendorDecisions
 from providers.inputs.embeddings.values import EmbeddingAnswer, EmbeddingRequest, Tokens, Vector
 from providers.inputs.rerank.facts import load_rerank_facts
 from providers.inputs.rerank.values import RerankAnswer, RerankRequest
 from providers.json_values import JsonError, as_list, as_map, dumps, dumps_text, loads, read_map
-from providers.moderations.guard_models import GuardKind
-from providers.moderations.values import (
-    ModerationAnswer,
-    ModerationInput,
-    ModerationRequest,
-    ModerationResult,
-    load_sentences,
-    verdict_of,
-)
+from providers.moderations.values import load_sentences
+from providers.testkit.simulated_verdicts import HARMFUL, IN_CRISIS
 from providers.testkit.simulator import IncomingRequest
-from providers.value import replace
 from providers.wire import WireResponse
 
 DIMENSIONS = 1536
 """The length of the vectors of a model whose own length is unknown."""
-HARMFUL = "simulated-harm"
-"""A text with this word is flagged as violence."""
-IN_CRISIS = "simulated-crisis"
-"""A text with this word is flagged as self-harm."""
 _WORD_BYTES = 4
 _MOST = 2**31
-_CATEGORIES = {HARMFUL: "violence", IN_CRISIS: "self-harm"}
-_VERDICTS: dict[GuardKind, dict[str, str]] = {
-    "llama-guard": {"": "safe", "violence": "unsafe\nS1", "self-harm": "unsafe\nS11"},
-    "qwen3guard": {
-        "": "Safety: Safe\nCategories: None",
-        "violence": "Safety: Unsafe\nCategories: Violent",
-        "self-harm": "Safety: Unsafe\nCategories: Suicide & Self-Harm",
-    },
-}
 
 
 def embed(request: EmbeddingRequest, dimensions: int = DIMENSIONS) -> EmbeddingAnswer:
@@ -68,36 +47,6 @@ def _vector(model: str, item: str | Tokens, size: int) -> Vector:
     values = values[:size]
     length = math.sqrt(sum(value * value for value in values)) or 1.0
     return array("f", (value / length for value in values))
-
-
-def moderate(request: ModerationRequest) -> ModerationAnswer:
-    """Return a verdict for each input. Only content with one of the words above is flagged."""
-    return ModerationAnswer(tuple(map(_verdict, request.inputs)))
-
-
-def _verdict(content: ModerationInput) -> ModerationResult:
-    text = content if isinstance(content, str) else " ".join(it.text for it in content if isinstance(it, TextPart))
-    category = _category(text)
-    return verdict_of(frozenset({category}) if category else frozenset(), flagged=bool(category))
-
-
-def _category(text: str) -> str:
-    return next((category for word, category in _CATEGORIES.items() if word in text.lower()), "")
-
-
-def with_verdict(completion: ChatCompletion, request: ChatRequest, kind: GuardKind) -> ChatCompletion:
-    """Return the answer of a guard model to a chat, which is its verdict on the last message."""
-    is_pair = bool(request.messages) and isinstance(request.messages[-1], AssistantMessage)
-    judged = AssistantMessage if is_pair else UserMessage
-    texts = [text_of(message.content) for message in request.messages if isinstance(message, judged)]
-    verdict = _VERDICTS[kind][_category(texts[-1]) if texts else ""]
-    if is_pair and kind == "qwen3guard":
-        verdict += "\nRefusal: No"
-    choices = tuple(
-        replace(choice, message=replace(choice.message, content=verdict, tool_calls=(), reasoning=None))
-        for choice in completion.choices
-    )
-    return replace(completion, choices=choices)
 
 
 _DOCUMENTS = {"tei": "texts"}

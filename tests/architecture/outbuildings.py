@@ -46,7 +46,7 @@ OUTBUILDINGS = {
     "websocket": Outbuilding(r"gateway/(api/websocket/|server/websocket|model/websocket)", 4),
     "inputs": Outbuilding(
         r"providers/inputs/|gateway/(inputs|api/inputs)/|gateway/config/input_routes"
-        r"|providers/testkit/simulated_(inputs|decisions|audio)|providers/conformance/test_(inputs|decisions|audio)",
+        r"|providers/testkit/simulated_(inputs|audio)|providers/conformance/test_(inputs|decisions|audio)",
         6,
     ),
     "identity": Outbuilding(
