@@ -5,6 +5,7 @@ They are read by griffe without an import, as `docs/reference/api-app.md` is sho
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -78,17 +79,26 @@ def _signature(item: griffe.Object) -> str:
         case griffe.Function():
             return f"{item.name}{_parameters(item)}"
         case griffe.Attribute():
-            return f"{item.name}: {item.annotation}" if item.annotation is not None else f"{item.name} = {item.value}"
+            return (
+                f"{item.name}: {_type(item.annotation)}"
+                if item.annotation is not None
+                else f"{item.name} = {item.value}"
+            )
     return item.name
 
 
 def _parameters(function: griffe.Function) -> str:
     names = [
-        f"{parameter.name}: {parameter.annotation}" if parameter.annotation is not None else parameter.name
+        f"{parameter.name}: {_type(parameter.annotation)}" if parameter.annotation is not None else parameter.name
         for parameter in function.parameters
         if parameter.name not in ("self", "cls")
     ]
-    return f"({', '.join(names)}) -> {function.returns}"
+    return f"({', '.join(names)}) -> {_type(function.returns)}"
+
+
+def _type(annotation: object) -> str:
+    """Return a type as an author of a plug-in writes it, who imports each name."""
+    return re.sub(r"\bchat\.", "", str(annotation))
 
 
 def _described(item: griffe.Object) -> Iterator[str]:

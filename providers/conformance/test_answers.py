@@ -5,16 +5,8 @@ from __future__ import annotations
 import pytest
 
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Finished, StreamEvent, UsageReport, text_of
+from providers.conformance import checks
 from providers.conformance.cases import AnswerCase, completion_of, question, rich_answer
-from providers.conformance.checks import (
-    check_answer,
-    check_ends_once,
-    check_order,
-    content_events,
-    with_new_members,
-    without_each_member,
-    without_new_members,
-)
 from providers.conformance.subject import Subject
 from providers.failures import FailureKind, ProviderFailed
 from providers.reading.finishes import MISSING
@@ -49,12 +41,12 @@ def _streamed(case: AnswerCase) -> ChatCompletion:
 def test_whole_answer_is_read_as_it_was_sent(answer_case: AnswerCase) -> None:
     whole = _whole(answer_case)
     if whole is not None:
-        check_answer(whole, answer_case.completion, _body(answer_case))
+        checks.check_answer(whole, answer_case.completion, _body(answer_case))
 
 
 def test_streamed_answer_is_read_as_it_was_sent(answer_case: AnswerCase) -> None:
     sent = answer_case.subject.stream(answer_case.completion, answer_case.request)
-    check_answer(_streamed(answer_case), answer_case.completion, b"".join(sent))
+    checks.check_answer(_streamed(answer_case), answer_case.completion, b"".join(sent))
 
 
 def test_streamed_and_whole_answers_are_equal(answer_case: AnswerCase) -> None:
@@ -113,9 +105,9 @@ def test_reasoning_and_refusals_are_read(subject: Subject, kind: str) -> None:
 
 def test_unknown_fields_of_a_whole_answer_are_ignored(subject: Subject) -> None:
     response = subject.written(*rich_answer(subject))
-    extended = replace(response, body=with_new_members(response.body))
+    extended = replace(response, body=checks.with_new_members(response.body))
     whole, read = (read_answer(subject.adapter, one, subject.target) for one in (response, extended))
-    assert without_new_members(read) == without_new_members(whole), (
+    assert checks.without_new_members(read) == checks.without_new_members(whole), (
         "unknown members must change nothing: read only the fields that you use"
     )
 
@@ -125,7 +117,7 @@ def test_missing_member_of_a_whole_answer_is_tolerated_or_fails(subject: Subject
     cut_off = completion_of(subject, Choice(AssistantMessage("Oslo is the capital"), "length"))
     for completion, request in ((cut_off, question()), rich_answer(subject)):
         response = subject.written(completion, request)
-        for name, smaller in without_each_member(response.body):
+        for name, smaller in checks.without_each_member(response.body):
             try:
                 read = subject.adapter.parse_response(replace(response, body=smaller), subject.target)
             except ProviderFailed:
@@ -144,11 +136,13 @@ def test_stream_is_recognised_by_its_content_type(subject: Subject) -> None:
     head = WireResponse(200, {"content-type": content_type}, b"", _RECEIVED_AT)
     reader = AnswerReader(subject.adapter, head, subject.target)
     events = [event for piece in stream for event in reader.feed(piece)]
-    assert content_events(list(expand(events))), (
+    assert checks.content_events(list(expand(events))), (
         "no content is emitted before the end of the stream. Either the parser holds back complete events, or the "
         f"content type {content_type!r} marks the stream as one JSON body, and the simulator needs another content type"
     )
-    assert isinstance(check_ends_once([*events, *reader.close()]), Finished), "a whole stream must end with `Finished`"
+    assert isinstance(checks.check_ends_once([*events, *reader.close()]), Finished), (
+        "a whole stream must end with `Finished`"
+    )
 
 
 def test_generated_call_ids_differ_between_answers(subject: Subject) -> None:
@@ -171,20 +165,20 @@ def test_generated_call_ids_differ_between_answers(subject: Subject) -> None:
 
 def test_stream_events_are_in_canonical_order(subject: Subject) -> None:
     events = subject.events(*subject.stream(*rich_answer(subject)))
-    assert isinstance(check_ends_once(events), Finished), "a whole stream must end with `Finished`"
-    assert content_events(events), "the events of the answer's content are missing"
+    assert isinstance(checks.check_ends_once(events), Finished), "a whole stream must end with `Finished`"
+    assert checks.content_events(events), "the events of the answer's content are missing"
     assert sum(isinstance(event, UsageReport) for event in events) == 1, (
         "the usage must be reported once, directly before the end"
     )
-    check_order(events)
+    checks.check_order(events)
 
 
 def test_order_is_canonical_when_events_are_repeated_or_missing(subject: Subject) -> None:
     stream = subject.stream(*rich_answer(subject))
     for position, event in enumerate(stream):
-        check_order(subject.events(*stream[:position], *stream[position + 1 :]))
+        checks.check_order(subject.events(*stream[:position], *stream[position + 1 :]))
         for repeated_at in range(len(stream) + 1):
-            check_order(subject.events(*stream[:repeated_at], event, *stream[repeated_at:]))
+            checks.check_order(subject.events(*stream[:repeated_at], event, *stream[repeated_at:]))
 
 
 def test_text_is_streamed_before_the_end(subject: Subject) -> None:
@@ -192,7 +186,7 @@ def test_text_is_streamed_before_the_end(subject: Subject) -> None:
     stream = subject.stream(*rich_answer(subject))
     parser = subject.adapter.stream_parser(subject.target)
     early = [event for piece in stream[: len(stream) // 2] for event in parser.feed(piece)]
-    assert content_events(list(expand(early))), "the first half of the stream gave no content events"
+    assert checks.content_events(list(expand(early))), "the first half of the stream gave no content events"
 
 
 def test_each_event_is_emitted_when_it_arrives(subject: Subject) -> None:
@@ -203,8 +197,8 @@ def test_each_event_is_emitted_when_it_arrives(subject: Subject) -> None:
     emitted: list[StreamEvent] = []
     for position, piece in enumerate(stream, 1):
         emitted += parser.feed(piece)
-        whole = content_events(subject.events(*stream[:position]))
-        assert content_events(list(expand(emitted))) == whole, f"the parser held back content of {piece!r}"
+        whole = checks.content_events(subject.events(*stream[:position]))
+        assert checks.content_events(list(expand(emitted))) == whole, f"the parser held back content of {piece!r}"
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"{}", b"[]", b'"x"', b"<html>", b"{", b'{"choices":[]}', b"[1,2]"])

@@ -76,7 +76,7 @@ SHAPES: Mapping[str, Shape] = {
     **dict.fromkeys(("limits", "sources"), TABLE),
 }
 _SAID: Mapping[str, str] = json.loads(files("providers.reading").joinpath("messages.json").read_bytes())
-MESSAGES = {FailureKind(kind): message for kind, message in _SAID.items()}
+MESSAGES: dict[FailureKind, str] = {FailureKind(kind): message for kind, message in _SAID.items()}
 """The message for clients of each kind. The provider's own text is written to the log only.
 
 Clients recognize a context overflow and a content filter by words of OpenAI's messages, not by the code. So these two

@@ -119,6 +119,12 @@ class SimulatorServer(LoopbackServer, SimulatorApp):
             another credential is refused in the vendor's form. If it is None, any credential is accepted.
         cache: Its prompt cache, which answers then report, or None if nothing is cached.
 
+    Attributes:
+        scenario (Scenario): The delays and faults. A new one can be set while the server runs: its script starts anew.
+        requests (list[IncomingRequest]): The last requests with a complete body, oldest first. At most 1,000.
+        received (int): The number of requests with a complete body.
+        disconnects (int): The number of requests that the client cancelled before their answer was complete.
+
     Examples:
         `async with SimulatorServer(dialect, "a site") as server: ... server.origin`
     """
