@@ -34,6 +34,7 @@ from tests.architecture.source_tree import ROOT
 from tests.chaos.cell_faults import CUTTING, FAULTS, LOSING, MISSED, TARGETS
 from tests.chaos.cell_history import (
     FOLLOWED_S,
+    MADE,
     RECOVERY_S,
     RULES,
     UNCERTAIN,
@@ -56,7 +57,6 @@ from tests.chaos.cell_world import (
     INSTANCES,
     LEAKY,
     LIMITS,
-    MADE,
     NEEDS_VALKEY,
     SENDERS,
     STORES,
@@ -101,6 +101,7 @@ class CellRun:
         self.looks: list[Look] = []
         self.leases: list[Lease] = []
         self.alone: set[float] = set()
+        self.file = asyncio.Lock()  # a release is refused while the file has an unsigned change
 
     # --- load -------------------------------------------------------------------------------------
 
@@ -146,16 +147,18 @@ class CellRun:
                 continue
             is_pinned = bool(report.get("rollback_pinned"))
             content = {"release": True} if is_pinned else {"version": versions[0]}
-            done = await asyncio.to_thread(one.ask, "/rollback", content)
+            async with self.file:
+                done, given_s = await asyncio.to_thread(one.ask, "/rollback", content), time.time()
+                await asyncio.sleep(2 * FOLLOWED_S)
             if done is None:  # it may have been done all the same, or will be when the instance goes on
-                self.commands.append(Command(time.time(), UNCERTAIN))
+                self.commands.append(Command(given_s, UNCERTAIN))
                 report = None
                 while report is None:
                     await asyncio.sleep(RECOVERY_S)
                     report = await asyncio.to_thread(one.ask, "/readyz")
                 await asyncio.sleep(RECOVERY_S)
             elif done.get("result") == "activated":
-                self.commands.append(Command(time.time(), "" if is_pinned else versions[0]))
+                self.commands.append(Command(given_s, "" if is_pinned else versions[0]))
 
     async def block_key(self, client: str) -> None:
         """Block the key of a client in the middle of the run. The command is repeated while a store is away."""
@@ -239,11 +242,12 @@ class CellRun:
 
     async def _tamper(self) -> None:
         """Change the protected region without a signature, and take it back."""
-        signed = self.world.path.read_text("utf-8")
-        self.world.path.write_text(signed.replace('["US", "DE"]', '["US", "DE", "FR"]'), "utf-8")
-        await asyncio.to_thread(self.world.instances[self.draw.choice(INSTANCES)].ask, "/reload", {})
-        await asyncio.sleep(_LOOKS_S)
-        self.world.path.write_text(signed, "utf-8")
+        async with self.file:
+            signed = self.world.path.read_text("utf-8")
+            self.world.path.write_text(signed.replace('["US", "DE"]', '["US", "DE", "FR"]'), "utf-8")
+            await asyncio.to_thread(self.world.instances[self.draw.choice(INSTANCES)].ask, "/reload", {})
+            await asyncio.sleep(_LOOKS_S)
+            self.world.path.write_text(signed, "utf-8")
 
     # --- the end ----------------------------------------------------------------------------------
 

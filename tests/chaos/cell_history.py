@@ -22,6 +22,8 @@ ALONE_S = 1.5
 """An instance notes at most once a second that it counts alone."""
 _DAY_S = 86400
 UNCERTAIN = "?"
+MADE = "made"
+"""The client whose keys are made and replaced."""
 
 
 class Fault(Value, frozen=True):
@@ -309,9 +311,7 @@ def what_needs_no_store_is_answered(history: History) -> Iterator[str]:
     for it in history.answers:
         if it.needs_valkey or it.key in blocked or it.status == 200 or it.code in ("overloaded", "rate_limited"):
             continue
-        if _has_no_keys(history, it) or any(
-            it.key == made.key for made in history.made
-        ):  # they have rules of their own
+        if _has_no_keys(history, it) or it.client == MADE:  # its keys have rules of their own
             continue
         if not any(fault.cuts or _is_full(fault) for fault in history.faults_at(it.began_s, it.ended_s)):
             yield f"{it.request} of {it.client} got {it.status} {it.code!r}, and needs no store"

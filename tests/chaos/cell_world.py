@@ -323,7 +323,6 @@ ASKS: Mapping[str, Sequence[str]] = _CONFIG.data["asks"]
 """The kinds of requests that each client sends in turn."""
 SENDERS = (*ASKS, "narrow")
 LEAKY = tuple(name for name in ASKS if name.startswith("leaky"))
-MADE = "made"
 NEEDS_VALKEY = frozenset({"rich", "poor", "team", "user", "child"})
 LIMITS = History(
     budgets=dict.fromkeys(("poor", "team", "user"), 500_000),
