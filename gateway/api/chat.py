@@ -14,22 +14,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, cast
 
-from gateway.api.body import (
-    FEW_OBJECTS_BYTES,
-    LARGE_BODY_BYTES,
-    MAX_BODY_BYTES,
-    MOST_REQUESTS,
-    Body,
-    BodyLease,
-    ClientGone,
-    LargeBodyTurns,
-    StreamLimit,
-    announced_bytes,
-    check_body_size,
-    check_content_headers,
-    is_wide,
-    read_body,
-)
+from gateway.api import body as bodies
 from gateway.api.body_room import SMALL_BODY_BYTES, BodyLimits, BodyRoom
 from gateway.api.caller.authentication import FailedKeyLimiter, TokenUnverified, token_error, verify_token
 from gateway.api.caller.request_headers import (
@@ -78,7 +63,7 @@ class ChatEndpoint:
         self,
         service: ChatService,
         observe: Callable[[Record], None],
-        most_requests: int = MOST_REQUESTS,
+        most_requests: int = bodies.MOST_REQUESTS,
         tokens: VerifiesTokens | None = None,
     ) -> None:
         """Create the endpoint for one event loop. `observe` gets the record of each request that has ended."""
@@ -86,8 +71,8 @@ class ChatEndpoint:
         self.in_flight = 0
         self.limiter = FailedKeyLimiter(tokens=tokens)
         self.body_limits = BodyLimits()
-        self.large_bodies = LargeBodyTurns()
-        self.streams = StreamLimit()
+        self.large_bodies = bodies.LargeBodyTurns()
+        self.streams = bodies.StreamLimit()
         self.sweep = Sweep()
         self._observe = observe
         self.most_requests = most_requests
@@ -116,7 +101,7 @@ class ChatEndpoint:
         exchange = (exchange_kind or HttpExchange)(self, scope, receive, send, record, dialect)
         try:
             await exchange.answer(self.service, counting)
-        except ClientGone:
+        except bodies.ClientGone:
             record.outcome = record.outcome_if_left
         except asyncio.CancelledError:
             record.outcome = record.outcome_if_left
@@ -194,7 +179,7 @@ class HttpExchange(WrittenExchange):
             try:
                 if service.decider.current() is not self.config:
                     await service.decider.begin_again(self)
-                if body.size_bytes > FEW_OBJECTS_BYTES and is_wide(body.body):
+                if body.size_bytes > bodies.FEW_OBJECTS_BYTES and bodies.is_wide(body.body):
                     self.is_wide = True
                     await self.decode_apart(body)
                 else:
@@ -286,7 +271,7 @@ class HttpExchange(WrittenExchange):
     def start(self) -> None:
         """Check the headers of the body, and start the deadline, which the client may shorten. Raises ApiError."""
         if self._to_remember is not None:
-            check_content_headers(self._headers, self._client_bytes, self._dialect.media)
+            bodies.check_content_headers(self._headers, self._client_bytes, self._dialect.media)
             if b"content-encoding" in self._headers.headers:
                 coding_of(self._headers)  # one that is not read is refused before the body
             remember_caller(self._head, self._to_remember)
@@ -297,7 +282,7 @@ class HttpExchange(WrittenExchange):
         if self._context is not None and self._context.timeout:
             self.deadline.shorten(timeout_s(self._context.timeout))
 
-    async def body(self) -> BodyLease:
+    async def body(self) -> bodies.BodyLease:
         """Read the whole body. Raises ApiError."""
         limits = self._endpoint.body_limits
         body, self._received_body = self._received_body, None
@@ -306,12 +291,12 @@ class HttpExchange(WrittenExchange):
         coding = coding_of(self._headers) if b"content-encoding" in self._headers.headers else None
         if body is not None and coding is None and len(body) <= SMALL_BODY_BYTES:
             if self._client_bytes is not None:
-                check_body_size(len(body), self._client_bytes)
+                bodies.check_body_size(len(body), self._client_bytes)
             limits.take(len(body))
-            lease = BodyLease(body, limits)
+            lease = bodies.BodyLease(body, limits)
         else:
             lease = await self._read_into_room(body, coding)
-        if lease.size_bytes > LARGE_BODY_BYTES:
+        if lease.size_bytes > bodies.LARGE_BODY_BYTES:
             del body
             with undone_on_failure(lease.release):
                 await lease.wait_for_turn(self._endpoint.large_bodies, self.deadline)
@@ -319,10 +304,10 @@ class HttpExchange(WrittenExchange):
                     await cast("FormDialect", self._dialect).read_large(lease.body)
         return lease
 
-    async def _read_into_room(self, body: Body | None, coding: str | None) -> BodyLease:
+    async def _read_into_room(self, body: bodies.Body | None, coding: str | None) -> bodies.BodyLease:
         """Return the plain body. `body`: all of it, if it has arrived."""
-        most = MAX_BODY_BYTES if self._client_bytes is None else self._client_bytes
-        announced = announced_bytes(self._headers) if body is None else len(body)
+        most = bodies.MAX_BODY_BYTES if self._client_bytes is None else self._client_bytes
+        announced = bodies.announced_bytes(self._headers) if body is None else len(body)
         room = BodyRoom(
             self._endpoint.body_limits,
             "" if self.caller.client is None else self.caller.client.name,
@@ -330,29 +315,29 @@ class HttpExchange(WrittenExchange):
         )
         with undone_on_failure(room.release):
             if body is not None:
-                check_body_size(len(body), self._client_bytes)
+                bodies.check_body_size(len(body), self._client_bytes)
             asked_at = time.monotonic()
             # Nothing of a body that has no room is read: the rest of it stays with the client.
             if announced is not None and (body is not None or announced > SMALL_BODY_BYTES):
                 await room.hold(announced, self.deadline)
             if body is None:
                 is_json = self._dialect.media is JSON_MEDIA
-                body = await read_body(self._receive, room, self.deadline, self._client_bytes, copies=is_json)
+                body = await bodies.read_body(self._receive, room, self.deadline, self._client_bytes, copies=is_json)
                 self._body_read = True
                 self.record.upload_s = time.monotonic() - asked_at
             if coding is not None:
                 body = await decompress(bytes(body), coding, room, self.deadline, self._client_bytes)
             room.settle(len(body))
-            return BodyLease(body, room)
+            return bodies.BodyLease(body, room)
 
-    async def decode_apart(self, body: BodyLease) -> None:
+    async def decode_apart(self, body: bodies.BodyLease) -> None:
         """Do what `decode` does in a thread, for a body that would hold up all other requests."""
         started_at = time.monotonic()
         request = await run_apart(self._dialect.decode, body.take(keeps_turn=True))
         body.end_turn(started_at)
         self.decode(body, request)
 
-    def decode(self, body: BodyLease, request: ServedRequest | None = None) -> None:
+    def decode(self, body: bodies.BodyLease, request: ServedRequest | None = None) -> None:
         """Set `request`. The bytes are released. From now on a disconnect of the client cancels the request.
 
         A stream is counted against the limit of streams. `request`: the body, if it was decoded. Raises ApiError.

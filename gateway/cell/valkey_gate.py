@@ -25,26 +25,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from gateway.cell import valkey_scripts as scripts
 from gateway.cell.valkey_connection import OutcomeUnknown, Script, ValkeyConnection, ValkeyUnavailable, Word
-from gateway.cell.valkey_scripts import (
-    BEAT,
-    CHANGE,
-    EPOCH_ENDED,
-    FORGET,
-    HOLD,
-    READ,
-    READ_QUOTAS,
-    READY,
-    SETTLE,
-    OpenCall,
-    change_arguments,
-    counter_state,
-    hold_arguments,
-    pack,
-    quota_state,
-    settle_arguments,
-    unpack,
-)
 from gateway.model.budget import StoreServer
 from gateway.model.quota import QuotaUnit
 from gateway.tasks import stopped
@@ -91,7 +73,7 @@ class LostCall(NamedTuple):
     """An open call of a process that was silent: the name of the process, the call, and what it is charged."""
 
     owner: str
-    call: OpenCall
+    call: scripts.OpenCall
     usage: LostUsage
 
 
@@ -140,7 +122,7 @@ class ValkeyGate:
         self._epoch_prefix = f"{self._prefix}{self.epoch}:"
         self._now_us = now_us
         self._deadline_s = deadline_s
-        self._open: dict[str, OpenCall] = {}
+        self._open: dict[str, scripts.OpenCall] = {}
         self._pending: dict[str, _Pending] = {}
         self._settling: set[str] = set()
         self._asking = 0
@@ -198,7 +180,7 @@ class ValkeyGate:
                 await self._finish_pending()
                 if not self._open and self.epoch is not None:
                     keys = (self._owners_key, self._open_key(self.owner))
-                    await self._run(FORGET, keys, self.owner, deadline_s=_SLOW_S)
+                    await self._run(scripts.FORGET, keys, self.owner, deadline_s=_SLOW_S)
         await self.connection.close()
 
     def enter(self, epoch: str | None, *, is_ready: bool) -> None:
@@ -234,7 +216,7 @@ class ValkeyGate:
 
     async def hold(self, request: gate.HoldRequest) -> gate.HoldGranted | gate.HoldRefused:
         request.expect_new(self._open)
-        one = OpenCall.of(request)
+        one = scripts.OpenCall.of(request)
         needs_ready = any(budget.counter.unit != gate.REQUESTS for budget in request.budgets)
         needs_ready = needs_ready or any(one.limit.unit == QuotaUnit.AMOUNT for one in request.quotas)
         self._asking += 1
@@ -253,12 +235,14 @@ class ValkeyGate:
             self._open[request.call] = one
             return gate.HoldGranted(rates)
         now_ns = now_us * 1000
-        quotas = [quota_state(it, hold.limit, now_ns) for it, hold in zip(of_quotas, request.quotas, strict=True)]
-        return gate.refusal_of(request, tuple(map(counter_state, states)), rates, missing_ns, quotas, now_ns)
+        quotas = [
+            scripts.quota_state(it, hold.limit, now_ns) for it, hold in zip(of_quotas, request.quotas, strict=True)
+        ]
+        return gate.refusal_of(request, tuple(map(scripts.counter_state, states)), rates, missing_ns, quotas, now_ns)
 
     def adopt(self, request: gate.HoldRequest) -> None:
         """Count the hold of a call that was sent without asking, as soon as that is possible."""
-        self._open[request.call] = OpenCall.of(request)
+        self._open[request.call] = scripts.OpenCall.of(request)
         self._pending[request.call] = _Pending(is_adopted=True)
         self._wake.set()
 
@@ -285,18 +269,20 @@ class ValkeyGate:
     async def read(self, counters: Iterable[gate.Counter], windows: AllBounds) -> list[gate.CounterState]:
         asked = list(counters)
         keys = (self.epoch_key, *(self._counter_key(one.tag) for one in asked))
-        now_us, states = await self._ask(READ, keys)
+        now_us, states = await self._ask(scripts.READ, keys)
         return [
-            gate.present_state(counter_state(state) if state else None, windows[counter.window], now_us * 1000)
+            gate.present_state(scripts.counter_state(state) if state else None, windows[counter.window], now_us * 1000)
             for counter, state in zip(asked, states, strict=True)
         ]
 
     async def read_quotas(self, limits: Sequence[QuotaLimit]) -> tuple[int, list[QuotaState]]:
         keys = (self.epoch_key, *(self._quota_key(one.tag, is_bucket=one.is_bucket) for one in limits))
-        asked = pack([one.limit if one.is_bucket else 0 for one in limits])
-        now_us, states = await self._ask(READ_QUOTAS, keys, asked)
+        asked = scripts.pack([one.limit if one.is_bucket else 0 for one in limits])
+        now_us, states = await self._ask(scripts.READ_QUOTAS, keys, asked)
         now_ns = now_us * 1000
-        return now_ns, [quota_state(state or (), one, now_ns) for one, state in zip(limits, states, strict=True)]
+        return now_ns, [
+            scripts.quota_state(state or (), one, now_ns) for one, state in zip(limits, states, strict=True)
+        ]
 
     async def top_up(self, counter: gate.Counter, windows: AllBounds, amount: int) -> gate.CounterState:
         return await self._change(counter, windows, amount, -1)
@@ -327,10 +313,10 @@ class ValkeyGate:
                 continue
             page = await self._call("HSCAN", self._open_key(owner), "0", "COUNT", "200", deadline_s=_SLOW_S)
             assert isinstance(page, list)  # noqa: S101
-            found = map(OpenCall.stored, page[1][1::2])
+            found = map(scripts.OpenCall.stored, page[1][1::2])
             lost += [LostCall(owner, one, one.lost(alive_us * 1000)) for one in found]
             if not page[1]:
-                await self._run(FORGET, (self._owners_key, self._open_key(owner)), owner, deadline_s=_SLOW_S)
+                await self._run(scripts.FORGET, (self._owners_key, self._open_key(owner)), owner, deadline_s=_SLOW_S)
         return lost
 
     async def settle_lost(self, lost: LostCall) -> bool:
@@ -344,7 +330,7 @@ class ValkeyGate:
             stored = await self.connection.call("GET", self.epoch_key, deadline_s=_SLOW_S)
             epoch, _, state = _text(stored).rpartition("|")
             is_current = epoch.endswith(f"|{self.run}")
-            self.enter(epoch if is_current else None, is_ready=is_current and state == READY)
+            self.enter(epoch if is_current else None, is_ready=is_current and state == scripts.READY)
 
     async def claim(self, name: str, kept_s: int) -> bool:
         return await self._call("SET", f"{self._prefix}claim:{name}", "1", "NX", "EX", kept_s) is not None
@@ -373,24 +359,24 @@ class ValkeyGate:
 
     # Operations.
 
-    async def _hold(self, one: OpenCall, request: gate.HoldRequest | None, *, needs_ready: bool) -> _HoldAnswer:
+    async def _hold(self, one: scripts.OpenCall, request: gate.HoldRequest | None, *, needs_ready: bool) -> _HoldAnswer:
         """Hold a call. Without a request, it is held in any case."""
         own = (self.epoch_key, self._generations_key, self._owners_key, self._open_key(self.owner))
         keys = (*own, *self._keys_of(one)) if request is not None else (*own, *self._keys_of(one), self._lost_key(one))
-        packed = hold_arguments(self.owner, one, request, needs_ready=needs_ready)
-        answer: _HoldAnswer = await self._ask(HOLD, keys, packed, pack(one))
+        packed = scripts.hold_arguments(self.owner, one, request, needs_ready=needs_ready)
+        answer: _HoldAnswer = await self._ask(scripts.HOLD, keys, packed, scripts.pack(one))
         return answer
 
-    async def _adopt(self, one: OpenCall) -> None:
+    async def _adopt(self, one: scripts.OpenCall) -> None:
         await self._hold(one, None, needs_ready=False)
         if (pending := self._pending.get(one.call)) is not None:
             pending.is_adopted = False
 
     async def _settle(
-        self, owner: str, one: OpenCall, used: Used, *, by: Literal["own", "lost", "counted"] = "own"
+        self, owner: str, one: scripts.OpenCall, used: Used, *, by: Literal["own", "lost", "counted"] = "own"
     ) -> bool:
         keys = (self.epoch_key, self._open_key(owner), self._lost_key(one), *self._keys_of(one))
-        return bool(await self._ask(SETTLE, keys, settle_arguments(one, used, is_lost=by != "own"), by))
+        return bool(await self._ask(scripts.SETTLE, keys, scripts.settle_arguments(one, used, is_lost=by != "own"), by))
 
     async def _settle_own(self, call: str, used: Used) -> bool:
         one, pending = self._open[call], self._pending.get(call)
@@ -405,16 +391,18 @@ class ValkeyGate:
     async def _change(
         self, counter: gate.Counter | QuotaLimit, windows: AllBounds, credit: int, spent: int, *, is_set: bool = False
     ) -> gate.CounterState:
-        packed = change_arguments(counter, windows, credit, spent, is_set=is_set)
+        packed = scripts.change_arguments(counter, windows, credit, spent, is_set=is_set)
         keys = (self.epoch_key, self._generations_key, self._counter_key(counter.tag))
-        state: list[int] = await self._ask(CHANGE, keys, packed, deadline_s=_SLOW_S if is_set else None)
-        return counter_state(state)
+        state: list[int] = await self._ask(scripts.CHANGE, keys, packed, deadline_s=_SLOW_S if is_set else None)
+        return scripts.counter_state(state)
 
     async def _beat(self) -> dict[str, _Sign]:
         """Give a sign of life. Return the last one of each process."""
         keys = (self.epoch_key, self._owners_key, self._open_key(self.owner))
         silent_us = str(int(SILENT_S * 1_000_000))
-        in_store, names, ended, signs_us = await self._ask(BEAT, keys, self.owner, silent_us, deadline_s=_SLOW_S)
+        in_store, names, ended, signs_us = await self._ask(
+            scripts.BEAT, keys, self.owner, silent_us, deadline_s=_SLOW_S
+        )
         signs = {name: _Sign(int(at), is_over) for name, at, is_over in zip(names, signs_us, ended, strict=True)}
         self.saw(len({name.partition("/")[0] for name, sign in signs.items() if not sign.has_ended}))
         if in_store > len(self._open) and not self._asking:
@@ -426,7 +414,7 @@ class ValkeyGate:
         stored = await self._call("HGETALL", self._open_key(self.owner), deadline_s=_SLOW_S)
         assert isinstance(stored, list)  # noqa: S101
         for raw in stored[1::2]:
-            one = OpenCall.stored(raw)
+            one = scripts.OpenCall.stored(raw)
             if one.call not in self._open:
                 self._open[one.call], self._pending[one.call] = one, _Pending(used=(0, 0, NOTHING))
                 self._wake.set()
@@ -479,7 +467,7 @@ class ValkeyGate:
         stored = await connection.call("GET", self.epoch_key, deadline_s=_SLOW_S)
         epoch, _, state = _text(stored).rpartition("|")
         is_same = epoch.endswith(f"|{self.run}") and epoch == self.epoch
-        self.enter(self.epoch if is_same else None, is_ready=is_same and state == READY)
+        self.enter(self.epoch if is_same else None, is_ready=is_same and state == scripts.READY)
 
     async def _ask(self, script: Script, keys: tuple[str, ...], *values: Word, deadline_s: float | None = None) -> Any:
         """Run a script of the current epoch, and return its decoded answer. Raises GateUnavailable."""
@@ -487,10 +475,10 @@ class ValkeyGate:
             raise gate.GateUnavailable(_NOT_REBUILT if self.connection.is_connected else self._unreachable())
         now = "0" if self._now_us is None else str(self._now_us())
         answer = await self._run(script, keys, now, self.epoch, *values, deadline_s=deadline_s or self._deadline_s)
-        if answer == EPOCH_ENDED:
+        if answer == scripts.EPOCH_ENDED:
             self.epoch_ended.set()
             raise gate.GateUnavailable(_NOT_REBUILT)
-        return unpack(answer) if isinstance(answer, bytes) else answer
+        return scripts.unpack(answer) if isinstance(answer, bytes) else answer
 
     async def _run(
         self, script: Script, keys: tuple[str, ...], *values: Word, deadline_s: float | None = None
@@ -520,7 +508,7 @@ class ValkeyGate:
     def _open_key(self, owner: str) -> str:
         return f"{self._epoch_prefix}open:{owner}"
 
-    def _lost_key(self, one: OpenCall) -> str:
+    def _lost_key(self, one: scripts.OpenCall) -> str:
         return f"{self._epoch_prefix}lost:{one.call}"
 
     def _counter_key(self, tag: Sequence[int]) -> str:
@@ -529,7 +517,7 @@ class ValkeyGate:
     def _remembered_keys(self, keys: Iterable[bytes]) -> list[str]:
         return [f"{self._prefix}remembered:{key.hex()}" for key in keys]
 
-    def _keys_of(self, one: OpenCall) -> list[str]:
+    def _keys_of(self, one: scripts.OpenCall) -> list[str]:
         # Written out, because each call has it twice: a method for each counter costs more than its key.
         prefix = self._epoch_prefix
         keys = [f"{prefix}c:{high:x}.{low:x}" for high, low, *_ in one.counters]

@@ -9,21 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_args
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
-from gateway.config.field_types import (
-    AdminKey,
-    DocumentUrl,
-    FormatVersion,
-    HeaderName,
-    KeyHash,
-    Name,
-    OneOrMore,
-    OneOrTwo,
-    Origin,
-    Section,
-    Visible,
-    Words,
-    key_hash,
-)
+from gateway.config import field_types as types
 from gateway.config.schema.location import (
     CellSection,
     LabelSection,
@@ -53,25 +39,27 @@ from gateway.model.section import Listed, OrOff, Sensitive, default_as_written, 
 from gateway.model.units import Instant
 from gateway.model.websocket import WebSocketRules
 
-_SectionT = TypeVar("_SectionT", bound=Section)
-_GatewayKey = Annotated[OneOrTwo | None, Sensitive("`secrets`")]
+_SectionT = TypeVar("_SectionT", bound=types.Section)
+_GatewayKey = Annotated[types.OneOrTwo | None, Sensitive("`secrets`")]
 
 
-class ClientKeySection(Section):
+class ClientKeySection(types.Section):
     """A key of a client."""
 
-    hash: KeyHash = Field(description="The SHA-256 hash of the key (sha256:…).")
+    hash: types.KeyHash = Field(description="The SHA-256 hash of the key (sha256:…).")
     expires: Instant | None = Field(None, description="When it stops to work. Default: never.")
 
 
 def _client_key(value: object) -> object:
-    return value if isinstance(value, dict | ClientKeySection) else {"hash": key_hash(value)}
+    return value if isinstance(value, dict | ClientKeySection) else {"hash": types.key_hash(value)}
 
 
-ClientKey = Annotated[ClientKeySection, BeforeValidator(_client_key, json_schema_input_type=KeyHash | ClientKeySection)]
+ClientKey = Annotated[
+    ClientKeySection, BeforeValidator(_client_key, json_schema_input_type=types.KeyHash | ClientKeySection)
+]
 
 
-class ClientSection(Section):
+class ClientSection(types.Section):
     """A client that may call the gateway."""
 
     keys: Annotated[Annotated[list[ClientKey], Field(min_length=1)] | None, Sensitive(is_secret=False)] = Field(
@@ -80,13 +68,13 @@ class ClientSection(Section):
         "`expires`. `gateway key new` creates a key and its hash. "
         "Optional for a client that a rule of `token_issuers` names.",
     )
-    assistants: Words | None = Field(None, description="The assistants that it may use. Default: all.")
+    assistants: types.Words | None = Field(None, description="The assistants that it may use. Default: all.")
     region: str | None = Field(None, description="Every request with one of its keys belongs to this region.")
     may_assert: list[Literal["territory", "user", "consent", "intent"]] = Field(
         [], description="The facts that this client, a trusted backend, may state about its user."
     )
     limits: ClientLimitRule | None = Field(None, description="Limits of its requests. Default: no limit.")
-    project: Name | None = Field(None, description="The project whose budgets it shares. Default: none.")
+    project: types.Name | None = Field(None, description="The project whose budgets it shares. Default: none.")
     budgets: Budgets | None = Field(None, description="Its own budgets. Default: none.")
     user_budget: OneOrMoreBudgets | None = Field(
         None, description="A budget, or a list of them, of each of its end users. Requests must then name their user."
@@ -100,39 +88,41 @@ class ClientSection(Section):
     )
 
 
-class CorsSection(Section):
+class CorsSection(types.Section):
     """The web pages that may call from a browser."""
 
-    origins: Annotated[list[Origin], Field(min_length=1)] = Field(
+    origins: Annotated[list[types.Origin], Field(min_length=1)] = Field(
         description='Their origins, such as https://app.example, or "*" for every web page.'
     )
-    headers: Annotated[list[HeaderName], Field(max_length=50)] = Field(
+    headers: Annotated[list[types.HeaderName], Field(max_length=50)] = Field(
         [], description="Headers that these pages may send as well as those of the SDKs, such as x-tenant."
     )
 
 
-class CatalogueSection(Section):
+class CatalogueSection(types.Section):
     """Your own facts about models. They take precedence over the built-in catalogue."""
 
-    models: OneOrMore = Field(
+    models: types.OneOrMore = Field(
         description="A YAML file with facts about models, or a list of such files, as "
         "docs/operate/models-and-prices.md describes them. Paths are relative to this file."
     )
 
 
-class ExporterSection(Section):
+class ExporterSection(types.Section):
     """A collector that receives traces as OTLP (protobuf over HTTP)."""
 
     endpoint: str = Field(description="Its URL for traces, such as https://otel.example.de/v1/traces.")
-    headers: Annotated[dict[HeaderName, str], Sensitive("`headers`")] = Field(
+    headers: Annotated[dict[types.HeaderName, str], Sensitive("`headers`")] = Field(
         {}, description="Headers to send. Each value is a text, or one whole ${NAME} or ${file:/path}.", repr=False
     )
-    stores: OneOrMore = Field(
+    stores: types.OneOrMore = Field(
         description="The territories where traces are stored, including every system that it forwards to; `any` if "
         "unknown."
     )
-    processes: OneOrMore = Field(description="The territories where traces are processed; `any` if unknown.")
-    regions: Words | None = Field(None, description="The regions whose requests it receives. Default: all regions.")
+    processes: types.OneOrMore = Field(description="The territories where traces are processed; `any` if unknown.")
+    regions: types.Words | None = Field(
+        None, description="The regions whose requests it receives. Default: all regions."
+    )
     sampling: float = Field(
         1.0,
         ge=0,
@@ -144,7 +134,7 @@ class ExporterSection(Section):
     )
 
 
-class SecretsSection(Section):
+class SecretsSection(types.Section):
     """The gateway's own keys: ${NAME} or ${file:/path}, at least 32 characters each.
 
     A key may have two valid versions, the newer one first.
@@ -172,20 +162,20 @@ class SecretsSection(Section):
     )
 
 
-class GatewaySection(Section):
+class GatewaySection(types.Section):
     """The whole configuration file."""
 
-    version: FormatVersion = Field(description="The version of this format: 1.")
+    version: types.FormatVersion = Field(description="The version of this format: 1.")
     demo: bool = Field(
         False,
         description="true: only simulated providers, every peer is a trusted edge, any key or none is accepted, and "
         "only this machine is served.",
     )
     cell: CellSection | None = Field(None, description="Where this installation runs and which regions it serves.")
-    assistants: dict[Visible, AssistantSection] = Field(description="The names that clients send in `model`.")
-    regions: dict[Name, RegionSection] = Field(description="Groups of territories under one policy, by name.")
+    assistants: dict[types.Visible, AssistantSection] = Field(description="The names that clients send in `model`.")
+    regions: dict[types.Name, RegionSection] = Field(description="Groups of territories under one policy, by name.")
     blocked: list[str] = Field([], description="Territories whose requests are refused.")
-    blocked_by: DocumentUrl | None = Field(
+    blocked_by: types.DocumentUrl | None = Field(
         None,
         description="A page of yours that explains who refuses requests and why. The `Link` header of each 451 names "
         "it.",
@@ -195,14 +185,14 @@ class GatewaySection(Section):
         description="Sentences for end users whose request is not answered, by reason and language, in place of the "
         "built-in ones.",
     )
-    deployments: dict[Name, DeploymentSection] = Field(description="Models at their sites, by name.")
-    sign_ins: dict[Name, SignInSection] = Field(
+    deployments: dict[types.Name, DeploymentSection] = Field(description="Models at their sites, by name.")
+    sign_ins: dict[types.Name, SignInSection] = Field(
         {}, description="How the gateway gets tokens of clouds and OAuth servers as a workload, without keys, by name."
     )
-    clients: dict[Name, ClientSection] = Field(
+    clients: dict[types.Name, ClientSection] = Field(
         {}, description="The clients that may call, by name. Without clients, the gateway serves this machine only."
     )
-    token_issuers: dict[Name, TokenIssuerRules] = Field(
+    token_issuers: dict[types.Name, TokenIssuerRules] = Field(
         {}, description="The issuers of signed tokens that clients send in place of API keys, by name."
     )
     clients_source: ClientsSource = Field(
@@ -210,9 +200,9 @@ class GatewaySection(Section):
         description="Where clients, keys, projects and budgets are. With `database`, this file has no `clients` and no "
         "`projects`.",
     )
-    projects: dict[Name, ProjectSection] = Field({}, description="Groups of clients that share budgets, by name.")
+    projects: dict[types.Name, ProjectSection] = Field({}, description="Groups of clients that share budgets, by name.")
     usage: UsageSection | None = Field(None, description="How usage and money are counted.")
-    quotas: dict[Name, QuotaSection] = Field(
+    quotas: dict[types.Name, QuotaSection] = Field(
         {}, description="The limits of accounts at vendors, by name. Deployments name them in `quota`."
     )
     stores: StoresSection | None = Field(
@@ -221,7 +211,7 @@ class GatewaySection(Section):
     )
     keys: KeyRules = Field(KeyRules(), description="The API keys of clients.")
     catalogue: CatalogueSection | None = Field(None, description="Your own facts about models.")
-    exporters: dict[Name, ExporterSection] = Field({}, description="Collectors that receive traces, by name.")
+    exporters: dict[types.Name, ExporterSection] = Field({}, description="Collectors that receive traces, by name.")
     # An unknown key there is reported as such, also if its value is a reference.
     secrets: Annotated[SecretsSection, Sensitive("`secrets`", is_secret=False, is_shown=True)] = Field(
         SecretsSection(), description="The gateway's own keys."
@@ -232,7 +222,7 @@ class GatewaySection(Section):
     websocket: Annotated[WebSocketRules | None, OrOff(off=False, example="{idle: 30m}")] = Field(
         WebSocketRules(), description="The Responses API over WebSocket; `false` to offer none."
     )
-    admin_keys: Annotated[tuple[AdminKey, ...], Listed()] = Field(
+    admin_keys: Annotated[tuple[types.AdminKey, ...], Listed()] = Field(
         (), description="The public keys that may sign a change of a protected region."
     )
     receipts: ReceiptRules = Field(ReceiptRules(), description="The receipts of requests.")

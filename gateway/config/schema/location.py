@@ -7,19 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, create_model
 
-from gateway.config.field_types import (
-    CellName,
-    CurrencyCode,
-    HeaderName,
-    LanguageTag,
-    Name,
-    OneOrTwo,
-    PhoneNumber,
-    ProducerCode,
-    Section,
-    TimeZone,
-    Words,
-)
+from gateway.config import field_types as types
 from gateway.config.problems import choice_hint, quoted
 from gateway.model.age import UseLimits
 from gateway.model.moderation import ModerationRules
@@ -29,32 +17,32 @@ from gateway.model.section import FileForm, Sensitive, UnitError
 from gateway.model.units import DailyHours, LifetimeSeconds, Line
 from gateway.policy.location import SIGNALS
 
-Texts = Annotated[dict[LanguageTag, Line], Field(min_length=1)]
+Texts = Annotated[dict[types.LanguageTag, Line], Field(min_length=1)]
 
 
-class EdgeSecretSection(Section):
+class EdgeSecretSection(types.Section):
     """The secret with which an edge proves that a request came through it."""
 
-    header: HeaderName = Field(description="The header that the edge adds.")
-    value: Annotated[OneOrTwo, Sensitive("an edge's secret")] = Field(
+    header: types.HeaderName = Field(description="The header that the edge adds.")
+    value: Annotated[types.OneOrTwo, Sensitive("an edge's secret")] = Field(
         description="Its value: ${NAME} or ${file:/path}; a list of two while it is replaced.", repr=False
     )
 
 
-class EdgeSection(Section):
+class EdgeSection(types.Section):
     """A trusted peer that reports in a header from which country or address a request comes."""
 
-    networks: Words = Field(
+    networks: types.Words = Field(
         alias="from", description="The networks of the peer (CIDR). The headers of other peers are not read."
     )
-    country: HeaderName | None = Field(
+    country: types.HeaderName | None = Field(
         None, description="The header with the country, such as CF-IPCountry. Optional next to `client_ip`."
     )
-    subdivision: HeaderName | None = Field(
+    subdivision: types.HeaderName | None = Field(
         None,
         description="The header with the part of the country (ISO 3166-2), such as CloudFront-Viewer-Country-Region.",
     )
-    client_ip: HeaderName | None = Field(
+    client_ip: types.HeaderName | None = Field(
         None,
         description="The header with the client's IP address, for `geoip`: CF-Connecting-IP, "
         "CloudFront-Viewer-Address, X-Forwarded-For, Forwarded, …",
@@ -78,7 +66,7 @@ ErrorCode = Annotated[str, _one_of(REASON_BY_CODE.keys(), "error code")]
 Reason = Annotated[str, _one_of([str(reason) for reason in RefusalReason], "reason")]
 
 
-class _LocationKeys(Section):
+class _LocationKeys(types.Section):
     """How the location of a caller is decided."""
 
     signals: Annotated[list[SignalName], Field(min_length=1)] = Field(
@@ -116,10 +104,10 @@ else:
     )
 
 
-class LabelSection(Section):
+class LabelSection(types.Section):
     """A known label with options, or a label of your own."""
 
-    name: Name = Field(description="A known label, such as cn-gb45438, or a name of your own.")
+    name: types.Name = Field(description="A known label, such as cn-gb45438, or a name of your own.")
     text: Texts | None = Field(
         None, description="Its text by language; the first is the default. A known label brings its own text."
     )
@@ -131,7 +119,7 @@ class LabelSection(Section):
         description="Where its text appears: before the text of each answer, before the first answer of a "
         "conversation, or in `x_gateway.labels` only.",
     )
-    producer: ProducerCode | None = Field(
+    producer: types.ProducerCode | None = Field(
         None, description="For cn-gb45438: the code of the service provider, for the AIGC object."
     )
     repeat: LifetimeSeconds | None = Field(
@@ -151,7 +139,7 @@ class LabelSection(Section):
 
 def labels_of(label: type[LabelSection]) -> Any:
     """Return the type of a list of labels, each of which may be a name alone."""
-    return Annotated[list[label], BeforeValidator(_named, json_schema_input_type=list[Name | label])]  # type: ignore[valid-type]
+    return Annotated[list[label], BeforeValidator(_named, json_schema_input_type=list[types.Name | label])]  # type: ignore[valid-type]
 
 
 def _named(value: object) -> object:
@@ -165,40 +153,42 @@ else:
     Labels = labels_of(LabelSection)
 
 
-class ProfileSection(Section):
+class ProfileSection(types.Section):
     """How an assistant speaks in this region: a system message before all other messages."""
 
-    locale: LanguageTag = Field(description="The language, with its script and territory, such as zh-Hans-CN.")
-    locales: list[LanguageTag] = Field([], description="Further locales that a caller's `accept-language` may choose.")
+    locale: types.LanguageTag = Field(description="The language, with its script and territory, such as zh-Hans-CN.")
+    locales: list[types.LanguageTag] = Field(
+        [], description="Further locales that a caller's `accept-language` may choose."
+    )
     timezone: str | None = Field(None, description="The time zone, such as Asia/Shanghai. Default: not mentioned.")
     units: Literal["metric", "us", "uk"] | None = Field(
         None, description="The system of units. Default: that of the locale's territory."
     )
-    currency: CurrencyCode | None = Field(
+    currency: types.CurrencyCode | None = Field(
         None, description="The currency (ISO 4217). Default: that of the locale's territory."
     )
     form: Literal["formal", "informal"] | None = Field(None, description="How to address the user.")
     tone: Line | None = Field(None, description="The tone, in one sentence, such as: Be brief and friendly.")
-    helplines: dict[Name, PhoneNumber] | None = Field(
+    helplines: dict[types.Name, types.PhoneNumber] | None = Field(
         None, description="Emergency numbers by kind (police, medical, crisis, …), instead of the built-in ones."
     )
     notices: list[Line] = Field([], description="Further sentences for the system message.")
 
 
-class CellSection(Section):
+class CellSection(types.Section):
     """This installation of the gateway."""
 
     territory: str = Field(description="Where the gateway itself runs: an ISO 3166 code such as DE.")
-    name: CellName | None = Field(
+    name: types.CellName | None = Field(
         None, description="Its name, a part of its API keys. Default: its territory in lower case."
     )
-    serves: Words | None = Field(None, description="The regions that it serves. Default: all.")
-    homes: dict[Name, str] = Field(
+    serves: types.Words | None = Field(None, description="The regions that it serves. Default: all.")
+    homes: dict[types.Name, str] = Field(
         {}, description="For each region that it does not serve: the https URL of the cell that serves it."
     )
 
 
-class AgeBandSection(Section):
+class AgeBandSection(types.Section):
     """The rules for users of one age."""
 
     refuse: bool = Field(False, description="true: no request is answered.")
@@ -207,31 +197,31 @@ class AgeBandSection(Section):
     hand_off: bool = Field(True, description="false: the barrier of a route (`hand_off`) stays closed.")
     transcription: bool = Field(True, description="false: no audio of its users is written down.")
     speech: bool = Field(True, description="false: its users get no speech.")
-    intent: Name | None = Field(None, description="The intent of each chat. Default: that of the request.")
+    intent: types.Name | None = Field(None, description="The intent of each chat. Default: that of the request.")
     instructions: Annotated[str, Field(min_length=1, max_length=4000)] | None = Field(
         None, description="Instructions for the model, in a system message after the region's profile."
     )
     hours: DailyHours | None = Field(
         None, description="The daily hours in which requests are answered. They may go over midnight. Default: all."
     )
-    timezone: TimeZone | None = Field(None, description="The time zone of `hours`.")
+    timezone: types.TimeZone | None = Field(None, description="The time zone of `hours`.")
     use: UseLimits | None = Field(None, description="How long its users may chat. Default: no limit.")
     repeat: LifetimeSeconds | None = Field(
         None, description="Its users see the label with `repeat` again after so long: 10m or more. Default: as all."
     )
 
 
-class RegionSection(Section):
+class RegionSection(types.Section):
     """A group of territories under one policy."""
 
-    territories: Words = Field(
+    territories: types.Words = Field(
         description='The territories of its callers: ISO 3166 codes, groups such as "@EEA", or "*" for all others.'
     )
-    boundary: Words = Field(
+    boundary: types.Words = Field(
         description='The territories where its prompts may be stored and processed: codes, groups, "*", and exclusions '
         'such as "!CN".'
     )
-    transit: Words | None = Field(
+    transit: types.Words | None = Field(
         None, description="The territory of this cell, to accept that it lies outside the boundary."
     )
     approvals: Literal["none", "required"] = Field(
@@ -243,10 +233,10 @@ class RegionSection(Section):
         None, description="The texts for users whose request is refused, by error code and language."
     )
     moderation: ModerationRules | None = Field(None, description="The judges of its chats. Default: no judge.")
-    age_bands: dict[Name, AgeBandSection] | None = Field(
+    age_bands: dict[types.Name, AgeBandSection] | None = Field(
         None, description="Its rules for minors: the age bands that a signed claim may name. Default: none."
     )
-    age_missing: Name | None = Field(
+    age_missing: types.Name | None = Field(
         None, description="If no claim names an age band: `adult` (no rules), `refuse`, or a band. Required."
     )
     protected: bool = Field(

@@ -7,19 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from gateway.config.field_types import (
-    FieldName,
-    HeaderName,
-    Name,
-    OneOrMore,
-    ProjectName,
-    RegionRoutes,
-    Section,
-    Stages,
-    Visible,
-    Words,
-    names_in,
-)
+from gateway.config import field_types as types
 from gateway.config.schema.location import Texts
 from gateway.model.approval import Approval
 from gateway.model.consent import ConsentRule
@@ -30,75 +18,77 @@ from gateway.model.served import USES, Use
 from gateway.model.units import Seconds
 
 
-class ScheduleSection(Section):
+class ScheduleSection(types.Section):
     """How the share of one member of a route's weighted first step is raised."""
 
     candidate: str = Field(description="The deployment whose share is raised.")
-    steps: Stages = Field(description="The stages: its share of the users, and the duration of each stage.")
+    steps: types.Stages = Field(description="The stages: its share of the users, and the duration of each stage.")
     stop_on: StopRule = Field(StopRule(), description="When the candidate is rolled back: its share becomes 0.")
 
 
-class IntentSection(Section):
+class IntentSection(types.Section):
     """A kind of chats with routes of its own."""
 
-    tools: list[Visible] = Field(
+    tools: list[types.Visible] = Field(
         [],
         description="Patterns of tool names, such as vehicle_*. A chat with such a tool is of this kind, unless a "
         "trusted client states another one in `x-gateway-intent`.",
     )
 
 
-class ChoiceSection(Section):
+class ChoiceSection(types.Section):
     """Deployments that a user may prefer, where the region allows them."""
 
-    deployments: Words = Field(description="The deployments. A preference changes the order of a route, and adds none.")
+    deployments: types.Words = Field(
+        description="The deployments. A preference changes the order of a route, and adds none."
+    )
     title: Texts = Field(description="The name for the user, by language.")
 
 
-class AssistantSection(Section):
+class AssistantSection(types.Section):
     """An assistant: the name that a client sends in `model`, and its routes."""
 
-    aliases: list[Visible] = Field(
+    aliases: list[types.Visible] = Field(
         [],
         description="Other names for it, such as gpt-4o, so that an app only has to change its base URL. A name that "
         "ends with `*`, such as claude-*, stands for all names with that beginning; these are not listed.",
     )
-    routes: dict[Name, RegionRoutes] = Field(
+    routes: dict[types.Name, types.RegionRoutes] = Field(
         {},
         description="For each region the deployments to call, in order: the first one, then its fallbacks. A weighted "
         "step such as {one: 95, other: 5} assigns each user to one of several deployments. {hand_off: {when: [...], "
         "share: ...}} is a barrier: the steps after it get a prompt only for a cause in `when`. With `intents`, a "
         "region may have a mapping from intents to such lists, with `default` for the others.",
     )
-    intents: dict[Name, IntentSection] = Field(
+    intents: dict[types.Name, IntentSection] = Field(
         {}, description="Kinds of chats with routes of their own, in the order in which they are looked at."
     )
-    choices: dict[Name, ChoiceSection] = Field(
+    choices: dict[types.Name, ChoiceSection] = Field(
         {}, description="The names that a user may prefer (`x-gateway-prefer`), and their deployments."
     )
-    embeddings: dict[Name, list[str]] = Field(
+    embeddings: dict[types.Name, list[str]] = Field(
         {},
         description="For each region the deployments that compute embeddings, in order. All of a region have the same "
         "model, because vectors of two models cannot be compared.",
     )
-    moderations: dict[Name, list[str]] = Field(
+    moderations: dict[types.Name, list[str]] = Field(
         {}, description="For each region the deployments that classify content, in order."
     )
-    rerank: dict[Name, list[str]] = Field(
+    rerank: dict[types.Name, list[str]] = Field(
         {},
         description="For each region the deployments that score documents for a query, in order. All of a region have "
         "the same model, because scores of two models cannot be compared.",
     )
-    decisions: dict[Name, list[str]] = Field(
+    decisions: dict[types.Name, list[str]] = Field(
         {},
         description="For each region the deployments that decide about closed questions, in order. The answers of one "
         "request come from one deployment.",
     )
-    transcription: dict[Name, list[str]] = Field(
+    transcription: dict[types.Name, list[str]] = Field(
         {}, description="For each region the deployments that write audio files down, in order."
     )
-    speech: dict[Name, list[str]] = Field({}, description="For each region the deployments that speak, in order.")
-    schedules: dict[Name, ScheduleSection] = Field(
+    speech: dict[types.Name, list[str]] = Field({}, description="For each region the deployments that speak, in order.")
+    schedules: dict[types.Name, ScheduleSection] = Field(
         {}, description="For each region, how the share of a candidate is raised, and when it is rolled back."
     )
     reveal_model: bool = Field(
@@ -119,7 +109,7 @@ class AssistantSection(Section):
         """Return the names in its routes of a use."""
         if use == "chat":
             routes = [steps for by_intent in self.routes.values() for steps in by_intent.values()]
-            return {name for steps in routes for step in steps for name in names_in(step)}
+            return {name for steps in routes for step in steps for name in types.names_in(step)}
         lists: Mapping[str, list[str]] = getattr(self, use)
         return set().union(*lists.values())
 
@@ -129,7 +119,7 @@ def _number_is_threshold(value: object) -> object:
     return {"at": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-class VerdictSection(Section):
+class VerdictSection(types.Section):
     """One category of a judge."""
 
     at: float = Field(ge=0.02, le=0.99, description="The probability from which on the category applies.")
@@ -159,7 +149,7 @@ _Concurrency = Annotated[
 ]
 
 
-class ProxySection(Section):
+class ProxySection(types.Section):
     """An HTTP proxy on the way to the provider, which opens a tunnel (CONNECT)."""
 
     # Only its credentials are secret. They must be references.
@@ -176,32 +166,32 @@ class ProxySection(Section):
     )
 
 
-class DeploymentSection(Section):
+class DeploymentSection(types.Section):
     """One model of one provider at one site, with its credentials."""
 
     provider: str = Field(description="The adapter for its API, such as `openai-compatible`.")
-    model: Visible = Field(description="The name of the model at the provider.")
+    model: types.Visible = Field(description="The name of the model at the provider.")
     endpoint: str | None = Field(
         None,
         description="A known site of the provider, or a URL. Optional if the provider has one site. `simulator` in "
         "demo mode.",
     )
-    project: ProjectName | None = Field(
+    project: types.ProjectName | None = Field(
         None,
         description="The cloud project that is billed and is a part of the path, if the provider requires one; or the "
         "workspace that is a part of the host.",
     )
     simulates: str | None = Field(None, description="With `endpoint: simulator`: the site whose facts are used.")
-    stores: OneOrMore | None = Field(
+    stores: types.OneOrMore | None = Field(
         None, description="With a URL: the territories where content is stored; `any` if unknown."
     )
-    processes: OneOrMore | None = Field(
+    processes: types.OneOrMore | None = Field(
         None, description="With a URL: the territories where content is processed; `any` if unknown."
     )
-    available: OneOrMore | None = Field(
+    available: types.OneOrMore | None = Field(
         None, description="The territories whose users it may answer, if the vendor does not publish a list."
     )
-    api_key: Annotated[OneOrMore | None, Sensitive("`api_key`")] = Field(
+    api_key: Annotated[types.OneOrMore | None, Sensitive("`api_key`")] = Field(
         None,
         description="${NAME} of an environment variable, ${file:/path} of a file, or a list of keys, of which each "
         "conversation keeps one.",
@@ -210,7 +200,7 @@ class DeploymentSection(Section):
     sign_in: str | None = Field(
         None, description="In place of `api_key`: the name of the sign-in (`sign_ins`) whose token is sent."
     )
-    headers: Annotated[dict[HeaderName, str], Sensitive("`headers`")] = Field(
+    headers: Annotated[dict[types.HeaderName, str], Sensitive("`headers`")] = Field(
         {},
         description="Headers to send with each call; only headers that the adapter knows are allowed. Each value is a "
         "text, or one whole ${NAME} or ${file:/path}.",
@@ -229,7 +219,7 @@ class DeploymentSection(Section):
         description="emulate: where the model or its site has no JSON schemas (`response_format`), the gateway asks in "
         "words, checks the answer by the schema, and asks once more.",
     )
-    voices: Annotated[dict[Visible, Visible], Field(min_length=1, max_length=64)] = Field(
+    voices: Annotated[dict[types.Visible, types.Visible], Field(min_length=1, max_length=64)] = Field(
         {},
         description="For speech: the vendor's voices by the product's names. `*` stands for every other name. Without "
         "it, names go as they are.",
@@ -255,7 +245,7 @@ class DeploymentSection(Section):
         description="A parameter that it does not support: drop it and name it in a response header, or skip the "
         "deployment.",
     )
-    passthrough: list[FieldName] = Field([], description="Unknown request fields that are passed on to it.")
+    passthrough: list[types.FieldName] = Field([], description="Unknown request fields that are passed on to it.")
     stream_options: bool = Field(
         True,
         description="false: never send the field `stream_options`, for a server that rejects it. The usage of a stream "
@@ -306,7 +296,7 @@ class DeploymentSection(Section):
     concurrency: _Concurrency = Field(
         None, description="Limit of its concurrent calls: a number, or a mapping. Default: no limit."
     )
-    quota: OneOrMore | None = Field(
+    quota: types.OneOrMore | None = Field(
         None,
         description="The quotas of its account at the vendor (`quotas`), at most three: a name, or a list. A call "
         "needs room in all of them. Default: none.",

@@ -16,6 +16,7 @@ from gateway.api.dialects.schema import NOTHING
 from gateway.api.errors import ApiError
 from providers.chat import ChatRequest, JsonObjectFormat, Message, ResponseFormat, Tool
 from providers.failures import InvalidRequest
+from providers.openai_json import fields as json_fields
 from providers.openai_json.decode_request import (
     CHECKS,
     EFFORTS,
@@ -23,18 +24,6 @@ from providers.openai_json.decode_request import (
     READERS,
     check_unknown,
     decode_schema_format,
-)
-from providers.openai_json.fields import (
-    boolean,
-    check_cache_options,
-    choice,
-    integer,
-    items,
-    lost_cache_options,
-    mapping,
-    number,
-    present,
-    text,
 )
 from providers.openai_json.plain_request import plain_messages
 from providers.value import Value
@@ -131,18 +120,18 @@ def decode_request(body: object, *, counts: bool = False) -> DecodedResponse:
         InvalidRequest: The body breaks a rule of the API, or asks for state at a provider; the message names the field.
         UnsupportedFeature: A field is valid at OpenAI, but has no form in a chat.
     """
-    source = mapping(body, "")
+    source = json_fields.mapping(body, "")
     is_plain = source.keys() <= _PLAIN_FIELDS
     if not is_plain:
         _refuse_state(source)
     if source.get("model") is None or source.get("input") is None:
         _refuse_fields_of_chat(source)
-    model = text(source, "model", "model")
+    model = json_fields.text(source, "model", "model")
     if not model:
         raise InvalidRequest("`model` is required: the name of an assistant", "model")
-    given = "" if counts and _is_counted_without_input(source) else present(source, "input", "input")
-    instructions = text(source, "instructions", "instructions")
-    stream = boolean(source, "stream", "stream") or False
+    given = "" if counts and _is_counted_without_input(source) else json_fields.present(source, "input", "input")
+    instructions = json_fields.text(source, "instructions", "instructions")
+    stream = json_fields.boolean(source, "stream", "stream") or False
     names, unread = ToolNames(), set[str]()
     more = tools_in(given) if isinstance(given, list) else []
     rare = _NO_RARE_FIELDS if is_plain and not more else _rare_fields(source, names, unread, more)
@@ -155,9 +144,9 @@ def decode_request(body: object, *, counts: bool = False) -> DecodedResponse:
         messages,
         stream,
         include_usage=True,
-        max_tokens=integer(source, "max_output_tokens", "max_output_tokens", 1, _MOST_INPUT_TOKENS),
-        temperature=number(source, "temperature", "temperature", 0, 2),
-        top_p=number(source, "top_p", "top_p", 0, 1),
+        max_tokens=json_fields.integer(source, "max_output_tokens", "max_output_tokens", 1, _MOST_INPUT_TOKENS),
+        temperature=json_fields.number(source, "temperature", "temperature", 0, 2),
+        top_p=json_fields.number(source, "top_p", "top_p", 0, 1),
         tools=rare.tools,
         extra=rare.extra,
         unread=frozenset(unread),
@@ -190,7 +179,7 @@ def _messages(
         entries: list[object] = [{"role": "user", "content": given}]
         input_paths: tuple[str, ...] = ("instructions", "input") if instructions else ("input",)
     else:
-        entries = items(given, "input", at_most=MAX_MESSAGES)
+        entries = json_fields.items(given, "input", at_most=MAX_MESSAGES)
         input_paths = ()
     if not entries:
         raise InvalidRequest("`input` must not be empty", "input")
@@ -215,15 +204,15 @@ def _read_update(path: str, update: Mapping[str, object], fields: dict[str, Any]
     for name, member in _UPDATED.items():
         if update.get(name) is None:
             continue
-        stated = mapping(update[name], f"{path}.{name}")
+        stated = json_fields.mapping(update[name], f"{path}.{name}")
         left_out |= stated.keys() - {member}
         if stated.get(member) is None:
             continue
         place = f"{path}.{name}.{member}"
         if name == "reasoning":
-            fields["reasoning_effort"] = choice(stated[member], place, EFFORTS)
+            fields["reasoning_effort"] = json_fields.choice(stated[member], place, EFFORTS)
         else:
-            fields["response_format"] = _format(mapping(stated[member], place), unread, place)
+            fields["response_format"] = _format(json_fields.mapping(stated[member], place), unread, place)
     if left_out:
         unread.add("input.configuration_update")
 
@@ -251,7 +240,7 @@ def _rare_fields(
         fields.pop("parallel_tool_calls", None)
     fields["tool_choice"] = decode_tool_choice(source.get("tool_choice"), tools, names, unread)
     wants_state, wants_logprobs = _read_include(source.get("include"), unread)
-    most = integer(source, "top_logprobs", "top_logprobs", 0, 20)
+    most = json_fields.integer(source, "top_logprobs", "top_logprobs", 0, 20)
     if wants_logprobs or most:
         fields["logprobs"], fields["top_logprobs"] = True, most
     return _RareFields(fields, extra, tools, wants_state)
@@ -266,65 +255,65 @@ def _refuse_state(source: Mapping[str, object]) -> None:
         if source.get(name) not in NOTHING:
             raise InvalidRequest(f"`{name}` {problem}", name)
     for name, problem in _SWITCHES.items():
-        if boolean(source, name, name):
+        if json_fields.boolean(source, name, name):
             raise InvalidRequest(f"`{name}: true` {problem}", name)
 
 
 def _is_kept(source: Mapping[str, object], name: str) -> bool:
     """Check a field of which chat completions has one with the same name and meaning."""
     if name == "n":
-        if integer(source, name, name, 1, 128) != 1:
+        if json_fields.integer(source, name, name, 1, 128) != 1:
             raise InvalidRequest("`n` must be 1: an answer of this API has one choice; send several requests", name)
         return False
     return name not in CHECKS or CHECKS[name](source, name)
 
 
 def _read_text(value: object, fields: dict[str, Any], extra: dict[str, object], unread: set[str]) -> None:
-    source = mapping(value, "text")
+    source = json_fields.mapping(value, "text")
     unread.update(f"text.{name}" for name in source.keys() - _TEXT if source[name] is not None)
     if source.get("verbosity") is not None:
-        extra["verbosity"] = choice(source["verbosity"], "text.verbosity", ("low", "medium", "high"))
+        extra["verbosity"] = json_fields.choice(source["verbosity"], "text.verbosity", ("low", "medium", "high"))
     if source.get("format") is not None:
-        fields["response_format"] = _format(mapping(source["format"], "text.format"), unread)
+        fields["response_format"] = _format(json_fields.mapping(source["format"], "text.format"), unread)
 
 
 def _format(source: Mapping[str, object], unread: set[str], path: str = "text.format") -> ResponseFormat | None:
     unread.update(f"text.format.{name}" for name in source.keys() - _FORMAT if source[name] is not None)
-    kind = choice(source.get("type"), f"{path}.type", ("text", "json_object", "json_schema"))
+    kind = json_fields.choice(source.get("type"), f"{path}.type", ("text", "json_object", "json_schema"))
     if kind == "text":
         return None
     return JsonObjectFormat() if kind == "json_object" else decode_schema_format(source, path)
 
 
 def _read_reasoning(value: object, fields: dict[str, Any], extra: dict[str, object], unread: set[str]) -> None:
-    source = mapping(value, "reasoning")
+    source = json_fields.mapping(value, "reasoning")
     # Summaries are shown wherever the model gives them, so only the choice among their kinds is lost.
     unread.update(f"reasoning.{name}" for name in source.keys() - {"effort"} if source[name] is not None)
     if source.get("effort") is not None:
-        fields["reasoning_effort"] = choice(source["effort"], "reasoning.effort", EFFORTS)
+        fields["reasoning_effort"] = json_fields.choice(source["effort"], "reasoning.effort", EFFORTS)
 
 
 def _read_truncation(value: object, fields: dict[str, Any], extra: dict[str, object], unread: set[str]) -> None:
-    if choice(value, "truncation", ("auto", "disabled")) == "auto":
+    if json_fields.choice(value, "truncation", ("auto", "disabled")) == "auto":
         unread.add("truncation")
 
 
 def _read_stream_options(value: object, fields: dict[str, Any], extra: dict[str, object], unread: set[str]) -> None:
-    source = mapping(value, "stream_options")
+    source = json_fields.mapping(value, "stream_options")
     # Streams have no padding, so `include_obfuscation: false` is fulfilled.
     unread.update(f"stream_options.{name}" for name, wanted in source.items() if wanted)
 
 
 def _read_metadata(value: object, fields: dict[str, Any], extra: dict[str, object], unread: set[str]) -> None:
-    if len(mapping(value, "metadata")) > _MOST_METADATA:
+    if len(json_fields.mapping(value, "metadata")) > _MOST_METADATA:
         raise InvalidRequest(f"`metadata` has more than {_MOST_METADATA} entries: send fewer", "metadata")
     extra["metadata"] = value
 
 
 def _read_cache_options(value: object, fields: dict[str, Any], extra: dict[str, object], unread: set[str]) -> None:
     name = "prompt_cache_options"
-    check_cache_options({name: value}, name)
-    unread.update(lost_cache_options(mapping(value, name)))
+    json_fields.check_cache_options({name: value}, name)
+    unread.update(json_fields.lost_cache_options(json_fields.mapping(value, name)))
 
 
 _Reader = Callable[[object, dict[str, Any], dict[str, object], set[str]], None]
@@ -342,7 +331,7 @@ def _read_include(value: object, unread: set[str]) -> tuple[bool, bool]:
     """Return whether reasoning state and log probabilities are wanted. Other parts belong to hosted tools."""
     if value is None:
         return False, False
-    wanted = items(value, "include", at_most=_MOST_METADATA)
+    wanted = json_fields.items(value, "include", at_most=_MOST_METADATA)
     for position, entry in enumerate(wanted):
         if not isinstance(entry, str):
             place = f"include[{position}]"
