@@ -170,10 +170,11 @@ COMPACTS = re.compile(
 )
 """The words on which Claude Code compacts the conversation: only an error about a prompt that is too long has them."""
 ABOUT_LENGTH = {
-    "gateway/api/dialects/gemini/errors.py": "Google's words for this error",
-    "gateway/api/dialects/messages/errors.py": "Anthropic's words for this error",
+    "gateway/api/dialects/gemini/errors.json": "Google's words for this error",
+    "gateway/api/dialects/messages/errors.json": "Anthropic's words for this error",
+    "gateway/api/openapi_examples.json": "the example of this error",
     "gateway/model/hand_off.py": "the description of a cause in the reference",
-    "providers/reading/errors.py": "the message of this kind of failure",
+    "providers/reading/messages.json": "the message of this kind of failure",
 }
 
 
@@ -181,16 +182,21 @@ def test_no_other_error_has_the_words_on_which_clients_compact() -> None:
     texts = {
         str(path.relative_to(ROOT)): path.read_text("utf-8")
         for folder in ("gateway", "providers")
-        for path in (ROOT / folder).rglob("*.py")
+        for path in (ROOT / folder).rglob("*.*")
+        if path.suffix in (".py", ".json")
     }
     found = {
         name
         for name, text in texts.items()
         if not re.search("testkit|simulat", name) and COMPACTS.search(text)
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and COMPACTS.search(node.value)
+        if name.endswith(".json") or any(map(COMPACTS.search, _constants(text)))
     }
     assert found == {*ABOUT_LENGTH}
+
+
+def _constants(module: str) -> list[str]:
+    nodes = ast.walk(ast.parse(module))
+    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
 
 
 def test_blocked_by_link_is_sent_only_with_451_and_a_known_page() -> None:
