@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.guard import BUDGET, judge, recorded_for
+from tests.kit.case_files import cases
 
 ROOT = Path(__file__).parents[2]
 RECORDED = {"JSON": 100, "stream": 1000}
@@ -21,15 +22,7 @@ def test_request_takes_no_more_calls_than_recorded() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("counts", "problems"),
-    [
-        ({"JSON": 100, "stream": 1000}, []),
-        ({"JSON": 110, "stream": 900}, []),
-        ({"JSON": 111, "stream": 1000}, ["JSON: 111 calls, 11% more than the recorded 100"]),
-        ({"JSON": 100, "stream": 1000, "new": 1}, ["new: no count is recorded"]),
-    ],
-)
+@cases("counts", "problems")
 def test_growth_of_more_than_a_tenth_is_reported(counts: dict[str, int], problems: list[str]) -> None:
     assert judge(counts, RECORDED) == problems
 

@@ -14,6 +14,7 @@ import pytest
 from gateway.usage.ledger import Ledger, ledger_file
 from tests.cli.conftest import Command
 from tests.cli.recorded_versions import add_version
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE
 from tests.kit.usage_rows import NOON_NS, usage_row
 
@@ -130,14 +131,7 @@ def test_deployment_without_an_approval_is_named(gateway: Command, state: Path) 
     assert [it["number"] for it in models["rows"]] == ["Zhejiang-<1>"]  # of the configuration before
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--region", "eu"], "--for approval: the file is that of mainland China, and region 'eu' has no CN"),
-        (["--evaluation", "other.json"], "--evaluation: it is not a report of region cn in format 2"),
-        (["--evaluation", "none.json"], "none.json can't be read: No such file or directory"),
-    ],
-)
+@cases("words", "message")
 def test_other_region_and_other_report_are_refused(
     gateway: Command, state: Path, words: list[str], message: str
 ) -> None:

@@ -21,6 +21,7 @@ from gateway.server import simulation
 from providers.testkit import simulator
 from providers.testkit.simulator import Simulators, load_simulators
 from tests.cli.conftest import ROOT, Command, Running
+from tests.kit.case_files import cases
 from tests.kit.config_cases import edited
 
 Start = Callable[..., Running]
@@ -305,15 +306,7 @@ def test_real_provider_without_its_key_prints_the_line_to_set_it(
     )
 
 
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        (("--with", "openai", "--host", "192.0.2.1"), "with a real provider the demo serves this machine only"),
-        (("--with", "openai:eu"), "real-openai would answer no caller of this demo: the site eu requires mam or zdr"),
-        (("--with", "opnai"), "--with: unknown provider 'opnai'; did you mean 'openai'?"),
-        (("--with", "openai:mars"), "--with: unknown site 'mars' of openai; there are ae, "),
-    ],
-)
+@cases("options", "complaint")
 def test_real_provider_that_a_demo_cannot_use_is_refused(
     gateway: Command, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], complaint: str
 ) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.cli.conftest import Command, Running
+from tests.kit.case_files import cases
 
 Start = Callable[..., Running]
 
@@ -51,15 +52,7 @@ def test_fault_of_one_site_leaves_the_others_working(start: Start) -> None:
     assert running.end(signal.SIGTERM).status == 0
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--fault", "silnt"), "fault 'silnt': 'silnt' is not known; did you mean 'silent'?"),
-        (("--fault-at", "moon", "silent"), "there is no simulated deployment 'moon'; there are: asr-cn, "),
-        (("--fault", "429:0.7", "--fault", "reset:0.7"), "the probabilities of the faults add up to more than 1"),
-        (("--first-token", "nan"), "argument --first-token: nan is not between 0 and 3600"),
-    ],
-)
+@cases("options", "message")
 def test_simulate_rejects_an_invalid_fault(gateway: Command, options: tuple[str, ...], message: str) -> None:
     shown = gateway("simulate", "--port", "0", *options)
     assert shown.status == 2

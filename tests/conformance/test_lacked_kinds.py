@@ -16,6 +16,7 @@ from providers.testkit.simulator import lacked_by
 from providers.vendors.openai.adapter import COMPATIBLE
 from providers.vendors.openai.simulator import SIMULATOR, OpenAISimulator
 from providers.wire import WireResponse
+from tests.kit.case_files import cases
 
 _FILTERED = (FailureKind.CONTENT_FILTER, 400)
 _VENDOR = 'name = "bare"\n[dialect]\n{lacks}\n[simulator.errors]\nquota = ["insufficient_quota", ""]\n'
@@ -54,13 +55,7 @@ def test_dialect_states_what_the_vendor_lacks() -> None:
     assert lacked_by(simulator_of(_VENDOR.format(lacks=""))) == frozenset()
 
 
-@pytest.mark.parametrize(
-    ("lacks", "complaint"),
-    [
-        ('lacks = ["unavailable"]', "dialect.lacks: 'unavailable' is not a failure kind that a vendor may lack"),
-        ('lacks = ["quota"]\nerrors = {codes = {quota = ["E1"]}}', "also in dialect.errors.codes"),
-    ],
-)
+@cases("lacks", "complaint")
 def test_wrong_lack_is_refused(lacks: str, complaint: str) -> None:
     with pytest.raises(DialectError, match=complaint):
         adapter_of(_VENDOR.format(lacks=lacks))

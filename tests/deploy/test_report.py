@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts import report
+from tests.kit.case_files import cases
 
 STEPS = '[[step]]\nname = "%s"\nwhat = "all"\n%s\n'
 
@@ -32,15 +33,7 @@ def test_counts_are_those_of_pytest(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("status", "said", "pattern", "counts"),
-    [
-        (0, "", None, (1, 0, [])),
-        (2, "", None, (0, 1, ["exit status 2"])),
-        (0, "all: 8 of 11 killed", r"all: (\d+) of (\d+)", (8, 3, ["3 of 11"])),
-        (1, "crashed", r"all: (\d+) of (\d+)", (0, 1, ["exit status 1"])),
-    ],
-)
+@cases("status", "said", "pattern", "counts")
 def test_counts_of_a_program_are_of_its_output_or_its_status(
     status: int, said: str, pattern: str | None, counts: tuple[int, int, list[str]]
 ) -> None:

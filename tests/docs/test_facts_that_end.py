@@ -14,6 +14,7 @@ from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
 from scripts import facts
 from scripts.facts import day_of, ended, ending, examples, old
+from tests.kit.case_files import cases
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,20 +87,10 @@ def test_no_example_has_a_model_that_leaves_within_ninety_days() -> None:
 
 
 @pytest.mark.parametrize(
-    ("days", "left", "is_named"),
-    [
-        ("on = 2027-03-01", 91, False),
-        ("on = 2027-03-01", 89, True),
-        ("on = 2027-03-01\nunconfirmed = 'a rumour'", 89, True),
-        ("redirects = 2027-03-01\nto = 'new'", -365, True),
-        ("on = 2027-03-01\nearliest = true", -1, False),
-        ("announced = 2026-03-01\ndearer = 2026-04-01\non = 2027-03-01", 91, False),
-    ],
-)
-@pytest.mark.parametrize(
     "example",
     ["{provider: acme, model: m, endpoint: x}", "  provider: acme\n  model: m\n", '{"provider": "acme", "model": "m"}'],
 )
+@cases("days", "left", "is_named")
 def test_example_is_named_by_the_days_that_its_model_has_left(
     days: str, left: int, is_named: bool, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from gateway.api.body import MAX_BODY_BYTES
 from gateway.api.body_room import MAX_BODIES_BYTES, SMALL_BODY_BYTES
 from providers.openai_json.decode_request import MAX_MESSAGES
 from providers.testkit.server import SimulatorThread
+from tests.kit.case_files import cases
 from tests.kit.chat_http import CHAT
 from tests.kit.gateway_process import APP_KEY, BACKEND_KEY, GatewayProcess
 from tests.kit.waiting import eventually
@@ -146,14 +147,7 @@ def test_body_at_a_limit_is_accepted(client: httpx.Client, content: bytes) -> No
     assert response.status_code == 200, response.text
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("asistant", "did you mean 'assistant'?"),
-        ("gpt-4", "did you mean 'gpt-4o'?"),
-        ("claude", "GET /v1/models lists the available assistants"),
-    ],
-)
+@cases("name", "hint")
 def test_unknown_model_error_names_the_nearest_assistants(client: httpx.Client, name: str, hint: str) -> None:
     response = client.post(CHAT, content=chat(model=name), headers=HEADERS)
     error = response.json()["error"]

@@ -14,6 +14,7 @@ from gateway.state.database import open_database
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.evaluation.candidates import config_of, servers, suite_in
+from tests.kit.case_files import cases
 
 SUITE = "performance: {sets: [{name: a, file: many.yaml}]}"
 ITEMS = 60
@@ -69,14 +70,7 @@ def test_full_disk_prints_one_line_and_keeps_stored_answers(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("statement", "message"),
-    [
-        ("UPDATE answer SET value = '{'", "it has a value that is not JSON; move it away"),
-        ("UPDATE run SET value = '{'", "it has a value that is not JSON; move it away"),
-        ("ALTER TABLE answer RENAME COLUMN axis TO other", "no such column: axis"),
-    ],
-)
+@cases("statement", "message")
 def test_damaged_run_file_prints_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Evaluation, statement: str, message: str
 ) -> None:

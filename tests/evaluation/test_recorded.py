@@ -12,17 +12,10 @@ from gateway.cli import main
 from providers.testkit.scenario import HttpError, Scenario
 from tests.evaluation.candidates import servers
 from tests.evaluation.shadow_records import CHECKS, RECORDS, ShadowWorkspace, answered_record
+from tests.kit.case_files import cases
 
 
-@pytest.mark.parametrize(
-    ("prompt", "question"),
-    [
-        ("user: Hi", "Hi"),
-        ("system: be kind\nuser: one\nassistant: two\nuser: three\nand four", "three\nand four"),
-        ("user: one\ntool: {}\nassistant: ", "one"),
-        ("the end of something long", "the end of something long"),
-    ],
-)
+@cases("prompt", "question")
 def test_last_user_message_is_found(prompt: str, question: str) -> None:
     assert last_user_message(prompt) == question
 

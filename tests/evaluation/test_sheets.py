@@ -14,6 +14,7 @@ from evaluation.figures import Results
 from evaluation.questions import Item
 from evaluation.sheets import FIGURE, SheetError, add_marks, write_sheet
 from evaluation.store import RunStore
+from tests.kit.case_files import cases
 
 ITEMS = tuple(Item(f"s/{number}", "g", "en", f"Question {number}?", system="Be brief.") for number in range(20))
 NAMES = ("qwen-cn", "ernie-cn")
@@ -68,15 +69,7 @@ def test_marks_become_a_figure_of_their_candidates(tmp_path: Path, store: RunSto
     }
 
 
-@pytest.mark.parametrize(
-    ("column", "text", "message"),
-    [
-        ("mark", "", "row 2: the mark is ''; write a whole number from 1 to 5"),
-        ("mark", "6", "row 2: the mark is '6'"),
-        ("answer", "another", "row 2: this run has no such answer"),
-        ("item", "s/99", "row 2: this run has no such answer .* to 's/99'"),
-    ],
-)
+@cases("column", "text", "message")
 def test_wrong_row_is_reported(tmp_path: Path, store: RunStore, column: str, text: str, message: str) -> None:
     write_sheet(tmp_path / "sheet.csv", store, NAMES, ITEMS, 3, 1)
     rows = [{**row, "mark": "3"} for row in rows_of(tmp_path / "sheet.csv")]

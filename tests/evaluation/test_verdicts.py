@@ -17,6 +17,7 @@ from gateway.cli import main
 from gateway.config.problems import ConfigRejected
 from providers.testkit.scenario import HttpError, Scenario
 from tests.evaluation.candidates import config_of, servers, suite_in
+from tests.kit.case_files import cases
 
 SHARES = st.integers(0, 100).map(lambda hundredths: hundredths / 100)
 CASES = st.lists(st.builds(Case, st.booleans(), st.sampled_from([True, False, None]), SHARES), max_size=40)
@@ -144,15 +145,7 @@ def test_wrong_line_of_a_set_is_refused_with_its_number(tmp_path: Path, line: st
     assert (problem.line, problem.message) == (2, message)
 
 
-@pytest.mark.parametrize(
-    ("section", "message"),
-    [
-        ("verdicts: {judges: [a, a], sets: [set.jsonl]}", "a judge is named twice"),
-        ("verdicts: {judges: [a], sets: [many.yaml]}", "must be a JSONL file, with one text a line"),
-        ("verdicts: {judges: [a, b, c, d, e], sets: [set.jsonl]}", "must have at most 4 entries"),
-        ("{}", "the suite measures nothing"),
-    ],
-)
+@cases("section", "message")
 def test_wrong_section_is_refused(tmp_path: Path, section: str, message: str) -> None:
     (tmp_path / "set.jsonl").write_text('{"text": "a", "categories": []}\n', "utf-8")
     with pytest.raises(ConfigRejected) as refused:

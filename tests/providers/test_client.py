@@ -22,6 +22,7 @@ from providers.sites import OriginError
 from providers.vendors.gemini.adapter import ADAPTER as GEMINI
 from providers.vendors.openai.adapter import ADAPTER as OPENAI
 from providers.vendors.openai.adapter import COMPATIBLE
+from tests.kit.case_files import cases
 
 MakeClient = Callable[..., Client]
 KEY = "sk-very-secret"
@@ -129,15 +130,7 @@ async def test_gemini_request_has_its_query_and_key_header(ask: MakeClient, resp
     assert (stream.url.path, stream.url.query) == ("/v1beta/models/gemini-3.8-flash:streamGenerateContent", b"alt=sse")
 
 
-@pytest.mark.parametrize(
-    ("url", "target"),
-    [
-        ("https://llm.example/v1", "https://llm.example/v1/chat/completions"),
-        ("https://LLM.example:443/v1/", "https://llm.example/v1/chat/completions"),
-        ("http://127.0.0.1:8000", "http://127.0.0.1:8000/chat/completions"),
-        ("http://[::1]:8000/a/b", "http://[::1]:8000/a/b/chat/completions"),
-    ],
-)
+@cases("url", "target")
 async def test_custom_url_is_used(ask: MakeClient, respx_mock: respx.MockRouter, url: str, target: str) -> None:
     route = respx_mock.post(target).respond(json=WHOLE)
     await ask(COMPATIBLE, url=url, secret=None).chat(HI)

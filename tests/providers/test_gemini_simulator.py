@@ -199,14 +199,7 @@ def test_configuration_that_the_model_refuses(fields: dict[str, object], model: 
     assert refused(raw({**HELLO, "generationConfig": fields}, model))["status"] == "INVALID_ARGUMENT"
 
 
-@pytest.mark.parametrize(
-    "calling",
-    [
-        {"mode": "AUTO", "allowedFunctionNames": ["f"]},
-        {"mode": "ANY", "allowedFunctionNames": ["g"]},
-        {"mode": "SOMETIMES"},
-    ],
-)
+@cases("calling")
 def test_function_calling_configs_that_are_refused(calling: object) -> None:
     declared = [{"functionDeclarations": [{"name": "f"}]}]
     refused(raw({**HELLO, "tools": declared, "toolConfig": {"functionCallingConfig": calling}}))

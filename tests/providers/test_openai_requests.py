@@ -448,14 +448,7 @@ def test_field_that_a_deployment_passes_on_is_accepted() -> None:
     refuse_misspelled(["max_token"], {"max_token"})
 
 
-@pytest.mark.parametrize(
-    ("body", "name"),
-    [
-        ({"model": "m", "messsages": []}, "messsages"),
-        ({"mode": "m", "messages": []}, "mode"),
-        ({"model": "m", "messages": None, "message": "Hello!"}, "message"),
-    ],
-)
+@cases("body", "name")
 def test_misspelled_required_field_is_named(body: Any, name: str) -> None:
     with pytest.raises(InvalidRequest, match="did you mean") as raised:
         decode_request(body)

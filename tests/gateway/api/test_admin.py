@@ -399,14 +399,7 @@ async def test_metrics_are_given_as_asked(callbacks: AdminCallbacks) -> None:
     assert (answer.text, answer.headers["content-type"]) == ("some 1\n", "text/plain; asked=x/y")
 
 
-@pytest.mark.parametrize(
-    ("query", "region", "first"),
-    [
-        ({"territory": "de", "client": "app"}, "eu", "chatgpt-eu"),
-        ({"territory": "HK", "assistant": "gpt-4o"}, "default", "qwen-intl"),
-        ({"client": "shop-cn"}, "cn", "qwen-cn"),
-    ],
-)
+@cases("query", "region", "first")
 async def test_explain_takes_any_stated_evidence(
     callbacks: AdminCallbacks, query: dict[str, str], region: str, first: str
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from gateway.model.config_version import Client, ClientLimitRule
 from gateway.model.record import Record
 from gateway.usage.client_limits import LimitReached
+from tests.kit.case_files import cases
 from tests.kit.configs import key_hash
 from tests.kit.input_gateway import CONFIG, InputGateway
 
@@ -20,16 +21,7 @@ class SharedLimits:
         raise LimitReached(f"{client.name} has reached its shared limit of {limits.rpm}", 1.0)
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        (
-            "/v1/messages/count_tokens",
-            {"model": "assistant", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]},
-        ),
-        ("/v1beta/models/assistant:countTokens", {"contents": [{"parts": [{"text": "Hi"}]}]}),
-    ],
-)
+@cases("path", "body")
 def test_counting_tokens_uses_the_shared_limits(path: str, body: object) -> None:
     clients = {"app": {"keys": [key_hash("gk-app")], "limits": {"rpm": 5}}}
     gateway = InputGateway(lambda _: pytest.fail("nothing is sent"), CONFIG.merge({"clients": clients}))

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from gateway.config.problems import ConfigRejected
+from tests.kit.case_files import cases
 from tests.kit.chat_http import error_of
 from tests.kit.config_cases import compiled
 from tests.kit.configs import Config, table_of
@@ -376,16 +377,7 @@ def test_consent_to_one_request_holds_for_all_its_calls_and_for_no_other(part: A
     assert len(gateway.requests) == calls
 
 
-@pytest.mark.parametrize(
-    ("answer", "kinds"),
-    [
-        ({"answers": {}, "prompt_feedback": {"block_reason": "SAFETY"}}, ["refusal", "refusal", "refusal"]),
-        (
-            {"answers": {"1": {"noul": 0.5}}, "prompt_feedback": {"block_reason": "SAFETY"}},
-            ["predicate", "refusal", "refusal"],
-        ),
-    ],
-)
+@cases("answer", "kinds")
 def test_a_refusal_is_an_answer_and_no_next_step_is_asked(answer: dict[str, Any], kinds: list[str]) -> None:
     gateway = InputGateway(lambda _: httpx.Response(200, json=answer), CONFIG)
     response = gateway.post(DECISIONS, ASKED)
@@ -486,13 +478,7 @@ def test_what_the_region_offers_is_listed() -> None:
     assert (explained["use"], explained["moderation"]) == ("decisions", None)
 
 
-@pytest.mark.parametrize(
-    ("patch", "message"),
-    [
-        ("deployments: {spare: {provider: tei}}", "decides nothing: tei has no decisions of this model here"),
-        ("assistants: {assistant: {routes: {default: [house]}, decisions: {default: [absent]}}}", "absent"),
-    ],
-)
+@cases("patch", "message")
 def test_a_wrong_list_is_refused(patch: str, message: str) -> None:
     with pytest.raises(ConfigRejected, match=message):
         table_of(CONFIG.merge(patch))

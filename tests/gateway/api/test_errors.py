@@ -21,6 +21,7 @@ from gateway.model.refusal_reason import REASON_BY_CODE, STATUS
 from gateway.service.assistants import AssistantNotFound
 from providers.failures import Failure, FailureKind, InvalidRequest, UnsupportedFeature
 from tests.architecture.source_tree import ROOT
+from tests.kit.case_files import cases
 from tests.kit.input_gateway import CONFIG, InputGateway
 
 TYPES = {
@@ -213,14 +214,7 @@ def test_another_cell_is_named_twice() -> None:
     assert encode_error(shown)["error"]["home"] == "https://cn.example"  # type: ignore[index]
 
 
-@pytest.mark.parametrize(
-    ("name", "nearest", "words"),
-    [
-        ("asistant", ("assistant",), "the assistant 'asistant' does not exist for this key; did you mean 'assistant'?"),
-        ("gpt", ("a", "b"), "the assistant 'gpt' does not exist for this key; did you mean 'a' or 'b'?"),
-        ("x", (), "the assistant 'x' does not exist for this key; GET /v1/models lists the available assistants"),
-    ],
-)
+@cases("name", "nearest", "words")
 def test_an_unknown_assistant(name: str, nearest: tuple[str, ...], words: str) -> None:
     shown = from_domain(AssistantNotFound(name, nearest), [])
     assert (shown.status, shown.code, shown.param, shown.message) == (404, "model_not_found", "model", words)

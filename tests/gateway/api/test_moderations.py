@@ -68,20 +68,7 @@ def test_unclear_verdict_is_an_error(body: object) -> None:
     assert error_of(answering(body).post(MODERATIONS, TEXT))[:2] == (502, "provider_error")
 
 
-@pytest.mark.parametrize(
-    ("model", "text", "flagged", "categories"),
-    [
-        ("meta-llama/Llama-Guard-3-8B", "safe", False, set()),
-        ("llama-guard3:8b", "\n\nsafe", False, set()),
-        ("llama-guard3:8b", "unsafe\nS1,S10", True, {"violence", "illicit/violent", "hate"}),
-        ("llama-guard3:8b", "unsafe\nS7", True, {"privacy"}),
-        ("llama-guard3:8b", "unsafe", True, set()),
-        ("Qwen/Qwen3Guard-Gen-8B", "Safety: Safe\nCategories: None", False, set()),
-        ("Qwen/Qwen3Guard-Gen-8B", "Safety: Unsafe\nCategories: Violent", True, {"violence"}),
-        ("Qwen/Qwen3Guard-Gen-8B", "Safety: Controversial\nCategories: PII", True, {"privacy"}),
-        ("Qwen/Qwen3Guard-Gen-8B", "Safety: Unsafe\nCategories: A New One", True, {"other"}),
-    ],
-)
+@cases("model", "text", "flagged", "categories")
 def test_guard_model_is_asked_as_a_chat(model: str, text: str, flagged: bool, categories: set[str]) -> None:
     gateway, _ = guard(model, text)
     (result,) = gateway.post(MODERATIONS, TEXT).json()["results"]

@@ -12,6 +12,7 @@ from gateway.api.openapi import EXAMPLES
 from gateway.config.problems import ConfigRejected
 from providers.testkit.simulated_inputs import score
 from providers.testkit.simulator import IncomingRequest, SimulatesRerank, load_simulators
+from tests.kit.case_files import cases
 from tests.kit.chat_http import error_of
 from tests.kit.configs import Config, table_of
 from tests.kit.input_gateway import InputGateway
@@ -177,14 +178,7 @@ def test_an_answer_without_a_score_for_each_document_is_an_error(results: Any) -
     assert error_of(gateway.post(RERANK, ASKED))[:2] == (502, "provider_error")
 
 
-@pytest.mark.parametrize(
-    ("patch", "message"),
-    [
-        ("deployments: {spare: {model: other}}", "whose scores cannot be compared"),
-        ("deployments: {spare: {provider: ollama}}", "scores no documents"),
-        ("deployments: {chat: {provider: tei}}", "answers no chats"),
-    ],
-)
+@cases("patch", "message")
 def test_a_wrong_list_is_refused(patch: str, message: str) -> None:
     with pytest.raises(ConfigRejected, match=message):
         table_of(CONFIG.merge(patch))

@@ -17,6 +17,7 @@ from gateway.features.configuration import compile_config
 from gateway.operator_errors import StateError
 from gateway.state.history import Pointer, open_history
 from providers.registry import load_registry
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, KEYS
 
 _MODEL = "version: 1\nmodels: {openai: {gpt-4o: {retires_on: 2099-01-01}}}\n"
@@ -70,15 +71,7 @@ def test_versions_as_they_were_stored_are_intact(log: ChangeLog, tmp_path: Path)
     reader.close()
 
 
-@pytest.mark.parametrize(
-    ("statement", "fault"),
-    [
-        ("UPDATE version SET text = replace(text, 'KP', 'CU')", "their hashes differ"),
-        ("UPDATE version SET text = CAST('version: [' AS BLOB)", "it is not valid"),
-        ("UPDATE version SET content = substr(content, 1, 20) || 'x'", "their hashes differ"),
-        ("UPDATE version SET content = 'a' || content", "its name is not the beginning of its hash"),
-    ],
-)
+@cases("statement", "fault")
 def test_replaced_text_is_damage_at_every_read(log: ChangeLog, tmp_path: Path, statement: str, fault: str) -> None:
     active = log.active_version()
     assert active is not None

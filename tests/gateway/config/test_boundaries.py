@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from gateway.model.config_version import Region
 from providers.territories import NOWHERE, Places
+from tests.kit.case_files import cases
 from tests.kit.config_cases import compiled, sections
 
 REGIONS = """\
@@ -25,17 +24,7 @@ def test_approvals_are_checked_only_in_regions_that_require_them() -> None:
     assert {name: region.approvals_required for name, region in found.items()} == {"cn": True, "eu": False, "us": False}
 
 
-@pytest.mark.parametrize(
-    ("cell", "kept", "transit"),
-    [
-        ("", {"cn", "eu", "us"}, {}),
-        ("cell: {territory: DE, serves: [eu, us]}", {"eu"}, {"us": {"DE"}}),
-        ("cell: {territory: DE, serves: [us]}", set(), {"us": {"DE"}}),
-        ("cell: {territory: US, serves: [us]}", {"us"}, {}),
-        ("cell: {territory: US-CA, serves: [us]}", {"us"}, {}),
-        ("cell: {territory: CN, serves: [cn]}", {"cn"}, {}),
-    ],
-)
+@cases("cell", "kept", "transit")
 def test_receipts_are_kept_only_by_a_cell_inside_the_boundary(
     cell: str, kept: set[str], transit: dict[str, set[str]]
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from gateway.changes.activation import changes_between
 from gateway.changes.pickling import pack, unpack
 from gateway.model.status import Changes
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, KEYS, table_of
 
 TABLE = table_of(BASE)
@@ -26,14 +27,7 @@ def assistant(patch: str) -> str:
     return f"assistants: {{assistant: {patch}}}"
 
 
-@pytest.mark.parametrize(
-    "patch",
-    [
-        "{routes: {default: [{gemini: 90, qwen-intl: 5}]}}",
-        "{schedules: {default: {steps: '6% for 1h, 100%'}}}",
-        "{schedules: {default: {stop_on: {error_rate: off}}}}",
-    ],
-)
+@cases("patch")
 def test_change_of_weight_or_schedule_is_a_change_of_the_route(patch: str) -> None:
     changes = changes_between(table_of(CANARY), table_of(CANARY.merge(assistant(patch))))
     assert changes == Changes(routes=("assistant/default",))

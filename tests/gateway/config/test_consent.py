@@ -8,6 +8,7 @@ from gateway.model.config_version import Secrets
 from gateway.model.consent import ConsentRule
 from gateway.model.deployment import Deployment
 from providers.auth import Secret
+from tests.kit.case_files import cases
 from tests.kit.config_cases import compiled, edited, more, rejected, sections
 
 LONG = "0123456789abcdef0123456789abcdef"
@@ -95,17 +96,7 @@ deployments:
     assert compiled(demo, environ={}).warnings == ()
 
 
-@pytest.mark.parametrize(
-    ("secrets", "hint"),
-    [
-        ("secrets: {consent: '${NONE}'}", "set it, or remove it here"),
-        (
-            "secrets: {consent: '${A}${B}'}",
-            "write ${NAME}, or ${file:/path} with the absolute path, and nothing else in the value",
-        ),
-        ("secrets: {consent: '${US_KEY}'}", "create one with: openssl rand -base64 32"),
-    ],
-)
+@cases("secrets", "hint")
 def test_hint_explains_how_to_fix_a_key(secrets: str, hint: str) -> None:
     [found] = [item for item in rejected(text("enabled: true", secrets), environ=ENVIRON) if item.severity == "error"]
     assert found.hint == hint

@@ -6,19 +6,12 @@ import pytest
 
 from gateway.config.endpoints import server_of
 from providers.catalogue.ended import ended_providers
+from tests.kit.case_files import cases
 from tests.kit.config_cases import problems_of
 from tests.kit.configs import BASE, KEYS
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("http://127.0.0.1:8000", "http://127.0.0.2:8000"),
-        ("http://127.0.0.1:8000", "https://localhost:8000"),
-        ("http://llm.example.com:8000", "https://llm.example.com:8000"),
-        ("http://[::1]:8000", "http://0.0.0.0:8000"),
-    ],
-)
+@cases("one", "other")
 def test_spellings_of_one_server_are_one_server(one: str, other: str) -> None:
     assert server_of(one) == server_of(other)
 

@@ -16,6 +16,7 @@ from gateway.features.configuration import compile_config
 from gateway.model.budget import BudgetRule, Money, Window
 from gateway.model.config_version import Client
 from tests.gateway.config.usage_configs import BASE, ENVIRON, REGISTRY, compiled, messages
+from tests.kit.case_files import cases
 from tests.kit.configs import Config
 
 
@@ -150,17 +151,7 @@ def test_clients_in_the_database_need_a_state_directory_without_stores() -> None
     assert compiled(plain).config.needs_state_dir == "clients_source"
 
 
-@pytest.mark.parametrize(
-    ("patch", "key"),
-    [
-        ({"limits": {"tpm": None}}, "a budget of clients.ios-app"),
-        ({}, "clients.ios-app.limits.tpm"),
-        (
-            {"limits": {"tpm": None}, "budgets": None, "user_budget": None, "project": None, "max_request": None},
-            "projects.shop.budgets",
-        ),
-    ],
-)
+@cases("patch", "key")
 def test_setting_that_needs_a_state_directory_is_named(patch: dict[str, Any], key: str) -> None:
     assert compiled(with_client(patch).without("stores")).config.needs_state_dir == key
 

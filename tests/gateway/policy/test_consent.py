@@ -418,14 +418,7 @@ def test_consent_question_lists_the_inputs_that_would_be_sent() -> None:
     assert would_send(pictured) == ("input", "images")
 
 
-@pytest.mark.parametrize(
-    ("identity", "named"),
-    [
-        ("strip", ("messages", "verbosity")),
-        ("hash", ("messages", "user (a pseudonym of it)", "verbosity")),
-        ("pass", ("messages", "metadata", "user", "verbosity")),
-    ],
-)
+@cases("identity", "named")
 def test_identity_fields_are_named_as_they_would_be_sent(identity: Any, named: tuple[str, ...]) -> None:
     first = ASKED.deployments["d0"]
     knowing = replace(first.capabilities, parameters=first.capabilities.parameters | {"metadata", "verbosity"})

@@ -139,14 +139,7 @@ def test_changed_order_counts_for_no_canary() -> None:
     assert (decision.outcome.variant, preference.is_reordered) == (None, True)
 
 
-@pytest.mark.parametrize(
-    ("territory", "route", "reason"),
-    [
-        ("JP", [{"gemini": 100, "qwen-intl": 0}], "health"),
-        ("BR", [{"gemini": 50, "chatgpt-us": 50}, "qwen-intl"], None),
-        ("US", [{"gemini": 50, "qwen-intl": 50}], "availability"),
-    ],
-)
+@cases("territory", "route", "reason")
 def test_member_of_a_weighted_step_without_users_keeps_its_reason(
     territory: str, route: list[Any], reason: str | None
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +9,7 @@ from gateway.config.profiles import offered_choices
 from gateway.model.region_text import NO_PREFERENCES, Preferences, Profile
 from gateway.policy.region_text import compose, with_block
 from providers.chat import ChatRequest, SystemMessage, UserMessage
+from tests.kit.case_files import cases
 
 PROFILE = Profile(
     "de",
@@ -26,15 +26,7 @@ def text_of(territory: str | None, preferences: Preferences = NO_PREFERENCES, pr
     return content
 
 
-@pytest.mark.parametrize(
-    ("territory", "line"),
-    [
-        ("DE", "\n- Whom to call: 112."),
-        ("US-CA", "\n- Whom to call: 911."),
-        (None, "\n- Whom to call: the local number."),
-        ("JP", "\n- Never guess."),
-    ],
-)
+@cases("territory", "line")
 def test_the_numbers_are_those_of_the_territory_or_none(territory: str | None, line: str) -> None:
     assert text_of(territory).endswith(line)
 

@@ -176,13 +176,7 @@ def test_a_field_that_moves_data_is_refused() -> None:
     assert found.outcome.code is RefusalCode.UNSUPPORTED_CAPABILITY
 
 
-@pytest.mark.parametrize(
-    ("own", "field"),
-    [
-        ({"mcp_servers": [{"type": "url", "url": "https://elsewhere.example"}]}, "mcp_servers"),
-        ({"tools": [{"type": "mcp", "server_url": "https://elsewhere.example"}]}, "server_url"),
-    ],
-)
+@cases("own", "field")
 def test_data_moving_field_inside_a_passed_through_field_is_refused(own: dict[str, object], field: str) -> None:
     """Bedrock takes what is the model's own in an object: MCP servers among it, which are anywhere."""
     body = {"additionalModelRequestFields": own}

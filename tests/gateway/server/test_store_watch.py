@@ -13,6 +13,7 @@ from gateway.model.budget import Stores, StoreServer
 from gateway.model.status import WorkerStatus
 from gateway.server.store_watch import StoreWatch
 from gateway.usage.gate import RoundTrip
+from tests.kit.case_files import cases
 
 STORES = Stores(StoreServer("database", "db", 5432, "DE"), StoreServer("valkey", "valkey", 6379, "DE"))
 SPACE = FreeSpace(70 * 1024**2, 1024**3)
@@ -36,14 +37,7 @@ def watch(
     return StoreWatch(directory, keepers, lambda: trip, lambda _: SPACE)
 
 
-@pytest.mark.parametrize(
-    ("skews_s", "words"),
-    [
-        ((0.0, 30.0), None),
-        ((0.0, -31.0), "31 s behind that of the shared store `valkey`"),
-        ((7_300.0, 0.0), "2 hours ahead of that of the shared store `database`"),
-    ],
-)
+@cases("skews_s", "words")
 async def test_clock_that_differs_is_a_problem_and_no_store_is_down(
     tmp_path: Path, skews_s: tuple[float, float], words: str | None
 ) -> None:

@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import httpx
-import pytest
 
 from gateway.assembly.application import Gateway
 from gateway.model.record import Record
+from tests.kit.case_files import cases
 from tests.kit.configs import Config, table_of
 from tests.kit.httpx_transport import HttpxTransport
 
@@ -101,15 +101,7 @@ def _whole(text: str) -> dict[str, Any]:
     return {**ANSWER, "content": [{"type": "text", "text": text}], "stop_reason": "end_turn"}
 
 
-@pytest.mark.parametrize(
-    ("assistants", "end"),
-    [
-        ("assistant: {routes: {default: [model]}, resume: true}", '{"a": 1}'),
-        ("assistant: {routes: {default: [other, model]}}", '{"a": 1}'),
-        ("assistant: {routes: {default: [other]}}", "failed: provider_error"),
-        ("another: {routes: {default: [model]}}", "refused: model_not_found"),
-    ],
-)
+@cases("assistants", "end")
 async def test_late_answer_is_asked_again_as_the_active_version_decides(assistants: str, end: str) -> None:
     begun, asked, records = asyncio.Event(), list[str](), list[Record]()
 

@@ -21,6 +21,7 @@ from gateway.service.explain import PlainRequest, explain, explain_text, reports
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.exposition import render
 from gateway.telemetry.request_log import JsonLines
+from tests.kit.case_files import cases
 from tests.kit.configs import Config, key_hash
 from tests.kit.doc_pages import ROOT, blocks_of
 from tests.kit.input_gateway import EMBEDDINGS, MODERATIONS, InputGateway, vectors_of
@@ -386,13 +387,7 @@ def test_refusal_outside_of_the_hours_has_the_time(world: World, dialect: str, s
     assert response.headers["x-should-retry"] == "false"
 
 
-@pytest.mark.parametrize(
-    "patch",
-    [
-        {"messages": {"age": {"en": "Ours."}}},
-        {"regions": {"default": {"refusals": {"age_restricted": {"en": "Ours."}}}}},
-    ],
-)
+@cases("patch")
 def test_operators_sentence_comes_before_that_of_the_hours(world: World, patch: dict[str, Any]) -> None:
     error = ask(served_by(world, patch), "chat", headers=headers("tired")).json()["error"]
     assert (error["user_message"], error["age"]["rule"]) == ("Ours.", "hours")
@@ -416,16 +411,7 @@ def at_gate(served: InputGateway) -> InputGateway:
 STORES = next(it for it in blocks_of(ROOT / "docs/operate/minors.md") if "under_13" in it.text).text
 
 
-@pytest.mark.parametrize(
-    ("answer", "band", "status"),
-    [
-        ("Apple: lowerBound null, Play: ageLower 0", "under_13", 403),
-        ("13", "from_13", 200),
-        ("16", "from_16", 200),
-        ("18", "from_18", 200),
-        ("declined, not shared, to be verified, an old system", None, 403),
-    ],
-)
+@cases("answer", "band", "status")
 def test_age_that_a_store_reports_is_a_band_of_the_page(
     world: World, answer: str, band: str | None, status: int
 ) -> None:

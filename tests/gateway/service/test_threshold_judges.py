@@ -12,6 +12,7 @@ from gateway.config.problems import ConfigRejected
 from gateway.execution.judging import names_of
 from gateway.model.record import Record
 from gateway.telemetry.metrics import Metrics
+from tests.kit.case_files import cases
 from tests.kit.chat_http import error_of
 from tests.kit.config_cases import compiled
 from tests.kit.configs import Config, table_of
@@ -99,14 +100,7 @@ def test_one_call_has_the_text_alone_and_a_statement_for_each_category() -> None
     assert statements[0] == "The text depicts, threatens or glorifies death, violence or physical injury."
 
 
-@pytest.mark.parametrize(
-    ("shares", "categories"),
-    [
-        ([0.59, 0.29, 0.49], None),
-        ([0.6, 0.0, 0.0], ["violence"]),
-        ([0.61, 0.3, 0.5], ["gambling", "self-harm/intent", "violence"]),
-    ],
-)
+@cases("shares", "categories")
 def test_a_category_applies_from_its_threshold_on(shares: Shares, categories: list[str] | None) -> None:
     response = ask(Judges(shares))
     assert response.status_code == (200 if categories is None else 400)

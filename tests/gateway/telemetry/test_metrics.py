@@ -26,6 +26,7 @@ from providers.catalogue.prices import Price, Rates
 from providers.chat import Usage
 from providers.failures import FailureKind
 from providers.value import replace
+from tests.kit.case_files import cases
 from tests.kit.request_records import (
     EU,
     NOWHERE_KNOWN,
@@ -271,14 +272,7 @@ def test_gauges_of_an_ended_process_are_removed() -> None:
     assert series["gateway_requests_total"]
 
 
-@pytest.mark.parametrize(
-    "rows",
-    [
-        {"of_another_version": [[[], [1]]]},
-        {"gateway_open_streams": [[["a label too many"], [1]]]},
-        {"gateway_overhead_seconds": [[["house", "true"], [1, 2]]]},
-    ],
-)
+@cases("rows")
 def test_series_of_another_version_are_ignored(rows: dict[str, object]) -> None:
     mine = counted([answered()]).snapshot()
     assert samples(merge([orjson.dumps(rows), mine])) == samples(mine)

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.gateway.usage.priced_gateway import STREAMS, PricedGateway, codes
+from tests.kit.case_files import cases
 
 CONFIG = """
 assistants: {assistant: {decisions: {no: [decide]}}}
@@ -53,14 +54,7 @@ async def ask(gateway: PricedGateway, price: dict[str, Any], *patches: dict[str,
     return answer
 
 
-@pytest.mark.parametrize(
-    ("price", "cost"),
-    [
-        ({"decisions": 0.1}, "0.0005 EUR"),
-        ({"input": 9, "output": 9, "cached_input": 8, "cache_write": 7, "decisions": 0.1}, "0.0005 EUR"),
-        ({"input": 0.2, "output": 9}, "0.001 EUR"),
-    ],
-)
+@cases("price", "cost")
 async def test_the_tokens_that_the_vendor_counts_are_charged(
     asked: PricedGateway, price: dict[str, Any], cost: str
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from gateway.usage.accounting import Accounting
 from gateway.usage.journal import Journal
 from tests.kit.barriers import FREE, KEY, PICTURE, Providers, barrier, broken_off, failing, served_by
+from tests.kit.case_files import cases
 from tests.kit.chat_http import CHAT
 from tests.kit.input_gateway import InputGateway
 from tests.kit.judged_chats import World, ask
@@ -90,14 +91,7 @@ def test_second_key_of_a_failed_call_counts_too(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(
-    ("judges", "on_failure", "answered", "judged"),
-    [
-        (["judge", "spare"], "closed", [200, 200, 200], 6),
-        (["judge"], "closed", [200, 503, 503], 2),
-        (["judge"], "open", [200, 200, 200], 2),
-    ],
-)
+@cases("judges", "on_failure", "answered", "judged")
 def test_judge_without_room_has_failed(
     journal: Journal, judges: list[str], on_failure: str, answered: list[int], judged: int, stream: bool
 ) -> None:
