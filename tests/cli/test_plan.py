@@ -18,6 +18,7 @@ from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.quotas import limits_of_quota
 from tests.cli.conftest import Command
 from tests.cli.recorded_versions import add_version
+from tests.kit.case_files import cases
 from tests.kit.config_cases import edited
 from tests.kit.configs import BASE, Config
 
@@ -132,21 +133,7 @@ def test_plan_without_an_active_config_shows_everything_as_new(
     assert (shown.status, shown.out.startswith("plan nothing -> ")) == (0, True), shown.err
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("plan", "nothing.yaml"), "there is no config at nothing.yaml"),
-        (("plan", "new.yaml", "--config", "gatway.yaml"), "there is no config at gatway.yaml"),
-        (("plan", "new.yaml", "--from", "aaaa1111"), "there is no file 'aaaa1111'"),
-        (("history",), "no state directory is set: set GATEWAY_STATE_DIR, or use --state DIR"),
-        (("history", "--state", "none"), "none has no history"),
-        (("rollback", "--state", "none"), "none has no history"),
-        (("audit", "verify", "--state", "none"), "none has no history"),
-        (("rollback", "--admin", "http://127.0.0.1:9"), "no gateway answers at http://127.0.0.1:9"),
-        (("receipt", "verify", "gateway.yaml", "--key", "nothing"), "--key: nothing can't be read"),
-        (("receipt", "verify", "nothing", "--key", "ed25519:" + "A" * 43 + "="), "nothing can't be read"),
-    ],
-)
+@cases("words", "message")
 def test_plan_and_history_commands_reject_unusable_options(
     gateway: Command, words: tuple[str, ...], message: str
 ) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.geoip import GeoIpError, GeoIpFile, read_geoip
 from gateway.model.location import AddressReport
+from tests.kit.case_files import cases
 from tests.kit.example_counts import examples
 from tests.kit.mmdb import country, mmdb
 
@@ -44,14 +45,7 @@ def test_address_has_its_country(tmp_path: Path, address: str, report: AddressRe
     assert file.lookup(ip_address(address)) is file.lookup(ip_address(address))
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        *("10.1.2.3", "127.0.0.1", "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.1.2.3"),
-        *("224.0.0.1", "240.0.0.1", "255.255.255.255", "192.0.2.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1"),
-        "2001:db8::1",
-    ],
-)
+@cases("address")
 def test_reserved_address_has_no_country(tmp_path: Path, address: str) -> None:
     file = database(tmp_path, mmdb({"0.0.0.0/1": country("CN"), "128.0.0.0/1": country("CN"), "::/1": country("CN")}))
     report = file.lookup(ip_address(address))

@@ -144,21 +144,7 @@ def test_bound_of_a_form_is_exact(most: bytes, more: bytes) -> None:
         parse_form(more, BOUNDARY)
 
 
-@pytest.mark.parametrize(
-    ("content_type", "boundary"),
-    [
-        ("multipart/form-data; boundary=x", "x"),
-        ('Multipart/Form-Data; charset=utf-8; boundary="a b"', "a b"),
-        (f"multipart/form-data; boundary={'b' * 70}", "b" * 70),
-        (f"multipart/form-data; boundary={'b' * 71}", None),
-        ("multipart/form-data", None),
-        ("multipart/form-data; boundary=", None),
-        ("multipart/form-data; boundary=x; boundary=x", None),
-        ('multipart/form-data; boundary="x "', None),
-        ("multipart/mixed; boundary=x", None),
-        ("application/json", None),
-    ],
-)
+@cases("content_type", "boundary")
 def test_content_type_has_one_boundary(content_type: str, boundary: str | None) -> None:
     assert boundary_of(content_type) == boundary
 

@@ -151,44 +151,7 @@ def test_a_surcharge_applies_to_every_rate_of_tokens() -> None:
     assert price.tool_calls == (("search", 10_000),)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("input = 2.5", "input = -1", "prices[0].input: must be an amount"),
-        ("input = 2.5", 'input = "2.5"', "prices[0].input: must be an amount"),
-        ("input = 2.5", "input = true", "prices[0].input: must be an amount"),
-        ("input = 2.5", "input = nan", "prices[0].input: must be an amount"),
-        ("input = 2.5", "input = inf", "prices[0].input: must be an amount"),
-        ("input = 2.5", "input = 1e9", "prices[0].input: must be an amount"),
-        ("input = 2.5", "input = 0.0000001", "prices[0].input: must be an amount"),
-        ("output = 10\n", "", "prices[0].output: must be an amount"),
-        ("cached_input", "cached", "prices[0]: 'cached' is not known; expected one of above, as_of, audio_input,"),
-        ('"USD"', '"usd"', "prices[0].currency: 'usd' is not an ISO 4217 code"),
-        ('currency = "USD"\n', "", "prices[0].currency: is missing"),
-        ("2026-11-01", '"2026-11-01"', "prices[0].as_of: must be a day, without quotes"),
-        ("2026-11-01", "2026-11-01T00:00:00Z", "prices[0].as_of: must be a day, without quotes"),
-        ('source = "a page"', "", "prices[0].source: is missing"),
-        ('models = ["m-1", "m-1-*"]', "models = []", "prices[0].models: is missing"),
-        ('models = ["m-1", "m-1-*"]', 'models = "m-1"', "prices[0].models: must be a list of names"),
-        ("output = 10\n", "output = 10\nsites = [1]\n", "prices[0].sites: must be a list of names"),
-        ("output = 10\n", "output = 10\ndearer = {eu = 1.5}\n", "prices[0].dearer: must be whole percents"),
-        ("output = 10\n", "output = 10\nreasoning = -1\n", "prices[0].reasoning: must be an amount"),
-        ("output = 10\n", "output = 10\ntool_calls = 3\n", "prices[0].tool_calls: must be prices of a call by tool"),
-        ("output = 10\n", "output = 10\ntool_calls = {s = -1}\n", "prices[0].tool_calls.s: must be an amount for one"),
-        ("output = 10\n", "output = 10\nabove = 3\n", "above: must be a list of tables"),
-        ("[[prices]]", "[prices]", "prices: must be a list of tables"),
-        (
-            'source = "a page"\n',
-            'source = "a page"\n[[prices.above]]\ninput = 1\noutput = 1\n',
-            "prices[0].above[0].prompt_tokens: must be a whole number",
-        ),
-        (
-            'source = "a page"\n',
-            'source = "a page"\n' + "[[prices.above]]\nprompt_tokens = 9\ninput = 1\noutput = 1\n" * 2,
-            "prices[0].above[1].prompt_tokens: must be a whole number, and larger than in the entry before",
-        ),
-    ],
-)
+@cases("old", "new", "message")
 def test_invalid_price_is_an_error_at_its_key(old: str, new: str, message: str) -> None:
     assert old in PRICE
     with pytest.raises(CatalogueError) as error:
