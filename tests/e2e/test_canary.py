@@ -51,7 +51,7 @@ class LoadClients:
                 answer = client.post(CHAT, json=body(user=user))
                 served_by = answer.headers.get("x-gateway-deployment", ""), answer.headers["x-gateway-config"]
                 self.answers.append((user, answer.status_code, *served_by))
-                time.sleep(0.002)  # without a pause they would take the CPU that the gateway needs
+                time.sleep(0.01)  # without a pause they would take the CPU that the gateway needs
 
     def stop(self) -> None:
         self._going = False

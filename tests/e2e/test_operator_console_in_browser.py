@@ -92,10 +92,10 @@ def test_axe_finds_no_serious_problem_in_a_view(
     title.wait_for()
     assert page.title() == title.inner_text()
     assert (title.inner_text() == view) is (language == "en-US")
+    page.evaluate(axe)
     for width, scheme in LOOKS:
         page.set_viewport_size({"width": width, "height": 800})
         page.emulate_media(color_scheme=scheme)
-        page.evaluate(axe)
         found = page.evaluate(f"axe.run(document, {{runOnly: {RULES}}})")
         serious = [
             (one["id"], one["help"], [node["html"][:200] for node in one["nodes"]][:3])

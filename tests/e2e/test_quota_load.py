@@ -122,7 +122,7 @@ def test_two_instances_under_load_never_exceed_what_a_bucket_holds_and_refills(
     pytest.fail("Valkey did not answer in time in any try")
 
 
-@pytest.mark.parametrize("instances", [1, 2])
+@pytest.mark.parametrize("instances", [pytest.param(1, marks=pytest.mark.full), 2])
 def test_high_client_is_at_most_twice_as_slow_with_64_low_ones_at_a_full_account(
     tmp_path: Path, postgres: RunningPostgres, instances: int
 ) -> None:

@@ -89,7 +89,7 @@ def test_two_instances_admit_exactly_ten_of_200_parallel_requests(
         assert {row["outcome"] for row in both.rows()} == {"answered"}
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.full), True])
 def test_two_instances_never_spend_more_than_the_budget_of_a_trained_client(
     tmp_path: Path, postgres: RunningPostgres, stream: bool
 ) -> None:
