@@ -227,8 +227,7 @@ def check_prices(
         hint = f"leave room in the budgets of {_some(bounded[name])}; gateway_overshoot_total counts such calls"
         draft.warn(("deployments", name, "counts_hidden"), message, hint)
     without_rate: dict[str, str] = {}
-    routes = [view.whole_route(region) for it in assistants.values() for view in it.views for region in view.regions]
-    chats = frozenset(item.name for route in routes for item in deployments_of(route))
+    chats = _answer_chats(assistants)
     for name, users in reached.items():
         price, coming = deployments[name].price_at(now_s), deployments[name].coming_prices(now_s)
         if price is None:
@@ -247,6 +246,12 @@ def check_prices(
         message = f"has no rate for {currency}, the currency of {where} with a budget of money"
         path: KeyPath = ("usage", "rates") if draft.source.has(("usage", "rates")) else ("usage",)
         draft.error(path, message, f"write rates: {{{currency}: …}}, the units of {rules.currency} for 1 {currency}")
+
+
+def _answer_chats(assistants: Mapping[str, Assistant]) -> frozenset[str]:
+    """Return the names of the deployments in routes of chats."""
+    routes = [view.whole_route(region) for it in assistants.values() for view in it.views for region in view.regions]
+    return frozenset(item.name for route in routes for item in deployments_of(route))
 
 
 def _some(users: Sequence[str]) -> str:

@@ -142,11 +142,7 @@ class Metrics:
             labels = decided.assistant or "", region, str(decided.hand_off.cause), _result_of_hand_off(record)
             self.count("gateway_hand_offs_total", labels)
         if record.verdicts_refused or record.moderation is not None:
-            moderation = record.moderation
-            if moderation is not None and moderation.is_skipped:
-                self.count("gateway_unjudged_total", (region,))
-            if record.verdicts_refused or (moderation is not None and moderation.is_refused):
-                self.count("gateway_verdicts_refused_total", (region,))
+            self._count_unjudged(region, record)
         if record.notes:
             self._count_notes(record)
         for kind in record.duties:
@@ -155,6 +151,13 @@ class Metrics:
             self.count("gateway_token_requests_total", (record.client or "", record.token_issuer))
         if record.resumed is not None or decided.variant is not None or record.retries_refused or record.shed:
             self._count_events(region, record)
+
+    def _count_unjudged(self, region: str, record: Record) -> None:
+        moderation = record.moderation
+        if moderation is not None and moderation.is_skipped:
+            self.count("gateway_unjudged_total", (region,))
+        if record.verdicts_refused or (moderation is not None and moderation.is_refused):
+            self.count("gateway_verdicts_refused_total", (region,))
 
     def _count_notes(self, record: Record) -> None:
         for note in record.notes:

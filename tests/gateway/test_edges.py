@@ -285,7 +285,7 @@ def terms(number: int) -> bool:
     section: Any = Fake(kinds=[], countries=[], media="skip", patterns={}, arguments="skip")
     with (
         patch.object(redaction_config, "_terms", return_value=[str(at) for at in range(number)]),
-        patch.object(redaction_config, "rules_of"),
+        patch("gateway.features.redaction.model.rules_of"),
     ):
         return silent(lambda findings: (redaction_config._redaction(findings, "n", section, {}), ())[1])
 
