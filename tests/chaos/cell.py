@@ -31,7 +31,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from gateway.model.refusal_reason import STATUS
 from providers.value import replace
 from tests.architecture.source_tree import ROOT
-from tests.chaos.cell_faults import CUTTING, FAULTS, LOSING, MISSED, TARGETS
+from tests.chaos.cell_faults import CUTTING, FAULTS, LOSING, MISSED, TARGETS, stores_of
 from tests.chaos.cell_history import (
     FOLLOWED_S,
     MADE,
@@ -59,7 +59,6 @@ from tests.chaos.cell_world import (
     LIMITS,
     NEEDS_VALKEY,
     SENDERS,
-    STORES,
     CellWorld,
     cell_world,
     enter,
@@ -236,16 +235,18 @@ class CellRun:
         began_s = time.time()
         print(f"{kind} {target} for {lasts_s:.0f} s", file=sys.stderr, flush=True)
         await asyncio.to_thread(FAULTS[kind], self.world, target, lasts_s)
-        store = next((name for name in STORES if name in target), MISSED.get(kind, ""))
         cuts = kind in CUTTING and target in INSTANCES
-        self.faults.append(Fault(kind, target, began_s, time.time(), store, cuts, kind in LOSING))
+        for store in stores_of(target) or (MISSED.get(kind, ""),):
+            self.faults.append(Fault(kind, target, began_s, time.time(), store, cuts, kind in LOSING))
 
     async def _tamper(self) -> None:
-        """Change the protected region without a signature, and take it back."""
+        """Plan a change of the protected region, reload it without a signature, and take it back."""
         async with self.file:
             signed = self.world.path.read_text("utf-8")
             self.world.path.write_text(signed.replace('["US", "DE"]', '["US", "DE", "FR"]'), "utf-8")
-            await asyncio.to_thread(self.world.instances[self.draw.choice(INSTANCES)].ask, "/reload", {})
+            one = self.world.instances[self.draw.choice(INSTANCES)]
+            await asyncio.to_thread(one.ask, "/v1/admin/plan", {"text": self.world.path.read_text("utf-8")})
+            await asyncio.to_thread(one.ask, "/reload", {})
             await asyncio.sleep(_LOOKS_S)
             self.world.path.write_text(signed, "utf-8")
 

@@ -13,7 +13,7 @@ import psutil
 from tests.chaos.cell_world import INSTANCES, STORES, CellWorld, cut, heal, slow_link, within
 from tests.kit.waiting import eventually
 
-__all__ = ["CUTTING", "FAULTS", "LOSING", "MISSED", "TARGETS"]
+__all__ = ["CUTTING", "FAULTS", "LOSING", "MISSED", "TARGETS", "stores_of"]
 
 _STARTS_AFTER_S = 5.0
 
@@ -55,10 +55,10 @@ def kill_worker(world: CellWorld, target: str, _: float) -> None:
 
 
 def part(world: CellWorld, target: str, lasts_s: float) -> None:
-    """Cut an instance off from a store: what it sends, what the store sends, or both."""
-    instance, store, way = target.split("-")
-    ways = [(instance, store), (store, instance)]
-    chosen = {"to": ways[:1], "from": ways[1:], "both": ways}[way]
+    """Cut an instance off from a store or from both: what it sends, what the store sends, or both."""
+    instance, _, way = target.split("-")
+    to, back = [(instance, store) for store in stores_of(target)], [(store, instance) for store in stores_of(target)]
+    chosen = {"to": to, "from": back, "both": [*to, *back]}[way]
     for link in chosen:
         cut(*link)
     time.sleep(lasts_s)
@@ -156,12 +156,20 @@ def _use_standby(world: CellWorld) -> None:
         world.database.restart()
 
 
+def stores_of(target: str) -> tuple[str, ...]:
+    """Return the stores that a target names."""
+    return tuple(store for store in STORES if store in target or "stores" in target)
+
+
 _PAIRS = tuple(f"{name}-{store}" for name in INSTANCES for store in STORES)
 TARGETS = {
     "kill": (*INSTANCES, *STORES),
     "stop": (*INSTANCES, *STORES),
     "kill_worker": INSTANCES,
-    "part": tuple(f"{pair}-{way}" for pair in _PAIRS for way in ("to", "from", "both")),
+    "part": (
+        *(f"{pair}-{way}" for pair in _PAIRS for way in ("to", "from", "both")),
+        *(f"{name}-stores-both" for name in INSTANCES),
+    ),
     "slow": (*INSTANCES, *STORES),
     "empty": ("valkey",),
     "fill_disk": INSTANCES,

@@ -26,6 +26,14 @@ def test_cell_under_faults_violates_no_rule() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("seed", [1, 17, 36])
+def test_seed_that_has_found_a_fault_finds_none(seed: int) -> None:
+    """1: an audit trail with a gap. 17: a blocked key on a full disk. 36: a blocked key during a compilation."""
+    done = run("--seconds", "120", "--seed", str(seed))
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("name", PLANTS)
 def test_planted_fault_is_found_by_its_seed(name: str) -> None:
     done = run("--seconds", "120", "--seed", str(PLANTS[name].seed), "--plant", name)
