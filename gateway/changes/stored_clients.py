@@ -86,6 +86,7 @@ class ClientDatabase:
         self._failing_since: float | None = None
         self._was_too_old = False
         self._last_error = ""
+        self._kept: _Loaded | None = None
         self._not_kept = ""
         self._task: asyncio.Task[None] | None = None
 
@@ -274,8 +275,9 @@ class ClientDatabase:
         try:
             if self._facts is not None:
                 self.store.store_facts(self._facts)
-            if self._loaded is not None and self._loaded.facts.source == "file":
+            if self._loaded is not None and self._loaded is not self._kept and self._loaded.facts.source == "file":
                 self.store.remember_blocked(self._loaded.blocked_keys)
+                self._kept = self._loaded
             if (trail := self._trail) is not None and self._failing_since is None:
                 self.store.move_entries(lambda entry: trail.note(entry.event, entry.fields))
         except StateError as error:
