@@ -12,7 +12,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import starmap
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import lmdb
-import msgspec
 
 from gateway.undo import undone_on_failure
 from gateway.usage.gate import GateUnavailable
@@ -55,13 +54,6 @@ _environments: dict[Path, tuple[lmdb.Environment, int]] = {}
 _one_opens = threading.Lock()
 
 _T = TypeVar("_T")
-
-
-class JournalOperation(msgspec.Struct, gc=False):
-    """A part of a transaction."""
-
-    run: Callable[[lmdb.Transaction, Any], Any]
-    argument: object
 
 
 class JournalFile:
@@ -105,7 +97,7 @@ class JournalFile:
         """Run an operation where there is no event loop to wait in. Raises GateUnavailable."""
         self.take_now()
         try:
-            return self.transact((JournalOperation(operation, argument),))[0]  # type: ignore[no-any-return]
+            return self.transact(operation, argument)
         finally:
             self.give()
 
@@ -120,8 +112,8 @@ class JournalFile:
                     raise GateUnavailable(LOCKED) from None
                 time.sleep(PAUSE_S)
 
-    def transact(self, operations: Sequence[JournalOperation]) -> list[Any]:
-        """Run operations in one transaction, under the lock, and return their results. Raises GateUnavailable."""
+    def transact(self, operation: Callable[[lmdb.Transaction, Any], _T], argument: object) -> _T:
+        """Run an operation in one transaction, under the lock, and return its result. Raises GateUnavailable."""
         known = self.known
         try:
             txn = self.begin(None, None, self._writes)
@@ -130,9 +122,7 @@ class JournalFile:
                     known.clear()
                     if self._writes:
                         txn.put(_WRITER, self._name)
-                results = []
-                for one in operations:  # a comprehension is a call of its own
-                    results.append(one.run(txn, one.argument))
+                result = operation(txn, argument)
                 self.write_cells(txn)
             except BaseException:
                 known.clear()
@@ -144,7 +134,7 @@ class JournalFile:
             known.clear()
             self._failed_at, self._failure = time.monotonic(), f"{self._path} can't be written: {words_of(error)}"
             raise GateUnavailable(self._failure) from error
-        return results
+        return result
 
     def get(self, txn: lmdb.Transaction, key: bytes) -> Cells:
         """Return the cells of a counter or rate as this transaction finds them."""

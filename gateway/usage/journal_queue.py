@@ -15,22 +15,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import lmdb
+import msgspec
 
 from gateway.usage.gate import GateUnavailable
-from gateway.usage.journal_file import LOCKED, PAUSE_S, WAIT_S, JournalFile, JournalOperation
+from gateway.usage.journal_file import LOCKED, PAUSE_S, WAIT_S, JournalFile
 
 _RETRY_S = 0.05
 _T = TypeVar("_T")
 
 
-class _Queued(JournalOperation, gc=False):
+class _Queued(msgspec.Struct, gc=False):
     """An operation that waits for the next transaction, or for the lock."""
 
+    run: Callable[[lmdb.Transaction, Any], Any]
+    argument: object
     future: asyncio.Future[Any]
     is_sure: bool
     until_s: float
@@ -82,7 +85,7 @@ class JournalQueue:
                 self._has_run.append(True)
                 asyncio.get_running_loop().call_soon(self._has_run.clear)
                 try:
-                    return self._file.transact((JournalOperation(operation, argument),))[0]  # type: ignore[no-any-return]
+                    return self._file.transact(operation, argument)
                 except GateUnavailable:
                     if not is_sure:
                         raise
@@ -144,7 +147,7 @@ class JournalQueue:
         while queue:
             batch = [one for one in (queue if is_together else (queue[0],)) if one.is_sure or not one.future.done()]
             try:
-                results = self._file.transact(batch) if batch else []
+                results = self._file.transact(_run_all, batch) if batch else []
             except Exception as error:  # the operations after it must not wait for it for ever
                 if len(batch) > 1:
                     is_together = False
@@ -164,3 +167,7 @@ class JournalQueue:
                 queue.clear()
             else:
                 queue.popleft()
+
+
+def _run_all(txn: lmdb.Transaction, operations: Iterable[_Queued]) -> list[Any]:
+    return [one.run(txn, one.argument) for one in operations]

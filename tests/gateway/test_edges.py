@@ -420,7 +420,7 @@ def learned(known: int) -> int:
 def cells(known: int) -> Any:
     of: Any = Fake(known=dict.fromkeys(range(known)), begin=Mock(), _writes=False, _name="n", write_cells=Mock())
     of.begin.return_value.get.return_value = "n"
-    journal_file.JournalFile.transact(of, [])
+    journal_file.JournalFile.transact(of, Mock(), None)
     return of.known
 
 
