@@ -325,12 +325,10 @@ def _layout_of(connection: sqlite3.Connection, path: Path, version: int) -> int:
 def transaction(connection: sqlite3.Connection, *, reads_only: bool = False) -> Iterator[None]:
     """Commit all statements of the block or none, also if the commit itself fails. Raises sqlite3.Error."""
     connection.execute("BEGIN" if reads_only else "BEGIN IMMEDIATE")
-    with undone_on_failure(lambda: _roll_back(connection)):
+    try:
         yield
         connection.execute("COMMIT")
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    # On a full disk SQLite has already rolled back.
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
+    except BaseException:
+        if connection.in_transaction:  # on a full disk SQLite has already rolled back
+            connection.execute("ROLLBACK")
+        raise

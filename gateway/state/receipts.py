@@ -12,8 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
-from functools import partial
-from itertools import repeat
+from functools import lru_cache, partial
 from pathlib import Path
 
 from gateway.free_space import RESERVED, Measure, free_space_of, is_reserved
@@ -40,6 +39,7 @@ from providers.json_values import JsonError, dumps_text, loads, repair_escapes, 
 from providers.territories import territory_data
 
 _VERSION = 1
+_MICROS = 1_000_000
 _SEAL_BYTES = 16
 _SEAL_FORM = "2"
 _NAME = "receipts"
@@ -77,7 +77,7 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
     return {
         "version": _VERSION,
         "id": record.request_id,
-        "at": datetime.fromtimestamp(ended_at_s, UTC).isoformat(timespec="milliseconds"),
+        "at": shown_time(ended_at_s),
         "client": record.client,
         "assistant": decided.assistant,
         "use": decided.use,
@@ -116,6 +116,18 @@ def receipt_of(record: Record, ended_at_s: float, cell: str | None, share: float
         "age_band": location.age_band,
         "sample": share if is_sampled(record, share) else 1.0,
     }
+
+
+def shown_time(at_s: float) -> str:
+    """Return a Unix time as `isoformat` writes it in UTC with milliseconds."""
+    fraction, whole = math.modf(at_s)
+    second, micros = divmod(int(whole) * _MICROS + round(fraction * _MICROS), _MICROS)
+    return f"{_second(second)}.{micros // 1000:03d}+00:00"
+
+
+@lru_cache(maxsize=4)
+def _second(at_s: int) -> str:
+    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def _tried(record: Record) -> list[dict[str, object]]:
@@ -180,13 +192,14 @@ class ReceiptSeals:
 
     def __init__(self, directory_key: bytes, signing_keys: Sequence[bytes] = ()) -> None:
         """Make seals with the first of the signing keys, and accept those of each."""
-        self._directory_key = directory_key
-        self._signing_keys = signing_keys
+        self._of_directory, *self._signing = [
+            hmac.new(key, digestmod="sha256") for key in (directory_key, *signing_keys)
+        ]
 
     def seal(self, row: tuple[str, str, float, object]) -> str:
         """Return the seal of a row."""
-        text, keys = _sealed(row), (self._directory_key, *self._signing_keys[:1])
-        return ".".join((_SEAL_FORM, *map(_hash, keys, repeat(text))))
+        text = _sealed(row)
+        return ".".join([_SEAL_FORM, *[_hash(begun, text) for begun in (self._of_directory, *self._signing[:1])]])
 
     def check(self, row: tuple[str, str, float, object], seal: object) -> bool:
         """Return whether the receipt may be signed. Raises ReceiptDamaged if it does not match its seal."""
@@ -196,10 +209,10 @@ class ReceiptSeals:
         else:
             text = _sealed_as_form_1(row)
         first, second = [*parts, "", ""][:2]
-        if not hmac.compare_digest(first.encode(), _hash(self._directory_key, text).encode()):
+        if not hmac.compare_digest(first.encode(), _hash(self._of_directory, text).encode()):
             raise ReceiptDamaged("the stored text, id, client or time of the receipt was changed")
-        return not self._signing_keys or any(
-            hmac.compare_digest(second.encode(), _hash(key, text).encode()) for key in self._signing_keys
+        return not self._signing or any(
+            hmac.compare_digest(second.encode(), _hash(begun, text).encode()) for begun in self._signing
         )
 
 
@@ -219,8 +232,11 @@ def _sealed_as_form_1(row: tuple[str, str, float, object]) -> bytes:
     return json.dumps(["receipt 1", *row], default=repr).encode()
 
 
-def _hash(key: bytes, text: bytes) -> str:
-    return hmac.digest(key, text, "sha256")[:_SEAL_BYTES].hex()
+def _hash(begun: hmac.HMAC, text: bytes) -> str:
+    """Return the hash of a text by a key. A copy of a hash that has the key takes less than a new one."""
+    one = begun.copy()
+    one.update(text)
+    return one.digest()[:_SEAL_BYTES].hex()
 
 
 def find_receipts(directory: Path, request_id: str) -> list[dict[str, object]]:

@@ -14,11 +14,14 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from gateway.features.shadow.model import ShadowNote
 from gateway.free_space import FreeSpace
@@ -35,7 +38,7 @@ from gateway.signing import RECEIPT_KIND, Signer, verify
 from gateway.state import receipts
 from gateway.state.database import open_database
 from gateway.state.generated_key import RECEIPT_KEY, generated_key
-from gateway.state.receipts import Receipts, ReceiptSeals, find_receipts, receipt_of, receipts_between
+from gateway.state.receipts import Receipts, ReceiptSeals, find_receipts, receipt_of, receipts_between, shown_time
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import Requirements
 from providers.territories import territory_data
@@ -667,3 +670,9 @@ def test_receipt_names_the_model_of_a_redirect_unless_models_are_hidden(reveals:
     receipt: Any = receipt_data(record)
     for entry in (*receipt["tried"], *receipt["judges"], receipt["shadow"]):
         assert (entry["model"], entry["redirected_to"]) == shown
+
+
+@given(st.floats(0, 4e9))
+@example(1_795_000_000.999_999_8)
+def test_time_of_a_receipt_is_written_as_isoformat_writes_it(at_s: float) -> None:
+    assert shown_time(at_s) == datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds")
