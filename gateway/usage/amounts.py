@@ -51,11 +51,11 @@ class ExchangeRates:
     def __init__(self, currency: str | None = None, rates: Mapping[str, str] | None = None) -> None:
         self.currency = currency
         known = {} if currency is None else {**(rates or {}), currency: "1"}
-        # The numerator and the denominator of each rate, and its text: read faster than the parts of a fraction.
+        # Of each rate the numerator, the denominator for an exact cost, and the text.
         self._known: dict[str, tuple[int, int, str]] = {}
         for name, text in known.items():
             rate = exact_rate(text)
-            self._known[name] = rate.numerator, rate.denominator, f"{Decimal(text):f}"
+            self._known[name] = rate.numerator, PICO_PER_NANO * rate.denominator, f"{Decimal(text):f}"
 
     def knows(self, currency: str) -> bool:
         """Return whether amounts of a currency can be converted."""
@@ -69,7 +69,7 @@ class ExchangeRates:
         known = self._known.get(currency)
         if known is not None:
             numerator, denominator, text = known
-            own_nano = -(-exact_pico * numerator // (PICO_PER_NANO * denominator))
+            own_nano = -(-exact_pico * numerator // denominator)
             return CallAmount(currency, vendor_nano, own_nano if own_nano < MOST_NANO else MOST_NANO, text)
         if self.currency is not None and exact_pico == 0 and currency == NO_CURRENCY:
             return CallAmount(currency, 0, 0, None)
@@ -81,7 +81,7 @@ class ExchangeRates:
         if known is None:
             return 0
         numerator, denominator, _ = known
-        return own_nano * PICO_PER_NANO * denominator // numerator
+        return own_nano * denominator // numerator
 
     def cost(self, usage: Usage, price: Price, tool_calls: Mapping[str, int] | None = None) -> CallAmount:
         """Return the cost of a call."""

@@ -265,7 +265,8 @@ class Journal:
         now_ns, call, windows = self._clock(), request.call, request.windows
         tokens, amount_nano = request.tokens, request.amount_nano
         room_calls, known = request.room_calls, self._known
-        amounts = (tokens, amount_nano, 1)
+        amounts, usual_tokens = (tokens, amount_nano, 1), request.usual_tokens
+        rate_amounts = amounts if usual_tokens is None else (usual_tokens, amount_nano, 1)
         changes: dict[bytes, Cells] = {}
         entries, states = [], []
         for limit in request.budgets:
@@ -280,7 +281,7 @@ class Journal:
             changes[key] = generation, start, end, spent, held + amount, credit
             entries.append((key, generation, amount, measure))
         for rate in request.rates:
-            key, per_minute, amount = rate.key, rate.per_minute, request.rate_amounts[rate.measure]
+            key, per_minute, amount = rate.key, rate.per_minute, rate_amounts[rate.measure]
             left_ns = _missing_ns(self._get(txn, key), now_ns)
             left_ns += amount * MINUTE_NS // per_minute
             if left_ns > MINUTE_NS or amount > per_minute:
@@ -362,7 +363,9 @@ class Journal:
             if measure < 0:
                 now_ns = self._clock()
                 more_ns = 0 if is_lost else (used[_TOKENS] - amount) * MINUTE_NS // -measure
-                left_ns = min(max(0, _missing_ns(cells, now_ns) + more_ns), gate.LARGEST_AMOUNT - now_ns)
+                left_ns = _missing_ns(cells, now_ns) + more_ns
+                left_ns = left_ns if left_ns > 0 else 0
+                left_ns = left_ns if left_ns < gate.LARGEST_AMOUNT - now_ns else gate.LARGEST_AMOUNT - now_ns
                 known[key] = 0, now_ns, now_ns + left_ns, 0, 0, 0
             elif current == generation:
                 spent += used[measure]

@@ -7,6 +7,7 @@ dearest rates that this input can reach, with the fees of tools that the provide
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -93,7 +94,7 @@ class CallFacts(msgspec.Struct, gc=False):
         fees = 0 if tools is None else tool_fees(price, tools)
         if self.audio is not None and price.audio is not None:
             fees += price.audio.fee(self.audio.own, rates)
-        return RunningCost(input_tokens, tokens_per_s, rates.input, _per_output(rates), fees)
+        return RunningCost(input_tokens, tokens_per_s, rates.input, _dearest(rates)[1], fees)
 
     @property
     def takes_cap(self) -> bool:
@@ -104,13 +105,6 @@ class CallFacts(msgspec.Struct, gc=False):
     def is_priced(self) -> bool:
         """Whether the cost is known in the operator's currency."""
         return self.price is not None and self.conversion.knows(self.price.currency)
-
-
-class WorstCost(NamedTuple):
-    """The most tokens of output of a call, and the most that it may cost, or None if the price is unknown."""
-
-    output: int
-    amount: CallAmount | None
 
 
 def facts_of(
@@ -177,19 +171,24 @@ def charged_by(
     return price, calls or None
 
 
-def worst_cost(facts: CallFacts, cap: int) -> WorstCost:
-    """Return the most that a call may use and cost with a cap of each choice."""
-    output, price = min((max(cap, LEAST_CAP_SENT) + facts.thinking) * facts.choices, _MOST_OUTPUT), facts.price
+def worst_cost(facts: CallFacts, cap: int) -> tuple[int, CallAmount | None]:
+    """Return the most tokens of output of a call with a cap of each choice, and the most that it may cost.
+
+    The amount is None if the price is unknown.
+    """
+    # Comparisons, because a call of `min` or `max` costs more than the rest.
+    output = ((cap if cap > LEAST_CAP_SENT else LEAST_CAP_SENT) + facts.thinking) * facts.choices
+    output, price = output if output < _MOST_OUTPUT else _MOST_OUTPUT, facts.price
     if facts.output is not None:
         output = facts.output
     if price is None:
-        return WorstCost(output, None)
+        return output, None
     pico = _most_pico(facts.bound, output, price)
     if facts.audio is not None:
         pico += facts.audio.most_fee()
     if facts.tools is not None:
         pico += tool_fees(price, facts.tools)
-    return WorstCost(output, facts.conversion.amount_of(pico, price.currency))
+    return output, facts.conversion.amount_of(pico, price.currency)
 
 
 def largest_cap(facts: CallFacts, *, tokens: int | None = None, nano: int = 0) -> int:
@@ -206,7 +205,7 @@ def largest_cap(facts: CallFacts, *, tokens: int | None = None, nano: int = 0) -
         pico = facts.conversion.pico_of(nano, price.currency)
         if facts.tools is not None:
             pico -= tool_fees(price, facts.tools)
-        per_output = max(map(_per_output, _reached(price, facts.bound)))
+        per_output = max(_dearest(rates)[1] for rates in _reached(price, facts.bound))
         rest = pico - _most_pico(facts.bound, 0, price)
         if not per_output:
             return UNLIMITED if rest >= 0 else -1
@@ -313,10 +312,10 @@ def _asks_to_think(request: chat.ChatRequest) -> bool:
 
 def _most_pico(bound: int, output: int, price: Price) -> int:
     """Return the most that these tokens cost, in 1e-12 units of the price's currency ("pico")."""
-    if not price.above:
-        return bound * _per_input(price.rates) + output * _per_output(price.rates)
-    rates = _reached(price, bound)
-    return bound * max(map(_per_input, rates)) + output * max(map(_per_output, rates))
+    per_input, per_output = _dearest(price.rates)
+    if price.above:
+        per_input, per_output = map(max, zip(*map(_dearest, _reached(price, bound)), strict=True))
+    return bound * per_input + output * per_output
 
 
 def _reached(price: Price, bound: int) -> list[Rates]:
@@ -324,9 +323,8 @@ def _reached(price: Price, bound: int) -> list[Rates]:
     return [price.rates, *(dearer for more_than, dearer in price.above if bound > more_than)]
 
 
-def _per_input(rates: Rates) -> int:
-    return max(rates.input, rates.cache_write or 0, rates.cache_write_1h or 0, rates.cached_input or 0)
-
-
-def _per_output(rates: Rates) -> int:
-    return rates.output if rates.reasoning is None else max(rates.output, rates.reasoning)
+@lru_cache(maxsize=10_000)
+def _dearest(rates: Rates) -> tuple[int, int]:
+    """Return the highest price of a token of the input and of the output."""
+    per_input = max(rates.input, rates.cache_write or 0, rates.cache_write_1h or 0, rates.cached_input or 0)
+    return per_input, max(rates.output, rates.reasoning or 0)
