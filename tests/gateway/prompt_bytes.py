@@ -27,19 +27,7 @@ from gateway.assembly.application import Gateway
 from gateway.execution.transport import UpstreamResponse
 from gateway.execution.upstream_request import UpstreamRequest
 from gateway.telemetry.log import configure
-from providers.chat import (
-    AssistantMessage,
-    ChatRequest,
-    ImagePart,
-    Message,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-    change_request,
-)
+from providers import chat
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from tests.kit.configs import Config, table_of
 from tests.kit.dialect_clients import DIALECT_CLIENTS
@@ -170,42 +158,42 @@ def _schema(draw: random.Random) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": sorted(draw.sample(names, 1))}
 
 
-def conversation(draw: random.Random) -> Iterator[ChatRequest]:
+def conversation(draw: random.Random) -> Iterator[chat.ChatRequest]:
     """Yield the turns of a random conversation, each with all before it."""
     names = draw.sample(["look", "run", "write", "weather"], draw.randint(0, 3))
-    tools = tuple(Tool(name, _words(draw), _schema(draw)) for name in names)
-    messages: list[Message] = [SystemMessage(_words(draw)) for _ in range(draw.randint(0, 2))]
+    tools = tuple(chat.Tool(name, _words(draw), _schema(draw)) for name in names)
+    messages: list[chat.Message] = [chat.SystemMessage(_words(draw)) for _ in range(draw.randint(0, 2))]
     options: dict[str, Any] = {"max_tokens": 900} if draw.random() < 0.5 else {}
     for turn in range(_MOST_TURNS):
         # The first value that a redaction finds adds a system message, so it is in the first turn.
         said: Any = _words(draw) if turn else f"{_words(draw)} ada@example.com"
         if draw.random() < 0.25:
-            said = (TextPart(said), ImagePart(_PICTURE))
+            said = (chat.TextPart(said), chat.ImagePart(_PICTURE))
         if turn < 2 and draw.random() < 0.5:
-            texts = said if isinstance(said, tuple) else (TextPart(said),)
+            texts = said if isinstance(said, tuple) else (chat.TextPart(said),)
             said = (replace(texts[0], cache="5m"), *texts[1:])
-        messages.append(UserMessage(said))
-        yield ChatRequest("assistant", tuple(messages), tools=tools, **options)
+        messages.append(chat.UserMessage(said))
+        yield chat.ChatRequest("assistant", tuple(messages), tools=tools, **options)
         if tools and draw.random() < 0.6:
             calls = tuple(
-                ToolCall(f"call_{turn}{at}", tool.name, json.dumps({"path": _words(draw, 2), "line": at}))
+                chat.ToolCall(f"call_{turn}{at}", tool.name, json.dumps({"path": _words(draw, 2), "line": at}))
                 for at, tool in enumerate(draw.sample(tools, draw.randint(1, len(tools))))
             )
-            messages.append(AssistantMessage(draw.choice([None, _words(draw)]), tool_calls=calls))
-            messages += [ToolMessage(call.id, _words(draw)) for call in calls]
-            yield ChatRequest("assistant", tuple(messages), tools=tools, **options)
+            messages.append(chat.AssistantMessage(draw.choice([None, _words(draw)]), tool_calls=calls))
+            messages += [chat.ToolMessage(call.id, _words(draw)) for call in calls]
+            yield chat.ChatRequest("assistant", tuple(messages), tools=tools, **options)
         if turn % 2:
-            yield ChatRequest("assistant", (*messages, AssistantMessage(PREFILLED)), tools=tools, **options)
+            yield chat.ChatRequest("assistant", (*messages, chat.AssistantMessage(PREFILLED)), tools=tools, **options)
         label = draw.choice(["", "Answers may be wrong.\n\n"])
-        messages.append(AssistantMessage(f"{label}{_words(draw)}"))
+        messages.append(chat.AssistantMessage(f"{label}{_words(draw)}"))
 
 
-def _talk(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+def _talk(messages: tuple[chat.Message, ...]) -> tuple[chat.Message, ...]:
     """Return the messages without calls of tools, because such an answer is not continued."""
     return tuple(
         it
         for it in messages
-        if not isinstance(it, ToolMessage) and not (isinstance(it, AssistantMessage) and it.tool_calls)
+        if not isinstance(it, chat.ToolMessage) and not (isinstance(it, chat.AssistantMessage) and it.tool_calls)
     )
 
 
@@ -234,7 +222,7 @@ async def requests(seed: int, conversations: int, state_dir: Path) -> list[dict[
                         if transport.breaks:
                             options = {"model": name, "stream": True, "tools": (), "messages": _talk(request.messages)}
                         try:
-                            wire = speaker.request(change_request(request, **options))
+                            wire = speaker.request(chat.change_request(request, **options))
                         except UnsupportedFeature:
                             continue
                         transport.bodies.clear()

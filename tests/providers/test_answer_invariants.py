@@ -17,20 +17,9 @@ from hypothesis import strategies as st
 
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
+from providers import chat
 from providers.adapter import Target
 from providers.catalogue.models import ModelFacts
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Failed,
-    Heartbeat,
-    StreamEvent,
-    Tool,
-    ToolMessage,
-    UserMessage,
-    text_of,
-)
 from providers.failures import ProviderFailed
 from providers.json_values import dumps
 from providers.reading.folding import fold
@@ -59,41 +48,43 @@ def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
 
-def events_of(data: bytes, step: int) -> tuple[StreamEvent, ...]:
+def events_of(data: bytes, step: int) -> tuple[chat.StreamEvent, ...]:
     """Return the events of a stream that arrives in pieces of `step` bytes."""
     parser = SERVER.stream_parser(TARGET)
     events = [event for at in range(0, len(data), step) for event in parser.feed(data[at : at + step])]
-    return tuple(event for event in (*events, *parser.close()) if not isinstance(event, Heartbeat))
+    return tuple(event for event in (*events, *parser.close()) if not isinstance(event, chat.Heartbeat))
 
 
-def whole(message: dict[str, Any], finish: str) -> ChatCompletion:
+def whole(message: dict[str, Any], finish: str) -> chat.ChatCompletion:
     body = {**HEAD, "choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": USAGE}
     return read_answer(SERVER, WireResponse(200, {"content-type": "application/json"}, dumps(body), 0), TARGET)
 
 
-def said(completion: ChatCompletion) -> tuple[str, list[Call], str]:
+def said(completion: chat.ChatCompletion) -> tuple[str, list[Call], str]:
     (choice,) = completion.choices
     calls = [(call.name, json.loads(call.arguments)) for call in choice.message.tool_calls]
-    return text_of(choice.message.content), calls, choice.finish_reason
+    return chat.text_of(choice.message.content), calls, choice.finish_reason
 
 
-def written(name: str, events: Sequence[StreamEvent]) -> bytes:
+def written(name: str, events: Sequence[chat.StreamEvent]) -> bytes:
     """Return the stream that a client of a dialect gets."""
     client = DIALECT_CLIENTS[name]
     dialect, _ = client.decode(
-        client.request(ChatRequest("assistant", (UserMessage("Hi"),), stream=True, max_tokens=9))
+        client.request(chat.ChatRequest("assistant", (chat.UserMessage("Hi"),), stream=True, max_tokens=9))
     )
     encoder = dialect.encoder(STYLE, Record("req_1", 0.0, "t"))
     return b"".join(encoder.encode((event,)) for event in events)
 
 
-def in_each_dialect(events: Sequence[StreamEvent]) -> list[tuple[str, list[Call], str]]:
+def in_each_dialect(events: Sequence[chat.StreamEvent]) -> list[tuple[str, list[Call], str]]:
     """Return what the client of each dialect gets, as a stream and as a whole answer."""
     completion = fold(events)
     found = []
     for name, client in DIALECT_CLIENTS.items():
         found.append(said(fold(client.read_stream(written(name, events)))))
-        dialect, _ = client.decode(client.request(ChatRequest("assistant", (UserMessage("Hi"),), max_tokens=9)))
+        dialect, _ = client.decode(
+            client.request(chat.ChatRequest("assistant", (chat.UserMessage("Hi"),), max_tokens=9))
+        )
         found.append(said(client.read_answer(dialect.encode_answer(completion, STYLE, Record("req_1", 0.0, "t")))))
     return found
 
@@ -172,7 +163,7 @@ def pieces_of(form: Form, calls: Sequence[Call], cut: int) -> list[dict[str, Any
     return found
 
 
-def folds_to(form: Form, calls: Sequence[Call], cut: int, texts: Sequence[str]) -> tuple[StreamEvent, ...]:
+def folds_to(form: Form, calls: Sequence[Call], cut: int, texts: Sequence[str]) -> tuple[chat.StreamEvent, ...]:
     deltas = pieces_of(form, calls, cut)
     chunks = [chunk(delta) for delta in deltas]
     chunks += [chunk({"content": text}) for text in texts[:1]]
@@ -335,8 +326,8 @@ def test_next_turn_of_each_dialect_takes_what_an_answer_had(arguments: str, fini
     call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": arguments}}
     spoken = [chunk({"content": "Well."})] if text else []
     events = events_of(frames([*spoken, chunk({"tool_calls": [call]}), chunk({}, finish)]), step)
-    assume(not isinstance(events[-1], Failed))
-    asked = ChatRequest("assistant", (UserMessage("Hi"),), max_tokens=9, tools=(Tool("look"),))
+    assume(not isinstance(events[-1], chat.Failed))
+    asked = chat.ChatRequest("assistant", (chat.UserMessage("Hi"),), max_tokens=9, tools=(chat.Tool("look"),))
     for name, client in DIALECT_CLIENTS.items():
         dialect, _ = client.decode(client.request(asked))
         whole_answer = dialect.encode_answer(fold(events), STYLE, Record("req_1", 0.0, "t"))
@@ -346,9 +337,9 @@ def test_next_turn_of_each_dialect_takes_what_an_answer_had(arguments: str, fini
             except ProviderFailed:
                 continue  # the client itself cannot read such a call, and keeps no turn of it
             message = read.choices[0].message
-            results = tuple(ToolMessage(one.id, "done") for one in message.tool_calls)
-            history = (UserMessage("Hi"), message, *results, UserMessage("And?"))
+            results = tuple(chat.ToolMessage(one.id, "done") for one in message.tool_calls)
+            history = (chat.UserMessage("Hi"), message, *results, chat.UserMessage("And?"))
             _, decoded = client.decode(client.request(replace(asked, messages=history)))
             for one in decoded.messages:
-                for sent in one.tool_calls if isinstance(one, AssistantMessage) else ():
+                for sent in one.tool_calls if isinstance(one, chat.AssistantMessage) else ():
                     sent.arguments.encode()

@@ -9,28 +9,9 @@ from typing import Any
 
 import pytest
 
+from providers import chat
 from providers.adapter import Target
 from providers.catalogue.models import model_facts
-from providers.chat import (
-    AssistantMessage,
-    ChatRequest,
-    Failed,
-    FilePart,
-    Finished,
-    Heartbeat,
-    ImagePart,
-    JsonSchemaFormat,
-    Message,
-    NamedTool,
-    StreamEvent,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolMessage,
-    Usage,
-    UserMessage,
-)
 from providers.conformance.test_garbage import _broken
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from providers.formats.reasoning_state import Thought, pack, unpack
@@ -44,19 +25,21 @@ from tests.kit.case_files import cases
 MODEL = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"
 NEW = "anthropic.claude-opus-5-5-v1:0"
 TARGET = Target(MODEL, "/model", model_facts(ADAPTER.models, MODEL))
-WEATHER = Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
-HI = UserMessage("Hi")
-CALL = ToolCall("tooluse_1", "get_weather", '{"city":"Oslo"}')
+WEATHER = chat.Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
+HI = chat.UserMessage("Hi")
+CALL = chat.ToolCall("tooluse_1", "get_weather", '{"city":"Oslo"}')
 
 
-def sent(*messages: Message, model: str = MODEL, pins: dict[str, object] | None = None, **more: Any) -> dict[str, Any]:
+def sent(
+    *messages: chat.Message, model: str = MODEL, pins: dict[str, object] | None = None, **more: Any
+) -> dict[str, Any]:
     target = Target(model, "/model", model_facts(ADAPTER.models, model), pins or {})
-    body = json.loads(ADAPTER.build_request(ChatRequest("a", messages or (HI,), **more), target).body)
+    body = json.loads(ADAPTER.build_request(chat.ChatRequest("a", messages or (HI,), **more), target).body)
     assert isinstance(body, dict)
     return body
 
 
-def refused(*messages: Message, **more: Any) -> str:
+def refused(*messages: chat.Message, **more: Any) -> str:
     with pytest.raises(UnsupportedFeature) as caught:
         sent(*messages, **more)
     return caught.value.feature
@@ -66,7 +49,7 @@ def refused(*messages: Message, **more: Any) -> str:
 
 
 def test_path_contains_model_and_method() -> None:
-    asked = ChatRequest("a", (HI,))
+    asked = chat.ChatRequest("a", (HI,))
     model = "eu.anthropic.claude-sonnet-4-5-20250929-v1%3A0"
     assert ADAPTER.build_request(asked, TARGET).path == f"/model/{model}/converse"
     streamed = ADAPTER.build_request(replace(asked, stream=True), TARGET)
@@ -78,18 +61,18 @@ def test_complete_request_is_built() -> None:
     thoughts = (Thought("Hm", "c2ln"), Thought(redacted="c2VhbGVk"))
     call = replace(CALL, signature=pack(thoughts, MODEL))
     body = sent(
-        SystemMessage("Be brief."),
-        UserMessage(
+        chat.SystemMessage("Be brief."),
+        chat.UserMessage(
             (
-                TextPart("See"),
-                ImagePart("data:image/jpg;base64,QUJD"),
-                FilePart("data:application/pdf;base64,JVBERg==", "a/b_c.pdf"),
-                FilePart("data:text/plain;base64,QUJD"),
+                chat.TextPart("See"),
+                chat.ImagePart("data:image/jpg;base64,QUJD"),
+                chat.FilePart("data:application/pdf;base64,JVBERg==", "a/b_c.pdf"),
+                chat.FilePart("data:text/plain;base64,QUJD"),
             )
         ),
-        AssistantMessage("Look.", tool_calls=(call,)),
-        ToolMessage("tooluse_1", "-3"),
-        UserMessage("And?"),
+        chat.AssistantMessage("Look.", tool_calls=(call,)),
+        chat.ToolMessage("tooluse_1", "-3"),
+        chat.UserMessage("And?"),
         tools=(replace(WEATHER, strict=True),),
         tool_choice="required",
         max_tokens=99999,
@@ -129,8 +112,10 @@ def test_complete_request_is_built() -> None:
 
 
 def test_documents_have_unique_names_and_a_text_in_their_turn() -> None:
-    paper = FilePart("data:application/pdf;base64,JVBERg==", "a.pdf")
-    body = sent(UserMessage((paper,)), AssistantMessage("Read."), UserMessage((TextPart("Again"), paper)))
+    paper = chat.FilePart("data:application/pdf;base64,JVBERg==", "a.pdf")
+    body = sent(
+        chat.UserMessage((paper,)), chat.AssistantMessage("Read."), chat.UserMessage((chat.TextPart("Again"), paper))
+    )
     first, _, last = (turn["content"] for turn in body["messages"])
     assert [first[0]["document"]["name"], last[1]["document"]["name"]] == ["a pdf 1", "a pdf 2"]
     assert (first[1:], last[0]) == ([{"text": "."}], {"text": "Again"})
@@ -138,20 +123,20 @@ def test_documents_have_unique_names_and_a_text_in_their_turn() -> None:
 
 def test_document_name_is_shortened_to_the_limit() -> None:
     names = ("x" * 250 + ".pdf", "x" * 197 + " y.pdf", "x" * 198)
-    papers = tuple(FilePart("data:application/pdf;base64,JVBERg==", name) for name in names)
-    blocks = sent(UserMessage((TextPart("Read"), *papers)))["messages"][0]["content"][1:]
+    papers = tuple(chat.FilePart("data:application/pdf;base64,JVBERg==", name) for name in names)
+    blocks = sent(chat.UserMessage((chat.TextPart("Read"), *papers)))["messages"][0]["content"][1:]
     assert [block["document"]["name"] for block in blocks] == ["x" * 198 + " 1", "x" * 197 + " 2", "x" * 198 + " 3"]
 
 
 @pytest.mark.parametrize(
     "messages",
     [
-        (AssistantMessage("Welcome!"), UserMessage("Hi")),
-        (SystemMessage("Be brief."),),
-        (UserMessage("Hi"), AssistantMessage("Hello."), SystemMessage("Say more.")),
+        (chat.AssistantMessage("Welcome!"), chat.UserMessage("Hi")),
+        (chat.SystemMessage("Be brief."),),
+        (chat.UserMessage("Hi"), chat.AssistantMessage("Hello."), chat.SystemMessage("Say more.")),
     ],
 )
-def test_missing_user_turn_becomes_a_filler(messages: tuple[Message, ...]) -> None:
+def test_missing_user_turn_becomes_a_filler(messages: tuple[chat.Message, ...]) -> None:
     turns = sent(*messages)["messages"]
     assert (turns[0]["role"], turns[-1]["role"]) == ("user", "user")
     assert [{"text": "."}] in [turn["content"] for turn in turns]
@@ -159,9 +144,9 @@ def test_missing_user_turn_becomes_a_filler(messages: tuple[Message, ...]) -> No
 
 def test_blank_stop_is_refused_for_claude_only() -> None:
     with pytest.raises(UnsupportedFeature, match="white space only"):
-        sent(UserMessage("Hi"), stop=("\n",))
+        sent(chat.UserMessage("Hi"), stop=("\n",))
     nova = "amazon.nova-pro-v1:0"
-    asked = ChatRequest("assistant", (UserMessage("Hi"),), stop=("\n",))
+    asked = chat.ChatRequest("assistant", (chat.UserMessage("Hi"),), stop=("\n",))
     wire = ADAPTER.build_request(asked, replace(TARGET, model=nova, facts=model_facts(ADAPTER.models, nova)))
     assert json.loads(wire.body)["inferenceConfig"] == {"stopSequences": ["\n"]}
 
@@ -176,7 +161,7 @@ def test_model_specific_fields_are_sent_as_additional_fields() -> None:
         "thinking": {"type": "adaptive", "display": "summarized"},
     }
     assert (adaptive["outputConfig"], adaptive["x"]) == ({"effort": "max"}, 2)
-    form = sent(response_format=JsonSchemaFormat("city", {"type": "object", "properties": {}}, "A city."))
+    form = sent(response_format=chat.JsonSchemaFormat("city", {"type": "object", "properties": {}}, "A city."))
     structure = form["outputConfig"]["textFormat"]["structure"]["jsonSchema"]
     assert json.loads(structure["schema"]) == {"type": "object", "properties": {}, "additionalProperties": False}
     assert (structure["name"], structure["description"]) == ("city", "A city.")
@@ -184,7 +169,7 @@ def test_model_specific_fields_are_sent_as_additional_fields() -> None:
 
 def test_tool_choice_none_omits_the_tools() -> None:
     assert "toolConfig" not in sent(tools=(WEATHER,), tool_choice="none")
-    assert sent(tools=(WEATHER,), tool_choice=NamedTool("get_weather"))["toolConfig"]["toolChoice"] == {
+    assert sent(tools=(WEATHER,), tool_choice=chat.NamedTool("get_weather"))["toolConfig"]["toolChoice"] == {
         "tool": {"name": "get_weather"}
     }
 
@@ -192,8 +177,15 @@ def test_tool_choice_none_omits_the_tools() -> None:
 @pytest.mark.parametrize("more", [{"tools": (WEATHER,), "tool_choice": "none"}, {}], ids=["kept from it", "no tools"])
 def test_earlier_calls_become_texts_if_no_tool_may_be_called(more: dict[str, Any]) -> None:
     """Agents send such requests to summarise their tool results."""
-    calling = AssistantMessage("Let me look.", tool_calls=(CALL, replace(CALL, id="b", arguments=" ")))
-    body = sent(HI, calling, ToolMessage("b", "fog"), ToolMessage("tooluse_1", "snow"), UserMessage("So?"), **more)
+    calling = chat.AssistantMessage("Let me look.", tool_calls=(CALL, replace(CALL, id="b", arguments=" ")))
+    body = sent(
+        HI,
+        calling,
+        chat.ToolMessage("b", "fog"),
+        chat.ToolMessage("tooluse_1", "snow"),
+        chat.UserMessage("So?"),
+        **more,
+    )
     assert "toolConfig" not in body
     assert body["messages"][1:] == [
         {
@@ -206,15 +198,15 @@ def test_earlier_calls_become_texts_if_no_tool_may_be_called(more: dict[str, Any
         },
     ]
     thought = sent(
-        HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("tooluse_1", ""), reasoning_effort="low", **more
+        HI, chat.AssistantMessage(tool_calls=(CALL,)), chat.ToolMessage("tooluse_1", ""), reasoning_effort="low", **more
     )
     assert thought["messages"][-1]["content"] == [{"text": f"[Result of {CALL.name}: ]"}]
     assert "thinking" in thought["additionalModelRequestFields"], "no loop of another model's is gone on with"
-    assert refused(HI, AssistantMessage(tool_calls=(CALL,)), **more) == "tools"
+    assert refused(HI, chat.AssistantMessage(tool_calls=(CALL,)), **more) == "tools"
 
 
 def test_thinking_budget_is_omitted_for_a_tool_loop_of_another_model() -> None:
-    loop = (HI, AssistantMessage(tool_calls=(CALL,)), ToolMessage("tooluse_1", " "))
+    loop = (HI, chat.AssistantMessage(tool_calls=(CALL,)), chat.ToolMessage("tooluse_1", " "))
     body = sent(*loop, tools=(WEATHER,), reasoning_effort="high")
     assert "additionalModelRequestFields" not in body
     assert body["messages"][-1]["content"][0]["toolResult"]["content"] == []
@@ -223,13 +215,13 @@ def test_thinking_budget_is_omitted_for_a_tool_loop_of_another_model() -> None:
 @pytest.mark.parametrize(
     ("message", "feature"),
     [
-        (UserMessage((ImagePart("https://example.com/a.png"),)), "image_url"),
-        (UserMessage((ImagePart("data:image/svg+xml;base64,QUJD"),)), "vision"),
-        (UserMessage((FilePart("data:application/zip;base64,QUJD"),)), "file"),
-        (ToolMessage("x", "y"), "tools"),
+        (chat.UserMessage((chat.ImagePart("https://example.com/a.png"),)), "image_url"),
+        (chat.UserMessage((chat.ImagePart("data:image/svg+xml;base64,QUJD"),)), "vision"),
+        (chat.UserMessage((chat.FilePart("data:application/zip;base64,QUJD"),)), "file"),
+        (chat.ToolMessage("x", "y"), "tools"),
     ],
 )
-def test_unsupported_content_is_refused(message: Message, feature: str) -> None:
+def test_unsupported_content_is_refused(message: chat.Message, feature: str) -> None:
     assert refused(message) == feature
 
 
@@ -244,7 +236,7 @@ def delta(index: int, **members: object) -> bytes:
     return event("contentBlockDelta", delta=members, contentBlockIndex=index)
 
 
-def events(*pieces: bytes) -> list[StreamEvent]:
+def events(*pieces: bytes) -> list[chat.StreamEvent]:
     parser = ADAPTER.stream_parser(TARGET)
     return [one for piece in pieces for one in parser.feed(piece)] + list(parser.close())
 
@@ -286,7 +278,7 @@ def response_with(**changes: object) -> WireResponse:
 
 def test_whole_answer_equals_its_stream() -> None:
     made = events(*STREAM)
-    assert sum(isinstance(one, Heartbeat) for one in made) == 2
+    assert sum(isinstance(one, chat.Heartbeat) for one in made) == 2
     answer = fold(made)
     message = answer.choices[0].message
     assert (message.content, message.reasoning) == ("Look here.", "Hm")
@@ -295,7 +287,7 @@ def test_whole_answer_equals_its_stream() -> None:
         ("t2", "g", "{}"),
     ]
     assert unpack(message.tool_calls[0].signature, MODEL) == (Thought("Hm", "c2ln"), Thought(redacted="c2VhbGVk"))
-    assert answer.usage == Usage(117, 5, cached_tokens=100, cache_write_tokens=7)
+    assert answer.usage == chat.Usage(117, 5, cached_tokens=100, cache_write_tokens=7)
     assert ADAPTER.parse_response(response_with(), TARGET) == answer
 
 
@@ -308,7 +300,7 @@ def test_large_number_in_call_arguments_is_not_rounded() -> None:
 def test_metadata_event_ends_the_stream() -> None:
     parser = ADAPTER.stream_parser(TARGET)
     made = [one for piece in STREAM for one in parser.feed(piece)]
-    assert isinstance(made[-1], Finished)
+    assert isinstance(made[-1], chat.Finished)
 
 
 @cases("word", "reason", "raw")
@@ -323,7 +315,7 @@ def test_unusable_output_fails() -> None:
             ADAPTER.parse_response(response_with(stopReason=word), TARGET)
         assert (caught.value.failure.kind, caught.value.failure.code) == (FailureKind.MALFORMED, word)
     last = events(event("messageStop", stopReason="malformed_model_output"))[-1]
-    assert isinstance(last, Failed)
+    assert isinstance(last, chat.Failed)
     assert last.failure.kind is FailureKind.MALFORMED
     with pytest.raises(ProviderFailed):
         ADAPTER.parse_response(WireResponse(200, {}, b'{"output":{}}', 0), TARGET)
@@ -347,16 +339,16 @@ def raised(name: str) -> dict[str, str]:
 def test_error_in_a_stream_is_its_last_event(headers: dict[str, str], payload: bytes, kind: FailureKind) -> None:
     for before in ((), STREAM[:8]):
         last = events(*before, encode_message(headers, payload), *STREAM)[-1]
-        assert isinstance(last, Failed)
+        assert isinstance(last, chat.Failed)
         assert last.failure.kind is kind
 
 
 def test_broken_framing_fails_unless_the_answer_is_complete() -> None:
     for broken in (b"data: {}\n\n" * 3, STREAM[1][:-1] + b"\x00", STREAM[1][:40]):
         last = events(*STREAM[:8], broken)[-1]
-        assert isinstance(last, Failed)
+        assert isinstance(last, chat.Failed)
         assert last.failure.kind is FailureKind.INTERRUPTED
-    assert isinstance(events(*STREAM[:-1], b"\xff" * 40)[-1], Finished)
+    assert isinstance(events(*STREAM[:-1], b"\xff" * 40)[-1], chat.Finished)
 
 
 def test_stream_with_one_wrong_value_never_raises() -> None:
@@ -365,14 +357,14 @@ def test_stream_with_one_wrong_value_never_raises() -> None:
         for broken in _broken(payload):
             headers = {":message-type": "event", ":event-type": name}
             made = events(*STREAM[:position], encode_message(headers, broken), *STREAM[position:])
-            assert isinstance(made[-1], Failed | Finished)
+            assert isinstance(made[-1], chat.Failed | chat.Finished)
     for original in (STREAM[9], STREAM[10], STREAM[1], STREAM[16], STREAM[17]):
         payload = original[original.index(b"{") : -4]
         kind = original[: original.index(b"{")].rpartition(b":event-type")[2][3:].split(b"\x0d")[0].decode("latin-1")
         for broken in _broken(payload):
             headers = {":message-type": "event", ":event-type": kind}
             made = events(encode_message(headers, broken), *STREAM)
-            assert sum(isinstance(one, Failed | Finished) for one in made) == 1
+            assert sum(isinstance(one, chat.Failed | chat.Finished) for one in made) == 1
 
 
 # --- errors ---------------------------------------------------------------------------------------

@@ -9,23 +9,9 @@ from typing import Any
 
 import pytest
 
-from providers import auth
+from providers import auth, chat
 from providers.adapter import Target
 from providers.catalogue.models import model_facts
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    FinishReason,
-    NamedTool,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    Usage,
-    UserMessage,
-)
 from providers.failures import FailureKind, ProviderFailed
 from providers.reading.response_reader import read_answer
 from providers.testkit.simulated_model import respond
@@ -35,8 +21,8 @@ from providers.vendors.dashscope.simulator import SIMULATOR
 from providers.wire import WireRequest, WireResponse
 from tests.kit.case_files import cases
 
-HI = UserMessage("Hi")
-WEATHER = Tool("get_weather", "The weather", {"type": "object", "properties": {"city": {"type": "string"}}})
+HI = chat.UserMessage("Hi")
+WEATHER = chat.Tool("get_weather", "The weather", {"type": "object", "properties": {"city": {"type": "string"}}})
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 TEXT_PATH = "/api/v1/services/aigc/text-generation/generation"
 MULTIMODAL_PATH = "/api/v1/services/aigc/multimodal-generation/generation"
@@ -46,8 +32,8 @@ def target(model: str) -> Target:
     return Target(model, "/api/v1", model_facts(ADAPTER.models, model))
 
 
-def ask(*messages: Any, **fields: Any) -> ChatRequest:
-    return ChatRequest("assistant", messages or (HI,), **fields)
+def ask(*messages: Any, **fields: Any) -> chat.ChatRequest:
+    return chat.ChatRequest("assistant", messages or (HI,), **fields)
 
 
 def received(wire: WireRequest) -> IncomingRequest:
@@ -55,11 +41,13 @@ def received(wire: WireRequest) -> IncomingRequest:
     return IncomingRequest(signed.method, signed.path, "", dict(signed.headers), signed.body)
 
 
-def understood(request: ChatRequest, model: str = "qwen-plus") -> ChatRequest:
+def understood(request: chat.ChatRequest, model: str = "qwen-plus") -> chat.ChatRequest:
     return SIMULATOR.read_request(received(ADAPTER.build_request(request, target(model))))
 
 
-def answered(request: ChatRequest, model: str = "qwen-plus", answer: ChatCompletion | None = None) -> ChatCompletion:
+def answered(
+    request: chat.ChatRequest, model: str = "qwen-plus", answer: chat.ChatCompletion | None = None
+) -> chat.ChatCompletion:
     """Send a request and read the answer, as JSON or as a stream, as the adapter requests."""
     seen = understood(request, model)
     completion = answer or respond(seen, "Qwen")
@@ -76,10 +64,10 @@ def answered(request: ChatRequest, model: str = "qwen-plus", answer: ChatComplet
 @pytest.mark.parametrize("stream", [True, False])
 def test_text_round_trips(model: str, stream: bool) -> None:
     request = ask(
-        SystemMessage("Be brief."),
+        chat.SystemMessage("Be brief."),
         HI,
-        AssistantMessage("Hello, 世界"),
-        UserMessage((TextPart("And "), TextPart("then?"))),
+        chat.AssistantMessage("Hello, 世界"),
+        chat.UserMessage((chat.TextPart("And "), chat.TextPart("then?"))),
         temperature=2.0,
         top_p=0.0,
         max_tokens=9,
@@ -90,7 +78,7 @@ def test_text_round_trips(model: str, stream: bool) -> None:
         stream=stream,
     )
     seen = understood(request, model)
-    assert seen.messages[0].content in ("Be brief.", (TextPart("Be brief."),))
+    assert seen.messages[0].content in ("Be brief.", (chat.TextPart("Be brief."),))
     assert (seen.model, seen.stream, seen.extra) == (model, stream, {"top_k": 3})
     assert (seen.temperature, seen.top_p, seen.max_tokens, seen.stop) == (1.99, 0.01, 9, ("END",))
     assert (seen.seed, seen.presence_penalty) == (5, 1.5)
@@ -108,7 +96,12 @@ def test_text_round_trips(model: str, stream: bool) -> None:
         ("deepseek-v3.2", {"reasoning_effort": "high"}, "max", True),
         ("qwq-plus", {}, "max", True),
         ("qwen3.8-omni-flash", {}, None, True),
-        ("qwen3.7-plus", {"tools": (WEATHER,), "tool_choice": NamedTool("get_weather"), "stream": True}, "none", True),
+        (
+            "qwen3.7-plus",
+            {"tools": (WEATHER,), "tool_choice": chat.NamedTool("get_weather"), "stream": True},
+            "none",
+            True,
+        ),
     ],
 )
 def test_thinking_round_trips(model: str, fields: dict[str, Any], effort: str | None, stream: bool) -> None:
@@ -128,9 +121,11 @@ def test_choices_and_log_probabilities_round_trip(stream: bool) -> None:
 
 
 @pytest.mark.parametrize(("reason", "raw"), [("stop", None), ("length", None)])
-def test_streamed_and_whole_answers_are_equal(reason: FinishReason, raw: str | None) -> None:
-    message = AssistantMessage("你好, world\n", reasoning="hm")
-    answer = ChatCompletion("r", "qwen-plus", 0, (Choice(message, reason, raw_finish_reason=raw),), Usage(5, 7, 2, 3))
+def test_streamed_and_whole_answers_are_equal(reason: chat.FinishReason, raw: str | None) -> None:
+    message = chat.AssistantMessage("你好, world\n", reasoning="hm")
+    answer = chat.ChatCompletion(
+        "r", "qwen-plus", 0, (chat.Choice(message, reason, raw_finish_reason=raw),), chat.Usage(5, 7, 2, 3)
+    )
     assert answered(ask(), answer=answer) == answer
     assert answered(ask(stream=True), answer=answer) == answer
     silent = replace(answer, usage=None)
@@ -138,19 +133,19 @@ def test_streamed_and_whole_answers_are_equal(reason: FinishReason, raw: str | N
 
 
 def test_filtered_answer_is_an_error_or_ends_the_stream() -> None:
-    choice = Choice(AssistantMessage("One two"), "content_filter")
-    answer = ChatCompletion("r", "qwen-plus", 0, (choice,), Usage(5, 2))
+    choice = chat.Choice(chat.AssistantMessage("One two"), "content_filter")
+    answer = chat.ChatCompletion("r", "qwen-plus", 0, (choice,), chat.Usage(5, 2))
     with pytest.raises(ProviderFailed) as error:
         answered(ask(), answer=answer)
     assert error.value.failure.kind is FailureKind.CONTENT_FILTER
     streamed = answered(ask(stream=True), answer=answer)
     assert streamed.choices[0] == replace(choice, raw_finish_reason="DataInspectionFailed")
-    assert streamed.usage == Usage(5, 2)
+    assert streamed.usage == chat.Usage(5, 2)
 
 
 def test_events_have_the_vendors_layout() -> None:
-    choice = Choice(AssistantMessage(None, tool_calls=(ToolCall("call_1", "f", "{}"),)), "tool_calls")
-    answer = ChatCompletion("r", "qwen-plus", 0, (choice,), Usage(9, 4))
+    choice = chat.Choice(chat.AssistantMessage(None, tool_calls=(chat.ToolCall("call_1", "f", "{}"),)), "tool_calls")
+    answer = chat.ChatCompletion("r", "qwen-plus", 0, (choice,), chat.Usage(9, 4))
     first, second, third, last = SIMULATOR.write_stream(answer, understood(ask(stream=True)))
     head, _, data = first.partition(b"data:")
     assert head == b"id:1\nevent:result\n:HTTP_STATUS/200\n"

@@ -10,23 +10,9 @@ from typing import Any
 import pytest
 
 from gateway.usage.estimates import is_plausible
+from providers import chat
 from providers.adapter import Target, answers_chats, known_models
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
-from providers.chat import (
-    AssistantMessage,
-    ChatRequest,
-    Failed,
-    Heartbeat,
-    Message,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolMessage,
-    Usage,
-    UserMessage,
-    change_request,
-)
 from providers.conformance.cases import rich_answer
 from providers.conformance.checks import without_heartbeats
 from providers.conformance.subject import Subject, subjects_of
@@ -49,8 +35,8 @@ ADAPTERS = load_registry().adapters
 @pytest.mark.parametrize("stream", [False, True])
 def test_refusal_after_text_is_valid(provider: str, stream: bool) -> None:
     # Both, as a client has them that reads a stream: first pieces of content, then of a refusal.
-    answer = AssistantMessage("Let me see. ", refusal="I won't.")
-    request = ChatRequest("assistant", (UserMessage("Do it"), answer, UserMessage("Why?")), stream)
+    answer = chat.AssistantMessage("Let me see. ", refusal="I won't.")
+    request = chat.ChatRequest("assistant", (chat.UserMessage("Do it"), answer, chat.UserMessage("Why?")), stream)
     body = ADAPTERS[provider].build_request(request, Target("some-model", "/v1", UNKNOWN_MODEL)).body
     assert b"Let me see. " in body
     assert b"I won't." in body
@@ -59,27 +45,29 @@ def test_refusal_after_text_is_valid(provider: str, stream: bool) -> None:
 # --- text parts of one message --------------------------------------------------------------------
 
 CHATS = sorted(name for name, one in ADAPTERS.items() if answers_chats(one))
-PARTS = (TextPart("brief"), TextPart("TWO"))
-MESSAGES: tuple[Message, ...] = (
-    SystemMessage(PARTS),
-    UserMessage(PARTS),
-    AssistantMessage(None, tool_calls=(ToolCall("call_1", "look", "{}"),)),
-    ToolMessage("call_1", PARTS),
-    UserMessage("And?"),
+PARTS = (chat.TextPart("brief"), chat.TextPart("TWO"))
+MESSAGES: tuple[chat.Message, ...] = (
+    chat.SystemMessage(PARTS),
+    chat.UserMessage(PARTS),
+    chat.AssistantMessage(None, tool_calls=(chat.ToolCall("call_1", "look", "{}"),)),
+    chat.ToolMessage("call_1", PARTS),
+    chat.UserMessage("And?"),
 )
 
 
 @pytest.mark.parametrize("provider", CHATS)
 def test_a_mark_of_a_cache_never_makes_a_request_impossible(provider: str) -> None:
     """A vendor without caches gets the same request without marks."""
-    marked = (TextPart("brief"), TextPart("TWO", cache="5m"))
+    marked = (chat.TextPart("brief"), chat.TextPart("TWO", cache="5m"))
     history = (
-        UserMessage(marked),
-        AssistantMessage(None, tool_calls=(ToolCall("call_1", "look", "{}", cache="5m"),)),
-        ToolMessage("call_1", marked, cache="1h"),
-        UserMessage("And?"),
+        chat.UserMessage(marked),
+        chat.AssistantMessage(None, tool_calls=(chat.ToolCall("call_1", "look", "{}", cache="5m"),)),
+        chat.ToolMessage("call_1", marked, cache="1h"),
+        chat.UserMessage("And?"),
     )
-    request = ChatRequest("assistant", (SystemMessage(marked), *history), tools=(Tool("look", cache="5m"),))
+    request = chat.ChatRequest(
+        "assistant", (chat.SystemMessage(marked), *history), tools=(chat.Tool("look", cache="5m"),)
+    )
     target = Target("some-model", "/v1", UNKNOWN_MODEL)
     assert b"brief" in ADAPTERS[provider].build_request(request, target).body
 
@@ -87,7 +75,7 @@ def test_a_mark_of_a_cache_never_makes_a_request_impossible(provider: str) -> No
 def body_text(name: str, model: str, **more: Any) -> str:
     adapter = ADAPTERS[name]
     target = Target(model, "/v1", model_facts(known_models(adapter), model))
-    request = ChatRequest("assistant", MESSAGES, tools=(Tool("look"),), max_tokens=100, **more)
+    request = chat.ChatRequest("assistant", MESSAGES, tools=(chat.Tool("look"),), max_tokens=100, **more)
     return adapter.build_request(request, target).body.decode()
 
 
@@ -104,12 +92,12 @@ def test_text_parts_of_a_result_stay_apart_where_openai_thinks_about_tools() -> 
 
 @cases("parts", "text")
 def test_empty_line_is_between_parts_that_would_run_together(parts: tuple[str, ...], text: str) -> None:
-    assert prompt_text([TextPart(part) for part in parts]) == text
+    assert prompt_text([chat.TextPart(part) for part in parts]) == text
 
 
 # --- fields for the end user ----------------------------------------------------------------------
 
-ASK = ChatRequest("m", (UserMessage("Hello!"),), extra={"safety_identifier": "s-1"})
+ASK = chat.ChatRequest("m", (chat.UserMessage("Hello!"),), extra={"safety_identifier": "s-1"})
 ONE_FIELD = {
     "anthropic": ("claude-haiku-5-5", "metadata", {"user_id": "s-1"}),
     "azure": ("gpt-6-luna", "user", "s-1"),
@@ -118,7 +106,7 @@ ONE_FIELD = {
 }
 
 
-def sent(provider: str, model: str, request: ChatRequest, **target: Any) -> dict[str, Any]:
+def sent(provider: str, model: str, request: chat.ChatRequest, **target: Any) -> dict[str, Any]:
     adapter = ADAPTERS[provider]
     facts = model_facts(adapter.models, model)  # type: ignore[attr-defined]  # ours know models
     body: dict[str, Any] = json.loads(
@@ -131,19 +119,19 @@ def sent(provider: str, model: str, request: ChatRequest, **target: Any) -> dict
 def test_safety_identifier_replaces_user(provider: str) -> None:
     model, field, expected = ONE_FIELD[provider]
     assert "safety_identifier" in ADAPTERS[provider].capabilities.parameters
-    for request in (ASK, change_request(ASK, user="u-1")):
+    for request in (ASK, chat.change_request(ASK, user="u-1")):
         body = sent(provider, model, request)
         assert body[field] == expected
         assert "safety_identifier" not in body
         assert "u-1" not in json.dumps(body)
-    older = change_request(ASK, user="s-1", extra={})
+    older = chat.change_request(ASK, user="s-1", extra={})
     assert sent(provider, model, older)[field] == expected
-    blank = change_request(ASK, user="s-1", extra={"safety_identifier": ""})
+    blank = chat.change_request(ASK, user="s-1", extra={"safety_identifier": ""})
     assert sent(provider, model, blank)[field] == expected
 
 
 def test_openai_receives_both_fields() -> None:
-    body = sent("openai", "gpt-6-luna", change_request(ASK, user="u-1"))
+    body = sent("openai", "gpt-6-luna", chat.change_request(ASK, user="u-1"))
     assert (body["safety_identifier"], body["user"]) == ("s-1", "u-1")
 
 
@@ -181,7 +169,7 @@ REFUSALS = [
 def test_qwen_model_that_always_thinks_is_asked_for_a_stream(provider: str, model: str) -> None:
     adapter = ADAPTERS[provider]
     facts = model_facts(known_models(adapter), model)
-    request = ChatRequest("assistant", (UserMessage("Hi"),))
+    request = chat.ChatRequest("assistant", (chat.UserMessage("Hi"),))
     sent = adapter.build_request(request, Target(model, "/v1", facts))
     body: dict[str, Any] = json.loads(sent.body)
     assert facts.known
@@ -226,7 +214,7 @@ def test_simulated_long_prompt_is_read_as_a_long_prompt(vendor: str) -> None:
 def test_simulated_long_prompt_within_a_stream_is_read_as_a_long_prompt(vendor: str) -> None:
     parser = ADAPTERS[vendor].stream_parser(Target("any-model", "/v1", UNKNOWN_MODEL))
     events = [*parser.feed(SIMULATORS[vendor].write_error_event(FailureKind.CONTEXT_LENGTH)), *parser.close()]
-    failures = [event.failure for event in events if isinstance(event, Failed)]
+    failures = [event.failure for event in events if isinstance(event, chat.Failed)]
     assert [failure.kind for failure in failures] == [FailureKind.CONTEXT_LENGTH]
 
 
@@ -275,14 +263,14 @@ WITH_EVENTS = sorted(name for name in ADAPTERS if name != "bedrock")
 def test_unknown_event_is_a_sign_of_life(name: str, event: bytes) -> None:
     parser = ADAPTERS[name].stream_parser(Target("m", "", ModelFacts()))
     events = [one for _ in range(3) for one in parser.feed(event)]
-    assert [type(one) for one in events] == [Heartbeat] * 3
+    assert [type(one) for one in events] == [chat.Heartbeat] * 3
 
 
 @cases("event")
 @pytest.mark.parametrize("name", WITH_EVENTS)
 def test_error_event_ends_a_stream(name: str, event: bytes) -> None:
     parser = ADAPTERS[name].stream_parser(Target("m", "", ModelFacts()))
-    assert [type(one) for one in parser.feed(event)] == [Failed]
+    assert [type(one) for one in parser.feed(event)] == [chat.Failed]
 
 
 @pytest.mark.parametrize("end", [b"", b"data: [DONE]\n\n"], ids=["", "done"])
@@ -291,7 +279,7 @@ def test_error_event_ends_a_stream(name: str, event: bytes) -> None:
 def test_error_is_read_in_any_frame(name: str, frame: bytes, end: bytes) -> None:
     parser = ADAPTERS[name].stream_parser(Target("m", "", ModelFacts()))
     events = [*parser.feed(frame + end), *parser.close()]
-    assert isinstance(events[-1], Failed)
+    assert isinstance(events[-1], chat.Failed)
     assert events[-1].failure.kind is FailureKind.CONTEXT_LENGTH
 
 
@@ -305,7 +293,7 @@ def test_error_in_any_frame_is_read_after_text_and_in_any_cut(name: str, frame: 
         pieces = [before, *(frame[at : at + step] for at in range(0, len(frame), step)), b"data: [DONE]\n\n"]
         events = [event for piece in pieces for event in parser.feed(piece)]
         *_, last = (*events, *parser.close())
-        assert isinstance(last, Failed)
+        assert isinstance(last, chat.Failed)
         assert last.failure.kind is FailureKind.CONTEXT_LENGTH
 
 
@@ -313,7 +301,7 @@ def test_error_in_any_frame_is_read_after_text_and_in_any_cut(name: str, frame: 
 def test_type_of_an_error_is_enough(name: str) -> None:
     parser = ADAPTERS[name].stream_parser(Target("m", "", ModelFacts()))
     event = b'data: {"type": "server_error", "message": "failed"}\n\n'
-    assert [type(one) for one in parser.feed(event)] == [Failed]
+    assert [type(one) for one in parser.feed(event)] == [chat.Failed]
 
 
 @pytest.mark.parametrize("subject", SUBJECTS, ids=str)
@@ -327,11 +315,11 @@ def test_unknown_events_change_nothing_of_an_answer(subject: Subject) -> None:
 # --- counts that are not exact --------------------------------------------------------------------
 
 
-def of(translate: Callable[[Mapping[str, object]], Mapping[str, Any]]) -> Callable[[Mapping[str, object]], Usage]:
+def of(translate: Callable[[Mapping[str, object]], Mapping[str, Any]]) -> Callable[[Mapping[str, object]], chat.Usage]:
     return lambda usage: read_openai(translate({"usage": usage, "Usage": usage})["usage"])
 
 
-READERS: Mapping[str, tuple[Callable[[Mapping[str, object]], Usage], str, str]] = {
+READERS: Mapping[str, tuple[Callable[[Mapping[str, object]], chat.Usage], str, str]] = {
     "openai": (read_openai, "prompt_tokens", "completion_tokens"),
     "anthropic": (anthropic._usage, "input_tokens", "output_tokens"),
     "dashscope": (of(dashscope._as_openai), "input_tokens", "output_tokens"),

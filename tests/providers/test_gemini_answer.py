@@ -9,26 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from providers import chat
 from providers.adapter import Target
 from providers.catalogue.models import model_facts
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    Opened,
-    ReasoningDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    ToolCallDelta,
-    ToolMessage,
-    Usage,
-    UsageReport,
-    UserMessage,
-)
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.json_values import dumps
 from providers.openai_json import decode_request, encode_completion
@@ -49,16 +32,16 @@ def sse(*chunks: object) -> bytes:
     return b"".join(b"data: " + json.dumps(chunk).encode() + b"\r\n\r\n" for chunk in chunks)
 
 
-def stream(*chunks: object) -> list[StreamEvent]:
+def stream(*chunks: object) -> list[chat.StreamEvent]:
     return events(sse(*chunks))
 
 
-def events(data: bytes) -> list[StreamEvent]:
+def events(data: bytes) -> list[chat.StreamEvent]:
     parser = ADAPTER.stream_parser(TARGET)
     return [*expand([*parser.feed(data), *parser.close()])]
 
 
-def answer(body: object, target: Target = TARGET) -> ChatCompletion:
+def answer(body: object, target: Target = TARGET) -> chat.ChatCompletion:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     return ADAPTER.parse_response(WireResponse(200, {"content-type": "application/json"}, data, 5.0), target)
 
@@ -134,20 +117,20 @@ BLOCK = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptT
 
 def test_blocked_prompt_gives_an_empty_filtered_answer() -> None:
     completion = answer(BLOCK)
-    assert completion.usage == Usage(prompt_tokens=9)
+    assert completion.usage == chat.Usage(prompt_tokens=9)
     (choice,) = completion.choices
     assert (choice.message.content, choice.finish_reason, choice.raw_finish_reason) == ("", "content_filter", "SAFETY")
     assert stream(BLOCK) == [
-        Opened("", MODEL, 0),
-        ChoiceFinish("content_filter", 0, "SAFETY"),
-        UsageReport(Usage(prompt_tokens=9)),
-        Finished(),
+        chat.Opened("", MODEL, 0),
+        chat.ChoiceFinish("content_filter", 0, "SAFETY"),
+        chat.UsageReport(chat.Usage(prompt_tokens=9)),
+        chat.Finished(),
     ]
 
 
 def test_filtered_answer_keeps_its_text() -> None:
     found = stream(answer_body({"text": "Once"}, finish=None), {"candidates": [{"finishReason": "SAFETY", "index": 0}]})
-    assert found[1:] == [TextDelta("Once"), ChoiceFinish("content_filter", 0, "SAFETY"), Finished()]
+    assert found[1:] == [chat.TextDelta("Once"), chat.ChoiceFinish("content_filter", 0, "SAFETY"), chat.Finished()]
 
 
 @pytest.mark.parametrize(
@@ -181,12 +164,12 @@ def test_calls_without_ids_get_unique_ids() -> None:
     calls = completion.choices[0].message.tool_calls
     assert [(call.id, call.arguments) for call in calls] == [("call_r1_0", '{"a":1}'), ("call_r1_1", "{}")]
     history = (
-        UserMessage("Go"),
-        AssistantMessage(tool_calls=calls),
-        ToolMessage(calls[1].id, "two"),
-        ToolMessage(calls[0].id, "one"),
+        chat.UserMessage("Go"),
+        chat.AssistantMessage(tool_calls=calls),
+        chat.ToolMessage(calls[1].id, "two"),
+        chat.ToolMessage(calls[0].id, "one"),
     )
-    sent = json.loads(ADAPTER.build_request(ChatRequest("a", history), OLD).body)
+    sent = json.loads(ADAPTER.build_request(chat.ChatRequest("a", history), OLD).body)
     assert [part["functionResponse"] for part in sent["contents"][2]["parts"]] == [
         {"name": "f", "response": {"output": "one"}},
         {"name": "f", "response": {"output": "two"}},
@@ -226,8 +209,8 @@ def test_invalid_call_fails() -> None:
 def test_arguments_of_any_depth_are_read_or_fail(depth: int) -> None:
     args = b'{"a":' * depth + b"1" + b"}" * depth
     found = events(b'data: {"candidates":[{"finishReason":"STOP","content":{"parts":[' + CALL % args + b"]}}]}\n\n")
-    written = [event.arguments.encode() for event in found if isinstance(event, ToolCallDelta)]
-    failed = [event.failure.kind for event in found if isinstance(event, Failed)]
+    written = [event.arguments.encode() for event in found if isinstance(event, chat.ToolCallDelta)]
+    failed = [event.failure.kind for event in found if isinstance(event, chat.Failed)]
     assert (written, failed) == ([args], []) or ((written, failed) == ([], [FailureKind.MALFORMED]) and depth > 900)
 
 
@@ -242,7 +225,7 @@ def test_arguments_keep_the_digits_of_integers_beyond_64_bits(form: str) -> None
     args = b'{"id":618970019642690137449562111}'
     body = b'{"candidates":[{"finishReason":"STOP","content":{"parts":[' + CALL % args + b"]}}]}"
     if form == "stream":
-        (written,) = [it.arguments for it in events(b"data: " + body + b"\n\n") if isinstance(it, ToolCallDelta)]
+        (written,) = [it.arguments for it in events(b"data: " + body + b"\n\n") if isinstance(it, chat.ToolCallDelta)]
     else:
         written = answer(body if form == "whole" else b"[" + body + b"]").choices[0].message.tool_calls[0].arguments
     assert written.encode() == args
@@ -286,19 +269,19 @@ def test_usage_counts_are_added_up() -> None:
         "totalTokenCount": 999,
     }
     usage = answer({**answer_body({"text": "x"}), "usageMetadata": counts}).usage
-    assert usage == Usage(35, 92, 8, 80)
+    assert usage == chat.Usage(35, 92, 8, 80)
     assert usage.total_tokens == 127
-    assert answer({**answer_body({"text": "x"}), "usageMetadata": {"promptTokenCount": 3}}).usage == Usage(3)
+    assert answer({**answer_body({"text": "x"}), "usageMetadata": {"promptTokenCount": 3}}).usage == chat.Usage(3)
     assert answer(answer_body({"text": "x"})).usage is None
 
 
 @pytest.mark.parametrize("kinds", [None, "AUDIO", [], ["AUDIO"], [{"modality": "IMAGE", "tokenCount": 4}]])
 def test_audio_tokens_of_the_prompt_are_counted(kinds: object) -> None:
     counts = {"promptTokenCount": 31, "promptTokensDetails": kinds}
-    assert answer({**answer_body({"text": "x"}), "usageMetadata": counts}).usage == Usage(31)
+    assert answer({**answer_body({"text": "x"}), "usageMetadata": counts}).usage == chat.Usage(31)
     details = [{"modality": "TEXT", "tokenCount": 6}, {"modality": "AUDIO", "tokenCount": 25}]
     counts = {"promptTokenCount": 31, "promptTokensDetails": details}
-    assert answer({**answer_body({"text": "x"}), "usageMetadata": counts}).usage == Usage(31, audio_tokens=25)
+    assert answer({**answer_body({"text": "x"}), "usageMetadata": counts}).usage == chat.Usage(31, audio_tokens=25)
 
 
 @pytest.mark.parametrize(
@@ -320,8 +303,8 @@ def test_later_counts_take_no_detail_away(last: dict[str, Any], at_once: bool) -
     ]
     parser = ADAPTER.stream_parser(TARGET)
     found = [event for data in ([b"".join(chunks)] if at_once else chunks) for event in parser.feed(data)]
-    usages = [event.usage for event in [*found, *parser.close()] if isinstance(event, UsageReport)]
-    assert usages == [Usage(9, 8, 4, 3, audio_tokens=2)]
+    usages = [event.usage for event in [*found, *parser.close()] if isinstance(event, chat.UsageReport)]
+    assert usages == [chat.Usage(9, 8, 4, 3, audio_tokens=2)]
 
 
 def test_cumulative_usage_is_reported_once() -> None:
@@ -333,12 +316,12 @@ def test_cumulative_usage_is_reported_once() -> None:
         for text, count, finish in (("a", 1, None), ("b", 2, None), ("", 3, "STOP"))
     ]
     assert stream(*chunks) == [
-        Opened("r1", "gemini-3.8-flash-002", 0),
-        TextDelta("a"),
-        TextDelta("b"),
-        ChoiceFinish("stop"),
-        UsageReport(Usage(5, 3)),
-        Finished(),
+        chat.Opened("r1", "gemini-3.8-flash-002", 0),
+        chat.TextDelta("a"),
+        chat.TextDelta("b"),
+        chat.ChoiceFinish("stop"),
+        chat.UsageReport(chat.Usage(5, 3)),
+        chat.Finished(),
     ]
 
 
@@ -417,7 +400,7 @@ def test_used_up_prepaid_credit_is_a_quota_failure() -> None:
     body = error(402, "RESOURCE_EXHAUSTED")
     assert classified(402, body).kind is FailureKind.QUOTA
     last = events(sse(body))[-1]
-    assert isinstance(last, Failed)
+    assert isinstance(last, chat.Failed)
     assert last.failure.kind is FailureKind.QUOTA
 
 
@@ -427,10 +410,12 @@ def test_error_in_a_started_stream_is_classified(body: object) -> None:
     for tail in (sse(body), pretty, pretty.replace(b"\n", b"\r\n") + b"\r\n"):
         for begun in (b"", sse(answer_body({"text": "Let"}, finish=None))):
             found = events(begun + tail)
-            assert isinstance(found[-1], Failed)
+            assert isinstance(found[-1], chat.Failed)
             assert found[-1].failure.kind is FailureKind.UNAVAILABLE
             assert found[-1].failure.detail == "Text."
-            assert [event for event in found if isinstance(event, TextDelta)] == ([TextDelta("Let")] if begun else [])
+            assert [event for event in found if isinstance(event, chat.TextDelta)] == (
+                [chat.TextDelta("Let")] if begun else []
+            )
 
 
 def test_error_body_with_status_200_fails() -> None:
@@ -442,13 +427,13 @@ def test_error_body_with_status_200_fails() -> None:
 def test_truncated_or_invalid_stream_fails() -> None:
     begun = sse(answer_body({"text": "Let"}, finish=None))
     for data in (b"", begun, begun + b"data: {\r\n\r\n", begun + b"data: 7\r\n\r\n", begun + b"{\r\n", b"<html>\n"):
-        assert [type(event) for event in events(data)][-1] is Failed
+        assert [type(event) for event in events(data)][-1] is chat.Failed
 
 
 def test_text_after_a_finish_belongs_to_the_answer() -> None:
     found = stream(answer_body({"text": "a"}), answer_body({"text": "b"}, {"text": "c", "thought": True}))
-    of_text = [event for event in found if isinstance(event, TextDelta | ReasoningDelta)]
-    assert of_text == [TextDelta("a"), TextDelta("b"), ReasoningDelta("c")]
+    of_text = [event for event in found if isinstance(event, chat.TextDelta | chat.ReasoningDelta)]
+    assert of_text == [chat.TextDelta("a"), chat.TextDelta("b"), chat.ReasoningDelta("c")]
 
 
 # --- fast path of a stream ------------------------------------------------------------------------
@@ -493,7 +478,7 @@ def test_fast_path_of_a_text_chunk_equals_the_general_path(
     first = {"candidates": [{"content": {"parts": [{"text": "a"}]}}]}
     last = {"candidates": [{"finishReason": "STOP"}]}
 
-    def events() -> list[StreamEvent]:
+    def events() -> list[chat.StreamEvent]:
         parser = ADAPTER.stream_parser(TARGET)
         given_out = [event for chunk in (first, *chunks, last) for event in parser.feed(sse(chunk))]
         return [*given_out, *parser.close()]
@@ -511,7 +496,7 @@ def test_run_of_chunks_equals_single_chunks(chunks: list[dict[str, Any]], cuts: 
     data = b"".join(blocks)
     places = sorted({cut % (len(data) + 1) for cut in cuts})
 
-    def read(pieces: list[bytes]) -> list[StreamEvent]:
+    def read(pieces: list[bytes]) -> list[chat.StreamEvent]:
         parser = ADAPTER.stream_parser(TARGET)
         return [*expand([*(event for piece in pieces for event in parser.feed(piece)), *parser.close()])]
 
@@ -585,8 +570,8 @@ def test_burst_of_text_becomes_one_run() -> None:
     ]
     parser = ADAPTER.stream_parser(TARGET)
     together = parser.feed(sse(*chunks_sent))
-    assert [type(event) for event in together] == [Opened, TextDelta, TextRun]
-    assert [*expand(together[1:])] == [TextDelta(word) for word in ("a", '"', "\\", '",', "é", '","')]
+    assert [type(event) for event in together] == [chat.Opened, chat.TextDelta, chat.TextRun]
+    assert [*expand(together[1:])] == [chat.TextDelta(word) for word in ("a", '"', "\\", '",', "é", '","')]
 
 
 @pytest.mark.parametrize("text", ["\ud83d", "", None])

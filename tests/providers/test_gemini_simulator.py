@@ -11,23 +11,10 @@ from urllib.parse import urlencode
 
 import pytest
 
+from providers import chat
 from providers.adapter import Target
 from providers.auth import Secret, apply
 from providers.catalogue.models import model_facts
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    Failed,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    NamedTool,
-    Tool,
-    ToolCall,
-    Usage,
-    UserMessage,
-)
 from providers.failures import FailureKind
 from providers.reading.folding import fold
 from providers.testkit.simulator import IncomingRequest, RequestRejected
@@ -40,7 +27,7 @@ from tests.kit.vendor_checks import CheckedSimulator
 CHECKED = CheckedSimulator(SIMULATOR)
 NEW, FREE, OLD = "gemini-3.8-flash", "gemini-3.5-flash", "gemini-2.5-flash"
 SIGNATURE = base64.b64encode(b"anything").decode()
-WEATHER = Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
+WEATHER = chat.Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
 
 
 def target(model: str) -> Target:
@@ -80,12 +67,12 @@ def refused(request: IncomingRequest) -> dict[str, Any]:
     return error
 
 
-def through(request: ChatRequest, model: str) -> ChatRequest:
+def through(request: chat.ChatRequest, model: str) -> chat.ChatRequest:
     """Return the adapter's request as the simulator reads it."""
     return CHECKED.read_request(incoming(ADAPTER.build_request(request, target(model))))
 
 
-def back(completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
+def back(completion: chat.ChatCompletion, request: chat.ChatRequest) -> chat.ChatCompletion:
     """Return the simulator's answer as the adapter reads it, whole and streamed."""
     answer = ADAPTER.parse_response(SIMULATOR.write_answer(completion, request), target(request.model))
     parser = ADAPTER.stream_parser(target(request.model))
@@ -100,7 +87,7 @@ HELLO = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
 
 
 def test_wrong_path_or_key_is_refused() -> None:
-    assert SIMULATOR.read_request(raw(HELLO)) == ChatRequest(NEW, (UserMessage("Hi"),))
+    assert SIMULATOR.read_request(raw(HELLO)) == chat.ChatRequest(NEW, (chat.UserMessage("Hi"),))
     assert refused(raw(HELLO, headers={}))["status"] == "PERMISSION_DENIED"
     assert refused(raw(HELLO, method="GET"))["code"] == 404
     assert refused(raw(HELLO, path="/v1beta/models/x:countTokens"))["status"] == "NOT_FOUND"
@@ -111,7 +98,7 @@ def test_wrong_path_or_key_is_refused() -> None:
 
 
 def test_the_model_is_read_from_the_path() -> None:
-    strange = ADAPTER.build_request(ChatRequest("a", (UserMessage("Hi"),)), target("x/../y?z#"))
+    strange = ADAPTER.build_request(chat.ChatRequest("a", (chat.UserMessage("Hi"),)), target("x/../y?z#"))
     assert SIMULATOR.read_request(incoming(strange)).model == "x/../y?z#"
 
 
@@ -216,10 +203,10 @@ def test_signature_of_another_model_is_refused_and_the_bypass_accepted() -> None
     def history(signature: str) -> dict[str, object]:
         return turns(GO, ("model", [call(signature=signature)]), ("user", [result()]))
 
-    completion = ChatCompletion(
-        "i", NEW, 0, (Choice(AssistantMessage(tool_calls=(ToolCall("a", "f", "{}"),)), "stop"),)
+    completion = chat.ChatCompletion(
+        "i", NEW, 0, (chat.Choice(chat.AssistantMessage(tool_calls=(chat.ToolCall("a", "f", "{}"),)), "stop"),)
     )
-    answer = json.loads(SIMULATOR.write_answer(completion, ChatRequest(NEW, ())).body)
+    answer = json.loads(SIMULATOR.write_answer(completion, chat.ChatRequest(NEW, ())).body)
     theirs = answer["candidates"][0]["content"]["parts"][0]["thoughtSignature"]
     words = "skip_thought_signature_validator"
     for signature in (theirs, SIGNATURE, words, base64.b64encode(words.encode()).decode()):
@@ -234,9 +221,9 @@ def test_signature_of_another_model_is_refused_and_the_bypass_accepted() -> None
 def test_parameters_round_trip() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
     before = copy.deepcopy(schema)
-    request = ChatRequest(
+    request = chat.ChatRequest(
         OLD,
-        (UserMessage("Hi"),),
+        (chat.UserMessage("Hi"),),
         stream=True,
         include_usage=True,
         max_tokens=5,
@@ -247,43 +234,45 @@ def test_parameters_round_trip() -> None:
         n=2,
         logprobs=True,
         top_logprobs=2,
-        tools=(WEATHER, Tool("b")),
-        tool_choice=NamedTool("b"),
-        response_format=JsonSchemaFormat("response", schema),
+        tools=(WEATHER, chat.Tool("b")),
+        tool_choice=chat.NamedTool("b"),
+        response_format=chat.JsonSchemaFormat("response", schema),
         reasoning_effort="medium",
         extra={"top_k": 3, "labels": {"a": "b"}},
     )
     assert through(request, OLD) == request
     assert schema == before
-    plain = ChatRequest(NEW, (UserMessage("Hi"),), response_format=JsonObjectFormat(), reasoning_effort="low")
+    plain = chat.ChatRequest(
+        NEW, (chat.UserMessage("Hi"),), response_format=chat.JsonObjectFormat(), reasoning_effort="low"
+    )
     assert through(plain, NEW) == plain
     assert through(replace(plain, reasoning_effort="none"), NEW) == plain
 
 
-MANY = Choice(
-    AssistantMessage("Grüß Gott, 你好 👋\u2028 all", reasoning="Think first, then greet."), "stop", 0, None, None
+MANY = chat.Choice(
+    chat.AssistantMessage("Grüß Gott, 你好 👋\u2028 all", reasoning="Think first, then greet."), "stop", 0, None, None
 )
-USAGE = Usage(11, 40, 5, 13)
+USAGE = chat.Usage(11, 40, 5, 13)
 
 
 @pytest.mark.parametrize(
     "choices",
     [
         (MANY,),
-        (Choice(AssistantMessage("cut"), "content_filter", 0, None, "RECITATION"),),
-        (Choice(AssistantMessage(""), "content_filter", 0, None, "PROHIBITED_CONTENT"),),
+        (chat.Choice(chat.AssistantMessage("cut"), "content_filter", 0, None, "RECITATION"),),
+        (chat.Choice(chat.AssistantMessage(""), "content_filter", 0, None, "PROHIBITED_CONTENT"),),
     ],
 )
-def test_answers_round_trip(choices: tuple[Choice, ...]) -> None:
-    completion = ChatCompletion("r1", OLD, 0, choices, USAGE)
-    assert back(completion, ChatRequest(OLD, ())) == completion
+def test_answers_round_trip(choices: tuple[chat.Choice, ...]) -> None:
+    completion = chat.ChatCompletion("r1", OLD, 0, choices, USAGE)
+    assert back(completion, chat.ChatRequest(OLD, ())) == completion
     without = replace(completion, usage=None)
-    assert back(without, ChatRequest(OLD, ())) == without
+    assert back(without, chat.ChatRequest(OLD, ())) == without
 
 
 def test_stream_has_the_vendors_layout() -> None:
-    completion = ChatCompletion("r1", NEW, 0, (MANY,), USAGE)
-    pieces = SIMULATOR.write_stream(completion, ChatRequest(NEW, (), stream=True))
+    completion = chat.ChatCompletion("r1", NEW, 0, (MANY,), USAGE)
+    pieces = SIMULATOR.write_stream(completion, chat.ChatRequest(NEW, (), stream=True))
     assert all(piece.startswith(b"data: {") and piece.endswith(b"}\r\n\r\n") for piece in pieces)
     assert all(piece.count(b"\n") == 2 for piece in pieces)
     chunks = [json.loads(piece[6:]) for piece in pieces]
@@ -295,8 +284,8 @@ def test_stream_has_the_vendors_layout() -> None:
 
 
 def test_arguments_that_are_not_json_cannot_be_written() -> None:
-    broken = Choice(AssistantMessage(tool_calls=(ToolCall("a", "f", "{"),)), "tool_calls")
-    completion = back(ChatCompletion("r", NEW, 0, (broken,)), ChatRequest(NEW, ()))
+    broken = chat.Choice(chat.AssistantMessage(tool_calls=(chat.ToolCall("a", "f", "{"),)), "tool_calls")
+    completion = back(chat.ChatCompletion("r", NEW, 0, (broken,)), chat.ChatRequest(NEW, ()))
     assert completion.choices[0].message.tool_calls[0].arguments == "{}"
 
 
@@ -310,5 +299,5 @@ def test_errors_round_trip(kind: FailureKind, status: int, own_status: int, read
     assert (response.status, failure.kind, failure.retry_after_s) == (own_status, read, 1.5)
     parser = ADAPTER.stream_parser(target(NEW))
     (event,) = parser.feed(SIMULATOR.write_error_event(kind))
-    assert isinstance(event, Failed)
+    assert isinstance(event, chat.Failed)
     assert event.failure.kind is read

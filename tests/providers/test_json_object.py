@@ -10,32 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from providers import chat
 from providers.adapter import EmulatesFeatures, Target, known_models
 from providers.catalogue.models import model_facts
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    FinishReason,
-    Heartbeat,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    Opened,
-    StreamEvent,
-    SystemMessage,
-    TextDelta,
-    TextRun,
-    ToolCall,
-    ToolCallDelta,
-    Usage,
-    UsageReport,
-    UserMessage,
-    text_of,
-)
 from providers.failures import Failure, FailureKind, ProviderFailed
 from providers.reading import json_object
 from providers.reading.folding import fold, unfold
@@ -52,7 +29,9 @@ from tests.kit.case_files import cases
 from tests.kit.chat_strategies import json_objects
 
 ADAPTERS = load_registry().adapters
-ASK = ChatRequest("a", (SystemMessage("Be brief."), UserMessage("A city")), response_format=JsonObjectFormat())
+ASK = chat.ChatRequest(
+    "a", (chat.SystemMessage("Be brief."), chat.UserMessage("A city")), response_format=chat.JsonObjectFormat()
+)
 EMULATING = {
     "anthropic": "claude-opus-5",
     "anthropic-vertex": "claude-opus-5@default",
@@ -63,32 +42,36 @@ EMULATING = {
     "tgi": "m",
     "transformers": "m",
 }
-COUNTED = Usage(3, 4)
+COUNTED = chat.Usage(3, 4)
 
 
 def target_of(provider: str, model: str) -> Target:
     return Target(model, "/v1", model_facts(known_models(ADAPTERS[provider]), model))
 
 
-def whole(text: str | None, finish: FinishReason = "stop", calls: tuple[ToolCall, ...] = ()) -> ChatCompletion:
-    message = AssistantMessage(text, tool_calls=calls)
-    return ChatCompletion("id", "m", 1, (Choice(message, finish),), COUNTED)
+def whole(
+    text: str | None, finish: chat.FinishReason = "stop", calls: tuple[chat.ToolCall, ...] = ()
+) -> chat.ChatCompletion:
+    message = chat.AssistantMessage(text, tool_calls=calls)
+    return chat.ChatCompletion("id", "m", 1, (chat.Choice(message, finish),), COUNTED)
 
 
-def streamed(completion: ChatCompletion, cuts: list[int]) -> list[StreamEvent]:
+def streamed(completion: chat.ChatCompletion, cuts: list[int]) -> list[chat.StreamEvent]:
     """Return the stream of an answer, with its text cut at these positions."""
-    events: list[StreamEvent] = []
+    events: list[chat.StreamEvent] = []
     for event in unfold(completion):
-        if isinstance(event, TextDelta):
+        if isinstance(event, chat.TextDelta):
             places = [0, *sorted(cut % (len(event.text) + 1) for cut in cuts), len(event.text)]
             pieces = [event.text[a:b] for a, b in pairwise(places)]
-            events += [TextDelta(piece) for piece in pieces if piece]
+            events += [chat.TextDelta(piece) for piece in pieces if piece]
         else:
             events.append(event)
     return events
 
 
-def outcome(completion: ChatCompletion, start: str = "", *, may_stop: bool = False) -> ChatCompletion | Failure:
+def outcome(
+    completion: chat.ChatCompletion, start: str = "", *, may_stop: bool = False
+) -> chat.ChatCompletion | Failure:
     """Return the answer that a client gets, or the failure."""
     try:
         return checked(completion, start, may_stop=may_stop)
@@ -96,13 +79,13 @@ def outcome(completion: ChatCompletion, start: str = "", *, may_stop: bool = Fal
         return error.failure
 
 
-def read(text: str | None, finish: FinishReason = "stop", *, start: str = "", may_stop: bool = False) -> str:
+def read(text: str | None, finish: chat.FinishReason = "stop", *, start: str = "", may_stop: bool = False) -> str:
     """Return the text that a client gets, or the reason of the failure in brackets."""
     result = outcome(whole(text, finish), start, may_stop=may_stop)
     if isinstance(result, Failure):
         assert result.kind is FailureKind.NOT_JSON
         return f"[{result.detail}]"
-    return text_of(result.choices[0].message.content)
+    return chat.text_of(result.choices[0].message.content)
 
 
 @cases("text", "result")
@@ -112,15 +95,15 @@ def test_only_one_json_object_is_accepted(text: str | None, result: str) -> None
 
 @pytest.mark.parametrize("reason", ["length", "content_filter", "other"])
 @pytest.mark.parametrize("text", ['{"a": "b', "I cannot say", "{} and", ""])
-def test_incomplete_answer_is_not_checked(text: str, reason: FinishReason) -> None:
+def test_incomplete_answer_is_not_checked(text: str, reason: chat.FinishReason) -> None:
     assert read(text, reason).replace(" ", "") == text.replace(" ", "")
 
 
 def test_text_with_a_tool_call_or_a_refusal_is_not_checked() -> None:
-    calling = whole("Let me look.", "tool_calls", (ToolCall("c", "look", "{}"),))
+    calling = whole("Let me look.", "tool_calls", (chat.ToolCall("c", "look", "{}"),))
     assert checked(calling, "", may_stop=False) == calling
-    assert checked(whole(None, "tool_calls", (ToolCall("c", "look", "{}"),)), "", may_stop=False).choices
-    refusing = replace(calling, choices=(Choice(AssistantMessage(None, "No."), "stop"),))
+    assert checked(whole(None, "tool_calls", (chat.ToolCall("c", "look", "{}"),)), "", may_stop=False).choices
+    refusing = replace(calling, choices=(chat.Choice(chat.AssistantMessage(None, "No."), "stop"),))
     assert checked(refusing, "", may_stop=False) == refusing
 
 
@@ -144,20 +127,20 @@ reasons = st.sampled_from(["stop", "length", "content_filter", "tool_calls"])
 
 @given(texts, reasons, st.lists(st.integers(0, 10_000), max_size=6), st.booleans(), st.booleans())
 def test_stream_gives_the_same_result_under_any_cut(
-    text: str, reason: FinishReason, cuts: list[int], may_stop: bool, calls: bool
+    text: str, reason: chat.FinishReason, cuts: list[int], may_stop: bool, calls: bool
 ) -> None:
-    completion = whole(text, reason, (ToolCall("c", "look", "{}"),) if calls else ())
+    completion = whole(text, reason, (chat.ToolCall("c", "look", "{}"),) if calls else ())
     check = JsonObjectCheck("", may_stop=may_stop)
     events = [shown for event in streamed(completion, cuts) for shown in check.take((event,))]
     expected = outcome(completion, may_stop=may_stop)
     if isinstance(expected, Failure):
         ended = events[-1]
-        assert isinstance(ended, Failed)
+        assert isinstance(ended, chat.Failed)
         assert (ended.failure.kind, ended.failure.detail) == (expected.kind, expected.detail)
-        assert not any(isinstance(event, Finished | ChoiceFinish) for event in events)
+        assert not any(isinstance(event, chat.Finished | chat.ChoiceFinish) for event in events)
         return
     answer = fold(events)
-    assert text_of(answer.choices[0].message.content) == text_of(expected.choices[0].message.content)
+    assert chat.text_of(answer.choices[0].message.content) == chat.text_of(expected.choices[0].message.content)
     assert replace(answer, choices=()) == replace(expected, choices=())
 
 
@@ -178,29 +161,31 @@ def test_any_object_is_accepted_unchanged(value: dict[str, object], around: str)
 
 def test_object_is_streamed_as_it_arrives_and_the_fence_is_not() -> None:
     check = JsonObjectCheck("", may_stop=False)
-    fed = [check.take((TextDelta(text),)) for text in ("``", "`json\n", '{"a"', ': "b', '"}', "\n``", "`", "\n")]
-    assert [[event.text for event in events if isinstance(event, TextDelta)] for events in fed] == [
+    fed = [check.take((chat.TextDelta(text),)) for text in ("``", "`json\n", '{"a"', ': "b', '"}', "\n``", "`", "\n")]
+    assert [[event.text for event in events if isinstance(event, chat.TextDelta)] for events in fed] == [
         [], [], ['{"a"'], [': "b'], ['"}'], [], [], []
     ]  # fmt: skip
-    assert check.take((ChoiceFinish("stop"), Finished())) == (ChoiceFinish("stop"), Finished())
+    assert check.take((chat.ChoiceFinish("stop"), chat.Finished())) == (chat.ChoiceFinish("stop"), chat.Finished())
 
 
 def test_text_before_a_tool_call_is_released_in_order() -> None:
     check = JsonObjectCheck("", may_stop=False)
-    assert check.take((Opened("i", "m", 1), TextDelta("Let me "), TextDelta("look."))) == (Opened("i", "m", 1),)
+    assert check.take((chat.Opened("i", "m", 1), chat.TextDelta("Let me "), chat.TextDelta("look."))) == (
+        chat.Opened("i", "m", 1),
+    )
     assert not check.has_shown
-    call = ToolCallDelta(0, "{}", "c", "look")
-    assert check.take((call,)) == (TextDelta("Let me look."), call)
-    assert check.take((TextDelta(" Now."),)) == (TextDelta(" Now."),)
+    call = chat.ToolCallDelta(0, "{}", "c", "look")
+    assert check.take((call,)) == (chat.TextDelta("Let me look."), call)
+    assert check.take((chat.TextDelta(" Now."),)) == (chat.TextDelta(" Now."),)
 
 
 def test_long_other_text_fails_before_its_end() -> None:
     check = JsonObjectCheck("", may_stop=False)
-    assert check.take((TextDelta("x" * 1000),)) == ()
-    [failed] = check.take((TextDelta("x"), TextDelta("y"), Finished()))
-    assert isinstance(failed, Failed)
+    assert check.take((chat.TextDelta("x" * 1000),)) == ()
+    [failed] = check.take((chat.TextDelta("x"), chat.TextDelta("y"), chat.Finished()))
+    assert isinstance(failed, chat.Failed)
     assert check.failed
-    assert check.take((TextDelta("{}"), Finished())) == ()
+    assert check.take((chat.TextDelta("{}"), chat.Finished())) == ()
 
 
 def test_endless_white_space_is_not_kept() -> None:
@@ -215,18 +200,24 @@ def test_endless_white_space_is_not_kept() -> None:
 def test_object_above_the_limit_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_object, "_MOST_CHARACTERS", 10)
     check = JsonObjectCheck("", may_stop=False)
-    check.take((TextDelta('{"a": "'),))
-    [failed] = check.take((TextDelta("x" * 10),))
-    assert isinstance(failed, Failed)
+    check.take((chat.TextDelta('{"a": "'),))
+    [failed] = check.take((chat.TextDelta("x" * 10),))
+    assert isinstance(failed, chat.Failed)
     assert failed.failure.kind is FailureKind.TOO_LARGE
 
 
 def test_runs_heartbeats_and_choices_are_checked_one_by_one() -> None:
     check = JsonObjectCheck("", may_stop=False)
-    assert check.take((TextRun((b"{", b"}")), Heartbeat())) == (TextDelta("{"), TextDelta("}"), Heartbeat())
-    assert check.take((TextDelta("x", 1), ChoiceFinish("stop", 0), ChoiceFinish("stop", 1))) == (ChoiceFinish("stop"),)
-    [failed] = check.take((UsageReport(COUNTED), Finished()))
-    assert isinstance(failed, Failed)
+    assert check.take((chat.TextRun((b"{", b"}")), chat.Heartbeat())) == (
+        chat.TextDelta("{"),
+        chat.TextDelta("}"),
+        chat.Heartbeat(),
+    )
+    assert check.take((chat.TextDelta("x", 1), chat.ChoiceFinish("stop", 0), chat.ChoiceFinish("stop", 1))) == (
+        chat.ChoiceFinish("stop"),
+    )
+    [failed] = check.take((chat.UsageReport(COUNTED), chat.Finished()))
+    assert isinstance(failed, chat.Failed)
     assert failed.usage == COUNTED
     assert "x" not in failed.failure.detail.split()
 
@@ -253,14 +244,14 @@ def test_every_provider_without_a_json_mode_emulates_json_objects() -> None:
 
 
 def test_instruction_follows_the_last_system_message() -> None:
-    alone = with_json_instruction(replace(ASK, messages=(UserMessage("A city"),)))
-    assert [type(one) for one in alone.messages] == [SystemMessage, UserMessage]
+    alone = with_json_instruction(replace(ASK, messages=(chat.UserMessage("A city"),)))
+    assert [type(one) for one in alone.messages] == [chat.SystemMessage, chat.UserMessage]
     asked = with_json_instruction(
-        replace(ASK, messages=(*ASK.messages, SystemMessage("In Norway."), *ASK.messages[1:]))
+        replace(ASK, messages=(*ASK.messages, chat.SystemMessage("In Norway."), *ASK.messages[1:]))
     )
     assert [type(one).__name__[0] for one in asked.messages] == ["S", "U", "S", "S", "U"]
     assert asked.response_format is None
-    schema = replace(ASK, response_format=JsonSchemaFormat("city", {}))
+    schema = replace(ASK, response_format=chat.JsonSchemaFormat("city", {}))
     assert with_json_instruction(schema) is schema
 
 
@@ -271,9 +262,9 @@ def test_answer_is_checked_only_where_the_object_is_emulated() -> None:
     assert json_start_of(claude, ASK, target) == ""
     assert emulated_fields(openai, ASK) == emulated_fields(claude, replace(ASK, response_format=None)) == frozenset()
     assert json_start_of(openai, ASK, target) is None
-    assert json_start_of(claude, replace(ASK, response_format=JsonSchemaFormat("c", {})), target) is None
-    begun = replace(ASK, messages=(*ASK.messages, AssistantMessage(" {")))
+    assert json_start_of(claude, replace(ASK, response_format=chat.JsonSchemaFormat("c", {})), target) is None
+    begun = replace(ASK, messages=(*ASK.messages, chat.AssistantMessage(" {")))
     assert json_start_of(claude, begun, target_of("anthropic", "claude-sonnet-4-5")) == "{"
     assert json_start_of(claude, begun, target) == ""
-    spoken = replace(ASK, messages=(*ASK.messages, AssistantMessage("Here:")))
+    spoken = replace(ASK, messages=(*ASK.messages, chat.AssistantMessage("Here:")))
     assert json_start_of(claude, spoken, target_of("anthropic", "claude-sonnet-4-5")) == ""

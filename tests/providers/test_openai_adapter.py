@@ -8,25 +8,10 @@ from typing import Literal
 
 import pytest
 
+from providers import chat
 from providers.adapter import Adapter, Target
 from providers.auth import Bearer, NoAuth
 from providers.catalogue.models import UNKNOWN_MODEL, ModelFacts, model_facts
-from providers.chat import (
-    AllowedTools,
-    AssistantMessage,
-    ChatRequest,
-    Failed,
-    Finished,
-    ReasoningDelta,
-    StreamEvent,
-    TextDelta,
-    Tool,
-    ToolCall,
-    ToolCallDelta,
-    ToolMessage,
-    Usage,
-    UserMessage,
-)
 from providers.compatible.adapter import adapter_named
 from providers.failures import FailureKind, ProviderFailed
 from providers.json_values import dumps
@@ -39,8 +24,8 @@ from providers.vendors.openai.adapter import ADAPTER, COMPATIBLE, OpenAIAdapter
 from providers.wire import WireResponse
 from tests.kit.case_files import cases
 
-ASK = ChatRequest("assistant", (UserMessage("Hi"),))
-TOOLS = replace(ASK, tools=(Tool("get_time"),))
+ASK = chat.ChatRequest("assistant", (chat.UserMessage("Hi"),))
+TOOLS = replace(ASK, tools=(chat.Tool("get_time"),))
 PLAIN = Target("some-model", "/v1", UNKNOWN_MODEL)
 
 
@@ -48,13 +33,13 @@ def target(model: str, **more: object) -> Target:
     return Target(model, "/v1", model_facts(ADAPTER.models, model), **more)  # type: ignore[arg-type]
 
 
-def body(request: ChatRequest, where: Target, adapter: OpenAIAdapter = ADAPTER) -> dict[str, object]:
+def body(request: chat.ChatRequest, where: Target, adapter: OpenAIAdapter = ADAPTER) -> dict[str, object]:
     value = json.loads(adapter.build_request(request, where).body)
     assert isinstance(value, dict)
     return value
 
 
-def stream(*chunks: object, end: bytes = b"data: [DONE]\n\n") -> tuple[StreamEvent, ...]:
+def stream(*chunks: object, end: bytes = b"data: [DONE]\n\n") -> tuple[chat.StreamEvent, ...]:
     parser = COMPATIBLE.stream_parser(PLAIN)
     data = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
     return (*parser.feed(data + end), *parser.close())
@@ -112,7 +97,9 @@ def test_model_that_always_reasons_gets_tools_through_the_responses_api() -> Non
 
 
 def test_refusal_in_the_history_is_text_for_compatible_servers() -> None:
-    with_refusal = replace(ASK, messages=(*ASK.messages, AssistantMessage(refusal="No."), UserMessage("Why?")))
+    with_refusal = replace(
+        ASK, messages=(*ASK.messages, chat.AssistantMessage(refusal="No."), chat.UserMessage("Why?"))
+    )
     refused = {"role": "assistant", "content": "", "refusal": "No."}
     assert body(with_refusal, target("gpt-4o"))["messages"][1] == refused  # type: ignore[index]
     plain = {"role": "assistant", "content": "No."}
@@ -145,8 +132,8 @@ def test_pinned_values_are_written_last() -> None:
 
 
 def test_signatures_of_other_providers_are_not_sent() -> None:
-    call = ToolCall("call_1", "get_time", "{}", signature="opaque")
-    messages = (UserMessage("Hi"), AssistantMessage(tool_calls=(call,)), ToolMessage("call_1", "12:00"))
+    call = chat.ToolCall("call_1", "get_time", "{}", signature="opaque")
+    messages = (chat.UserMessage("Hi"), chat.AssistantMessage(tool_calls=(call,)), chat.ToolMessage("call_1", "12:00"))
     assert b"opaque" not in ADAPTER.build_request(replace(TOOLS, messages=messages), PLAIN).body
 
 
@@ -200,7 +187,7 @@ def test_arguments_that_begin_as_an_empty_object_continue_as_text() -> None:
 
 def test_call_with_empty_arguments_is_complete_before_the_next_call() -> None:
     events = stream(begun(0, {}), begun(1, {}), begun(2, {"a": 1}), delta("tool_calls"))
-    pieces = [(event.index, event.arguments) for event in events if isinstance(event, ToolCallDelta)]
+    pieces = [(event.index, event.arguments) for event in events if isinstance(event, chat.ToolCallDelta)]
     assert [piece for piece in pieces if piece[1]] == [(0, "{}"), (1, "{}"), (2, '{"a":1}')]
     assert [index for index, _ in pieces] == sorted(index for index, _ in pieces)
 
@@ -208,7 +195,7 @@ def test_call_with_empty_arguments_is_complete_before_the_next_call() -> None:
 def test_excessive_counts_are_ignored() -> None:
     usage = {"prompt_tokens": 2**70, "completion_tokens": 1e300, "prompt_tokens_details": {"cached_tokens": "7"}}
     answer = fold(stream({**delta("stop", content="x"), "created": 1e300, "usage": usage}))
-    assert (answer.created, answer.usage) == (0, Usage(0, 0, cached_tokens=7))
+    assert (answer.created, answer.usage) == (0, chat.Usage(0, 0, cached_tokens=7))
 
 
 @cases("before", "content", "reasoning", "calls")
@@ -228,8 +215,8 @@ def test_whole_message_at_the_end_adds_only_new_text(
 def test_reasoning_under_several_names_is_read_once(fields: dict[str, object]) -> None:
     """Edge case 36."""
     events = stream(delta(**fields), delta("stop"))
-    assert [event for event in events if isinstance(event, ReasoningDelta)] == [ReasoningDelta("r")]
-    assert not [event for event in events if isinstance(event, TextDelta)]
+    assert [event for event in events if isinstance(event, chat.ReasoningDelta)] == [chat.ReasoningDelta("r")]
+    assert not [event for event in events if isinstance(event, chat.TextDelta)]
 
 
 def test_answer_with_reasoning_only_is_read() -> None:
@@ -260,7 +247,7 @@ def test_call_without_an_id_gets_one_from_the_answer_id() -> None:
     events = stream(delta("tool_calls", tool_calls=[{"index": 0, "function": {"name": "f", "arguments": "{}"}}]))
     (call,) = fold(events).choices[0].message.tool_calls
     assert call.id == "call_r_0"
-    assert [event.id for event in events if isinstance(event, ToolCallDelta)] == ["call_r_0"]
+    assert [event.id for event in events if isinstance(event, chat.ToolCallDelta)] == ["call_r_0"]
 
 
 CITED = {"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 2, "url": "https://x.example"}}
@@ -303,7 +290,7 @@ def test_invalid_annotations_are_omitted(annotations: object) -> None:
 
 def test_call_without_a_name_fails() -> None:
     events = stream(delta("tool_calls", tool_calls=[{"index": 0, "id": "c", "function": {"arguments": "{}"}}]))
-    assert isinstance(events[-1], Failed)
+    assert isinstance(events[-1], chat.Failed)
     assert events[-1].failure.kind is FailureKind.MALFORMED
 
 
@@ -332,8 +319,8 @@ def test_hundred_choices_and_calls_stay_separate() -> None:
 
 def test_unfinished_choice_is_a_truncated_answer() -> None:
     open_choice = {"choices": [{"index": 1, "delta": {"content": "x"}}]}
-    assert isinstance(stream(delta("stop", content="x"), open_choice, end=b"")[-1], Failed)
-    assert isinstance(stream(delta("stop", content="x"))[-1], Finished)
+    assert isinstance(stream(delta("stop", content="x"), open_choice, end=b"")[-1], chat.Failed)
+    assert isinstance(stream(delta("stop", content="x"))[-1], chat.Finished)
 
 
 @pytest.mark.parametrize("provider", ["openai-compatible", "qianfan"])
@@ -356,8 +343,8 @@ def test_function_call_of_2023_is_read(provider: str) -> None:
 
 @pytest.mark.parametrize("mode", ["auto", "required"])
 def test_allowed_tools_are_sent_only_to_openai(mode: Literal["auto", "required"]) -> None:
-    tools = (Tool("get_time"), Tool("get_weather"))
-    asked = replace(ASK, tools=tools, tool_choice=AllowedTools(mode, ("get_weather",)))
+    tools = (chat.Tool("get_time"), chat.Tool("get_weather"))
+    asked = replace(ASK, tools=tools, tool_choice=chat.AllowedTools(mode, ("get_weather",)))
     sent_body = body(asked, PLAIN, COMPATIBLE)
     assert sent_body["tool_choice"] == mode
     empty = {"type": "object", "properties": {}}
@@ -390,7 +377,7 @@ def test_known_sentence_classifies_a_host_with_unusual_statuses(status: int, mes
 @cases("error", "kind")
 def test_error_in_a_stream_is_classified_without_a_status(error: object, kind: FailureKind) -> None:
     (failed,) = stream({"error": error})
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, chat.Failed)
     assert failed.failure.kind is kind
 
 
@@ -408,7 +395,7 @@ def test_object_type_error_is_an_error(code: int, kind: FailureKind) -> None:
     """Older versions of vLLM send such errors."""
     error = {"object": "error", "message": "no", "type": "BadRequestError", "param": None, "code": code}
     (failed,) = stream(error)
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, chat.Failed)
     assert failed.failure.kind is kind
     with pytest.raises(ProviderFailed) as raised:
         COMPATIBLE.parse_response(WireResponse(200, {}, json.dumps(error).encode(), 0), PLAIN)
@@ -420,7 +407,7 @@ def test_bare_error_with_status_200_is_classified(code: str, kind: FailureKind) 
     """DashScope's compatible mode sends such errors. A filtered request must not fail over."""
     error = {"code": code, "message": "Input data may contain inappropriate content.", "request_id": "r"}
     (failed,) = stream(error)
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, chat.Failed)
     assert (failed.failure.kind, failed.failure.code) == (kind, code)
     with pytest.raises(ProviderFailed) as raised:
         COMPATIBLE.parse_response(WireResponse(200, {}, json.dumps(error).encode(), 0), PLAIN)
@@ -447,7 +434,7 @@ def test_error_event_without_an_envelope_is_read() -> None:
     parser = ADAPTER.stream_parser(PLAIN)
     data = b'event: error\ndata: {"request_id":"r","code":"model_not_found","message":"m"}\n\n'
     (failed,) = (*parser.feed(data), *parser.close())
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, chat.Failed)
     assert (failed.failure.kind, failed.failure.request_id) == (FailureKind.MODEL_NOT_FOUND, "r")
 
 

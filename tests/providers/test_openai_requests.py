@@ -10,23 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types import CompletionUsage
 
-from providers.chat import (
-    AllowedTools,
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    FilePart,
-    ImagePart,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    NamedTool,
-    Texts,
-    Tool,
-    ToolCall,
-    Usage,
-    UserMessage,
-)
+from providers import chat
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.json_values import dumps, loads
 from providers.matching.requirements import PARAMETERS, moves_data
@@ -59,14 +43,14 @@ def mistake(value: object) -> InvalidRequest:
 
 @settings(unhurried, max_examples=examples(120))
 @given(requests(), st.sampled_from(["max_tokens", "max_completion_tokens"]))
-def test_encoded_request_is_decoded_to_the_same_request(request: ChatRequest, field: str) -> None:
+def test_encoded_request_is_decoded_to_the_same_request(request: chat.ChatRequest, field: str) -> None:
     encoded = encode_request(request, request.model, max_tokens_field=field) | dict(request.extra)
     assert decode_request(loads(dumps(encoded))) == request
 
 
 @unhurried
 @given(requests())
-def test_encoding_does_not_change_the_request(request: ChatRequest) -> None:
+def test_encoding_does_not_change_the_request(request: chat.ChatRequest) -> None:
     before = copy.deepcopy(request)
     assert encode_request(request, "m") == encode_request(request, "m")
     assert request == before
@@ -99,7 +83,7 @@ def test_any_body_raises_only_request_errors(value: Any) -> None:
     else:
         assert result.messages
         again = outcome(encode_request(result, result.model) | dict(result.extra))
-        assert isinstance(again, ChatRequest), again
+        assert isinstance(again, chat.ChatRequest), again
 
 
 def test_unanswered_tool_calls_at_the_end_are_refused_by_name() -> None:
@@ -109,7 +93,7 @@ def test_unanswered_tool_calls_at_the_end_are_refused_by_name() -> None:
     assert (str(found), found.param) == ("`messages` ends with tool calls that have no answer (ids: 0)", "messages")
 
 
-def outcome(value: object) -> ChatRequest | InvalidRequest | UnsupportedFeature:
+def outcome(value: object) -> chat.ChatRequest | InvalidRequest | UnsupportedFeature:
     try:
         return decode_request(value)
     except (InvalidRequest, UnsupportedFeature) as error:
@@ -129,33 +113,33 @@ def test_valid_request_is_decoded(fields: dict[str, Any], name: str, value: obje
 @pytest.mark.parametrize(
     ("fields", "name", "value"),
     [
-        ({}, "messages", (UserMessage("hi"),)),
+        ({}, "messages", (chat.UserMessage("hi"),)),
         ({"seed": 2**53 + 1}, "seed", 2**53 + 1),
         ({"stop": "END"}, "stop", ("END",)),
         ({"stop": ""}, "stop", ()),
         ({"tools": []}, "tools", ()),
         ({"stop": ["a", "", "b"]}, "stop", ("a", "b")),
         ({"stop": ["a"] * 4}, "stop", ("a",) * 4),
-        (WITH_TOOLS, "tools", (Tool("f"),)),
-        (WITH_TOOLS | {"tool_choice": FUNCTION}, "tool_choice", NamedTool("f")),
+        (WITH_TOOLS, "tools", (chat.Tool("f"),)),
+        (WITH_TOOLS | {"tool_choice": FUNCTION}, "tool_choice", chat.NamedTool("f")),
         (
             WITH_TOOLS
             | {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [FUNCTION]}}},
             "tool_choice",
-            AllowedTools("required", ("f",)),
+            chat.AllowedTools("required", ("f",)),
         ),
-        ({"response_format": {"type": "json_object"}}, "response_format", JsonObjectFormat()),
+        ({"response_format": {"type": "json_object"}}, "response_format", chat.JsonObjectFormat()),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": True}}},
             "response_format",
-            JsonSchemaFormat("n", {}, None, True),
+            chat.JsonSchemaFormat("n", {}, None, True),
         ),
     ],
 )
 def test_value_has_its_canonical_type(fields: dict[str, Any], name: str, value: object) -> None:
     found = getattr(decode_request(body(**fields)), name)
     assert found == value
-    assert type(found) in (type(value), Texts)
+    assert type(found) in (type(value), chat.Texts)
 
 
 # --- params of errors -----------------------------------------------------------------------------
@@ -214,15 +198,21 @@ def test_error_states_the_type_that_was_found(value: object, word: str) -> None:
 
 
 def test_unset_fields_are_omitted() -> None:
-    assert encode_request(ChatRequest("asked", (UserMessage("hi"),)), "sent") == {"model": "sent", "messages": [HI]}
+    assert encode_request(chat.ChatRequest("asked", (chat.UserMessage("hi"),)), "sent") == {
+        "model": "sent",
+        "messages": [HI],
+    }
 
 
 def test_unset_fields_of_tools_and_formats_are_omitted() -> None:
-    request = ChatRequest(
+    request = chat.ChatRequest(
         "m",
-        (AssistantMessage("a"), UserMessage((ImagePart("https://example.com/"), FilePart("data:a/b;base64,aGk=")))),
-        tools=(Tool("f"),),
-        response_format=JsonSchemaFormat("n", {}),
+        (
+            chat.AssistantMessage("a"),
+            chat.UserMessage((chat.ImagePart("https://example.com/"), chat.FilePart("data:a/b;base64,aGk="))),
+        ),
+        tools=(chat.Tool("f"),),
+        response_format=chat.JsonSchemaFormat("n", {}),
     )
     assert encode_request(request, "m") == {
         "model": "m",
@@ -242,13 +232,15 @@ def test_unset_fields_of_tools_and_formats_are_omitted() -> None:
 
 
 def test_a_stream_always_asks_for_usage() -> None:
-    encoded = encode_request(ChatRequest("m", (UserMessage("hi"),), stream=True, include_usage=False), "m")
+    encoded = encode_request(chat.ChatRequest("m", (chat.UserMessage("hi"),), stream=True, include_usage=False), "m")
     assert encoded["stream"] is True
     assert encoded["stream_options"] == {"include_usage": True}
 
 
 def test_zero_false_and_empty_values_are_sent() -> None:
-    request = ChatRequest("m", (UserMessage(""),), temperature=0, seed=0, logprobs=False, user="", logit_bias={})
+    request = chat.ChatRequest(
+        "m", (chat.UserMessage(""),), temperature=0, seed=0, logprobs=False, user="", logit_bias={}
+    )
     encoded = encode_request(request, "m")
     assert {name: encoded[name] for name in ("temperature", "seed", "logprobs", "user", "logit_bias")} == {
         "temperature": 0,
@@ -263,12 +255,12 @@ def test_zero_false_and_empty_values_are_sent() -> None:
 
 
 def test_a_whole_answer_as_a_client_sees_it() -> None:
-    calls = (ToolCall("c", "f", "{}", "sig"), ToolCall("d", "g", "[", None))
+    calls = (chat.ToolCall("c", "f", "{}", "sig"), chat.ToolCall("d", "g", "[", None))
     choices = (
-        Choice(AssistantMessage(None, None, "why", calls), "tool_calls", 0, {"content": []}),
-        Choice(AssistantMessage("", "no"), "other", 1, raw_finish_reason="PAUSED"),
+        chat.Choice(chat.AssistantMessage(None, None, "why", calls), "tool_calls", 0, {"content": []}),
+        chat.Choice(chat.AssistantMessage("", "no"), "other", 1, raw_finish_reason="PAUSED"),
     )
-    completion = ChatCompletion("id", "theirs", 5, choices, Usage(3, 4, 1, 2))
+    completion = chat.ChatCompletion("id", "theirs", 5, choices, chat.Usage(3, 4, 1, 2))
     assert encode_completion(completion, "shown") == {
         "id": "id",
         "object": "chat.completion",
@@ -306,14 +298,14 @@ def test_a_whole_answer_as_a_client_sees_it() -> None:
             "completion_tokens_details": {"reasoning_tokens": 2},
         },
     }
-    assert "usage" not in encode_completion(ChatCompletion("id", "m", 5, ()), "m")
+    assert "usage" not in encode_completion(chat.ChatCompletion("id", "m", 5, ()), "m")
 
 
 def test_rarer_counts_stand_where_there_is_something_to_count() -> None:
-    written = encode_usage(Usage(30, 9, 4, 2, cache_write_tokens=7, audio_tokens=5))
+    written = encode_usage(chat.Usage(30, 9, 4, 2, cache_write_tokens=7, audio_tokens=5))
     assert written["prompt_tokens_details"] == {"cached_tokens": 4, "cache_write_tokens": 7, "audio_tokens": 5}
     assert written["completion_tokens_details"] == {"reasoning_tokens": 2}
-    predicted = encode_usage(Usage(30, 9, rejected_prediction_tokens=6))
+    predicted = encode_usage(chat.Usage(30, 9, rejected_prediction_tokens=6))
     assert predicted["prompt_tokens_details"] == {"cached_tokens": 0}
     assert predicted["completion_tokens_details"] == {
         "reasoning_tokens": 0,
@@ -325,8 +317,8 @@ def test_rarer_counts_stand_where_there_is_something_to_count() -> None:
 
 @pytest.mark.parametrize(("content", "text"), [("Well.", "Well."), ("", None), (None, None)])
 def test_text_with_a_refusal_is_kept_and_missing_text_is_null(content: str | None, text: str | None) -> None:
-    choices = (Choice(AssistantMessage(content, "I won't."), "stop"),)
-    written: Any = encode_completion(ChatCompletion("id", "m", 5, choices))
+    choices = (chat.Choice(chat.AssistantMessage(content, "I won't."), "stop"),)
+    written: Any = encode_completion(chat.ChatCompletion("id", "m", 5, choices))
     assert written["choices"][0]["message"] == {
         "role": "assistant",
         "content": text,
@@ -337,8 +329,8 @@ def test_text_with_a_refusal_is_kept_and_missing_text_is_null(content: str | Non
 
 def test_other_fields_of_an_answer_are_shown_only_with_its_model() -> None:
     cited = ({"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 2}},)
-    choices = (Choice(AssistantMessage("Hi", annotations=cited), "stop"),)
-    completion = ChatCompletion("id", "m", 5, choices, None, "flex", "fp_1")
+    choices = (chat.Choice(chat.AssistantMessage("Hi", annotations=cited), "stop"),)
+    completion = chat.ChatCompletion("id", "m", 5, choices, None, "flex", "fp_1")
     shown: Any = loads(dumps(encode_completion(completion)))
     assert (shown["model"], shown["service_tier"], shown["system_fingerprint"]) == ("m", "flex", "fp_1")
     assert shown["choices"][0]["message"]["annotations"] == list(cited)
@@ -350,7 +342,7 @@ def test_other_fields_of_an_answer_are_shown_only_with_its_model() -> None:
 
 @unhurried
 @given(completions())
-def test_every_answer_can_be_written_and_counts_add_up(completion: ChatCompletion) -> None:
+def test_every_answer_can_be_written_and_counts_add_up(completion: chat.ChatCompletion) -> None:
     written: Any = loads(dumps(encode_completion(completion, "m")))
     assert [choice["index"] for choice in written["choices"]] == [choice.index for choice in completion.choices]
     assert all(choice["finish_reason"] != "other" for choice in written["choices"])
@@ -363,7 +355,7 @@ def test_every_answer_can_be_written_and_counts_add_up(completion: ChatCompletio
 def test_number_and_length_of_unknown_field_names_are_limited(place: str) -> None:
     """The names are in the log, in the receipt and in the answer: 32 MB of names would fill all three."""
 
-    def ask(names: list[str]) -> ChatRequest:
+    def ask(names: list[str]) -> chat.ChatRequest:
         unknown = dict.fromkeys(names, 1)
         message = {"role": "user", "content": "hi", **(unknown if place == "message" else {})}
         return decode_request({"model": "m", "messages": [message], **(unknown if place == "top" else {})})

@@ -10,33 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from providers import chat
 from providers.adapter import Target
 from providers.catalogue.models import model_facts
-from providers.chat import (
-    AllowedTools,
-    AssistantMessage,
-    AudioPart,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    Failed,
-    FilePart,
-    Finished,
-    Heartbeat,
-    ImagePart,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    NamedTool,
-    StreamEvent,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolCallDelta,
-    ToolMessage,
-    Usage,
-    UserMessage,
-)
 from providers.failures import FailureKind, ProviderFailed, UnsupportedFeature
 from providers.formats.reasoning_state import join_call_id, split_call_id
 from providers.reading.folding import fold
@@ -49,16 +25,16 @@ from tests.kit.case_files import cases
 from tests.kit.vendor_checks import request_errors
 
 MODEL = "gpt-6-luna"
-TOOL = Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
-ASK = ChatRequest("assistant", (UserMessage("Hi"),), tools=(TOOL,))
-CALL = ToolCall("call_1", "get_weather", '{"city":"Oslo"}')
+TOOL = chat.Tool("get_weather", "The weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
+ASK = chat.ChatRequest("assistant", (chat.UserMessage("Hi"),), tools=(TOOL,))
+CALL = chat.ToolCall("call_1", "get_weather", '{"city":"Oslo"}')
 
 
 def target(model: str = MODEL, **more: Any) -> Target:
     return Target(model, "/v1", model_facts(ADAPTER.models, model), **more)
 
 
-def sent(request: ChatRequest, where: Target | None = None) -> dict[str, Any]:
+def sent(request: chat.ChatRequest, where: Target | None = None) -> dict[str, Any]:
     wire = ADAPTER.build_request(request, where or target())
     assert wire.path == "/v1/responses"
     body: dict[str, Any] = json.loads(wire.body)
@@ -70,7 +46,7 @@ def incoming(body: dict[str, Any], path: str = "/v1/responses") -> IncomingReque
     return IncomingRequest("POST", path, "", headers, json.dumps(body).encode())
 
 
-def read(body: dict[str, Any], path: str = "/v1/responses") -> ChatRequest:
+def read(body: dict[str, Any], path: str = "/v1/responses") -> chat.ChatRequest:
     return SIMULATOR.read_request(incoming(body, path))
 
 
@@ -85,7 +61,7 @@ def refusal(**changes: Any) -> list[str]:
     return errors({**sent(ASK), **changes})
 
 
-def streamed(*events: dict[str, Any], names: bool = True) -> tuple[StreamEvent, ...]:
+def streamed(*events: dict[str, Any], names: bool = True) -> tuple[chat.StreamEvent, ...]:
     parser = ADAPTER.stream_parser(target())
     data = b"".join(
         (f"event: {event['type']}\n" if names else "").encode() + b"data: " + json.dumps(event).encode() + b"\n\n"
@@ -101,7 +77,7 @@ def response(status: str = "completed", *output: Any, **members: Any) -> dict[st
     }  # fmt: skip
 
 
-def completion_of(body: dict[str, Any]) -> ChatCompletion:
+def completion_of(body: dict[str, Any]) -> chat.ChatCompletion:
     return ADAPTER.parse_response(WireResponse(200, {}, json.dumps(body).encode(), 0), target())
 
 
@@ -123,7 +99,7 @@ def test_requests_with_tools_use_the_responses_api(model: str, effort: str | Non
     assert ADAPTER.build_request(asked, target(model)).path == path
     without = replace(asked, tools=())
     assert ADAPTER.build_request(without, target(model)).path == "/v1/chat/completions"
-    loop = (UserMessage("Hi"), AssistantMessage(tool_calls=(CALL,)), ToolMessage("call_1", "-3"))
+    loop = (chat.UserMessage("Hi"), chat.AssistantMessage(tool_calls=(CALL,)), chat.ToolMessage("call_1", "-3"))
     assert ADAPTER.build_request(replace(without, messages=loop), target(model)).path == path
 
 
@@ -139,19 +115,19 @@ def test_store_is_always_false(extra: dict[str, object]) -> None:
 
 
 def test_every_field_of_a_request_is_converted() -> None:
-    picture = UserMessage(
+    picture = chat.UserMessage(
         (
-            TextPart("What?"),
-            ImagePart("https://images.example.com/a.png", "low"),
-            FilePart("data:application/pdf;base64,JVBERi0=", "a.pdf"),
+            chat.TextPart("What?"),
+            chat.ImagePart("https://images.example.com/a.png", "low"),
+            chat.FilePart("data:application/pdf;base64,JVBERi0=", "a.pdf"),
         )
     )
     closed = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
-    schema = JsonSchemaFormat("city", closed, "A city", strict=True)
+    schema = chat.JsonSchemaFormat("city", closed, "A city", strict=True)
     body = sent(
         replace(
             ASK,
-            messages=(SystemMessage("Be brief."), SystemMessage("Be kind.", "developer"), picture),
+            messages=(chat.SystemMessage("Be brief."), chat.SystemMessage("Be kind.", "developer"), picture),
             response_format=schema,
             max_tokens=500,
             reasoning_effort="high",
@@ -209,14 +185,14 @@ def test_every_field_of_a_request_is_converted() -> None:
 
 
 def test_response_formats_and_tool_choices_are_converted() -> None:
-    assert sent(replace(ASK, response_format=JsonObjectFormat()))["text"] == {"format": {"type": "json_object"}}
-    assert sent(replace(ASK, tool_choice=NamedTool("f")))["tool_choice"] == {"type": "function", "name": "f"}
-    allowed = sent(replace(ASK, tool_choice=AllowedTools("required", ("f",))))["tool_choice"]
+    assert sent(replace(ASK, response_format=chat.JsonObjectFormat()))["text"] == {"format": {"type": "json_object"}}
+    assert sent(replace(ASK, tool_choice=chat.NamedTool("f")))["tool_choice"] == {"type": "function", "name": "f"}
+    allowed = sent(replace(ASK, tool_choice=chat.AllowedTools("required", ("f",))))["tool_choice"]
     assert allowed == {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}]}
     assert sent(replace(ASK, tool_choice="required"))["tool_choice"] == "required"
     assert sent(replace(ASK, tools=(replace(TOOL, strict=True),)))["tools"][0]["strict"] is False
     closed = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
-    assert sent(replace(ASK, tools=(Tool("f", None, closed, strict=True),)))["tools"][0]["strict"] is True
+    assert sent(replace(ASK, tools=(chat.Tool("f", None, closed, strict=True),)))["tools"][0]["strict"] is True
     # The vendor refuses less than 16.
     assert sent(replace(ASK, max_tokens=1))["max_output_tokens"] == 16
 
@@ -226,7 +202,7 @@ def test_response_formats_and_tool_choices_are_converted() -> None:
     [
         ({"n": 2}, "n"),
         ({"logprobs": True}, "logprobs"),
-        ({"messages": (UserMessage((AudioPart("UklG", "wav"),)),)}, "audio"),
+        ({"messages": (chat.UserMessage((chat.AudioPart("UklG", "wav"),)),)}, "audio"),
         ({"extra": {"instructions": "x"}}, "instructions"),
     ],
 )
@@ -237,7 +213,12 @@ def test_unsupported_features_are_refused(changes: dict[str, Any], feature: str)
 
 
 def test_refusal_in_the_history_is_text_and_an_empty_answer_is_omitted() -> None:
-    messages = (UserMessage("a"), AssistantMessage(None, "No."), AssistantMessage(""), UserMessage("b"))
+    messages = (
+        chat.UserMessage("a"),
+        chat.AssistantMessage(None, "No."),
+        chat.AssistantMessage(""),
+        chat.UserMessage("b"),
+    )
     assert sent(replace(ASK, messages=messages))["input"] == [
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "No.", "phase": "final_answer"},
@@ -269,9 +250,9 @@ def test_thoughts_survive_an_openai_client_and_precede_their_calls(form: str) ->
     returned = [split_call_id(id) for id in outward]
     back = [replace(call, id=id, signature=signature) for call, (id, signature) in zip(calls, returned, strict=True)]
     messages = (
-        UserMessage("Hi"),
-        AssistantMessage("Let me look.", tool_calls=tuple(back)),
-        *(ToolMessage(id, "-3") for id, _ in returned),
+        chat.UserMessage("Hi"),
+        chat.AssistantMessage("Let me look.", tool_calls=tuple(back)),
+        *(chat.ToolMessage(id, "-3") for id, _ in returned),
     )
     body = sent(replace(ASK, messages=messages))
     assert body["input"][1:] == [
@@ -312,7 +293,7 @@ def test_commentary_is_a_separate_paragraph_before_the_answer(form: str) -> None
 
 
 def test_phase_is_sent_only_for_assistant_messages() -> None:
-    messages = (UserMessage("a"), AssistantMessage("b"), UserMessage("c"))
+    messages = (chat.UserMessage("a"), chat.AssistantMessage("b"), chat.UserMessage("c"))
     body = sent(replace(ASK, messages=messages))
     assert [item.get("phase") for item in body["input"]] == [None, "final_answer", None]
     for position, phase in ((0, "commentary"), (1, None), (1, "thought")):
@@ -323,7 +304,7 @@ def test_phase_is_sent_only_for_assistant_messages() -> None:
 
 def test_call_ids_of_other_vendors_are_converted() -> None:
     call = replace(CALL, id="functions.get:0" + "x" * 80)
-    messages = (UserMessage("Hi"), AssistantMessage(tool_calls=(call,)), ToolMessage(call.id, "-3"))
+    messages = (chat.UserMessage("Hi"), chat.AssistantMessage(tool_calls=(call,)), chat.ToolMessage(call.id, "-3"))
     made, answered = sent(replace(ASK, messages=messages))["input"][1:]
     assert made["call_id"] == answered["call_id"]
     assert len(made["call_id"]) <= 64
@@ -331,8 +312,8 @@ def test_call_ids_of_other_vendors_are_converted() -> None:
 
 def test_repeated_call_id_becomes_unique() -> None:
     # An earlier answer came from a server that numbers the calls of each answer from the start (`terminal:0` of Kimi).
-    turn = (AssistantMessage(tool_calls=(CALL,)), ToolMessage(CALL.id, "-3"))
-    body = sent(replace(ASK, messages=(UserMessage("Hi"), *turn, *turn, *turn)))
+    turn = (chat.AssistantMessage(tool_calls=(CALL,)), chat.ToolMessage(CALL.id, "-3"))
+    body = sent(replace(ASK, messages=(chat.UserMessage("Hi"), *turn, *turn, *turn)))
     items = body["input"]
     ids = ["call_1", "call_1_2", "call_1_3"]
     assert [item["call_id"] for item in items if item.get("type") == "function_call"] == ids
@@ -371,12 +352,12 @@ def test_whole_answer_is_read() -> None:
         "content": [{"type": "output_text", "text": "Oslo"}, {"type": "refusal", "refusal": "N"}],
     }
     answer = completion_of(response("completed", thought(1, "A.", "B."), message_item, usage=usage))
-    assert answer == ChatCompletion(
+    assert answer == chat.ChatCompletion(
         "resp_1",
         MODEL,
         7,
-        (Choice(AssistantMessage("Oslo", "N", "A.\n\nB."), "stop"),),
-        Usage(9, 20, cached_tokens=4, reasoning_tokens=12, cache_write_tokens=3),
+        (chat.Choice(chat.AssistantMessage("Oslo", "N", "A.\n\nB."), "stop"),),
+        chat.Usage(9, 20, cached_tokens=4, reasoning_tokens=12, cache_write_tokens=3),
     )
     assert completion_of(response(usage=usage)).choices[0].message.content == ""
 
@@ -407,7 +388,7 @@ def test_failed_answer_fails(error: dict[str, str], kind: FailureKind) -> None:
     with pytest.raises(ProviderFailed) as raised:
         completion_of(body)
     event = streamed({"type": "response.failed", "response": body})[-1]
-    assert isinstance(event, Failed)
+    assert isinstance(event, chat.Failed)
     assert raised.value.failure.kind is event.failure.kind is kind
 
 
@@ -418,7 +399,7 @@ def test_error_event_ends_the_stream(names: bool, nested: bool) -> None:
     event = {"type": "error", "error": error} if nested else {"type": "error", **error, "sequence_number": 3}
     first = {"type": "response.output_text.delta", "delta": "Os"}
     ended = streamed(first, event, names=names)[-1]
-    assert isinstance(ended, Failed)
+    assert isinstance(ended, chat.Failed)
     assert (ended.failure.kind, ended.failure.detail) == (FailureKind.RATE_LIMITED, "Slow down.")
 
 
@@ -428,7 +409,7 @@ def test_answer_in_progress_fails() -> None:
             completion_of(response(status))  # type: ignore[arg-type]
         assert raised.value.failure.kind is FailureKind.MALFORMED
     cut = streamed({"type": "response.created", "response": response("in_progress")}, {"type": "response.x"})
-    assert [type(event) for event in cut] == [Heartbeat, Heartbeat, Failed]
+    assert [type(event) for event in cut] == [chat.Heartbeat, chat.Heartbeat, chat.Failed]
 
 
 @pytest.mark.parametrize(
@@ -452,7 +433,7 @@ def test_stream_with_all_content_at_its_end_is_read() -> None:
     body = response("completed", thought(1), message_item, called(arguments='{"city":"Oslo"}'))
     for events in (streamed({"type": "response.completed", "response": body}), streamed({**body, "type": "x"})):
         message = fold(events).choices[0].message
-        assert isinstance(events[-1], Finished)
+        assert isinstance(events[-1], chat.Finished)
         assert (message.content, message.tool_calls[0].arguments) == ("Oslo", '{"city":"Oslo"}')
 
 
@@ -484,7 +465,7 @@ def test_call_without_arguments_is_complete_with_its_item() -> None:
     done = [{"type": "response.output_item.done", "output_index": i, "item": item} for i, item in enumerate(items)]
     events = streamed(*done, {"type": "response.completed", "response": response("completed", *items)})
     pieces = [
-        (event.index, event.arguments) for event in events if isinstance(event, ToolCallDelta) and event.arguments
+        (event.index, event.arguments) for event in events if isinstance(event, chat.ToolCallDelta) and event.arguments
     ]
     assert pieces == [(0, "{}"), (1, '{"a":1}')]
 

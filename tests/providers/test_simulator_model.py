@@ -10,42 +10,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.chat import (
-    AllowedTools,
-    AssistantMessage,
-    ChatRequest,
-    Choice,
-    ImagePart,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    NamedTool,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-    text_of,
-)
+from providers import chat
 from providers.testkit import respond
 from providers.testkit.answer_pieces import cut, cut_in_two
 from providers.testkit.schema_instance import instance_of
 from tests.kit.case_files import cases
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-WEATHER, CLOCK = Tool("get_weather", "Weather", CITY), Tool("get_time")
+WEATHER, CLOCK = chat.Tool("get_weather", "Weather", CITY), chat.Tool("get_time")
 
 
-def ask(text: str = "Hi", **fields: object) -> ChatRequest:
-    return ChatRequest("m-1", (UserMessage(text),), **fields)  # type: ignore[arg-type]
+def ask(text: str = "Hi", **fields: object) -> chat.ChatRequest:
+    return chat.ChatRequest("m-1", (chat.UserMessage(text),), **fields)  # type: ignore[arg-type]
 
 
-def first(request: ChatRequest, persona: str = "Testland") -> Choice:
+def first(request: chat.ChatRequest, persona: str = "Testland") -> chat.Choice:
     return respond(request, persona).choices[0]
 
 
-def answer_to(request: ChatRequest, persona: str = "Testland") -> str:
-    return text_of(first(request, persona).message.content)
+def answer_to(request: chat.ChatRequest, persona: str = "Testland") -> str:
+    return chat.text_of(first(request, persona).message.content)
 
 
 def test_answer_names_the_persona_and_that_it_is_simulated() -> None:
@@ -77,11 +61,11 @@ def test_pieces_are_the_text(text: str) -> None:
 
 def test_max_tokens_shortens_the_answer_with_finish_length() -> None:
     complete = first(ask())
-    tokens = len(cut(text_of(complete.message.content)))
+    tokens = len(cut(chat.text_of(complete.message.content)))
     assert first(ask(max_tokens=tokens)) == complete
     short = first(ask(max_tokens=tokens - 1))
     assert short.finish_reason == "length"
-    assert text_of(complete.message.content).startswith(text_of(short.message.content))
+    assert chat.text_of(complete.message.content).startswith(chat.text_of(short.message.content))
     assert respond(ask(max_tokens=2), "p").usage == replace(respond(ask(), "p").usage, completion_tokens=2)  # type: ignore[type-var]
 
 
@@ -124,8 +108,8 @@ def test_log_probabilities_are_of_the_tokens() -> None:
 
 
 def test_counts_images() -> None:
-    image = ImagePart("data:image/png;base64,AAAA")
-    request = ChatRequest("m", (UserMessage((TextPart("What?"), image)), UserMessage((image,))))
+    image = chat.ImagePart("data:image/png;base64,AAAA")
+    request = chat.ChatRequest("m", (chat.UserMessage((chat.TextPart("What?"), image)), chat.UserMessage((image,))))
     assert "2 images" in answer_to(request)
     usage, blind = respond(request, "p").usage, respond(ask("What?"), "p").usage
     assert usage is not None
@@ -136,7 +120,7 @@ def test_counts_images() -> None:
 # --- tools ----------------------------------------------------------------------------------------
 
 
-def calls(request: ChatRequest) -> list[tuple[str, object]]:
+def calls(request: chat.ChatRequest) -> list[tuple[str, object]]:
     return [(call.name, json.loads(call.arguments)) for call in first(request).message.tool_calls]
 
 
@@ -158,36 +142,38 @@ def test_calls_twice_where_two_things_are_asked_about() -> None:
 def test_obeys_the_tool_choice() -> None:
     request = ask("Weather in Oslo?", tools=(WEATHER, CLOCK))
     assert calls(replace(request, tool_choice="none")) == []
-    assert calls(replace(request, tool_choice=NamedTool("get_time"))) == [("get_time", {})]
-    assert calls(replace(request, tool_choice=AllowedTools("auto", ("get_time",)))) == []
-    assert calls(replace(request, tool_choice=AllowedTools("required", ("get_time",)))) == [("get_time", {})]
+    assert calls(replace(request, tool_choice=chat.NamedTool("get_time"))) == [("get_time", {})]
+    assert calls(replace(request, tool_choice=chat.AllowedTools("auto", ("get_time",)))) == []
+    assert calls(replace(request, tool_choice=chat.AllowedTools("required", ("get_time",)))) == [("get_time", {})]
     assert calls(replace(request, tool_choice="required"))[0][0] == "get_weather"
 
 
 @cases("name", "asked", "is_called")
 def test_a_tool_is_called_where_the_question_names_it(name: str, asked: str, is_called: bool) -> None:
-    assert [tool for tool, _ in calls(ask(asked, tools=(Tool(name),)))] == [name] * is_called
+    assert [tool for tool, _ in calls(ask(asked, tools=(chat.Tool(name),)))] == [name] * is_called
 
 
 @pytest.mark.parametrize("member", ["command", "cmd", "script", "prompt", "code", "Command"])
-@pytest.mark.parametrize("choice", [None, "required", NamedTool("run_it")])
+@pytest.mark.parametrize("choice", [None, "required", chat.NamedTool("run_it")])
 def test_never_fills_in_what_an_agent_would_execute(member: str, choice: object) -> None:
     text = {"type": "string"}
     members = {member: text, "name": text}
-    optional = Tool("run_it", parameters={"type": "object", "properties": members})
+    optional = chat.Tool("run_it", parameters={"type": "object", "properties": members})
     inner = {"type": "object", "properties": members, "required": [member]}
     many = {"type": "object", "properties": {"runs": {"type": "array", "items": inner}}, "required": ["runs"]}
     assert calls(ask("run reboot", tools=(optional,), tool_choice=choice)) == [("run_it", {"name": "reboot"})]
     for parameters in (inner, many):
-        request = ask("run reboot", tools=(Tool("run_it", parameters=parameters),), tool_choice=choice)
+        request = ask("run reboot", tools=(chat.Tool("run_it", parameters=parameters),), tool_choice=choice)
         assert calls(request) == []
         assert "simulated" in answer_to(request)
 
 
 def test_answer_repeats_the_results_of_the_tools() -> None:
-    called = AssistantMessage(tool_calls=(ToolCall("a", "get_weather", "{}"), ToolCall("b", "get_time", "{}")))
-    results = (ToolMessage("a", "-3 °C"), ToolMessage("b", "12:00"))
-    request = ChatRequest("m", (UserMessage("Weather?"), called, *results), tools=(WEATHER,))
+    called = chat.AssistantMessage(
+        tool_calls=(chat.ToolCall("a", "get_weather", "{}"), chat.ToolCall("b", "get_time", "{}"))
+    )
+    results = (chat.ToolMessage("a", "-3 °C"), chat.ToolMessage("b", "12:00"))
+    request = chat.ChatRequest("m", (chat.UserMessage("Weather?"), called, *results), tools=(WEATHER,))
     assert "-3 °C; 12:00" in answer_to(request)
     assert first(request).finish_reason == "stop"
 
@@ -195,15 +181,21 @@ def test_answer_repeats_the_results_of_the_tools() -> None:
 @cases("members", "is_called")
 def test_never_writes_into_a_file(members: list[str], is_called: bool) -> None:
     parameters = {"type": "object", "properties": {name: {} for name in members}, "required": members}
-    assert bool(calls(ask("Write it", tools=(Tool("Write", parameters=parameters),)))) is is_called
+    assert bool(calls(ask("Write it", tools=(chat.Tool("Write", parameters=parameters),)))) is is_called
 
 
-@pytest.mark.parametrize("answer", [(), (AssistantMessage("Snow."),)], ids=["same turn", "next turn"])
-def test_calls_once_in_each_turn(answer: tuple[AssistantMessage, ...]) -> None:
+@pytest.mark.parametrize("answer", [(), (chat.AssistantMessage("Snow."),)], ids=["same turn", "next turn"])
+def test_calls_once_in_each_turn(answer: tuple[chat.AssistantMessage, ...]) -> None:
     """Agents add texts of their own, as messages of the user, after the results of tools."""
-    called = AssistantMessage(tool_calls=(ToolCall("a", "get_weather", "{}"),))
-    asked = (SystemMessage("Be brief."), UserMessage("Weather in Oslo?"), called, ToolMessage("a", "x"), *answer)
-    request = ChatRequest("m", (*asked, UserMessage("Weather in Lima?")), tools=(WEATHER,))
+    called = chat.AssistantMessage(tool_calls=(chat.ToolCall("a", "get_weather", "{}"),))
+    asked = (
+        chat.SystemMessage("Be brief."),
+        chat.UserMessage("Weather in Oslo?"),
+        called,
+        chat.ToolMessage("a", "x"),
+        *answer,
+    )
+    request = chat.ChatRequest("m", (*asked, chat.UserMessage("Weather in Lima?")), tools=(WEATHER,))
     assert calls(request) == [("get_weather", {"city": "Lima"})] * len(answer)
     assert calls(replace(request, tool_choice="required")) == [("get_weather", {"city": "Lima"})] * len(answer)
 
@@ -212,8 +204,8 @@ def test_calls_once_in_each_turn(answer: tuple[AssistantMessage, ...]) -> None:
 
 
 def test_json_formats_are_filled_in() -> None:
-    assert json.loads(answer_to(ask(response_format=JsonObjectFormat())))["persona"] == "Testland"
-    filled = json.loads(answer_to(ask(response_format=JsonSchemaFormat("city", CITY))))
+    assert json.loads(answer_to(ask(response_format=chat.JsonObjectFormat())))["persona"] == "Testland"
+    filled = json.loads(answer_to(ask(response_format=chat.JsonSchemaFormat("city", CITY))))
     jsonschema.validate(filled, CITY)
 
 

@@ -9,17 +9,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from providers import auth
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    JsonSchemaFormat,
-    Tool,
-    ToolMessage,
-    UserMessage,
-    text_of,
-)
+from providers import auth, chat
 from providers.conformance.subject import Subject, subjects_of
 from providers.reading.folding import fold
 from providers.reading.response_reader import AnswerReader
@@ -35,7 +25,7 @@ CITY = {
     "required": ["city"],
     "additionalProperties": False,
 }
-WEATHER = Tool("get_weather", "The weather in a city.", CITY)
+WEATHER = chat.Tool("get_weather", "The weather in a city.", CITY)
 DIALECTS = checked_simulators()
 SUBJECTS = {
     name: [one for one in subjects_of(adapter, DIALECTS[name]) if {"tools", "json_schema"} <= one.features]
@@ -60,7 +50,7 @@ async def server(subject: Subject) -> AsyncIterator[SimulatorServer]:
         yield started
 
 
-async def ask(subject: Subject, server: SimulatorServer, request: ChatRequest) -> ChatCompletion:
+async def ask(subject: Subject, server: SimulatorServer, request: chat.ChatRequest) -> chat.ChatCompletion:
     wire = auth.apply(subject.adapter.auth, subject.build(request), server.origin, auth.Secret("sk-1"), 0)
     async with (
         httpx.AsyncClient(trust_env=False, timeout=60) as client,
@@ -76,9 +66,11 @@ async def ask(subject: Subject, server: SimulatorServer, request: ChatRequest) -
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 async def test_a_conversation(subject: Subject, server: SimulatorServer, stream: bool) -> None:
-    asked = ChatRequest("assistant", (UserMessage("Weather in Oslo and Lima?"),), stream=stream, include_usage=stream)
+    asked = chat.ChatRequest(
+        "assistant", (chat.UserMessage("Weather in Oslo and Lima?"),), stream=stream, include_usage=stream
+    )
     greeting = await ask(subject, server, asked)
-    assert "Testland" in text_of(greeting.choices[0].message.content)
+    assert "Testland" in chat.text_of(greeting.choices[0].message.content)
     assert greeting.choices[0].finish_reason == "stop"
     assert greeting.model == subject.model
     assert greeting.usage is not None
@@ -91,21 +83,21 @@ async def test_a_conversation(subject: Subject, server: SimulatorServer, stream:
     assert cities in ([{"city": "Oslo"}, {"city": "Lima"}], [{"city": "Lima"}])
     assert calling.finish_reason == "tool_calls"
 
-    results = tuple(ToolMessage(call.id, f"{n} degrees") for n, call in enumerate(calling.message.tool_calls))
-    calls_message = AssistantMessage(None, tool_calls=calling.message.tool_calls)
+    results = tuple(chat.ToolMessage(call.id, f"{n} degrees") for n, call in enumerate(calling.message.tool_calls))
+    calls_message = chat.AssistantMessage(None, tool_calls=calling.message.tool_calls)
     answer = await ask(subject, server, replace(with_tools, messages=(*asked.messages, calls_message, *results)))
-    assert "0 degrees" in text_of(answer.choices[0].message.content)
+    assert "0 degrees" in chat.text_of(answer.choices[0].message.content)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 async def test_structured_output(subject: Subject, server: SimulatorServer, stream: bool) -> None:
-    messages = (UserMessage("A city, as json."),)
-    asked = ChatRequest("assistant", messages, stream=stream, response_format=JsonSchemaFormat("city", CITY))
+    messages = (chat.UserMessage("A city, as json."),)
+    asked = chat.ChatRequest("assistant", messages, stream=stream, response_format=chat.JsonSchemaFormat("city", CITY))
     answer = await ask(subject, server, asked)
-    assert json.loads(text_of(answer.choices[0].message.content)) == {"city": "Testland"}
+    assert json.loads(chat.text_of(answer.choices[0].message.content)) == {"city": "Testland"}
 
 
 async def test_a_failure_has_the_provider_s_own_shape(subject: Subject, server: SimulatorServer) -> None:
     server.scenario = Scenario(script=(HttpError(429, 7),))
     with pytest.raises(Exception, match="limits the rate"):
-        await ask(subject, server, ChatRequest("assistant", (UserMessage("Hi"),)))
+        await ask(subject, server, chat.ChatRequest("assistant", (chat.UserMessage("Hi"),)))

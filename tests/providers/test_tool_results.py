@@ -7,58 +7,48 @@ from typing import Any
 
 import pytest
 
+from providers import chat
 from providers.adapter import Adapter, Target, known_models
 from providers.catalogue.models import model_facts
-from providers.chat import (
-    AssistantMessage,
-    ChatRequest,
-    ImagePart,
-    Message,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-)
 from providers.failures import UnsupportedFeature
 from providers.formats.tool_calls import results_in_order
 from providers.formats.tool_results import results_as_text
 from providers.registry import load_registry
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
-CALLS = (ToolCall("call_1", "look", "{}"), ToolCall("call_2", "read", "{}"))
-ASKED = AssistantMessage(None, tool_calls=CALLS)
-HISTORY: tuple[Message, ...] = (
-    UserMessage("Look and read."),
+CALLS = (chat.ToolCall("call_1", "look", "{}"), chat.ToolCall("call_2", "read", "{}"))
+ASKED = chat.AssistantMessage(None, tool_calls=CALLS)
+HISTORY: tuple[chat.Message, ...] = (
+    chat.UserMessage("Look and read."),
     ASKED,
-    ToolMessage("call_1", (TextPart("A photo:"), ImagePart(PNG))),
-    ToolMessage("call_2", "no such file", is_error=True),
-    UserMessage("And?"),
+    chat.ToolMessage("call_1", (chat.TextPart("A photo:"), chat.ImagePart(PNG))),
+    chat.ToolMessage("call_2", "no such file", is_error=True),
+    chat.UserMessage("And?"),
 )
 
 
 def body_of(adapter: Adapter, model: str) -> Any:
-    request = ChatRequest("assistant", HISTORY, tools=(Tool("look"), Tool("read")), max_tokens=100)
+    request = chat.ChatRequest("assistant", HISTORY, tools=(chat.Tool("look"), chat.Tool("read")), max_tokens=100)
     target = Target(model, "/v1", model_facts(known_models(adapter), model))
     return json.loads(adapter.build_request(request, target).body)
 
 
 def test_plain_results_are_returned_unchanged() -> None:
-    messages = (UserMessage("Hi"), ASKED, ToolMessage("call_1", "a"), ToolMessage("call_2", "b"))
+    messages = (chat.UserMessage("Hi"), ASKED, chat.ToolMessage("call_1", "a"), chat.ToolMessage("call_2", "b"))
     assert results_as_text(messages) is messages
 
 
 def test_images_follow_the_results_in_a_user_message_with_a_note() -> None:
     _, _, first, second, attached, last = results_as_text(HISTORY)
-    assert first == ToolMessage("call_1", "A photo:\n[in the next message: image 1 of the tool results]")
-    assert second == ToolMessage("call_2", "The call failed: no such file")
-    assert attached == UserMessage((TextPart("[image 1 of the tool results]"), ImagePart(PNG)))
-    assert last == UserMessage("And?")
+    assert first == chat.ToolMessage("call_1", "A photo:\n[in the next message: image 1 of the tool results]")
+    assert second == chat.ToolMessage("call_2", "The call failed: no such file")
+    assert attached == chat.UserMessage((chat.TextPart("[image 1 of the tool results]"), chat.ImagePart(PNG)))
+    assert last == chat.UserMessage("And?")
 
 
 def test_result_with_an_image_is_refused_by_name_where_only_texts_are_read() -> None:
     with pytest.raises(UnsupportedFeature, match="only text in the result of a tool call"):
-        results_in_order(CALLS[:1], [ToolMessage("call_1", (ImagePart(PNG),))])
+        results_in_order(CALLS[:1], [chat.ToolMessage("call_1", (chat.ImagePart(PNG),))])
 
 
 def test_anthropic_gets_images_and_failures_in_the_results() -> None:

@@ -14,30 +14,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.model.record import AttemptRecord
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    ChoiceFinish,
-    Failed,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    SystemMessage,
-    ToolCall,
-    ToolCallDelta,
-    Usage,
-    UserMessage,
-)
+from providers import chat
 from providers.value import Value
 from providers.value import replace as change
 from providers.wire import WireRequest, WireResponse
 
 QUICK = (
-    *(AssistantMessage, ChatCompletion, ChatRequest, Choice, ToolCall, ToolCallDelta, Usage),
-    *(ChoiceFinish, Failed, Opened, ReasoningDelta, RefusalDelta),
-    *(SystemMessage, UserMessage, WireRequest, WireResponse, AttemptRecord),
+    *(
+        chat.AssistantMessage,
+        chat.ChatCompletion,
+        chat.ChatRequest,
+        chat.Choice,
+        chat.ToolCall,
+        chat.ToolCallDelta,
+        chat.Usage,
+    ),
+    *(chat.ChoiceFinish, chat.Failed, chat.Opened, chat.ReasoningDelta, chat.RefusalDelta),
+    *(chat.SystemMessage, chat.UserMessage, WireRequest, WireResponse, AttemptRecord),
 )
 
 

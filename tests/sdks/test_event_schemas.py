@@ -18,21 +18,8 @@ from gateway.api.dialects.responses import Responses
 from gateway.api.errors import ApiError
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
+from providers import chat
 from providers.adapter import answers_chats
-from providers.chat import (
-    ChoiceFinish,
-    Failed,
-    Finished,
-    FinishReason,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    ToolCallDelta,
-    Usage,
-    UsageReport,
-)
 from providers.conformance.recordings import WireCase, find_wire_cases
 from providers.conformance.subject import parse_stream, subjects_of
 from providers.reading.folding import fold
@@ -74,14 +61,14 @@ MESSAGE_EVENTS = {
 FUNCTION: Any = {"type": "function", "name": "f"}
 CLOSED: Any = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
 OPEN: Any = {"type": "object", "properties": {"a": {"type": "string"}}}
-STREAM: tuple[StreamEvent, ...] = (
-    Opened("id-1", "model-1", 7, "flex"),
-    ReasoningDelta("Hm."),
-    TextDelta("Hi"),
-    ToolCallDelta(0, '{"a": 1}', "call_1", "f"),
-    ChoiceFinish("tool_calls"),
-    UsageReport(Usage(3, 2)),
-    Finished(),
+STREAM: tuple[chat.StreamEvent, ...] = (
+    chat.Opened("id-1", "model-1", 7, "flex"),
+    chat.ReasoningDelta("Hm."),
+    chat.TextDelta("Hi"),
+    chat.ToolCallDelta(0, '{"a": 1}', "call_1", "f"),
+    chat.ChoiceFinish("tool_calls"),
+    chat.UsageReport(chat.Usage(3, 2)),
+    chat.Finished(),
 )
 
 
@@ -91,7 +78,7 @@ def loader(name: str) -> Any:
 
 
 @cache
-def recorded() -> list[tuple[WireCase, tuple[StreamEvent, ...]]]:
+def recorded() -> list[tuple[WireCase, tuple[chat.StreamEvent, ...]]]:
     """Return the recorded streams of all vendors, as events."""
     simulators = checked_simulators()
     adapters = [it for name, it in load_registry().adapters.items() if name in simulators and answers_chats(it)]
@@ -130,12 +117,12 @@ def problems_of_event(event: Any, known: Any = ()) -> list[str]:
     return found
 
 
-def responses(body: Any, *events: StreamEvent) -> tuple[list[Any], Any]:
+def responses(body: Any, *events: chat.StreamEvent) -> tuple[list[Any], Any]:
     """Return the events of a stream of Responses, and the whole answer, or None if there is none."""
     dialect = Responses()
     dialect.decode(json.dumps({"model": "a", "input": "Hi", **body}).encode())
     shown = [*events_of(dialect.encoder(STYLE, Record("req_1", 0.0, "t")).encode(events))]
-    if isinstance(events[-1], Failed):
+    if isinstance(events[-1], chat.Failed):
         return shown, None
     return shown, json.loads(dialect.encode_answer(fold(events), STYLE, Record("req_1", 0.0, "t")))
 
@@ -162,7 +149,7 @@ def test_each_event_of_each_recorded_stream_is_valid_in_messages() -> None:
         for event in events_of(dialect.encoder(STYLE, Record("req_1", 0.0, "t")).encode(events)):
             if event["type"] != "error":
                 assert known.validate(event, MESSAGE_EVENTS[event["type"]]) == [], case
-        if not isinstance(events[-1], Failed):
+        if not isinstance(events[-1], chat.Failed):
             whole = json.loads(dialect.encode_answer(fold(events), STYLE, Record("req_1", 0.0, "t")))
             assert known.validate(whole, "Message") == [], case
 
@@ -214,7 +201,7 @@ def test_tools_that_only_openai_has_are_shown_as_they_were_sent() -> None:
     custom = {"type": "custom", "name": "patch", "format": {"type": "grammar", "syntax": "lark", "definition": "x"}}
     search = {"type": "tool_search", "execution": "client"}
     group = {"type": "namespace", "name": "g", "description": "d", "tools": [{**FUNCTION, "parameters": CLOSED}]}
-    events = (*STREAM[:3], ToolCallDelta(0, '{"input": "x"}', "call_1", "patch"), *STREAM[4:])
+    events = (*STREAM[:3], chat.ToolCallDelta(0, '{"input": "x"}', "call_1", "patch"), *STREAM[4:])
     shown, whole = responses({"tools": [custom, search, group, {"type": "web_search"}, FUNCTION]}, *events)
     assert [problem for event in shown for problem in problems_of_event(event, {"tools"})] == []
     inner = {"description": None, "strict": True, "parameters": CLOSED, **FUNCTION}
@@ -249,9 +236,9 @@ def test_a_member_has_all_that_its_schema_requires(body: Any, name: str, wanted:
 @pytest.mark.parametrize(("reason", "status"), [
     ("stop", "completed"), ("length", "incomplete"), ("content_filter", "incomplete"), ("other", "incomplete"),
 ])  # fmt: skip
-def test_an_answer_is_valid_whatever_its_end(reason: FinishReason, status: str) -> None:
-    for said in (TextDelta("Hi"), RefusalDelta("No"), ReasoningDelta("Hm")):
-        shown, whole = responses({}, STREAM[0], said, ChoiceFinish(reason), *STREAM[5:])
+def test_an_answer_is_valid_whatever_its_end(reason: chat.FinishReason, status: str) -> None:
+    for said in (chat.TextDelta("Hi"), chat.RefusalDelta("No"), chat.ReasoningDelta("Hm")):
+        shown, whole = responses({}, STREAM[0], said, chat.ChoiceFinish(reason), *STREAM[5:])
         assert [problem for event in shown for problem in problems_of_event(event)] == []
         assert problems_of_response(whole) == []
         assert (whole["status"], whole["completed_at"] is not None) == (status, status == "completed")
@@ -272,7 +259,7 @@ def test_tier_is_openais_word_and_never_auto(tier: str | None, model: str | None
     dialect = Responses()
     dialect.decode(b'{"model": "a", "input": "Hi"}')
     style = AnswerStyle(shown_model=model)
-    events = (Opened("id-1", "model-1", 7, tier), *STREAM[1:])
+    events = (chat.Opened("id-1", "model-1", 7, tier), *STREAM[1:])
     streamed = [*events_of(dialect.encoder(style, Record("req_1", 0.0, "t")).encode(events))]
     whole = json.loads(dialect.encode_answer(fold(events), style, Record("req_1", 0.0, "t")))
     assert [it["service_tier"] for it in (streamed[0]["response"], streamed[-1]["response"], whole)] == [shown] * 3

@@ -13,35 +13,18 @@ from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import Labelling, labelling_of
-from providers.chat import (
-    AssistantMessage,
-    ChatRequest,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    JsonObjectFormat,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    ToolCallDelta,
-    Usage,
-    UsageReport,
-    UserMessage,
-)
+from providers import chat
 from providers.failures import Failure, FailureKind
 from tests.kit.chat_http import events_in
 
 CN = Label("cn-gb45438", "内容由AI生成", "always", "0011")
 EU = Label("eu-art50", "You are talking to an AI system.", "first_turn")
-OPENED = Opened("id-1", "model-1", 7)
-ASK = ChatRequest("assistant", (UserMessage("Hi"),), stream=True)
-STOP = (ChoiceFinish("stop"), Finished())
+OPENED = chat.Opened("id-1", "model-1", 7)
+ASK = chat.ChatRequest("assistant", (chat.UserMessage("Hi"),), stream=True)
+STOP = (chat.ChoiceFinish("stop"), chat.Finished())
 
 
-def labelling(request: ChatRequest = ASK, *labels: Label) -> Labelling:
+def labelling(request: chat.ChatRequest = ASK, *labels: Label) -> Labelling:
     found = labelling_of(Locale("zh", labels or (CN,)), request)
     assert found is not None
     return found
@@ -51,7 +34,7 @@ LABELLED = AnswerStyle(ASK.include_usage, labelling=labelling())
 RECORD = Record("req_1", 0.0, "t")
 
 
-def encoded(*events: StreamEvent, request: ChatRequest = ASK, labels: tuple[Label, ...] = (CN,)) -> list[Any]:
+def encoded(*events: chat.StreamEvent, request: chat.ChatRequest = ASK, labels: tuple[Label, ...] = (CN,)) -> list[Any]:
     encoder = ChunkEncoder(AnswerStyle(request.include_usage, labelling=labelling(request, *labels)), RECORD)
     return events_in(b"".join(encoder.encode((event,)) for event in events))
 
@@ -73,7 +56,9 @@ def value_of(text: str) -> str:
 
 
 def test_label_text_comes_first_and_the_integrity_value_last() -> None:
-    chunks = encoded(OPENED, TextDelta("你"), TextRun((b"a\\u00e9", "好".encode())), TextDelta("!"), *STOP)
+    chunks = encoded(
+        OPENED, chat.TextDelta("你"), chat.TextRun((b"a\\u00e9", "好".encode())), chat.TextDelta("!"), *STOP
+    )
     assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": "内容由AI生成\n\n"}
     assert text_in(chunks) == "内容由AI生成\n\n你aé好!"
     (first, begun), (last, ended) = marks_in(chunks)
@@ -101,20 +86,20 @@ def test_label_text_comes_first_and_the_integrity_value_last() -> None:
 def test_run_of_texts_stays_encoded_after_the_label() -> None:
     plain, labelled = ChunkEncoder(AnswerStyle(), RECORD), ChunkEncoder(LABELLED, RECORD)
     for encoder in (plain, labelled):
-        encoder.encode((OPENED, TextDelta("a")))
-    run = TextRun((b"\\u00e9", b'\\"', "好".encode()))
+        encoder.encode((OPENED, chat.TextDelta("a")))
+    run = chat.TextRun((b"\\u00e9", b'\\"', "好".encode()))
     assert labelled.encode((run,)) == plain.encode((run,)) != b""
 
 
 def test_labelled_stream_has_no_fast_path_for_single_texts() -> None:
     """The words may be due before it, and each text counts for the integrity value."""
     labelled = ChunkEncoder(LABELLED, RECORD)
-    labelled.encode((OPENED, TextDelta("a")))
+    labelled.encode((OPENED, chat.TextDelta("a")))
     assert labelled.lone_text(b"b") == b""
 
 
 def test_reasoning_comes_before_the_words_and_has_none() -> None:
-    chunks = encoded(OPENED, ReasoningDelta("hm"), TextDelta("Hi"), *STOP)
+    chunks = encoded(OPENED, chat.ReasoningDelta("hm"), chat.TextDelta("Hi"), *STOP)
     assert [chunk["choices"][0]["delta"] for chunk in chunks[:3]] == [
         {"role": "assistant", "reasoning_content": "hm"},
         {"content": "内容由AI生成\n\n"},
@@ -127,13 +112,16 @@ def test_reasoning_comes_before_the_words_and_has_none() -> None:
 @pytest.mark.parametrize(
     ("events", "request_"),
     [
-        ((ToolCallDelta(0, "{}", "c1", "look"), ChoiceFinish("tool_calls"), Finished()), ASK),
-        ((RefusalDelta("No."), *STOP), ASK),
-        ((ChoiceFinish("content_filter"), Finished()), ASK),
-        ((TextDelta('{"a":1}'), *STOP), ChatRequest("a", ASK.messages, response_format=JsonObjectFormat())),
+        ((chat.ToolCallDelta(0, "{}", "c1", "look"), chat.ChoiceFinish("tool_calls"), chat.Finished()), ASK),
+        ((chat.RefusalDelta("No."), *STOP), ASK),
+        ((chat.ChoiceFinish("content_filter"), chat.Finished()), ASK),
+        (
+            (chat.TextDelta('{"a":1}'), *STOP),
+            chat.ChatRequest("a", ASK.messages, response_format=chat.JsonObjectFormat()),
+        ),
     ],
 )
-def test_structured_output_has_no_label_text(events: tuple[StreamEvent, ...], request_: ChatRequest) -> None:
+def test_structured_output_has_no_label_text(events: tuple[chat.StreamEvent, ...], request_: chat.ChatRequest) -> None:
     chunks = encoded(OPENED, *events, request=request_)
     assert text_in(chunks) in ("", '{"a":1}')
     assert "内容由" not in json.dumps([chunk["choices"] for chunk in chunks[:-1]], ensure_ascii=False)
@@ -144,16 +132,16 @@ def test_structured_output_has_no_label_text(events: tuple[StreamEvent, ...], re
 
 
 def test_each_choice_is_labelled_and_the_last_has_the_integrity_values() -> None:
-    request = ChatRequest("assistant", ASK.messages, stream=True, n=2, include_usage=True)
+    request = chat.ChatRequest("assistant", ASK.messages, stream=True, n=2, include_usage=True)
     chunks = encoded(
         OPENED,
-        TextDelta("a"),
-        TextDelta("b", 1),
-        ChoiceFinish("stop"),
-        TextDelta("c", 1),
-        ChoiceFinish("stop", 1),
-        UsageReport(Usage(1, 2)),
-        Finished(),
+        chat.TextDelta("a"),
+        chat.TextDelta("b", 1),
+        chat.ChoiceFinish("stop"),
+        chat.TextDelta("c", 1),
+        chat.ChoiceFinish("stop", 1),
+        chat.UsageReport(chat.Usage(1, 2)),
+        chat.Finished(),
         request=request,
     )
     assert (text_in(chunks), text_in(chunks, 1)) == ("内容由AI生成\n\na", "内容由AI生成\n\nbc")
@@ -167,11 +155,11 @@ def test_each_choice_is_labelled_and_the_last_has_the_integrity_values() -> None
 
 @pytest.mark.parametrize("came", [1, 2, 3])
 def test_integrity_values_are_sent_for_any_number_of_choices(came: int) -> None:
-    request = ChatRequest("assistant", ASK.messages, stream=True, n=2)
-    texts = [TextDelta(f"text {choice}", choice) for choice in range(came)]
-    chunks = encoded(OPENED, *texts, *(ChoiceFinish("stop", choice) for choice in range(came)), Finished())
+    request = chat.ChatRequest("assistant", ASK.messages, stream=True, n=2)
+    texts = [chat.TextDelta(f"text {choice}", choice) for choice in range(came)]
+    chunks = encoded(OPENED, *texts, *(chat.ChoiceFinish("stop", choice) for choice in range(came)), chat.Finished())
     again = encoded(
-        OPENED, *texts, *(ChoiceFinish("stop", choice) for choice in range(came)), Finished(), request=request
+        OPENED, *texts, *(chat.ChoiceFinish("stop", choice) for choice in range(came)), chat.Finished(), request=request
     )
     assert chunks == again
     _, (at, ended) = marks_in(chunks)
@@ -180,8 +168,8 @@ def test_integrity_values_are_sent_for_any_number_of_choices(came: int) -> None:
 
 
 def test_interrupted_answer_has_the_label_and_no_integrity_value() -> None:
-    broken = Failed(Failure(FailureKind.INTERRUPTED, "broken off"))
-    chunks = encoded(OPENED, TextDelta("Hi"), broken)
+    broken = chat.Failed(Failure(FailureKind.INTERRUPTED, "broken off"))
+    chunks = encoded(OPENED, chat.TextDelta("Hi"), broken)
     assert text_in(chunks[:-1]) == "内容由AI生成\n\nHi"
     [(at, labels)] = marks_in(chunks[:-1])
     assert (at, labels[0]["AIGC"]["ReservedCode1"]) == (0, "")
@@ -189,7 +177,9 @@ def test_interrupted_answer_has_the_label_and_no_integrity_value() -> None:
 
 
 def test_notice_is_shown_once_in_a_conversation_and_marked_each_time() -> None:
-    later = ChatRequest("a", (UserMessage("Hi"), AssistantMessage("Hello"), UserMessage("And?")), stream=True)
-    first, second = (encoded(OPENED, TextDelta("x"), *STOP, request=one, labels=(EU,)) for one in (ASK, later))
+    later = chat.ChatRequest(
+        "a", (chat.UserMessage("Hi"), chat.AssistantMessage("Hello"), chat.UserMessage("And?")), stream=True
+    )
+    first, second = (encoded(OPENED, chat.TextDelta("x"), *STOP, request=one, labels=(EU,)) for one in (ASK, later))
     assert (text_in(first), text_in(second)) == (f"{EU.text}\n\nx", "x")
     assert marks_in(second)[0] == (0, [{"name": "eu-art50", "ai_generated": True}])

@@ -18,17 +18,7 @@ from gateway.execution.answer_stream import AnswerStream
 from gateway.execution.deadline import Deadline
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    Choice,
-    ChoiceFinish,
-    Finished,
-    Opened,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-)
+from providers import chat
 from tests.kit.configs import BASE, table_of
 
 
@@ -60,14 +50,14 @@ class Client:
 class Passing:
     """A stream that offers texts between its batches: each step is a batch or a function."""
 
-    def __init__(self, *steps: tuple[StreamEvent, ...] | Callable[[], None]) -> None:
+    def __init__(self, *steps: tuple[chat.StreamEvent, ...] | Callable[[], None]) -> None:
         self._steps = list(steps)
         self.take_text: Callable[[bytes], bool] = lambda _: False
 
     def text_tap(self) -> Passing:
         return self
 
-    def whole_events(self) -> tuple[StreamEvent, ...]:
+    def whole_events(self) -> tuple[chat.StreamEvent, ...]:
         return ()
 
     def pass_texts_to(self, take_text: Callable[[bytes], bool]) -> None:
@@ -76,7 +66,7 @@ class Passing:
     def __aiter__(self) -> Passing:
         return self
 
-    async def __anext__(self) -> tuple[StreamEvent, ...]:
+    async def __anext__(self) -> tuple[chat.StreamEvent, ...]:
         while self._steps:
             step = self._steps.pop(0)
             if not callable(step):
@@ -115,14 +105,14 @@ async def test_text_bypasses_the_events_only_if_the_client_accepts_it() -> None:
         return step
 
     stream = Passing(
-        (Opened("i", "m", 1),),
+        (chat.Opened("i", "m", 1),),
         offer(b"too early"),
-        (TextDelta("a"),),
+        (chat.TextDelta("a"),),
         offer(b"b"),
         offer(b"c", is_slow=True),
-        (TextRun((b"c",)),),
+        (chat.TextRun((b"c",)),),
         offer(b"\\u0064"),
-        (ChoiceFinish("stop"), Finished()),
+        (chat.ChoiceFinish("stop"), chat.Finished()),
     )
     line = ClientConnection()
     line.cycle = cast(Cycle, client)
@@ -134,7 +124,7 @@ async def test_text_bypasses_the_events_only_if_the_client_accepts_it() -> None:
 
 async def test_text_is_not_passed_on_without_the_gateways_own_server() -> None:
     client = Client()
-    stream = Passing((Opened("i", "m", 1), TextDelta("a")), lambda: offered.append(stream.take_text(b"b")))
+    stream = Passing((chat.Opened("i", "m", 1), chat.TextDelta("a")), lambda: offered.append(stream.take_text(b"b")))
     offered: list[bool] = []
     await respond({}, client, stream)
     assert offered == [False]
@@ -155,7 +145,7 @@ async def test_only_an_unwrapped_send_is_bypassed(is_wrapped: bool) -> None:
 
     send = wrapped if is_wrapped else client.send
     scope = {"extensions": {CONNECTION: connection}}
-    completion = ChatCompletion("i", "m", 1, (Choice(AssistantMessage("Hi"), "stop"),))
+    completion = chat.ChatCompletion("i", "m", 1, (chat.Choice(chat.AssistantMessage("Hi"), "stop"),))
     writing = exchange_with(scope, send).respond_whole(completion, AnswerStyle())
     assert (writing is None) is client.is_direct is not is_wrapped
     if writing is not None:

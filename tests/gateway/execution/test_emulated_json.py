@@ -16,20 +16,7 @@ from gateway.model.record import Record
 from gateway.usage.accounting import Accounting
 from gateway.usage.journal import Journal
 from gateway.usage.usage_row import CallOutcome, UsageSource
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    FinishReason,
-    JsonObjectFormat,
-    StreamEvent,
-    Usage,
-    UserMessage,
-)
+from providers import chat
 from providers.failures import FailureKind
 from providers.reading.folding import fold
 from providers.vendors.anthropic.simulator import SIMULATOR
@@ -45,15 +32,17 @@ TABLE = table_of(
     {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"},
 )
 OBJECT, OTHER = '{"city": "Oslo"}', "The city is Oslo, which lies at a fjord."
-FORM = JsonObjectFormat()
-ASK = ChatRequest("claude-opus-5", (UserMessage("hello"),), stream=True)
+FORM = chat.JsonObjectFormat()
+ASK = chat.ChatRequest("claude-opus-5", (chat.UserMessage("hello"),), stream=True)
 
 
-def completion(text: str, finish: FinishReason = "stop") -> ChatCompletion:
-    return ChatCompletion("msg_1", "claude-opus-5", 1, (Choice(AssistantMessage(text), finish),), Usage(3, 4))
+def completion(text: str, finish: chat.FinishReason = "stop") -> chat.ChatCompletion:
+    return chat.ChatCompletion(
+        "msg_1", "claude-opus-5", 1, (chat.Choice(chat.AssistantMessage(text), finish),), chat.Usage(3, 4)
+    )
 
 
-def sse(text: str, finish: FinishReason = "stop") -> bytes:
+def sse(text: str, finish: chat.FinishReason = "stop") -> bytes:
     return b"".join(SIMULATOR.write_stream(completion(text, finish), ASK))
 
 
@@ -69,7 +58,7 @@ def breaker_state(bench: Bench) -> BreakerState:
     return breaker.state
 
 
-async def all_events(answer: Answer) -> list[StreamEvent]:
+async def all_events(answer: Answer) -> list[chat.StreamEvent]:
     assert answer.stream is not None
     return [event async for batch in answer.stream for event in batch]
 
@@ -140,7 +129,7 @@ async def test_truncated_object_is_an_answer(claude: Bench) -> None:
     answer = await claude.ask(stream=True, response_format=FORM)
     events = await all_events(answer)
     assert text_of(fold(events)) == OBJECT[:9]
-    assert any(isinstance(event, ChoiceFinish) and event.reason == "length" for event in events)
+    assert any(isinstance(event, chat.ChoiceFinish) and event.reason == "length" for event in events)
 
 
 async def test_text_after_the_object_ends_a_stream_with_an_error(claude: Bench) -> None:
@@ -150,9 +139,9 @@ async def test_text_after_the_object_ends_a_stream_with_an_error(claude: Bench) 
         claude.record = Record("req", 0.0, "t")
         events = await all_events(await claude.ask(stream=True, response_format=FORM))
         failed = events[-1]
-        assert isinstance(failed, Failed)
-        assert (failed.failure.kind, failed.usage) == (FailureKind.NOT_JSON, Usage(3, 4))
-        assert not any(isinstance(event, Finished | ChoiceFinish) for event in events)
+        assert isinstance(failed, chat.Failed)
+        assert (failed.failure.kind, failed.usage) == (FailureKind.NOT_JSON, chat.Usage(3, 4))
+        assert not any(isinstance(event, chat.Finished | chat.ChoiceFinish) for event in events)
     assert breaker_state(claude) is BreakerState.CLOSED
 
 

@@ -15,21 +15,8 @@ from hypothesis import strategies as st
 
 from gateway.execution.redaction import Quotes, redacted, redacting
 from gateway.model.deployment import Deployment
+from providers import chat
 from providers.auth import Secret
-from providers.chat import (
-    AssistantMessage,
-    AudioPart,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonSchemaFormat,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-)
 from providers.failures import Failure, FailureKind
 from tests.kit.case_files import cases
 from tests.kit.configs import BASE, table_of
@@ -46,14 +33,14 @@ def failure_with(detail: str, code: str | None = None, param: str | None = None)
     return Failure(FailureKind.INVALID_REQUEST, "wrong", detail=detail, status=400, code=code, param=param)
 
 
-REQUEST = ChatRequest(
+REQUEST = chat.ChatRequest(
     "assistant",
     (
-        SystemMessage("Be brief."),
-        UserMessage("My neighbour Anna Sommer has diabetes, what may she eat?"),
-        AssistantMessage(None, tool_calls=(ToolCall("c", "look_up", '{"of": "Anna Sommer, born 1961"}'),)),
-        UserMessage("糖尿病患者可以吃什么水果呢"),
-        UserMessage("Hi"),
+        chat.SystemMessage("Be brief."),
+        chat.UserMessage("My neighbour Anna Sommer has diabetes, what may she eat?"),
+        chat.AssistantMessage(None, tool_calls=(chat.ToolCall("c", "look_up", '{"of": "Anna Sommer, born 1961"}'),)),
+        chat.UserMessage("糖尿病患者可以吃什么水果呢"),
+        chat.UserMessage("Hi"),
     ),
     user="anna-1961",
 )
@@ -127,7 +114,7 @@ def test_request_id_with_a_part_of_a_key_is_removed(deployment: Deployment, part
 def test_request_id_that_repeats_the_prompt_is_removed(
     deployment: Deployment, form: str, change: Callable[[str], str]
 ) -> None:
-    request = ChatRequest("m", (UserMessage("my account is closing tomorrow"),))
+    request = chat.ChatRequest("m", (chat.UserMessage("my account is closing tomorrow"),))
     for message in ("", "the provider failed"):
         failure = replace(
             failure_with("", message or None), request_id=form.format(change("my account is closing tomorrow"))
@@ -140,7 +127,7 @@ def test_request_id_that_repeats_the_prompt_is_removed(
 def test_name_of_a_member_that_the_client_made_up_is_removed(
     deployment: Deployment, fields: dict[str, Any], name: str
 ) -> None:
-    request = ChatRequest("m", (UserMessage("Hello"),), **fields)
+    request = chat.ChatRequest("m", (chat.UserMessage("Hello"),), **fields)
     failure = replace(failure_with(f"the field '{name}' is not valid"), param=name, request_id=name.replace(" ", "_"))
     clean = redacted(failure, deployment, request)
     assert name not in f"{clean.detail} {clean.param}"
@@ -148,13 +135,15 @@ def test_name_of_a_member_that_the_client_made_up_is_removed(
 
 
 def test_name_of_a_setting_is_kept_in_the_detail(deployment: Deployment) -> None:
-    request = ChatRequest("m", (UserMessage("Hello"),), extra={"options": {"mode": "x"}}, logit_bias={"42": 1.0})
+    request = chat.ChatRequest(
+        "m", (chat.UserMessage("Hello"),), extra={"options": {"mode": "x"}}, logit_bias={"42": 1.0}
+    )
     failure = failure_with("the mode of 42 is not valid")
     assert redacted(failure, deployment, request).detail == "the mode of 42 is not valid"
 
 
 def test_request_id_is_removed_if_the_request_is_too_long_to_search(deployment: Deployment) -> None:
-    request = ChatRequest("m", (UserMessage("long " * 20_000),))
+    request = chat.ChatRequest("m", (chat.UserMessage("long " * 20_000),))
     assert redacted(replace(failure_with(""), request_id="req-6f1c"), deployment, request).request_id is None
 
 
@@ -177,28 +166,28 @@ def test_short_key_is_redacted_in_text_without_spaces(deployment: Deployment) ->
     assert redacted(failure_with("密钥hunt3r2无效"), keyed, REQUEST).detail == "密钥[redacted]无效"
 
 
-BESIDE_THE_TEXT = ChatRequest(
+BESIDE_THE_TEXT = chat.ChatRequest(
     "assistant",
     (
-        SystemMessage("Be brief.", name="sommer-and-sons"),
-        UserMessage(
+        chat.SystemMessage("Be brief.", name="sommer-and-sons"),
+        chat.UserMessage(
             (
-                TextPart("What is this?"),
-                ImagePart("https://pictures.example/anna-sommer/mri.png?signature=0123456789"),
-                ImagePart(f"data:image/png;base64,{'iVBORw0KGgoAAAANSUhEUg' * 9000}"),
-                AudioPart("UklGRiQAAABXQVZFZm10IBAAAAABAAEA", "wav"),
-                FilePart("JVBERi0xLjQKJcOkw7zDtsOfCjIgMCBvYmoK", "anna-sommer-findings.pdf"),
+                chat.TextPart("What is this?"),
+                chat.ImagePart("https://pictures.example/anna-sommer/mri.png?signature=0123456789"),
+                chat.ImagePart(f"data:image/png;base64,{'iVBORw0KGgoAAAANSUhEUg' * 9000}"),
+                chat.AudioPart("UklGRiQAAABXQVZFZm10IBAAAAABAAEA", "wav"),
+                chat.FilePart("JVBERi0xLjQKJcOkw7zDtsOfCjIgMCBvYmoK", "anna-sommer-findings.pdf"),
             ),
             name="Anna_Sommer",
         ),
-        AssistantMessage(
+        chat.AssistantMessage(
             None,
             refusal="I can't speak about Anna's findings.",
             reasoning="She seems to be ill, so I",
             name="dr_winter",
         ),
-        ToolMessage("c", "Anna Sommer, born on 1961-02-03"),
-        UserMessage("?", name="Anna_Sommer"),
+        chat.ToolMessage("c", "Anna Sommer, born on 1961-02-03"),
+        chat.UserMessage("?", name="Anna_Sommer"),
     ),
     extra={"safety_identifier": "anna@sommer.example", "metadata": {"patient": "4711-0815"}},
 )
@@ -211,11 +200,11 @@ def test_further_fields_of_a_message_are_removed_too(deployment: Deployment, quo
     )
 
 
-WITH_TOOLS = ChatRequest(
+WITH_TOOLS = chat.ChatRequest(
     "assistant",
-    (UserMessage("What has she?"),),
+    (chat.UserMessage("What has she?"),),
     tools=(
-        Tool(
+        chat.Tool(
             "findings_of_a_patient",
             "What Dr. Winter wrote of Anna Sommer",
             {
@@ -231,7 +220,7 @@ WITH_TOOLS = ChatRequest(
             },
         ),
     ),
-    response_format=JsonSchemaFormat(
+    response_format=chat.JsonSchemaFormat(
         "answer_to_the_patient",
         {"type": "object", "title": "Of Anna", "$comment": "Room 12 of Anna", "x-of": {"a": ["Bed 3 of Anna"]}},
         "What Anna Sommer is told",
@@ -262,7 +251,7 @@ def test_name_or_setting_is_kept_in_the_error(deployment: Deployment, name: str)
 def test_request_text_quoted_in_a_url_or_page_is_redacted(
     deployment: Deployment, text: str, write: Callable[[str], str]
 ) -> None:
-    request = ChatRequest("assistant", (UserMessage(text),))
+    request = chat.ChatRequest("assistant", (chat.UserMessage(text),))
     assert redacted(failure_with(f"wrong: {write(text)}."), deployment, request).detail == f"wrong: {QUOTED}."
 
 
@@ -333,7 +322,7 @@ def test_harmless_text_is_unchanged(deployment: Deployment) -> None:
 
 
 def test_error_of_a_request_too_long_to_search_is_redacted_completely(deployment: Deployment) -> None:
-    long = replace(REQUEST, messages=(UserMessage("ab" * 200_000),))
+    long = replace(REQUEST, messages=(chat.UserMessage("ab" * 200_000),))
     failure = redacted(failure_with("you said 'abab'", "abab", "abab"), deployment, long)
     assert (failure.detail, failure.code, failure.param) == ("[left out: it might repeat the request]", None, None)
 
@@ -344,14 +333,17 @@ def test_request_text_quoted_in_nested_json_is_redacted(deployment: Deployment, 
     quoted = text
     for _ in range(times):
         quoted = json.dumps(quoted)[1:-1]
-    request = ChatRequest("assistant", (UserMessage(text),))
+    request = chat.ChatRequest("assistant", (chat.UserMessage(text),))
     detail = redacted(failure_with(f"upstream said: wrong is {quoted}, it is"), deployment, request).detail
     assert detail == f"upstream said: wrong is {QUOTED}, it is"
 
 
 @given(text=st.text(st.sampled_from('ab\\"nu0 \n'), max_size=200))
 def test_text_without_quotes_is_unchanged(deployment: Deployment, text: str) -> None:
-    assert redacted(failure_with(text), deployment, ChatRequest("assistant", (UserMessage("xyz"),))).detail == text
+    assert (
+        redacted(failure_with(text), deployment, chat.ChatRequest("assistant", (chat.UserMessage("xyz"),))).detail
+        == text
+    )
 
 
 @given(st.text(max_size=60), st.text(min_size=24, max_size=200), st.text(max_size=60), st.integers(0, 150))
@@ -368,7 +360,7 @@ def test_adapter_message_for_a_long_request_contains_no_key(deployment: Deployme
     """It goes to the client, too."""
     key = "sk-a-key-of-the-account-1234"
     keyed = replace(deployment, credentials=(Secret(key),))
-    request = ChatRequest("assistant", (UserMessage("a long text, " * 10_000),))
+    request = chat.ChatRequest("assistant", (chat.UserMessage("a long text, " * 10_000),))
     failure = redacted(Failure(FailureKind.CREDENTIALS, f"the key {key} is refused"), keyed, request)
     assert failure.message == "the key [redacted] is refused"
 
@@ -383,7 +375,9 @@ class UnsearchableSchema(dict[str, object]):
 def test_error_of_a_conversation_over_the_limit_is_redacted_without_a_search(deployment: Deployment) -> None:
     """It is asked of each large stream as it begins, and not only where one fails."""
     request = replace(
-        REQUEST, messages=(UserMessage("word " * 20_000),), tools=(Tool("look_up", parameters=UnsearchableSchema()),)
+        REQUEST,
+        messages=(chat.UserMessage("word " * 20_000),),
+        tools=(chat.Tool("look_up", parameters=UnsearchableSchema()),),
     )
     struck = redacting(deployment, request)(failure_with("it was refused: word word", code="word"))
     assert (struck.detail, struck.code) == ("[left out: it might repeat the request]", None)

@@ -32,30 +32,14 @@ from gateway.model.consent import ConsentKind
 from gateway.model.record import AttemptAction, AttemptDecision, DecisionReason, Resumed
 from gateway.usage.accounting import Accounting
 from gateway.usage.journal import Journal
-from providers.chat import (
-    AnnotationsDelta,
-    AssistantMessage,
-    ChatRequest,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    JsonObjectFormat,
-    Opened,
-    ReasoningDelta,
-    StreamEvent,
-    TextDelta,
-    Tool,
-    Usage,
-    UsageReport,
-    UserMessage,
-)
+from providers import chat
 from providers.failures import Failure, FailureKind
 from providers.reading.folding import expand
 from tests.gateway.execution.conftest import CONFIG, ENVIRON, FIRST, SECOND, Bench
 from tests.kit.configs import key_hash, table_of
 
 SSE = {"content-type": "text/event-stream"}
-HELLO = ChatRequest("assistant", (UserMessage("hello"),), stream=True)
+HELLO = chat.ChatRequest("assistant", (chat.UserMessage("hello"),), stream=True)
 USAGE = {"prompt_tokens": 40, "completion_tokens": 5, "total_tokens": 45}
 
 
@@ -91,7 +75,7 @@ def thought(words: str) -> dict[str, str]:
     return {"reasoning_content": words}
 
 
-async def begun(bench: Bench, request: ChatRequest = HELLO) -> Answer:
+async def begun(bench: Bench, request: chat.ChatRequest = HELLO) -> Answer:
     plan = bench.plan(request)
     context = RunContext(bench.table.resilience, bench.deadline, bench.record, bench.still_allowed)
     context.usage = bench.usage
@@ -99,13 +83,13 @@ async def begun(bench: Bench, request: ChatRequest = HELLO) -> Answer:
     return resuming(answer, Resumption(bench.executor, plan, request, context))
 
 
-async def events_of(answer: Answer) -> list[StreamEvent]:
+async def events_of(answer: Answer) -> list[chat.StreamEvent]:
     assert answer.stream is not None
     return [event async for batch in answer.stream for event in expand(batch)]
 
 
-def text_in(events: list[StreamEvent]) -> str:
-    return "".join(event.text for event in events if isinstance(event, TextDelta))
+def text_in(events: list[chat.StreamEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, chat.TextDelta))
 
 
 def asked(route: Any) -> Any:
@@ -119,8 +103,8 @@ async def test_next_step_resumes_the_stream(bench: Bench) -> None:
     )
     events = await events_of(await begun(bench))
     assert text_in(events) == "one two three four"
-    assert isinstance(events[-1], Finished)
-    assert sum(isinstance(event, Opened) for event in events) == 1
+    assert isinstance(events[-1], chat.Finished)
+    assert sum(isinstance(event, chat.Opened) for event in events) == 1
     assert bench.record.resumed == Resumed("first", "second")
     assert bench.record.shown.usage_is_estimated
     assert (bench.tried, bench.record.answered_by.deployment) == (["first", "second"], "second")
@@ -160,10 +144,10 @@ async def test_text_that_bypassed_the_reader_counts_as_sent() -> None:
         def pass_texts_to(self, take_text: Callable[[bytes], bool]) -> None:
             self.take_text = take_text
 
-        async def __anext__(self) -> tuple[StreamEvent, ...]:
+        async def __anext__(self) -> tuple[chat.StreamEvent, ...]:
             assert self.take_text(b"tw\\u006f")
             assert not self.take_text(b"no")
-            return (Failed(Failure(FailureKind.INTERRUPTED, "it broke off")),)
+            return (chat.Failed(Failure(FailureKind.INTERRUPTED, "it broke off")),)
 
         async def close(self) -> None:
             pass
@@ -171,13 +155,13 @@ async def test_text_that_bypassed_the_reader_counts_as_sent() -> None:
     class Noting:
         sent = SentAnswer("", "")
 
-        async def resume(self, _: object, sent: SentAnswer, __: Failed) -> None:
+        async def resume(self, _: object, sent: SentAnswer, __: chat.Failed) -> None:
             self.sent = sent
 
     noting = Noting()
     stream = ResumingStream(cast(Any, None), cast(Any, Passing()), cast(Any, noting))
     stream.pass_texts_to(lambda text: text != b"no")
-    assert isinstance((await anext(stream))[-1], Failed)
+    assert isinstance((await anext(stream))[-1], chat.Failed)
     assert noting.sent == SentAnswer("two", "")
 
 
@@ -186,7 +170,7 @@ async def test_both_breakers_get_their_result(bench: Bench) -> None:
     bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), finish="stop"))
     table = bench.table
     for number in range(5):
-        await events_of(await begun(bench, replace(HELLO, messages=(UserMessage(f"hello {number}"),))))
+        await events_of(await begun(bench, replace(HELLO, messages=(chat.UserMessage(f"hello {number}"),))))
         bench.record.attempts.clear()
     assert set(bench.health.snapshot(table)) == {"first"}
 
@@ -197,7 +181,7 @@ async def test_forbidden_step_does_not_resume_the_stream(bench: Bench) -> None:
     answer = await begun(bench)
     bench.forbidden["second"] = "its approval ended on 2026-11-19"
     events = await events_of(answer)
-    assert isinstance(events[-1], Failed)
+    assert isinstance(events[-1], chat.Failed)
     assert not second.called
     assert [(one.deployment, one.reason) for one in bench.record.skipped] == [
         ("second", "its approval ended on 2026-11-19")
@@ -235,7 +219,7 @@ async def test_earlier_failures_count_when_a_stream_is_resumed(
         )
         for kind_or_failure in before
     ]
-    assert isinstance((await events_of(answer))[-1], Failed)
+    assert isinstance((await events_of(answer))[-1], chat.Failed)
     assert second.call_count == calls
     reasons = [] if calls else [("second", "it has already failed for this request")]
     assert [(one.deployment, one.reason) for one in bench.record.skipped] == reasons
@@ -244,11 +228,11 @@ async def test_earlier_failures_count_when_a_stream_is_resumed(
 async def test_neither_is_one_whose_context_is_too_small(bench: Bench) -> None:
     config = CONFIG.merge("deployments: {second: {provider: openai, model: gpt-4o}}")
     bench.table = table_of(config, {"FIRST": "sk-first", "SECOND": "sk-second"})
-    request = ChatRequest("assistant", (UserMessage("x" * 4 * 128_000),), stream=True)
+    request = chat.ChatRequest("assistant", (chat.UserMessage("x" * 4 * 128_000),), stream=True)
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
     second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
     events = await events_of(await begun(bench, request))
-    assert isinstance(events[-1], Failed)
+    assert isinstance(events[-1], chat.Failed)
     assert not second.called
     assert "context is too small" in bench.record.skipped[0].reason
 
@@ -258,10 +242,10 @@ async def test_stream_is_not_resumed_without_time_or_attempts(bench: Bench) -> N
     second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
     answer = await begun(bench)
     bench.time += 601
-    assert isinstance((await events_of(answer))[-1], Failed)
+    assert isinstance((await events_of(answer))[-1], chat.Failed)
     bench.time -= 601
     bench.record.attempts *= 4
-    assert isinstance((await events_of(await begun(bench)))[-1], Failed)
+    assert isinstance((await events_of(await begun(bench)))[-1], chat.Failed)
     assert not second.called
 
 
@@ -278,7 +262,7 @@ async def test_content_filter_in_the_middle_ends_the_answer(bench: Bench, code: 
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), error=code))
     second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
     events = await events_of(await begun(bench))
-    assert isinstance(events[-1], Finished)
+    assert isinstance(events[-1], chat.Finished)
     assert not second.called
 
 
@@ -286,7 +270,7 @@ async def test_failure_that_no_other_step_can_answer_is_not_resumed(bench: Bench
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), error="invalid_request_error"))
     second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
     events = await events_of(await begun(bench))
-    assert isinstance(events[-1], Failed)
+    assert isinstance(events[-1], chat.Failed)
     assert events[-1].failure.kind is FailureKind.INVALID_REQUEST
     assert not second.called
 
@@ -299,7 +283,7 @@ async def test_stop_sequence_across_the_joint_ends_the_answer(bench: Bench) -> N
     )
     events = await events_of(await begun(bench, request))
     assert text_in(events) == "one two three"
-    assert events[-2:] == [ChoiceFinish("stop"), Finished()]
+    assert events[-2:] == [chat.ChoiceFinish("stop"), chat.Finished()]
     assert bench.record.resumed is not None
 
 
@@ -307,7 +291,7 @@ async def test_thoughts_without_text_are_thought_anew(bench: Bench) -> None:
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(thought("let me see")))
     second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(thought("well"), text("one"), finish="stop"))
     events = await events_of(await begun(bench))
-    assert [event.text for event in events if isinstance(event, ReasoningDelta)] == ["let me see", "well"]
+    assert [event.text for event in events if isinstance(event, chat.ReasoningDelta)] == ["let me see", "well"]
     assert text_in(events) == "one"
     assert asked(second)["messages"] == [{"role": "user", "content": "hello"}]
 
@@ -318,7 +302,7 @@ async def test_reasoning_after_text_is_dropped(bench: Bench) -> None:
         side_effect=lambda _: sse(thought("they want me to go on"), text("one two three"), finish="stop")
     )
     events = await events_of(await begun(bench))
-    assert [event.text for event in events if isinstance(event, ReasoningDelta)] == ["let me see"]
+    assert [event.text for event in events if isinstance(event, chat.ReasoningDelta)] == ["let me see"]
     assert text_in(events) == "one two three"
     assert "let me see" not in second.calls.last.request.content.decode()
 
@@ -327,7 +311,7 @@ async def test_answer_with_a_tool_call_is_not_resumed(bench: Bench) -> None:
     call = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]}
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), call))
     second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
-    assert isinstance((await events_of(await begun(bench)))[-1], Failed)
+    assert isinstance((await events_of(await begun(bench)))[-1], chat.Failed)
     assert not second.called
 
 
@@ -336,7 +320,7 @@ async def test_usage_of_the_first_part_is_added(bench: Bench) -> None:
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), usage=counted))
     bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), finish="stop", usage=USAGE))
     events = await events_of(await begun(bench))
-    assert [event.usage for event in events if isinstance(event, UsageReport)] == [Usage(51, 12)]
+    assert [event.usage for event in events if isinstance(event, chat.UsageReport)] == [chat.Usage(51, 12)]
     assert bench.record.resumed == Resumed("first", "second")
 
 
@@ -347,7 +331,7 @@ async def test_annotations_of_a_resumed_part_are_dropped(bench: Bench) -> None:
     events = await events_of(await begun(bench))
     assert bench.record.resumed == Resumed("first", "second")
     assert text_in(events) == "one two three"
-    assert not any(isinstance(event, AnnotationsDelta) for event in events)
+    assert not any(isinstance(event, chat.AnnotationsDelta) for event in events)
 
 
 async def test_answer_with_annotations_is_not_resumed(bench: Bench) -> None:
@@ -355,8 +339,8 @@ async def test_answer_with_annotations_is_not_resumed(bench: Bench) -> None:
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), cited))
     second = bench.router.post(SECOND)
     events = await events_of(await begun(bench))
-    assert isinstance(events[-1], Failed)
-    assert [event.annotations for event in events if isinstance(event, AnnotationsDelta)] == [
+    assert isinstance(events[-1], chat.Failed)
+    assert [event.annotations for event in events if isinstance(event, chat.AnnotationsDelta)] == [
         tuple(cited["annotations"])
     ]
     assert not second.called
@@ -367,7 +351,7 @@ async def test_resumed_answer_that_differs_from_the_sent_text_is_rejected(bench:
     bench.router.post(FIRST).mock(side_effect=lambda _: sse(text(story + " what they did.")))
     bench.router.post(SECOND).mock(side_effect=lambda _: sse(text(story), text(" the nets."), finish="stop"))
     events = await events_of(await begun(bench))
-    assert isinstance(events[-1], Failed)
+    assert isinstance(events[-1], chat.Failed)
     assert text_in(events) == story + " what they did."
 
 
@@ -391,30 +375,32 @@ async def test_leaving_in_the_second_part_closes_it(bench: Bench) -> None:
         ({"extra": {"store": False}}, True),
         ({"n": 2}, False),
         ({"logprobs": True}, False),
-        ({"tools": (Tool("f"),)}, False),
-        ({"response_format": JsonObjectFormat()}, False),
+        ({"tools": (chat.Tool("f"),)}, False),
+        ({"response_format": chat.JsonObjectFormat()}, False),
         ({"extra": {"store": True}}, False),
         ({"extra": {"modalities": ["text", "audio"]}}, False),
     ],
 )
 def test_only_plain_text_answers_can_be_resumed(more: dict[str, Any], may: bool) -> None:
-    assert is_resumable(ChatRequest("a", (UserMessage("hello"),), stream=True, **more)) is may
+    assert is_resumable(chat.ChatRequest("a", (chat.UserMessage("hello"),), stream=True, **more)) is may
 
 
 def test_the_clients_own_beginning_stays_the_beginning() -> None:
-    request = ChatRequest("a", (UserMessage("count"), AssistantMessage("one,")), stream=True, max_tokens=50)
+    request = chat.ChatRequest(
+        "a", (chat.UserMessage("count"), chat.AssistantMessage("one,")), stream=True, max_tokens=50
+    )
     rest = resume_request(request, SentAnswer(" two, "), prefilled=True)
-    assert rest.messages == (UserMessage("count"), AssistantMessage("one, two,"))
+    assert rest.messages == (chat.UserMessage("count"), chat.AssistantMessage("one, two,"))
     assert rest.max_tokens == 48
     rest = resume_request(request, SentAnswer(" two, "), prefilled=False)
-    assert rest.messages[1] == AssistantMessage("one, two, ")
-    assert isinstance(rest.messages[2], UserMessage)
+    assert rest.messages[1] == chat.AssistantMessage("one, two, ")
+    assert isinstance(rest.messages[2], chat.UserMessage)
 
 
 @pytest.mark.parametrize(("characters", "fits"), [(400, True), (401, False)])
 def test_a_context_holds_as_many_tokens_as_it_has(characters: int, fits: bool) -> None:
     step: Any = SimpleNamespace(deployment=SimpleNamespace(capabilities=SimpleNamespace(context_tokens=100)))
-    request = ChatRequest("a", (UserMessage("x" * characters),))
+    request = chat.ChatRequest("a", (chat.UserMessage("x" * characters),))
     assert (why_too_long(request, step) is None) is fits
     step.deployment.capabilities.context_tokens = None
     assert why_too_long(request, step) is None
@@ -424,16 +410,16 @@ def test_a_context_holds_as_many_tokens_as_it_has(characters: int, fits: bool) -
     ("text", "words"), [("y" * 80, "y" * 80), ("z" + "y" * 80, "y" * 80), ("z " + "y" * 80, "y" * 80)]
 )
 def test_instruction_repeats_at_most_the_last_words(text: str, words: str) -> None:
-    request = ChatRequest("a", (UserMessage("x"),))
+    request = chat.ChatRequest("a", (chat.UserMessage("x"),))
     instruction = resume_request(request, SentAnswer(text), prefilled=False).messages[-1]
-    assert isinstance(instruction, UserMessage)
+    assert isinstance(instruction, chat.UserMessage)
     assert str(instruction.content).endswith(f"\n---\n{words}\n---")
 
 
 @given(st.text(), st.text(), st.integers(1, 1000))
 def test_the_limit_is_never_passed_by_much(words: str, thoughts: str, limit: int) -> None:
     rest = resume_request(
-        ChatRequest("a", (UserMessage("x"),), stream=True, max_tokens=limit),
+        chat.ChatRequest("a", (chat.UserMessage("x"),), stream=True, max_tokens=limit),
         SentAnswer(words, thoughts),
         prefilled=True,
     )
@@ -443,12 +429,12 @@ def test_the_limit_is_never_passed_by_much(words: str, thoughts: str, limit: int
 
 
 def test_a_sum_is_of_what_is_known() -> None:
-    sent, last = SentAnswer("x" * 40), Usage(30, 5, 3, 2)
-    assert summed(Usage(20, 12, 1), sent, 10, last) == (Usage(50, 17, 4, 2), False)
-    assert summed(Usage(20, 1), sent, 10, last) == (Usage(50, 15, 3, 2), True)
-    assert summed(None, sent, 10, last) == (Usage(50, 15, 3, 2), True)
-    rarer = Usage(20, 12, 0, 0, 1, 2, 3, 4)
-    assert summed(rarer, sent, 10, rarer)[0] == Usage(40, 24, 0, 0, 2, 4, 6, 8)
+    sent, last = SentAnswer("x" * 40), chat.Usage(30, 5, 3, 2)
+    assert summed(chat.Usage(20, 12, 1), sent, 10, last) == (chat.Usage(50, 17, 4, 2), False)
+    assert summed(chat.Usage(20, 1), sent, 10, last) == (chat.Usage(50, 15, 3, 2), True)
+    assert summed(None, sent, 10, last) == (chat.Usage(50, 15, 3, 2), True)
+    rarer = chat.Usage(20, 12, 0, 0, 1, 2, 3, 4)
+    assert summed(rarer, sent, 10, rarer)[0] == chat.Usage(40, 24, 0, 0, 2, 4, 6, 8)
     assert added_tokens(SentAnswer(""), prefilled=False) == 0
     assert added_tokens(sent, prefilled=True) == 10 < added_tokens(sent, prefilled=False)
 

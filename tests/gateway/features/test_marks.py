@@ -33,26 +33,8 @@ from gateway.model.record import Record
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import labelling_of
 from gateway.policy.text_hash import TextHash
+from providers import chat
 from providers.auth import Secret
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    FinishReason,
-    JsonObjectFormat,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    Usage,
-    UserMessage,
-)
 from providers.failures import Failure, FailureKind
 from tests.kit.chat_exchange import WHOLE
 from tests.kit.configs import BASE, KEYS, Config, table_of
@@ -68,7 +50,7 @@ KEY = signer_of_pem(PEM).public
 RULES = MarkRules(ISSUER, KEY.text, (), Secret(PEM))
 SIGNER = MarkSigner(RULES, lambda: 1_798_761_600.9)
 LABEL = Label("eu-art50", "You are talking to an AI system.", "first_turn", proof=SignedMark("eu-art50"))
-ASK = ChatRequest("assistant", (UserMessage("Hi"),))
+ASK = chat.ChatRequest("assistant", (chat.UserMessage("Hi"),))
 SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 TEXTS = st.text(st.characters(codec="utf-8") | st.sampled_from(f"{SPACES}\x1c\x1d\x1e\x1f\u200be\u0301👩🏽‍🚀"))
 
@@ -175,7 +157,7 @@ def test_former_key_stays_valid_and_an_unknown_one_is_named() -> None:
 # --- where answers have them ------------------------------------------------------------------------
 
 
-def style(request: ChatRequest = ASK, choices: int = 1) -> AnswerStyle:
+def style(request: chat.ChatRequest = ASK, choices: int = 1) -> AnswerStyle:
     labelling = labelling_of(Locale("en", (LABEL,)), request, signer=SIGNER)
     return AnswerStyle(request.include_usage, choices, labelling)
 
@@ -191,10 +173,10 @@ def labels_in(data: bytes) -> list[list[dict[str, Any]]]:
 def read(client: DialectClient, data: bytes, *, stream: bool) -> str:
     if not stream:
         return str(client.read_answer(data).choices[0].message.content)
-    return "".join(event.text for event in client.read_stream(data) if isinstance(event, TextDelta))
+    return "".join(event.text for event in client.read_stream(data) if isinstance(event, chat.TextDelta))
 
 
-def encoded(client: DialectClient, request: ChatRequest, *events: StreamEvent) -> tuple[bytes, Record]:
+def encoded(client: DialectClient, request: chat.ChatRequest, *events: chat.StreamEvent) -> tuple[bytes, Record]:
     dialect, _ = client.decode(client.request(request))
     record = Record("req_1", 0.0, "t")
     encoder = dialect.encoder(style(request), record)
@@ -204,22 +186,22 @@ def encoded(client: DialectClient, request: ChatRequest, *events: StreamEvent) -
 @pytest.mark.parametrize("client", DIALECT_CLIENTS.values(), ids=str)
 @pytest.mark.parametrize("reason", ["stop", "length", "content_filter"])
 def test_whole_and_streamed_answers_have_the_mark_of_the_text_that_the_client_reads(
-    client: DialectClient, reason: FinishReason
+    client: DialectClient, reason: chat.FinishReason
 ) -> None:
-    text, request = "e\u0301 👩🏽‍🚀 fertig.", ChatRequest("assistant", (UserMessage("Hi"),), stream=True)
+    text, request = "e\u0301 👩🏽‍🚀 fertig.", chat.ChatRequest("assistant", (chat.UserMessage("Hi"),), stream=True)
     dialect, _ = client.decode(client.request(ASK))
     record = Record("req_1", 0.0, "t")
-    answer = ChatCompletion("id", "m", 7, (Choice(AssistantMessage(text), reason),), Usage(1, 2))
+    answer = chat.ChatCompletion("id", "m", 7, (chat.Choice(chat.AssistantMessage(text), reason),), chat.Usage(1, 2))
     whole = dialect.encode_answer(answer, style(), record)
     streamed, of_stream = encoded(
         client,
         request,
-        Opened("id", "m", 7),
-        ReasoningDelta("Hm."),
-        TextDelta(text[:4]),
-        TextRun((text[4:].encode(),)),
-        ChoiceFinish(reason),
-        Finished(),
+        chat.Opened("id", "m", 7),
+        chat.ReasoningDelta("Hm."),
+        chat.TextDelta(text[:4]),
+        chat.TextRun((text[4:].encode(),)),
+        chat.ChoiceFinish(reason),
+        chat.Finished(),
     )
     for data, stream, noted in ((whole, False, record), (streamed, True, of_stream)):
         *_, last = labels_in(data)
@@ -231,22 +213,26 @@ def test_whole_and_streamed_answers_have_the_mark_of_the_text_that_the_client_re
 
 @pytest.mark.parametrize("client", DIALECT_CLIENTS.values(), ids=str)
 def test_answer_that_breaks_off_or_has_no_text_has_no_mark(client: DialectClient) -> None:
-    request = ChatRequest("assistant", (UserMessage("Hi"),), stream=True)
-    broken = Failed(Failure(FailureKind.INTERRUPTED, "the provider broke off"))
-    for events in ([TextDelta("Hal"), broken], [TextDelta(""), RefusalDelta("No."), ChoiceFinish("stop"), Finished()]):
-        data, record = encoded(client, request, Opened("id", "m", 7), *events)
+    request = chat.ChatRequest("assistant", (chat.UserMessage("Hi"),), stream=True)
+    broken = chat.Failed(Failure(FailureKind.INTERRUPTED, "the provider broke off"))
+    for events in (
+        [chat.TextDelta("Hal"), broken],
+        [chat.TextDelta(""), chat.RefusalDelta("No."), chat.ChoiceFinish("stop"), chat.Finished()],
+    ):
+        data, record = encoded(client, request, chat.Opened("id", "m", 7), *events)
         assert not record.shown.marked
         assert not any(label.get("marks") for labels in labels_in(data) for label in labels)
 
 
 def test_each_choice_with_text_has_its_own_mark() -> None:
     texts = {0: "One.", 2: "Three."}
-    events = [Opened("id", "m", 7), *(TextDelta(text, choice) for choice, text in texts.items())]
+    events = [chat.Opened("id", "m", 7), *(chat.TextDelta(text, choice) for choice, text in texts.items())]
     client, record = DIALECT_CLIENTS["chat"], Record("req_1", 0.0, "t")
     dialect, _ = client.decode(client.request(ASK))
     encoder = dialect.encoder(style(choices=3), record)
     data = b"".join(
-        encoder.encode((event,)) for event in (*events, *map(ChoiceFinish, ["stop"] * 3, range(3)), Finished())
+        encoder.encode((event,))
+        for event in (*events, *map(chat.ChoiceFinish, ["stop"] * 3, range(3)), chat.Finished())
     )
     first, third = labels_in(data)[-1][0]["marks"]
     words = f"{LABEL.text}\n\n"
@@ -255,10 +241,12 @@ def test_each_choice_with_text_has_its_own_mark() -> None:
 
 
 def test_structured_output_has_a_mark_of_its_text_without_words() -> None:
-    asked = ChatRequest("assistant", (UserMessage("Hi"),), response_format=JsonObjectFormat())
+    asked = chat.ChatRequest("assistant", (chat.UserMessage("Hi"),), response_format=chat.JsonObjectFormat())
     client = DIALECT_CLIENTS["chat"]
     dialect, _ = client.decode(client.request(asked))
-    answer = ChatCompletion("id", "m", 7, (Choice(AssistantMessage('{"a": 1}'), "stop"),), Usage(1, 2))
+    answer = chat.ChatCompletion(
+        "id", "m", 7, (chat.Choice(chat.AssistantMessage('{"a": 1}'), "stop"),), chat.Usage(1, 2)
+    )
     ((label,),) = labels_in(dialect.encode_answer(answer, style(asked), Record("req_1", 0.0, "t")))
     assert (label["in_content"], result(label["marks"][0], '{"a": 1}')) == (False, ("valid", "same"))
 

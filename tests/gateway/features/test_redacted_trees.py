@@ -16,20 +16,7 @@ from hypothesis import strategies as st
 from gateway.features.redaction.model import DEFAULT_KINDS, rules_of
 from gateway.features.redaction.policy.finding import _PLAIN, Finder
 from gateway.features.redaction.policy.requests import redact
-from providers.chat import (
-    AssistantMessage,
-    AudioPart,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonSchemaFormat,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-)
+from providers import chat
 from providers.value import Value, replace
 
 RULES = rules_of(["all"], {*DEFAULT_KINDS, "id", "ip"}, ["US"], media="pass")
@@ -58,12 +45,12 @@ SCHEMAS = st.dictionaries(st.sampled_from(KEYS), TREES, max_size=5)
 @given(SCHEMAS, st.booleans())
 def test_a_value_beneath_any_key_of_a_schema_arrives_nowhere(schema: dict[str, Any], is_named: bool) -> None:
     asked = mail() if is_named else "hello"
-    tool = Tool("look_up", parameters=schema)
-    request = ChatRequest(
+    tool = chat.Tool("look_up", parameters=schema)
+    request = chat.ChatRequest(
         "m",
-        (UserMessage(asked),),
+        (chat.UserMessage(asked),),
         tools=(tool,),
-        response_format=JsonSchemaFormat("answer", {"properties": {"a": schema}}),
+        response_format=chat.JsonSchemaFormat("answer", {"properties": {"a": schema}}),
     )
     sent = redact(request, RULES)
     assert PLANTED not in str(sent.request)
@@ -75,11 +62,12 @@ def test_the_names_in_a_schema_stay_and_a_member_that_would_break_goes() -> None
     named = {"type": mail(), "required": [mail()], "$ref": f"#/$defs/{mail()}"}
     schema = {"properties": {mail(): {**named, "items": [named]}}, "$defs": {"pattern": named}}
     assert (
-        redact(ChatRequest("m", (), tools=(Tool("t", parameters=schema),)), RULES).request.tools[0].parameters == schema
+        redact(chat.ChatRequest("m", (), tools=(chat.Tool("t", parameters=schema),)), RULES).request.tools[0].parameters
+        == schema
     )
     # Elsewhere they are words like any.
     unknown = {"x-note": {"type": mail()}, "default": {"required": [mail()], "format": "long"}}
-    sent = redact(ChatRequest("m", (), tools=(Tool("t", parameters=unknown),)), RULES).request
+    sent = redact(chat.ChatRequest("m", (), tools=(chat.Tool("t", parameters=unknown),)), RULES).request
     assert sent.tools[0].parameters == {
         "x-note": {"type": "QEMAIL1Z"}, "default": {"required": ["QEMAIL1Z"], "format": "long"}
     }  # fmt: skip
@@ -92,26 +80,26 @@ def test_a_member_that_a_placeholder_would_break_is_left_out_also_where_nothing_
         if value != mail() and name != "pattern":
             continue
         schema = {"type": "object", "properties": {"a": {**others, name: value}}}
-        found = redact(ChatRequest("m", (), tools=(Tool("t", parameters=schema),)), RULES)
+        found = redact(chat.ChatRequest("m", (), tools=(chat.Tool("t", parameters=schema),)), RULES)
         kept = {key: item for key, item in others.items() if key != name}
         assert found.request.tools[0].parameters == {"type": "object", "properties": {"a": kept}}
         assert (found.dropped, found.counts, found.request.messages) == ({name}, {}, ())
 
 
-FULL = ChatRequest(
+FULL = chat.ChatRequest(
     model="assistant",
     messages=(
-        SystemMessage("a", name="b"),
-        SystemMessage((TextPart("c", cache="5m"),), role="developer"),
-        UserMessage((TextPart("d"), ImagePart("data:,", "low"), AudioPart("", "wav"), FilePart("data:,", "e")), name="f"),
-        AssistantMessage("g", "h", "i", (ToolCall("id", "name", '{"j": "k", "l": ["m"]}', "signed"),), "n"),
-        ToolMessage("id", (TextPart("o"), FilePart("data:,", "p"))),
-        UserMessage("q"),
+        chat.SystemMessage("a", name="b"),
+        chat.SystemMessage((chat.TextPart("c", cache="5m"),), role="developer"),
+        chat.UserMessage((chat.TextPart("d"), chat.ImagePart("data:,", "low"), chat.AudioPart("", "wav"), chat.FilePart("data:,", "e")), name="f"),
+        chat.AssistantMessage("g", "h", "i", (chat.ToolCall("id", "name", '{"j": "k", "l": ["m"]}', "signed"),), "n"),
+        chat.ToolMessage("id", (chat.TextPart("o"), chat.FilePart("data:,", "p"))),
+        chat.UserMessage("q"),
     ),
     stop=("r",),
     logit_bias={"1": 1},
-    tools=(Tool("name", "s", {"x": "t"}, own={"type": "bash", "more": "u"}),),
-    response_format=JsonSchemaFormat("v", {"x": "w"}, "x"),
+    tools=(chat.Tool("name", "s", {"x": "t"}, own={"type": "bash", "more": "u"}),),
+    response_format=chat.JsonSchemaFormat("v", {"x": "w"}, "x"),
     user="y",
     extra={"metadata": {"z": "1"}, "unknown": [{"2": ["3"]}], "prediction": {"type": "content", "content": [{"text": "4"}]}},
 )  # fmt: skip

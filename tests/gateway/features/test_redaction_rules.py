@@ -25,18 +25,7 @@ from gateway.features.redaction.policy.forms import countries, forms
 from gateway.features.redaction.policy.placeholders import MOST_HELD, Placeholders, Restorer
 from gateway.features.redaction.policy.requests import redact
 from gateway.model.wrapper import TooMuchToSearch, WrapperNote
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    Finished,
-    ReasoningDelta,
-    TextDelta,
-    ToolCall,
-    ToolCallDelta,
-    UserMessage,
-)
+from providers import chat
 from tests.kit.case_files import cases
 
 CASES: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "redaction_cases.yaml").read_text("utf-8"))
@@ -223,7 +212,7 @@ def test_no_piece_of_a_long_text_has_a_part_of_a_long_key(before: int) -> None:
     pieces = [*pieces_of(text)]
     assert len(pieces) > 1
     for piece in pieces:
-        message = redact(ChatRequest("m", (UserMessage(piece),)), RULES).request.messages[-1]
+        message = redact(chat.ChatRequest("m", (chat.UserMessage(piece),)), RULES).request.messages[-1]
         assert "MII" not in message.content
 
 
@@ -309,13 +298,13 @@ def test_a_value_stays_within_its_quotes_at_any_depth_and_in_any_cut(
     assert json.loads(shown) == {"a": sent_and_meant(f"to {note}!"), "b": note, "c": f'so "{note}"'}
 
 
-@pytest.mark.parametrize("delta", [TextDelta, ReasoningDelta])
+@pytest.mark.parametrize("delta", [chat.TextDelta, chat.ReasoningDelta])
 def test_a_placeholder_is_restored_where_text_and_reasoning_alternate_within_it(delta: Any) -> None:
-    other: Any = ReasoningDelta if delta is TextDelta else TextDelta
+    other: Any = chat.ReasoningDelta if delta is chat.TextDelta else chat.TextDelta
     found = named()
     found("jane@example.com")
     restorer = AnswerRestorer(found, is_json=False, note=WrapperNote(RULES.names, {}))
-    batch = (delta("to QEMA"), other("so "), delta("IL1Z!"), other("QE"), Finished())
+    batch = (delta("to QEMA"), other("so "), delta("IL1Z!"), other("QE"), chat.Finished())
     events: Any = restorer.events(batch)
     assert "".join(it.text for it in events if isinstance(it, delta)) == "to jane@example.com!"
     assert "".join(it.text for it in events if isinstance(it, other)) == "so QE"
@@ -328,7 +317,7 @@ def test_a_text_waits_for_few_characters_while_reasoning_may_go_on_with_a_placeh
     found = named()
     found("jane@example.com")
     restorer = AnswerRestorer(found, is_json=False, note=WrapperNote(RULES.names, {}))
-    events: Any = restorer.events((ReasoningDelta("the FAQ"), *(TextDelta("x") for _ in range(size))))
+    events: Any = restorer.events((chat.ReasoningDelta("the FAQ"), *(chat.TextDelta("x") for _ in range(size))))
     assert [events[0].text, *([events[1].text, "".join(it.text for it in events[2:])] if events[1:] else [])] == shown
 
 
@@ -337,12 +326,12 @@ def test_arguments_that_keep_placeholders_are_not_changed_and_mean_the_same_in_t
     rules = rules_of(["all"], ["email"], arguments="keep" if keep else "restore")
     found = Placeholders(rules)
     found("jane@example.com")
-    call, note = ToolCall("c", "f", '{"a": "QEMAIL1Z"}'), WrapperNote(rules.names, {})
+    call, note = chat.ToolCall("c", "f", '{"a": "QEMAIL1Z"}'), WrapperNote(rules.names, {})
     restorer = AnswerRestorer(found, is_json=False, note=note)
-    message = AssistantMessage("QEMAIL1Z", tool_calls=(call,))
-    choice = restorer.completion(ChatCompletion("x", "m", 0, (Choice(message, "stop"),))).choices[0].message
+    message = chat.AssistantMessage("QEMAIL1Z", tool_calls=(call,))
+    choice = restorer.completion(chat.ChatCompletion("x", "m", 0, (chat.Choice(message, "stop"),))).choices[0].message
     assert choice.content == "jane@example.com"
-    events = restorer.events((ToolCallDelta(0, call.arguments, "c", "f"), Finished()))
+    events = restorer.events((chat.ToolCallDelta(0, call.arguments, "c", "f"), chat.Finished()))
     shown = '{"a": "QEMAIL1Z"}' if keep else '{"a": "jane@example.com"}'
     assert [choice.tool_calls[0].arguments, events[0].arguments] == [shown, shown]  # type: ignore[union-attr]
     assert found.arguments(shown) == '{"a": "QEMAIL1Z"}'

@@ -29,23 +29,7 @@ from gateway.model.record import Record, Resumed
 from gateway.model.wrapper import WrapperNote
 from gateway.policy.location.resolution import resolve
 from gateway.policy.location.signals import EdgeReport
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    ChoiceFinish,
-    Finished,
-    Opened,
-    RefusalDelta,
-    StreamEvent,
-    SystemMessage,
-    TextDelta,
-    TextRun,
-    ToolCall,
-    ToolCallDelta,
-    UserMessage,
-)
+from providers import chat
 from providers.failures import Failure, FailureKind
 from tests.gateway.location_reports import reported
 from tests.kit.configs import BASE, table_of
@@ -71,14 +55,14 @@ ANSWER = {
     "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
 }
 REDACTED = {"redactions": {"personal": {"kinds": ["email"]}}, "deployments": {"chatgpt-us": {"redact": "personal"}}}
-QUESTION = ChatRequest("assistant", (UserMessage("Hello"),))
+QUESTION = chat.ChatRequest("assistant", (chat.UserMessage("Hello"),))
 NOW_S = 1_800_000_000.0
 
 
 class Passing:
     """A stream with the given batches."""
 
-    def __init__(self, *batches: tuple[StreamEvent, ...]) -> None:
+    def __init__(self, *batches: tuple[chat.StreamEvent, ...]) -> None:
         self.batches = list(batches)
         self.closed = False
         self._left = iter(batches)
@@ -86,7 +70,7 @@ class Passing:
     def __aiter__(self) -> Passing:
         return self
 
-    async def __anext__(self) -> tuple[StreamEvent, ...]:
+    async def __anext__(self) -> tuple[chat.StreamEvent, ...]:
         try:
             return next(self._left)
         except StopIteration:
@@ -105,9 +89,9 @@ class Passing:
         self.closed = True
 
 
-def begun(result: AnswerStream | ChatCompletion | None) -> Answer:
+def begun(result: AnswerStream | chat.ChatCompletion | None) -> Answer:
     step: Any = None
-    if isinstance(result, ChatCompletion):
+    if isinstance(result, chat.ChatCompletion):
         return Answer(step, completion=result)
     return Answer(step, stream=result)
 
@@ -163,10 +147,10 @@ class Scene:
 
     async def offer(
         self,
-        request: ChatRequest = QUESTION,
+        request: chat.ChatRequest = QUESTION,
         body_bytes: int = 10,
         table: ConfigVersion | None = None,
-        result: AnswerStream | ChatCompletion | None = None,
+        result: AnswerStream | chat.ChatCompletion | None = None,
         **more: Any,
     ) -> Record:
         record = record_with("r", 0, self.table.version, **{"assistant": "assistant", "deployment": "gemini", **more})
@@ -268,10 +252,10 @@ ENDED = {"provider": "mistral", "model": "mistral-medium-2508", **HOUSE}
         (shadowed("qwen-intl"), QUESTION),  # it doesn't serve Japan
         (shadowed(**{"chatgpt-us": {"enabled": False}}), QUESTION),
         (shadowed(**{"chatgpt-us": ENDED}), QUESTION),
-        (shadowed(), ChatRequest("assistant", (UserMessage("Hello"),), extra={"store": True})),
+        (shadowed(), chat.ChatRequest("assistant", (chat.UserMessage("Hello"),), extra={"store": True})),
     ],
 )
-async def test_shadow_that_may_not_answer_is_skipped(table: ConfigVersion, request_: ChatRequest) -> None:
+async def test_shadow_that_may_not_answer_is_skipped(table: ConfigVersion, request_: chat.ChatRequest) -> None:
     scene = Scene(table)
     await scene.offer(request_)
     assert (scene.asked, scene.kept, scene.counts) == ([], [], ["passed_over"])
@@ -282,7 +266,7 @@ async def test_request_with_a_data_moving_field_has_no_shadow() -> None:
     deployment = replace(table.deployments["chatgpt-us"], allowed_moves=frozenset({"store"}))
     assistant = replace(table.assistants["assistant"], route_parts={"default": Parts((Shadow(deployment, 1.0),))})
     scene = Scene(replace(table, assistants={"assistant": assistant}))
-    await scene.offer(ChatRequest("assistant", (UserMessage("Hello"),), extra={"store": True}))
+    await scene.offer(chat.ChatRequest("assistant", (chat.UserMessage("Hello"),), extra={"store": True}))
     assert (scene.asked, scene.counts) == ([], ["passed_over"])
     await scene.offer()
     assert scene.counts == ["passed_over", "ok"]
@@ -352,12 +336,12 @@ async def test_refusal_and_calls_are_kept_only_if_text_is_kept() -> None:
     assert kept.tool_calls == 2
 
 
-def completion_of(text: str | None, finish: Any = "stop", **more: Any) -> ChatCompletion:
-    return ChatCompletion("x", "m", 1, (Choice(AssistantMessage(text, **more), finish),))
+def completion_of(text: str | None, finish: Any = "stop", **more: Any) -> chat.ChatCompletion:
+    return chat.ChatCompletion("x", "m", 1, (chat.Choice(chat.AssistantMessage(text, **more), finish),))
 
 
-OPENED, ENDED = Opened("x", "m", 1), (ChoiceFinish("stop"), Finished())
-CALL = ToolCall("c", "look_up", "{}")
+OPENED, ENDED = chat.Opened("x", "m", 1), (chat.ChoiceFinish("stop"), chat.Finished())
+CALL = chat.ToolCall("c", "look_up", "{}")
 
 
 @pytest.mark.parametrize(
@@ -370,19 +354,22 @@ CALL = ToolCall("c", "look_up", "{}")
         (completion_of("Look:", tool_calls=(CALL,)), None),
         (completion_of(None, refusal="I can't"), None),
         (completion_of(""), None),
-        (ChatCompletion("x", "m", 1, ()), None),
-        (Passing((OPENED, TextDelta("It is")), (TextDelta("!", 1), TextDelta(" 7.")), ENDED), "It is 7."),
-        (Passing((OPENED, TextRun((b"\\u00fc", b"ber"))), (TextDelta(" 7"), *ENDED)), "über 7"),
-        (Passing((TextDelta("It is"),), (ChoiceFinish("length"), Finished())), None),
-        (Passing((TextDelta("It is"),)), None),
-        (Passing((TextDelta("x" * MAX_CHARACTERS),), (TextDelta("y"),), (TextDelta("z"), *ENDED)), None),
-        (Passing((TextDelta("Look:"), ToolCallDelta(0, "{}", "c", "look_up")), ENDED), None),
-        (Passing((RefusalDelta("I can't"),), ENDED), None),
+        (chat.ChatCompletion("x", "m", 1, ()), None),
+        (
+            Passing((OPENED, chat.TextDelta("It is")), (chat.TextDelta("!", 1), chat.TextDelta(" 7.")), ENDED),
+            "It is 7.",
+        ),
+        (Passing((OPENED, chat.TextRun((b"\\u00fc", b"ber"))), (chat.TextDelta(" 7"), *ENDED)), "über 7"),
+        (Passing((chat.TextDelta("It is"),), (chat.ChoiceFinish("length"), chat.Finished())), None),
+        (Passing((chat.TextDelta("It is"),)), None),
+        (Passing((chat.TextDelta("x" * MAX_CHARACTERS),), (chat.TextDelta("y"),), (chat.TextDelta("z"), *ENDED)), None),
+        (Passing((chat.TextDelta("Look:"), chat.ToolCallDelta(0, "{}", "c", "look_up")), ENDED), None),
+        (Passing((chat.RefusalDelta("I can't"),), ENDED), None),
         (Passing(ENDED), None),
     ],
 )
 async def test_complete_plain_client_answer_is_kept_with_the_shadow_record(
-    result: Passing | ChatCompletion, kept: str | None
+    result: Passing | chat.ChatCompletion, kept: str | None
 ) -> None:
     scene = Scene(keeping(shadowed()))
     await scene.offer(result=result)
@@ -421,14 +408,19 @@ async def test_client_answer_of_two_models_is_not_kept() -> None:
 
 async def test_unreadable_client_answer_is_counted_as_internal_error() -> None:
     scene = Scene(keeping(shadowed()))
-    await scene.offer(result=Passing((TextRun((b"\\u00",)),), ENDED))
+    await scene.offer(result=Passing((chat.TextRun((b"\\u00",)),), ENDED))
     assert (scene.kept, scene.counts) == ([], ["internal_error"])
 
 
 def test_shadow_request_contains_no_identity() -> None:
     named = {"safety_identifier": "anna", "metadata": {"who": "anna"}, "prompt_cache_key": "anna", "verbosity": "low"}
-    messages = (SystemMessage("Be kind."), UserMessage("Hello", "anna"), AssistantMessage("Hi"), UserMessage("Well"))
-    bare = anonymous(ChatRequest("assistant", messages, user="anna", temperature=0.5, extra=named))
+    messages = (
+        chat.SystemMessage("Be kind."),
+        chat.UserMessage("Hello", "anna"),
+        chat.AssistantMessage("Hi"),
+        chat.UserMessage("Well"),
+    )
+    bare = anonymous(chat.ChatRequest("assistant", messages, user="anna", temperature=0.5, extra=named))
     assert "anna" not in repr(bare)
     assert (bare.temperature, bare.extra) == (0.5, {"verbosity": "low"})
     assert [message.content for message in bare.messages] == ["Be kind.", "Hello", "Hi", "Well"]  # type: ignore[union-attr]

@@ -22,26 +22,7 @@ from gateway.policy.labels import (
     strip,
     without_labels,
 )
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    ChoiceFinish,
-    Finished,
-    JsonObjectFormat,
-    Message,
-    Opened,
-    ReasoningDelta,
-    StreamEvent,
-    SystemMessage,
-    TextDelta,
-    TextPart,
-    TextRun,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-)
+from providers import chat
 from providers.reading.folding import expand, fold, unfold
 from tests.kit.case_files import cases
 
@@ -49,8 +30,8 @@ CN = Label("cn-gb45438", "内容由AI生成", "always", "00119101")
 EU = Label("eu-art50", "You are talking to an AI system.", "first_turn")
 HOUSE = Label("house", "House rules.", "always")
 SILENT = Label("silent", "Nobody sees this.", "never")
-ASK = UserMessage("Hello")
-CALLS = AssistantMessage(None, tool_calls=(ToolCall("c1", "look", "{}"),))
+ASK = chat.UserMessage("Hello")
+CALLS = chat.AssistantMessage(None, tool_calls=(chat.ToolCall("c1", "look", "{}"),))
 
 
 def speech_of(*labels: Label, also: tuple[str, ...] = ()) -> RegionText:
@@ -59,27 +40,27 @@ def speech_of(*labels: Label, also: tuple[str, ...] = ()) -> RegionText:
     return RegionText(voice, {"en": voice}, {}, tuple(known))
 
 
-def request(*messages: Message, **more: object) -> ChatRequest:
-    return ChatRequest("assistant", messages or (ASK,), **more)  # type: ignore[arg-type]
+def request(*messages: chat.Message, **more: object) -> chat.ChatRequest:
+    return chat.ChatRequest("assistant", messages or (ASK,), **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("history", "first"),
     [
         ((ASK,), True),
-        ((SystemMessage("Be kind"), ASK), True),
-        ((ASK, CALLS, ToolMessage("c1", "3")), True),
-        ((ASK, AssistantMessage(""), ASK), True),
-        ((ASK, AssistantMessage((TextPart(""),)), ASK), True),
-        ((ASK, AssistantMessage("Hi"), ASK), False),
-        ((ASK, AssistantMessage((TextPart("Hi"),)), ASK), False),
+        ((chat.SystemMessage("Be kind"), ASK), True),
+        ((ASK, CALLS, chat.ToolMessage("c1", "3")), True),
+        ((ASK, chat.AssistantMessage(""), ASK), True),
+        ((ASK, chat.AssistantMessage((chat.TextPart(""),)), ASK), True),
+        ((ASK, chat.AssistantMessage("Hi"), ASK), False),
+        ((ASK, chat.AssistantMessage((chat.TextPart("Hi"),)), ASK), False),
     ],
 )
-def test_first_turn_ends_with_the_first_text_answer(history: tuple[Message, ...], first: bool) -> None:
+def test_first_turn_ends_with_the_first_text_answer(history: tuple[chat.Message, ...], first: bool) -> None:
     assert is_first_turn(history) is first
 
 
-LATER = (ASK, AssistantMessage("Hi"), ASK)
+LATER = (ASK, chat.AssistantMessage("Hi"), ASK)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +73,10 @@ LATER = (ASK, AssistantMessage("Hi"), ASK)
         ((CN, EU), request(), "内容由AI生成\n\nYou are talking to an AI system.\n\n", {"cn-gb45438", "eu-art50"}),
         ((CN, EU), request(*LATER), "内容由AI生成\n\n", {"cn-gb45438"}),
         ((SILENT,), request(), "", {"silent"}),
-        ((CN, EU), request(response_format=JsonObjectFormat()), "", {"cn-gb45438", "eu-art50"}),
+        ((CN, EU), request(response_format=chat.JsonObjectFormat()), "", {"cn-gb45438", "eu-art50"}),
     ],
 )
-def test_labels_of_an_answer(labels: tuple[Label, ...], asked: ChatRequest, prefix: str, due: set[str]) -> None:
+def test_labels_of_an_answer(labels: tuple[Label, ...], asked: chat.ChatRequest, prefix: str, due: set[str]) -> None:
     labelling = labelling_of(Locale("en", labels), asked)
     assert labelling is not None
     assert (labelling.prefix, labelling.due) == (prefix, due)
@@ -107,16 +88,16 @@ def test_region_without_labels_has_no_labelling() -> None:
     assert labelling_of(Locale("en"), request()) is None
 
 
-def completion(*choices: Choice) -> ChatCompletion:
-    return ChatCompletion("id", "m", 1, choices)
+def completion(*choices: chat.Choice) -> chat.ChatCompletion:
+    return chat.ChatCompletion("id", "m", 1, choices)
 
 
 def test_only_text_answers_are_labelled() -> None:
     labelling = labelling_of(Locale("en", (CN,)), request())
     assert labelling is not None
-    plain = Choice(AssistantMessage("Hi"), "stop")
-    called = Choice(CALLS, "tool_calls", 1)
-    refused = Choice(AssistantMessage("", refusal="I won't"), "stop", 2)
+    plain = chat.Choice(chat.AssistantMessage("Hi"), "stop")
+    called = chat.Choice(CALLS, "tool_calls", 1)
+    refused = chat.Choice(chat.AssistantMessage("", refusal="I won't"), "stop", 2)
     texts = label_completion(completion(plain, called, refused), labelling).choices
     assert [choice.message.content for choice in texts] == ["内容由AI生成\n\nHi", None, ""]
     assert texts[1].message.tool_calls == CALLS.tool_calls
@@ -125,9 +106,9 @@ def test_only_text_answers_are_labelled() -> None:
 
 def test_answer_without_text_is_not_labelled() -> None:
     """The same object: by that the body knows whether the words are in the text."""
-    labelling = labelling_of(Locale("en", (CN,)), request(response_format=JsonObjectFormat()))
+    labelling = labelling_of(Locale("en", (CN,)), request(response_format=chat.JsonObjectFormat()))
     assert labelling is not None
-    answer = completion(Choice(AssistantMessage("{}"), "stop"))
+    answer = completion(chat.Choice(chat.AssistantMessage("{}"), "stop"))
     assert label_completion(answer, labelling) is answer
 
 
@@ -144,8 +125,8 @@ def test_stream_and_whole_answer_have_the_same_labels(
     labelling = labelling_of(Locale("en", labels), request())
     assert labelling is not None
     choices = tuple(
-        Choice(
-            AssistantMessage(
+        chat.Choice(
+            chat.AssistantMessage(
                 text,
                 reasoning=thought or None,
                 tool_calls=CALLS.tool_calls if calls else (),
@@ -173,8 +154,8 @@ def test_annotation_positions_are_shifted_by_the_label() -> None:
     by = len(labelling.prefix)
     annotations = (cited(0, 2), cited(None, 2**64), {"start_index": 1, "x": ["start_index"]})
     answer = completion(
-        Choice(AssistantMessage("Hi", annotations=annotations), "stop"),
-        Choice(AssistantMessage("", annotations=annotations), "stop", 1),
+        chat.Choice(chat.AssistantMessage("Hi", annotations=annotations), "stop"),
+        chat.Choice(chat.AssistantMessage("", annotations=annotations), "stop", 1),
     )
     labelled = label_completion(answer, labelling)
     moved = (cited(by, by + 2), cited(None, 2**64), {"start_index": by + 1, "x": ["start_index"]})
@@ -183,18 +164,18 @@ def test_annotation_positions_are_shifted_by_the_label() -> None:
 
 
 def test_label_precedes_the_first_text_and_not_the_reasoning() -> None:
-    events: list[StreamEvent] = [
-        Opened("i", "m", 1),
-        ReasoningDelta("hm"),
-        TextDelta(""),
-        TextRun((b"a", b"b")),
-        TextDelta("c", 1),
-        TextDelta("d"),
-        ChoiceFinish("stop"),
-        Finished(),
+    events: list[chat.StreamEvent] = [
+        chat.Opened("i", "m", 1),
+        chat.ReasoningDelta("hm"),
+        chat.TextDelta(""),
+        chat.TextRun((b"a", b"b")),
+        chat.TextDelta("c", 1),
+        chat.TextDelta("d"),
+        chat.ChoiceFinish("stop"),
+        chat.Finished(),
     ]
     labelled = list(Prefixer("L\n\n").add(events))
-    assert labelled == [*events[:3], TextDelta("L\n\n"), events[3], TextDelta("L\n\n", 1), *events[4:]]
+    assert labelled == [*events[:3], chat.TextDelta("L\n\n"), events[3], chat.TextDelta("L\n\n", 1), *events[4:]]
 
 
 # --- the marks ------------------------------------------------------------------------------------
@@ -203,7 +184,7 @@ def test_label_precedes_the_first_text_and_not_the_reasoning() -> None:
 def test_aigc_object_has_the_seven_fields_of_the_standard() -> None:
     labelling = labelling_of(Locale("zh", (CN, EU)), request(*LATER))
     assert labelling is not None
-    answer = label_completion(completion(Choice(AssistantMessage("你好"), "stop")), labelling)
+    answer = label_completion(completion(chat.Choice(chat.AssistantMessage("你好"), "stop")), labelling)
     value = integrity_of(answer, labelling)
     objects = json.loads(json.dumps(marks(labelling, "req_1", value, in_content=True)))
     assert objects == [
@@ -265,17 +246,17 @@ def labelled_text(text: str, speech: RegionText, *, first: bool) -> str:
 @given(SPEECHES, st.lists(ANY_TEXT.filter(bool), min_size=1, max_size=4))
 def test_label_is_removed_from_the_history(speech: RegionText, texts: list[str]) -> None:
     """Every answer of a conversation as the model gave it, except one that itself begins with a label's words."""
-    history: list[Message] = []
-    bare: list[Message] = []
+    history: list[chat.Message] = []
+    bare: list[chat.Message] = []
     for number, text in enumerate(texts):
         is_labelled = speech.default_locale.later if number else speech.default_locale.first
         if not is_labelled and strip(text, (), speech.known) != text:
             text = f"- {text}"
         history += [
-            UserMessage(f"内容由AI生成\n\n{text}"),
-            AssistantMessage(labelled_text(text, speech, first=not number)),
+            chat.UserMessage(f"内容由AI生成\n\n{text}"),
+            chat.AssistantMessage(labelled_text(text, speech, first=not number)),
         ]
-        bare += [history[-2], AssistantMessage(text)]
+        bare += [history[-2], chat.AssistantMessage(text)]
     assert without_labels(tuple(history), speech) == tuple(bare)
 
 
@@ -286,24 +267,27 @@ def test_an_answer_that_was_cut_comes_off_as_far_as_it_came(
     """Cut the answer after the label, as a stream is: the label is one event."""
     prefix = speech.default_locale.first
     cut = (prefix + text)[: len(prefix) + length]
-    content = (TextPart(cut), TextPart("more")) if in_parts else cut
-    [message] = without_labels((AssistantMessage(content),), speech)
-    assert isinstance(message, AssistantMessage)
-    assert message.content == ((TextPart(text[:length]), TextPart("more")) if in_parts else text[:length])
+    content = (chat.TextPart(cut), chat.TextPart("more")) if in_parts else cut
+    [message] = without_labels((chat.AssistantMessage(content),), speech)
+    assert isinstance(message, chat.AssistantMessage)
+    assert message.content == ((chat.TextPart(text[:length]), chat.TextPart("more")) if in_parts else text[:length])
 
 
 @pytest.mark.parametrize(
     ("parts", "remaining"),
     [
-        ((TextPart("内容由AI生成\n\n你好"),), (TextPart("你好"),)),
-        ((TextPart("你好"),), (TextPart("你好"),)),
-        ((TextPart("你好"), TextPart("内容由AI生成\n\n")), (TextPart("你好"), TextPart("内容由AI生成\n\n"))),
+        ((chat.TextPart("内容由AI生成\n\n你好"),), (chat.TextPart("你好"),)),
+        ((chat.TextPart("你好"),), (chat.TextPart("你好"),)),
+        (
+            (chat.TextPart("你好"), chat.TextPart("内容由AI生成\n\n")),
+            (chat.TextPart("你好"), chat.TextPart("内容由AI生成\n\n")),
+        ),
     ],
 )
 def test_label_is_removed_from_the_first_text_part(
-    parts: tuple[TextPart, ...], remaining: tuple[TextPart, ...]
+    parts: tuple[chat.TextPart, ...], remaining: tuple[chat.TextPart, ...]
 ) -> None:
-    assert without_labels((AssistantMessage(parts),), speech_of(CN)) == (AssistantMessage(remaining),)
+    assert without_labels((chat.AssistantMessage(parts),), speech_of(CN)) == (chat.AssistantMessage(remaining),)
 
 
 @cases("text", "remaining")
@@ -312,45 +296,55 @@ def test_unexpected_labels_are_removed_once_and_completely(text: str, remaining:
 
 
 def test_history_is_unchanged_without_labels() -> None:
-    history = (ASK, AssistantMessage("内容由AI生成\n\n你好"))
+    history = (ASK, chat.AssistantMessage("内容由AI生成\n\n你好"))
     assert without_labels(history, RegionText(Locale("en"), {})) is history
 
 
 @cases("trimmed")
 def test_answer_that_is_only_labels_becomes_empty(trimmed: str) -> None:
-    [message] = without_labels((AssistantMessage(trimmed),), speech_of(CN, HOUSE))
-    assert message == AssistantMessage("")
+    [message] = without_labels((chat.AssistantMessage(trimmed),), speech_of(CN, HOUSE))
+    assert message == chat.AssistantMessage("")
 
 
 def test_labels_of_another_region_and_of_earlier_come_off_too() -> None:
     speech = speech_of(EU, also=("AI made this\n\n",))
     history = (
         ASK,
-        AssistantMessage("内容由AI生成\n\n你好"),
+        chat.AssistantMessage("内容由AI生成\n\n你好"),
         ASK,
-        AssistantMessage("AI made this\n\nHouse rules.\n\nBonjour"),
+        chat.AssistantMessage("AI made this\n\nHouse rules.\n\nBonjour"),
     )
-    assert without_labels(history, speech) == (ASK, AssistantMessage("你好"), ASK, AssistantMessage("Bonjour"))
+    assert without_labels(history, speech) == (
+        ASK,
+        chat.AssistantMessage("你好"),
+        ASK,
+        chat.AssistantMessage("Bonjour"),
+    )
 
 
 @given(st.lists(st.sampled_from([CN.text, EU.text, HOUSE.text, SEPARATOR, "x"]), max_size=6).map("".join))
 def test_user_and_tool_messages_are_unchanged(text: str) -> None:
-    history = (SystemMessage(text), UserMessage(text), UserMessage((TextPart(text),)), ToolMessage("c", text))
+    history = (
+        chat.SystemMessage(text),
+        chat.UserMessage(text),
+        chat.UserMessage((chat.TextPart(text),)),
+        chat.ToolMessage("c", text),
+    )
     assert without_labels(history, speech_of(CN, EU)) is history
 
 
 def test_answer_with_calls_only_does_not_count_as_the_first_text() -> None:
     """The label of the first turn is removed alone: the text after it is the model's."""
     answer = labelled_text("House rules.\n\nThree.", speech_of(EU), first=True)
-    history = (ASK, CALLS, ToolMessage("c1", "3"), AssistantMessage(answer))
-    assert without_labels(history, speech_of(EU))[-1] == AssistantMessage("House rules.\n\nThree.")
+    history = (ASK, CALLS, chat.ToolMessage("c1", "3"), chat.AssistantMessage(answer))
+    assert without_labels(history, speech_of(EU))[-1] == chat.AssistantMessage("House rules.\n\nThree.")
 
 
 @pytest.mark.parametrize("show", ["always", "first_turn", "never"])
 def test_runs_of_raw_bytes_stay_runs(show: Show) -> None:
     label = Label("x", "Words", show)
-    run = TextRun((b"a", b"\\u00e9"))
+    run = chat.TextRun((b"a", b"\\u00e9"))
     prefix = label.prefix(first_turn=True)
     labelled = list(Prefixer(prefix).add([run, run]))
     assert labelled[-2:] == [run, run]
-    assert "".join(event.text for event in expand(labelled) if isinstance(event, TextDelta)) == prefix + "aéaé"
+    assert "".join(event.text for event in expand(labelled) if isinstance(event, chat.TextDelta)) == prefix + "aéaé"

@@ -10,17 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.model.deployment import Deployment
 from gateway.policy.reasoning_seal import has_state, seal_of
-from providers.chat import (
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    TextDelta,
-    ToolCall,
-    ToolCallDelta,
-    ToolMessage,
-    UserMessage,
-)
+from providers import chat
 from tests.kit.configs import BASE, table_of
 
 KEY, OTHER_KEY = b"k" * 32, b"x" * 32
@@ -28,15 +18,17 @@ DEPLOYMENT: Deployment = next(iter(table_of(BASE).deployments.values()))
 SEAL = seal_of((KEY,), DEPLOYMENT)
 
 
-def request_with(*signatures: str | None) -> ChatRequest:
-    calls = tuple(ToolCall(f"c{place}", "look", "{}", each) for place, each in enumerate(signatures))
-    results = (ToolMessage(call.id, "seen") for call in calls)
-    return ChatRequest("assistant", (UserMessage("Hi"), AssistantMessage(None, tool_calls=calls), *results))
+def request_with(*signatures: str | None) -> chat.ChatRequest:
+    calls = tuple(chat.ToolCall(f"c{place}", "look", "{}", each) for place, each in enumerate(signatures))
+    results = (chat.ToolMessage(call.id, "seen") for call in calls)
+    return chat.ChatRequest(
+        "assistant", (chat.UserMessage("Hi"), chat.AssistantMessage(None, tool_calls=calls), *results)
+    )
 
 
-def signatures_of(request: ChatRequest) -> list[str | None]:
+def signatures_of(request: chat.ChatRequest) -> list[str | None]:
     message = request.messages[1]
-    assert isinstance(message, AssistantMessage)
+    assert isinstance(message, chat.AssistantMessage)
     return [call.signature for call in message.tool_calls]
 
 
@@ -87,22 +79,24 @@ def test_request_keeps_own_state_and_loses_foreign_state() -> None:
 
 def test_request_without_state_needs_no_seal() -> None:
     assert not has_state(request_with(None, None))
-    assert not has_state(ChatRequest("assistant", (UserMessage("Hi"),)))
+    assert not has_state(chat.ChatRequest("assistant", (chat.UserMessage("Hi"),)))
 
 
 def test_answers_and_streams_are_sealed_alike() -> None:
-    call = ToolCall("c", "look", "{}", "state")
-    completion = ChatCompletion("i", "m", 0, (Choice(AssistantMessage(None, tool_calls=(call,)), "tool_calls"),))
+    call = chat.ToolCall("c", "look", "{}", "state")
+    completion = chat.ChatCompletion(
+        "i", "m", 0, (chat.Choice(chat.AssistantMessage(None, tool_calls=(call,)), "tool_calls"),)
+    )
     whole = SEAL.seal_completion(completion).choices[0].message.tool_calls[0].signature
-    text = TextDelta("Hi")
-    batch = SEAL.seal_events((text, ToolCallDelta(0, "", "c", "look", "state"), ToolCallDelta(0, "{}")))
+    text = chat.TextDelta("Hi")
+    batch = SEAL.seal_events((text, chat.ToolCallDelta(0, "", "c", "look", "state"), chat.ToolCallDelta(0, "{}")))
     assert batch[0] is text
-    assert batch[1] == ToolCallDelta(0, "", "c", "look", whole)
+    assert batch[1] == chat.ToolCallDelta(0, "", "c", "look", whole)
     assert whole == SEAL.seal("state")
 
 
 def test_answers_without_state_are_returned_unchanged() -> None:
-    completion = ChatCompletion("i", "m", 0, (Choice(AssistantMessage("Hi"), "stop"),))
-    events = (TextDelta("Hi"), ToolCallDelta(0, "{}"))
+    completion = chat.ChatCompletion("i", "m", 0, (chat.Choice(chat.AssistantMessage("Hi"), "stop"),))
+    events = (chat.TextDelta("Hi"), chat.ToolCallDelta(0, "{}"))
     assert SEAL.seal_completion(completion) is completion
     assert SEAL.seal_events(events) is events

@@ -16,28 +16,15 @@ from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import labelling_of
-from providers.chat import (
-    ChatRequest,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    Opened,
-    ReasoningDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    Usage,
-    UsageReport,
-    UserMessage,
-)
+from providers import chat
 from providers.failures import Failure, FailureKind, InvalidRequest, UnsupportedFeature
 from providers.reading.folding import fold
 from tests.kit.case_files import cases
 from tests.kit.chat_http import events_in
 from tests.kit.chat_strategies import unhurried, words
 
-OPENED = Opened("id-1", "model-1", 7)
-END: tuple[StreamEvent, ...] = (ChoiceFinish("stop"), UsageReport(Usage(3, 2)), Finished())
+OPENED = chat.Opened("id-1", "model-1", 7)
+END: tuple[chat.StreamEvent, ...] = (chat.ChoiceFinish("stop"), chat.UsageReport(chat.Usage(3, 2)), chat.Finished())
 STYLE = AnswerStyle(include_usage=True)
 
 
@@ -54,7 +41,7 @@ def test_prompt_is_one_user_message(prompt: Any) -> None:
     request = decode_completion(
         {"model": "a", "prompt": prompt, "max_tokens": 5, "stop": "x", "echo": False, "suffix": "", "best_of": 1}
     )
-    assert tuple(request.messages) == (UserMessage("Hi"),)
+    assert tuple(request.messages) == (chat.UserMessage("Hi"),)
     assert (request.max_tokens, request.stop, request.extra) == (5, ("x",), {})
 
 
@@ -67,7 +54,7 @@ def test_refusal_names_the_field(fields: Any, param: str, advice: str) -> None:
 
 
 def test_answer_has_the_form_of_a_text_completion() -> None:
-    whole = fold((OPENED, ReasoningDelta("hm"), TextDelta("Hello"), *END))
+    whole = fold((OPENED, chat.ReasoningDelta("hm"), chat.TextDelta("Hello"), *END))
     body = json.loads(Completions().encode_answer(whole, STYLE, Record("req_1", 0.0, "t")))
     assert body == {
         "id": "cmpl-req_1",
@@ -81,7 +68,7 @@ def test_answer_has_the_form_of_a_text_completion() -> None:
 
 
 def test_stream_ends_with_its_finish_usage_and_mark() -> None:
-    chunks = events_in(encoder().encode((OPENED, TextDelta("Hel"), TextRun((b"lo",)), *END)))
+    chunks = events_in(encoder().encode((OPENED, chat.TextDelta("Hel"), chat.TextRun((b"lo",)), *END)))
     assert text_in(chunks) == "Hello"
     assert [chunk["object"] for chunk in chunks[:-1]] == ["text_completion"] * 4
     assert chunks[-3]["choices"][0]["finish_reason"] == "stop"
@@ -90,8 +77,8 @@ def test_stream_ends_with_its_finish_usage_and_mark() -> None:
 
 
 def test_stream_that_breaks_off_ends_with_an_error() -> None:
-    broken = Failed(Failure(FailureKind.INTERRUPTED, "stalled"))
-    chunks = events_in(encoder().encode((OPENED, TextDelta("Hel"), broken)))
+    broken = chat.Failed(Failure(FailureKind.INTERRUPTED, "stalled"))
+    chunks = events_in(encoder().encode((OPENED, chat.TextDelta("Hel"), broken)))
     assert chunks[-1]["error"]["code"] == "stream_interrupted"
 
 
@@ -104,15 +91,15 @@ def test_lone_texts_and_runs_are_encoded_alike(texts: list[str], include_usage: 
     one.encode((OPENED,))
     other.encode((OPENED,))
     alone = b"".join(map(one.lone_text, raw))
-    assert alone == other.encode((TextRun(tuple(raw)),))
+    assert alone == other.encode((chat.TextRun(tuple(raw)),))
     assert text_in(events_in(alone)) == "".join(texts)
 
 
 def test_labels_stand_before_the_text_and_in_the_last_finish() -> None:
     label = Label("cn-gb45438", "内容由AI生成", "always", "0011")
-    ask = ChatRequest("a", (UserMessage("Hi"),), stream=True)
+    ask = chat.ChatRequest("a", (chat.UserMessage("Hi"),), stream=True)
     labelled = encoder(AnswerStyle(labelling=labelling_of(Locale("zh", (label,)), ask)))
-    chunks = events_in(labelled.encode((OPENED, TextDelta("你"), *END)))
+    chunks = events_in(labelled.encode((OPENED, chat.TextDelta("你"), *END)))
     assert text_in(chunks).startswith("内容由AI生成")
     assert chunks[-2]["x_gateway"]["labels"][0]["name"] == "cn-gb45438"
     assert labelled.lone_text(b"a") == b""

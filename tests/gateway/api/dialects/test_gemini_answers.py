@@ -17,44 +17,24 @@ from gateway.model.record import Record
 from gateway.model.refusal_reason import REASON_BY_CODE, STATUS
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import labelling_of
-from providers.chat import (
-    AnnotationsDelta,
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    ToolCall,
-    ToolCallDelta,
-    Usage,
-    UsageReport,
-    UserMessage,
-)
+from providers import chat
 from providers.failures import Failure, FailureKind
 from providers.reading.folding import unfold
 from tests.kit.case_files import cases
 from tests.kit.chat_strategies import completions
 from tests.kit.event_grammar.gemini import Form, GeminiStream, GrammarError, read_answer, read_stream
 
-OPENED = Opened("id-1", "model-1", 7)
-USAGE = UsageReport(Usage(10, 8, cached_tokens=4, reasoning_tokens=3))
-END = (ChoiceFinish("stop"), USAGE, Finished())
-CALL = ToolCallDelta(0, '{"city":', "call-1", "get_weather", "0123abcd.sig")
-REST = ToolCallDelta(0, '"Oslo"}')
-LOST = Failed(Failure(FailureKind.INTERRUPTED, "the connection to the provider broke"))
+OPENED = chat.Opened("id-1", "model-1", 7)
+USAGE = chat.UsageReport(chat.Usage(10, 8, cached_tokens=4, reasoning_tokens=3))
+END = (chat.ChoiceFinish("stop"), USAGE, chat.Finished())
+CALL = chat.ToolCallDelta(0, '{"city":', "call-1", "get_weather", "0123abcd.sig")
+REST = chat.ToolCallDelta(0, '"Oslo"}')
+LOST = chat.Failed(Failure(FailureKind.INTERRUPTED, "the connection to the provider broke"))
 FORMS: list[Form] = ["events", "array"]
 THINKING = b'{"contents":[{"parts":[{"text":"Hi"}]}],"generationConfig":{"thinkingConfig":{"includeThoughts":true}}}'
 PLAIN = AnswerStyle(include_usage=True)
 CN = Label("cn-gb45438", "内容由AI生成", "always", "0011")
-ASK = ChatRequest("assistant", (UserMessage("Hi"),), stream=True)
+ASK = chat.ChatRequest("assistant", (chat.UserMessage("Hi"),), stream=True)
 LABELLED = AnswerStyle(labelling=labelling_of(Locale("zh", (CN,)), ASK))
 
 
@@ -68,11 +48,11 @@ def encoder(form: Form = "events", style: AnswerStyle = PLAIN, body: bytes = THI
     return dialect.encoder(style, record())
 
 
-def streamed(*events: StreamEvent, form: Form = "events", style: AnswerStyle = PLAIN) -> GeminiStream:
+def streamed(*events: chat.StreamEvent, form: Form = "events", style: AnswerStyle = PLAIN) -> GeminiStream:
     return read_stream(encoder(form, style).encode((OPENED, *events)), form)
 
 
-def whole(completion: ChatCompletion, style: AnswerStyle = PLAIN) -> GeminiStream:
+def whole(completion: chat.ChatCompletion, style: AnswerStyle = PLAIN) -> GeminiStream:
     dialect = Gemini("assistant")
     dialect.decode(THINKING)
     return read_answer(dialect.encode_answer(completion, style, record()))
@@ -80,7 +60,9 @@ def whole(completion: ChatCompletion, style: AnswerStyle = PLAIN) -> GeminiStrea
 
 @pytest.mark.parametrize("form", FORMS)
 def test_texts_arrive_in_order_however_they_are_batched(form: Form) -> None:
-    stream = streamed(TextDelta("Hel"), TextRun((b"lo", b", \\u00e9", b'\\"')), TextDelta("!"), *END, form=form)
+    stream = streamed(
+        chat.TextDelta("Hel"), chat.TextRun((b"lo", b", \\u00e9", b'\\"')), chat.TextDelta("!"), *END, form=form
+    )
     assert stream.text == {0: 'Hello, é"!'}
     assert stream.finish == {0: "STOP"}
     assert len(stream.objects) == 6
@@ -88,7 +70,7 @@ def test_texts_arrive_in_order_however_they_are_batched(form: Form) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_each_event_by_itself_gives_the_same_stream(form: Form) -> None:
-    events = (OPENED, TextRun((b"a", b"b")), ReasoningDelta("hm"), CALL, REST, TextDelta("c"), *END)
+    events = (OPENED, chat.TextRun((b"a", b"b")), chat.ReasoningDelta("hm"), CALL, REST, chat.TextDelta("c"), *END)
     together, apart = encoder(form), encoder(form)
     assert together.encode(events) == b"".join(apart.encode((event,)) for event in events)
 
@@ -96,19 +78,19 @@ def test_each_event_by_itself_gives_the_same_stream(form: Form) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_lone_texts_are_written_like_events(form: Form) -> None:
     fast, general = encoder(form), encoder(form)
-    first = (OPENED, TextDelta("a"))
+    first = (OPENED, chat.TextDelta("a"))
     assert fast.lone_text(b"x") == b""
     assert fast.encode(first) == general.encode(first)
-    assert fast.lone_text('\\"é'.encode()) == general.encode((TextDelta('"é'),))
+    assert fast.lone_text('\\"é'.encode()) == general.encode((chat.TextDelta('"é'),))
     assert fast.encode(END) == general.encode(END)
 
 
 def test_no_text_ends_a_line_of_pythons_readers() -> None:
     text, writer = "é\u0085b\u2028c\u2029\u2027", encoder()
     raw = text.encode()
-    call = ToolCallDelta(0, f'{{"city":"{text}"}}', "call-1", "get_weather")
-    events = (TextRun((raw,)), ReasoningDelta(text), RefusalDelta(text), call, *END)
-    data = writer.encode((OPENED, TextDelta(text))) + writer.lone_text(raw) + writer.encode(events)
+    call = chat.ToolCallDelta(0, f'{{"city":"{text}"}}', "call-1", "get_weather")
+    events = (chat.TextRun((raw,)), chat.ReasoningDelta(text), chat.RefusalDelta(text), call, *END)
+    data = writer.encode((OPENED, chat.TextDelta(text))) + writer.lone_text(raw) + writer.encode(events)
     assert all(not line or line.startswith("data: ") for line in data.decode().splitlines())
     assert data.count(b"\\u2028") == 6
     seen = read_stream(data, "events")
@@ -116,7 +98,7 @@ def test_no_text_ends_a_line_of_pythons_readers() -> None:
 
 
 def test_call_arrives_whole_with_the_end_and_its_signature() -> None:
-    stream = streamed(CALL, REST, ChoiceFinish("tool_calls"), USAGE, Finished())
+    stream = streamed(CALL, REST, chat.ChoiceFinish("tool_calls"), USAGE, chat.Finished())
     assert stream.calls[0] == [{"id": "call-1", "name": "get_weather", "args": {"city": "Oslo"}}]
     (one,) = stream.objects
     (part,) = one["candidates"][0]["content"]["parts"]
@@ -125,42 +107,44 @@ def test_call_arrives_whole_with_the_end_and_its_signature() -> None:
 
 
 def test_interleaved_calls_are_kept_apart() -> None:
-    other = ToolCallDelta(1, "{", "call-2", "get_time")
-    stream = streamed(CALL, other, REST, ToolCallDelta(1, '"zone":1}'), ChoiceFinish("tool_calls"), USAGE, Finished())
+    other = chat.ToolCallDelta(1, "{", "call-2", "get_time")
+    stream = streamed(
+        CALL, other, REST, chat.ToolCallDelta(1, '"zone":1}'), chat.ChoiceFinish("tool_calls"), USAGE, chat.Finished()
+    )
     assert [one["args"] for one in stream.calls[0]] == [{"city": "Oslo"}, {"zone": 1}]
 
 
 @pytest.mark.parametrize(("reason", "shown"), [("tool_calls", "MALFORMED_FUNCTION_CALL"), ("length", "MAX_TOKENS")])
 def test_call_with_broken_arguments_is_not_shown(reason: Any, shown: str) -> None:
-    stream = streamed(TextDelta("a"), CALL, ChoiceFinish(reason), USAGE, Finished())
+    stream = streamed(chat.TextDelta("a"), CALL, chat.ChoiceFinish(reason), USAGE, chat.Finished())
     assert stream.finish == {0: shown}
     assert not stream.calls
-    broken = AssistantMessage("a", tool_calls=(ToolCall("1", "a", "[]"),))
-    answer = whole(ChatCompletion("a", "m", 1, (Choice(broken, reason),), Usage(1, 1)))
+    broken = chat.AssistantMessage("a", tool_calls=(chat.ToolCall("1", "a", "[]"),))
+    answer = whole(chat.ChatCompletion("a", "m", 1, (chat.Choice(broken, reason),), chat.Usage(1, 1)))
     assert answer.finish == {0: shown}
     assert not answer.calls
 
 
 @cases("reason", "shown")
 def test_reasons_to_finish(reason: Any, shown: str) -> None:
-    assert streamed(TextDelta("a"), ChoiceFinish(reason), USAGE, Finished()).finish == {0: shown}
-    answer = ChatCompletion("a", "m", 1, (Choice(AssistantMessage("a"), reason),), Usage(1, 1))
+    assert streamed(chat.TextDelta("a"), chat.ChoiceFinish(reason), USAGE, chat.Finished()).finish == {0: shown}
+    answer = chat.ChatCompletion("a", "m", 1, (chat.Choice(chat.AssistantMessage("a"), reason),), chat.Usage(1, 1))
     assert whole(answer).finish == {0: shown}
 
 
 def test_unknown_reason_is_shown_in_words() -> None:
-    stream = streamed(TextDelta("a"), ChoiceFinish("other", raw="stalled"), USAGE, Finished())
+    stream = streamed(chat.TextDelta("a"), chat.ChoiceFinish("other", raw="stalled"), USAGE, chat.Finished())
     assert stream.objects[-1]["candidates"][0]["finishMessage"] == "stalled"
     assert stream.objects[-1]["x_gateway"] == {"finish_reason": "stalled"}
 
 
 def test_refusal_is_text_that_ends_for_safety() -> None:
-    stream = streamed(RefusalDelta("I can't."), *END)
+    stream = streamed(chat.RefusalDelta("I can't."), *END)
     assert (stream.text, stream.finish) == ({0: "I can't."}, {0: "SAFETY"})
 
 
 def test_usage_counts_thoughts_apart_and_cached_tokens_within_the_prompt() -> None:
-    assert streamed(TextDelta("a"), *END).usage == {
+    assert streamed(chat.TextDelta("a"), *END).usage == {
         "promptTokenCount": 10,
         "candidatesTokenCount": 5,
         "thoughtsTokenCount": 3,
@@ -171,21 +155,21 @@ def test_usage_counts_thoughts_apart_and_cached_tokens_within_the_prompt() -> No
 
 @pytest.mark.parametrize("form", FORMS)
 def test_missing_usage_is_estimated_and_marked(form: Form) -> None:
-    stream = streamed(TextDelta("a" * 40), ChoiceFinish("stop"), Finished(), form=form)
+    stream = streamed(chat.TextDelta("a" * 40), chat.ChoiceFinish("stop"), chat.Finished(), form=form)
     assert stream.usage == {"promptTokenCount": 8, "candidatesTokenCount": 10, "totalTokenCount": 18}
     assert stream.objects[-1]["x_gateway"] == {"usage": "estimated"}
-    answer = whole(ChatCompletion("a", "m", 1, (Choice(AssistantMessage("a"), "stop"),)))
+    answer = whole(chat.ChatCompletion("a", "m", 1, (chat.Choice(chat.AssistantMessage("a"), "stop"),)))
     assert answer.usage["totalTokenCount"] > 1
     assert answer.objects[-1]["x_gateway"] == {"usage": "estimated"}
 
 
 def test_thoughts_are_shown_only_on_request() -> None:
-    events = (OPENED, ReasoningDelta("hm"), TextDelta("a"), *END)
+    events = (OPENED, chat.ReasoningDelta("hm"), chat.TextDelta("a"), *END)
     assert streamed(*events[1:]).thoughts == {0: "hm"}
     body = b'{"contents":[{"parts":[{"text":"Hi"}]}]}'
     assert not read_stream(encoder(body=body).encode(events), "events").thoughts
-    message = AssistantMessage("a", reasoning="hm")
-    answer = ChatCompletion("a", "m", 1, (Choice(message, "stop"),), Usage(1, 1))
+    message = chat.AssistantMessage("a", reasoning="hm")
+    answer = chat.ChatCompletion("a", "m", 1, (chat.Choice(message, "stop"),), chat.Usage(1, 1))
     assert whole(answer).thoughts == {0: "hm"}
     dialect = Gemini("assistant")
     dialect.decode(body)
@@ -195,13 +179,13 @@ def test_thoughts_are_shown_only_on_request() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_several_candidates_end_together(form: Form) -> None:
     stream = streamed(
-        TextDelta("a"),
-        TextDelta("b", 1),
-        ChoiceFinish("stop", 1),
-        TextDelta("c"),
-        ChoiceFinish("length"),
+        chat.TextDelta("a"),
+        chat.TextDelta("b", 1),
+        chat.ChoiceFinish("stop", 1),
+        chat.TextDelta("c"),
+        chat.ChoiceFinish("length"),
         USAGE,
-        Finished(),
+        chat.Finished(),
         form=form,
     )
     assert stream.text == {0: "ac", 1: "b"}
@@ -211,7 +195,7 @@ def test_several_candidates_end_together(form: Form) -> None:
 def test_citations_and_log_probabilities_are_shown() -> None:
     logprobs = {"content": [{"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "b", "logprob": -1.0}]}]}
     citation = {"type": "url_citation", "url_citation": {"url": "https://example.com", "start_index": 0}}
-    first, last = streamed(TextDelta("a", 0, logprobs), AnnotationsDelta((citation,)), *END).objects
+    first, last = streamed(chat.TextDelta("a", 0, logprobs), chat.AnnotationsDelta((citation,)), *END).objects
     assert first["candidates"][0]["logprobsResult"] == {
         "chosenCandidates": [{"token": "a", "logProbability": -0.5}],
         "topCandidates": [{"candidates": [{"token": "b", "logProbability": -1.0}]}],
@@ -222,7 +206,7 @@ def test_citations_and_log_probabilities_are_shown() -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("count", range(6))
 def test_failure_at_any_point_is_the_last_object_and_no_end_comes_before(form: Form, count: int) -> None:
-    events = (TextDelta("a"), TextDelta("b"), CALL, REST, ChoiceFinish("tool_calls"), USAGE)[:count]
+    events = (chat.TextDelta("a"), chat.TextDelta("b"), CALL, REST, chat.ChoiceFinish("tool_calls"), USAGE)[:count]
     stream = streamed(*events, LOST, form=form)
     assert stream.state == "failed"
     assert stream.error is not None
@@ -235,7 +219,7 @@ def test_failure_at_any_point_is_the_last_object_and_no_end_comes_before(form: F
 @pytest.mark.parametrize("form", FORMS)
 def test_stream_that_the_gateway_breaks_off_ends_with_an_error(form: Form) -> None:
     one = encoder(form)
-    data = one.encode((OPENED, TextDelta("a"))) + one.encode_failure(ApiError("stream_interrupted", "stopped"))
+    data = one.encode((OPENED, chat.TextDelta("a"))) + one.encode_failure(ApiError("stream_interrupted", "stopped"))
     assert read_stream(data, form).state == "failed"
 
 
@@ -243,14 +227,14 @@ def test_stream_that_the_gateway_breaks_off_ends_with_an_error(form: Form) -> No
 def test_keep_alive_between_any_two_events_changes_nothing(form: Form) -> None:
     dialect = Gemini("assistant", stream=True, events=form == "events")
     one = encoder(form)
-    pieces = [one.encode((event,)) for event in (OPENED, TextDelta("a"), TextDelta("b"), *END)]
+    pieces = [one.encode((event,)) for event in (OPENED, chat.TextDelta("a"), chat.TextDelta("b"), *END)]
     data = dialect.keep_alive.join(pieces)
     assert read_stream(dialect.keep_alive + data, form).text == {0: "ab"}
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_labels_are_words_before_the_text_and_marks_in_first_and_last_object(form: Form) -> None:
-    stream = streamed(TextDelta("你"), TextRun((b"a", b"b")), *END, form=form, style=LABELLED)
+    stream = streamed(chat.TextDelta("你"), chat.TextRun((b"a", b"b")), *END, form=form, style=LABELLED)
     assert stream.text[0].startswith("内容由AI生成")
     assert stream.text[0].endswith("你ab")
     marks = [one.get("x_gateway") for one in stream.objects]
@@ -261,8 +245,8 @@ def test_labels_are_words_before_the_text_and_marks_in_first_and_last_object(for
 
 def test_hidden_model_is_not_shown() -> None:
     style = AnswerStyle(shown_model="assistant")
-    assert streamed(TextDelta("a"), *END, style=style).objects[0]["modelVersion"] == "assistant"
-    answer = ChatCompletion("", "m", 1, (Choice(AssistantMessage("a"), "stop"),), Usage(1, 1))
+    assert streamed(chat.TextDelta("a"), *END, style=style).objects[0]["modelVersion"] == "assistant"
+    answer = chat.ChatCompletion("", "m", 1, (chat.Choice(chat.AssistantMessage("a"), "stop"),), chat.Usage(1, 1))
     assert whole(answer, style).objects[0]["modelVersion"] == "assistant"
     assert whole(answer).objects[0]["responseId"] == "req_1"
 
@@ -281,7 +265,7 @@ def content_of(objects: list[Any]) -> dict[int, tuple[str, str, list[Any], str |
 
 
 @given(completions())
-def test_stream_and_whole_answer_have_the_same_content(completion: ChatCompletion) -> None:
+def test_stream_and_whole_answer_have_the_same_content(completion: chat.ChatCompletion) -> None:
     dialect = Gemini("assistant")
     dialect.decode(THINKING)
     answer = json.loads(dialect.encode_answer(completion, PLAIN, record()))

@@ -18,28 +18,7 @@ from gateway.model.record import Record, Resumed
 from gateway.model.refusal_reason import STATUS
 from gateway.model.region_text import Label, Locale
 from gateway.policy.labels import labelling_of
-from providers.chat import (
-    AnnotationsDelta,
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    FinishReason,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    TextDelta,
-    TextRun,
-    ToolCall,
-    ToolCallDelta,
-    Usage,
-    UsageReport,
-    UserMessage,
-)
+from providers import chat
 from providers.failures import Failure, FailureKind
 from providers.json_values import is_json_object
 from providers.reading.folding import unfold
@@ -48,16 +27,16 @@ from tests.kit.case_files import cases
 from tests.kit.chat_strategies import completions
 from tests.kit.event_grammar.messages import GrammarError, ReadMessage, read_stream
 
-OPENED = Opened("id-1", "model-1", 7)
-USAGE = UsageReport(Usage(100, 8, cached_tokens=40, reasoning_tokens=3, cache_write_tokens=20))
-END = (ChoiceFinish("stop"), USAGE, Finished())
-CALLED = (ChoiceFinish("tool_calls"), USAGE, Finished())
-CALL = ToolCallDelta(0, '{"city":', "call-1-long-enough", "get_weather", "sealed")
-REST = ToolCallDelta(0, '"Oslo"}')
-LOST = Failed(Failure(FailureKind.INTERRUPTED, "the connection to the provider broke"))
+OPENED = chat.Opened("id-1", "model-1", 7)
+USAGE = chat.UsageReport(chat.Usage(100, 8, cached_tokens=40, reasoning_tokens=3, cache_write_tokens=20))
+END = (chat.ChoiceFinish("stop"), USAGE, chat.Finished())
+CALLED = (chat.ChoiceFinish("tool_calls"), USAGE, chat.Finished())
+CALL = chat.ToolCallDelta(0, '{"city":', "call-1-long-enough", "get_weather", "sealed")
+REST = chat.ToolCallDelta(0, '"Oslo"}')
+LOST = chat.Failed(Failure(FailureKind.INTERRUPTED, "the connection to the provider broke"))
 PLAIN = AnswerStyle(include_usage=True)
 CN = Label("cn-gb45438", "内容由AI生成", "always", "0011")
-ASK = ChatRequest("assistant", (UserMessage("Hi"),), stream=True)
+ASK = chat.ChatRequest("assistant", (chat.UserMessage("Hi"),), stream=True)
 LABELLED = AnswerStyle(labelling=labelling_of(Locale("zh", (CN,)), ASK))
 BODY: dict[str, Any] = {"model": "assistant", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi there"}]}
 
@@ -76,22 +55,22 @@ def encoder(style: AnswerStyle = PLAIN, **fields: Any) -> MessageStreamEncoder:
     return asked(**fields).encoder(style, record())
 
 
-def streamed(*events: StreamEvent, style: AnswerStyle = PLAIN) -> ReadMessage:
+def streamed(*events: chat.StreamEvent, style: AnswerStyle = PLAIN) -> ReadMessage:
     return read_stream(encoder(style).encode((OPENED, *events)))
 
 
-def whole(completion: ChatCompletion, style: AnswerStyle = PLAIN) -> Any:
+def whole(completion: chat.ChatCompletion, style: AnswerStyle = PLAIN) -> Any:
     return json.loads(asked().encode_answer(completion, style, record()))
 
 
 def completion_of(
-    message: AssistantMessage, reason: FinishReason = "stop", usage: Usage | None = None
-) -> ChatCompletion:
-    return ChatCompletion("id-1", "model-1", 7, (Choice(message, reason),), usage)
+    message: chat.AssistantMessage, reason: chat.FinishReason = "stop", usage: chat.Usage | None = None
+) -> chat.ChatCompletion:
+    return chat.ChatCompletion("id-1", "model-1", 7, (chat.Choice(message, reason),), usage)
 
 
 def test_stream_of_text_has_the_documented_events() -> None:
-    message = streamed(TextDelta("Hé"), TextDelta('l"lo'), *END)
+    message = streamed(chat.TextDelta("Hé"), chat.TextDelta('l"lo'), *END)
     assert message.text == 'Hél"lo'
     assert message.start["id"] == "msg_id-1"
     assert message.start["usage"]["input_tokens"] > 0
@@ -108,8 +87,8 @@ def test_usage_excludes_cached_tokens() -> None:
         "server_tool_use": None,
     }
     of_message = {"cache_creation": None, "inference_geo": None, "service_tier": None}
-    assert streamed(TextDelta("Hi"), *END).usage == of_end
-    assert whole(completion_of(AssistantMessage("Hi"), usage=USAGE.usage))["usage"] == {**of_end, **of_message}
+    assert streamed(chat.TextDelta("Hi"), *END).usage == of_end
+    assert whole(completion_of(chat.AssistantMessage("Hi"), usage=USAGE.usage))["usage"] == {**of_end, **of_message}
 
 
 @pytest.mark.parametrize(("hour", "split"), [
@@ -119,8 +98,8 @@ def test_usage_excludes_cached_tokens() -> None:
     (21, {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 21}),
 ])  # fmt: skip
 def test_writes_of_the_cache_are_split_as_the_provider_has_split_them(hour: int | None, split: Any) -> None:
-    usage = Usage(100, 8, cache_write_tokens=20, cache_write_1h_tokens=hour)
-    assert whole(completion_of(AssistantMessage("Hi"), usage=usage))["usage"]["cache_creation"] == split
+    usage = chat.Usage(100, 8, cache_write_tokens=20, cache_write_1h_tokens=hour)
+    assert whole(completion_of(chat.AssistantMessage("Hi"), usage=usage))["usage"]["cache_creation"] == split
 
 
 @pytest.mark.parametrize(("tier", "model", "shown"), [
@@ -131,20 +110,22 @@ def test_tier_is_the_word_of_the_provider_if_the_model_is_shown(
     tier: str | None, model: str | None, shown: str | None
 ) -> None:
     style = AnswerStyle(shown_model=model)
-    completion = replace(completion_of(AssistantMessage("Hi"), usage=USAGE.usage), service_tier=tier)
+    completion = replace(completion_of(chat.AssistantMessage("Hi"), usage=USAGE.usage), service_tier=tier)
     assert whole(completion, style)["usage"]["service_tier"] == shown
-    start = read_stream(encoder(style).encode((Opened("id-1", "m", 7, tier), TextDelta("Hi"), *END))).start
+    start = read_stream(encoder(style).encode((chat.Opened("id-1", "m", 7, tier), chat.TextDelta("Hi"), *END))).start
     assert start["usage"]["service_tier"] == shown
 
 
 def test_thinking_has_a_block_of_its_own_with_one_signature() -> None:
-    thinking, text = streamed(ReasoningDelta("Let "), ReasoningDelta("me"), TextDelta("Hi"), *END).content
+    thinking, text = streamed(
+        chat.ReasoningDelta("Let "), chat.ReasoningDelta("me"), chat.TextDelta("Hi"), *END
+    ).content
     assert thinking == {"type": "thinking", "thinking": "Let me", "signature": NO_STATE}
     assert text == {"type": "text", "text": "Hi", "citations": None}
 
 
 def test_state_is_the_signature_of_the_thinking_before_its_call() -> None:
-    thinking, call = streamed(ReasoningDelta("Hm"), CALL, REST, *CALLED).content
+    thinking, call = streamed(chat.ReasoningDelta("Hm"), CALL, REST, *CALLED).content
     assert thinking["signature"] == "sealed"
     assert call == {
         "type": "tool_use",
@@ -156,7 +137,7 @@ def test_state_is_the_signature_of_the_thinking_before_its_call() -> None:
 
 
 def test_state_gets_a_thinking_block_if_a_text_stands_in_between() -> None:
-    message = streamed(ReasoningDelta("Hm"), TextDelta("I look."), CALL, REST, *CALLED)
+    message = streamed(chat.ReasoningDelta("Hm"), chat.TextDelta("I look."), CALL, REST, *CALLED)
     assert [(block["type"], block.get("signature")) for block in message.content] == [
         ("thinking", NO_STATE),
         ("text", None),
@@ -167,7 +148,7 @@ def test_state_gets_a_thinking_block_if_a_text_stands_in_between() -> None:
 
 
 def test_state_comes_back_with_its_call() -> None:
-    message = streamed(ReasoningDelta("Hm"), TextDelta("I look."), CALL, REST, *CALLED)
+    message = streamed(chat.ReasoningDelta("Hm"), chat.TextDelta("I look."), CALL, REST, *CALLED)
     content = [
         {**block, "input": json.loads(block["input"])} if "input" in block else block for block in message.content
     ]
@@ -175,64 +156,66 @@ def test_state_comes_back_with_its_call() -> None:
     history = [*BODY["messages"], {"role": "assistant", "content": content}, {"role": "user", "content": [result]}]
     request = Messages().decode(json.dumps({**BODY, "messages": history}).encode())
     again = request.messages[1]
-    assert isinstance(again, AssistantMessage)
+    assert isinstance(again, chat.AssistantMessage)
     assert (again.reasoning, again.content) == ("Hm", "I look.")
     assert again.tool_calls[0].signature == "sealed"
 
 
 def test_pieces_of_calls_that_alternate_are_sorted() -> None:
     message = streamed(
-        ToolCallDelta(0, '{"a":', "first-call-of-this", "f"),
-        ToolCallDelta(1, '{"b":', "second-call-of-this", "g"),
-        ToolCallDelta(0, "1}"),
-        ToolCallDelta(1, "2}"),
+        chat.ToolCallDelta(0, '{"a":', "first-call-of-this", "f"),
+        chat.ToolCallDelta(1, '{"b":', "second-call-of-this", "g"),
+        chat.ToolCallDelta(0, "1}"),
+        chat.ToolCallDelta(1, "2}"),
         *CALLED,
     )
     assert [(block["name"], block["input"]) for block in message.content] == [("f", '{"a":1}'), ("g", '{"b":2}')]
 
 
 def test_text_while_a_call_is_incomplete_follows_the_call() -> None:
-    message = streamed(CALL, TextDelta("Done"), REST, *CALLED)
+    message = streamed(CALL, chat.TextDelta("Done"), REST, *CALLED)
     assert [block["type"] for block in message.content] == ["thinking", "tool_use", "text"]
     assert message.content[1]["input"] == '{"city":"Oslo"}'
 
 
 def test_short_ids_of_calls_differ_between_answers() -> None:
-    events = (ToolCallDelta(0, "{}", "call_0", "f"), ToolCallDelta(1, "{}", "call_1", "f"), *CALLED)
+    events = (chat.ToolCallDelta(0, "{}", "call_0", "f"), chat.ToolCallDelta(1, "{}", "call_1", "f"), *CALLED)
     ids = {block["id"] for block in streamed(*events).content}
     other = read_stream(asked().encoder(PLAIN, Record("req_2", 1.0, "t")).encode((OPENED, *events)))
     assert len(ids | {block["id"] for block in other.content}) == 4
 
 
 @cases("reason", "has_call", "expected")
-def test_stop_reason(reason: FinishReason, has_call: bool, expected: str) -> None:
-    begun: tuple[StreamEvent, ...] = (CALL, REST) if has_call else (TextDelta("Hi"),)
-    assert streamed(*begun, ChoiceFinish(reason), USAGE, Finished()).stop_reason == expected
-    calls = (ToolCall("c", "f", "{}"),) if has_call else ()
-    assert whole(completion_of(AssistantMessage("Hi", tool_calls=calls), reason))["stop_reason"] == expected
+def test_stop_reason(reason: chat.FinishReason, has_call: bool, expected: str) -> None:
+    begun: tuple[chat.StreamEvent, ...] = (CALL, REST) if has_call else (chat.TextDelta("Hi"),)
+    assert streamed(*begun, chat.ChoiceFinish(reason), USAGE, chat.Finished()).stop_reason == expected
+    calls = (chat.ToolCall("c", "f", "{}"),) if has_call else ()
+    assert whole(completion_of(chat.AssistantMessage("Hi", tool_calls=calls), reason))["stop_reason"] == expected
 
 
 @cases("named", "reason", "shown")
 def test_stop_sequence_is_named_where_the_provider_names_it(
-    named: str | None, reason: FinishReason, shown: tuple[str, str | None]
+    named: str | None, reason: chat.FinishReason, shown: tuple[str, str | None]
 ) -> None:
     dialect = asked(stop_sequences=["END", "x"])
-    ended = ChoiceFinish(reason, stop_sequence=named)
-    message = read_stream(dialect.encoder(PLAIN, record()).encode((OPENED, TextDelta("Hi"), ended, USAGE, Finished())))
+    ended = chat.ChoiceFinish(reason, stop_sequence=named)
+    message = read_stream(
+        dialect.encoder(PLAIN, record()).encode((OPENED, chat.TextDelta("Hi"), ended, USAGE, chat.Finished()))
+    )
     assert (message.stop_reason, message.stop_sequence) == shown
-    choice = Choice(AssistantMessage("Hi"), reason, stop_sequence=named)
-    answer = json.loads(dialect.encode_answer(ChatCompletion("id-1", "m", 7, (choice,)), PLAIN, record()))
+    choice = chat.Choice(chat.AssistantMessage("Hi"), reason, stop_sequence=named)
+    answer = json.loads(dialect.encode_answer(chat.ChatCompletion("id-1", "m", 7, (choice,)), PLAIN, record()))
     assert (answer["stop_reason"], answer["stop_sequence"]) == shown
 
 
 def test_refusal_is_text_with_its_stop_reason() -> None:
-    message = streamed(RefusalDelta("No."), *END)
+    message = streamed(chat.RefusalDelta("No."), *END)
     assert (message.text, message.stop_reason) == ("No.", "refusal")
 
 
 def test_failure_ends_the_stream_without_message_stop() -> None:
     writing = encoder()
-    message = read_stream(writing.encode((OPENED, TextDelta("Hi"), LOST)))
+    message = read_stream(writing.encode((OPENED, chat.TextDelta("Hi"), LOST)))
     assert message.error is not None
     assert (message.error["type"], message.error["code"]) == ("api_error", "stream_interrupted")
     assert writing.failed is LOST
@@ -242,27 +225,31 @@ def test_failure_ends_the_stream_without_message_stop() -> None:
 
 
 def test_usage_is_an_estimate_above_zero_if_the_provider_counts_nothing() -> None:
-    message = streamed(TextDelta("Hello there"), ChoiceFinish("stop"), Finished())
+    message = streamed(chat.TextDelta("Hello there"), chat.ChoiceFinish("stop"), chat.Finished())
     assert message.usage["input_tokens"] > 0
     assert message.usage["output_tokens"] > 1
     assert message.member == {"usage": "estimated"}
-    answer = whole(completion_of(AssistantMessage("Hello there")))
+    answer = whole(completion_of(chat.AssistantMessage("Hello there")))
     assert answer["usage"]["output_tokens"] > 1
     assert answer["x_gateway"] == {"usage": "estimated"}
 
 
 def test_hidden_thinking_has_no_text() -> None:
     hidden = {"type": "enabled", "budget_tokens": 2000, "display": "omitted"}
-    message = read_stream(encoder(thinking=hidden).encode((OPENED, ReasoningDelta("Hm"), TextDelta("Hi"), *END)))
+    message = read_stream(
+        encoder(thinking=hidden).encode((OPENED, chat.ReasoningDelta("Hm"), chat.TextDelta("Hi"), *END))
+    )
     assert message.content[0]["thinking"] == ""
-    reasoned = completion_of(AssistantMessage("Hi", reasoning="Hm"))
+    reasoned = completion_of(chat.AssistantMessage("Hi", reasoning="Hm"))
     assert json.loads(asked(thinking=hidden).encode_answer(reasoned, PLAIN, record()))["content"][0]["thinking"] == ""
 
 
 def test_annotations_are_not_lost() -> None:
     citation = {"type": "url_citation"}
-    assert streamed(TextDelta("Hi"), AnnotationsDelta((citation,)), *END).member == {"annotations": [citation]}
-    answered = whole(completion_of(AssistantMessage("Hi", annotations=(citation,)), usage=Usage(1, 1)))
+    assert streamed(chat.TextDelta("Hi"), chat.AnnotationsDelta((citation,)), *END).member == {
+        "annotations": [citation]
+    }
+    answered = whole(completion_of(chat.AssistantMessage("Hi", annotations=(citation,)), usage=chat.Usage(1, 1)))
     assert answered["x_gateway"] == {"annotations": [citation]}
     assert answered["content"] == [{"type": "text", "text": "Hi", "citations": None}]
 
@@ -274,26 +261,26 @@ def test_annotations_are_not_lost() -> None:
 def test_a_cited_page_is_a_citation_of_the_text(cited: Any) -> None:
     shown = {"type": "web_search_result_location", "url": "https://a.example", "title": "A"}
     block = {"type": "text", "text": "Hi", "citations": [{**shown, "cited_text": "", "encrypted_index": ""}]}
-    assert streamed(TextDelta("Hi"), AnnotationsDelta((cited,)), *END).content == [block]
-    completion = completion_of(AssistantMessage("Hi", annotations=(cited,)), usage=Usage(1, 1))
+    assert streamed(chat.TextDelta("Hi"), chat.AnnotationsDelta((cited,)), *END).content == [block]
+    completion = completion_of(chat.AssistantMessage("Hi", annotations=(cited,)), usage=chat.Usage(1, 1))
     assert whole(completion)["content"] == [block]
 
 
 def test_hidden_model_hides_the_id_of_its_provider() -> None:
     hidden = AnswerStyle(shown_model="assistant")
-    message = streamed(TextDelta("Hi"), *END, style=hidden)
+    message = streamed(chat.TextDelta("Hi"), *END, style=hidden)
     assert (message.start["model"], message.start["id"]) == ("assistant", "msg_req_1")
-    answer = whole(completion_of(AssistantMessage("Hi")), hidden)
+    answer = whole(completion_of(chat.AssistantMessage("Hi")), hidden)
     assert (answer["model"], answer["id"]) == ("assistant", "msg_req_1")
 
 
 def test_labels_stand_before_the_text_and_in_x_gateway() -> None:
-    message = streamed(ReasoningDelta("Hm"), TextDelta("Hi"), *END, style=LABELLED)
+    message = streamed(chat.ReasoningDelta("Hm"), chat.TextDelta("Hi"), *END, style=LABELLED)
     assert message.text.startswith("内容由AI生成")
     assert message.text.endswith("Hi")
     assert message.start["x_gateway"]["labels"]
     assert message.member["labels"][0]["AIGC"]["ReservedCode1"].startswith("sha256:")
-    answer = whole(completion_of(AssistantMessage("Hi")), LABELLED)
+    answer = whole(completion_of(chat.AssistantMessage("Hi")), LABELLED)
     assert answer["content"][0]["text"] == message.text
 
 
@@ -301,7 +288,7 @@ def test_resumed_answer_names_both_deployments() -> None:
     resumed = record()
     resumed.resumed = Resumed("one", "two")
     writing = asked().encoder(PLAIN, resumed)
-    assert read_stream(writing.encode((OPENED, TextDelta("Hi"), *END))).member["resumed"] == {
+    assert read_stream(writing.encode((OPENED, chat.TextDelta("Hi"), *END))).member["resumed"] == {
         "from": "one",
         "by": "two",
     }
@@ -309,12 +296,12 @@ def test_resumed_answer_names_both_deployments() -> None:
 
 def test_lone_text_equals_the_event() -> None:
     one, other = encoder(), encoder()
-    begun = one.encode((OPENED, TextDelta("a")))
-    assert other.encode((OPENED, TextDelta("a"))) == begun
-    assert one.lone_text(rb"b\n") == other.encode((TextDelta("b\n"),)) == encoder_text(rb"b\n")
+    begun = one.encode((OPENED, chat.TextDelta("a")))
+    assert other.encode((OPENED, chat.TextDelta("a"))) == begun
+    assert one.lone_text(rb"b\n") == other.encode((chat.TextDelta("b\n"),)) == encoder_text(rb"b\n")
     assert not encoder().lone_text(b"a")
     labelled = encoder(LABELLED)
-    labelled.encode((OPENED, TextDelta("a")))
+    labelled.encode((OPENED, chat.TextDelta("a")))
     assert not labelled.lone_text(b"b")
 
 
@@ -325,17 +312,19 @@ def encoder_text(text: bytes) -> bytes:
 
 def test_run_of_texts_equals_single_texts() -> None:
     one, other = encoder(), encoder()
-    assert one.encode((OPENED, TextRun((b"a", rb"\u00e9")))) == other.encode(
-        (OPENED, TextRun((b"a",)), TextRun((rb"\u00e9",)))
+    assert one.encode((OPENED, chat.TextRun((b"a", rb"\u00e9")))) == other.encode(
+        (OPENED, chat.TextRun((b"a",)), chat.TextRun((rb"\u00e9",)))
     )
 
 
 @given(completions())
-def test_every_answer_obeys_the_grammar_as_stream_and_as_body(completion: ChatCompletion) -> None:
-    choice = next(iter(completion.choices), Choice(AssistantMessage("Hi"), "stop"))
+def test_every_answer_obeys_the_grammar_as_stream_and_as_body(completion: chat.ChatCompletion) -> None:
+    choice = next(iter(completion.choices), chat.Choice(chat.AssistantMessage("Hi"), "stop"))
     # A client cannot read other arguments in any form.
     assume(all(is_json_object(call.arguments) for call in choice.message.tool_calls))
-    completion = ChatCompletion(completion.id, completion.model or "m", completion.created, (choice,), completion.usage)
+    completion = chat.ChatCompletion(
+        completion.id, completion.model or "m", completion.created, (choice,), completion.usage
+    )
     message = read_stream(encoder().encode(tuple(unfold(completion))))
     answer = whole(completion)
     assert message.ended

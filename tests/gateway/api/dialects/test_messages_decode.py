@@ -10,21 +10,7 @@ import pytest
 from gateway.api.dialects.messages import Messages, TokenCount
 from gateway.api.dialects.messages.decode import NO_STATE
 from gateway.api.errors import ApiError
-from providers.chat import (
-    AssistantMessage,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonSchemaFormat,
-    NamedTool,
-    SystemMessage,
-    TextPart,
-    Texts,
-    Tool,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-)
+from providers import chat
 from providers.failures import InvalidRequest, UnsupportedFeature
 
 HI = {"role": "user", "content": "Hi"}
@@ -34,7 +20,7 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
 PNG = "data:image/png;base64,iVBORw0KGgo="
 
 
-def decode(**fields: Any) -> ChatRequest:
+def decode(**fields: Any) -> chat.ChatRequest:
     body = {name: value for name, value in {**PLAIN, **fields}.items() if value is not ...}
     return Messages().decode(json.dumps(body).encode())
 
@@ -61,8 +47,8 @@ def text(said: str, **fields: Any) -> dict[str, Any]:
 
 def test_texts_are_read_on_the_fast_path() -> None:
     request = decode(system="Be brief.", stream=True, temperature=0.5)
-    assert type(request.messages) is Texts
-    assert request.messages == (SystemMessage("Be brief."), UserMessage("Hi"))
+    assert type(request.messages) is chat.Texts
+    assert request.messages == (chat.SystemMessage("Be brief."), chat.UserMessage("Hi"))
     assert (request.stream, request.include_usage, request.max_tokens) == (True, True, 100)
     assert not request.unread
 
@@ -74,11 +60,11 @@ def test_texts_are_read_on_the_fast_path() -> None:
         ({"top_k": 5}, {"extra": {"top_k": 5}}),
         ({"stop_sequences": ["END"]}, {"stop": ("END",)}),
         ({"metadata": {"user_id": '{"device_id":"d"}'}}, {"user": '{"device_id":"d"}'}),
-        ({"tools": [TOOL]}, {"tools": (Tool("look", None, {"type": "object"}),)}),
+        ({"tools": [TOOL]}, {"tools": (chat.Tool("look", None, {"type": "object"}),)}),
         ({"tools": [TOOL], "tool_choice": {"type": "auto"}}, {"tool_choice": "auto"}),
         ({"tools": [TOOL], "tool_choice": {"type": "any"}}, {"tool_choice": "required"}),
         ({"tools": [TOOL], "tool_choice": {"type": "none"}}, {"tool_choice": "none"}),
-        ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "look"}}, {"tool_choice": NamedTool("look")}),
+        ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "look"}}, {"tool_choice": chat.NamedTool("look")}),
         (
             {"tools": [TOOL], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
             {"parallel_tool_calls": False},
@@ -92,7 +78,7 @@ def test_texts_are_read_on_the_fast_path() -> None:
         ({"output_config": {"effort": "max"}}, {"reasoning_effort": "max"}),
         (
             {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
-            {"response_format": JsonSchemaFormat("response", {"type": "object"}, strict=True)},
+            {"response_format": chat.JsonSchemaFormat("response", {"type": "object"}, strict=True)},
         ),
     ],
     ids=str,
@@ -179,13 +165,14 @@ def test_results_come_before_text_and_keep_images_and_failures() -> None:
         ],
         tools=[TOOL],
     )
-    assert request.messages[1] == AssistantMessage(
-        "I look.", tool_calls=(ToolCall("a", "look", "{}"), ToolCall("b", "look", '{"n":12345678901234567890}'))
+    assert request.messages[1] == chat.AssistantMessage(
+        "I look.",
+        tool_calls=(chat.ToolCall("a", "look", "{}"), chat.ToolCall("b", "look", '{"n":12345678901234567890}')),
     )
     assert request.messages[2:] == (
-        ToolMessage("b", (TextPart("A photo:"), ImagePart(PNG))),
-        ToolMessage("a", "no", is_error=True),
-        UserMessage("So?"),
+        chat.ToolMessage("b", (chat.TextPart("A photo:"), chat.ImagePart(PNG))),
+        chat.ToolMessage("a", "no", is_error=True),
+        chat.UserMessage("So?"),
     )
 
 
@@ -203,12 +190,12 @@ def test_consecutive_turns_of_one_role_are_one_turn() -> None:
         ]
     )
     assert request.messages == (
-        UserMessage("One"),
-        UserMessage("Hi"),
-        AssistantMessage("I", tool_calls=(ToolCall("a", "look", "{}"), ToolCall("b", "look", "{}"))),
-        ToolMessage("a", "seen"),
-        ToolMessage("b", "seen"),
-        UserMessage("Hi"),
+        chat.UserMessage("One"),
+        chat.UserMessage("Hi"),
+        chat.AssistantMessage("I", tool_calls=(chat.ToolCall("a", "look", "{}"), chat.ToolCall("b", "look", "{}"))),
+        chat.ToolMessage("a", "seen"),
+        chat.ToolMessage("b", "seen"),
+        chat.UserMessage("Hi"),
     )
 
 
@@ -228,7 +215,7 @@ def test_state_of_a_thinking_block_belongs_to_the_next_call() -> None:
         ]
     )
     asked = request.messages[1]
-    assert isinstance(asked, AssistantMessage)
+    assert isinstance(asked, chat.AssistantMessage)
     assert asked.reasoning == "Hm"
     assert [call.signature for call in asked.tool_calls] == ["sealed-1", None, "sealed-2"]
 
@@ -236,7 +223,7 @@ def test_state_of_a_thinking_block_belongs_to_the_next_call() -> None:
 def test_signature_without_state_is_left_out_silently() -> None:
     thinking = {"type": "thinking", "thinking": "Hm", "signature": NO_STATE}
     request = decode(messages=[HI, assistant(thinking, text("Hello")), HI])
-    assert request.messages[1] == AssistantMessage("Hello", reasoning="Hm")
+    assert request.messages[1] == chat.AssistantMessage("Hello", reasoning="Hm")
     assert not request.unread
 
 
@@ -251,12 +238,12 @@ def test_documents_and_linked_images_are_read() -> None:
     linked = {"type": "image", "source": {"type": "url", "url": "https://images.example.com/a.png"}}
     request = decode(messages=[user(pdf, plain, inner, linked)])
     assert request.messages == (
-        UserMessage(
+        chat.UserMessage(
             (
-                FilePart("data:application/pdf;base64,JVBERg==", "a.pdf"),
-                FilePart("data:text/plain;base64,SMOp"),
-                TextPart("x"),
-                ImagePart("https://images.example.com/a.png"),
+                chat.FilePart("data:application/pdf;base64,JVBERg==", "a.pdf"),
+                chat.FilePart("data:text/plain;base64,SMOp"),
+                chat.TextPart("x"),
+                chat.ImagePart("https://images.example.com/a.png"),
             )
         ),
     )  # fmt: skip
@@ -264,7 +251,11 @@ def test_documents_and_linked_images_are_read() -> None:
 
 def test_each_block_of_system_is_a_message_so_that_no_words_run_together() -> None:
     request = decode(system=[text("Be brief"), text("TWO", cache_control={"type": "ephemeral"}), text("three")])
-    said = (SystemMessage("Be brief"), SystemMessage((TextPart("TWO", "5m"),)), SystemMessage("three"))
+    said = (
+        chat.SystemMessage("Be brief"),
+        chat.SystemMessage((chat.TextPart("TWO", "5m"),)),
+        chat.SystemMessage("three"),
+    )
     assert request.messages[:3] == said
     assert len(request.messages) == 4
 
@@ -276,7 +267,10 @@ def test_cache_marks_are_kept() -> None:
         tools=[{**TOOL, "cache_control": mark}],
         messages=[user(text("Hi", cache_control=mark))],
     )
-    assert request.messages == (SystemMessage((TextPart("Rules", "1h"),)), UserMessage((TextPart("Hi", "5m"),)))
+    assert request.messages == (
+        chat.SystemMessage((chat.TextPart("Rules", "1h"),)),
+        chat.UserMessage((chat.TextPart("Hi", "5m"),)),
+    )
     assert request.tools[0].cache == "5m"
     assert not request.unread
 
@@ -284,7 +278,7 @@ def test_cache_marks_are_kept() -> None:
 def test_count_needs_no_max_tokens() -> None:
     body = {name: value for name, value in PLAIN.items() if name != "max_tokens"}
     counting = TokenCount()
-    assert counting.decode(json.dumps(body).encode()).messages == (UserMessage("Hi"),)
+    assert counting.decode(json.dumps(body).encode()).messages == (chat.UserMessage("Hi"),)
     assert json.loads(counting.encode_count(7)) == {"input_tokens": 7}
 
 
@@ -306,4 +300,4 @@ def test_line_by_which_claude_code_identifies_itself_is_no_part_of_the_prompt(
 ) -> None:
     request = decode(system=system)
     assert request.extra.get("system.attribution") == attribution
-    assert [message.content for message in request.messages if isinstance(message, SystemMessage)] == rest
+    assert [message.content for message in request.messages if isinstance(message, chat.SystemMessage)] == rest

@@ -16,29 +16,8 @@ from gateway.api.dialects import paths
 from gateway.api.errors import ApiError
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
+from providers import chat
 from providers.adapter import Adapter, answers_chats
-from providers.chat import (
-    AnnotationsDelta,
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    ChoiceFinish,
-    Finished,
-    Message,
-    Opened,
-    ReasoningDelta,
-    StreamEvent,
-    SystemMessage,
-    TextDelta,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolCallDelta,
-    ToolMessage,
-    Usage,
-    UserMessage,
-)
 from providers.conformance.subject import Subject, subjects_of
 from providers.failures import InvalidRequest, ProviderFailed, UnsupportedFeature
 from providers.formats.fitting import fit
@@ -50,21 +29,21 @@ from tests.kit.growth import MOST_GROWTH, growth
 from tests.kit.vendor_checks import checked_simulators
 
 _REFUSED = (ApiError, InvalidRequest, UnsupportedFeature, ProviderFailed)
-_ASKED, _TOOL = UserMessage("Hi"), Tool("f", "", {"type": "object", "properties": {}})
+_ASKED, _TOOL = chat.UserMessage("Hi"), chat.Tool("f", "", {"type": "object", "properties": {}})
 _MARKS = "\u0301\u0316"
 
 
-def _asked(*messages: Message, **more: Any) -> ChatRequest:
-    return ChatRequest("assistant", messages, max_tokens=100, **more)
+def _asked(*messages: chat.Message, **more: Any) -> chat.ChatRequest:
+    return chat.ChatRequest("assistant", messages, max_tokens=100, **more)
 
 
-def _turn_of_calls(count: int, id: str) -> tuple[Message, ...]:
+def _turn_of_calls(count: int, id: str) -> tuple[chat.Message, ...]:
     ids = [id.format(at) for at in range(count)]
-    calls = tuple(ToolCall(one, "f", '{"a": 1}') for one in ids)
-    return AssistantMessage(None, tool_calls=calls), *(ToolMessage(one, "x") for one in reversed(ids))
+    calls = tuple(chat.ToolCall(one, "f", '{"a": 1}') for one in ids)
+    return chat.AssistantMessage(None, tool_calls=calls), *(chat.ToolMessage(one, "x") for one in reversed(ids))
 
 
-def _tools(count: int) -> tuple[Tool, ...]:
+def _tools(count: int) -> tuple[chat.Tool, ...]:
     return tuple(replace(_TOOL, name=f"f{at}") for at in range(count))
 
 
@@ -79,16 +58,22 @@ def _nested(count: int) -> dict[str, Any]:
     return schema
 
 
-REQUESTS: Mapping[str, tuple[int, Callable[[int], ChatRequest]]] = {
-    "turns of the user": (256, lambda n: _asked(*[UserMessage("a" * 100)] * n)),
-    "turns of the user with parts": (128, lambda n: _asked(*[UserMessage((TextPart("a"), TextPart("b")))] * n)),
-    "turns": (128, lambda n: _asked(*[UserMessage("a" * 100), AssistantMessage("b" * 100)] * n, _ASKED)),
-    "turns of the model": (256, lambda n: _asked(_ASKED, *[AssistantMessage("b" * 100)] * n, _ASKED)),
-    "late system messages": (128, lambda n: _asked(_ASKED, *[SystemMessage("s" * 100), UserMessage("u" * 100)] * n)),
-    "parts": (512, lambda n: _asked(UserMessage((TextPart("a"),) * n))),
-    "blank parts": (512, lambda n: _asked(UserMessage((TextPart(" "),) * n))),
-    "white space": (16384, lambda n: _asked(UserMessage(" \n" * n))),
-    "combining marks": (8192, lambda n: _asked(UserMessage(_MARKS * n))),
+REQUESTS: Mapping[str, tuple[int, Callable[[int], chat.ChatRequest]]] = {
+    "turns of the user": (256, lambda n: _asked(*[chat.UserMessage("a" * 100)] * n)),
+    "turns of the user with parts": (
+        128,
+        lambda n: _asked(*[chat.UserMessage((chat.TextPart("a"), chat.TextPart("b")))] * n),
+    ),
+    "turns": (128, lambda n: _asked(*[chat.UserMessage("a" * 100), chat.AssistantMessage("b" * 100)] * n, _ASKED)),
+    "turns of the model": (256, lambda n: _asked(_ASKED, *[chat.AssistantMessage("b" * 100)] * n, _ASKED)),
+    "late system messages": (
+        128,
+        lambda n: _asked(_ASKED, *[chat.SystemMessage("s" * 100), chat.UserMessage("u" * 100)] * n),
+    ),
+    "parts": (512, lambda n: _asked(chat.UserMessage((chat.TextPart("a"),) * n))),
+    "blank parts": (512, lambda n: _asked(chat.UserMessage((chat.TextPart(" "),) * n))),
+    "white space": (16384, lambda n: _asked(chat.UserMessage(" \n" * n))),
+    "combining marks": (8192, lambda n: _asked(chat.UserMessage(_MARKS * n))),
     "calls and results": (32, lambda n: _asked(_ASKED, *_turn_of_calls(n, "call_{}"), tools=(_TOOL,))),
     "calls with equal ids": (32, lambda n: _asked(_ASKED, *_turn_of_calls(n, "call_a"), tools=(_TOOL,))),
     "turns of calls with equal ids": (64, lambda n: _asked(_ASKED, *_turn_of_calls(1, "call_a") * n, tools=(_TOOL,))),
@@ -99,25 +84,25 @@ REQUESTS: Mapping[str, tuple[int, Callable[[int], ChatRequest]]] = {
 }
 
 
-def _answer(message: AssistantMessage) -> ChatCompletion:
+def _answer(message: chat.AssistantMessage) -> chat.ChatCompletion:
     reason: Any = "tool_calls" if message.tool_calls else "stop"
-    return ChatCompletion("id-1", "m", 7, (Choice(message, reason),), Usage(3, 5))
+    return chat.ChatCompletion("id-1", "m", 7, (chat.Choice(message, reason),), chat.Usage(3, 5))
 
 
 _CITED = {
     "type": "url_citation",
     "url_citation": {"url": "https://a.example", "title": "t", "start_index": 0, "end_index": 1},
 }
-ANSWERS: Mapping[str, tuple[int, Callable[[int], ChatCompletion]]] = {
-    "words": (256, lambda n: _answer(AssistantMessage("word " * n))),
-    "white space": (1024, lambda n: _answer(AssistantMessage("a" + " \n" * n + "b"))),
-    "combining marks": (1024, lambda n: _answer(AssistantMessage("a" + _MARKS * n))),
-    "thoughts": (256, lambda n: _answer(AssistantMessage("a", reasoning="word " * n))),
-    "calls": (32, lambda n: _answer(AssistantMessage(None, tool_calls=tuple(ToolCall(f"c{at}", "f", "{}") for at in range(n))))),
-    "calls with equal ids": (32, lambda n: _answer(AssistantMessage(None, tool_calls=(ToolCall("c", "f", "{}"),) * n))),
-    "long arguments": (512, lambda n: _answer(AssistantMessage(None, tool_calls=(ToolCall("c", "f", json.dumps({"a": "word " * n})),)))),
-    "wide arguments": (128, lambda n: _answer(AssistantMessage(None, tool_calls=(ToolCall("c", "f", json.dumps({f"a{at}": 1 for at in range(n)})),)))),
-    "annotations": (64, lambda n: _answer(AssistantMessage("a" * n, annotations=(_CITED,) * n))),
+ANSWERS: Mapping[str, tuple[int, Callable[[int], chat.ChatCompletion]]] = {
+    "words": (256, lambda n: _answer(chat.AssistantMessage("word " * n))),
+    "white space": (1024, lambda n: _answer(chat.AssistantMessage("a" + " \n" * n + "b"))),
+    "combining marks": (1024, lambda n: _answer(chat.AssistantMessage("a" + _MARKS * n))),
+    "thoughts": (256, lambda n: _answer(chat.AssistantMessage("a", reasoning="word " * n))),
+    "calls": (32, lambda n: _answer(chat.AssistantMessage(None, tool_calls=tuple(chat.ToolCall(f"c{at}", "f", "{}") for at in range(n))))),
+    "calls with equal ids": (32, lambda n: _answer(chat.AssistantMessage(None, tool_calls=(chat.ToolCall("c", "f", "{}"),) * n))),
+    "long arguments": (512, lambda n: _answer(chat.AssistantMessage(None, tool_calls=(chat.ToolCall("c", "f", json.dumps({"a": "word " * n})),)))),
+    "wide arguments": (128, lambda n: _answer(chat.AssistantMessage(None, tool_calls=(chat.ToolCall("c", "f", json.dumps({f"a{at}": 1 for at in range(n)})),)))),
+    "annotations": (64, lambda n: _answer(chat.AssistantMessage("a" * n, annotations=(_CITED,) * n))),
 }  # fmt: skip
 
 ERRORS: Mapping[str, tuple[int, Callable[[int], bytes]]] = {
@@ -129,13 +114,13 @@ ERRORS: Mapping[str, tuple[int, Callable[[int], bytes]]] = {
     "lines": (2048, lambda n: b"<html>\n" * n),
 }
 
-EVENTS: Mapping[str, tuple[int, Callable[[int], tuple[StreamEvent, ...]]]] = {
-    "words": (512, lambda n: tuple(TextDelta(f"word{at} ") for at in range(n))),
-    "thoughts": (512, lambda n: tuple(ReasoningDelta(f"word{at} ") for at in range(n))),
-    "calls": (32, lambda n: tuple(ToolCallDelta(at, "{}", f"c{at}", "f") for at in range(n))),
-    "arguments": (512, lambda n: (ToolCallDelta(0, '{"a": "', "c", "f"), *[ToolCallDelta(0, "word ")] * n)),
-    "annotations": (128, lambda n: (TextDelta("a"), *[AnnotationsDelta((_CITED,))] * n)),
-    "words of several choices": (512, lambda n: tuple(TextDelta("word ", at % 4) for at in range(n))),
+EVENTS: Mapping[str, tuple[int, Callable[[int], tuple[chat.StreamEvent, ...]]]] = {
+    "words": (512, lambda n: tuple(chat.TextDelta(f"word{at} ") for at in range(n))),
+    "thoughts": (512, lambda n: tuple(chat.ReasoningDelta(f"word{at} ") for at in range(n))),
+    "calls": (32, lambda n: tuple(chat.ToolCallDelta(at, "{}", f"c{at}", "f") for at in range(n))),
+    "arguments": (512, lambda n: (chat.ToolCallDelta(0, '{"a": "', "c", "f"), *[chat.ToolCallDelta(0, "word ")] * n)),
+    "annotations": (128, lambda n: (chat.TextDelta("a"), *[chat.AnnotationsDelta((_CITED,))] * n)),
+    "words of several choices": (512, lambda n: tuple(chat.TextDelta("word ", at % 4) for at in range(n))),
 }
 
 
@@ -163,7 +148,7 @@ def _measured(names: Mapping[str, Any], others: Mapping[str, Any]) -> list[Any]:
     ]  # fmt: skip
 
 
-def _fitted(adapter: Adapter, request: ChatRequest) -> ChatRequest:
+def _fitted(adapter: Adapter, request: chat.ChatRequest) -> chat.ChatRequest:
     takes = getattr(adapter, "takes", None)
     return request if takes is None else fit(request, takes)[0]
 
@@ -185,7 +170,7 @@ def test_work_to_read_an_answer(name: str, shape: str, stream: bool) -> None:
     def written(count: int) -> Any:
         completion = make(count)
         if completion.choices[0].message.tool_calls and "tools" not in subject.features:
-            completion = _answer(AssistantMessage("a" * count))
+            completion = _answer(chat.AssistantMessage("a" * count))
         return subject.stream(completion, request) if stream else subject.written(completion, request)
 
     def read(answer: Any) -> None:
@@ -221,9 +206,9 @@ def test_work_to_encode_an_answer(name: str, shape: str, stream: bool) -> None:
     dialect, _ = client.decode(client.request(_asked(_ASKED, stream=stream)))
     style = AnswerStyle(include_usage=True)
 
-    def encode(events: tuple[StreamEvent, ...]) -> None:
+    def encode(events: tuple[chat.StreamEvent, ...]) -> None:
         record = Record("req_1", 0.0, "t")
-        whole = (Opened("id-1", "m", 7), *events, ChoiceFinish("stop"), Finished())
+        whole = (chat.Opened("id-1", "m", 7), *events, chat.ChoiceFinish("stop"), chat.Finished())
         if stream:
             encoder = dialect.encoder(style, record)
             for event in whole:
