@@ -20,6 +20,7 @@ from providers.conformance.subject import subjects_of
 from providers.failures import Failure, FailureKind
 from providers.registry import load_registry
 from providers.testkit.simulator import load_simulators
+from tests.kit.case_files import cases
 
 STYLE = AnswerStyle(include_usage=True)
 
@@ -75,16 +76,6 @@ def test_error_in_a_stream_is_read() -> None:
     assert (data.count(b'"error"'), [*faults(data)]) == (2, [])
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        'event: x\n',
-        'data: {"id": "a", "model": null, "choices": []}\n',
-        'data: {"id": "a", "model": "m", "choices": [], "usage": {"prompt_tokens": null, "completion_tokens": 1}}\n',
-        'data: {"id": "a", "model": "m", "choices": [{"delta": {"content": "b", "tool_calls": []}}]}\n',
-        'data: {"id": "a", "model": "m", "choices": [{"delta": {"tool_calls": [{"index": 0, "function": {}}]}}]}\n',
-        'data: {"error": {"message": "m", "code": 429}}\n',
-    ],
-)  # fmt: skip
+@cases("line")
 def test_checker_finds_what_the_decoder_cannot_read(line: str) -> None:
     assert len([*faults(line.encode())]) == 1

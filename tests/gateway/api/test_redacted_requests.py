@@ -433,15 +433,7 @@ def test_query_and_documents_of_a_split_rerank_have_one_numbering_and_each_value
     assert answer.headers["x-gateway-redacted"] == "email=3"
 
 
-@pytest.mark.parametrize(("more", "reason"), [
-    ({"messages": [{"role": "user", "content": [
-        {"type": "text", "text": "Hi"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]}]},
-     "media"),
-    ({"messages": [{"role": "user", "content": [
-        {"type": "file", "file": {"filename": "jane.txt", "file_data": "data:text/plain;base64,amFuZUBleGFtcGxlLmNvbQ=="}}]}]},
-     "media"),
-    ({"logprobs": True}, "log probabilities"),
-])  # fmt: skip
+@cases("more", "reason")
 def test_what_a_placeholder_cannot_stand_for_skips_the_step(more: dict[str, Any], reason: str) -> None:
     able = {"capabilities": ["vision", "logprobs", "image_url"]}
     gateway = InputGateway(echo, REDACTED.merge({"deployments": {"chat": able}}))

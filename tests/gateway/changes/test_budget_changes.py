@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from gateway.changes.plan import ChangePlan, changed_values, plan_of
 from gateway.changes.plan_text import plan_data, plan_text
 from gateway.config.loading import parse_document
 from gateway.features.configuration import compile_config
 from gateway.model.config_version import ConfigVersion
 from providers.registry import load_registry
+from tests.kit.case_files import cases
 from tests.kit.configs import BASE, KEYS, Config
 
 WITH_BUDGETS = BASE.merge("""
@@ -43,15 +42,7 @@ def test_plan_shows_budgets_in_words_and_the_changed_key() -> None:
     assert "begin anew" not in shown
 
 
-@pytest.mark.parametrize(
-    ("patch", "expected"),
-    [
-        ("projects: {shop: {budgets: [{tokens: 5, per: total}]}}", ("project shop", "500.00 EUR per month", "5 tokens in total")),
-        ("clients: {app: {user_budget: {amount: 1 EUR, per: day}, may_assert: [user]}}", ("each end user of app", "none", "1.00 EUR per day")),
-        ("clients: {app: {max_request: {amount: 0.5 EUR}}}", ("each request of app", "none", "0.50 EUR")),
-        ("clients: {app: {budgets: null}}", ("client app", "20.00 EUR per day", "none")),
-    ],
-)  # fmt: skip
+@cases("patch", "expected")
 def test_each_kind_of_budget_is_compared(patch: str, expected: tuple[str, str, str]) -> None:
     (change,) = plan(WITH_BUDGETS.merge(patch)).budgets
     assert (change.what, change.before, change.after) == expected

@@ -13,6 +13,7 @@ from gateway.model.decision import Step
 from gateway.model.resilience import Resilience
 from providers.chat import ChatRequest, UserMessage, change_request
 from tests.gateway.execution.conftest import Bench
+from tests.kit.case_files import cases
 
 BOUNDS = Resilience(first_token_s=10, commit_s=55, total_s=600)
 JSON = ChatRequest("assistant", (UserMessage("hello"),))
@@ -64,17 +65,7 @@ def test_quick_deployment_is_sent_the_expected_form_of_request(
     assert asked.folded is (asked.stream and not request_.stream)
 
 
-@pytest.mark.parametrize(
-    ("factor", "effort", "own_s", "limit_s", "head_s"),
-    [
-        (3, "high", None, 30, 10),
-        (3, "none", None, 10, None),
-        (3, None, None, 10, None),
-        (2, "high", None, 20, 10),
-        (1, "high", None, 10, None),
-        (3, "high", 25, 25, None),
-    ],
-)
+@cases("factor", "effort", "own_s", "limit_s", "head_s")
 def test_reasoning_model_gets_a_longer_first_token_timeout_and_a_head_timeout(
     bench: Bench, factor: float, effort: str | None, own_s: float | None, limit_s: float, head_s: float | None
 ) -> None:

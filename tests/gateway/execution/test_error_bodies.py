@@ -13,6 +13,7 @@ from providers.failures import FailureKind, ProviderFailed
 from providers.transport.connection import Tap
 from providers.wire import WireResponse
 from tests.gateway.execution.conftest import Bench
+from tests.kit.case_files import cases
 
 
 class Refusal(UpstreamResponse):
@@ -46,16 +47,7 @@ class Refusing:
         pass
 
 
-@pytest.mark.parametrize(
-    ("stream", "folded", "commit_s", "total_s", "waited_s"),
-    [
-        (True, False, 55, 600, 2),
-        (True, False, 0.25, 600, 0.25),  # A stream's first word is late by then.
-        (True, True, 0.25, 600, 2),
-        (False, False, 0.25, 600, 2),
-        (False, False, 0.25, 0.5, 0.5),
-    ],
-)
+@cases("stream", "folded", "commit_s", "total_s", "waited_s")
 async def test_error_body_is_not_read_beyond_the_deadline_of_the_answer(
     bench: Bench, stream: bool, folded: bool, commit_s: float, total_s: float, waited_s: float
 ) -> None:

@@ -37,6 +37,7 @@ from providers.compatible.adapter import adapter_of
 from providers.registry import Registry, load_registry
 from providers.value import replace as change
 from tests.gateway.admin_calls import AdminCallbacks
+from tests.kit.case_files import cases
 from tests.kit.configs import Config
 from tests.kit.request_records import record_with
 
@@ -255,15 +256,7 @@ def test_redirect_is_named_from_early_on_unless_the_model_is_hidden() -> None:
     assert config.deployments["d"].redirected_to(LATE + 1e9) is None
 
 
-@pytest.mark.parametrize(
-    ("own", "stages"),
-    [
-        ({"retires_on": "2027-05-01"}, ["redirects 2027-03-01 to new (not firm)", "fails 2027-05-01"]),
-        ({"redirects_on": "2028-01-01", "redirects_to": "y"}, ["redirects 2028-01-01 to y", "fails 2027-04-01 (not firm)"]),
-        ({"announced_on": "2026-01-01", "dearer_on": "2026-02-01"},
-         ["announced 2026-01-01", "dearer 2026-02-01", "redirects 2027-03-01 to new (not firm)", "fails 2027-04-01 (not firm)"]),
-    ],
-)  # fmt: skip
+@cases("own", "stages")
 def test_own_catalogue_replaces_a_stage_and_makes_it_firm(
     tmp_path: Any, own: dict[str, Any], stages: list[str]
 ) -> None:

@@ -204,26 +204,7 @@ def test_a_judge_of_claims_has_the_category() -> None:
     assert not any("these claims" in it.message for it in compiled(json.dumps(CONFIG.merge(CLAIMS, own).data)).warnings)
 
 
-@pytest.mark.parametrize(
-    ("patch", "message"),
-    [
-        ("deployments: {first: {verdicts: {violence: null, self-harm/intent: null, gambling: null}}}", "must not be empty"),
-        ("deployments: {first: {verdicts: {violence: 0.01}}}", "0.02"),
-        ("deployments: {first: {verdicts: {violence: 1}}}", "0.99"),
-        ("deployments: {first: {verdicts: {violence: {ask: It is.}}}}", "at"),
-        ("deployments: {first: {verdicts: {Violence: 0.5}}}", "Violence"),
-        ("deployments: {first: {verdicts: {cruelty: 0.5}}}", "not a category of OpenAI"),
-        ('deployments: {first: {verdicts: {violence: {at: 0.5, ask: ""}}}}', "violence.ask"),
-        ("deployments: {first: {guard: llama-guard}}", "a guard model has verdicts of its own"),
-        ("deployments: {first: {model: Llama-Guard-3-8B}}", "a guard model has verdicts of its own"),
-        ("deployments: {first: {provider: tei}}", "decides nothing: tei has no decisions of 'd'"),
-        (
-            "deployments: {first: {provider: openai, endpoint: eu, model: gpt-6-luna, api_key: k, stores: null, processes: null}}",
-            "decides nothing: this site has no decisions",
-        ),
-        ("regions: {default: {crisis: {judges: [second], categories: [gambling], then: stop, on_failure: open, text: {en: T}}}}", "gambling"),
-    ],
-)  # fmt: skip
+@cases("patch", "message")
 def test_a_wrong_key_is_refused(patch: str, message: str) -> None:
     with pytest.raises(ConfigRejected, match=message):
         table_of(CONFIG.merge(patch))
