@@ -128,21 +128,15 @@ def credential(
                 return secret.bearer
             return ((name, secret.reveal()),)
         case GoogleAccount() | AwsSigV4():
-            return _sign_with_library(scheme, wire, origin, secret.reveal(), now)
+            try:
+                if isinstance(scheme, AwsSigV4):
+                    return aws_headers(scheme.service, wire, origin, secret.reveal(), now)
+                return google_headers(secret.reveal(), now)
+            except KeyProblem as error:
+                message = "this deployment's credentials do not have the form that its provider needs"
+                raise ProviderFailed(Failure(FailureKind.CREDENTIALS, message, f"the key {error}")) from None
         case _:
             assert_never(scheme)
-
-
-def _sign_with_library(
-    scheme: GoogleAccount | AwsSigV4, wire: WireRequest, origin: str, secret: str, now: float
-) -> tuple[tuple[str, str], ...]:
-    try:
-        if isinstance(scheme, AwsSigV4):
-            return aws_headers(scheme.service, wire, origin, secret, now)
-        return google_headers(secret, now)
-    except KeyProblem as error:
-        message = "this deployment's credentials do not have the form that its provider needs"
-        raise ProviderFailed(Failure(FailureKind.CREDENTIALS, message, f"the key {error}")) from None
 
 
 def _key_problem(key: str) -> str | None:

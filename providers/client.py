@@ -122,16 +122,13 @@ class Client:
             return await self._http.send(prepared, stream=True, follow_redirects=False)
         except httpx.HTTPError as error:
             # The cause is not chained: for a header that can't be sent, its text quotes the key.
-            raise ProviderFailed(_not_opened(error)) from None
+            is_silent = isinstance(error, httpx.ReadTimeout)
+            message = "the provider did not answer in time" if is_silent else "the provider could not be reached"
+            kind = FailureKind.SILENT if is_silent else FailureKind.CONNECT
+            raise ProviderFailed(Failure(kind, message, type(error).__name__)) from None
 
     def _head(self, response: httpx.Response) -> WireResponse:
         return WireResponse(response.status_code, dict(response.headers.items()), b"", self._clock())
-
-
-def _not_opened(error: httpx.HTTPError) -> Failure:
-    if isinstance(error, httpx.ReadTimeout):
-        return Failure(FailureKind.SILENT, "the provider did not answer in time", type(error).__name__)
-    return Failure(FailureKind.CONNECT, "the provider could not be reached", type(error).__name__)
 
 
 def _broken_off(error: httpx.HTTPError) -> Failure:

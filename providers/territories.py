@@ -36,7 +36,6 @@ class TerritoryData(Value, frozen=True):
 
 @cache
 def territory_data() -> TerritoryData:
-    """Return the contents of `territories.toml`."""
     import tomllib  # imported here, because a process that only serves requests parses no facts
 
     data: Any = tomllib.loads(files(__package__).joinpath("territories.toml").read_text("utf-8"))
@@ -193,13 +192,11 @@ class Places(Value, frozen=True):
 
         A subdivision that only one set includes is lost if the other set excludes its country.
         """
-        excluded = frozenset(code for code in self.excluded | other.excluded if self._both_exclude(other, code))
+        either = self.excluded | other.excluded
+        excluded = frozenset(code for code in either if not self.contains(code) and not other.contains(code))
         if self.included is None or other.included is None:
             return Places(None, excluded)
         return Places(self.included | other.included, excluded)
-
-    def _both_exclude(self, other: Places, code: str) -> bool:
-        return not self.contains(code) and not other.contains(code)
 
     def __str__(self) -> str:
         """Return the set in words: `any`, `any but CN`, `DE, FR`, `@EU but not DE`."""

@@ -39,7 +39,6 @@ class EndedProvider(Value, frozen=True):
 
 @cache
 def ended_providers() -> Mapping[str, EndedProvider]:
-    """Return the ended providers by name."""
     data = tomllib.loads(resources.files(__package__).joinpath("ended.toml").read_text("utf-8"))
     return {
         name: EndedProvider(

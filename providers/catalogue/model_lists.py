@@ -60,7 +60,6 @@ class ListedModel(Value, frozen=True):
 
 @cache
 def model_lists() -> Mapping[str, ModelList]:
-    """Return the rows by provider."""
     return FactsFile(__package__, "model_lists").read_as(dict[str, ModelList])
 
 

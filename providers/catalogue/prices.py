@@ -9,7 +9,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 from operator import attrgetter
 from typing import Any
 
@@ -431,7 +431,15 @@ def offers_of(data: Mapping[str, Any], *, required: bool = False) -> Offers:
     """
     sources = Sources.of(data, required=required)
     prices = [_price_row(row, f"prices[{number}]", sources) for number, row in enumerate(_rows(data, "prices"))]
-    _check_days(prices)
+    seen: dict[tuple[str, str, date], int] = {}
+    for number, row in enumerate(prices):
+        if (day := row.price.valid_from) is None:
+            continue
+        for model, site in product(row.models, row.sites or ("",)):
+            if (other := seen.setdefault((model, site, day), number)) != number:
+                raise CatalogueError(
+                    f"prices[{number}].valid_from: prices[{other}] has a price of {model!r} from {day} on already"
+                )
     retirements = [
         _retirement(row, f"retirements[{number}]", sources) for number, row in enumerate(_rows(data, "retirements"))
     ]
@@ -476,21 +484,6 @@ def _price_row(row: Mapping[str, Any], path: str, sources: Sources) -> PriceRow:
     if not isinstance(percents, dict) or not all(type(one) is int and 0 < one <= 1000 for one in percents.values()):
         raise CatalogueError(f"{path}.dearer: must be whole percents by site, such as {{ eu = 10 }}")
     return PriceRow(_names(row, path, "models"), sites, price, percents)
-
-
-def _check_days(rows: Iterable[PriceRow]) -> None:
-    """Refuse two prices of a model at a site from the same day on."""
-    seen: dict[tuple[str, str, date], int] = {}
-    for number, row in enumerate(rows):
-        day = row.price.valid_from
-        if day is None:
-            continue
-        for model in row.models:
-            for site in row.sites or ("",):
-                if (other := seen.setdefault((model, site, day), number)) != number:
-                    raise CatalogueError(
-                        f"prices[{number}].valid_from: prices[{other}] has a price of {model!r} from {day} on already"
-                    )
 
 
 def _rates(row: Mapping[str, Any], path: str) -> Rates:

@@ -9,7 +9,6 @@ from typing import Any
 from providers.catalogue import CatalogueError, FactsFile
 from providers.catalogue.citations import CITATION_KEYS, Sources
 from providers.catalogue.toml_schema import TABLE, TABLES, TEXT, TEXTS, Shape, check_table, check_tables
-from providers.evidence import Citation
 from providers.sites import (
     HOST_PATTERN,
     PROJECT,
@@ -90,6 +89,10 @@ def _site(path: str, name: str, table: Any, sources: Sources, hosts: Iterable[st
     """Return a site, with the patterns in `hosts` in addition to the patterns of its table."""
     check_table(path, table, _SHAPES, ("origin", "base_path", "stores", "processes"))
     residency = _residency(path, table)
+    # A site with other facts of the vendor may lack the evidence that it counts tokens.
+    if ("counts" in table) != ("counts_source" in table):
+        raise CatalogueError(f"{path}: `counts` and `counts_source`, the page that states it, belong together")
+    counts = sources.cite(f"{path}.counts", {"source": table["counts_source"]}) if "counts" in table else None
     return Site(
         name=name,
         origin=_origin(path, table["origin"]),
@@ -104,15 +107,8 @@ def _site(path: str, name: str, table: Any, sources: Sources, hosts: Iterable[st
         pins=table.get("pins", {}),
         api_key_env=table.get("api_key_env", ""),
         citation=sources.cite(path, table),
-        counts=_counts(path, table, sources),
+        counts=counts,
     )
-
-
-def _counts(path: str, table: Any, sources: Sources) -> Citation | None:
-    """Return the evidence that a site counts tokens. A site with other facts of the vendor may lack it."""
-    if ("counts" in table) != ("counts_source" in table):
-        raise CatalogueError(f"{path}: `counts` and `counts_source`, the page that states it, belong together")
-    return sources.cite(f"{path}.counts", {"source": table["counts_source"]}) if "counts" in table else None
 
 
 def _origin(path: str, text: str) -> str:
@@ -166,7 +162,9 @@ def _places(path: str, words: list[str]) -> Places:
 
 
 def _availability(path: str, table: Any, residency: Residency) -> Availability:
-    never = _never(f"{path}.never", table["never"]) if "never" in table else frozenset()
+    never = _named(f"{path}.never", table["never"]).included if "never" in table else frozenset[str]()
+    if never is None:
+        raise CatalogueError(f"{path}.never: must name territories")
     listed: Any = table.get("available")
     if listed is not None:
         names: Any = _AVAILABILITY.read()
@@ -177,20 +175,8 @@ def _availability(path: str, table: Any, residency: Residency) -> Availability:
         if not isinstance(listed, str):
             return Availability(_places(f"{path}.available", listed), published=True, never=never)
         places = _places(f"{path}.available", names[listed]["territories"])
-        return Availability(places, published=True, never=never, listed_as=listed, citation=_list_citation(listed))
+        stated = {key: value for key, value in names[listed].items() if key not in ("note", "territories")}
+        citation = Sources.of({"sources": {listed: stated}}, required=True).by_name[listed]
+        return Availability(places, published=True, never=never, listed_as=listed, citation=citation)
     own = residency.stores if residency.stores.included is not None else ANYWHERE
     return Availability(own, never=never)
-
-
-def _list_citation(name: str) -> Citation:
-    """Return the citation of a list in `availability.toml`."""
-    table: Any = _AVAILABILITY.read()[name]
-    stated = {key: value for key, value in table.items() if key not in ("note", "territories")}
-    return Sources.of({"sources": {name: stated}}, required=True).by_name[name]
-
-
-def _never(path: str, words: list[str]) -> frozenset[str]:
-    named = _named(path, words).included
-    if named is None:
-        raise CatalogueError(f"{path}: must name territories")
-    return named

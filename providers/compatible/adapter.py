@@ -134,8 +134,7 @@ def adapter_of(toml: str) -> CompatibleAdapter:
     name = data.get("name")
     if not isinstance(name, str) or not name:
         raise DialectError("name: is missing; set it to the provider's name in the configuration")
-    _check_sections(data, _SECTIONS)
-    dialect = read_dialect(_dialect_of(data))
+    dialect = _dialect_in(data, _SECTIONS)
     adapter = CompatibleAdapter(
         name, dialect, sites_of(data), models_of(data), offers_of(data), headers_of(data), names_of(data)
     )
@@ -143,10 +142,17 @@ def adapter_of(toml: str) -> CompatibleAdapter:
     return adapter
 
 
-def _check_sections(data: Mapping[str, object], known: frozenset[str]) -> None:
+def _dialect_in(data: Mapping[str, object], known: frozenset[str]) -> CompatibleDialect:
+    """Return the dialect of a file that has only `known` sections."""
     for section in data:
         if section not in known:
             raise DialectError(f"{section}: is not known; expected one of {', '.join(sorted(known))}")
+    dialect = data.get("dialect")
+    if not isinstance(dialect, dict):
+        raise DialectError(
+            "dialect: is missing; add the section [dialect], which describes the differences from OpenAI"
+        )
+    return read_dialect(dialect)
 
 
 def _check_names(adapter: CompatibleAdapter) -> None:
@@ -175,8 +181,7 @@ def adapter_named(name: str) -> CompatibleAdapter:
     """
     facts = facts_of(name)
     data: Mapping[str, Any] = facts.read()
-    _check_sections(data, _SECTIONS | _REFERENCES)
-    dialect = read_dialect(_dialect_of(data))
+    dialect = _dialect_in(data, _SECTIONS | _REFERENCES)
     dialect = replace(dialect, errors=replace(dialect.errors, vendor=name))
     if "errors_of" in data:
         dialect = replace(dialect, errors=load_rules(facts.other(data["errors_of"])))
@@ -190,15 +195,6 @@ def adapter_named(name: str) -> CompatibleAdapter:
 def facts_of(name: str) -> FactsFile:
     """Return the TOML file of a compatible vendor of this repository. It contains facts and dialect."""
     return FactsFile("providers.compatible", name)
-
-
-def _dialect_of(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    dialect: object = data.get("dialect")
-    if not isinstance(dialect, dict):
-        raise DialectError(
-            "dialect: is missing; add the section [dialect], which describes the differences from OpenAI"
-        )
-    return dialect
 
 
 def __getattr__(name: str) -> CompatibleAdapter:

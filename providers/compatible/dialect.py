@@ -244,13 +244,20 @@ def read_dialect(data: Mapping[str, Any]) -> CompatibleDialect:
         raise DialectError(
             "dialect.request.prefill: is required if `features` has 'prefill', and not allowed otherwise"
         )
+    try:
+        errors = rules_of(data.get("errors", {}), "dialect.errors")
+    except CatalogueError as error:
+        raise DialectError(str(error)) from None
+    thinking = data.get("thinking", {})
+    for name, one in thinking.items():
+        check_keys(one, f"dialect.thinking.{name}", Thinking)
     return CompatibleDialect(
         auth=_auth(str(data.get("auth", "bearer"))),
         capabilities=Capabilities(features, _parameters(data.get("parameters", ()), requests)),
         requests=requests,
-        thinking={name: _thinking(one, name) for name, one in data.get("thinking", {}).items()},
+        thinking={name: value_of(Thinking, one) for name, one in thinking.items()},
         answers=_answers(data.get("answer", {})),
-        errors=_errors(data.get("errors", {})),
+        errors=errors,
         source=str(data.get("source", "")),
         emulated=emulated,
         lacks=_lacks(data),
@@ -312,11 +319,6 @@ def _requests(data: Mapping[str, Any]) -> Requests:
     return value_of(Requests, values)
 
 
-def _thinking(data: Mapping[str, Any], name: str) -> Thinking:
-    check_keys(data, f"dialect.thinking.{name}", Thinking)
-    return value_of(Thinking, data)
-
-
 def _answers(data: Mapping[str, Any]) -> Answers:
     place = "dialect.answer"
     check_keys(data, place, Answers)
@@ -327,17 +329,8 @@ def _answers(data: Mapping[str, Any]) -> Answers:
 
 
 def _ending(place: str, word: str) -> Ending:
-    return next((finish for finish in _FINISHES if word == finish), None) or _kind(place, word)
-
-
-def _errors(data: Mapping[str, Any]) -> ErrorRules:
-    try:
-        return rules_of(data, "dialect.errors")
-    except CatalogueError as error:
-        raise DialectError(str(error)) from None
-
-
-def _kind(place: str, word: str) -> FailureKind:
+    if (finish := next((one for one in _FINISHES if word == one), None)) is not None:
+        return finish
     try:
         return FailureKind(word)
     except ValueError:

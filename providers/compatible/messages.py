@@ -7,7 +7,7 @@ from typing import Any
 
 from providers import chat
 from providers.catalogue.models import ModelFacts
-from providers.compatible.dialect import CompatibleDialect, Requests
+from providers.compatible.dialect import CompatibleDialect
 from providers.formats.role_alternation import alternate_roles, without_blank_messages
 from providers.formats.tool_calls import with_object
 from providers.formats.tool_results import results_as_text
@@ -101,15 +101,12 @@ def _unmarked(message: chat.Message, dialect: CompatibleDialect, *, with_reasoni
             if with_reasoning and rule.reasoning_back:
                 # If the client did not keep the reasoning, a blank is sent instead.
                 thoughts = reasoning or (" " if rule.reasoning_back == "required" else "")
-                body |= _reasoning(thoughts, rule) if thoughts else {}
+                if thoughts and rule.reasoning_format:
+                    detail = {"type": "reasoning.text", "id": "reasoning-text-1", "format": rule.reasoning_format}
+                    body["reasoning_details"] = [{**detail, "index": 0, "text": thoughts}]
+                elif thoughts:
+                    body |= dict.fromkeys(rule.reasoning_fields, thoughts)
             return body
-
-
-def _reasoning(thoughts: str, rule: Requests) -> dict[str, object]:
-    if not rule.reasoning_format:
-        return dict.fromkeys(rule.reasoning_fields, thoughts)
-    detail = {"type": "reasoning.text", "id": "reasoning-text-1", "format": rule.reasoning_format, "index": 0}
-    return {"reasoning_details": [{**detail, "text": thoughts}]}
 
 
 def _content(content: str | tuple[chat.Part, ...], dialect: CompatibleDialect) -> str | tuple[chat.Part, ...]:

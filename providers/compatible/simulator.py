@@ -88,15 +88,19 @@ class CompatibleSimulator:
     def _read_chat(self, incoming: IncomingRequest) -> ChatRequest:
         self._check_head(incoming)
         try:
+            # A value that a site pins needs no further check.
+            pinned = [site.pins for site in self.adapter.sites.values()]
             # Some official clients send every field that they know, with null for those that are not set.
             body = {
                 name: value
                 for name, value in as_map(loads(incoming.body)).items()
-                if value is not None and not self._is_pinned(name, value)
+                if value is not None and not any(name in pins and pins[name] == value for pins in pinned)
             }
         except JsonError:
             raise self._wrong("the body is not valid JSON") from None
-        facts = self._facts(read_str(body, "model") or "")
+        facts = model_facts(self.adapter.models, read_str(body, "model") or "")
+        if facts is UNKNOWN_MODEL:
+            facts = ModelFacts(features=self.adapter.capabilities.features)
         for objection in objections(body, self.adapter.dialect, facts, incoming.path):
             raise self._wrong(objection)
         try:
@@ -202,10 +206,6 @@ class CompatibleSimulator:
         """Return whether the vendor reports a filtered answer only by its finish reason."""
         return kind is FailureKind.CONTENT_FILTER and kind not in self.format.errors
 
-    def _is_pinned(self, name: str, value: object) -> bool:
-        """Return whether a site's `pins` have this field with this value, so that it needs no further check."""
-        return any(name in site.pins and site.pins[name] == value for site in self.adapter.sites.values())
-
     def _has_key(self, incoming: IncomingRequest) -> bool:
         match self.adapter.auth:
             case NoAuth():
@@ -214,11 +214,6 @@ class CompatibleSimulator:
                 return bool(incoming.headers.get(name)) or (or_token and bool(incoming.bearer))
             case _:
                 return bool(incoming.bearer)
-
-    def _facts(self, model: str) -> ModelFacts:
-        """Return the model's facts. An unknown model has all features of the API."""
-        facts = model_facts(self.adapter.models, model)
-        return ModelFacts(features=self.adapter.capabilities.features) if facts is UNKNOWN_MODEL else facts
 
     def _refused(self, status: int, kind: FailureKind, message: str) -> RequestRejected:
         body = dumps(error_body(kind, self.format, message))

@@ -169,7 +169,6 @@ def encode_stream(completion: ChatCompletion, wire_format: SimulatorFormat, want
 def encode_chunks(
     completion: ChatCompletion, wire_format: SimulatorFormat, wants_usage: bool = False
 ) -> Iterator[dict[str, object]]:
-    """Yield the chunks of a stream."""
     frame = {**_frame(completion, "chat.completion.chunk"), **wire_format.answer}
     usage = None if completion.usage is None else _usage(completion.usage, wire_format)
     chunks = list(_deltas(completion, wire_format))
@@ -188,7 +187,6 @@ def encode_chunks(
 
 
 def encode_event(value: object, wire_format: SimulatorFormat) -> bytes:
-    """Return one event of a stream."""
     return (b"data: " if wire_format.space else b"data:") + dumps(value) + b"\n\n"
 
 

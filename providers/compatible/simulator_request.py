@@ -46,10 +46,15 @@ def objections(body: Mapping[str, object], dialect: CompatibleDialect, facts: Mo
     yield from _about_numbers(body, dialect)
     yield from _about_messages(body, dialect, able, facts)
     yield from _about_tools(body, dialect, able)
-    yield from _about_format(body, dialect, able)
+    kind = read_str(read_map(body, "response_format"), "type")
+    if kind not in (None, "text") and kind not in able:
+        yield f"response_format {kind!r} is not supported"
+    if kind == "json_object" and dialect.requests.json_word and "json" not in str(body.get("messages")).lower():
+        yield "Prompt must contain the word 'json' in some form to use response_format."
     yield from _about_thinking(body, dialect, facts)
     prefill = dialect.requests.prefill
-    if prefill is not None and prefill.path and path.endswith(prefill.path) != _continues(body):
+    continues = as_map(next(reversed(read_list(body, "messages")), None)).get("role") == "assistant"
+    if prefill is not None and prefill.path and path.endswith(prefill.path) != continues:
         yield "the prefix of an answer is accepted only on the beta path"
 
 
@@ -114,7 +119,11 @@ def _about_messages(
             fields |= {"reasoning_content", *continued} if rule.reasoning_back else {*continued}
         yield from (f"{path}.{name}: Extra inputs are not permitted" for name in message.keys() - fields)
         yield from _about_content(message.get("content"), details, able, path)
-        yield from _about_sound(message.get("content"), path, is_uri=rule.sound_uri)
+        for part in map(as_map, as_list(message.get("content"))):
+            data = read_str(read_map(part, "input_audio"), "data")
+            if data is not None and data.startswith(_SOUND_URI) != rule.sound_uri:
+                wrong = "The provided URL does not appear to be valid" if rule.sound_uri else "Incorrect padding"
+                yield f"{path}: {wrong}"
 
 
 def _about_role(message: Mapping[str, object], rule: Requests, path: str, is_last: bool) -> Iterator[str]:
@@ -178,14 +187,6 @@ def _about_content(content: object, details: frozenset[str], able: frozenset[str
             yield f"{path}: detail {detail!r} is not supported"
 
 
-def _about_sound(content: object, path: str, *, is_uri: bool) -> Iterator[str]:
-    wrong = "The provided URL does not appear to be valid" if is_uri else "Incorrect padding"
-    for part in map(as_map, as_list(content)):
-        data = read_str(read_map(part, "input_audio"), "data")
-        if data is not None and data.startswith(_SOUND_URI) != is_uri:
-            yield f"{path}: {wrong}"
-
-
 def _about_tools(body: Mapping[str, object], dialect: CompatibleDialect, able: frozenset[str]) -> Iterator[str]:
     tools = [read_map(as_map(tool), "function") for tool in read_list(body, "tools")]
     if dialect.requests.most_tools is not None and len(tools) > dialect.requests.most_tools:
@@ -211,14 +212,6 @@ def _tool_choices(dialect: CompatibleDialect, able: frozenset[str]) -> frozenset
     ours |= {"required"} if "tool_choice_required" in able else set()
     ours |= {"named"} if "tool_choice_named" in able else set()
     return frozenset(dialect.requests.choices.get(word, word) for word in ours) - {"omit", "leave", "only"}
-
-
-def _about_format(body: Mapping[str, object], dialect: CompatibleDialect, able: frozenset[str]) -> Iterator[str]:
-    kind = read_str(read_map(body, "response_format"), "type")
-    if kind not in (None, "text") and kind not in able:
-        yield f"response_format {kind!r} is not supported"
-    if kind == "json_object" and dialect.requests.json_word and "json" not in str(body.get("messages")).lower():
-        yield "Prompt must contain the word 'json' in some form to use response_format."
 
 
 def _about_thinking(body: Mapping[str, object], dialect: CompatibleDialect, facts: ModelFacts) -> Iterator[str]:
@@ -260,11 +253,6 @@ def _effort(body: Mapping[str, object], form: Thinking) -> str | None:
 def _stated_effort(body: Mapping[str, object], form: Thinking) -> object:
     outer, _, name = form.effort.rpartition(".")
     return (as_map(body.get(outer)) if outer else body).get(name)
-
-
-def _continues(body: Mapping[str, object]) -> bool:
-    messages = read_list(body, "messages")
-    return bool(messages) and as_map(messages[-1]).get("role") == "assistant"
 
 
 def as_openai(body: Mapping[str, object], dialect: CompatibleDialect, facts: ModelFacts) -> dict[str, object]:

@@ -127,8 +127,9 @@ def question(*messages: chat.Message) -> chat.ChatRequest:
 
 def request_cases(subject: Subject) -> Iterator[RequestCase]:
     """Yield a request for everything that this subject claims to support."""
-    for name, request in _plain_requests():
-        yield RequestCase(subject, name, request)
+    yield RequestCase(subject, "hard_text", question(chat.SystemMessage(HARD_TEXT), chat.UserMessage(HARD_TEXT)))
+    for name, body in _CASES["plain"].items():
+        yield RequestCase(subject, name, _decoded(body))
     for feature, requests in feature_requests().items():
         if feature in subject.features:
             for name, request in requests.items():
@@ -141,12 +142,6 @@ def request_cases(subject: Subject) -> Iterator[RequestCase]:
     if "reasoning_effort" in subject.parameters:
         for effort in subject.facts.efforts or (USUAL_EFFORTS if subject.is_invented else ()):
             yield RequestCase(subject, f"effort_{effort}", replace(question(), reasoning_effort=effort))
-
-
-def _plain_requests() -> Iterator[tuple[str, chat.ChatRequest]]:
-    yield "hard_text", question(chat.SystemMessage(HARD_TEXT), chat.UserMessage(HARD_TEXT))
-    for name, body in _CASES["plain"].items():
-        yield name, _decoded(body)
 
 
 def _decoded(body: Mapping[str, Any]) -> chat.ChatRequest:

@@ -210,7 +210,6 @@ def check_wire(wire: WireRequest, base_path: str) -> None:
 
 
 def without_heartbeats(events: Sequence[chat.StreamEvent]) -> list[chat.StreamEvent]:
-    """Return the events without heartbeats."""
     return [event for event in events if not isinstance(event, chat.Heartbeat)]
 
 

@@ -99,12 +99,10 @@ def _methods(tree: ast.Module, classes: Collection[str]) -> Iterator[ast.Functio
             yield from (
                 one
                 for one in node.body
-                if isinstance(one, ast.FunctionDef) and one.name not in _MAKING and not _is_static(one)
+                if isinstance(one, ast.FunctionDef)
+                and one.name not in _MAKING
+                and "staticmethod" not in map(ast.unparse, one.decorator_list)
             )
-
-
-def _is_static(method: ast.FunctionDef) -> bool:
-    return any(ast.unparse(decorator) == "staticmethod" for decorator in method.decorator_list)
 
 
 def _changed_in(function: ast.FunctionDef, not_own: set[str]) -> Iterator[tuple[str, int]]:

@@ -128,19 +128,14 @@ def find_wire_cases(folder: Path, subjects: Sequence[Subject]) -> list[WireCase]
                 )
             cases[name, case] = WireCase(adapter, folder / name, case)
     for one in cases.values():
-        _check_complete(one)
+        answered = one.path("response.json").exists() or one.path("stream.txt").exists()
+        if answered != one.path("expect.json").exists():
+            place = one.folder / one.name
+            raise WireError(f"{place}: an answer (response.json or stream.txt) needs an expect.json, and the reverse")
+        for kind in ("request.json", "expect.json"):
+            if one.path(kind).exists():
+                one.document(kind)
     return list(cases.values())
-
-
-def _check_complete(case: WireCase) -> None:
-    answered = case.path("response.json").exists() or case.path("stream.txt").exists()
-    if answered != case.path("expect.json").exists():
-        raise WireError(
-            f"{case.folder / case.name}: an answer (response.json or stream.txt) needs an expect.json, and the reverse"
-        )
-    for kind in ("request.json", "expect.json"):
-        if case.path(kind).exists():
-            case.document(kind)
 
 
 def _object_in(path: Path) -> dict[str, Any]:

@@ -134,7 +134,6 @@ class Subject(Value, frozen=True):
         return fold(self.events(*pieces))
 
     def response(self, body: bytes, status: int = 200, content_type: str = "application/json") -> WireResponse:
-        """Return a response with this body."""
         return WireResponse(status, {"content-type": content_type}, body, _RECEIVED_AT)
 
 

@@ -58,7 +58,12 @@ def _closed(schema: object, feature: str, depth: int) -> dict[str, object]:
         elif name not in _IGNORED:
             unsupported[name] = value
     if _is_object(closed):
-        _check_named(as_map(schema), feature)
+        given = as_map(schema)
+        others = given.get("additionalProperties")
+        is_open = others is not False and (others is not None or "properties" not in given)
+        if is_open or "patternProperties" in given:
+            message = "the provider's structured outputs support only objects whose properties are all named"
+            raise UnsupportedFeature(feature, message)
         closed["additionalProperties"] = False
     if unsupported:
         # The model can still follow these keywords if it reads them in the description.
@@ -71,14 +76,6 @@ def _closed(schema: object, feature: str, depth: int) -> dict[str, object]:
 def _is_object(schema: Mapping[str, object]) -> bool:
     kind = schema.get("type")
     return kind == "object" or (isinstance(kind, list) and "object" in kind) or "properties" in schema
-
-
-def _check_named(schema: Mapping[str, object], feature: str) -> None:
-    others = schema.get("additionalProperties")
-    is_open = others is not False and (others is not None or "properties" not in schema)
-    if is_open or "patternProperties" in schema:
-        message = "the provider's structured outputs support only objects whose properties are all named"
-        raise UnsupportedFeature(feature, message)
 
 
 def check_features(request: ChatRequest) -> None:

@@ -67,7 +67,6 @@ class MessageReader:
         self._zeros = _NO_ZEROS
 
     def read_message(self, message: Mapping[str, object]) -> None:
-        """Read a whole message."""
         self._start(message)
         for index, entry in enumerate(read_list(message, "content")):
             self._start_block(index, as_map(entry))

@@ -177,7 +177,7 @@ class DetailCollector:
         sealed: list[Mapping[str, object]] = [
             {**entry, "text": "".join(pieces)} if pieces else entry
             for entry, pieces in self._entries
-            if _is_sealed(entry)
+            if any(isinstance(seal := entry.get(name), str) and seal for name in ("data", "signature"))
         ]
         self._entries.clear()
         return sealed
@@ -186,10 +186,6 @@ class DetailCollector:
 def _continues(entry: Mapping[str, object], last: Mapping[str, object]) -> bool:
     is_text = entry.get("type") == last.get("type") == "reasoning.text"
     return is_text and entry.get("index") == last.get("index") and not last.get("signature")
-
-
-def _is_sealed(entry: Mapping[str, object]) -> bool:
-    return any(isinstance(seal := entry.get(name), str) and seal for name in ("data", "signature"))
 
 
 def pack_call(

@@ -102,5 +102,4 @@ def merged(group: Sequence[chat.Message]) -> chat.Message:
 
 
 def content_parts(content: str | tuple[chat.Part, ...]) -> tuple[chat.Part, ...]:
-    """Return a content as parts."""
     return (chat.TextPart(content),) if isinstance(content, str) else content

@@ -216,7 +216,8 @@ def _for_kimi(schema: _Schema, root: _Schema) -> _Schema:
     """Return a schema with a reference or `anyOf` by itself, if it has one. Its inner schemas fit already."""
     kind = schema.get("type")
     if "$ref" in schema:
-        return _only(schema, ("$ref", "$defs", "$id"))
+        alone = {name: value for name, value in schema.items() if name in ("$ref", "$defs", "$id")}
+        return alone if len(alone) < len(schema) else schema
     combined = [name for name in _COMBINED if as_list(schema.get(name))]
     if combined and (kind == "object" or "properties" in schema):
         return _merged(schema, root)
@@ -231,11 +232,6 @@ def _for_kimi(schema: _Schema, root: _Schema) -> _Schema:
         return schema
     fits = schema.keys() <= {"anyOf", *_ALONE} and branches == schema["anyOf"]
     return schema if fits else {**{name: schema[name] for name in _ALONE if name in schema}, "anyOf": branches}
-
-
-def _only(schema: _Schema, names: Sequence[str]) -> _Schema:
-    alone = {name: value for name, value in schema.items() if name in names}
-    return alone if len(alone) < len(schema) else schema
 
 
 def _all_in_one(schema: _Schema, root: _Schema) -> _Schema:

@@ -39,7 +39,9 @@ def results_as_text(messages: Sequence[Message]) -> Sequence[Message]:
     Images and files of the results follow in a user message after the last result of the turn, with a note in place of
     each. The text of a failed result states that the call failed.
     """
-    if type(messages) is Texts or not any(map(_is_rich, messages)):
+    if type(messages) is Texts or not any(
+        isinstance(it, ToolMessage) and (it.is_error or has_attachments(it)) for it in messages
+    ):
         return messages
     written: list[Message] = []
     attached: list[Part] = []
@@ -54,10 +56,6 @@ def results_as_text(messages: Sequence[Message]) -> Sequence[Message]:
             written.append(ToolMessage(message.tool_call_id, text, cache=_mark_of(message)) if text else message)
     _attach(written, attached)
     return written
-
-
-def _is_rich(message: Message) -> bool:
-    return isinstance(message, ToolMessage) and (message.is_error or has_attachments(message))
 
 
 def _detach(message: ToolMessage, attached: list[Part]) -> str:

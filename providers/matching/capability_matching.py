@@ -102,7 +102,10 @@ def match_capabilities(
     elif needs.anew and ANSWERS_ITSELF in facts.flags:
         needs = replace(needs, features=needs.features - {"prefill"})
     if needs.sole_tool and not needs.features <= capabilities.features:
-        needs = _with_supported_choice(needs, capabilities)
+        choices = _CHOICES & capabilities.features
+        if len(choices) == 1:
+            # The choice of the only tool takes the form that the wire format has.
+            needs = replace(needs, features=needs.features - _CHOICES | choices)
     if needs.tools_and_json and any(needs.features & _NO_JSON_BESIDE.get(flag, _NOTHING) for flag in facts.flags):
         capabilities = replace(capabilities, features=capabilities.features - _JSON)
     refuses_both = _ONE_OF_TWO in facts.flags and needs.parameters >= _BOTH
@@ -121,13 +124,9 @@ def match_capabilities(
     if refuses_both:
         unsupported |= {"top_p"}
     known = capabilities.parameters | passthrough | allowed_moves
-    moving = {name for name in needs.moving - allowed_moves if _moves(name, known, allowed_moves)}
-    return CapabilityMatch(needs.features - capabilities.features, unsupported, frozenset(moving))
-
-
-def _moves(name: str, known: Set[str], allowed_moves: Set[str]) -> bool:
-    """Return whether a data-moving field would be sent although it is not allowed."""
-    return _is_sent(name, known) and name.rpartition(".")[2] not in allowed_moves
+    unallowed = (name for name in needs.moving - allowed_moves if name.rpartition(".")[2] not in allowed_moves)
+    moving = frozenset(name for name in unallowed if _is_sent(name, known))
+    return CapabilityMatch(needs.features - capabilities.features, unsupported, moving)
 
 
 def _is_sent(name: str, known: Set[str]) -> bool:
@@ -145,13 +144,6 @@ def has_effects_there(
     """Return whether a data-moving field is sent to a deployment that fits."""
     known = capabilities.parameters | passthrough | allowed_moves
     return any(_is_sent(name, known) for name in needs.moving)
-
-
-def _with_supported_choice(needs: Requirements, capabilities: Capabilities) -> Requirements:
-    """Return the requirements with the choice of the only tool in the form that the wire format has."""
-    if len(_CHOICES & capabilities.features) == 1:
-        return replace(needs, features=needs.features - _CHOICES | (_CHOICES & capabilities.features))
-    return needs
 
 
 def with_supported_choice(request: chat.ChatRequest, capabilities: Capabilities) -> chat.ChatRequest:
@@ -213,7 +205,6 @@ def _may_reason(needs: Requirements, capabilities: Capabilities, facts: ModelFac
 
 
 def without_parameters(request: chat.ChatRequest, dropped: Set[str]) -> chat.ChatRequest:
-    """Return the request without the given parameters."""
     if not dropped:
         return request
     changes: dict[str, Any] = dict.fromkeys(dropped & _UNSET_BY_NONE)

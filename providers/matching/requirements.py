@@ -172,7 +172,10 @@ def requirements_of(request: chat.ChatRequest) -> Requirements:
         asked[_UNTHINKING] = True
     needs = _requirements(tuple(asked))
     if request.place is not None:
-        needs = replace(needs, place=_places_of(request.place))
+        # A name that is a group of territories stands for them.
+        groups, names = territory_data().groups, request.place.upper().split("-")
+        places = Places(frozenset().union(*(groups.get(f"@{name}", {name}) for name in names)))
+        needs = replace(needs, place=places)
     if not request.extra and not request.unread:
         return needs
     # Not cached: a client can invent any names, as long as a body may be.
@@ -261,13 +264,6 @@ def _part_features(part: chat.Part) -> tuple[str, ...]:
             return ("audio",)
         case chat.FilePart():
             return ("file",) if part.as_text() is None else ()
-
-
-def _places_of(place: str) -> Places:
-    """Return the territories that a client names. A name that is a group of territories stands for them."""
-    groups = territory_data().groups
-    names = place.upper().split("-")
-    return Places(frozenset().union(*(groups.get(f"@{name}", {name}) for name in names)))
 
 
 def moving_fields(extra: Mapping[str, object]) -> frozenset[str]:

@@ -97,17 +97,14 @@ class GuardModel(Value, frozen=True):
         if len(completion.choices) != 1 or completion.choices[0].finish_reason != "stop":
             raise malformed("the guard model did not finish its verdict")
         text = text_of(completion.choices[0].message.content).strip()
-        return ModerationAnswer((_read_verdict(self.kind, text),), completion.usage)
-
-
-def _read_verdict(kind: GuardKind, text: str) -> ModerationResult:
-    match kind:
-        case "llama-guard":
-            return _read_llama_guard(text)
-        case "qwen3guard":
-            return _read_qwen3guard(text)
-        case _:
-            assert_never(kind)
+        match self.kind:
+            case "llama-guard":
+                verdict = _read_llama_guard(text)
+            case "qwen3guard":
+                verdict = _read_qwen3guard(text)
+            case _:
+                assert_never(self.kind)
+        return ModerationAnswer((verdict,), completion.usage)
 
 
 def _read_llama_guard(text: str) -> ModerationResult:

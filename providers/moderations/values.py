@@ -159,5 +159,4 @@ class Verdicts(Value, frozen=True):
 
     @property
     def names(self) -> frozenset[str]:
-        """The categories."""
         return frozenset(it.category for it in self.thresholds)

@@ -209,7 +209,12 @@ def _user_part(value: object, path: str) -> chat.Part:
             raise InvalidRequest(f"`{place}.format` must be the name of a format, such as 'wav'", f"{place}.format")
         return chat.AudioPart(data, sound)
     if kind == "file":
-        file = _file(fields.mapping(fields.present(source, kind, f"{path}.{kind}"), f"{path}.{kind}"), f"{path}.{kind}")
+        place = f"{path}.{kind}"
+        held = fields.mapping(fields.present(source, kind, place), place)
+        if held.get("file_id") is not None:
+            message = f"`{place}.file_id` refers to content kept at a provider; send `file_data` instead"
+            raise InvalidRequest(message, f"{place}.file_id")
+        file = file_part(held, place)
         return replace(file, cache=mark) if (mark := fields.part_mark(source, path)) is not None else file
     raise InvalidRequest(f"`{path}.type` must be one of 'text', 'image_url', 'input_audio', 'file'", f"{path}.type")
 
@@ -245,14 +250,6 @@ def _data_uri(uri: str, place: str, example: str) -> str:
         return sound_data_uri(uri)
     except ValueError as error:
         raise InvalidRequest(f"`{place}` {error}: write {example}", place) from None
-
-
-def _file(source: Mapping[str, object], path: str) -> chat.FilePart:
-    if source.get("file_id") is not None:
-        raise InvalidRequest(
-            f"`{path}.file_id` refers to content kept at a provider; send `file_data` instead", f"{path}.file_id"
-        )
-    return file_part(source, path)
 
 
 def file_part(source: Mapping[str, object], path: str) -> chat.FilePart:

@@ -96,7 +96,6 @@ def encode_marked(message: chat.Message, mark: WritesMark) -> list[dict[str, obj
 
 
 def encode_part(part: chat.Part) -> dict[str, object]:
-    """Return one part of a message's content."""
     match part:
         case chat.TextPart(text):
             return {"type": "text", "text": text}
@@ -113,7 +112,6 @@ def encode_part(part: chat.Part) -> dict[str, object]:
 
 
 def encode_tool_call(call: chat.ToolCall) -> dict[str, object]:
-    """Return one tool call of an assistant's message."""
     function = {"name": safe_call_name(call.name), "arguments": call.arguments}
     return {"id": call.id, "type": "function", "function": function}
 
@@ -134,7 +132,6 @@ def return_state(message: chat.AssistantMessage, body: dict[str, Any], model: st
 
 
 def encode_tool(tool: chat.Tool) -> dict[str, object]:
-    """Return one function that the model may call."""
     function: dict[str, object] = {"name": tool.name}
     if tool.description is not None:
         function["description"] = tool.description
@@ -146,7 +143,6 @@ def encode_tool(tool: chat.Tool) -> dict[str, object]:
 
 
 def encode_tool_choice(choice: chat.ToolChoice) -> object:
-    """Return `tool_choice` in OpenAI's form."""
     match choice:
         case chat.NamedTool(name):
             return {"type": "function", "function": {"name": name}}

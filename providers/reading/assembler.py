@@ -653,15 +653,14 @@ def with_named_calls(completion: chat.ChatCompletion, received_at: float) -> cha
     """Return a whole answer without an id, with unique ids of its tool calls."""
     if not any(choice.message.tool_calls for choice in completion.choices):
         return completion
-    return replace(completion, choices=tuple(_with_named(choice, received_at) for choice in completion.choices))
-
-
-def _with_named(choice: chat.Choice, received_at: float) -> chat.Choice:
-    calls = [
-        replace(call, id=_unique_id(call.id, choice.index, index, received_at))
-        for index, call in enumerate(choice.message.tool_calls)
-    ]
-    return replace(choice, message=replace(choice.message, tool_calls=tuple(calls)))
+    choices: list[chat.Choice] = []
+    for choice in completion.choices:
+        calls = tuple(
+            replace(call, id=_unique_id(call.id, choice.index, index, received_at))
+            for index, call in enumerate(choice.message.tool_calls)
+        )
+        choices.append(replace(choice, message=replace(choice.message, tool_calls=calls)))
+    return replace(completion, choices=tuple(choices))
 
 
 def _unique_id(id: str, choice: int, index: int, received_at: float) -> str:

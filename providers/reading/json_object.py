@@ -201,16 +201,13 @@ class _ObjectText:
         self._characters = 0
         self._scanner = ObjectScanner()
         if start:
-            self._feed_start(start)
-
-    def _feed_start(self, start: str) -> None:
-        """Read the client's own beginning. If that is not the beginning of an object, the answer is not checked."""
-        try:
-            self.feed(start)
-        except _NotAccepted:
-            self._part = _Part.UNCHECKED
-        if self._part is _Part.REJECTED:
-            self.release()
+            try:
+                self.feed(start)
+            except _NotAccepted:
+                # The client's own beginning is not that of an object, so the answer is not checked.
+                self._part = _Part.UNCHECKED
+            if self._part is _Part.REJECTED:
+                self.release()
 
     def feed(self, text: str) -> str:
         """Return what can be passed on after more text. Raises _NotAccepted if it cannot become an object."""

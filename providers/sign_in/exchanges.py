@@ -152,17 +152,8 @@ def _subject(terms: SignInTerms, given: ExchangeInput) -> Generator[ExchangeCall
 
 
 def _issued(row: _Row, terms: SignInTerms, texts: Mapping[str, str], credentials: str, now_s: float) -> Exchange:
-    """Make one call, and return what was issued. AWS credentials sign it, if that is needed."""
+    """Make one call, and return what was issued. AWS credentials sign it, if that is needed. Raises ExchangeFailed."""
     host = terms.hosts[row.host]
-    wire = _request(row, host, texts)
-    if row.signed:
-        signature = _aws_signature(host.origin, wire, credentials, now_s, texts["region"])
-        wire = replace(wire, headers=(*wire.headers, *signature))
-    response = yield ExchangeCall(row.host, wire, row.silent)
-    return _read(row, response)
-
-
-def _request(row: _Row, host: TokenHost, texts: Mapping[str, str]) -> WireRequest:
     in_path = {name: text if name == "path" else quote(text, safe="@") for name, text in texts.items()}
     path = f"{host.prefix}{row.path.format_map(in_path)}"
     headers, body = _filled(row.headers, texts), b""
@@ -170,11 +161,11 @@ def _request(row: _Row, host: TokenHost, texts: Mapping[str, str]) -> WireReques
         headers, body = (*_FORM, *headers), urlencode(_filled(row.form, texts)).encode()
     elif row.json is not None:
         headers, body = (*_JSON, *headers), dumps(row.json)
-    return WireRequest(row.method, path, headers, body, _filled(row.query, texts))
-
-
-def _read(row: _Row, response: WireResponse) -> Issued:
-    """Return what was issued by an answer. Raises ExchangeFailed."""
+    wire = WireRequest(row.method, path, headers, body, _filled(row.query, texts))
+    if row.signed:
+        signature = _aws_signature(host.origin, wire, credentials, now_s, texts["region"])
+        wire = replace(wire, headers=(*wire.headers, *signature))
+    response = yield ExchangeCall(row.host, wire, row.silent)
     refusal = row.refusals.get(str(response.status), row.refusal)
     members = _READERS[row.answer](checked(response, passing=row.passing, refusal=refusal))
     if row.header is not None and response.headers.get(row.header[0].lower(), "").lower() != row.header[1].lower():

@@ -61,11 +61,9 @@ _HOSTS = FactsFile("providers.sign_in", "hosts")
 
 @cache
 def sign_in_kinds() -> Mapping[str, SignInKind]:
-    """Return the kinds by name."""
     return {name: replace(kind, name=name) for name, kind in _KINDS.read_as(dict[str, SignInKind]).items()}
 
 
 @cache
 def vendor_hosts() -> Mapping[str, VendorHost]:
-    """Return the vendors' own token hosts by name."""
     return _HOSTS.read_as(dict[str, VendorHost])

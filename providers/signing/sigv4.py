@@ -82,22 +82,18 @@ def _region(origin: str) -> str:
 def _keys(secret: str) -> _Keys | None:
     """Return the key pair in a secret, or None for a bearer token."""
     if secret.lstrip().startswith("{"):
-        return _keys_of_json(secret)
+        try:
+            document = as_map(loads_text(secret))
+        except JsonError:
+            raise KeyProblem("is not the JSON of a key pair") from None
+        credentials = read_map(document, "Credentials") or document
+        key_id, key = read_str(credentials, "AccessKeyId"), read_str(credentials, "SecretAccessKey")
+        if not key_id or not key:
+            raise KeyProblem("is not a key pair: it lacks AccessKeyId or SecretAccessKey")
+        return _Keys(key_id, key, read_str(credentials, "SessionToken"))
     if ":" not in secret:
         return None
     match = _PLAIN.fullmatch(secret)
     if match is None:
         raise KeyProblem("is not `ACCESS_KEY_ID:SECRET_ACCESS_KEY`, with an optional `:SESSION_TOKEN`")
     return _Keys(match["id"], match["secret"], match["session"])
-
-
-def _keys_of_json(secret: str) -> _Keys:
-    try:
-        document = as_map(loads_text(secret))
-    except JsonError:
-        raise KeyProblem("is not the JSON of a key pair") from None
-    credentials = read_map(document, "Credentials") or document
-    key_id, key = read_str(credentials, "AccessKeyId"), read_str(credentials, "SecretAccessKey")
-    if not key_id or not key:
-        raise KeyProblem("is not a key pair: it lacks AccessKeyId or SecretAccessKey")
-    return _Keys(key_id, key, read_str(credentials, "SessionToken"))

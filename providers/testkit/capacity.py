@@ -46,21 +46,18 @@ class Gate:
             self._next_at = starts_at + 1 / capacity.rps
             await asyncio.sleep(starts_at - now)
         if capacity.concurrent is not None and self._inside >= capacity.concurrent:
-            await self._wait_for_turn()
+            # Another request that ends passes its slot to this one.
+            slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(slot)
+            try:
+                await slot
+            except asyncio.CancelledError:
+                if slot.done() and not slot.cancelled():
+                    self.leave()
+                raise
         else:
             self._inside += 1
         return None
-
-    async def _wait_for_turn(self) -> None:
-        """Wait until another request ends and passes its slot to this one."""
-        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(slot)
-        try:
-            await slot
-        except asyncio.CancelledError:
-            if slot.done() and not slot.cancelled():
-                self.leave()
-            raise
 
     def leave(self) -> None:
         """End a request, and pass its slot to the request that has waited longest."""

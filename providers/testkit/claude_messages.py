@@ -36,6 +36,7 @@ def read_body(body: Mapping[str, object]) -> chat.ChatRequest:
     model = required_text(body, "model")
     entries = required_objects(body, "messages")
     disabled = read_map(body, "tool_choice").get("disable_parallel_tool_use")
+    schema = read_map(read_map(body, "output_config"), "format").get("schema")
     return chat.ChatRequest(
         model=model,
         messages=(
@@ -51,7 +52,7 @@ def read_body(body: Mapping[str, object]) -> chat.ChatRequest:
         tools=tuple(_tool(as_map(entry)) for entry in read_list(body, "tools")),
         tool_choice=_tool_choice(read_map(body, "tool_choice")),
         parallel_tool_calls=not disabled if isinstance(disabled, bool) else None,
-        response_format=_format(read_map(body, "output_config")),
+        response_format=None if schema is None else chat.JsonSchemaFormat("response", as_map(schema)),
         reasoning_effort=_effort(body),
         user=read_str(read_map(body, "metadata"), "user_id"),
         extra={name: value for name, value in body.items() if name not in _READ_FIELDS and value is not None},
@@ -138,8 +139,3 @@ def _effort(body: Mapping[str, object]) -> str | None:
         budget = read_float(thinking, "budget_tokens") or 0
         return next((effort for limit, effort in _BUDGETS if budget <= limit), "high")
     return read_str(read_map(body, "output_config"), "effort")
-
-
-def _format(config: Mapping[str, object]) -> chat.ResponseFormat | None:
-    schema = read_map(config, "format").get("schema")
-    return None if schema is None else chat.JsonSchemaFormat("response", as_map(schema))

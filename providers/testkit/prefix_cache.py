@@ -89,7 +89,6 @@ class PrefixCache:
         return read
 
     def _machine(self, scope: bytes, prefix: bytes, key: object) -> int:
-        """Return the machine that takes a request."""
         now, place = self._clock(), blake2b(dumps(str(key)) + prefix, key=blake2b(scope).digest()).digest()
         first = int.from_bytes(place[:8], "big")
         for step in range(_MACHINES):

@@ -200,10 +200,6 @@ def _after(build: Callable[[int], Fault], default: Fault) -> Callable[[str], Fau
     return read
 
 
-def _slow(value: str) -> Fault:
-    return Slow(_seconds(value)) if value else Slow()
-
-
 def _redirect(value: str) -> Fault:
     if not value.startswith(("http://", "https://")):
         raise ScenarioError("takes the target URL, such as redirect=http://127.0.0.1:9/:0.5")
@@ -215,7 +211,7 @@ FAULT_WORDS: dict[str, Callable[[str], Fault]] = {
     "cut": _after(Cut, Cut()),
     "silent": _plain(Silent()),
     "stall": _after(Stall, Stall()),
-    "slow": _slow,
+    "slow": lambda value: Slow(_seconds(value)) if value else Slow(),
     "html": _plain(Html()),
     "empty": _plain(Empty()),
     "truncated": _plain(Truncated()),
@@ -248,7 +244,10 @@ def parse_fault(text: str) -> tuple[Fault, float]:
     rest, colon, last = text.strip().rpartition(":")
     word, _, value = (rest if colon else last).partition("=")
     try:
-        return _fault(word.strip().lower(), value.strip()), _probability(last) if colon else 1.0
+        fault, probability = _fault(word.strip().lower(), value.strip()), _number(last) if colon else 1.0
+        if not 0 <= probability <= 1:
+            raise ScenarioError(f"'{last[:40]}' is not a probability; expected a number from 0 to 1, such as 429:0.2")
+        return fault, probability
     except ScenarioError as error:
         raise ScenarioError(f"fault '{text[:80]}': {error}") from None
 
@@ -266,13 +265,6 @@ def _fault(word: str, value: str) -> Fault:
         return FAULT_WORDS[word](value)
     except ScenarioError as error:
         raise ScenarioError(f"'{word}' {error}") from None
-
-
-def _probability(text: str) -> float:
-    probability = _number(text)
-    if not 0 <= probability <= 1:
-        raise ScenarioError(f"'{text[:40]}' is not a probability; expected a number from 0 to 1, such as 429:0.2")
-    return probability
 
 
 def _seconds(text: str) -> float:

@@ -128,12 +128,6 @@ def _written_down(
     return WireResponse(200, _JSON, dumps(body), 0)
 
 
-def _usage(text: str, seconds: float, facts: TranscriptionFacts) -> dict[str, object]:
-    if facts.stream == "named":
-        return {"prompt_audio_seconds": seconds, "prompt_tokens": 4, "completion_tokens": len(text.split())}
-    return {"type": "duration", "seconds": seconds}
-
-
 def _events(text: str, seconds: float, form: str) -> bytes:
     pieces = [word if at == 0 else f" {word}" for at, word in enumerate(text.split())]
     usage: dict[str, object] = {"type": "duration", "seconds": seconds}
@@ -152,6 +146,12 @@ def _events(text: str, seconds: float, form: str) -> bytes:
         events = [{"type": "transcript.text.delta", "delta": one} for one in pieces]
         events.append({"type": "transcript.text.done", "text": text, "usage": usage})
     return b"".join([b"data: " + dumps(event) + b"\n\n" for event in events]) + b"data: [DONE]\n\n"
+
+
+def _usage(text: str, seconds: float, facts: TranscriptionFacts) -> dict[str, object]:
+    if facts.stream == "named":
+        return {"prompt_audio_seconds": seconds, "prompt_tokens": 4, "completion_tokens": len(text.split())}
+    return {"type": "duration", "seconds": seconds}
 
 
 def _spoken(body: Mapping[str, object], facts: SpeechFacts, refused: _Refused) -> WireResponse:
@@ -265,12 +265,8 @@ def _flac(blocks: int) -> bytes:
     info = struct.pack(">HH", size, size) + bytes(6) + packed.to_bytes(8, "big") + bytes(16)
     frames = []
     for number in range(blocks):
-        head = b"\xff\xf8\x7a\x08" + _number(number) + struct.pack(">H", size - 1)
+        # The number of a frame is coded as a character is.
+        head = b"\xff\xf8\x7a\x08" + chr(number).encode() + struct.pack(">H", size - 1)
         frame = head + bytes([crc_of(head, 0x07, 8)]) + b"\x00\x00\x00"
         frames.append(frame + struct.pack(">H", crc_of(frame, 0x8005, 16)))
     return b"fLaC" + b"\x80\x00\x00\x22" + info + b"".join(frames)
-
-
-def _number(number: int) -> bytes:
-    """Return the number of a frame, which is coded as a character is."""
-    return chr(number).encode()

@@ -69,9 +69,11 @@ class _SimulatedChoice(Value, frozen=True):
 
 
 def _choice(request: chat.ChatRequest, persona: str, index: int, digest: str) -> _SimulatedChoice:
-    chinese = _asks_in_chinese(request)
+    asked = _last_user_text(request)
+    chinese = bool(_IDEOGRAPH.search(asked)) and not _KANA.search(asked)
     budget = request.max_tokens if request.max_tokens is not None else 2**31
-    thought = cut(_reasoning(chinese)) if request.reasoning_effort not in (None, "none") else ()
+    thinking = "模拟的思考：先读问题，再回答。" if chinese else "Simulated thinking: read the question, then answer it."
+    thought = cut(thinking) if request.reasoning_effort not in (None, "none") else ()
     thought = thought[:budget]
     budget -= len(thought)
     reasoning = "".join(thought) or None
@@ -82,11 +84,13 @@ def _choice(request: chat.ChatRequest, persona: str, index: int, digest: str) ->
             return _SimulatedChoice(chat.AssistantMessage("", reasoning=reasoning), "length", 0, len(thought))
         message = chat.AssistantMessage(None, reasoning=reasoning, tool_calls=calls)
         return _SimulatedChoice(message, "tool_calls", cost, len(thought))
-    text = continued(request, _before_stop(_text(request, persona, chinese, index), request.stop))
-    pieces = cut(text)
+    text = _text(request, persona, chinese, index)
+    ends = [position for stop in request.stop if (position := text.find(stop)) >= 0]
+    pieces = cut(continued(request, text[: min(ends)] if ends else text))
     finish: chat.FinishReason = "stop" if len(pieces) <= budget else "length"
     pieces = pieces[:budget]
-    logprobs = _logprobs(pieces) if request.logprobs else None
+    tokens = [{"token": piece, "logprob": -0.25, "bytes": list(piece.encode()), "top_logprobs": []} for piece in pieces]
+    logprobs: chat.Logprobs | None = {"content": tokens, "refusal": None} if request.logprobs else None
     message = chat.AssistantMessage("".join(pieces), reasoning=reasoning)
     return _SimulatedChoice(message, finish, len(pieces), len(thought), logprobs)
 
@@ -95,11 +99,6 @@ def continued(request: chat.ChatRequest, text: str) -> str:
     """Return the rest of a text whose beginning is the request's last message (prefill)."""
     last = request.messages[-1]
     return text.removeprefix(chat.text_of(last.content)) if isinstance(last, chat.AssistantMessage) else text
-
-
-def _asks_in_chinese(request: chat.ChatRequest) -> bool:
-    asked = _last_user_text(request)
-    return bool(_IDEOGRAPH.search(asked)) and not _KANA.search(asked)
 
 
 def _last_user_text(request: chat.ChatRequest) -> str:
@@ -128,12 +127,7 @@ def _without_blocks(text: str) -> str:
     return "\n".join(kept).strip()
 
 
-def _reasoning(chinese: bool) -> str:
-    return "模拟的思考：先读问题，再回答。" if chinese else "Simulated thinking: read the question, then answer it."
-
-
 def _text(request: chat.ChatRequest, persona: str, chinese: bool, index: int) -> str:
-    """Return the text of an answer without tool calls."""
     text = _said(_trailing_results(request.messages), persona, chinese)
     images = _image_count(request.messages)
     if images:
@@ -197,11 +191,6 @@ def _image_count(messages: Sequence[chat.Message]) -> int:
     return sum(
         isinstance(part, chat.ImagePart) for content in contents if not isinstance(content, str) for part in content
     )
-
-
-def _before_stop(text: str, stops: Sequence[str]) -> str:
-    ends = [position for stop in stops if (position := text.find(stop)) >= 0]
-    return text[: min(ends)] if ends else text
 
 
 def _calls(request: chat.ChatRequest, seed: str) -> tuple[chat.ToolCall, ...]:
@@ -289,8 +278,3 @@ def _prompt_tokens(request: chat.ChatRequest) -> int:
     texts = sum(len(cut(chat.text_of(message.content))) + _TOKENS_PER_MESSAGE for message in request.messages)
     images = _image_count(request.messages)
     return texts + images * _TOKENS_PER_IMAGE + len(request.tools) * _TOKENS_PER_TOOL
-
-
-def _logprobs(pieces: Sequence[str]) -> chat.Logprobs:
-    tokens = [{"token": piece, "logprob": -0.25, "bytes": list(piece.encode()), "top_logprobs": []} for piece in pieces]
-    return {"content": tokens, "refusal": None}

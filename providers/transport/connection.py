@@ -183,7 +183,6 @@ class Connection(asyncio.Protocol):
         return waiter
 
     def abort(self) -> None:
-        """Drop the connection at once."""
         self.closed = True
         self._unsent.clear()
         self.transport.abort()
@@ -230,7 +229,9 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserCallbackError, BadResponse) as error:
             self._reusable = False
             if self.end < 0:
-                self._break(_bad(error))
+                cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
+                bad = BadResponse("the response is not valid HTTP/1.1")
+                self._break(cause if isinstance(cause, TransportError) else bad)
         if self.end >= 0:
             # Data after the end is not part of this body.
             del chunks[self.end :]
@@ -330,11 +331,6 @@ class Connection(asyncio.Protocol):
         self.end = len(self._chunks)
         if not self._parser.should_keep_alive():
             self._reusable = False
-
-
-def _bad(error: Exception) -> TransportError:
-    cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
-    return cause if isinstance(cause, TransportError) else BadResponse("the response is not valid HTTP/1.1")
 
 
 def _too_large() -> BadResponse:

@@ -26,7 +26,6 @@ class Pacer:
         act()
 
     async def turn(self) -> None:
-        """Wait for a turn."""
         turn = asyncio.get_running_loop().create_future()
         self.ask(lambda: None if turn.done() else turn.set_result(None))
         await turn

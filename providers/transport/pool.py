@@ -255,7 +255,11 @@ class Pool:
                 name = address_of(origin)[0] if context is not None else None
                 await loop.create_connection(lambda: connection, sock=sock, ssl=context, server_hostname=name)
         except BaseException:
-            _end(sock)
+            # The socket's transport closes it. If a cancellation meets the end of a TLS handshake, asyncio's transport
+            # still exchanges the closing messages. If the socket were closed meanwhile, its number could belong to
+            # another connection, which then could not be made.
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
             raise
         connection.watch(sock)
         return connection
@@ -270,13 +274,3 @@ class Pool:
 
 def _by(key: Key) -> str:
     return " through the proxy" if not isinstance(key, str) and key[1].proxy else ""
-
-
-def _end(sock: socket.socket) -> None:
-    """Let the socket's transport close it.
-
-    If a cancellation meets the end of a TLS handshake, asyncio's transport still exchanges the closing messages. If the
-    socket were closed meanwhile, its number could belong to another connection, which then could not be made.
-    """
-    with suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)

@@ -21,7 +21,6 @@ _PORTS = {"https": 443, "http": 80}
 
 
 def address_of(origin: str) -> tuple[str, int]:
-    """Return host and port of an origin."""
     parts = urlsplit(origin)
     return parts.hostname or "", parts.port or _PORTS[parts.scheme]
 

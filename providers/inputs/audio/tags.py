@@ -67,15 +67,13 @@ def _wav(head: bytes, tags: Sequence[tuple[str, str]]) -> bytes | None:
             break
     else:
         return None
-    chunks = b"".join([_chunk(value) for _, value in tags])
+    chunks = b""
+    for _, value in tags:
+        data = value.encode()
+        chunks += b"AIGC" + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
     (whole,) = struct.unpack_from("<I", head, 4)
     known = whole if whole == _UNKNOWN else min(whole + len(chunks), _UNKNOWN)
     return head[:4] + struct.pack("<I", known) + head[8:at] + chunks + head[at:]
-
-
-def _chunk(value: str) -> bytes:
-    data = value.encode()
-    return b"AIGC" + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
 
 
 def _mp3(head: bytes, tags: Sequence[tuple[str, str]]) -> bytes | None:

@@ -263,7 +263,6 @@ def voice_in(voices: Mapping[str, str], name: str) -> str | None:
 
 
 def srt_of(transcript: Transcript) -> str:
-    """Return the transcript as SubRip text."""
     cues = [
         f"{number}\n{_time(segment, 'start', ',')} --> {_time(segment, 'end', ',')}\n{_line(segment)}\n\n"
         for number, segment in enumerate(transcript.segments or (), 1)
@@ -272,7 +271,6 @@ def srt_of(transcript: Transcript) -> str:
 
 
 def vtt_of(transcript: Transcript) -> str:
-    """Return the transcript as WebVTT text."""
     cues = [
         f"\n{_time(segment, 'start', '.')} --> {_time(segment, 'end', '.')}\n{_line(segment)}\n"
         for segment in transcript.segments or ()

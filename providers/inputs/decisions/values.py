@@ -152,14 +152,11 @@ def _limits_of(questions: Sequence[DecisionQuestion]) -> tuple[tuple[str, int], 
         if question.kind == "choice":
             if len({*texts}) < len(texts):
                 found.setdefault("types", (path, 1))
-            if (wrong := next((at for at, text in enumerate(texts) if not _is_plain(text)), None)) is not None:
+            # A plain text has neither white space at an end nor control characters, and is not empty.
+            plain = (bool(it) and it == it.strip() and all(category(sign) != "Cc" for sign in it) for it in texts)
+            if (wrong := next((at for at, is_plain in enumerate(plain) if not is_plain), None)) is not None:
                 found.setdefault("characters", (f"{path}[{wrong}].value", 1))
     return tuple((f"{path}.{word}", size) for word, (path, size) in found.items())
-
-
-def _is_plain(text: str) -> bool:
-    """Return whether a text has neither white space at an end nor control characters, and is not empty."""
-    return bool(text) and text == text.strip() and all(category(sign) != "Cc" for sign in text)
 
 
 class SentDecisions(InputAnswer, frozen=True):

@@ -121,17 +121,13 @@ class VendorRerankFormat(Value, frozen=True):
         if form == "tei":
             tokens = response.headers.get("x-compute-tokens", "")
             usage = Usage(prompt_tokens=int(tokens)) if _COUNT.fullmatch(tokens) else None
-            return RerankAnswer(_scores(_array(response.body), "score"), usage)
+            try:
+                return RerankAnswer(_scores(loads(response.body), "score"), usage)
+            except JsonError:
+                raise malformed("the answer is not JSON") from None
         body = error_object(response.body)
         source = read_map(body, "output") if form == "native" else body
         return RerankAnswer(_scores(source.get("results"), "relevance_score"), *_counts(body))
-
-
-def _array(body: bytes) -> object:
-    try:
-        return loads(body)
-    except JsonError:
-        raise malformed("the answer is not JSON") from None
 
 
 def _scores(value: object, name: str) -> tuple[float, ...]:

@@ -22,7 +22,7 @@ from providers.adapter import Capabilities, StreamParser, Target
 from providers.auth import AuthScheme, GoogleAccount, HeaderKey
 from providers.catalogue import FactsFile
 from providers.catalogue.facts_adapter import FactsAdapter
-from providers.chat import ChatCompletion, ChatRequest, ImagePart, Tool
+from providers.chat import ChatCompletion, ChatRequest, ImagePart
 from providers.chat.messages import is_data_uri
 from providers.failures import Failure, FailureKind, ProviderFailed, UnsupportedFeature
 from providers.formats.claude import thinking_tokens
@@ -64,13 +64,10 @@ def _classify(body: Mapping[str, object], response: WireResponse, facts: FactsFi
 def _call(path: str, request: ChatRequest, body: Mapping[str, object], *headers: tuple[str, str]) -> WireRequest:
     """Return the request with this body, and with the headers that switch on what it uses."""
     accept = "text/event-stream" if request.stream else "application/json"
-    betas = [_WITH_MEMORY] if any(map(_is_memory, request.tools)) else []
+    own_types = [str(tool.own.get("type")) for tool in request.tools if tool.own is not None]
+    betas = [_WITH_MEMORY] if any(kind.startswith("memory_") for kind in own_types) else []
     sent = (("content-type", "application/json"), ("accept", accept), *headers, *betas)
     return WireRequest("POST", path, sent, dumps(body))
-
-
-def _is_memory(tool: Tool) -> bool:
-    return tool.own is not None and str(tool.own.get("type")).startswith("memory_")
 
 
 def _reader_of(target: Target, facts: FactsFile) -> MessageReader:

@@ -79,7 +79,9 @@ def messages_of(messages: Sequence[chat.Message], model: str) -> list[dict[str, 
                 _append(turns, "user", [_result(call, result) for call, result in results])
             case _:
                 assert_never(message)
-    _strip_prefill(turns)
+    if turns and turns[-1].role == "assistant" and isinstance(text := turns[-1].content[-1].get("text"), str):
+        # The vendor refuses white space at the end of a text that the model must continue.
+        turns[-1].content[-1]["text"] = text.rstrip()
     before, after = needs_filler_turns([turn.role for turn in turns], messages)
     filler = _Turn("user", [_text(FILLER_TEXT)])
     turns = [*([filler] if before else []), *turns, *([filler] if after else [])]
@@ -104,12 +106,6 @@ def _append(turns: list[_Turn], role: str, content: list[dict[str, object]]) -> 
     if not turns or turns[-1].role != role:
         turns.append(_Turn(role))
     turns[-1].content += content
-
-
-def _strip_prefill(turns: list[_Turn]) -> None:
-    """Remove white space at the end of a text that the model must continue, because the vendor refuses it."""
-    if turns and turns[-1].role == "assistant" and isinstance(text := turns[-1].content[-1].get("text"), str):
-        turns[-1].content[-1]["text"] = text.rstrip()
 
 
 def _text(text: str) -> dict[str, object]:

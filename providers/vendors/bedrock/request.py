@@ -74,7 +74,10 @@ def encode_body(request: chat.ChatRequest, target: Target) -> tuple[dict[str, ob
     """
     check_features(request)
     request = with_json_instruction(request)
-    tools, choice = _tools(request)
+    tools, choice = tool_calls.tools_of(request)
+    if choice == "none":
+        # Converse can't express that no tool may be called, and accepts calls in the history only next to tools.
+        tools = ()
     marks = _Marks(target)
     turns = _turns(request.messages if tools else tool_calls.calls_as_text(request.messages), target.model, marks)
     if request.extra.get(CACHE_CONTROL) is not None:
@@ -89,11 +92,12 @@ def encode_body(request: chat.ChatRequest, target: Target) -> tuple[dict[str, ob
     thinking = thinking_of(request, target, choice, max_tokens or _DEFAULT_MAX_TOKENS, lacks_thoughts=without_thoughts)
     if max_tokens is None and thinking.get("type") == "enabled":
         max_tokens = target.facts.output_tokens or _DEFAULT_MAX_TOKENS
+    stops = stops_of(request.stop) if "blank_stop" in target.facts.without else list(request.stop)
     inference: dict[str, object] = {
         "maxTokens": max_tokens,
         "temperature": None if request.temperature is None else min(request.temperature, 1),
         "topP": request.top_p,
-        "stopSequences": _stops(request, target) or None,
+        "stopSequences": stops or None,
     }
     if config := {name: value for name, value in inference.items() if value is not None}:
         body["inferenceConfig"] = config
@@ -118,20 +122,6 @@ def _max_tokens(request: chat.ChatRequest, target: Target) -> int | None:
         # A model with a thinking budget needs both limits. For others, the model's own limit applies.
         return most if "thinking_budget" in target.facts.flags and request.reasoning_effort is not None else None
     return min(request.max_tokens, most) if most else request.max_tokens
-
-
-def _stops(request: chat.ChatRequest, target: Target) -> list[str]:
-    return stops_of(request.stop) if "blank_stop" in target.facts.without else list(request.stop)
-
-
-def _tools(request: chat.ChatRequest) -> tuple[tuple[chat.Tool, ...], tool_calls.SimpleToolChoice]:
-    """Return the tools and the choice. For the choice "none" there are no tools.
-
-    Converse cannot express that no tool may be called, so the tools are left out. Calls in the history are then sent as
-    texts, because Converse accepts calls only in a request with tools.
-    """
-    tools, choice = tool_calls.tools_of(request)
-    return ((), choice) if choice == "none" else (tools, choice)
 
 
 def _tool(tool: chat.Tool) -> _Block:

@@ -174,11 +174,16 @@ _DOCUMENTS = {
 }
 
 
+_CHOICES = ("tool", "any", "auto")
+
+
 def read_body(value: object, model: str, *, stream: bool) -> ChatRequest:
     """Return the request. Raises InvalidRequest without messages."""
     body = mapping(value, "request")
     config, tools = read_map(body, "inferenceConfig"), read_map(body, "toolConfig")
     own, output = read_map(body, "additionalModelRequestFields"), read_map(body, "outputConfig")
+    specs = [read_map(as_map(entry), "toolSpec") for entry in read_list(tools, "tools")]
+    choice = read_map(tools, "toolChoice")
     messages = {
         "model": model,
         "stream": stream,
@@ -190,8 +195,8 @@ def read_body(value: object, model: str, *, stream: bool) -> ChatRequest:
         "temperature": config.get("temperature"),
         "top_p": config.get("topP"),
         "stop_sequences": config.get("stopSequences"),
-        "tools": [_tool(read_map(as_map(entry), "toolSpec")) for entry in read_list(tools, "tools")],
-        "tool_choice": _tool_choice(read_map(tools, "toolChoice")),
+        "tools": [{**it, "input_schema": read_map(it, "inputSchema").get("json")} for it in specs],
+        "tool_choice": next(({"type": kind, **as_map(choice[kind])} for kind in _CHOICES if kind in choice), {}),
         "thinking": own.get("thinking"),
         "output_config": {"effort": output.get("effort"), "format": {"schema": _schema(output)}},
     }
@@ -226,14 +231,6 @@ def _read_block(block: Mapping[str, object]) -> dict[str, object]:
 
 def _source(block: Mapping[str, object], mime: str) -> dict[str, object]:
     return {"media_type": mime, "data": read_map(block, "source").get("bytes")}
-
-
-def _tool(spec: Mapping[str, object]) -> dict[str, object]:
-    return {**spec, "input_schema": read_map(spec, "inputSchema").get("json")}
-
-
-def _tool_choice(choice: Mapping[str, object]) -> dict[str, object]:
-    return next(({"type": kind, **as_map(choice[kind])} for kind in ("tool", "any", "auto") if kind in choice), {})
 
 
 def _schema(output: Mapping[str, object]) -> object:

@@ -75,7 +75,6 @@ class DashScopeReader(ChatReader):
             self._status = WireResponse(int(status), {}, b"", 0)
 
     def read_event(self, chunk: Mapping[str, object], event: str) -> None:
-        """Read one event of a stream."""
         answer = _as_openai(chunk)
         if event == "error" or self._status.status >= 400 or holds_error(chunk, self.errors):
             self.fail(classify(chunk, self._status, self.errors, self.sites))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from providers.catalogue import FactsFile
 from providers.catalogue.models import ModelFacts, load_models, model_facts
-from providers.chat import ChatCompletion, ChatRequest, Choice, ToolCall, Usage, said_in
+from providers.chat import ChatCompletion, ChatRequest, Choice, Usage, said_in
 from providers.compatible import simulator_request as compatible
 from providers.compatible.dialect import CompatibleDialect, read_dialect
 from providers.failures import FailureKind, InvalidRequest, UnsupportedFeature
@@ -54,7 +54,9 @@ class DashScopeSimulator:
         facts = model_facts(load_models(_FACTS), model)
         if not incoming.path.endswith(_PATHS[facts.api or "text"]):
             raise _refused(NativeError("url error, please check url！"))
-        streams = _asks_for_stream(incoming)
+        streams = incoming.headers.get("x-dashscope-sse", "").lower() == "enable"
+        if streams and "text/event-stream" not in incoming.headers.get("accept", ""):
+            raise _refused(NativeError("A stream needs the header Accept: text/event-stream."))
         objection = next(objections(body, facts, streams), None)
         if objection is not None:
             raise _refused(objection)
@@ -163,14 +165,6 @@ def _uses_lists(request: ChatRequest) -> bool:
     return model_facts(load_models(_FACTS), request.model).api == "multimodal"
 
 
-def _asks_for_stream(incoming: IncomingRequest) -> bool:
-    """Return whether both headers that request a stream are present."""
-    wanted = incoming.headers.get("x-dashscope-sse", "").lower() == "enable"
-    if wanted and "text/event-stream" not in incoming.headers.get("accept", ""):
-        raise _refused(NativeError("A stream needs the header Accept: text/event-stream."))
-    return wanted
-
-
 def _refused(objection: NativeError, status: int = 400) -> RequestRejected:
     return RequestRejected(objection.message, _error(objection.code, objection.message, status))
 
@@ -225,16 +219,11 @@ def _pieces(choice: Choice, lists: bool) -> Iterator[dict[str, object]]:
     for piece in cut(said_in(message)):
         yield {"content": _content(piece, lists), "reasoning_content": ""}
     for index, call in enumerate(message.tool_calls):
-        for fragment in _fragments(index, call):
+        # Only the first fragment of a call has the id and the name.
+        halves = (_call(index, "", "", half) for half in cut_in_two(call.arguments))
+        for fragment in (_call(index, call.id, call.name, ""), *halves):
             yield {"content": _content("", lists), "tool_calls": [fragment]}
     yield {"content": _content("", lists)}
-
-
-def _fragments(index: int, call: ToolCall) -> Iterator[dict[str, object]]:
-    """Yield a call's fragments. Only the first one has the id and the name."""
-    yield _call(index, call.id, call.name, "")
-    for half in cut_in_two(call.arguments):
-        yield _call(index, "", "", half)
 
 
 def _call(index: int, id: str, name: str, arguments: str) -> dict[str, object]:
@@ -304,7 +293,11 @@ def objections(body: Mapping[str, object], facts: ModelFacts, streams: bool) -> 
     if streams and parameters.get("incremental_output") is not True:
         yield NativeError("The incremental_output parameter of this model cannot be set to False.")
     yield from _in_thinking(parameters, facts, streams)
-    yield from _in_tools(parameters, facts)
+    tools = [read_map(as_map(tool), "function") for tool in read_list(parameters, "tools")]
+    if any(function.get("name") == "search" for function in tools):
+        yield NativeError("Tool names are not allowed to be [search]")
+    if tools and "tools" not in facts.features:
+        yield NativeError("tools are not supported by this model")
     yield from map(NativeError, compatible.objections(_as_compatible(body, streams), _dialect(), facts, ""))
 
 
@@ -349,14 +342,6 @@ def _in_thinking(parameters: Mapping[str, object], facts: ModelFacts, streams: b
     kind = read_map(parameters, "response_format").get("type")
     if kind in _JSON_FORMATS and "json_without_thinking" in facts.flags and thinks(parameters, facts):
         yield NativeError("Json mode response is not supported when enable_thinking is true")
-
-
-def _in_tools(parameters: Mapping[str, object], facts: ModelFacts) -> Iterator[NativeError]:
-    tools = [read_map(as_map(tool), "function") for tool in read_list(parameters, "tools")]
-    if any(function.get("name") == "search" for function in tools):
-        yield NativeError("Tool names are not allowed to be [search]")
-    if tools and "tools" not in facts.features:
-        yield NativeError("tools are not supported by this model")
 
 
 def as_openai(body: Mapping[str, object], facts: ModelFacts, streams: bool) -> dict[str, object]:

@@ -6,7 +6,7 @@ Source: google-genai 3.3.0 (GenerateContentResponse, FinishReason, BlockedReason
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -77,7 +77,6 @@ def usual_texts(events: list[Any], start: int) -> tuple[bytes, ...]:
 
 
 def gemini_failure(body: Mapping[str, object], response: WireResponse) -> Failure:
-    """Return the failure of an error body."""
     return classify(body, response, load_rules(_FACTS))
 
 
@@ -290,15 +289,12 @@ def read_usage(source: Mapping[str, object]) -> Usage:
     prompt = read_count(source, "promptTokenCount") + read_count(source, "toolUsePromptTokenCount")
     rest = max(read_count(source, "totalTokenCount") - prompt - thoughts, 0)
     answer = read_count(source, "candidatesTokenCount") or rest
+    # Each modality occurs at most once.
+    details = map(as_map, read_list(source, "promptTokensDetails"))
     return Usage(
         prompt_tokens=prompt if are_counts(source, *names, "cachedContentTokenCount") else 0,
         completion_tokens=answer + thoughts,
         cached_tokens=read_count(source, "cachedContentTokenCount"),
         reasoning_tokens=thoughts,
-        audio_tokens=_count_of("AUDIO", read_list(source, "promptTokensDetails")),
+        audio_tokens=next((read_count(one, "tokenCount") for one in details if one.get("modality") == "AUDIO"), 0),
     )
-
-
-def _count_of(modality: str, details: Sequence[object]) -> int:
-    """Return the number of tokens of this modality. Each modality occurs at most once in the details."""
-    return next((read_count(one, "tokenCount") for one in map(as_map, details) if one.get("modality") == modality), 0)

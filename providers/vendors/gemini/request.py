@@ -119,7 +119,12 @@ def _part(part: chat.Part) -> dict[str, object]:
         case chat.TextPart(text):
             return {"text": text}
         case chat.ImagePart(url):
-            return _inline(url) if is_data_uri(url) else _linked_image(url)
+            if is_data_uri(url):
+                return _inline(url)
+            # Google fetches it. Its type is sent only if the URL shows it.
+            ending = urlsplit(url).path.rpartition(".")[2].lower()
+            mime = {"mimeType": _MIME_BY_ENDING[ending]} if ending in _MIME_BY_ENDING else {}
+            return {"fileData": {**mime, "fileUri": url}}
         case chat.AudioPart(data, sound):
             return {"inlineData": {"mimeType": f"audio/{sound}", "data": data}}
         case chat.FilePart(data):
@@ -131,13 +136,6 @@ def _part(part: chat.Part) -> dict[str, object]:
 def _inline(data_uri: str) -> dict[str, object]:
     mime, data = split_data_uri(data_uri)
     return {"inlineData": {"mimeType": mime, "data": data}}
-
-
-def _linked_image(url: str) -> dict[str, object]:
-    """Return an image that Google fetches. Its type is sent only if the URL shows it."""
-    ending = urlsplit(url).path.rpartition(".")[2].lower()
-    mime = {"mimeType": _MIME_BY_ENDING[ending]} if ending in _MIME_BY_ENDING else {}
-    return {"fileData": {**mime, "fileUri": url}}
 
 
 def _model_parts(message: chat.AssistantMessage, replay: Replay) -> list[dict[str, object]]:

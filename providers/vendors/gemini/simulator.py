@@ -104,7 +104,9 @@ class GeminiSimulator:
         )
 
     def _check_key(self, incoming: IncomingRequest) -> None:
-        if not (incoming.headers.get("x-goog-api-key") or (self.bearer and _bears_token(incoming))):
+        # A bearer token that is an API key is not accepted.
+        bears_token = bool(incoming.bearer) and not incoming.bearer.startswith(("AIza", "AQ."))
+        if not (incoming.headers.get("x-goog-api-key") or (self.bearer and bears_token)):
             if self.bearer:
                 raise _refused(401, "UNAUTHENTICATED", "Request is missing required authentication credential.")
             raise _refused(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.")
@@ -268,11 +270,6 @@ def _logprobs(logprobs: Logprobs) -> dict[str, object]:
 
 def _token(token: Mapping[str, object]) -> dict[str, object]:
     return {"token": read_str(token, "token") or "", "logProbability": token.get("logprob")}
-
-
-def _bears_token(incoming: IncomingRequest) -> bool:
-    """Return whether the request has a bearer token that is not an API key."""
-    return bool(incoming.bearer) and not incoming.bearer.startswith(("AIza", "AQ."))
 
 
 SIMULATOR = GeminiSimulator()

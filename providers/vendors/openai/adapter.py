@@ -151,24 +151,16 @@ def _with_breakpoints(request: chat.ChatRequest) -> tuple[chat.ChatRequest, froz
         return request, frozenset({CACHE_CONTROL} if is_lost else ())
     messages: list[chat.Message] = []
     for message in request.messages:
-        if isinstance(message, chat.AssistantMessage) and (time := _mark_of(message)) is not None:
-            is_lost |= not _mark_before(messages, time)
-            message = _unmarked(message)
+        if isinstance(message, chat.AssistantMessage):
+            parts, calls = message.content if isinstance(message.content, tuple) else (), message.tool_calls
+            times: list[chat.CacheTime | None] = [*(part.cache for part in parts), *(call.cache for call in calls)]
+            time = next((it for it in times if it is not None), None)
+            if time is not None:
+                is_lost |= not _mark_before(messages, time)
+                content = tuple(replace(part, cache=None) for part in parts) or message.content
+                message = replace(message, content=content, tool_calls=tuple(replace(it, cache=None) for it in calls))
         messages.append(message)
     return replace(request, messages=tuple(messages)), frozenset({CACHE_CONTROL} if is_lost else ())
-
-
-def _mark_of(message: chat.AssistantMessage) -> chat.CacheTime | None:
-    parts = message.content if isinstance(message.content, tuple) else ()
-    times = [*(part.cache for part in parts), *(call.cache for call in message.tool_calls)]
-    return next(filter(None, times), None)
-
-
-def _unmarked(message: chat.AssistantMessage) -> chat.AssistantMessage:
-    content = message.content
-    if isinstance(content, tuple):
-        content = tuple(replace(part, cache=None) for part in content)
-    return replace(message, content=content, tool_calls=tuple(replace(it, cache=None) for it in message.tool_calls))
 
 
 def _mark_before(messages: list[chat.Message], time: chat.CacheTime) -> bool:
@@ -203,14 +195,18 @@ def _without_openai_only_fields(request: chat.ChatRequest) -> chat.ChatRequest:
         tools = tuple(tool for tool in request.tools if tool.name in choice.names)
         request = replace(request, tools=tools, tool_choice=choice.mode)
     if any(tool.parameters is None for tool in request.tools):
-        request = replace(request, tools=tuple(map(_with_parameters, request.tools)))
+        empty = {"type": "object", "properties": {}}
+        tools = tuple(it if it.parameters is not None else replace(it, parameters=empty) for it in request.tools)
+        request = replace(request, tools=tools)
     if type(request.messages) is chat.Texts:
         return request
-    messages = tuple([_without_openai_only(_with_objects(message)) for message in request.messages])
+    messages = tuple([_without_openai_only(message) for message in request.messages])
     return request if all(map(is_, messages, request.messages)) else replace(request, messages=messages)
 
 
 def _without_openai_only(message: chat.Message) -> chat.Message:
+    if type(message) is chat.AssistantMessage and not all(is_json_object(it.arguments) for it in message.tool_calls):
+        message = replace(message, tool_calls=tuple(map(with_object, message.tool_calls)))
     match message:
         case chat.SystemMessage(role="developer"):
             return replace(message, role="system")
@@ -225,16 +221,6 @@ def _without_openai_only(message: chat.Message) -> chat.Message:
             return replace(message, content=tuple(nearest))
         case _:
             return message
-
-
-def _with_objects(message: chat.Message) -> chat.Message:
-    if type(message) is not chat.AssistantMessage or all(is_json_object(call.arguments) for call in message.tool_calls):
-        return message
-    return replace(message, tool_calls=tuple(map(with_object, message.tool_calls)))
-
-
-def _with_parameters(tool: chat.Tool) -> chat.Tool:
-    return tool if tool.parameters is not None else replace(tool, parameters={"type": "object", "properties": {}})
 
 
 def _is_original(part: chat.Part) -> TypeGuard[chat.ImagePart]:

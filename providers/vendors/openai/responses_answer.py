@@ -103,7 +103,11 @@ class ResponseReader:
         self._identify(body)
         status = read_str(body, "status")
         if body.get("error") or status in ("failed", "cancelled"):
-            self.assembler.fail(_failure(read_map(body, "error"), response))
+            # The error of a failed answer has no status, and seldom a type.
+            error = read_map(body, "error")
+            is_invalid = (read_str(error, "code") or "").startswith(_INVALID_REQUEST_CODES)
+            kind = read_str(error, "type") or ("invalid_request_error" if is_invalid else None)
+            self.assembler.fail(classify({"error": {**error, "type": kind}}, response))
             return
         if status not in ("completed", "incomplete") and (status or response is IN_A_STREAM):
             return
@@ -135,7 +139,12 @@ class ResponseReader:
     def _read_output(self, body: Mapping[str, object], *, is_streamed: bool) -> None:
         """Read all items of an answer; of a streamed one, only calls and text that did not come before."""
         if is_streamed and self._texts:
-            self._add_rest(body)
+            # The text of the whole answer after the text so far, if it begins with that.
+            items = [item for item in map(as_map, read_list(body, "output")) if read_str(item, "type") == "message"]
+            parts = [[read_str(as_map(part), "text") or "" for part in read_list(item, "content")] for item in items]
+            whole, so_far = _PARAGRAPH_BREAK.join(filter(None, map("".join, parts))), "".join(self._texts)
+            if len(whole) > len(so_far) and whole.startswith(so_far):
+                self.assembler.text(whole[len(so_far) :])
         for position, entry in enumerate(read_list(body, "output")):
             item = as_map(entry)
             if is_streamed and position not in self._calls:
@@ -149,15 +158,6 @@ class ResponseReader:
                         self._add_text(read_str(as_map(part), "text") or "", position)
                         self.assembler.refusal(read_str(as_map(part), "refusal") or "")
             self._end_item(position, item)
-
-    def _add_rest(self, body: Mapping[str, object]) -> None:
-        """Add the text of the whole answer after the text so far, if it begins with that."""
-        items = [item for item in map(as_map, read_list(body, "output")) if read_str(item, "type") == "message"]
-        parts = [[read_str(as_map(part), "text") or "" for part in read_list(item, "content")] for item in items]
-        whole = _PARAGRAPH_BREAK.join(filter(None, map("".join, parts)))
-        so_far = "".join(self._texts)
-        if len(whole) > len(so_far) and whole.startswith(so_far):
-            self.assembler.text(whole[len(so_far) :])
 
     def _add_text(self, text: str, position: int) -> None:
         """Add text of a message.
@@ -216,13 +216,6 @@ class ResponseReader:
             self._with_arguments.add(position)
             arguments = arguments_text(source.get("arguments"))
             self.assembler.tool_call(arguments or "{}", index=self._calls[position])
-
-
-def _failure(error: Mapping[str, object], response: WireResponse) -> Failure:
-    """Return the failure for the error of a failed answer. It has no status, and seldom a type."""
-    code = read_str(error, "code") or ""
-    kind = read_str(error, "type") or ("invalid_request_error" if code.startswith(_INVALID_REQUEST_CODES) else None)
-    return classify({"error": {**error, "type": kind}}, response)
 
 
 def _usage(source: Mapping[str, object]) -> Usage:

@@ -79,18 +79,21 @@ def uses_responses_api(request: chat.ChatRequest, facts: ModelFacts) -> bool:
         return False
     if request.reasoning_effort is None and "thinking_default" not in facts.flags:
         return False
-    return bool(request.tools) or any(_is_of_tools(message) for message in request.messages)
-
-
-def _is_of_tools(message: chat.Message) -> bool:
-    return isinstance(message, chat.ToolMessage) or (
-        isinstance(message, chat.AssistantMessage) and bool(message.tool_calls)
+    return bool(request.tools) or any(
+        isinstance(it, chat.ToolMessage) or (isinstance(it, chat.AssistantMessage) and bool(it.tool_calls))
+        for it in request.messages
     )
 
 
 def encode_body(request: chat.ChatRequest, target: Target) -> dict[str, object]:
     """Return the body. Values that the site pins are written last. Raises UnsupportedFeature."""
-    _check_features(request)
+    if clash := sorted(_DERIVED & request.extra.keys()):
+        message = f"{clash[0]!r} cannot be sent directly: the gateway builds it from the request's other fields"
+        raise UnsupportedFeature(clash[0], message)
+    if request.n is not None and request.n > 1:
+        raise UnsupportedFeature("n", "the model returns only one choice when it reasons about tools")
+    if request.logprobs:
+        raise UnsupportedFeature("logprobs", "the model returns no log probabilities when it reasons about tools")
     body: dict[str, object] = {name: value for name, value in request.extra.items() if name not in _MERGED}
     body["model"] = target.model
     mark = breakpoint_of if CACHE_MARKS in target.facts.flags else lambda _: {}
@@ -115,17 +118,6 @@ def encode_body(request: chat.ChatRequest, target: Target) -> dict[str, object]:
     body["include"] = ["reasoning.encrypted_content"]
     body.update(target.pins)
     return body
-
-
-def _check_features(request: chat.ChatRequest) -> None:
-    """Raise UnsupportedFeature for features that this API does not have."""
-    if clash := sorted(_DERIVED & request.extra.keys()):
-        message = f"{clash[0]!r} cannot be sent directly: the gateway builds it from the request's other fields"
-        raise UnsupportedFeature(clash[0], message)
-    if request.n is not None and request.n > 1:
-        raise UnsupportedFeature("n", "the model returns only one choice when it reasons about tools")
-    if request.logprobs:
-        raise UnsupportedFeature("logprobs", "the model returns no log probabilities when it reasons about tools")
 
 
 def _input(messages: Sequence[chat.Message], model: str, mark: WritesMark) -> Iterator[dict[str, object]]:
@@ -161,15 +153,11 @@ def _assistant_items(message: chat.AssistantMessage, model: str) -> Iterator[dic
             yield thought.item
         if position == 0:
             yield from texts
-        yield _call(call)
+        # The call has no item id, because the answer with that item is not stored.
+        call_id, arguments = safe_call_id(call.id), call.arguments.strip() or "{}"
+        yield {"type": "function_call", "call_id": call_id, "name": safe_call_name(call.name), "arguments": arguments}
     if not message.tool_calls:
         yield from texts
-
-
-def _call(call: chat.ToolCall) -> dict[str, object]:
-    """Return a call without an item id, because the answer with that item is not stored."""
-    call_id, arguments = safe_call_id(call.id), call.arguments.strip() or "{}"
-    return {"type": "function_call", "call_id": call_id, "name": safe_call_name(call.name), "arguments": arguments}
 
 
 def _output(result: chat.ToolMessage, mark: WritesMark) -> object:

@@ -72,7 +72,9 @@ def _messages(body: Mapping[str, object]) -> list[dict[str, Any]]:
             case "function_call":
                 if not messages or messages[-1]["role"] != "assistant":
                     messages.append({"role": "assistant", "content": None})
-                messages[-1].setdefault("tool_calls", []).append(_call(item))
+                function = {"name": item.get("name"), "arguments": item.get("arguments")}
+                call = {"id": item.get("call_id"), "type": "function", "function": function}
+                messages[-1].setdefault("tool_calls", []).append(call)
             case "function_call_output":
                 content = _content(item.get("output"))
                 if isinstance(content, list) and any(part.get("type") != "text" for part in content):
@@ -107,11 +109,6 @@ def _part(part: Mapping[str, object]) -> dict[str, Any]:
             return {"type": "file", "file": file, **marked}
         case _:
             return dict(part)
-
-
-def _call(item: Mapping[str, object]) -> dict[str, Any]:
-    function = {"name": item.get("name"), "arguments": item.get("arguments")}
-    return {"id": item.get("call_id"), "type": "function", "function": function}
 
 
 def _tool(tool: Mapping[str, object]) -> dict[str, Any]:
