@@ -198,7 +198,6 @@ class CandidateClient:
         return None if permit is not None else "no longer permitted"
 
     async def aclose(self) -> None:
-        """Close every connection."""
         if self._refresher is not None:
             await self._refresher.aclose()
         await self._transport.aclose()
@@ -206,7 +205,12 @@ class CandidateClient:
 
 async def _read(answer: UpstreamAnswer, started_at: float) -> QuestionResult:
     if isinstance(answer.result, ModerationAnswer):
-        return _judged(answer.result, QuestionResult(time.monotonic() - started_at))
+        # A verdict is stored as `evaluation.verdicts` reads it.
+        (verdict,), usage = answer.result.results, answer.result.usage
+        scores = {name: score for name, score in verdict.scores.items() if score > 0}
+        text = dumps_text({"found": applying(verdict), "scores": scores, "refused": [*verdict.refused]})
+        tokens = (usage.prompt_tokens, usage.completion_tokens) if usage is not None else None
+        return QuestionResult(time.monotonic() - started_at, answer=RecordedAnswer(text), tokens=tokens)
     if answer.completion is not None:
         return _answered(answer.completion, QuestionResult(time.monotonic() - started_at))
     assert answer.stream is not None, "an answer has a completion or a stream"  # noqa: S101  # for mypy
@@ -226,15 +230,6 @@ async def _read(answer: UpstreamAnswer, started_at: float) -> QuestionResult:
     except ProviderFailed as error:
         failed = QuestionResult.failed(error.failure, total_s)
         return replace(times, answer=failed.answer, failure=failed.failure, detail=failed.detail, status=failed.status)
-
-
-def _judged(answer: ModerationAnswer, times: QuestionResult) -> QuestionResult:
-    """Return a verdict as it is stored. See `evaluation.verdicts`."""
-    (result,), usage = answer.results, answer.usage
-    scores = {name: score for name, score in result.scores.items() if score > 0}
-    text = dumps_text({"found": applying(result), "scores": scores, "refused": [*result.refused]})
-    tokens = (usage.prompt_tokens, usage.completion_tokens) if usage is not None else None
-    return replace(times, answer=RecordedAnswer(text), tokens=tokens)
 
 
 def _answered(completion: chat.ChatCompletion, times: QuestionResult) -> QuestionResult:

@@ -226,7 +226,6 @@ class Recommendation(Value, frozen=True):
 
 
 def recommend(evidence: RouteEvidence) -> Recommendation:
-    """Return the recommendation."""
     groups, route_now = group_ties(evidence), tuple(evidence.route_now)
     ranked = [name for group in groups for name in group]
     missed = {name: evidence.missed(name) for name in evidence.results}
@@ -241,7 +240,14 @@ def recommend(evidence: RouteEvidence) -> Recommendation:
     first = route[0]
     detectable, needed, power = _power(evidence, ranked)
     end = [f"{', '.join(one)}: {'not distinguished' if len(one) > 1 else 'a group of its own'}." for one in groups]
-    end += [*power, *_unclear(evidence, ranked), *out]
+    unclear = [
+        f"{name}: {one.name} is {one.found}; the interval includes the bound ({one.wanted}), so more items could "
+        "change the result."
+        for name in ranked
+        for one in evidence.requirements[name]
+        if one.met and not one.clear
+    ]
+    end += [*power, *unclear, *out]
     deployment: str | None = first
     if first not in evidence.results:
         deployment = next((name for name in route if name in evidence.results), None)
@@ -397,13 +403,3 @@ def _power(evidence: RouteEvidence, ranked: Sequence[str]) -> tuple[float | None
 def _pair(evidence: RouteEvidence, first: str, other: str) -> str:
     one = evidence.between(first, other)
     return f"{first} and {other} can't be compared." if one is None else f"{one.describe()}."
-
-
-def _unclear(evidence: RouteEvidence, ranked: Sequence[str]) -> list[str]:
-    return [
-        f"{name}: {one.name} is {one.found}; the interval includes the bound ({one.wanted}), so more items could "
-        "change the result."
-        for name in ranked
-        for one in evidence.requirements[name]
-        if one.met and not one.clear
-    ]

@@ -88,7 +88,6 @@ class Item(Value, frozen=True):
 
     @property
     def set(self) -> str:
-        """The name of its set."""
         return self.id.partition("/")[0]
 
 

@@ -8,7 +8,7 @@ import difflib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,12 +65,6 @@ OpenAccounting = Callable[[ConfigVersion], contextlib.AbstractAsyncContextManage
 """Opens the accounting of the calls of a command, or None if no state directory records usage."""
 
 
-@contextlib.asynccontextmanager
-async def no_accounting(_: ConfigVersion) -> AsyncIterator[None]:
-    """Record no usage."""
-    yield None
-
-
 class OptionsError(Exception):
     """The command's options can't be used. The message states the reason and the fix."""
 
@@ -83,7 +77,7 @@ class RunOptions(Value, frozen=True, kw_only=True):
     out: Path
     dry_run: bool = False
     fresh: bool = False
-    usage: OpenAccounting = no_accounting
+    usage: OpenAccounting = lambda _: contextlib.nullcontext()  # records nothing
 
 
 class Options(RunOptions, frozen=True, kw_only=True):

@@ -86,7 +86,6 @@ def quantile(values: Sequence[float], p: float) -> Estimate | None:
 
 
 def count_groups(questions: Collection[str], groups: Groups) -> int:
-    """Return the number of groups of the questions."""
     return len({groups.get(one, f"item {one}") for one in questions})
 
 
@@ -270,7 +269,6 @@ class Comparison(Value, frozen=True):
         return replace(self, first=name, second=self.first, difference=-self.difference, low=-self.high, high=-self.low)
 
     def describe(self) -> str:
-        """Return the result as a phrase."""
         one = self if self.difference >= 0 else self.seen_from(self.second)
         interval = f"{one.low * 100:+.1f} to {one.high * 100:+.1f} points, p = {one.p:.2g}"
         if not self.is_established:

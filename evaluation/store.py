@@ -95,7 +95,6 @@ class RunStore:
         self._all("INSERT OR IGNORE INTO run VALUES (?, ?)", name, json.dumps(value))
 
     def fact(self, name: str) -> Any:
-        """Return a stored fact, or None."""
         rows = self._all("SELECT value FROM run WHERE key = ?", name)
         with self._store_errors():
             return json.loads(rows[0][0]) if rows else None
@@ -124,7 +123,6 @@ class RunStore:
                 yield item, _asked(text)
 
     def answer_to(self, candidate: str, axis: str, item: str) -> RecordedAnswer | None:
-        """Return a candidate's answer to one question, or None."""
         rows = self._all(
             "SELECT value FROM answer WHERE candidate = ? AND axis = ? AND item = ?", candidate, axis, item
         )

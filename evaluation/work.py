@@ -63,7 +63,6 @@ class Budget:
     _settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, name: str, tokens: tuple[int, int]) -> None:
-        """Count the tokens of an answer."""
         self.tokens += sum(tokens)
         self.cost += self.cost_of(name, *tokens) or 0.0
 

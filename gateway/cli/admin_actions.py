@@ -38,7 +38,6 @@ class RemoteActions:
         self._operator = operator
 
     def run(self, operation: Operation, given: Given) -> Json:
-        """Do an operation."""
         path = operation.path.format_map({name: quote(str(value), safe="") for name, value in given.items()})
         rest = {it.name: given[it.name] for it in operation.fields if f"{{{it.name}}}" not in operation.path}
         rest = {name: value for name, value in rest.items() if value is not None}
@@ -62,7 +61,6 @@ class LocalActions(ClientAdmin):
         self._config = config
 
     def run(self, operation: Operation, given: Given) -> Json:
-        """Do an operation."""
         names_user = given.get("user") is not None
         config = self._config.version(resolve_secrets=names_user) if operation.uses_config else None
         return operation.run(operation.on(self, config), given)
@@ -72,7 +70,6 @@ class FileActions(FileClients):
     """The operations that show the clients of the config file."""
 
     def run(self, operation: Operation, given: Given) -> Json:
-        """Do an operation."""
         return operation.run(self, given)
 
 

@@ -41,14 +41,24 @@ def approval_document(
 
     The last one of `configs` that can be read decides who answers.
     """
-    deployments = _answering(configs, evidence["region"])
+    from gateway.changes.plan import deployments_prompted
+
+    if not configs.states:
+        raise CommandError("--for approval: no configuration of these months can be read")
+    state, region = configs.states[0]
+    if not state.config.regions[region].territories.contains(_TERRITORY):
+        of = evidence["region"]
+        raise CommandError(f"--for approval: the file is that of mainland China, and region {of!r} has no CN")
+    assistants = state.config.own_assistants.values()
+    prompted = {it.name: it for assistant in assistants for it in deployments_prompted(assistant, region)}
+    deployments = [prompted[name] for name in sorted(prompted)]
     texts = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
     rules = evidence["rules"]
     judged = [f"moderation: {rules['moderation']}"] if rules["moderation"] else []
     refused = [it for it in evidence["refusals"] if it["reason"] == RefusalReason.MODERATION]
     features = [f"{it['rule']}: {it['text']}" for it in rules["features"]]
     found: Mapping[str, _Found] = {
-        "models": _models(evidence, deployments, configs.states[0][1]),
+        "models": _models(evidence, deployments, region),
         "assessment": _assessment(texts["figures"], evidence, deployments, report),
         "keywords": _Found(refused, [] if judged else ["no text is judged: the region has no `moderation`"], judged),
         "labels": _Found(rules["labels"], [] if rules["labels"] else ["the region has no label"]),
@@ -68,20 +78,6 @@ def approval_document(
             for name, part in texts["parts"].items()
         ],
     }
-
-
-def _answering(configs: ActiveConfigs, region: str) -> list[Deployment]:
-    """Return the deployments that may get a prompt of the region. Raises CommandError."""
-    from gateway.changes.plan import deployments_prompted
-
-    if not configs.states:
-        raise CommandError("--for approval: no configuration of these months can be read")
-    state, name = configs.states[0]
-    if not state.config.regions[name].territories.contains(_TERRITORY):
-        raise CommandError(f"--for approval: the file is that of mainland China, and region {region!r} has no CN")
-    assistants = state.config.own_assistants.values()
-    prompted = {it.name: it for assistant in assistants for it in deployments_prompted(assistant, name)}
-    return [prompted[name] for name in sorted(prompted)]
 
 
 def _models(evidence: Mapping[str, Any], answering: list[Deployment], region: str) -> _Found:

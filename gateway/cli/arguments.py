@@ -60,7 +60,6 @@ class _Parser(argparse.ArgumentParser):
     """A parser that suggests a command for a misspelt one. The parsers of its commands are such parsers too."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the error and exit."""
         if (match := _UNKNOWN_COMMAND.match(message)) is not None:
             from gateway.config.problems import nearest  # imported late, because few commands are misspelt
 
@@ -210,7 +209,6 @@ def sha256(text: str) -> str:
 
 
 def territory(text: str) -> str:
-    """Return the code of a territory."""
     from providers.territories import TerritoryError, parse_territory
 
     try:

@@ -74,7 +74,15 @@ def _init_from(options: argparse.Namespace) -> int:
     try:
         data = read_config(source)
         if (own := successors_written(data, source.name)) is not None:
-            return _write_successors(source, directory, *own)
+            text, changes = own
+            if not changes:
+                raise CommandError(f"{source} names no provider that has ended: there is nothing to change")
+            print(f"\nchanged: {len(changes)}", *changes, sep="\n  ")
+            print()
+            terminal.write_new(directory, {"gateway.yaml": text, **schema_file()})
+            written = quote(str(directory / "gateway.yaml"))
+            print(f"\nNext: set the keys of the new providers, and run\n  gateway check {written}")
+            return _OK
         converted = convert_litellm(data, source.name, load_registry(), today)
     except ConfigRejected as error:
         raise rejected_config(error.problems) from None
@@ -87,19 +95,6 @@ def _init_from(options: argparse.Namespace) -> int:
     terminal.write_new(directory, converted.files)
     print(f"\nNext: fill the lines `# GAP` in {directory / 'gateway.yaml'}, and run")
     print(f"  gateway check --no-secrets {quote(str(directory / 'gateway.yaml'))}")
-    return _OK
-
-
-def _write_successors(source: Path, directory: Path, text: str, changes: list[str]) -> int:
-    """Write a config with the successors of ended providers, and print each changed line."""
-    if not changes:
-        raise CommandError(f"{source} names no provider that has ended: there is nothing to change")
-    print(f"\nchanged: {len(changes)}", *changes, sep="\n  ")
-    print()
-    terminal.write_new(directory, {"gateway.yaml": text, **schema_file()})
-    print(
-        f"\nNext: set the keys of the new providers, and run\n  gateway check {quote(str(directory / 'gateway.yaml'))}"
-    )
     return _OK
 
 

@@ -66,7 +66,13 @@ def doctor(options: argparse.Namespace) -> int:
     if options.ask is not None:
         _ask(options, report)
     elif options.models is not None:
-        _ask_lists(options, report)
+        # This costs nothing, and changes nothing.
+        from gateway.cli.doctor_models import check_models
+
+        config = compile_file(settings_of(options).config).config
+        asked = [_named(config, name) for name in dict.fromkeys(options.models or config.deployments)]
+        for check in asyncio.run(check_models(config, asked)):
+            report(check.finding(), json.dumps(check.document()) if options.json else "")
     elif options.installed is not None:
         from gateway.cli.installed_files import installed_problems
 
@@ -164,16 +170,6 @@ def _ask(options: argparse.Namespace, report: Callable[[CheckResult], None]) -> 
     if able:
         words = ", ".join(word for word in able if word not in ("text", "stream"))
         report(CheckResult("ok", name, f"the line to copy: `capabilities: [{words}]`"))
-
-
-def _ask_lists(options: argparse.Namespace, report: Callable[[CheckResult, str], None]) -> None:
-    """Compare the known ends of models with the vendors' lists. It costs nothing, and changes nothing."""
-    from gateway.cli.doctor_models import check_models
-
-    config = compile_file(settings_of(options).config).config
-    names = dict.fromkeys(options.models or config.deployments)
-    for check in asyncio.run(check_models(config, [_named(config, name) for name in names])):
-        report(check.finding(), json.dumps(check.document()) if options.json else "")
 
 
 def _named(config: ConfigVersion, name: str) -> Deployment:
@@ -321,7 +317,14 @@ def _of_config(settings: Settings, *, uses_network: bool) -> Iterator[CheckResul
     else:
         yield CheckResult("ok", name, f"valid: {compiled.config.version}")
     config = compiled.config
-    yield from _of_keys(config)
+    off = {item.name: reason for item in config.deployments.values() if (reason := config_exclusion(item, time.time()))}
+    for deployment, reason in sorted(off.items()):
+        remedy = "set it where the gateway runs" if "credential" in reason.detail else ""
+        yield CheckResult("warning", f"deployment {deployment}", f"is not used: {reason.detail}", remedy)
+    if used := len(config.deployments) - len(off):
+        yield CheckResult("ok", "keys", f"{used} of {len(config.deployments)} deployments can be called")
+    else:
+        yield CheckResult("error", "keys", "no deployment can be called", "set the key of at least one")
     if config.stores is not None:
         yield from checked_stores(config.stores, config)
     if uses_network:
@@ -335,17 +338,6 @@ def _of_config(settings: Settings, *, uses_network: bool) -> Iterator[CheckResul
             )
             yield CheckResult("ok", f"sign_ins.{sign_in}", words)
         yield CheckResult("ok", "network", "not checked: --network resolves and calls each origin")
-
-
-def _of_keys(config: ConfigVersion) -> Iterator[CheckResult]:
-    off = {item.name: reason for item in config.deployments.values() if (reason := config_exclusion(item, time.time()))}
-    for name, reason in sorted(off.items()):
-        remedy = "set it where the gateway runs" if "credential" in reason.detail else ""
-        yield CheckResult("warning", f"deployment {name}", f"is not used: {reason.detail}", remedy)
-    if used := len(config.deployments) - len(off):
-        yield CheckResult("ok", "keys", f"{used} of {len(config.deployments)} deployments can be called")
-    else:
-        yield CheckResult("error", "keys", "no deployment can be called", "set the key of at least one")
 
 
 def origins_of(config: ConfigVersion) -> list[tuple[str, Link | None]]:

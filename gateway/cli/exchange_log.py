@@ -44,7 +44,6 @@ class ExchangeLog(msgspec.Struct):
         return _LoggedResponse(response, self.answer_body)
 
     async def aclose(self) -> None:
-        """Close every connection."""
         await self.transport.aclose()
 
 

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions
+from importlib.metadata import PackageNotFoundError, distribution, distributions
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -41,7 +41,11 @@ def site_problems(root: Path, release: Path | None) -> Iterator[CheckResult]:
     packages = {_named(it.name): it for it in distributions(path=[str(root)])}
     if release is not None:
         yield from _differing(root, _of_wheel(release), "the wheel of the release")
-        yield from _other_versions(packages, (release / "requirements.txt").read_text("utf-8"))
+        locked = (release / "requirements.txt").read_text("utf-8")
+        pinned = {_named(name): version for name, version in _PINNED.findall(locked)}
+        for name, package in packages.items():
+            if name in pinned and package.version != pinned[name]:
+                yield _problem(name, f"is {package.version}, and the release has {pinned[name]}")
     listed: set[Path] = set()
     for name, package in packages.items():
         files = {str(it): f"{it.hash.mode}={it.hash.value}" if it.hash else "" for it in package.files or ()}
@@ -83,13 +87,6 @@ def _of_wheel(release: Path) -> dict[str, str]:
     except (ValueError, OSError, BadZipFile):
         raise CommandError(f"{release} is not the folder of a release: it has no wheel that can be read") from None
     return {name: f"sha256={_encoded(it)}" for name, it in digests.items()}
-
-
-def _other_versions(packages: Mapping[str, Distribution], locked: str) -> Iterator[CheckResult]:
-    pinned = {_named(name): version for name, version in _PINNED.findall(locked)}
-    for name, package in packages.items():
-        if name in pinned and package.version != pinned[name]:
-            yield _problem(name, f"is {package.version}, and the release has {pinned[name]}")
 
 
 def _named(name: str) -> str:

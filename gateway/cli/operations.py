@@ -114,17 +114,13 @@ def status(options: argparse.Namespace) -> int:
             f"{settings.config}` lists them; --admin URL shows an instance"
         ) from None
     if document is None:
-        document = _status_of_instance(_client_of(options))
+        client = _client_of(options)
+        code, document = client.call("GET", "/status", None, "")
+        if code != HTTPStatus.OK:
+            raise CommandError(f"{client.url} answers {code}: {error_message(document)}")
     document = AdminAnswer(document)
     print(json_text(document) if options.json else "\n".join(status_lines(document)))
     return _PROBLEMS if document["problems"] else _OK
-
-
-def _status_of_instance(client: AdminClient) -> Mapping[str, Any]:
-    code, document = client.call("GET", "/status", None, "")
-    if code != HTTPStatus.OK:
-        raise CommandError(f"{client.url} answers {code}: {error_message(document)}")
-    return document
 
 
 def status_lines(document: Mapping[str, Any]) -> Iterator[str]:

@@ -38,7 +38,11 @@ def list_receipts(options: argparse.Namespace) -> int:
         )
     oldest_s = oldest_receipt_s(directory)
     since_s = -math.inf if first is None else _start_s(first)
-    _note_oldest(since_s, oldest_s)
+    if oldest_s is not None and -math.inf < since_s < oldest_s:
+        oldest = datetime.fromtimestamp(oldest_s, UTC).isoformat(timespec="seconds")
+        problem = f"--from is before the oldest receipt that is kept, of {oldest}"
+        reason = "earlier ones were deleted (`receipts.keep`), or none was written"
+        tell(f"{problem}: {reason}; `gateway usage --by territory,processes` reads the ledger")
     until_s = math.inf if last is None else _start_s(last + timedelta(days=1))
     places = None if options.territory is None else Places(frozenset({options.territory}))
     shown, changed, first_changed = 0, 0, ""
@@ -52,7 +56,9 @@ def list_receipts(options: argparse.Namespace) -> int:
             else:
                 if not shown:
                     print(_line([*_WIDTHS], "sent to"))
-                print(_line(_cells(receipt), "; ".join(dict.fromkeys(_recipients(receipt))) or _NONE))
+                named = (str(receipt.get(name) or _NONE) for name in ("territory", "region", "outcome", "client", "id"))
+                cells = [f"{str(receipt.get('at'))[:_SECONDS]}Z", *named]
+                print(_line(cells, "; ".join(dict.fromkeys(_recipients(receipt))) or _NONE))
             shown += 1
     if not options.json:
         count = f"\n{shown:,} receipt{'s' if shown != 1 else ''}"
@@ -66,20 +72,6 @@ def list_receipts(options: argparse.Namespace) -> int:
 
 def _start_s(day: date) -> float:
     return datetime.combine(day, time(), UTC).timestamp()
-
-
-def _note_oldest(since_s: float, oldest_s: float | None) -> None:
-    """Report that the days begin before the receipts do."""
-    if oldest_s is not None and -math.inf < since_s < oldest_s:
-        oldest = datetime.fromtimestamp(oldest_s, UTC).isoformat(timespec="seconds")
-        problem = f"--from is before the oldest receipt that is kept, of {oldest}"
-        reason = "earlier ones were deleted (`receipts.keep`), or none was written"
-        tell(f"{problem}: {reason}; `gateway usage --by territory,processes` reads the ledger")
-
-
-def _cells(receipt: Mapping[str, Any]) -> list[str]:
-    names = ("territory", "region", "outcome", "client", "id")
-    return [f"{str(receipt.get('at'))[:_SECONDS]}Z", *(str(receipt.get(name) or _NONE) for name in names)]
 
 
 def _line(cells: list[str], last: str) -> str:

@@ -69,12 +69,13 @@ def usage(options: argparse.Namespace) -> int:
     if (options.first or options.last) is not None and (days is None or options.month is not None):
         raise CommandError("name a month with --month, or both the first day with --from and the last one with --to")
     if options.admin is not None:
+        client = terminal.admin_client(options.admin, terminal.settings_of(options))
         if options.rows:
-            client = terminal.admin_client(options.admin, terminal.settings_of(options))
             for line in client.lines(f"/v1/admin/usage/rows?{urlencode(_filters(options))}", _note_deleted):
                 sys.stdout.write(line)
             return _OK
-        report = _remote_report(options, by)
+        members = ("groups", "total", "timezone", "to" if days is not None else "month")
+        report = client.report("/v1/admin/usage", {"by": ",".join(by), **_filters(options)}, members)
     else:
         with _reader(options) as reader:
             if days is not None:
@@ -96,17 +97,6 @@ def usage(options: argparse.Namespace) -> int:
     if (deleted := report.get("rows_deleted_through")) is not None:
         _note_deleted(str(deleted), "this report, which is made of rows, does not count them")
     return _OK
-
-
-def _remote_report(options: argparse.Namespace, by: Sequence[str]) -> dict[str, Any]:
-    """Return the report of a running gateway, through its admin API. Raises CommandError."""
-    client, query = (
-        terminal.admin_client(options.admin, terminal.settings_of(options)),
-        {"by": ",".join(by), **_filters(options)},
-    )
-    is_of_days = options.first is not None
-    members = ("groups", "total", "timezone", "to" if is_of_days else "month")
-    return client.report("/v1/admin/usage", query, members)
 
 
 def _reader(options: argparse.Namespace) -> UsageReader:
@@ -163,14 +153,6 @@ def _noted_config(directory: Path) -> Path | None:
     return Path(facts.config) if facts is not None and facts.config and path_exists(facts.config) else None
 
 
-def _config_of(options: argparse.Namespace) -> ConfigVersion:
-    """Return the config whose deployments name quotas. Raises CommandError."""
-    path = options.config or _noted_config(terminal.state_directory(terminal.settings_of(options)))
-    if path is None:
-        raise CommandError("the config names the quotas of deployments: name it with --config")
-    return terminal.compile_file(path, resolve_secrets=False).config
-
-
 def _print_rows(reader: UsageReader, query: UsageQuery) -> None:
     from gateway.usage.usage_row import json_line
 
@@ -178,6 +160,14 @@ def _print_rows(reader: UsageReader, query: UsageQuery) -> None:
         sys.stdout.write(json_line(row))
     if (deleted := reader.deleted_through_in(query)) is not None:
         _note_deleted(deleted)
+
+
+def _config_of(options: argparse.Namespace) -> ConfigVersion:
+    """Return the config whose deployments name quotas. Raises CommandError."""
+    path = options.config or _noted_config(terminal.state_directory(terminal.settings_of(options)))
+    if path is None:
+        raise CommandError("the config names the quotas of deployments: name it with --config")
+    return terminal.compile_file(path, resolve_secrets=False).config
 
 
 def _note_deleted(day: str, effect: str = "reports still count them") -> None:

@@ -34,9 +34,12 @@ def check_access(scope: Any, *, is_page: bool) -> None:
         message = "the console serves this machine only: open it as http://127.0.0.1 or http://localhost, with its port"
         raise ApiError("permission_denied", message)
     site = headers.get("sec-fetch-site", ["none"])
-    if is_page and scope["method"] == "GET" and "origin" not in headers and _is_navigation(headers):
+    # A link opens the page in a window, not in a frame and not for a script.
+    is_window = headers.get("sec-fetch-mode") == ["navigate"] and headers.get("sec-fetch-dest") in (None, ["document"])
+    if is_page and scope["method"] == "GET" and "origin" not in headers and is_window:
         return
-    if not all(one in _OWN for one in site) or not all(_is_own(one, hosts[0]) for one in headers.get("origin", [])):
+    origins = {f"http://{hosts[0]}", f"https://{hosts[0]}"}
+    if not all(one in _OWN for one in site) or not origins.issuperset(headers.get("origin", [])):
         raise ApiError("permission_denied", "other sites may only link to the page of the console")
 
 
@@ -46,12 +49,3 @@ def headers_by_name(scope: Any) -> dict[str, list[str]]:
     for name, value in scope["headers"]:
         headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
     return headers
-
-
-def _is_navigation(headers: dict[str, list[str]]) -> bool:
-    """Return whether the browser opens the page in a window, not in a frame and not for a script."""
-    return headers.get("sec-fetch-mode") == ["navigate"] and headers.get("sec-fetch-dest", ["document"]) == ["document"]
-
-
-def _is_own(origin: str, host: str) -> bool:
-    return origin in (f"http://{host}", f"https://{host}")

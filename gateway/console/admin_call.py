@@ -54,7 +54,10 @@ class AdminCall(Value, frozen=True):
     async def call(self, method: str, path: str, body: object = None, query: Mapping[str, str] | None = None) -> Any:
         """Return the document that answers a request. Raises AdminFailed."""
         status, kind, data = await self.raw(method, path, body, query)
-        document = _document(data) if kind.startswith("application/json") else None
+        try:
+            document = json.loads(data) if kind.startswith("application/json") else None
+        except ValueError:
+            document = None
         error = document.get("error") if isinstance(document, dict) else None
         if isinstance(error, dict):
             code, own = str(error.get("code")), str(error.get("message"))
@@ -129,10 +132,3 @@ class AdminCall(Value, frozen=True):
             "state": {},
             IDENTITY: self.identity,
         }
-
-
-def _document(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except ValueError:
-        return None

@@ -97,7 +97,9 @@ class Console:
             return json_response({"body": await self._control.arrived(deployment)})
         if path == "/console/claim":
             _expect(scope, "POST")
-            return await self._claim(receive)
+            body, config = await read_object(receive), (await self._control.status()).config
+            claim = claim_of(config, str(body.get("region")), str(body.get("band")), time.time())
+            return json_response({"claim": claim})
         if path == "/console/clock":
             _expect(scope, "POST")
             return await self._move_clock(receive)
@@ -133,11 +135,6 @@ class Console:
         form = await read_form((headers.get("content-type") or [""])[0], receive) if method == "POST" else {}
         visit = self._views.visit(_DEMO_VISITOR, _language(scope), query, form)
         return await self._views.respond(method, path, visit)
-
-    async def _claim(self, receive: _Receive) -> RawResponse:
-        body = await read_object(receive)
-        config = (await self._control.status()).config
-        return json_response({"claim": claim_of(config, str(body.get("region")), str(body.get("band")), time.time())})
 
     async def _move_clock(self, receive: _Receive) -> RawResponse:
         later_s = (await read_object(receive)).get("later_s")

@@ -69,7 +69,9 @@ class OperatorConsole:
                 form = await read_form((headers.get("content-type") or [""])[0], receive, most_bytes)
             response = await self._page(method, path, visitor, self._visit(visitor, headers, query, form), scope)
         except NotShown as error:
-            return await self._message(headers, query, error)
+            visit = self._visit(None, headers, query, {})
+            values = {"title": _("Console"), "message": error.message(visit.texts), "sign_in": False}
+            return await self._views.page(ViewAnswer("message.html", values, error.status), visit)
         if (chosen := query.get("lang")) and response.status == 200:
             language = f"{_LANGUAGE}={language_of(chosen[-1], '')}; Path=/; SameSite=Lax; Max-Age=31536000"
             response = replace(response, headers={**response.headers, "set-cookie": language})
@@ -107,7 +109,8 @@ class OperatorConsole:
         return await self._views.respond(method, path, visit)
 
     async def _sign_in(self, method: str, visit: Visit, scope: Any) -> RawResponse:
-        self._visitors.expect_tokens()
+        if self._visitors.access.proxy_secrets:
+            raise NotShown(_("sign-in by token is off: the proxy signs users in (GATEWAY_CONSOLE_PROXY_SECRET)"))
         target = self._own_target(visit.form.get("next") or visit.query.get("next") or "")
         values: dict[str, Any] = {"title": _("Sign in"), "next": target, "problem": "", "ended": "ended" in visit.query}
         if method in ("GET", "HEAD"):
@@ -135,11 +138,6 @@ class OperatorConsole:
         if path != "/" and "GET" not in (self._views.methods(path) if self._views.has(path) else ()):
             return _HOME
         return f"{path}?{urlencode(parse_qsl(query))}" if query else path
-
-    async def _message(self, headers: _Headers, query: Mapping[str, list[str]], reason: NotShown) -> RawResponse:
-        visit = self._visit(None, headers, query, {})
-        values = {"title": _("Console"), "message": reason.message(visit.texts), "sign_in": False}
-        return await self._views.page(ViewAnswer("message.html", values, reason.status), visit)
 
     def _visit(
         self, visitor: Visitor | None, headers: _Headers, query: Mapping[str, list[str]], form: Mapping[str, str]

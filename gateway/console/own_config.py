@@ -34,7 +34,15 @@ class OwnConfig:
 
     def lines(self) -> Sequence[ChangedLine]:
         """Return the lines that the last edit changed; none if it was taken back."""
-        return _changed_lines(self._before, self._after)
+        old, new = self._before.splitlines(), self._after.splitlines()
+        lines: list[ChangedLine] = []
+        for tag, start, end, new_start, new_end in difflib.SequenceMatcher(
+            None, old, new, autojunk=False
+        ).get_opcodes():
+            if tag != "equal":
+                lines += [ChangedLine(number + 1, "-", old[number]) for number in range(start, end)]
+                lines += [ChangedLine(number + 1, "+", new[number]) for number in range(new_start, new_end)]
+        return lines
 
     def put_first(self, config: ConfigVersion, assistant: str, region: str, deployment: str) -> None:
         """Write the file with a deployment as the first step of a route. Raises ApiError."""
@@ -102,13 +110,3 @@ def movable_routes(assistant: Assistant) -> dict[str, list[str]]:
 def candidates(assistant: Assistant) -> list[str]:
     """Return the deployments of all its routes, in the order in which they are written."""
     return list(dict.fromkeys(name for names in movable_routes(assistant).values() for name in names))
-
-
-def _changed_lines(before: str, after: str) -> list[ChangedLine]:
-    old, new = before.splitlines(), after.splitlines()
-    lines = []
-    for tag, start, end, new_start, new_end in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if tag != "equal":
-            lines += [ChangedLine(number + 1, "-", old[number]) for number in range(start, end)]
-            lines += [ChangedLine(number + 1, "+", new[number]) for number in range(new_start, new_end)]
-    return lines

@@ -278,10 +278,7 @@ def curl_command(url: str, assistant: str, territory: str, question: str) -> str
 def python_program(url: str, assistant: str, territory: str, question: str) -> str:
     """Return the same request as a program that uses the OpenAI SDK. See `curl_command`."""
     values = {"base_url": f"{url}/v1", "assistant": assistant, "territory": territory, "question": question}
-    literals = {name: _literal(text) for name, text in (values | {"header": _TERRITORY_HEADER}).items()}
+    values["header"] = _TERRITORY_HEADER
+    # What JSON quotes is a literal of Python too.
+    literals = {name: json.dumps(text, ensure_ascii=not text.isprintable()) for name, text in values.items()}
     return _PROGRAM.substitute(literals)
-
-
-def _literal(text: str) -> str:
-    """Return the text as a literal of Python, as JSON quotes it."""
-    return json.dumps(text, ensure_ascii=not text.isprintable())

@@ -68,7 +68,6 @@ class Sessions:
         return session.token
 
     def end(self, cookie: str) -> None:
-        """End a session, if there is one."""
         self._sessions.pop(_id_of(cookie), None)
 
 
@@ -98,7 +97,6 @@ class FailureLimit:
         return times[0] + _FAILURES_S - now_s if len(times) >= _MOST_FAILURES else 0.0
 
     def note(self, address: str) -> None:
-        """Count a failure."""
         while len(self._failures) >= _MOST_ADDRESSES and address not in self._failures:
             del self._failures[next(iter(self._failures))]
         self._failures.setdefault(address, deque(maxlen=_MOST_FAILURES)).append(self._clock())

@@ -175,14 +175,11 @@ def _file(by: str, days: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str
                 (row.get("before") or {}).get("amount"),
                 row.get("change"),
             ]
-            writer.writerow([_plain(cell) for cell in cells])
+            # No spreadsheet runs such a cell as a formula.
+            plain = [f"'{it}" if isinstance(it, str) and it.startswith(_FORMULAS) else it for it in cells]
+            writer.writerow(plain)
     headers = {"content-disposition": f'attachment; filename="{name}"'}
     return ViewAnswer(file=RawResponse(out.getvalue().encode(), 200, headers, "text/csv; charset=utf-8"))
-
-
-def _plain(cell: object) -> object:
-    """Return a cell that no spreadsheet runs as a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULAS) else cell
 
 
 VIEW = ConsoleView(PATH, _("Spend"), show)

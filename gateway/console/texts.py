@@ -51,7 +51,6 @@ class ViewTexts(Value, frozen=True):
     locale: Locale
 
     def gettext(self, message: str) -> str:
-        """Return a text in this language."""
         return _catalogue(self.language).get(message) or message
 
     @property
@@ -118,7 +117,6 @@ def _decimal(value: object) -> Decimal:
 
 @cache
 def texts_in(language: str) -> ViewTexts:
-    """Return the texts of a language."""
     return ViewTexts(language, Locale.parse(language.replace("-", "_")))
 
 

@@ -55,7 +55,6 @@ def products() -> tuple[Product, ...]:
 
 
 def product_at(deployment: Deployment) -> Product:
-    """Return the product of a deployment."""
     return product_of(deployment.provider, deployment.model, deployment.origin if deployment.simulates is None else "")
 
 

@@ -57,7 +57,6 @@ class Visit(Value, frozen=True):
 
     @property
     def is_admin(self) -> bool:
-        """Whether the visitor has the role `admin`."""
         return may_act(self.visitor.identity.role, Role.ADMIN)
 
 
@@ -143,7 +142,6 @@ class Views:
         return await self.page(answer, visit, view)
 
     async def page(self, answer: ViewAnswer, visit: Visit, view: ConsoleView | None = None) -> RawResponse:
-        """Return a rendered page."""
         async with self._rendering:
             html = await asyncio.to_thread(self._render, answer, visit, view)
         return RawResponse(html.encode("utf-8", "replace"), answer.status, {}, HTML)

@@ -68,7 +68,6 @@ class ConsoleAccess:
 
     @classmethod
     def of(cls, settings: Settings) -> ConsoleAccess:
-        """Return the access of these settings."""
         pairs = [item.partition("=") for item in (settings.console_roles or "").split(",") if item.strip()]
         return cls(
             settings.console_url.rstrip("/") if settings.console_url is not None else None,
@@ -85,7 +84,6 @@ class ConsoleAccess:
 
     @property
     def cookie(self) -> str:
-        """The name of the cookie."""
         return "__Host-gateway-console" if self.is_secure else "gateway-console"
 
     def check(self, method: str, headers: Mapping[str, list[str]]) -> None:
@@ -136,15 +134,20 @@ class Visitors:
             )
             raise NotShown(text, command=command)
 
-    def expect_tokens(self) -> None:
-        """Raise NotShown if a proxy signs users in. Sign-in by token is off then, and `sign_in` is not called."""
-        if self.access.proxy_secrets:
-            raise NotShown(_("sign-in by token is off: the proxy signs users in (GATEWAY_CONSOLE_PROXY_SECRET)"))
-
     async def visitor(self, headers: Mapping[str, list[str]], *, is_use: bool = True) -> Visitor | None:
         """Return the visitor with these headers, or None if a sign-in is needed. Raises NotShown, ApiError."""
         if self.access.proxy_secrets:
-            return await self._user_of_proxy(headers)
+            sent = _only(headers, PROXY_HEADER).encode()
+            if not any(hmac.compare_digest(sent, secret.encode()) for secret in self.access.proxy_secrets):
+                text = _("this request did not come through the proxy: its `{name}` is missing or wrong")
+                raise NotShown(text, name=PROXY_HEADER)
+            if self.access.roles:
+                (role, user), how = self._role_of_groups(headers), "proxy"
+            else:
+                role, user, issuer = await self._role_of_token(headers)
+                how = f"issuer:{issuer}"
+            csrf = csrf_of(f"{self.access.proxy_secrets[-1]}\0{user}")
+            return Visitor(Identity(role, who=f"{user} (console)", how=how), user, csrf)
         for cookie in cookies_of(headers, self.access.cookie):
             token = self._sessions.token_of(cookie, is_use=is_use)
             holder = self._guard.holder(token) if token is not None else None
@@ -154,19 +157,6 @@ class Visitors:
                 shown = self._guard.note_of(holder.token_id) or name
                 return Visitor(identity, shown, csrf_of(cookie), can_sign_out=True)
         return None
-
-    async def _user_of_proxy(self, headers: Mapping[str, list[str]]) -> Visitor:
-        sent = _only(headers, PROXY_HEADER).encode()
-        if not any(hmac.compare_digest(sent, secret.encode()) for secret in self.access.proxy_secrets):
-            text = _("this request did not come through the proxy: its `{name}` is missing or wrong")
-            raise NotShown(text, name=PROXY_HEADER)
-        if self.access.roles:
-            (role, user), how = self._role_of_groups(headers), "proxy"
-        else:
-            role, user, issuer = await self._role_of_token(headers)
-            how = f"issuer:{issuer}"
-        csrf = csrf_of(f"{self.access.proxy_secrets[-1]}\0{user}")
-        return Visitor(Identity(role, who=f"{user} (console)", how=how), user, csrf)
 
     def _role_of_groups(self, headers: Mapping[str, list[str]]) -> tuple[Role, str]:
         """Return the role and the name of the user whom the proxy names. Raises NotShown."""
@@ -218,7 +208,6 @@ class Visitors:
         return None
 
     async def sign_out(self, headers: Mapping[str, list[str]]) -> None:
-        """End the session."""
         for cookie in cookies_of(headers, self.access.cookie):
             self._sessions.end(cookie)
 
@@ -230,7 +219,6 @@ class Visitors:
 
 
 def cookies_of(headers: Mapping[str, list[str]], name: str) -> list[str]:
-    """Return the values of a cookie."""
     pairs = [pair.partition("=") for header in headers.get("cookie", []) for pair in header.split(";")]
     return [value.strip() for key, __, value in pairs if key.strip() == name]
 
@@ -240,12 +228,8 @@ def _only(headers: Mapping[str, list[str]], name: str) -> str:
     given = headers.get(name, [])
     if len(given) > 1:
         raise NotShown(_("the header `{name}` is sent twice: the proxy must remove the one of the client"), name=name)
-    return _decoded(given[0]) if given else ""
-
-
-def _decoded(value: str) -> str:
-    """Return a header value in UTF-8, as proxies send names, or as it is."""
+    value = given[0] if given else ""
     try:
         return value.encode("latin-1").decode()
-    except UnicodeDecodeError:
+    except UnicodeDecodeError:  # proxies send names in UTF-8 or as they are
         return value

@@ -48,7 +48,6 @@ class Place(Value, frozen=True):
 
     @property
     def position(self) -> tuple[int, int]:
-        """Return the centre."""
         return self.x, self.y
 
 
@@ -82,7 +81,6 @@ class World(Value, frozen=True):
 
 @cache
 def world() -> World:
-    """Return the contents of `world.toml`."""
     data: Any = tomllib.loads((_FOLDER / "world.toml").read_text("utf-8"))
     return World(data["width"], data["height"], {code: Place(*values) for code, values in data["places"].items()})
 
@@ -111,18 +109,14 @@ def places_in(texts: ViewTexts, places: Mapping[str, Any]) -> str:
     is_long = len([0] if included is None else included) + len(excluded) > _MOST_NAMED
 
     def listed(codes: Sequence[str]) -> str:
-        return texts.comma.join(codes if is_long else [_place_name(texts, code) for code in codes])
+        names = (texts.gettext(GROUPS[it]) if it in GROUPS else name_of(it, texts.language) for it in codes)
+        return texts.comma.join(codes if is_long else names)
 
     if included is None:
         shown, but = texts.gettext(_("any") if is_long else _("anywhere")), _(" but ")
     else:
         shown, but = listed(included) or texts.gettext(_("nowhere")), _(" but not ")
     return f"{shown}{texts.gettext(but)}{listed(excluded)}" if excluded else shown
-
-
-def _place_name(texts: ViewTexts, code: str) -> str:
-    """Return the name of a territory, or of a group of them."""
-    return texts.gettext(GROUPS[code]) if code in GROUPS else name_of(code, texts.language)
 
 
 @cache

@@ -21,6 +21,5 @@ def gates_of(process: Process) -> tuple[RegionGate, ...]:
 
 
 def watchers_of(process: Process) -> tuple[Watcher, ...]:
-    """Return the watchers of a process."""
     begun = [feature.watcher(process) for feature in FEATURES if feature.watcher is not None]
     return tuple(watcher for watcher in begun if watcher is not None)

@@ -74,7 +74,6 @@ class SourceReading:
             self.note(*path, note=note)
 
     def note(self, *path: str | int, note: str) -> None:
-        """Add a note to a value."""
         self.notes.setdefault(path, note)
 
     def open(self, *path: str | int, note: str) -> None:
@@ -88,7 +87,6 @@ class SourceReading:
         return [index for index, one in enumerate(value) if isinstance(one, dict)] if isinstance(value, list) else []
 
     def keys(self, *path: str | int) -> list[str]:
-        """Return the keys of a mapping."""
         value = self.at(*path)
         return list(value) if isinstance(value, dict) else []
 
@@ -146,7 +144,6 @@ class SourceReading:
         return {name for path in self._leaves((), self.source.values) if (name := self.variable(*path)) is not None}
 
     def line(self, path: KeyPath) -> int:
-        """Return the line of a value."""
         return self.source.position(path)[0]
 
 

@@ -55,7 +55,6 @@ class Model:
 
 @cache
 def facts() -> dict[str, Any]:
-    """Return how a configuration of LiteLLM is read."""
     return tomllib.loads(Path(__file__).with_name("models.toml").read_text("utf-8"))
 
 

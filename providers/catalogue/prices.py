@@ -547,21 +547,6 @@ def _cited(row: Mapping[str, Any], path: str, sources: Sources) -> tuple[Citatio
 def _retirement(row: Mapping[str, Any], path: str, sources: Sources) -> Retirement:
     _check_keys(row, path, _RETIREMENT_KEYS)
     models, days = _names(row, path, "models"), {key: _day(row, path, key) for key in _STAGE_DAYS if key in row}
-    _check_stages(row, path, days)
-    cited, as_of = _cited(row, path, sources)
-    instead, to = (_text(row, path, key) if key in row else "" for key in ("instead", "to"))
-    sites = frozenset(_names(row, path, "sites", optional=True))
-    paths = _names(row, path, "paths", optional=True)
-    # The words of a page in [sources] are about the page, not about the days of this row.
-    quote = "" if cited.unconfirmed and "quote" not in row else cited.quote
-    made = Retirement(models, days.get("on"), as_of, cited.source, instead, quote, cited.unconfirmed, sites, paths)
-    announced, dearer, redirects = (days.get(key) for key in _STAGE_DAYS[:3])
-    is_earliest = row.get("earliest", False)
-    return replace(made, announced=announced, dearer=dearer, redirects=redirects, to=to, earliest=is_earliest)
-
-
-def _check_stages(row: Mapping[str, Any], path: str, days: Mapping[str, date]) -> None:
-    """Refuse a row without a day, with days in another order than `_STAGE_DAYS`, or with a key that lacks its day."""
     if not days:
         raise CatalogueError(f"{path}.on: must be a day, where the row has none of {', '.join(_STAGE_DAYS[:3])}")
     for before, after in pairwise(days):
@@ -574,6 +559,16 @@ def _check_stages(row: Mapping[str, Any], path: str, days: Mapping[str, date]) -
     for key, day in (("to", "redirects"), ("redirects", "to"), ("earliest", "on")):
         if key in row and day not in row:
             raise CatalogueError(f"{path}.{key}: needs `{day}`")
+    cited, as_of = _cited(row, path, sources)
+    instead, to = (_text(row, path, key) if key in row else "" for key in ("instead", "to"))
+    sites = frozenset(_names(row, path, "sites", optional=True))
+    paths = _names(row, path, "paths", optional=True)
+    # The words of a page in [sources] are about the page, not about the days of this row.
+    quote = "" if cited.unconfirmed and "quote" not in row else cited.quote
+    made = Retirement(models, days.get("on"), as_of, cited.source, instead, quote, cited.unconfirmed, sites, paths)
+    announced, dearer, redirects = (days.get(key) for key in _STAGE_DAYS[:3])
+    is_earliest = row.get("earliest", False)
+    return replace(made, announced=announced, dearer=dearer, redirects=redirects, to=to, earliest=is_earliest)
 
 
 def _check_keys(row: Mapping[str, Any], path: str, known: frozenset[str]) -> None:

@@ -88,7 +88,9 @@ def vendor_domain(host: str, provider: str, origins: tuple[str, ...]) -> str:
 def _site(path: str, name: str, table: Any, sources: Sources, hosts: Iterable[str]) -> Site:
     """Return a site, with the patterns in `hosts` in addition to the patterns of its table."""
     check_table(path, table, _SHAPES, ("origin", "base_path", "stores", "processes"))
-    residency = _residency(path, table)
+    residency, base_path = _residency(path, table), table["base_path"]
+    if base_path and (not base_path.startswith("/") or base_path.endswith("/")):
+        raise CatalogueError(f"{path}.base_path: must begin with / and not end with it, such as /v1")
     # A site with other facts of the vendor may lack the evidence that it counts tokens.
     if ("counts" in table) != ("counts_source" in table):
         raise CatalogueError(f"{path}: `counts` and `counts_source`, the page that states it, belong together")
@@ -96,7 +98,7 @@ def _site(path: str, name: str, table: Any, sources: Sources, hosts: Iterable[st
     return Site(
         name=name,
         origin=_origin(path, table["origin"]),
-        base_path=_base_path(path, table["base_path"]),
+        base_path=base_path,
         residency=residency,
         availability=_availability(path, table, residency),
         hosts=tuple(_pattern(path, host) for host in (*table.get("hosts", ()), *hosts)),
@@ -119,12 +121,6 @@ def _origin(path: str, text: str) -> str:
         raise CatalogueError(f"{path}.origin: {error}") from None
     if not spelt or not usual.startswith("https://"):
         raise CatalogueError(f"{path}.origin: must be https:// and a host in lower case, without a path")
-    return text
-
-
-def _base_path(path: str, text: str) -> str:
-    if text and (not text.startswith("/") or text.endswith("/")):
-        raise CatalogueError(f"{path}.base_path: must begin with / and not end with it, such as /v1")
     return text
 
 

@@ -143,10 +143,7 @@ def is_absent(value: object) -> bool:
 
 def parameters(request: chat.ChatRequest, wanted: chat.ChatRequest) -> Mapping[str, object]:
     """Return the parameters of `request` that `wanted` sets."""
-    values: dict[str, object] = {}
-    for name in _COMPARED:
-        if getattr(wanted, name) not in (None, ()):
-            values[name] = getattr(request, name)
+    values = {name: getattr(request, name) for name in _COMPARED if getattr(wanted, name) not in (None, ())}
     match wanted.response_format:
         case chat.JsonObjectFormat():
             values["response_format"] = isinstance(request.response_format, chat.JsonObjectFormat)

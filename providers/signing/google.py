@@ -12,7 +12,6 @@ express mode). Tokens begin with `ya29.` or `eyJ`. source: Google's page on API 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 from providers.json_values import JsonError, as_map, loads_text, read_str
@@ -55,23 +54,6 @@ def google_key_problem(secret: str) -> str | None:
 
 @lru_cache(maxsize=_MOST_KEYS)
 def _signed(key: str, issued_at: int) -> str:
-    info = _account(key)
-    try:
-        from google.auth import crypt, jwt
-    except ImportError as error:
-        raise KeyProblem("needs google-auth; pip install google-auth") from error
-    try:
-        # google-auth's functions have no types.
-        signer = crypt.RSASigner.from_service_account_info(dict(info))  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError) as error:
-        raise KeyProblem("has a private key that can't be read") from error
-    email = info["client_email"]
-    claims = {"iss": email, "sub": email, "iat": issued_at, "exp": issued_at + _LIFETIME_S, "scope": _SCOPE}
-    token: bytes = jwt.encode(signer, claims)  # type: ignore[no-untyped-call]
-    return token.decode("ascii")
-
-
-def _account(key: str) -> Mapping[str, object]:
     try:
         info = as_map(loads_text(key))
     except JsonError:
@@ -85,4 +67,16 @@ def _account(key: str) -> Mapping[str, object]:
         raise KeyProblem(f"is not a service account's key: it lacks {', '.join(missing)}")
     if info["type"] != "service_account":
         raise KeyProblem("is a key of another type than `service_account`, which only Google's own servers can use")
-    return info
+    try:
+        from google.auth import crypt, jwt
+    except ImportError as error:
+        raise KeyProblem("needs google-auth; pip install google-auth") from error
+    try:
+        # google-auth's functions have no types.
+        signer = crypt.RSASigner.from_service_account_info(dict(info))  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError) as error:
+        raise KeyProblem("has a private key that can't be read") from error
+    email = info["client_email"]
+    claims = {"iss": email, "sub": email, "iat": issued_at, "exp": issued_at + _LIFETIME_S, "scope": _SCOPE}
+    token: bytes = jwt.encode(signer, claims)  # type: ignore[no-untyped-call]
+    return token.decode("ascii")

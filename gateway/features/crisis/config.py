@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Annotated, Literal
@@ -83,6 +83,9 @@ def _with_crisis(draft: Draft, section: RegionSection, region: Region) -> Region
     return replace(region, parts=region.parts.having(rules))
 
 
+_NUMBER_HINT = "write `crisis.text`, or the number in `profile.helplines`: {crisis: …}"
+
+
 def _rules(findings: Findings, region: Region, section: CrisisSection, profile: ProfileSection | None) -> CrisisRules:
     path: KeyPath = ("regions", region.name, "crisis")
     for key, names in (("judges", section.judges), ("categories", section.categories)):
@@ -100,7 +103,17 @@ def _rules(findings: Findings, region: Region, section: CrisisSection, profile: 
     numbers = own if any(kind in own for kind in _KINDS) else None
     known, common = _helplines(region.territories, numbers)
     if section.text is None:
-        _check_numbers(findings, path, region.territories, known, common)
+        # The users of these territories would get a text without a number.
+        included = region.territories.included
+        without = sorted(
+            code for code in (territory_data().names if included is None else included) if code not in known
+        )
+        if without and (common is None or included is not None):
+            listed = first_names([f"{territory_name(code)} ({code})" for code in without], _MOST_NAMED)
+            findings.error(path, f"no number for a crisis or an emergency is known in {listed}", _NUMBER_HINT)
+        elif common is None:
+            message = "no number is valid in the whole region, for a user of whom only the region is known"
+            findings.error(path, message, _NUMBER_HINT)
     return CrisisRules(
         tuple(section.judges),
         tuple(section.categories),
@@ -135,21 +148,6 @@ def _best(numbers: Mapping[str, str]) -> Helpline | None:
     return next((Helpline(kind, numbers[kind]) for kind in _KINDS if kind in numbers), None)
 
 
-def _check_numbers(
-    findings: Findings, path: KeyPath, territories: Places, known: Collection[str], common: Helpline | None
-) -> None:
-    """Report territories whose users would get a text without a number."""
-    codes = territory_data().names if territories.included is None else territories.included
-    without = sorted(code for code in codes if code not in known)
-    hint = "write `crisis.text`, or the number in `profile.helplines`: {crisis: …}"
-    if without and not (common is not None and territories.included is None):
-        names = first_names([f"{territory_name(code)} ({code})" for code in without], _MOST_NAMED)
-        findings.error(path, f"no number for a crisis or an emergency is known in {names}", hint)
-    elif common is None:
-        message = "no number is valid in the whole region, for a user of whom only the region is known"
-        findings.error(path, message, hint)
-
-
 def _check(draft: Draft, config: ConfigVersion) -> None:
     """Check the judges, and whether they have the categories."""
     for name, section in draft.config.regions.items():
@@ -159,27 +157,20 @@ def _check(draft: Draft, config: ConfigVersion) -> None:
             continue
         path: KeyPath = ("regions", name, "crisis")
         judges: list[Deployment] = []
-        for index, judge in enumerate(crisis.judges):
+        for index, name_of_judge in enumerate(crisis.judges):
             at = (*path, "judges", index)
-            valid = check_judge(draft, at, judge, region, config.deployments)
+            valid = check_judge(draft, at, name_of_judge, region, config.deployments)
             judges += [valid] if valid is not None else []
         for index, category in enumerate(crisis.categories):
-            for judge_name, names in _known_to(judges):
-                if category not in names:
-                    message = f"the judge {quoted(judge_name)} has no category {quoted(category)}"
+            for judge in judges:
+                moderations = moderations_of(judge)
+                names = known_categories(moderations) if moderations is not None else None
+                if names is not None and category not in names:
+                    message = f"the judge {quoted(judge.name)} has no category {quoted(category)}"
                     covering = category.partition("/")[0]
                     hint = f"did you mean {quoted(covering)}?" if covering in names else choice_hint(category, names)
                     draft.error((*path, "categories", index), message, hint)
                     break
-
-
-def _known_to(judges: Collection[Deployment]) -> Iterator[tuple[str, frozenset[str]]]:
-    """Yield each judge whose categories are known, with them."""
-    for judge in judges:
-        moderations = moderations_of(judge)
-        names = known_categories(moderations) if moderations is not None else None
-        if names is not None:
-            yield judge.name, names
 
 
 CRISIS_COMPILER = FeatureCompiler(

@@ -19,11 +19,8 @@ def last_answered(messages: Sequence[Message]) -> int:
     end = len(messages)
     while end and isinstance(messages[end - 1], AssistantMessage):
         end -= 1
-    return next((place for place in range(end - 1, -1, -1) if _is_answer(messages[place])), -1)
-
-
-def _is_answer(message: Message) -> bool:
-    return isinstance(message, AssistantMessage) and bool(text_of(message.content))
+    places = range(end - 1, -1, -1)
+    return next((at for at in places if isinstance(it := messages[at], AssistantMessage) and text_of(it.content)), -1)
 
 
 def texts_to_judge(messages: Sequence[Message], rules: CrisisRules) -> tuple[list[str], list[str], list[str]]:

@@ -43,7 +43,8 @@ def _with_use(draft: Draft, section: RegionSection, region: Region) -> Region:
     use = section.of(UseSection)
     bands = section.age_bands or {}
     limited = {name: band.use for name, band in bands.items() if band.use is not None}
-    repeat_s = _repeat_of_labels(region)
+    labels = region.texts.default_locale.labels if region.texts is not None else ()
+    repeat_s = next((label.repeat_s for label in labels if label.repeat_s is not None), None)
     _check_bands(draft, path, section, repeats=repeat_s is not None)
     if use is None and repeat_s is None and not limited:
         return region
@@ -59,11 +60,6 @@ def _with_use(draft: Draft, section: RegionSection, region: Region) -> Region:
     zone = use.timezone if use is not None else None
     pause = None if RefusalReason.AGE in draft.config.messages else built_in_sentences("pauses")
     return replace(region, parts=region.parts.having(UseRules(gap_s, zone or "UTC", repeat_s, pause)))
-
-
-def _repeat_of_labels(region: Region) -> float | None:
-    labels = region.texts.default_locale.labels if region.texts is not None else ()
-    return next((label.repeat_s for label in labels if label.repeat_s is not None), None)
 
 
 def _check_bands(findings: Findings, path: KeyPath, section: RegionSection, *, repeats: bool) -> None:

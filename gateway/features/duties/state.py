@@ -137,7 +137,6 @@ class UseStore:
             return self._database
 
     def read(self, key: UseKey) -> UseRecord | None:
-        """Return the record of a user, or None."""
         if self._is_only() and (known := self._records.get(key)) is not None:
             return known
         database = self._database or self._opened()

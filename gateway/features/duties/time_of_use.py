@@ -230,7 +230,6 @@ class ChatTime(msgspec.Struct, eq=False):
         self.key, self.note.use_limit = None, None
 
     async def begin(self) -> None:
-        """Note that its answer has begun."""
         if not self.has_begun and self.key is not None:
             self.has_begun = True
             self.use.running.add(self)
@@ -335,7 +334,10 @@ class TimeOfUse:
                     chat.now = await self._with_former_names(chat.now, config, user, rules, record)
             except UseUnavailable as error:
                 if limits is not None:
-                    chat.refusal = _unavailable(config, error)
+                    # No budget is the cause, so the sentence names none.
+                    message = f"the time of this user can't be read at the moment, and it is limited here: {error}"
+                    sentences = config.messages.get(RefusalReason.OUTAGE)
+                    chat.refusal = CallRefused("gate_unavailable", message, 1.0, sentences=sentences)
         if chat.now is not None and limits is not None:
             chat.refusal = self._judge(chat.now, location, limits, rules, record, note)
         if repeat_s is not None:
@@ -498,10 +500,3 @@ class TimeOfUse:
                 self.times.store.close()
             except StateError as error:
                 self._note_loss(error)
-
-
-def _unavailable(config: ConfigVersion, error: UseUnavailable) -> CallRefused:
-    """Return the refusal of a user whose time cannot be read. No budget is the cause, so the sentence names none."""
-    message = f"the time of this user can't be read at the moment, and it is limited here: {error}"
-    sentences = config.messages.get(RefusalReason.OUTAGE)
-    return CallRefused("gate_unavailable", message, 1.0, sentences=sentences)

@@ -162,7 +162,6 @@ class MarkCheck(Value, frozen=True):
         return self.signature == "valid" and (self.text in ("same", "same_folded") or self.content == "same")
 
     def document(self) -> dict[str, object]:
-        """Return the result as JSON data."""
         at = None if self.issued_at_s is None else datetime.fromtimestamp(self.issued_at_s, UTC)
         return {
             "object": "mark.verification",

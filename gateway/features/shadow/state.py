@@ -96,7 +96,6 @@ class ShadowStore:
                     database.execute(f"DELETE FROM {table} WHERE id < (SELECT min(id) FROM texts)")  # noqa: S608  # constants
 
     def close(self) -> None:
-        """Close the file."""
         with self._one_at_a_time:
             if self._database is not None:
                 self._database.close()

@@ -267,7 +267,11 @@ class ShadowTraffic:
             # The texts that are kept of a shadow are those that it got and gave.
             options = AttemptOptions(request, limit_s, bounds.connect_s, bounds.idle_s, restores=False)
             if self.accounting is not None:
-                options.usage = self.accounting.internal_request(config, _own_record(turn))
+                # The usage has a record of its own, because that of the client's request is complete.
+                ended = turn.record
+                decided = Decided(turn.location, ended.decided.assistant)
+                record = Record(ended.request_id, ended.started_at, ended.config_version, decided)
+                options.usage = self.accounting.internal_request(config, record)
             answer = await self._client.send_alone(
                 step,
                 secret,
@@ -343,13 +347,6 @@ class ShadowTraffic:
             task.cancel()
         await self.settle()
         self._sink.close()
-
-
-def _own_record(turn: ShadowTurn) -> Record:
-    """Return a record for the usage of the shadow request. The record of the client's request is complete."""
-    record = turn.record
-    decided = Decided(turn.location, record.decided.assistant)
-    return Record(record.request_id, record.started_at, record.config_version, decided)
 
 
 def _attempt_at(step: Step, now_s: float) -> AttemptRecord:

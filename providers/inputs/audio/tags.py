@@ -81,11 +81,12 @@ def _mp3(head: bytes, tags: Sequence[tuple[str, str]]) -> bytes | None:
     if len(head) < _HEADER:
         return None
     version, flags = head[3], head[5]
-    size = _plain_size(head[6:10])
-    if head[:3] != b"ID3" or version not in (3, 4) or flags & 0xF0 or size is None:
+    sizes = head[6:10]
+    if head[:3] != b"ID3" or version not in (3, 4) or flags & 0xF0 or max(sizes) > 127:
         frames = b"".join([_frame(name, value, 4) for name, value in tags])
         return b"ID3\x04\0\0" + _synchsafe(len(frames)) + frames + head
     frames = b"".join([_frame(name, value, version) for name, value in tags])
+    size = sizes[0] << 21 | sizes[1] << 14 | sizes[2] << 7 | sizes[3]
     return head[:6] + _synchsafe(size + len(frames)) + frames + head[_HEADER:]
 
 
@@ -106,10 +107,6 @@ def _ascii(value: str) -> bytes:
 
 def _synchsafe(size: int) -> bytes:
     return bytes([size >> 21 & 127, size >> 14 & 127, size >> 7 & 127, size & 127])
-
-
-def _plain_size(data: bytes) -> int | None:
-    return data[0] << 21 | data[1] << 14 | data[2] << 7 | data[3] if all(byte < 128 for byte in data) else None
 
 
 def _with_comments(block: bytes, tags: Sequence[tuple[str, str]]) -> bytes | None:

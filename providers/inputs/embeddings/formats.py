@@ -123,7 +123,6 @@ class OpenAIEmbeddings(Value, frozen=True):
     path_of: Callable[[Target, str], tuple[str, tuple[tuple[str, str], ...]]] | None = None
 
     def facts(self, model: str) -> EmbeddingFacts:
-        """See `Embeds`."""
         return self.vendor.facts(model)
 
     def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:

@@ -53,11 +53,7 @@ def system_blocks(messages: Sequence[chat.Message]) -> list[dict[str, object]]:
 
     Newer models accept a system turn at certain places of the conversation; older models refuse it with status 400.
     """
-    blocks: list[dict[str, object]] = []
-    for message in messages:
-        if isinstance(message, chat.SystemMessage):
-            blocks += _parts(message.content)
-    return blocks
+    return [block for it in messages if isinstance(it, chat.SystemMessage) for block in _parts(it.content)]
 
 
 def messages_of(messages: Sequence[chat.Message], model: str) -> list[dict[str, object]]:

@@ -76,7 +76,12 @@ def contents_of(messages: Sequence[chat.Message], replay: Replay) -> list[dict[s
                     turns.append(_Turn("user", [_result(*one, replay) for one in results], is_results=True))
             case _:
                 assert_never(message)
-    _add_filler_turns(turns, messages)
+    # Gemini refuses empty contents, and calls without a user turn before them. A chat may contain only system messages,
+    # begin with calls, or end with a system message after the model's turn, which most models refuse as the last one.
+    if turns and any("functionCall" in part for part in turns[0].parts):
+        turns.insert(0, _Turn("user", [{"text": " "}]))
+    if not turns or (turns[-1].role == "model" and not isinstance(messages[-1], chat.AssistantMessage)):
+        turns.append(_Turn("user", [{"text": " "}]))
     return [{"role": turn.role, "parts": turn.parts} for turn in turns]
 
 
@@ -93,19 +98,6 @@ def _append(turns: list[_Turn], role: str, parts: list[dict[str, object]]) -> No
     if not turns or turns[-1].role != role or turns[-1].is_results:
         turns.append(_Turn(role))
     turns[-1].parts += parts
-
-
-def _add_filler_turns(turns: list[_Turn], messages: Sequence[chat.Message]) -> None:
-    """Add a blank user turn where Gemini requires one.
-
-    A chat may contain only system messages, end with a system message after the model's turn, or begin with calls.
-    Gemini refuses empty contents, and calls without a user turn before them. Most models refuse the model's turn as the
-    last one.
-    """
-    if turns and any("functionCall" in part for part in turns[0].parts):
-        turns.insert(0, _Turn("user", [{"text": " "}]))
-    if not turns or (turns[-1].role == "model" and not isinstance(messages[-1], chat.AssistantMessage)):
-        turns.append(_Turn("user", [{"text": " "}]))
 
 
 def _parts(content: str | tuple[chat.Part, ...]) -> list[dict[str, object]]:

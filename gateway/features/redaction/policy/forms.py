@@ -42,7 +42,6 @@ def _data() -> Mapping[str, Any]:
 
 @cache
 def forms() -> tuple[Form, ...]:
-    """Return all forms of the file."""
     return tuple(
         _form(country, kind.upper(), entry)
         for country, kinds in _data()["forms"].items()
@@ -80,7 +79,6 @@ def is_secret(text: str) -> bool:
 
 @cache
 def countries() -> frozenset[str]:
-    """Return the countries of the file."""
     return frozenset(_data()["forms"])
 
 

@@ -249,7 +249,6 @@ class _JsonDepth:
         return len(self._are_json)
 
     def feed(self, text: str) -> None:
-        """Read on."""
         text = self._backslashes + text
         end = len(text.rstrip("\\"))
         self._backslashes = text[end:]  # what they mean depends on what follows

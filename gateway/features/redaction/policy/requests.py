@@ -125,7 +125,10 @@ def _chat(request: chat.ChatRequest, rules: RedactionRules) -> Redacted:
         return Redacted(changed, {}, frozenset(schemas.dropped))
     if request.logprobs or request.top_logprobs:
         raise NotWrappable("it asks for log probabilities, which would be those of placeholders")
-    changes["messages"] = _noticed(changes["messages"])
+    # The system message about placeholders stands before the first message of another role.
+    messages = changes["messages"]
+    first = next((at for at, it in enumerate(messages) if not isinstance(it, chat.SystemMessage)), len(messages))
+    changes["messages"] = (*messages[:first], chat.SystemMessage(NOTICE), *messages[first:])
     return Redacted(replace(request, **changes), named.counts, frozenset(schemas.dropped), named)
 
 
@@ -144,12 +147,6 @@ def _changes(request: chat.ChatRequest, named: Placeholders, schemas: _Schemas) 
         extra[_PREDICTION] = named.strings(request.extra[_PREDICTION])
     changes["extra"] = {name: extra[name] for name in request.extra}
     return changes
-
-
-def _noticed(messages: tuple[chat.Message, ...]) -> tuple[chat.Message, ...]:
-    """Return the messages with the system message about placeholders, before the first message of another role."""
-    first = next((at for at, it in enumerate(messages) if not isinstance(it, chat.SystemMessage)), len(messages))
-    return (*messages[:first], chat.SystemMessage(NOTICE), *messages[first:])
 
 
 def _messages(named: Placeholders, messages: tuple[chat.Message, ...], schemas: _Schemas) -> tuple[chat.Message, ...]:
