@@ -223,20 +223,7 @@ def _add_signature_check(
     """Return the plan with the check of protected regions. With `--sign`, write the signature first."""
     protected = protected_changes(before.config, after.config, changes) if before is not None else {}
     if options.sign is not None:
-        from gateway.signing import KeyUnusable, Signer, sign_plan
-
-        if not changes.ok:
-            raise CommandError("a plan with failed checks can't be signed; leave out --sign to see the plan")
-        if before is None or before.written is None or after.written is None:
-            raise CommandError("there is no earlier config, so there is no change to sign")
-        try:
-            jws = sign_plan(Signer.read(options.sign), before.written.content, after.written.content)
-            signature_file(path).write_text(f"{jws}\n", "ascii")
-        except KeyUnusable as error:
-            raise CommandError(str(error)) from None
-        except OSError as error:
-            raise CommandError(f"{signature_file(path)} can't be written: {error.strerror}") from None
-        tell(f"wrote {signature_file(path)}, for {changes.before} -> {changes.after} only")
+        _sign(changes, before, after, path, options)
     if before is None or not protected:
         return changes
     try:
@@ -246,6 +233,25 @@ def _add_signature_check(
     except NotSigned as error:
         check = Check("protected", False, (str(error),))
     return replace(changes, checks=(*changes.checks, check))
+
+
+def _sign(
+    changes: ChangePlan, before: CompiledState | None, after: CompiledState, path: Path, options: argparse.Namespace
+) -> None:
+    from gateway.signing import KeyUnusable, Signer, sign_plan
+
+    if not changes.ok:
+        raise CommandError("a plan with failed checks can't be signed; leave out --sign to see the plan")
+    if before is None or before.written is None or after.written is None:
+        raise CommandError("there is no earlier config, so there is no change to sign")
+    try:
+        jws = sign_plan(Signer.read(options.sign), before.written.content, after.written.content)
+        signature_file(path).write_text(f"{jws}\n", "ascii")
+    except KeyUnusable as error:
+        raise CommandError(str(error)) from None
+    except OSError as error:
+        raise CommandError(f"{signature_file(path)} can't be written: {error.strerror}") from None
+    tell(f"wrote {signature_file(path)}, for {changes.before} -> {changes.after} only")
 
 
 def _print_plan(options: argparse.Namespace, changes: ChangePlan) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -74,15 +74,7 @@ class CrisisGate:
         found: dict[str, frozenset[str]] = {}
         failure = await self._ask(exchange, region, rules, asked, found) if asked.new or asked.former else None
         if found:
-            sentence = said(rules.text, exchange.location, exchange.caller.accept_language)
-            crisis = crisis_of(rules, exchange.location, sentence, frozenset().union(*found.values()))
-            exchange.record.note(CrisisNote(crisis.then, crisis))
-            if asked.moderation is not None and exchange.judged is not None:
-                # Nothing else asks for them.
-                texts: list[Said] = [*((UserMessage, text) for text in asked.new), *asked.former]
-                texts = [it for it in texts if it[1] in found]
-                exchange.judged.excepted |= dict.fromkeys(texts, frozenset(rules.categories))
-                await self._given.add(exchange.config, exchange.location, exchange.asker, texts)
+            await self._help(exchange, rules, asked, found)
         elif failure is None:
             passed = self._passed.of(exchange.asker)
             for text in asked.new:
@@ -141,6 +133,20 @@ class CrisisGate:
         failed = await _find(judging, moderation.input, former, of_moderation, found)
         # Without a verdict on the history, moderation decides by its own rules.
         return failure or (failed if not isinstance(failed, NoVerdict) else None)
+
+    async def _help(
+        self, exchange: Exchange, rules: CrisisRules, asked: _Asked, found: Mapping[str, frozenset[str]]
+    ) -> None:
+        """Record the help for the user of these texts."""
+        sentence = said(rules.text, exchange.location, exchange.caller.accept_language)
+        crisis = crisis_of(rules, exchange.location, sentence, frozenset().union(*found.values()))
+        exchange.record.note(CrisisNote(crisis.then, crisis))
+        if asked.moderation is not None and exchange.judged is not None:
+            # Nothing else asks for them.
+            texts: list[Said] = [*((UserMessage, text) for text in asked.new), *asked.former]
+            texts = [it for it in texts if it[1] in found]
+            exchange.judged.excepted |= dict.fromkeys(texts, frozenset(rules.categories))
+            await self._given.add(exchange.config, exchange.location, exchange.asker, texts)
 
 
 async def _find(
