@@ -26,7 +26,7 @@ import msgspec
 from gateway.execution.exchange import Exchange
 from gateway.features.duties import policy
 from gateway.features.duties.model import KEPT_MS, UseKey, UseNote, UseRecord, UseRules
-from gateway.model.age import UseLimits
+from gateway.model.age import AgeBand
 from gateway.model.caller import Caller
 from gateway.model.config_version import ConfigVersion, Region
 from gateway.model.decision import Refused
@@ -299,7 +299,7 @@ class TimeOfUse:
             raise chat.refusal
 
     async def _admit(self, exchange: Exchange) -> ChatTime | None:
-        """Judge a chat by the time of its user, and return its time. None: the region counts none.
+        """Read the time of a chat's user, and decide by it. Return the time, or None: the region counts none.
 
         Its `refusal` is set if the user has reached a limit, or has limits and is not known or cannot be read.
         """
@@ -312,48 +312,23 @@ class TimeOfUse:
         if rules is None:
             return None
         self.watch()
-        limits = location.age.use if location.age is not None else None
-        repeat_s = rules.repeat_s
-        if repeat_s is not None and location.age is not None and location.age.repeat_s is not None:
-            repeat_s = location.age.repeat_s
-        note = known.note if known is not None else UseNote()
+        chat = ChatTime(self, rules, known.note if known is not None else UseNote())
         if known is None:
-            record.notes += (note,)
-        note.use_limit = None
-        chat = ChatTime(self, rules, note)
+            record.notes += (chat.note,)
+        unread: CallRefused | None = None
         key = self._key_of(config, location, exchange.caller, exchange.claim, user) if user is not None else None
-        if key is None:
-            if limits is not None:
-                note.use_limit = "user_unknown"
-                record.note_duty("use_unknown")
-                chat.refusal = Refused(policy.refuse_unknown())
-        else:
+        if user is not None and key is not None:
             try:
                 chat.key, chat.now = key, await self._arrival(key, rules, record, known)
-                if user is not None and user[0] == OF_ISSUER and (known is None or known.now is None):
+                if user[0] == OF_ISSUER and (known is None or known.now is None):
                     chat.now = await self._with_former_names(chat.now, config, user, rules, record)
             except UseUnavailable as error:
-                if limits is not None:
-                    # No budget is the cause, so the sentence names none.
-                    message = f"the time of this user can't be read at the moment, and it is limited here: {error}"
-                    sentences = config.messages.get(RefusalReason.OUTAGE)
-                    chat.refusal = CallRefused("gate_unavailable", message, 1.0, sentences=sentences)
-        if chat.now is not None and limits is not None:
-            chat.refusal = self._judge(chat.now, location, limits, rules, record, note)
-        if repeat_s is not None:
-            chat.notice = policy.notice_due(chat.now, repeat_s) if chat.now is not None else "text"
+                # No budget is the cause, so the sentence names none.
+                message = f"the time of this user can't be read at the moment, and it is limited here: {error}"
+                sentences = config.messages.get(RefusalReason.OUTAGE)
+                unread = CallRefused("gate_unavailable", message, 1.0, sentences=sentences)
+        _decide(chat, location.age, record, unread)
         return chat
-
-    def _judge(
-        self, now: policy.Arrival, location: Location, limits: UseLimits, rules: UseRules, record: Record, note: UseNote
-    ) -> Refused | None:
-        note.use = policy.shown_use(now, limits)
-        hit = policy.limit_reached(now, limits)
-        if hit is None or location.age is None:
-            return None
-        note.use_limit = hit.rule
-        record.note_duty(_NOTED_KINDS[hit.rule])
-        return Refused(policy.refuse_use(location.age, hit, now, rules))
 
     async def _with_former_names(
         self, now: policy.Arrival, config: ConfigVersion, user: str, rules: UseRules, record: Record
@@ -500,3 +475,26 @@ class TimeOfUse:
                 self.times.store.close()
             except StateError as error:
                 self._note_loss(error)
+
+
+def _decide(chat: ChatTime, age: AgeBand | None, record: Record, unread: CallRefused | None) -> None:
+    """Decide by the time that was read whether a chat is refused, and how its notice is due."""
+    now, rules, note = chat.now, chat.rules, chat.note
+    note.use_limit = None
+    if rules.repeat_s is not None:
+        repeat_s = age.repeat_s if age is not None and age.repeat_s is not None else rules.repeat_s
+        chat.notice = policy.notice_due(now, repeat_s) if now is not None else "text"
+    if age is None or age.use is None:
+        return
+    if now is not None:
+        note.use, hit = policy.shown_use(now, age.use), policy.limit_reached(now, age.use)
+        if hit is not None:
+            note.use_limit = hit.rule
+            chat.refusal = Refused(policy.refuse_use(age, hit, now, rules))
+    elif unread is None:
+        note.use_limit = "user_unknown"
+        chat.refusal = Refused(policy.refuse_unknown())
+    else:
+        chat.refusal = unread
+    if note.use_limit is not None:
+        record.note_duty(_NOTED_KINDS[note.use_limit])
