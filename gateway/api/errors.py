@@ -33,29 +33,19 @@ _TYPE_BY_STATUS = {
     429: "rate_limit_error",
     451: "permission_error",
 }
-_OUTWARD: dict[FailureKind, str] = {
-    FailureKind.CONNECT: "provider_error",
-    FailureKind.UNAVAILABLE: "provider_error",
-    FailureKind.RATE_LIMITED: "rate_limited",
-    FailureKind.QUOTA: "no_healthy_deployment",
-    FailureKind.SILENT: "deadline_exceeded",
-    FailureKind.CREDENTIALS: "provider_error",
-    FailureKind.MODEL_NOT_FOUND: "provider_error",
-    FailureKind.GEO_REFUSED: "provider_error",
-    FailureKind.CONTEXT_LENGTH: "context_length_exceeded",
-    FailureKind.FIELD_REFUSED: "provider_error",
-    FailureKind.INVALID_REQUEST: "invalid_request",
-    FailureKind.REFUSED_HERE: "unsupported_capability",
-    FailureKind.UNSUPPORTED: "unsupported_capability",
-    FailureKind.CONTENT_FILTER: "content_filter",
-    FailureKind.MALFORMED: "provider_error",
-    FailureKind.NOT_JSON: "provider_error",
-    FailureKind.NOT_VALID: "provider_error",
-    FailureKind.INTERRUPTED: "provider_error",
-    FailureKind.TOO_LARGE: "provider_error",
-    FailureKind.DEADLINE: "deadline_exceeded",
-    FailureKind.OVERLOADED: "overloaded",
+_KINDS_BY_CODE = {
+    "provider_error": "connect unavailable credentials model_not_found geo_refused field_refused malformed not_json "
+    "not_valid interrupted too_large",
+    "rate_limited": "rate_limited",
+    "no_healthy_deployment": "quota",
+    "deadline_exceeded": "silent deadline",
+    "context_length_exceeded": "context_length",
+    "invalid_request": "invalid_request",
+    "unsupported_capability": "refused_here unsupported",
+    "content_filter": "content_filter",
+    "overloaded": "overloaded",
 }
+_OUTWARD = {FailureKind(kind): code for code, kinds in _KINDS_BY_CODE.items() for kind in kinds.split()}
 # A client that reads `error.attempts` must find it, also if no deployment was asked.
 _LISTS_ATTEMPTS = frozenset({"provider_error", "no_healthy_deployment", "overloaded", "deadline_exceeded"})
 _UNKNOWN_MODEL = "the requested model is not an assistant of the configuration"
@@ -148,7 +138,10 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
         case UnsupportedFeature():
             return ApiError("unsupported_capability", str(error), error.param)
         case AssistantNotFound():
-            return _from_not_found(error)
+            name = error.name if len(error.name) <= 100 else f"{error.name[:100]}…"
+            hint = error.question or "GET /v1/models lists the available assistants"
+            message = f"the assistant {name!r} does not exist for this key; {hint}"
+            return ApiError("model_not_found", message, error.param, log_message=_UNKNOWN_MODEL)
         case Refused():
             return _from_refusal(error)
         case ClientChanged():
@@ -159,7 +152,11 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
         case LimitReached():
             return ApiError("rate_limited", error.message, retry_after_s=error.retry_after_s)
         case CallRefused():
-            return _from_call_refused(error)
+            again, budget = error.should_retry, error.budget
+            headers = {} if again is None else {"x-should-retry": "true" if again else "false"}
+            extra = {"budget": budget} if budget is not None else {}
+            refused = error.code, error.message, None, error.retry_after_s, headers, extra
+            return ApiError(*refused, sentences=error.sentences)
         case Flagged():
             found = {"direction": "input", "categories": list(error.categories)}
             message = "the request was refused by the moderation of this region"
@@ -176,19 +173,6 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
             return _from_exhausted(error, attempts, quoting=quoting)
     message = "the gateway has an internal error: give its operator the `x-request-id`, which is in the log"
     return ApiError("internal_error", message)
-
-
-def _from_call_refused(error: CallRefused) -> ApiError:
-    headers = {} if error.should_retry is None else {"x-should-retry": "true" if error.should_retry else "false"}
-    extra = {"budget": error.budget} if error.budget is not None else {}
-    return ApiError(error.code, error.message, None, error.retry_after_s, headers, extra, sentences=error.sentences)
-
-
-def _from_not_found(error: AssistantNotFound) -> ApiError:
-    name = error.name if len(error.name) <= 100 else f"{error.name[:100]}…"
-    hint = error.question or "GET /v1/models lists the available assistants"
-    message = f"the assistant {name!r} does not exist for this key; {hint}"
-    return ApiError("model_not_found", message, error.param, log_message=_UNKNOWN_MODEL)
 
 
 def _from_refusal(error: Refused) -> ApiError:
@@ -246,8 +230,7 @@ def _from_exhausted(error: PlanExhausted, attempts: list[AttemptRecord], *, quot
         extra["attempts"] = [_encode_attempt(attempt) for attempt in attempts]
     # The field is shown only if the request is wrong. In other failures it comes from the provider's own message.
     is_shown = STATUS[code] == 400 and (quoting or failure.unsent)
-    param = failure.param if is_shown else None
-    return ApiError(code, message, param, retry_after_s, headers, extra)
+    return ApiError(code, message, failure.param if is_shown else None, retry_after_s, headers, extra)
 
 
 def _encode_attempt(attempt: AttemptRecord) -> dict[str, object]:

@@ -73,24 +73,34 @@ class Location:
 
 
 class ClaimProblem(StrEnum):
-    """Why a claim is rejected: the class that is shown to clients, in the log and by `explain`."""
+    """Why a claim is rejected: the class that is shown to clients, in the log and by `explain`.
 
-    REPEATED = "repeated"
-    TOO_LARGE = "too_large"
-    MALFORMED = "malformed"
-    ALGORITHM = "algorithm"
-    KEY = "unknown_key"
-    SIGNATURE = "signature"
-    ISSUER = "issuer"
-    AUDIENCE = "audience"
-    EXPIRED = "expired"
-    NOT_YET = "not_yet_valid"
-    LONG = "lives_too_long"
-    AGE_BAND = "age_band"
-    SUBJECT = "other_subject"
-    DENIED = "denied"
-    EARLY = "issued_too_early"
-    UNCHECKED = "unchecked"
+    Each has its `words` for people.
+    """
+
+    words: str
+
+    def __new__(cls, code: str, words: str) -> ClaimProblem:
+        member = str.__new__(cls, code)
+        member._value_, member.words = code, words
+        return member
+
+    REPEATED = "repeated", "it was sent more than once"
+    TOO_LARGE = "too_large", "it is too long"
+    MALFORMED = "malformed", "it is not a signed token, or a member of it has the wrong type"
+    ALGORITHM = "algorithm", "it is signed by an algorithm that is not accepted"
+    KEY = "unknown_key", "it is not signed by a key of the issuer"
+    SIGNATURE = "signature", "its signature is wrong"
+    ISSUER = "issuer", "it comes from another issuer"
+    AUDIENCE = "audience", "its audience is not this gateway"
+    EXPIRED = "expired", "it has expired"
+    NOT_YET = "not_yet_valid", "it is not valid yet"
+    LONG = "lives_too_long", "it is valid for longer than is accepted here"
+    AGE_BAND = "age_band", "its age band is not one of this region"
+    SUBJECT = "other_subject", "its user is not that of the token with which the client signs in"
+    DENIED = "denied", "it is denied here"
+    EARLY = "issued_too_early", "it was issued before the time from which tokens are accepted"
+    UNCHECKED = "unchecked", "the issuer's keys cannot be read at the moment"
     """The issuer's keys cannot be read right now. The client did nothing wrong."""
 
 
@@ -100,27 +110,6 @@ class ClaimRefused(Exception):
     def __init__(self, problem: ClaimProblem) -> None:
         super().__init__(problem)
         self.problem = problem
-
-
-CLAIM_PROBLEMS = {
-    ClaimProblem.REPEATED: "it was sent more than once",
-    ClaimProblem.TOO_LARGE: "it is too long",
-    ClaimProblem.MALFORMED: "it is not a signed token, or a member of it has the wrong type",
-    ClaimProblem.ALGORITHM: "it is signed by an algorithm that is not accepted",
-    ClaimProblem.KEY: "it is not signed by a key of the issuer",
-    ClaimProblem.SIGNATURE: "its signature is wrong",
-    ClaimProblem.ISSUER: "it comes from another issuer",
-    ClaimProblem.AUDIENCE: "its audience is not this gateway",
-    ClaimProblem.EXPIRED: "it has expired",
-    ClaimProblem.NOT_YET: "it is not valid yet",
-    ClaimProblem.LONG: "it is valid for longer than is accepted here",
-    ClaimProblem.AGE_BAND: "its age band is not one of this region",
-    ClaimProblem.SUBJECT: "its user is not that of the token with which the client signs in",
-    ClaimProblem.DENIED: "it is denied here",
-    ClaimProblem.EARLY: "it was issued before the time from which tokens are accepted",
-    ClaimProblem.UNCHECKED: "the issuer's keys cannot be read at the moment",
-}
-"""Why a claim is rejected, for people."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,24 +19,15 @@ from gateway.policy.canary_assignment import choose
 from providers.failures import InvalidRequest
 from providers.value import replace
 
-_WHY_SKIPPED: Mapping[SkipReason, PreferenceReason] = {
-    SkipReason.BOUNDARY: PreferenceReason.BOUNDARY,
-    SkipReason.AVAILABILITY: PreferenceReason.AVAILABILITY,
-    SkipReason.APPROVAL: PreferenceReason.APPROVAL,
-    SkipReason.CONSENT: PreferenceReason.CONSENT,
-    SkipReason.CAPABILITY: PreferenceReason.CAPABILITY,
-    SkipReason.REQUIREMENT: PreferenceReason.CAPABILITY,
-    SkipReason.EXCEPTED: PreferenceReason.CAPABILITY,
-    SkipReason.PARAMETER: PreferenceReason.CAPABILITY,
-    SkipReason.MOVES_DATA: PreferenceReason.CAPABILITY,
-    SkipReason.INFERENCE_GEO: PreferenceReason.CAPABILITY,
-    SkipReason.REDACTION: PreferenceReason.CAPABILITY,
-    SkipReason.HEALTH: PreferenceReason.HEALTH,
-    SkipReason.DISABLED: PreferenceReason.HEALTH,
-    SkipReason.ENDED: PreferenceReason.HEALTH,
-    SkipReason.CREDENTIAL: PreferenceReason.HEALTH,
-    SkipReason.WEIGHT: PreferenceReason.HEALTH,
+_SKIPPED_FOR: Mapping[PreferenceReason, str] = {
+    PreferenceReason.BOUNDARY: "boundary",
+    PreferenceReason.AVAILABILITY: "availability",
+    PreferenceReason.APPROVAL: "approval",
+    PreferenceReason.CONSENT: "consent",
+    PreferenceReason.CAPABILITY: "capability requirement excepted parameter moves_data inference_geo redaction",
+    PreferenceReason.HEALTH: "health disabled ended credential weight",
 }
+_WHY_SKIPPED = {SkipReason(it): reason for reason, names in _SKIPPED_FOR.items() for it in names.split()}
 _LASTING = frozenset({SkipReason.BOUNDARY, SkipReason.AVAILABILITY, SkipReason.APPROVAL})
 """The reasons that do not pass by themselves, so that an app shows a choice as unavailable."""
 
@@ -137,9 +128,8 @@ def decide_preferring(
     decision, reordered = plain, (*own, *(step for step in route if step not in own))
     if reordered != route:
         members = ",".join(it.name for it in deployments_of(reordered))
-        decision = decide(
-            replace(assistant, routes={**assistant.routes, region: reordered}, order=f"{name}: {members}")
-        )
+        routes = {**assistant.routes, region: reordered}
+        decision = decide(replace(assistant, routes=routes, order=f"{name}: {members}"))
     is_reordered = _planned(decision) != _planned(plain)
     preference = Preference(name, choice.deployments, _why_not(decision, own, choice, sticky), is_reordered)
     if not isinstance(decision.outcome, Plan):

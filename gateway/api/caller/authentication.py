@@ -19,7 +19,7 @@ from gateway.api.errors import ApiError
 from gateway.model.api_key import KEY_START, NO_CELL, digest_of, read_key
 from gateway.model.caller import RequestHeaders, VerifiesTokens
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.location import CLAIM_PROBLEMS, AddressReport, ClaimProblem, ClaimRefused
+from gateway.model.location import AddressReport, ClaimProblem, ClaimRefused
 from gateway.model.signed_token import TokenGivesNothing
 from gateway.policy.location.resolution import address_of
 from gateway.policy.location.trusted_edge import parse_peer
@@ -88,7 +88,11 @@ def authenticate(config: ConfigVersion, headers: RequestHeaders, tokens: Verifie
     if headers.query and any(
         name.lower() in _KEY_QUERY_NAMES for name, _ in parse_qsl(headers.query, keep_blank_values=True)
     ):
-        raise _key_in_url(headers.is_google)
+        problem = "API keys in the URL are refused, because URLs are logged"
+        if headers.is_google:
+            # Google's own servers answer a key that is not accepted with this status.
+            raise ApiError("invalid_request", f"{problem}: send the header `x-goog-api-key: KEY`", "key")
+        raise _no_key(f"{problem}: send `authorization: Bearer KEY`")
     if not serves_others(config):
         require_this_machine(config, headers)
         return None
@@ -156,9 +160,9 @@ def is_guess(problem: ClaimProblem) -> bool:
 def token_error(problem: ClaimProblem, other: str = "an API key") -> ApiError:
     """Return the error for a token that is not valid, with what may be sent in its place. It quotes no part of it."""
     if problem is ClaimProblem.UNCHECKED:
-        message = f"the token cannot be verified: {CLAIM_PROBLEMS[problem]}; try again later"
+        message = f"the token cannot be verified: {problem.words}; try again later"
         return ApiError("keys_unavailable", message, retry_after_s=_KEYS_RETRY_S)
-    message = f"the token is not accepted: {CLAIM_PROBLEMS[problem]}; send a new token, or {other}"
+    message = f"the token is not accepted: {problem.words}; send a new token, or {other}"
     headers = {"www-authenticate": 'Bearer error="invalid_token"'}
     return ApiError("invalid_api_key", message, headers=headers, extra={"token": str(problem)})
 
@@ -228,14 +232,6 @@ def _sought_key(headers: RequestHeaders) -> str:
     if len(keys) > 1:
         raise _no_key("two different API keys were sent: send one")
     return keys.pop()
-
-
-def _key_in_url(is_google: bool) -> ApiError:
-    problem = "API keys in the URL are refused, because URLs are logged"
-    if is_google:
-        # Google's own servers answer a key that is not accepted with this status.
-        return ApiError("invalid_request", f"{problem}: send the header `x-goog-api-key: KEY`", "key")
-    return _no_key(f"{problem}: send `authorization: Bearer KEY`")
 
 
 def _no_key(message: str) -> ApiError:

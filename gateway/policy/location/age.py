@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from gateway.model.age import AgeBand, AgeRules
 from gateway.model.decision import Refusal, RefusalCode
-from gateway.model.location import CLAIM_PROBLEMS, ClaimProblem, ClaimReport, Location, LocationProblem
+from gateway.model.location import ClaimProblem, ClaimReport, Location, LocationProblem
 from providers.value import replace
 
-_NOT_A_BAND = f"not accepted: {CLAIM_PROBLEMS[ClaimProblem.AGE_BAND]}"
+_NOT_A_BAND = f"not accepted: {ClaimProblem.AGE_BAND.words}"
 
 
 def with_age(location: Location, rules: AgeRules, claim: ClaimReport | None) -> Location:

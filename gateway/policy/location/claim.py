@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from gateway.model.config_version import Client, ConfigVersion
-from gateway.model.location import (
-    CLAIM_PROBLEMS,
-    ClaimProblem,
-    ClaimReport,
-    Evidence,
-    LocationProblem,
-    Question,
-    Reports,
-)
+from gateway.model.location import ClaimProblem, ClaimReport, Evidence, LocationProblem, Question, Reports
 from gateway.model.location_rules import LocationRules
 from gateway.model.section import ONE_OR_TWO, PlainSection, Sensitive, key, section
 from gateway.model.signed_token import KeyFile, KeySource, KeyUrl, SharedKey
@@ -110,8 +101,13 @@ def _compiled(section: ClaimSection, reader: SectionReader) -> ClaimRules | None
     if (section.jwks is None) == (section.secret is None):
         reader.error("", "needs `jwks` or a `secret`, and not both", "public keys (`jwks`) are the better choice")
         return None
-    keys = _shared_key(section.secret, max(shared, default="HS256"), reader) if section.secret is not None else None
-    if section.jwks is not None:
+    keys: KeySource | None = None
+    if section.secret is not None:
+        # RFC 7518, section 3.2, requires a key that is at least as long as the hash.
+        least = int(max(shared, default="HS256")[2:]) // 8
+        if secrets := reader.secret("secret", section.secret, "CLAIM_SECRET", least=least):
+            keys = SharedKey(secrets)
+    elif section.jwks is not None:
         keys = read_key_set(section.jwks, reader, "every claim")
     if keys is None:
         return None
@@ -129,17 +125,10 @@ def read_key_set(jwks: str, reader: SectionReader, refused: str) -> KeySource | 
             reader.warn("jwks", f"the file {state.problem}", f"{refused} is refused until it can be read")
         return KeyFile(path)
     if "://" not in jwks:
-        message = "is neither a URL nor the absolute path of a file"
-        reader.error("jwks", message, "such as https://issuer.example/jwks")
+        reader.error("jwks", "is neither a URL nor the absolute path of a file", "such as https://issuer.example/jwks")
         return None
     service = reader.service("jwks", jwks)
     return KeyUrl(*service) if service is not None else None
-
-
-def _shared_key(texts: Sequence[str], algorithm: str, reader: SectionReader) -> KeySource | None:
-    # RFC 7518, section 3.2, requires a key that is at least as long as the hash.
-    secrets = reader.secret("secret", texts, "CLAIM_SECRET", least=int(algorithm[2:]) // 8)
-    return SharedKey(secrets) if secrets else None
 
 
 def _report(_: LocationRules, given: SignalInput) -> ClaimQuestion | ClaimReport | None:
@@ -156,7 +145,7 @@ def _read(config: ConfigVersion, _: Client | None, reports: Reports) -> Reading 
     if claim.problem is not None:
         is_unchecked = claim.problem is ClaimProblem.UNCHECKED
         problem = LocationProblem.CLAIM_UNCHECKED if is_unchecked else LocationProblem.CLAIM
-        return Reading(Evidence("claim", "", note=f"not accepted: {CLAIM_PROBLEMS[claim.problem]}"), problem=problem)
+        return Reading(Evidence("claim", "", note=f"not accepted: {claim.problem.words}"), problem=problem)
     if claim.territory is None:
         return Reading(Evidence("claim", "", note="silent: it names no territory"))
     return read_territory(config, "claim", (claim.territory,))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import RefusalCode
-from gateway.model.location import CLAIM_PROBLEMS, AddressReport, ClaimProblem, ClaimReport, LocationProblem, Reports
+from gateway.model.location import AddressReport, ClaimProblem, ClaimReport, LocationProblem, Reports
 from gateway.policy.location.resolution import resolve
 from gateway.policy.location.signals import EdgeReport
 from gateway.policy.location.trusted_edge import EdgeNote
@@ -198,7 +198,7 @@ def test_rejected_claim_never_falls_through_to_another_signal(problem: ClaimProb
         else:
             assert location.problem is LocationProblem.CLAIM
             assert refusal.code is RefusalCode.PERMISSION_DENIED
-        assert CLAIM_PROBLEMS[problem] in refusal.message
+        assert problem.words in refusal.message
         assert "`x-gateway-claim`" in refusal.message
 
 
