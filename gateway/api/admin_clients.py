@@ -184,8 +184,7 @@ async def report_duties(
     config = (await asked.control.status()).config
 
     def report(admin: ClientAdmin) -> Json:
-        sums = duty_sums(config.stores, admin.directory, (first, last))
-        rows = report_rows(sums, by, region, least)
+        rows = report_rows(duty_sums(config.stores, admin.directory, (first, last)), by, region, least)
         if region is not None and not rows and region not in config.regions:
             known = config.regions.keys() | counted_regions(config.stores, admin.directory)
             if region not in known:

@@ -104,9 +104,8 @@ async def list_requests(
     wanted = {"request_id": id, "region": region, "deployment": deployment, "client": client, "outcome": outcome}
     expected = {name: value for name, value in wanted.items() if value is not None}
     documents = await asked.control.requests()
-    return JSONResponse(
-        {"requests": [it for it in documents if all(it[name] == value for name, value in expected.items())]}
-    )
+    found = [it for it in documents if all(it[name] == value for name, value in expected.items())]
+    return JSONResponse({"requests": found})
 
 
 class _Events(Response):
@@ -180,7 +179,11 @@ async def reload(asked: Asked) -> Response:
     """Reload the config file"""
     done = await asked.control.reload(asked.who)
     if done.is_pinned:
-        return JSONResponse({**_pinned_error(done.pinned), **reload_report(done)}, _CONFLICT)
+        # Clients of the public listener never get this code.
+        pinned = f"version {done.pinned} is pinned by a rollback"
+        message = f"{pinned}: `gateway rollback --release` activates the config file"
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": "rollback_pinned"}
+        return JSONResponse({"error": error, **reload_report(done)}, _CONFLICT)
     return JSONResponse({**reload_report(done), "scope": done.scope}, _status_of(done))
 
 
@@ -204,13 +207,12 @@ async def roll_back(asked: Asked) -> Response:
     else:
         done = await asked.control.rollback(texts.get("version"), asked.who, signature)
     status = await asked.control.status()
-    answers = await asyncio.to_thread(answers_report, status) if done.activated else []
     extra = {
         "file_active": status.file_is_active,
         "pinned": status.pinned or None,
         "missing": done.missing,
         "scope": done.scope,
-        "answers": answers,
+        "answers": await asyncio.to_thread(answers_report, status) if done.activated else [],
     }
     return JSONResponse({**reload_report(done), **extra}, _status_of(done))
 
@@ -255,13 +257,6 @@ async def resume(asked: Asked) -> Response:
     if not await asked.control.resume(name, asked.who):
         raise AdminRefused(404, "deployment_in_use", f"no deployment {name[:80]!r} is out of use here")
     return JSONResponse({"deployment": name})
-
-
-def _pinned_error(version: str) -> dict[str, object]:
-    """Return the error of a reload while a version is pinned. Clients of the public listener never get this code."""
-    message = f"version {version} is pinned by a rollback: `gateway rollback --release` activates the config file"
-    kind = "invalid_request_error"
-    return {"error": {"message": message, "type": kind, "param": None, "code": "rollback_pinned"}}
 
 
 def _status_of(done: Reload) -> int:

@@ -63,9 +63,8 @@ class AdminRequest:
     def expect_admin(self, subject: str) -> None:
         """Raise ApiError unless the sender has the role `admin`: no other role sees end users, also as pseudonyms."""
         if self.role is not Role.ADMIN:
-            raise ApiError(
-                "permission_denied", f"{subject} needs the role `admin`, and you have the role `{self.role}`"
-            )
+            message = f"{subject} needs the role `admin`, and you have the role `{self.role}`"
+            raise ApiError("permission_denied", message)
 
     async def run(self, action: str, work: Callable[[ClientAdmin], Json | Response]) -> Response:
         """Run an action in a thread, and answer with its result."""

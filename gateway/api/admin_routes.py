@@ -104,7 +104,9 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
         telemetry=NO_TELEMETRY,
     )
     app.state.control = control
-    hint = f"the paths are {', '.join(_own_paths())}, and those of the admin API, which GET {PATH}/openapi.json lists"
+    outside = [it.path for it in ROUTES if not it.path.startswith(PATH)]
+    own_paths = dict.fromkeys(["/healthz", "/readyz", "/metrics", *outside])
+    hint = f"the paths are {', '.join(own_paths)}, and those of the admin API, which GET {PATH}/openapi.json lists"
     add_errors(app, lambda _: hint)
     for refusal in (AdminRefused, StateError):
         app.add_exception_handler(refusal, refusal_response)
@@ -122,12 +124,6 @@ def build_admin_routes(control: Control, guard: Guard, probes: Mapping[str, Prob
             include_in_schema=bool(route.tag),
         )
     return app
-
-
-def _own_paths() -> Iterable[str]:
-    """Return the paths outside the admin API, each one time."""
-    own = [route.path for route in ROUTES if not route.path.startswith(PATH)]
-    return dict.fromkeys(["/healthz", "/readyz", "/metrics", *own])
 
 
 class _Access(SecurityBase):

@@ -390,4 +390,7 @@ class HttpExchange(WrittenExchange):
     async def answer_apart(self, service: ChatService, counting: CountingDialect | None) -> None:
         """Answer without a chat, with the number of tokens."""
         if counting is not None:
-            await self._respond_count(counting, *await count_prompt(service, self))
+            tokens, is_estimated = await count_prompt(service, self)
+            self.record.shown.status = 200
+            headers = {"x-gateway-estimated": "true"} if is_estimated else {}
+            await self._write_response(200, counting.encode_count(tokens), headers)

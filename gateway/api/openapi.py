@@ -40,9 +40,8 @@ def complete_document(document: dict[str, Any], *, is_demo: bool, statuses: Mapp
     dialects = {path: {"post": _operation(data, path)} for path in data["answered_by_dialects"]}
     document["paths"] = {**dialects, **data["health"], **document["paths"]}
     # FastAPI describes its own errors there, which the gateway never returns.
-    document["components"] = {
-        "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "The client's key."}}
-    }
+    key = {"type": "http", "scheme": "bearer", "description": "The client's key."}
+    document["components"] = {"securitySchemes": {"key": key}}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["responses"].pop("422", None)

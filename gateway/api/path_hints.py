@@ -106,15 +106,13 @@ def hint_for(path: str) -> str:
             base = "Anthropic's clients ends without /v1" if is_anthropic else "OpenAI's clients ends in /v1"
             return f"did you mean {probable}? The base URL for {base}, and paths have no final slash"
     if api == "responses":
-        return _hint_at_answers(plain)
+        if plain.endswith("/compact"):
+            return "the gateway compacts no conversation: shorten it in the client, and send what is left in `input`"
+        return (
+            "the gateway keeps no answer, so there is none to get, cancel or delete: only POST /v1/responses is there"
+        )
     if f"/v1/{api}" in OWN_PATHS:
         return f"the gateway keeps no answers and no batches, so only POST /v1/{api} is there"
     if api in _OTHER_APIS:
         return f"this API is not supported: the gateway has {_ALL_CHATS}, {' and '.join(INPUT_PATHS)}"
     return _ALL_PATHS
-
-
-def _hint_at_answers(plain: str) -> str:
-    if plain.endswith("/compact"):
-        return "the gateway compacts no conversation: shorten it in the client, and send what is left in `input`"
-    return "the gateway keeps no answer, so there is none to get, cancel or delete: only POST /v1/responses is there"

@@ -175,8 +175,7 @@ def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -
             for name, assistant in sorted(assistants.items())
             if region.name in assistant.regions and (found := offer_of(config, assistant, location, now_s)) is not None
         }
-        body = encode_list(form, offers, request.query_params)
-        return JSONResponse(body, headers=headers)
+        return JSONResponse(encode_list(form, offers, request.query_params), headers=headers)
 
     async def model(request: Request, name: str) -> JSONResponse:
         form = form_of(request.url.path, dict(request.scope["headers"]))
@@ -188,8 +187,7 @@ def _add_models(app: FastAPI, service: ChatService, limiter: FailedKeyLimiter) -
         if region.name not in assistant.regions:
             raise Refused(not_offered(assistant, region))
         offer = offer_of(config, assistant, location, service.decider.clock()) or Offer(frozenset())
-        body = encode_model(form, name, offer)
-        return JSONResponse(body, headers=headers)
+        return JSONResponse(encode_model(form, name, offer), headers=headers)
 
     for version in VERSIONS:
         documented = version == "/v1"
@@ -280,8 +278,7 @@ def _add_disclosure(app: FastAPI, service: ChatService, limiter: FailedKeyLimite
         named, _ = seen_by_intent(named, caller, intent, located.location.age)
         health = service.executor.health.snapshot(config)
         plain = PlainRequest(config, caller.client, located.reports, named, service.decider.clock(), health)
-        document = disclose(plain, caller.accept_language)
-        return JSONResponse(document, headers=headers)
+        return JSONResponse(disclose(plain, caller.accept_language), headers=headers)
 
 
 def _add_usage(app: FastAPI, service: ChatService, source: ReportUsage | None, limiter: FailedKeyLimiter) -> None:
@@ -427,8 +424,7 @@ def _extend_document(
     def openapi() -> dict[str, Any]:
         document = generate()
         if CHAT_PATH not in document["paths"]:
-            statuses = {one.path: STATUSES[one.method] for one in paths}
-            complete_document(document, is_demo=is_demo, statuses=statuses)
+            complete_document(document, is_demo=is_demo, statuses={one.path: STATUSES[one.method] for one in paths})
         absent = {one.path for one in paths if current().parts.of(one.part) is None}
         return {**document, "paths": {path: it for path, it in document["paths"].items() if path not in absent}}
 

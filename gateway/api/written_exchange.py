@@ -19,7 +19,7 @@ from typing import Any
 
 from gateway.api.body import drain, is_little
 from gateway.api.connection import NOT_TAKEN, ClientConnection, Cycle
-from gateway.api.dialects.dialect import CountingDialect, Dialect, StreamEncoder
+from gateway.api.dialects.dialect import Dialect, StreamEncoder
 from gateway.api.dialects.labelling import MEMBER
 from gateway.api.dialects.openai_chat import InputDialect
 from gateway.api.errors import ApiError, blocking_link, from_domain, whole_seconds
@@ -233,12 +233,6 @@ class WrittenExchange(Exchange):
             self._note_notice(time_of_chat)
         return not self.record.duties and (time_of_chat is None or time_of_chat.end_now())
 
-    async def _respond_count(self, dialect: CountingDialect, tokens: int, is_estimated: bool) -> None:
-        """Write how many tokens a prompt has."""
-        self.record.shown.status = 200
-        headers = {"x-gateway-estimated": "true"} if is_estimated else {}
-        await self._write_response(200, dialect.encode_count(tokens), headers)
-
     async def _write_within(self, limit_s: float, writing: Awaitable[None]) -> None:
         try:
             with self.deadline.limit(limit_s + _LAST_EVENT_S):
@@ -397,7 +391,10 @@ class WrittenExchange(Exchange):
         record.shown.status, record.shown.code = shown.status, shown.code
         record.token_issuer = record.token_issuer or shown.token_issuer
         if shown.code == "internal_error":
-            record.outcome, record.detail = "internal_error", _origin_of(error)
+            # The type of the error and where it was raised. Its message may quote the request.
+            frames = extract_tb(error.__traceback__)
+            at = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name}" if frames else ""
+            record.outcome, record.detail = "internal_error", f"{type(error).__name__}{at}"
         else:
             record.outcome = "failed" if _is_failure(shown, error) else "refused"
             record.detail = shown.log_message if shown.log_message is not None else shown.message
@@ -417,7 +414,9 @@ class WrittenExchange(Exchange):
         content type, if it is not JSON.
         """
         await self.count_duties()
-        headers = self._json_headers(body, more)
+        headers = pairs_of([*json_lines(self.record), b"content-length: %d" % len(body)])
+        if more:
+            headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in more.items()]
         if media is not None:
             headers = [*pairs_of([media]), *(pair for pair in headers if pair[0] != b"content-type")]
         await self._start(status, [*headers, (b"connection", b"close")] if is_last else headers)
@@ -428,12 +427,6 @@ class WrittenExchange(Exchange):
             # The response has left. Now the rest of the body is read, so that no reset overtakes the response.
             await drain(self._receive)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
-
-    def _json_headers(self, body: bytes, more: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
-        headers = pairs_of([*json_lines(self.record), b"content-length: %d" % len(body)])
-        if more:
-            headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in more.items()]
-        return headers
 
     def _stream_lines(self) -> list[bytes]:
         return [self._dialect.stream_type, *_STREAM_LINES, *response_lines(self.record)]
@@ -496,10 +489,3 @@ def _forget_frames(error: BaseException | None) -> None:
     while error is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
-
-
-def _origin_of(error: Exception) -> str:
-    """Return the type of an internal error and where it was raised. Its message may quote the request."""
-    frames = extract_tb(error.__traceback__)
-    origin = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name}" if frames else ""
-    return f"{type(error).__name__}{origin}"

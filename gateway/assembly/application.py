@@ -357,24 +357,15 @@ class Gateway:
         return self._usage.problems() if self._usage is not None else {}
 
     def unavailable_deployments(self, asker: Asker = EVERYBODY) -> Mapping[str, Unavailable]:
-        """Return the deployments that this process does not use now for an asker, each with the reason.
-
-        It is in a cooldown, or its breaker is open.
-        """
+        """Return the deployments in a cooldown or with an open breaker for an asker, each with the reason."""
         return self._health.snapshot(self.config, asker)
 
     def unavailable_to_clients(self) -> Mapping[str, Mapping[str, Unavailable]]:
-        """Return what this process does not use now for those clients that alone may not use a deployment.
-
-        The reason stands by the deployment and the name of the client.
-        """
+        """Return, by client, what it cannot use now, for the clients that alone may not use a deployment."""
         return self._health.snapshots_of_clients(self.config)
 
     def quota_state(self) -> tuple[Mapping[tuple[str, str], VendorLimit], frozenset[str]]:
-        """Return what is known of quotas at this moment.
-
-        That is what vendors stated last, by quota and unit, and the deployments without room at their last call.
-        """
+        """Return what vendors stated last, by quota and unit, and the deployments without room at their last call."""
         accounting = self._executor.accounting
         if accounting is None or not self.config.quotas:
             return {}, frozenset()

@@ -83,8 +83,7 @@ class ReceiptService:
             return {"receipt": receipt, "jws": None, "key": None}
         from gateway.signing import RECEIPT_KIND
 
-        jws = self._signer.sign(RECEIPT_KIND, receipt)
-        return {"receipt": receipt, "jws": jws, "key": self._signer.public.text}
+        return {"receipt": receipt, "jws": self._signer.sign(RECEIPT_KIND, receipt), "key": self._signer.public.text}
 
     async def aclose(self) -> None:
         """Write the receipts that are waiting."""

@@ -210,8 +210,7 @@ def _shared_ledger(stores: Stores | None, state_dir: Path, rules: Callable[[], U
 
     if (database := shared_database(stores)) is None:
         return None
-    instance = instance_name(state_dir)
-    ledger = Ledger(database, lambda: ZoneInfo(rules().timezone), instance)
+    ledger = Ledger(database, lambda: ZoneInfo(rules().timezone), instance_name(state_dir))
     # An unreachable database is the problem of the first move, which operators see.
     with undone_on_failure(ledger.close), suppress(DatabaseUnreachable):
         ledger.connect()

@@ -126,8 +126,7 @@ def serve_demo(
         raise CommandError(f"{reason}: leave out --host (GATEWAY_HOST)")
     check_receipts(settings)
     demo = Demo(rehearsal.pace is not None, territory, real, build_console)
-    is_written = initial.change_log is not None
-    job = CompileJob(str(settings.config), True, territory, written=is_written, real=real)
+    job = CompileJob(str(settings.config), True, territory, written=initial.change_log is not None, real=real)
     with simulating(initial, job, simulators) as simulation:
         run(_run_demo(demo, simulation, listener, operators, settings))
 
@@ -143,8 +142,7 @@ async def _run_demo(
         live = keepers.live
         worker = Worker(0, live.config, WorkerSettings.of(settings, secrets.token_bytes(32)), QuotaStore())
         gateway, faults = worker.gateway, FaultSwitch(servers, lambda: worker.gateway.config, worker.gateway.move_clock)
-        workers = OwnWorker(worker, listener)
-        host = Host(workers, keepers, operators.with_tokens(live.clients), settings, faults=faults)
+        host = Host(OwnWorker(worker, listener), keepers, operators.with_tokens(live.clients), settings, faults=faults)
         console = demo.build_console(gateway, host) if demo.build_console is not None else None
         if console is not None:
             worker.serve_application(console)
@@ -359,7 +357,10 @@ def _failed_example(response: httpx.Response) -> ExampleRequestFailed:
 
 def _text_table(rows: list[tuple[str, ...]]) -> str:
     widths = [max(_width(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(_padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
@@ -370,10 +371,6 @@ def _first_words(text: str) -> str:
     while _width(text) >= _ANSWER_WIDTH:
         text = text[:-1]
     return f"{text}…"
-
-
-def _padded(cell: str, width: int) -> str:
-    return cell + " " * (width - _width(cell))
 
 
 def _width(text: str) -> int:

@@ -252,9 +252,6 @@ def _command(python: str | None) -> list[str]:
     return [python or own, *options]
 
 
-# --- requests of `gateway restart` ----------------------------------------------------------------
-
-
 class RestartBusy(Exception):
     """Another command is asking for a restart."""
 

@@ -189,8 +189,6 @@ class Host:
             if self._stores.kinds():
                 self._stores.note(self._stores.problems(await self._workers.status()))
 
-    # --- the end ----------------------------------------------------------------------------------
-
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGTERM and self._is_leaving:
             return
@@ -225,8 +223,6 @@ class Host:
         self._is_draining = True
         self._service.note_stopping()
 
-    # --- what operators see -----------------------------------------------------------------------
-
     async def status(self, asker: Asker = EVERYBODY) -> Status:
         live, workers = self._live, await self._workers.status(asker)
         return Status(
@@ -255,9 +251,8 @@ class Host:
         counted = await self._sampled()
         status = await self.status()
         own: Series = {"gateway_budget_used_ratio": used, **await self._stores.series(status.store_problems)}
-        own["gateway_quota_used_ratio"] = {
-            (it.name, it.unit, it.window): [int(it.share * 1_000_000)] for it in status.quotas
-        }
+        used = {(it.name, it.unit, it.window): [int(it.share * 1_000_000)] for it in status.quotas}
+        own["gateway_quota_used_ratio"] = used
         if self._live.cell is not None:
             own["gateway_cell_instances"] = {labels: [count] for labels, count in self._live.cell.counts().items()}
         problems = self._live.cell.problems if self._live.cell is not None else ()
@@ -289,8 +284,6 @@ class Host:
     def review(self) -> Review:
         return self._live.review
 
-    # --- what operators do ------------------------------------------------------------------------
-
     async def resume(self, deployment: str, who: str) -> bool:
         was_out = await self._workers.resume(deployment)
         if was_out:
@@ -312,8 +305,6 @@ class Host:
             self._workers.renew_keys()
         self._service.note_change(live.config.version)
         self._workers.events.publish("config", change_report(live.config.version, live.loaded, live.failed))
-
-    # --- the faults of a demo ---------------------------------------------------------------------
 
     async def faults(self) -> tuple[SimulatedSite, ...]:
         return self._switch().sites()

@@ -548,9 +548,8 @@ def _websocket_kind() -> type[WebSocketConnection]:
 
 
 def _head_too_large() -> ApiError:
-    return ApiError(
-        "headers_too_large", f"the headers are larger than {MAX_HEAD_BYTES} bytes: send fewer or shorter ones"
-    )
+    message = f"the headers are larger than {MAX_HEAD_BYTES} bytes: send fewer or shorter ones"
+    return ApiError("headers_too_large", message)
 
 
 def _error_response(error: ApiError, request_id: str) -> bytes:

@@ -9,6 +9,7 @@ import gc
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import uvicorn
@@ -295,12 +296,10 @@ class GatewayServer(_QuietServer):
         # At once: each further turn of the loop would let new connections into the queue.
         for server in self.servers:
             server.close()
+        protocol = partial(ConnectionProtocol, self.config, self.server_state, self.lifespan.state)
         for connection in waiting:
             with contextlib.suppress(OSError):  # its client has left already
-                await asyncio.get_running_loop().connect_accepted_socket(self._connection_protocol, connection)
-
-    def _connection_protocol(self) -> ConnectionProtocol:
-        return ConnectionProtocol(self.config, self.server_state, self.lifespan.state)
+                await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
 
 
 def _accept_waiting(listener: socket.socket) -> Iterator[socket.socket]:

@@ -247,8 +247,6 @@ class WorkerProcesses:
             await self._transport.aclose()
         return self._exit_status
 
-    # --- questions --------------------------------------------------------------------------------
-
     async def activate(self, packed: bytes, config: ConfigVersion) -> tuple[int, ...]:
         # Set this first, for workers that start later. One that is starting now gets it on its channel.
         self._config, self._packed = config, packed
@@ -336,8 +334,6 @@ class WorkerProcesses:
         worker.process.send_signal(signal.SIGKILL)
         worker.missed = 0
 
-    # --- the processes ----------------------------------------------------------------------------
-
     async def _keep_running(self, seat: int) -> None:
         """Keep one worker running in this seat until the workers are stopped."""
         loop = asyncio.get_running_loop()
@@ -424,8 +420,6 @@ class WorkerProcesses:
         self._exit_status = _FAILED
         self.stop()
 
-    # --- the end ----------------------------------------------------------------------------------
-
     def drain(self) -> None:
         self._is_draining = True
         for worker in self:
@@ -457,14 +451,12 @@ class WorkerProcesses:
         self._listener.close()
         for worker in self:
             worker.dismiss(how)
-        grace_s = grace_s_of(self._settings.grace_s, self._config)
-        asyncio.get_running_loop().call_later(grace_s + OVERTIME_S, self._kill)
+        asyncio.get_running_loop().call_later(grace_s_of(self._settings.grace_s, self._config) + OVERTIME_S, self._kill)
 
     def _kill(self) -> None:
         for worker in self:
-            logger().warning(
-                "worker_killed", worker=worker.seat, pid=worker.process.pid, detail="it didn't end in its grace time"
-            )
+            detail = "it didn't end in its grace time"
+            logger().warning("worker_killed", worker=worker.seat, pid=worker.process.pid, detail=detail)
             worker.process.send_signal(signal.SIGKILL)
         # A process that was being started may have joined since.
         asyncio.get_running_loop().call_later(OVERTIME_S, self._kill)

@@ -30,19 +30,16 @@ _STANDARD_ERROR = 2
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-def _is_colourful(out: TextIO) -> bool:
-    """Return whether to use colours: on a terminal that supports them, unless NO_COLOR is set (no-color.org)."""
-    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
 def configure(form: LogFormat = "auto", level: str = "info", stream: TextIO | None = None) -> None:
     """Configure the logging of this process. `auto` is text on a terminal and JSON elsewhere."""
     out = stream or _standard_error()
     readable = form == "text" or (form == "auto" and out.isatty())
+    # NO_COLOR: no-color.org
+    is_colourful = out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(colors=_is_colourful(out), sort_keys=False, pad_event_to=0)
+        structlog.dev.ConsoleRenderer(colors=is_colourful, sort_keys=False, pad_event_to=0)
         if readable
-        else _render_json
+        else lambda _, __, event: orjson.dumps(event, default=str).decode()
     )
     structlog.configure(
         processors=[
@@ -95,10 +92,6 @@ def _log_warning(
 ) -> None:
     """Log the position of a warning, but not its text, which may quote a request."""
     logger().warning("library", logger="warnings", detail=f"{category.__name__} at {PurePath(filename).name}:{lineno}")
-
-
-def _render_json(_: object, __: str, event: structlog.typing.EventDict) -> str:
-    return orjson.dumps(event, default=str).decode()
 
 
 def _request_writer(out: TextIO, level: int) -> Callable[[Sequence[Ended], float], None]:
@@ -161,6 +154,5 @@ def log_prompt(record: Record, text: str) -> None:
     """Write the prompt on a line of its own. The request's line has the same id and the outcome."""
     location = record.decided.location
     region = location.region if location is not None else None
-    logger().info(
-        "prompt", request_id=record.request_id, region=region.name if region is not None else None, prompt=text
-    )
+    name = region.name if region is not None else None
+    logger().info("prompt", request_id=record.request_id, region=name, prompt=text)

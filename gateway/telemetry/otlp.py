@@ -44,8 +44,7 @@ class Ended(Value, frozen=True):
 
 def encode(requests: Iterable[Ended], resource: Mapping[str, str]) -> bytes:
     """Return the body of one export. Concatenated bodies are valid too, because protobuf then joins their lists."""
-    spans = [span for ended in requests for span in _spans(ended)]
-    scope = ScopeSpans(spans=spans)
+    scope = ScopeSpans(spans=[span for ended in requests for span in _spans(ended)])
     scope.scope.name = _SCOPE
     sent = ResourceSpans(scope_spans=[scope])
     sent.resource.attributes.extend(_attributes(resource))

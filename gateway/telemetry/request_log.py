@@ -35,14 +35,11 @@ class JsonLines:
         for record, at in ended:
             second = floor(at)
             if second != self._second:
-                self._second, self._timestamp_start = (
-                    second,
-                    f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}.",
-                )
+                self._second = second
+                self._timestamp_start = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}."
             micros = floor((at - second) * 1e6)
-            timestamp = f"{self._timestamp_start}{_DIGITS[micros // 1000]}{_DIGITS[micros % 1000]}Z"
             fields: dict[str, object] = {
-                "timestamp": timestamp,
+                "timestamp": f"{self._timestamp_start}{_DIGITS[micros // 1000]}{_DIGITS[micros % 1000]}Z",
                 "level": "warning" if record.outcome in WARNING_OUTCOMES else "info",
                 "event": "request",
             }

@@ -79,8 +79,7 @@ def encode_list(form: ListForm, offers: Mapping[str, Offer], query: Mapping[str,
 
 def encode_model(form: ListForm, name: str, offer: Offer) -> dict[str, object]:
     """Return one entry of a list, with its methods and the limits of its tokens where the form has them."""
-    limits_in_tokens = (offer.prompt_tokens, offer.answer_tokens)
-    known = zip(_LIMITS[form], limits_in_tokens, strict=True)
+    known = zip(_LIMITS[form], (offer.prompt_tokens, offer.answer_tokens), strict=True)
     limits = {field: limit for field, limit in known if limit is not None}
     match form:
         case "chat":

@@ -110,8 +110,7 @@ def decode_decisions(value: object) -> DecisionRequest:
         raise InvalidRequest("`questions` must be a list here, not a map: give each question a `name`", "questions")
     entries = items(asked, "questions")
     if not 1 <= len(entries) <= MOST_QUESTIONS:
-        message = f"`questions` has {len(entries)} entries; 1 to {MOST_QUESTIONS} are accepted"
-        raise InvalidRequest(message, "questions")
+        raise InvalidRequest(f"`questions` has {len(entries)} entries; 1 to {MOST_QUESTIONS} are accepted", "questions")
     questions = tuple(_question(it, f"questions[{place}]", unread) for place, it in enumerate(entries))
     extra = {name: it for name, it in body.items() if name not in _KNOWN and it is not None}
     check_unknown(extra, unread)
@@ -123,9 +122,6 @@ def decode_decisions(value: object) -> DecisionRequest:
 
 def _note_unknown(source: Mapping[str, object], known: frozenset[str], path: str, unread: set[str]) -> None:
     unread.update(f"{path}.{name}" for name, it in source.items() if name not in known and it is not None)
-
-
-# --- questions ------------------------------------------------------------------------------------
 
 
 def _question(value: object, path: str, unread: set[str]) -> DecisionQuestion:
@@ -210,9 +206,6 @@ def _unsupported(kind: object, path: str, why: str) -> UnsupportedFeature:
     """Return the refusal of an item or a part, by its name if OpenAI has one with this name."""
     name = kind if isinstance(kind, str) and kind in _NAMED else "this type"
     return UnsupportedFeature(name, f"`{path}.type`: {name} is not supported in decisions: {why}", f"{path}.type")
-
-
-# --- input ----------------------------------------------------------------------------------------
 
 
 def _input(given: object, unread: set[str]) -> str | tuple[Message, ...]:

@@ -138,11 +138,11 @@ def _key_of(scope: Any, headers: RequestHeaders) -> bytes:
     is_upgrade = "websocket" in _tokens(headers, b"upgrade") and "upgrade" in _tokens(headers, b"connection")
     if not is_upgrade or scope["http_version"] != "1.1" or scope["raw_path"] != Responses.route.encode():
         raise ApiError("websocket_not_offered", _NO_UPGRADE, headers=CLOSE_UPGRADE)
-    if _stripped(headers, b"sec-websocket-version") != [_VERSION]:
+    if [it.strip() for it in headers.values(b"sec-websocket-version")] != [_VERSION]:
         message = "only version 13 of the WebSocket protocol is spoken: send `sec-websocket-version: 13`"
         shown = {**CLOSE_UPGRADE, "sec-websocket-version": _VERSION.decode()}
         raise ApiError("websocket_not_offered", message, headers=shown)
-    keys = _stripped(headers, b"sec-websocket-key")
+    keys = [it.strip() for it in headers.values(b"sec-websocket-key")]
     try:
         is_key = len(keys) == 1 and len(base64.b64decode(keys[0], validate=True)) == _KEY_BYTES
     except binascii.Error:
@@ -152,10 +152,6 @@ def _key_of(scope: Any, headers: RequestHeaders) -> bytes:
     if announces_body(headers.headers):
         raise _malformed("the request for a WebSocket must have no body: leave out its length and its coding")
     return keys[0]
-
-
-def _stripped(headers: RequestHeaders, name: bytes) -> list[bytes]:
-    return [value.strip() for value in headers.values(name)]
 
 
 def _tokens(headers: RequestHeaders, name: bytes) -> set[str]:

@@ -430,8 +430,7 @@ class TurnExchange(HttpExchange):
 
     def decode(self, body: BodyLease, request: ServedRequest | None = None) -> None:
         """See HttpExchange. First comes what only a turn can lack."""
-        region = self.location.region
-        if not self.config.has_websocket(region):
+        if not self.config.has_websocket(self.location.region):
             raise no_websocket()
         if self.socket_turn.problem is not None:
             raise self.socket_turn.problem

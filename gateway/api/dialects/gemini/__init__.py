@@ -36,9 +36,8 @@ class Gemini(Dialect):
         self._prompt_tokens = 1
 
     def decode(self, body: bytes) -> ChatRequest:
-        decoded = decode.decode_generate(
-            parse_with_calls(body, "contents", b'"functionCall"'), self._assistant, stream=self._is_stream
-        )
+        parsed = parse_with_calls(body, "contents", b'"functionCall"')
+        decoded = decode.decode_generate(parsed, self._assistant, stream=self._is_stream)
         self._shows_thoughts = decoded.shows_thoughts
         self._prompt_tokens = count_tokens(decoded.chat)
         return decoded.chat

@@ -67,12 +67,10 @@ def decode_count(body: object, assistant: str) -> ChatRequest:
 def _decode(source: Fields, assistant: str, path: str, *, stream: bool, is_partial: bool) -> GeminiRequest:
     dropped = DroppedFields()
     dropped.add_unknown(source, _BODY, "")
-    messages = ContentReader(dropped, is_partial=is_partial).read(
-        present(source, "contents", f"{path}contents"), f"{path}contents"
-    )
+    contents = present(source, "contents", f"{path}contents")
+    messages = ContentReader(dropped, is_partial=is_partial).read(contents, f"{path}contents")
     if "systemInstruction" in source:
-        system = read_system(source["systemInstruction"], f"{path}systemInstruction", dropped)
-        messages = (*system, *messages)
+        messages = (*read_system(source["systemInstruction"], f"{path}systemInstruction", dropped), *messages)
     if not messages:
         raise InvalidRequest(f"`{path}contents` has no text", f"{path}contents")
     tools = _tools(source, path, dropped)
@@ -126,8 +124,7 @@ def _tool(value: object, path: str, dropped: DroppedFields) -> Tool:
         if "parameters" in declaration:
             message = f"`{path}`: send either `parameters` or `parametersJsonSchema`"
             raise InvalidRequest(message, f"{path}.parametersJsonSchema")
-        given = mapping(declaration["parametersJsonSchema"], f"{path}.parametersJsonSchema")
-        parameters = with_lower_types(given)
+        parameters = with_lower_types(mapping(declaration["parametersJsonSchema"], f"{path}.parametersJsonSchema"))
     elif "parameters" in declaration:
         parameters = json_schema(declaration["parameters"], f"{path}.parameters")
     return Tool(name, text(declaration, "description", f"{path}.description"), parameters)

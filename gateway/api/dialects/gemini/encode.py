@@ -51,10 +51,9 @@ def _candidate(choice: Choice, shows_thoughts: bool) -> dict[str, object]:
         parts.append({"text": message.refusal})
     parts += map(image_part, message.images)
     calls, broken = call_parts(message.tool_calls)
-    ending = end_of(choice.finish_reason, choice.raw_finish_reason, broken, is_refusal=bool(message.refusal))
     candidate: dict[str, object] = {
         "content": {"parts": [*parts, *calls] or [{"text": ""}], "role": "model"},
-        **ending,
+        **end_of(choice.finish_reason, choice.raw_finish_reason, broken, is_refusal=bool(message.refusal)),
         "index": choice.index,
     }
     if message.annotations and (citations := encode_citations(message.annotations)):

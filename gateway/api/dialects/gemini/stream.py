@@ -222,8 +222,7 @@ class GeminiEncoder(StreamEncoder):
             candidates.append(candidate)
         member = self._labels.member(is_estimated=self.usage is None)
         usage = self.usage or chat.Usage(self._prompt_tokens, max(1, self._seen_tokens))
-        head = orjson.dumps({"candidates": candidates, "usageMetadata": encode_usage(usage)})[:-1]
-        data = head + self._tail
+        data = orjson.dumps({"candidates": candidates, "usageMetadata": encode_usage(usage)})[:-1] + self._tail
         if member:
             data = b'%b,"%b":%b}' % (data[:-1], MEMBER.encode(), orjson.dumps(member))
         return self._write(data, is_last=True)

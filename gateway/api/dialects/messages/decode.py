@@ -41,7 +41,6 @@ NO_STATE = "none"
 """The signature of a thinking block without reasoning state: the API requires one."""
 _Limit = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 _Text = Annotated[str, Meta(min_length=1)]
-# --- the schema -----------------------------------------------------------------------------------
 _UNSUPPORTED = "the gateway does not support this field, because"
 _COMPACTS = "the answer would be a summary of the vendor's own kind, which no other model has: compact in the client"
 
@@ -246,9 +245,6 @@ class _Request(Struct):
 _MOST_EFFORT, _USUAL_EFFORT = "max", "high"
 
 
-# --- the meaning ----------------------------------------------------------------------------------
-
-
 class Decoded(Value, frozen=True):
     """A decoded request. If it `hides_thinking`, the client wants no text of thoughts (`thinking.display: omitted`)."""
 
@@ -310,11 +306,9 @@ def _supported(body: Mapping[str, Any], ignored: Set[str]) -> Mapping[str, Any]:
     for name, refused in _REFUSED.items():
         if name in body and refused.asks(body[name]):
             message = f"{name}: {refused.why}"
-            raise (
-                _for_the_client("invalid_request", message, name, refused.code)
-                if refused.code
-                else InvalidRequest(message, name)
-            )
+            if refused.code:
+                raise _for_the_client("invalid_request", message, name, refused.code)
+            raise InvalidRequest(message, name)
     if (tools := as_list(body.get("tools"))) and any(map(has_type, tools)):
         return {**body, "tools": [as_function(tool, position) for position, tool in enumerate(tools)]}
     return body
@@ -387,9 +381,8 @@ def _explained(error: InvalidRequest, body: object) -> Exception:
         f"{found[1]}: the gateway has no {value[:60]!r} blocks: it sends on text, images, documents and function tools"
     )
     if value in _TOOL_CHANGES:
-        return _for_the_client(
-            "unsupported_capability", message, found[0], "mid_conversation_tool_changes_not_supported"
-        )
+        detail = "mid_conversation_tool_changes_not_supported"
+        return _for_the_client("unsupported_capability", message, found[0], detail)
     return UnsupportedFeature("messages", message, found[0])
 
 
@@ -438,9 +431,6 @@ def _effort(asked: _Request, names: set[str]) -> tuple[str | None, bool]:
     return effort or next((name for most, name in _EFFORT_BY_BUDGET if budget <= most), _MOST_EFFORT), hides
 
 
-# --- messages -------------------------------------------------------------------------------------
-
-
 def _system(system: str | list[_TextBlock] | None) -> tuple[str, list[chat.Message]]:
     """Return the line by which Claude Code identifies itself to Anthropic, if a block begins with it, and the rest.
 
@@ -477,9 +467,8 @@ def _messages(turns: Sequence[_User | _Assistant | _System], names: set[str]) ->
             calls, asked_at = message.tool_calls, at
             yield message
         else:
-            yield chat.SystemMessage(
-                tuple(chat.TextPart(block.text, block.cache) for _, blocks in merged for block in blocks)
-            )
+            texts = (chat.TextPart(block.text, block.cache) for _, blocks in merged for block in blocks)
+            yield chat.SystemMessage(tuple(texts))
     if calls:
         raise _unanswered(asked_at, calls)
 
@@ -513,10 +502,8 @@ def _user(
                 for inner, one in enumerate(_blocks(block.content or ""))
                 for part in _parts(one, f"{path}.content.{inner}", names)
             ]
-            content = plain_content(parts)
-            results[block.tool_use_id] = chat.ToolMessage(
-                block.tool_use_id, content, block.is_error or False, block.cache
-            )
+            result = block.tool_use_id, plain_content(parts), block.is_error or False, block.cache
+            results[block.tool_use_id] = chat.ToolMessage(*result)
     if missing := tuple(call for call in calls if call.id not in results):
         raise _unanswered(asked_at, missing)
     yield from results.values()

@@ -89,8 +89,7 @@ def _content(choice: Choice, record: Record, *, hides_thinking: bool) -> list[di
     for position, call in enumerate(calls):
         if position and call.signature:
             blocks.append(thinking_block("", call.signature))
-        head = call_head(call.id, call.name, record, position)
-        blocks.append({**head, "input": arguments_of(call)})
+        blocks.append({**call_head(call.id, call.name, record, position), "input": arguments_of(call)})
     return blocks
 
 

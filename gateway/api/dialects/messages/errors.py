@@ -75,8 +75,3 @@ def budget_headers(error: ApiError, now_s: float) -> dict[str, str]:
 def encode_error(error: ApiError, request_id: str = "") -> bytes:
     """Return the body of an error."""
     return orjson.dumps(error_object(error, request_id))
-
-
-def encode_error_event(error: ApiError, request_id: str = "") -> bytes:
-    """Return the event that ends a stream which has failed."""
-    return b"event: error\ndata: " + encode_error(error, request_id) + b"\n\n"

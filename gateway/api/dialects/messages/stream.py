@@ -25,7 +25,7 @@ from gateway.api.dialects.dialect import StreamEncoder
 from gateway.api.dialects.labelling import MEMBER
 from gateway.api.dialects.messages import encode
 from gateway.api.dialects.messages.decode import NO_STATE
-from gateway.api.dialects.messages.errors import encode_error_event
+from gateway.api.dialects.messages.errors import encode_error
 from gateway.api.errors import ApiError
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
@@ -91,7 +91,7 @@ class MessageStreamEncoder(StreamEncoder):
         if self._state == _ENDED:
             return b""
         self._state = _ENDED
-        return encode_error_event(error, self._record.request_id)
+        return b"event: error\ndata: " + encode_error(error, self._record.request_id) + b"\n\n"
 
     def _start(self, event: chat.StreamEvent) -> bytes:
         self._state = _OPEN
@@ -161,8 +161,6 @@ class MessageStreamEncoder(StreamEncoder):
             return False
         return bool(self._waiting or self._later) or not self._is_complete(self._open_call)
 
-    # --- text and thinking ------------------------------------------------------------------------
-
     def _say(self, kind: int, text: bytes, written: list[bytes]) -> None:
         """Add a text to the block of its kind, which begins if it is not open. It is the inside of a JSON string."""
         if self._block != kind:
@@ -202,8 +200,6 @@ class MessageStreamEncoder(StreamEncoder):
             written.append(_event(b"content_block_delta", {"index": self._index, "delta": signature}))
         self._block = _NONE
         written.append(_event(b"content_block_stop", {"index": self._index}))
-
-    # --- calls ------------------------------------------------------------------------------------
 
     def _call(self, event: chat.ToolCallDelta, written: list[bytes]) -> None:
         self._bytes += len(event.arguments) + len(event.name or "")
@@ -249,8 +245,6 @@ class MessageStreamEncoder(StreamEncoder):
         if piece:
             self._calls[self._open_call].pieces.append(piece)
             written += (self._head, orjson.dumps(piece)[1:-1], _DELTA_TAIL)
-
-    # --- the end ----------------------------------------------------------------------------------
 
     def _end(self, written: list[bytes]) -> None:
         self._open_waiting(written, only_complete=False)

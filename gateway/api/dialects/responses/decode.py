@@ -129,7 +129,9 @@ def decode_request(body: object, *, counts: bool = False) -> DecodedResponse:
     model = json_fields.text(source, "model", "model")
     if not model:
         raise InvalidRequest("`model` is required: the name of an assistant", "model")
-    given = "" if counts and _is_counted_without_input(source) else json_fields.present(source, "input", "input")
+    # What is counted may be without input.
+    has_others = source.get("input") in (None, []) and bool(source.get("instructions") or source.get("tools"))
+    given = "" if counts and has_others else json_fields.present(source, "input", "input")
     instructions = json_fields.text(source, "instructions", "instructions")
     stream = json_fields.boolean(source, "stream", "stream") or False
     names, unread = ToolNames(), set[str]()
@@ -159,10 +161,6 @@ def decode_request(body: object, *, counts: bool = False) -> DecodedResponse:
         rare.wants_state,
         echo_of(source, rare.tools, names),
     )
-
-
-def _is_counted_without_input(source: Mapping[str, object]) -> bool:
-    return source.get("input") in (None, []) and bool(source.get("instructions") or source.get("tools"))
 
 
 def _refuse_fields_of_chat(source: Mapping[str, object]) -> None:

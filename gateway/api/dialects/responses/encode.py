@@ -73,11 +73,8 @@ def refusal_part(escaped: bytes) -> bytes:
 
 def message_item(id: bytes, status: bytes, parts: Sequence[bytes]) -> bytes:
     """Return a message of the model."""
-    return b'{"id":"%b","type":"message","status":"%b","role":"assistant","content":[%b]}' % (
-        id,
-        status,
-        b",".join(parts),
-    )
+    members = id, status, b",".join(parts)
+    return b'{"id":"%b","type":"message","status":"%b","role":"assistant","content":[%b]}' % members
 
 
 def summary_part(escaped: bytes) -> bytes:
@@ -93,10 +90,8 @@ def reasoning_item(id: bytes, status: bytes, summary: bytes, state: str | None) 
 
 def image_item(id: bytes, url: str) -> bytes:
     """Return an image that the model has generated: its data in base64, or its address if that is all that is known."""
-    return b'{"id":"%b","type":"image_generation_call","status":"completed","result":%b}' % (
-        id,
-        orjson.dumps(split_data_uri(url)[1] if is_data_uri(url) else url),
-    )
+    result = orjson.dumps(split_data_uri(url)[1] if is_data_uri(url) else url)
+    return b'{"id":"%b","type":"image_generation_call","status":"completed","result":%b}' % (id, result)
 
 
 def call_item(id: bytes, status: bytes, call: bytes, arguments: bytes, kind: str | None = None) -> bytes:
@@ -270,8 +265,7 @@ def _items(choice: chat.Choice, status: bytes, record: Record, asked: ResponsesR
 
     if message.reasoning:
         last = status_at(is_last=not parts and not calls)
-        summary = summary_part(escape(message.reasoning))
-        written.append(reasoning_item(item_id(b"rs", record, 0), last, summary, held))
+        written.append(reasoning_item(item_id(b"rs", record, 0), last, summary_part(escape(message.reasoning)), held))
     if parts:
         written.append(message_item(item_id(b"msg", record, len(written)), status_at(is_last=not calls), parts))
     written += [image_item(item_id(b"ig", record, len(written) + n), url) for n, url in enumerate(message.images)]

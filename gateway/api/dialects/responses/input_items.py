@@ -214,7 +214,9 @@ class InputReader:
             raise InvalidRequest(f"`{place}` is not the id of a function call before it in `input`", place)
         call = waiting.popleft()
         if item.get("type") == "tool_search_output":
-            output: object = _json(_names_in(item.get("tools"), f"{path}.tools"))
+            # The model gets the names of the tools that a search has found. The tools themselves are offered to it.
+            tools = fields.items(item.get("tools") or [], f"{path}.tools")
+            output: object = _json([fields.mapping(tool, f"{path}.tools").get("name") for tool in tools])
         else:
             output = fields.present(item, "output", f"{path}.output")
         content = output if isinstance(output, str) else self._parts(output, f"{path}.output")
@@ -361,9 +363,3 @@ def tools_in(entries: Sequence[object]) -> list[tuple[str, object]]:
 
 def _json(value: object) -> str:
     return orjson.dumps(value).decode()
-
-
-def _names_in(value: object, path: str) -> list[object]:
-    """Return the names of the tools that a search has found. The tools themselves are offered to the model."""
-    found = [fields.mapping(entry, path) for entry in fields.items(value or [], path)]
-    return [tool.get("name") for tool in found]

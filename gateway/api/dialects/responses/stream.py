@@ -142,9 +142,8 @@ class ResponseStreamEncoder(StreamEncoder):
             case chat.ImageDelta():
                 return self._image(event.url)
             case chat.AnnotationsDelta():
-                return b"".join(
-                    [self._annotation(orjson.dumps(encode.encode_annotation(one))) for one in event.annotations]
-                )
+                encoded = [orjson.dumps(encode.encode_annotation(one)) for one in event.annotations]
+                return b"".join(map(self._annotation, encoded))
             case chat.ChoiceFinish():
                 self._state, self._finish = _FINISHED, event.reason
                 return self._end_all()
@@ -221,8 +220,7 @@ class ResponseStreamEncoder(StreamEncoder):
         written = [self._end_of_text(item)]
         item.done = self._whole(item, status)
         item.pieces = []
-        members = self._item_members(item.index, item.done)
-        written.append(self._event(b"response.output_item.done", members))
+        written.append(self._event(b"response.output_item.done", self._item_members(item.index, item.done)))
         return b"".join(written)
 
     def _end_of_text(self, item: _Item) -> bytes:
