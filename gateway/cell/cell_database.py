@@ -115,8 +115,6 @@ class CellDatabase:
         """Return the rows of one statement."""
         return self.run(lambda connection: connection.fetch(sql, *values))
 
-    # --- instances --------------------------------------------------------------------------------
-
     def now_s(self) -> float:
         """Return the Unix time of the server."""
         found: float = self.fetch(f"SELECT {_NOW_S}")[0][0]
@@ -173,8 +171,6 @@ class CellDatabase:
             )
             for row in rows
         )
-
-    # --- leases and schedules ---------------------------------------------------------------------
 
     def hold(self, lease: str) -> int | None:
         """Take or renew a lease, and return its epoch. None if another process has it."""
@@ -255,8 +251,6 @@ class CellDatabase:
     def forget_counts(self, key: ScheduleKey) -> None:
         """Delete the counts of a schedule whose stage has ended. A late delivery for it counts for nothing."""
         self.fetch("DELETE FROM cell_count WHERE assistant = $1 AND region = $2 AND identity = $3", *key)
-
-    # --- commands ---------------------------------------------------------------------------------
 
     def add_command(self, command: CellCommand) -> CellCommand | None:
         """Store a command with its time for the other instances.

@@ -31,14 +31,11 @@ class CellRecord:
     def __init__(self, database: CellDatabase) -> None:
         self.database = database
 
-    # --- shipping ---------------------------------------------------------------------------------
-
     def shipped(self) -> tuple[int, int, str]:
         """Return the last shipped activation and audit line of this instance, by number, and the hash of the line."""
         instance = self.database.instance
-        activation = self.database.fetch(
-            "SELECT coalesce(max(source), 0) FROM cell_activation WHERE instance = $1", instance
-        )
+        newest = "SELECT coalesce(max(source), 0) FROM cell_activation WHERE instance = $1"
+        activation = self.database.fetch(newest, instance)
         line = self.database.fetch(
             "SELECT number, hash FROM cell_audit_line WHERE instance = $1 ORDER BY number DESC LIMIT 1", instance
         )
@@ -74,8 +71,6 @@ class CellRecord:
 
         self.database.run(store)
 
-    # --- reading ----------------------------------------------------------------------------------
-
     def last_version(self) -> Version | None:
         """Return the version that an instance of the cell activated last, or None."""
         rows = self.database.fetch(
@@ -87,10 +82,8 @@ class CellRecord:
     def find(self, word: str) -> Version:
         """Return the version with this name, or with this prefix of four or more characters. Raises NotStored."""
         word = word.partition("+")[0]
-        rows = self.database.fetch(
-            f"SELECT {_VERSION} FROM cell_version WHERE starts_with(version, $1) LIMIT 2",  # noqa: S608
-            word,
-        )
+        sql = f"SELECT {_VERSION} FROM cell_version WHERE starts_with(version, $1) LIMIT 2"  # noqa: S608
+        rows = self.database.fetch(sql, word)
         if len(word) < 4 or len(rows) != 1:
             raise NotStored(why_not_found(word, len(rows)))
         return Version(*rows[0])
@@ -106,18 +99,14 @@ class CellRecord:
 
     def activations(self, limit: int) -> list[tuple[str, Activation]]:
         """Return the latest activations with the ids of their instances, the newest first."""
-        rows = self.database.fetch(
-            f"SELECT instance, {_ACTIVATION} FROM cell_activation ORDER BY {LAST} LIMIT $1",  # noqa: S608
-            min(limit, 2**31),
-        )
+        sql = f"SELECT instance, {_ACTIVATION} FROM cell_activation ORDER BY {LAST} LIMIT $1"  # noqa: S608
+        rows = self.database.fetch(sql, min(limit, 2**31))
         return [(row[0], _activation(row[1:])) for row in rows]
 
     def last_activation(self, version: str) -> Activation | None:
         """Return the latest activation of the version, or None."""
-        rows = self.database.fetch(
-            f"SELECT {_ACTIVATION} FROM cell_activation WHERE version = $1 ORDER BY {LAST} LIMIT 1",  # noqa: S608
-            version,
-        )
+        sql = f"SELECT {_ACTIVATION} FROM cell_activation WHERE version = $1 ORDER BY {LAST} LIMIT 1"  # noqa: S608
+        rows = self.database.fetch(sql, version)
         return _activation(rows[0]) if rows else None
 
     def versions(self) -> list[Version]:

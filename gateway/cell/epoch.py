@@ -115,16 +115,13 @@ class EpochKeeper:
                 # A moment without Valkey is usual after its restart, and reported by the gate itself.
                 if isinstance(error, StateError):
                     self.problem = str(error)
-            wait_s = _STEP_S if not self._is_settled or self.problem else _SIGN_OF_LIFE_S
+            gate = self._gate
+            is_settled = gate.epoch is not None and gate.is_ready and gate.has_adopted and not gate.epoch_ended.is_set()
+            wait_s = _SIGN_OF_LIFE_S if is_settled and not self.problem else _STEP_S
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._gate.epoch_ended.wait()
                     await asyncio.sleep(_STEP_S)
-
-    @property
-    def _is_settled(self) -> bool:
-        gate = self._gate
-        return gate.epoch is not None and gate.is_ready and gate.has_adopted and not gate.epoch_ended.is_set()
 
     async def _advance(self) -> None:
         """Do what can be done now for the present epoch."""
@@ -187,10 +184,8 @@ class EpochKeeper:
 
     async def _all_have(self, epoch: str, phase: str) -> bool:
         """Return whether every process that is not silent has reached a phase of this epoch."""
-        found = await self._fetch(
-            f"SELECT epoch, phase FROM gate_owner WHERE seen_us > {_NOW_US} - $1",  # noqa: S608
-            int(SILENT_S * 1_000_000),
-        )
+        sql = f"SELECT epoch, phase FROM gate_owner WHERE seen_us > {_NOW_US} - $1"  # noqa: S608
+        found = await self._fetch(sql, int(SILENT_S * 1_000_000))
         enough = (_SHIPPED, _ADOPTED) if phase == _SHIPPED else (_ADOPTED,)
         return all(its_epoch == epoch and its_phase in enough for its_epoch, its_phase in found)
 
@@ -235,10 +230,8 @@ class EpochKeeper:
             with postgres_errors():
                 await connection.execute("DELETE FROM gate_epoch")
                 await connection.execute("INSERT INTO gate_epoch (epoch, last_row) VALUES ($1, $2)", epoch, last_row)
-                await connection.execute(
-                    f"DELETE FROM gate_owner WHERE seen_us < {_NOW_US} - $1",  # noqa: S608
-                    int(_FORGOTTEN_S * 1_000_000),
-                )
+                sql = f"DELETE FROM gate_owner WHERE seen_us < {_NOW_US} - $1"  # noqa: S608
+                await connection.execute(sql, int(_FORGOTTEN_S * 1_000_000))
         with postgres_errors():
             await connection.execute("SELECT pg_advisory_unlock($1)", EPOCH_LOCK)
         return last_row

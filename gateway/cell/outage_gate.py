@@ -127,8 +127,11 @@ class OutageGate:
             gate.RatePerMinute(it.kind, it.name, it.unit, max(1, it.per_minute // instances)) for it in request.rates
         ]
         allowed = self._on_loss() if budgets else None
-        if budgets:
-            self._expect_allowed(request, budgets, allowed)
+        if budgets and allowed is None:
+            raise gate.GateUnavailable("the shared gate can't be asked, and `usage.on_loss` is deny")
+        if not request.amount_nano and any(one.counter.unit == gate.TOKENS for one in budgets):
+            # An amount does not limit calls that cost nothing, or whose price is unknown.
+            raise gate.GateUnavailable("the shared gate can't be asked, and the call has no price")
         spent = next((one for one in request.quotas if one.limit.unit == QuotaUnit.AMOUNT), None)
         if spent is not None and not budgets:
             allowed = self._on_loss()
@@ -156,14 +159,6 @@ class OutageGate:
             return QuotaHold(limit, hold.amount, hold.bounds)
         limit = replace(hold.limit, limit=share)
         return QuotaHold(limit, min(hold.amount, limit.whole), hold.bounds)
-
-    @staticmethod
-    def _expect_allowed(request: gate.HoldRequest, budgets: list[gate.BudgetLimit], allowed: Money | None) -> None:
-        if allowed is None:
-            raise gate.GateUnavailable("the shared gate can't be asked, and `usage.on_loss` is deny")
-        if not request.amount_nano and any(one.counter.unit == gate.TOKENS for one in budgets):
-            # An amount does not limit calls that cost nothing, or whose price is unknown.
-            raise gate.GateUnavailable("the shared gate can't be asked, and the call has no price")
 
     def _note_failure(self) -> None:
         """Store the time of a failure for all processes of this instance, at most once a second."""

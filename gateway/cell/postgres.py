@@ -305,9 +305,8 @@ def upgrade(server: StoreServer, owner: StoreServer | None = None) -> tuple[int 
             await connection.execute("UPDATE alembic_version SET version_num = $1", str(SCHEMA))
             if owner is not None:
                 for grant in _GRANTS:
-                    await connection.execute(
-                        await connection.fetchval("SELECT format($1, current_schema(), $2::text)", grant, server.user)
-                    )
+                    form = "SELECT format($1, current_schema(), $2::text)"
+                    await connection.execute(await connection.fetchval(form, grant, server.user))
         return before, SCHEMA
 
     return _run_once(owner or server, apply, _UPGRADE_S)

@@ -51,6 +51,5 @@ def check_schema(number: int | None) -> None:
 def expect_release_1(number: int | None) -> None:
     """Raise StateError for the schema of a release before 1.0."""
     if number is not None and number < FIRST_SCHEMA:
-        raise StateError(
-            f"the database has the schema {number} of release 0.2: run `gateway db upgrade` of release 1.0 first"
-        )
+        message = f"the database has the schema {number} of release 0.2: run `gateway db upgrade` of release 1.0 first"
+        raise StateError(message)

@@ -76,7 +76,9 @@ class _Pipeline(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.is_lost = asyncio.Event()
-        self._reader = libvalkey.Reader(protocolError=_protocol_error, replyError=ValkeyRefused)
+        self._reader = libvalkey.Reader(
+            protocolError=lambda _: ValkeyUnavailable("this is not a Valkey server"), replyError=ValkeyRefused
+        )
         self._waiting: deque[asyncio.Future[object]] = deque()
         self._unsent: list[bytes] = []
         self.transport: asyncio.Transport | None = None
@@ -145,10 +147,6 @@ class _Pipeline(asyncio.Protocol):
         """Close the connection without waiting."""
         if self.transport is not None:
             self.transport.abort()
-
-
-def _protocol_error(_message: str) -> Exception:
-    return ValkeyUnavailable("this is not a Valkey server")
 
 
 @dataclass(eq=False, repr=False)

@@ -268,8 +268,7 @@ class ValkeyGate:
 
     async def read(self, counters: Iterable[gate.Counter], windows: AllBounds) -> list[gate.CounterState]:
         asked = list(counters)
-        keys = (self.epoch_key, *(self._counter_key(one.tag) for one in asked))
-        now_us, states = await self._ask(scripts.READ, keys)
+        now_us, states = await self._ask(scripts.READ, (self.epoch_key, *(self._counter_key(one.tag) for one in asked)))
         return [
             gate.present_state(scripts.counter_state(state) if state else None, windows[counter.window], now_us * 1000)
             for counter, state in zip(asked, states, strict=True)
@@ -460,12 +459,12 @@ class ValkeyGate:
 
     async def _prepare(self, connection: ValkeyConnection) -> None:
         """Check a new connection, and whether the server may have lost data since the last one."""
-        info = _info(await connection.call("INFO", "server", "memory", deadline_s=_SLOW_S))
+        lines = _text(await connection.call("INFO", "server", "memory", deadline_s=_SLOW_S)).splitlines()
+        info = dict(line.split(":", 1) for line in lines if ":" in line)
         if info.get("maxmemory", "0") != "0" and info.get("maxmemory_policy") != "noeviction":
             raise ValkeyUnavailable(_EVICTS)
         self.run = info.get("run_id", "")
-        stored = await connection.call("GET", self.epoch_key, deadline_s=_SLOW_S)
-        epoch, _, state = _text(stored).rpartition("|")
+        epoch, _, state = _text(await connection.call("GET", self.epoch_key, deadline_s=_SLOW_S)).rpartition("|")
         is_same = epoch.endswith(f"|{self.run}") and epoch == self.epoch
         self.enter(self.epoch if is_same else None, is_ready=is_same and state == scripts.READY)
 
@@ -528,10 +527,6 @@ class ValkeyGate:
 
     def _quota_key(self, tag: Tag, *, is_bucket: bool) -> str:
         return f"{self._epoch_prefix}q:{tag[0]:x}.{tag[1]:x}" if is_bucket else self._counter_key(tag)
-
-
-def _info(answer: object) -> dict[str, str]:
-    return dict(line.split(":", 1) for line in _text(answer).splitlines() if ":" in line)
 
 
 def _text(answer: object) -> str:

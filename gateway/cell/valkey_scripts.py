@@ -118,7 +118,7 @@ class OpenCall(msgspec.Struct, array_like=True):
             request.row,
             request.tokens,
             request.amount_nano,
-            [(*one.counter.tag, one.counter.measure, *_bounds_us(one.counter, windows)) for one in request.budgets],
+            [(*one.counter.tag, one.counter.measure, *_in_us(windows[one.counter.window])) for one in request.budgets],
             [(*rate.tag, rate.measure, rate.per_minute) for rate in request.rates],
             request.usual_tokens,
             request.running,
@@ -221,7 +221,7 @@ def change_arguments(
 ) -> bytes:
     """Return what `CHANGE` is asked for: a credit that is added or set, and what was spent, or -1 to leave it."""
     spent_parts = divmod(spent, BASE) if spent >= 0 else (-1, 0)
-    return pack((*_bounds_us(counter, windows), *divmod(credit, BASE), *spent_parts, is_set))
+    return pack((*_in_us(windows[counter.window]), *divmod(credit, BASE), *spent_parts, is_set))
 
 
 def counter_state(numbers: Sequence[int]) -> CounterState:
@@ -238,10 +238,6 @@ def counter_state(numbers: Sequence[int]) -> CounterState:
 
 def _bounded(duration_ns: int) -> int:
     return max(-LARGEST_NS, min(duration_ns, LARGEST_NS))
-
-
-def _bounds_us(counter: Counter | QuotaLimit, windows: AllBounds) -> tuple[int, int, int]:
-    return _in_us(windows[counter.window])
 
 
 def _in_us(bounds: WindowBounds) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from gateway.config.limits_report import listed_budgets
-from gateway.model.config_version import Client, ConfigVersion
+from gateway.model.config_version import ConfigVersion
 
 
 def budget_changes(old: ConfigVersion, new: ConfigVersion) -> Iterator[tuple[str, str, str]]:
@@ -34,7 +34,9 @@ def _budgets(config: ConfigVersion) -> Mapping[str, str]:
 def budget_notes(old: ConfigVersion, new: ConfigVersion) -> Iterator[str]:
     """Yield a note for each client and project that was renamed, and for another currency."""
     moved = [(client, new.clients[digest]) for digest, client in old.clients.items() if digest in new.clients]
-    for before, after in dict.fromkeys((one.name, other.name) for one, other in moved if _is_renamed(one, other)):
+    renamed = [(one, other) for one, other in moved if one.name != other.name]
+    with_counters = [it for it in renamed if any(one.limits is not None or one.spending.all_budgets for one in it)]
+    for before, after in dict.fromkeys((one.name, other.name) for one, other in with_counters):
         yield f"the client {before!r} is now named {after!r} (same key): its limits and budgets begin anew"
     for before, after in dict.fromkeys(
         (one.spending.project.name, other.spending.project.name)
@@ -44,18 +46,8 @@ def budget_notes(old: ConfigVersion, new: ConfigVersion) -> Iterator[str]:
         if before != after and before not in new.projects and after not in old.projects:
             yield f"the project {before!r} is now named {after!r} (same clients): its budgets begin anew"
     currency = old.usage.currency
-    if currency is not None and currency != new.usage.currency and _limits_money(old):
+    of_projects = any(budget.is_money for it in old.projects.values() for budget in it.budgets)
+    limits_money = of_projects or any(it.spending.limits_money for it in old.clients.values())
+    if currency is not None and currency != new.usage.currency and limits_money:
         after_text = new.usage.currency or "none"
         yield f"`usage.currency` changes from {currency} to {after_text}: all budgets of money begin anew"
-
-
-def _is_renamed(old: Client, new: Client) -> bool:
-    has_counters = any(one.limits is not None or one.spending.all_budgets for one in (old, new))
-    return old.name != new.name and has_counters
-
-
-def _limits_money(config: ConfigVersion) -> bool:
-    budgets = [*(one.spending for one in config.clients.values())]
-    return any(one.limits_money for one in budgets) or any(
-        budget.is_money for project in config.projects.values() for budget in project.budgets
-    )

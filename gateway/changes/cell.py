@@ -104,8 +104,6 @@ class CellMember:
         """Return what runs the schedules of the cell."""
         return CellScheduler(store, self.database)
 
-    # --- the start --------------------------------------------------------------------------------
-
     def adopt_predecessor(self) -> bool:
         """Give a new history the version that the cell activated last. Return whether it has one. Raises StateError."""
         if self._change_log.pointer() is None:
@@ -141,8 +139,6 @@ class CellMember:
         version = self.record.find(name)
         self._change_log.keep(version)
         return version
-
-    # --- while it runs ----------------------------------------------------------------------------
 
     def start(self, live: Followed, is_draining: Callable[[], bool]) -> None:
         """Start to show signs of life and to follow commands."""
@@ -214,8 +210,6 @@ class CellMember:
         counted = Counter(item.state for item in self._state.instances)
         return {(state,): counted[state] for state in ("current", "behind", "draining", "silent")}
 
-    # --- commands ---------------------------------------------------------------------------------
-
     async def share(self, action: str, version: str, who: str, signature: str | None) -> Literal["cell", "waiting"]:
         """Keep a command that this instance has executed, and store it. Return whether it waits for the database."""
 
@@ -279,8 +273,6 @@ class CellMember:
                 log.error("command_refused", detail=self._command_problem)
         return done.activated or not done.retriable
 
-    # --- the record -------------------------------------------------------------------------------
-
     def ship(self) -> None:
         """Store what this instance has recorded since the last call in the database. Raises StateError."""
         if self._shipped is None:
@@ -292,10 +284,8 @@ class CellMember:
             if not activations and not lines:
                 return
             self.record.ship(activations, lines)
-            self._shipped = (
-                activations[-1][0] if activations else self._shipped[0],
-                lines[-1].number if lines else self._shipped[1],
-            )
+            activation = activations[-1][0] if activations else self._shipped[0]
+            self._shipped = activation, lines[-1].number if lines else self._shipped[1]
 
     def _difference(self, number: int, digest: str) -> str:
         """Return how the audit trail differs from what was shipped, or an empty text."""

@@ -80,8 +80,6 @@ class CellScheduler(Scheduler):
         except StateError as error:
             self._report(error)
 
-    # --- the shares -------------------------------------------------------------------------------
-
     def _progress_in(
         self, version: str, schedules: Mapping[_RouteKey, Schedule]
     ) -> dict[_RouteKey, tuple[str, ScheduleProgress]]:
@@ -105,8 +103,6 @@ class CellScheduler(Scheduler):
         ended = super()._ended_progress(version)
         rows = [row for (name, _, _), row in self._rows.items() if name == version]
         return {**ended, **{row.key[:2]: (row.key.identity, row.progress) for row in rows}}
-
-    # --- the looks --------------------------------------------------------------------------------
 
     async def check(
         self, counts: Callable[[], Awaitable[list[bytes]]], restage: Callable[[], Awaitable[tuple[int, ...]]]
@@ -235,8 +231,6 @@ class CellScheduler(Scheduler):
         if str(error) != self._last_error:
             logger().error("schedules_failed", detail=f"{error}; until it answers, no share rises")
         self._last_error = str(error)
-
-    # --- a stop by an operator --------------------------------------------------------------------
 
     async def _store_stopped(self, route: _RouteKey, stopped: tuple[str, ScheduleProgress]) -> None:
         row = ScheduleRow(self._version, ScheduleKey(*route, stopped[0]), stopped[1])

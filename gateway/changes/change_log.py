@@ -114,9 +114,8 @@ def review_change(
     try:
         signer = signer_of(jws, old.config.admin_keys, old.written.content, new.written.content)
     except BadSignature as error:
-        raise NotSigned(
-            f"a protected region would change ({details}), and its signature is not accepted: {error}"
-        ) from None
+        message = f"a protected region would change ({details}), and its signature is not accepted: {error}"
+        raise NotSigned(message) from None
     return ReviewedChange(plan, protected, signer)
 
 
@@ -229,8 +228,7 @@ class ChangeLog:
             del self._pending[0]
 
     def _append(self, event: str, fields: Mapping[str, object]) -> None:
-        head = self._audit.append(event, datetime.fromtimestamp(time.time(), UTC), fields)
-        self._on_append(head, event)
+        self._on_append(self._audit.append(event, datetime.fromtimestamp(time.time(), UTC), fields), event)
 
     @contextmanager
     def _switching(self, lines: Iterable[_Line], active: str) -> Iterator[None]:
@@ -372,10 +370,8 @@ def _lines_of(reviewed: ReviewedChange, details: Mapping[str, object]) -> Iterat
     """Yield the lines of the audit trail for a change to another version."""
     plan = reviewed.plan
     if reviewed.signer:
-        yield (
-            "signature_accepted",
-            {"config_version": plan.after, "regions": dict(reviewed.protected), "key": reviewed.signer},
-        )
+        accepted = {"config_version": plan.after, "regions": dict(reviewed.protected), "key": reviewed.signer}
+        yield "signature_accepted", accepted
     changes = {"changes": plan_summary(plan), "keys": list(plan.keys[:_MOST_NAMED])}
     unsigned = {"unsigned_regions": list(reviewed.protected)} if reviewed.protected and not reviewed.signer else {}
     yield "rolled_back" if details["cause"] == "rollback" else "activated", {**details, **changes, **unsigned}

@@ -103,8 +103,8 @@ class ChangeReview:
         if last is not None and last.previous == old.version and last.plan:
             return {"plan": last.plan, "lines": lines}
         states = [await self._compiled(it.version, it.text, it.catalogues) for it in (old, new)]
-        plan = await asyncio.to_thread(_checked_plan, *states)
-        return {"plan": plan_data(replace(plan, checks=())), "lines": lines}
+        plan = replace(await asyncio.to_thread(_checked_plan, *states), checks=())
+        return {"plan": plan_data(plan), "lines": lines}
 
     async def plan(self, text: bytes, traffic: Traffic) -> Json:
         """Return the plan of a text that would replace the active version, with the shares of this traffic."""
@@ -188,8 +188,7 @@ def _checked_plan(old: CompiledState, new: CompiledState) -> ChangePlan:
     checks = [compiles(()), *plan.checks]
     if protected:
         hint = "its change needs a signature: `gateway plan --sign KEYFILE` makes it"
-        findings = tuple(f"{name}: {why}; {hint}" for name, why in protected.items())
-        checks.append(Check("protected", False, findings))
+        checks.append(Check("protected", False, tuple(f"{name}: {why}; {hint}" for name, why in protected.items())))
     return replace(plan, checks=tuple(checks))
 
 

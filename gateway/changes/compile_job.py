@@ -133,9 +133,8 @@ def compile_here(job: CompileJob, environ: Mapping[str, str]) -> Outcome:
         return Outcome(error.problems, files, read_files(files) == files)
     except ConfigNotPortable as error:
         return Outcome((job.problem(str(error)),), files)
-    return Outcome(
-        compiled.warnings, files, read_files(files) == files, packed, compiled.written if job.written else None
-    )
+    written = compiled.written if job.written else None
+    return Outcome(compiled.warnings, files, read_files(files) == files, packed, written)
 
 
 def main() -> NoReturn:

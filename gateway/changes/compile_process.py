@@ -44,7 +44,17 @@ class Child:
     def start(self) -> subprocess.Popen[bytes]:
         """Start the process if it is not running. It imports its modules and waits for a job. Raises CompileFailed."""
         if self._process is None:
-            self._process = _start_process()
+            try:
+                self._process = subprocess.Popen(  # noqa: S603  # a fixed command without any input
+                    child_command("gateway.changes.compile_job"),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    # A traceback could quote the config, so only the exit status is reported.
+                    stderr=subprocess.DEVNULL,
+                    env=child_environment(),
+                )
+            except OSError as error:
+                raise CompileFailed(f"no process can be started to compile it ({error.strerror})") from None
         if not self._is_wanted:  # `kill` may have been called before there was a process
             self._process.kill()
         return self._process
@@ -74,17 +84,3 @@ class Child:
         if self._process is not None:
             with self._process as process:
                 process.kill()
-
-
-def _start_process() -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(  # noqa: S603  # a fixed command without any input
-            child_command("gateway.changes.compile_job"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # A traceback could quote the config, so only the exit status is reported.
-            stderr=subprocess.DEVNULL,
-            env=child_environment(),
-        )
-    except OSError as error:
-        raise CompileFailed(f"no process can be started to compile it ({error.strerror})") from None

@@ -233,9 +233,8 @@ def _record_start(initial: InitialConfig, change_log: ChangeLog, config_path: Pa
         if before is None and _protected(initial.config):
             detail = "there is no earlier config to compare with, so changes of its protected regions were not checked"
             logger().warning("protected_unchecked", config_version=version, detail=detail)
-        change_log.record_switch(
-            reviewed, new, "start", "", initial.pinned.overrides if initial.pinned is not None else ""
-        )
+        overrides = initial.pinned.overrides if initial.pinned is not None else ""
+        change_log.record_switch(reviewed, new, "start", "", overrides)
 
 
 def compile_in_child(

@@ -407,8 +407,7 @@ class LiveConfig:
         except NotStored:
             if self.cell is None:
                 raise
-            fetched = self.cell.fetch_version(version, leaving)
-            return self._change_log.rollback_target(fetched.version, leaving, path)
+            return self._change_log.rollback_target(self.cell.fetch_version(version, leaving).version, leaving, path)
 
     async def _apply(
         self, request: ChangeRequest, pinned: PinnedRollback | None, outcome: Outcome, started_at: float

@@ -219,9 +219,8 @@ def shown(value: object) -> str:
 def plan_of(old: ConfigVersion, new: ConfigVersion, values: tuple[Change, ...] = ()) -> ChangePlan:
     """Return the plan of a change from the old version to the new one. `changed_values` returns the `values`."""
     regions = tuple(_regions(old, new))
-    deployments = tuple(
-        replace(item, asked_by=_asked_by(item.name, old, new)) for item in _items(old.deployments, new.deployments)
-    )
+    items = _items(old.deployments, new.deployments)
+    deployments = tuple(replace(item, asked_by=_asked_by(item.name, old, new)) for item in items)
     touched = {item.name: item for item in deployments if item.kind == "changed"}
     moved = {item.name for item in regions}
     return ChangePlan(

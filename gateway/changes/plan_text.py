@@ -97,9 +97,6 @@ def _summarised(plan: Mapping[str, Any]) -> tuple[list[SummaryItem], int]:
     return items[:_MOST_SUMMARISED], max(len(items) - _MOST_SUMMARISED, 0)
 
 
-# --- text -----------------------------------------------------------------------------------------
-
-
 _Lines = Iterator[tuple[str, str]]
 """Lines before they are wrapped: the beginning of each, and its text."""
 

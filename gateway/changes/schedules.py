@@ -69,17 +69,14 @@ class Scheduler:
         self._started_with: tuple[Callable[[], Awaitable[list[bytes]]], _Restage] | None = None
         self.off = _OFF if store is None else ""
 
-    # --- the shares -------------------------------------------------------------------------------
-
     def stage(self, config: ConfigVersion, *, is_pinned: bool = False) -> ConfigVersion:
         """Return the version with the weights of its schedules. They go on, or are frozen for a pinned version."""
         schedules = _schedules_of(config)
         if self._store is None:
             if schedules:
                 logger().warning("schedules_off", detail=_OFF)
-            every = (
-                part for it in config.assistants.values() for parts in it.route_parts.values() for part in parts.every
-            )
+            routes = (parts for it in config.assistants.values() for parts in it.route_parts.values())
+            every = (part for parts in routes for part in parts.every)
             for event, detail in dict.fromkeys(filter(None, (part.off_without_state() for part in every))):
                 logger().warning(event, detail=detail)
             return config
@@ -161,8 +158,6 @@ class Scheduler:
             for key, schedule in self._running.items()
         )
 
-    # --- a stop by an operator --------------------------------------------------------------------
-
     async def stop_schedule(self, assistant: str, region: str, who: str, restage: _Restage) -> bool:
         """Set the candidate of a schedule back for good. Return False if there is no such schedule that can be stopped.
 
@@ -184,8 +179,6 @@ class Scheduler:
 
     async def _store_stopped(self, key: _RouteKey, stopped: tuple[str, ScheduleProgress]) -> None:
         """Store a stopped schedule for the other instances of a cell. Raises StateError."""
-
-    # --- the looks --------------------------------------------------------------------------------
 
     def start(self, counts: Callable[[], Awaitable[list[bytes]]], restage: _Restage) -> None:
         """Start to check at intervals. Needs a running event loop.
@@ -218,8 +211,7 @@ class Scheduler:
         """Evaluate the requests since the last check, and change the weights if a stage begins or ends."""
         is_running = any(progress.phase is Phase.RUNNING for _, progress in self._progress.values())
         if is_running and self._frozen is None:
-            snapshots = await counts()
-            if self._judge(await asyncio.to_thread(tallies, snapshots)):
+            if self._judge(await asyncio.to_thread(tallies, await counts())):
                 await restaged(restage)
         else:
             # No schedule runs, so nothing is counted. A schedule that begins later counts from then on.
