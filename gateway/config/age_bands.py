@@ -8,7 +8,7 @@ from gateway.config.problems import KeyPath, choice_hint, quoted
 from gateway.config.schema.location import AgeBandSection, RegionSection
 from gateway.config.sentences import built_in_sentences
 from gateway.config.validation import Draft, Findings
-from gateway.model.age import UNKNOWN_AGE, AgeBand, AgeRules, UseLimits
+from gateway.model.age import UNKNOWN_AGE, AgeBand, AgeRules
 from gateway.model.config_version import ConfigVersion
 from gateway.model.hours import Hours
 from gateway.model.refusal_reason import RefusalReason
@@ -67,16 +67,14 @@ def _band(findings: Findings, path: tuple[str, ...], section: AgeBandSection, la
     if section.repeat is not None and section.repeat < _LEAST_REPEAT_S:
         findings.error((*path, "repeat"), "must be 10m or more", "write 10m")
     if section.use is not None:
-        _check_limits(findings, (*path, "use"), section.use)
+        limits = section.use.data()
+        if not limits:
+            hint = "write session, day, or both, such as {session: 1h, day: 2h}"
+            findings.error((*path, "use"), "limits nothing", hint)
+        for name, seconds in limits.items():
+            check_range(findings, (*path, "use", name), seconds, "1m", "24h")
     as_written = {key: getattr(section, key) for key in _AS_WRITTEN}
     return AgeBand(path[-1], instructions=instructions, hours=hours, repeat_s=section.repeat, later=later, **as_written)
-
-
-def _check_limits(findings: Findings, path: KeyPath, limits: UseLimits) -> None:
-    if not limits.data():
-        findings.error(path, "limits nothing", "write session, day, or both, such as {session: 1h, day: 2h}")
-    for name, seconds in limits.data().items():
-        check_range(findings, (*path, name), seconds, "1m", "24h")
 
 
 def check_range(findings: Findings, path: KeyPath, seconds: float, least: str, most: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import date
 
 from gateway.config.endpoints import Endpoint
 from gateway.config.problems import KeyPath, quoted
@@ -36,8 +35,9 @@ def compile_approvals(draft: Draft, name: str, days: Days, stages: Iterable[EndS
             message = f"it never counts: it is for {quoted(approval.model or '')}, which does not answer here"
             draft.warn((*path, index, "model"), message, f"write the vendor's name, such as {section.model}")
     counting = approvals_for(compiled, section.model, answering(section.model, redirect_of(stages), days))
+    ends = [(approval.region, approval.valid_until) for approval in compiled]
     for term in terms_of({name: counting}, days):
-        at = (*path, _deciding(compiled, term.region, term.last_day))
+        at = (*path, ends.index((term.region, term.last_day)))
         message = why_unapproved(counting, term.region, days) or ""
         hint = "add the renewed one to the list before that day"
         draft.warn_of_end(at, term, hint, message, is_kept=section.accept_ended)
@@ -63,19 +63,12 @@ def warn_if_unapproved(findings: Findings, path: KeyPath, deployment: Deployment
         findings.warn(path, f"{quoted(name)} is skipped here: {why}", hint, fails_check=has_begun)
 
 
-def _deciding(approvals: tuple[Approval, ...], region: str, last_day: date) -> int:
-    """Return the index of the approval that ends on this day."""
-    ends = [(approval.region, approval.valid_until) for approval in approvals]
-    return ends.index((region, last_day))
-
-
 def _check_approval(draft: Draft, path: KeyPath, approval: Approval) -> None:
     check_reference(draft, (*path, "region"), "regions", approval.region)
     begins, ends = approval.valid_from, approval.valid_until
     if begins is not None and ends is not None and ends < begins:
-        draft.error(
-            (*path, "valid_until"), f"it ends on {ends}, before it begins on {begins}", "change one of the dates"
-        )
+        problem = f"it ends on {ends}, before it begins on {begins}"
+        draft.error((*path, "valid_until"), problem, "change one of the dates")
     form, example = _FORMS.get((approval.authority, approval.kind), (".*", ""))
     if not re.fullmatch(form, approval.number):
         words = approval.kind.replace("_", " ")

@@ -133,7 +133,10 @@ def render_matrix(
         lines += _wrapped(f"  {name} can: ", ", ".join(words))
         if (cache_key := _cache_key(config.deployments[name])) is not None:
             lines += _wrapped(f"  {name} gets as a cache key: ", cache_key)
-        lines += [f"  {name} {words}" for words in _cache_settings(config.deployments[name])]
+        if config.deployments[name].cache == "auto":
+            lines.append(f"  {name} gets the mark of a prompt cache from the gateway (`cache: auto`)")
+        if (isolation := config.deployments[name].cache_isolation) is not None:
+            lines.append(f"  {name} gets a salt for its cache by {isolation} (`cache_isolation`)")
     for assistant in config.own_assistants.values():
         gaps = _gaps(assistant, config, now_s, None if every_territory else _LISTED_GAPS)
         lines += ["", *_assistant(assistant, config, days, gaps)]
@@ -184,13 +187,6 @@ def _cache_key(deployment: Deployment) -> str | None:
     if everywhere != protected:
         words += "; nothing of protected regions, until `cache_key` is written"
     return words
-
-
-def _cache_settings(deployment: Deployment) -> Iterator[str]:
-    if deployment.cache == "auto":
-        yield "gets the mark of a prompt cache from the gateway (`cache: auto`)"
-    if deployment.cache_isolation is not None:
-        yield f"gets a salt for its cache by {deployment.cache_isolation} (`cache_isolation`)"
 
 
 def check_document(config: ConfigVersion, warnings: Iterable[Problem]) -> dict[str, object]:

@@ -89,8 +89,7 @@ def _check_rights(findings: Findings, path: KeyPath, where: Where) -> None:
         _check_member(findings, (*path, member), member)
         if path_of(member)[-1] in _CHANGEABLE:
             message = f"users can often change `{member}` themselves, and give themselves these rights"
-            hint = "use groups, roles or the id of the user (`oid`, `sub`)"
-            findings.warn((*path, member), message, hint)
+            findings.warn((*path, member), message, "use groups, roles or the id of the user (`oid`, `sub`)")
 
 
 def _check_member(findings: Findings, path: KeyPath, member: str) -> None:

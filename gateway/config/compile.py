@@ -180,7 +180,12 @@ def _compile(draft: Draft, options: _Options) -> ConfigVersion:
         sign_ins=called.sign_ins,
     )
     _check_version(draft, config, judges, features)
-    return _without_calls(config) if options.is_rehearsal else config
+    if not options.is_rehearsal:
+        return config
+    # It calls nothing else. An alert of a budget is still logged and counted.
+    alerts = config.usage.alerts
+    usage = replace(config.usage, alerts=replace(alerts, webhook=None)) if alerts is not None else config.usage
+    return replace(config, exporters=(), stores=None, sign_ins={}, usage=usage)
 
 
 def _called(draft: Draft, options: _Options, regions: Regions) -> _Called:
@@ -194,13 +199,11 @@ def _called(draft: Draft, options: _Options, regions: Regions) -> _Called:
     days = days_at(read_at_s)
     quotas = compile_quotas(draft)
     sign_in = partial(sign_in_of, draft, sign_ins)
-    compiler = DeploymentCompiler(draft, endpoints, links, days, secrets, catalogue, sign_in, quotas)
-    deployments = compiler.compiled(parts)
+    deployments = DeploymentCompiler(draft, endpoints, links, days, secrets, catalogue, sign_in, quotas).compiled(parts)
     if options.is_rehearsal:
         deployments = _rehearsed(deployments)
     warn_of_facts(draft, deployments.values(), read_at_s)
-    exporters = compile_exporters(draft, regions, endpoints)
-    return _Called(deployments, sign_ins, exporters, secrets, quotas)
+    return _Called(deployments, sign_ins, compile_exporters(draft, regions, endpoints), secrets, quotas)
 
 
 def _check_version(
@@ -316,10 +319,3 @@ def _rehearsed(deployments: Mapping[str, Deployment]) -> dict[str, Deployment]:
         )
         for name, deployment in deployments.items()
     }
-
-
-def _without_calls(config: ConfigVersion) -> ConfigVersion:
-    """Return the version without what else it calls. An alert of a budget is still logged and counted."""
-    alerts = config.usage.alerts
-    usage = replace(config.usage, alerts=replace(alerts, webhook=None)) if alerts is not None else config.usage
-    return replace(config, exporters=(), stores=None, sign_ins={}, usage=usage)

@@ -172,9 +172,8 @@ class DeploymentCompiler:
         assistants = self.draft.config.assistants.values()
         listed = {name for section in assistants for use in USES[1:] for name in section.deployments_of(use)}
         judges = {name for region in self.draft.config.regions.values() for name in region.judges}
-        self._without_chats = frozenset(
-            (listed | judges).difference(*(section.deployments_of("chat") for section in assistants))
-        )
+        of_chats = [section.deployments_of("chat") for section in assistants]
+        self._without_chats = frozenset((listed | judges).difference(*of_chats))
 
     def compiled(self, features: Sequence[DeploymentPart] = ()) -> dict[str, Deployment]:
         """Return the valid deployments. `features`: add the values of features to a deployment."""
@@ -333,9 +332,8 @@ class DeploymentCompiler:
         if section.provider not in registry.adapters:
             self.endpoints.guessed.add(("deployments", name))
             find_adapter(self.draft, ("deployments", name), section.provider, registry)
-            section = section.model_copy(
-                update={"provider": meant_provider(section.provider, registry) or section.provider}
-            )
+            provider = meant_provider(section.provider, registry) or section.provider
+            section = section.model_copy(update={"provider": provider})
         section = self._with_provider_of_model(name, section)
         adapter = registry.adapters.get(section.provider)
         if adapter is None:
@@ -424,9 +422,8 @@ class DeploymentCompiler:
             known = FEATURES | adapter.capabilities.features
             for index, word in enumerate(section.capabilities):
                 if word not in known:
-                    self.draft.error(
-                        (*path, "capabilities", index), f"unknown capability {quoted(word)}", choice_hint(word, known)
-                    )
+                    at = (*path, "capabilities", index)
+                    self.draft.error(at, f"unknown capability {quoted(word)}", choice_hint(word, known))
                 elif word not in adapter.capabilities.features:
                     message = f"{section.provider} cannot express {quoted(word)} with any model"
                     self.draft.warn((*path, "capabilities", index), message, "remove it")
@@ -529,9 +526,8 @@ class DeploymentCompiler:
             fix = f"such as {stage.instead}" if stage.instead else "or set another day in your own catalogue"
             is_kept = stage.is_over and not stage.stage.leaves
             kept = "; if the vendor still serves you, write `accept_ended: true`" if is_kept else ""
-            self.draft.warn_of_end(
-                (*path, key), stage, f"use another {'one' if row.what else 'model'}, {fix}{kept}", message
-            )
+            hint = f"use another {'one' if row.what else 'model'}, {fix}{kept}"
+            self.draft.warn_of_end((*path, key), stage, hint, message)
 
     def _of_approvals(self, deployment: Deployment, stage: EndStage) -> str:
         """Return what a redirect means for the approvals of a deployment, or an empty text if it means nothing."""

@@ -105,8 +105,7 @@ class Endpoints:
         kind, name = first[0], str(first[1])
         where = f"{str(kind).removesuffix('s')} {quoted(name)} (line {self.draft.line(first)})"
         message = f"{origin} has different facts (stores, processes) in {where}"
-        hint = "one server has one set of facts; state the same in both"
-        self.draft.error((*section, "endpoint"), message, hint)
+        self.draft.error((*section, "endpoint"), message, "one server has one set of facts; state the same in both")
         return False
 
     def origin_of(self, path: KeyPath, provider: str, endpoint: Endpoint) -> str:
@@ -117,8 +116,7 @@ class Endpoints:
         if self.simulators is not None:
             origin = self.simulators.get((provider, endpoint.site), "")
         if not origin:
-            message = f"no simulator of {provider} {endpoint.site} is running"
-            self.draft.error(path, message, "start the gateway again")
+            self.draft.error(path, f"no simulator of {provider} {endpoint.site} is running", "start the gateway again")
         return origin
 
     def _own_host(self, path: KeyPath, section: DeploymentSection, site: Site) -> str | None:
@@ -188,7 +186,9 @@ class Endpoints:
         # A lone slash is the root of one's own server. The API of a vendor begins elsewhere, so there it is left out.
         is_vendor = site is not None or (isinstance(adapter, KnowsBasePath) and bool(adapter.usual_base_path))
         base_path = written if written or (written is not None and not is_vendor) else _usual_base_path(adapter)
-        self._warn_of_call((*path, "endpoint"), origin, base_path)
+        if (call := _CALL.search(base_path)) is not None:  # other gateways expect such URLs
+            message = f"the URL ends in {quoted(call[0])}, and the path of each request is appended to it"
+            self.draft.warn((*path, "endpoint"), message, f"write {origin}{base_path.removesuffix(call[0])}")
         if site is None:
             begins_at_v1 = section.provider != "openai-compatible" and _usual_base_path(adapter) == _USUAL_BASE_PATH
             if begins_at_v1 and "/v" not in base_path:
@@ -206,13 +206,6 @@ class Endpoints:
             message = f"the URL is that of {owner} in OpenAI's form, which has less than its own API"
             self.draft.warn((*path, "provider"), message, f"write `provider: {owner}` and `endpoint: {site.name}`")
         return self._at(path, section, site, origin, base_path)
-
-    def _warn_of_call(self, path: KeyPath, origin: str, base_path: str) -> None:
-        """Warn if the URL ends in the path of a call, with the URL to write. Other gateways expect such URLs."""
-        call = _CALL.search(base_path)
-        if call is not None:
-            message = f"the URL ends in {quoted(call[0])}, and the path of each request is appended to it"
-            self.draft.warn(path, message, f"write {origin}{base_path.removesuffix(call[0])}")
 
     def _owner(self, provider: str, origin: str) -> Site | None:
         """Return the site in the catalogue that owns the host, or None. Sites of the provider itself come first."""

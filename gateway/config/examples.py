@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+_FOLDERS = _PACKAGE / "examples", _PACKAGE.parent / "config"
 _SCHEMA = "gateway.schema.json"
 _NAME = re.compile(r"^[^#\n]*\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.MULTILINE)
 _ENVIRONMENT = """\
@@ -17,7 +18,7 @@ _ENVIRONMENT = """\
 
 def example_path(name: str) -> Path:
     """Return the path of an example such as `demo.yaml`, in the package or the checkout. Raises FileNotFoundError."""
-    for folder in _folders():
+    for folder in _FOLDERS:
         if (folder / name).is_file():
             return folder / name
     raise FileNotFoundError(f"the package has no example {name}")
@@ -25,7 +26,7 @@ def example_path(name: str) -> Path:
 
 def example_names() -> list[str]:
     """Return the names of the examples for `gateway init`, such as `eu-only`, in alphabetical order."""
-    return sorted({path.stem for folder in _folders() for path in (folder / "examples").glob("*.yaml")})
+    return sorted({path.stem for folder in _FOLDERS for path in (folder / "examples").glob("*.yaml")})
 
 
 def starting_files(example: str | None) -> dict[str, str]:
@@ -40,10 +41,6 @@ def starting_files(example: str | None) -> dict[str, str]:
 def schema_file() -> dict[str, str]:
     """Return the JSON Schema of a configuration by its file name."""
     return {_SCHEMA: _text(_SCHEMA)}
-
-
-def _folders() -> tuple[Path, Path]:
-    return _PACKAGE / "examples", _PACKAGE.parent / "config"
 
 
 def _text(name: str) -> str:

@@ -92,14 +92,11 @@ def _regions(
     for region_path, region in requested:
         if region.name not in allowed:
             hint = _boundary_hint(allowed, is_listed=section.regions is not None)
-            draft.error(region_path, _outside(path, residency, region), hint)
+            fact = facts_outside(residency, region.boundary)
+            boundary = f"the boundary of region {quoted(region.name)} ({region.boundary})"
+            message = f"{quoted(str(path[1]))} {fact}, outside {boundary}: it must not receive that region's requests"
+            draft.error(region_path, message, hint)
     return frozenset(allowed if section.regions is None else [region.name for _, region in requested])
-
-
-def _outside(path: KeyPath, residency: Residency, region: Region) -> str:
-    fact = facts_outside(residency, region.boundary)
-    boundary = f"the boundary of region {quoted(region.name)} ({region.boundary})"
-    return f"{quoted(str(path[1]))} {fact}, outside {boundary}: it must not receive that region's requests"
 
 
 def _boundary_hint(allowed: list[str], *, is_listed: bool) -> str:

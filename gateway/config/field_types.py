@@ -190,9 +190,8 @@ def _barrier(step: dict[str, object]) -> BarrierRule:
     """Return the barrier `{hand_off: {when: [...], share: ...}}`."""
     value, causes = step[HAND_OFF], [str(cause) for cause in HandOffCause]
     if len(step) > 1 or not isinstance(value, dict):
-        raise UnitError(
-            f"`{HAND_OFF}` is a barrier: a mapping with `when` and `share`, and a step of its own", _BARRIER_HINT
-        )
+        message = f"`{HAND_OFF}` is a barrier: a mapping with `when` and `share`, and a step of its own"
+        raise UnitError(message, _BARRIER_HINT)
     for name in value:
         if name not in ("when", "share", "redact"):
             raise UnitError(f"a barrier has no key {name!r}", "it has `when`, `share` and `redact`")
@@ -206,9 +205,8 @@ def _barrier(step: dict[str, object]) -> BarrierRule:
         if cause not in causes:
             raise UnitError(f"{cause!r} opens no barrier", f"the causes are {', '.join(causes)}")
     if share not in get_args(Sharing):
-        raise UnitError(
-            f"`share` of a barrier must be one of {', '.join(get_args(Sharing))}", "leave it out to share all"
-        )
+        message = f"`share` of a barrier must be one of {', '.join(get_args(Sharing))}"
+        raise UnitError(message, "leave it out to share all")
     return BarrierRule(tuple([cause for cause in HandOffCause if cause in when]), share, redact)
 
 

@@ -18,8 +18,7 @@ from providers.value import Value
 @cache
 def table(name: str) -> dict[str, Any]:
     """Return a table of the folder `data`."""
-    file = resources.files("gateway.config").joinpath("data", f"{name}.toml")
-    return tomllib.loads(file.read_text("utf-8"))
+    return tomllib.loads(resources.files("gateway.config").joinpath("data", f"{name}.toml").read_text("utf-8"))
 
 
 class KnownLabel(Value, frozen=True):

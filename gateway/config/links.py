@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import ssl
 from base64 import b64encode
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
@@ -187,8 +186,13 @@ class Links:
 
     def _check_dates(self, path: KeyPath, pem: str) -> bool:
         """Warn of certificates that end soon, and return whether the file has certificates at all."""
+        from cryptography import x509  # imported late: most configurations name no certificate
+
         try:
-            certificates = list(_ends_of(pem))
+            certificates = [
+                (it.subject.rfc4514_string() or "no subject", it.not_valid_after_utc)
+                for it in x509.load_pem_x509_certificates(pem.encode())
+            ]
         except ValueError:
             certificates = []
         if not certificates:
@@ -199,14 +203,6 @@ class Links:
                 word = "expired" if end < now else "expires"
                 self.draft.warn(path, f"the certificate of {subject} {word} on {end.date()}", "replace it in the file")
         return bool(certificates)
-
-
-def _ends_of(pem: str) -> Iterator[tuple[str, datetime]]:
-    """Yield the subject and the end of each certificate. Raises ValueError."""
-    from cryptography import x509  # imported late: most configurations name no certificate
-
-    for certificate in x509.load_pem_x509_certificates(pem.encode()):
-        yield certificate.subject.rfc4514_string() or "no subject", certificate.not_valid_after_utc
 
 
 def _with(places: Places, further: Places) -> Places:

@@ -262,8 +262,7 @@ def parse_document(
     values = catalogues.values if catalogues.files or stored_values is not None else None
     stored = "" if values is None else _canonical(values)
     stored = _canonical({"catalogues": values, "terms": digests}) if digests else stored
-    content = content_hash(source.values, values, digests)
-    written = SourceText(data, content, source.values, stored)
+    written = SourceText(data, content_hash(source.values, values, digests), source.values, stored)
     return Document(
         source, written.version, references, signal_files, catalogues, files, clock(), written,
         secrets_file=secrets_file, tls_files=tls_files, term_files=term_files, has_other_terms=has_other_terms,

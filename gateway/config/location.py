@@ -145,8 +145,7 @@ def _check_unknown(draft: Draft, name: str) -> None:
         )
         draft.warn(path, message, f"`{_REFUSE}` is the safe choice")
     elif not draft.is_broken("regions"):
-        hint = choice_hint(name, {_REFUSE, *known})
-        draft.error(path, f"must be `{_REFUSE}` or a region, not {quoted(name)}", hint)
+        draft.error(path, f"must be `{_REFUSE}` or a region, not {quoted(name)}", choice_hint(name, {_REFUSE, *known}))
 
 
 def _edge(draft: Draft, path: KeyPath, section: EdgeSection) -> Edge:

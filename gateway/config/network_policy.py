@@ -77,9 +77,8 @@ class Cluster:
             if one.network is None:
                 names.append(one.host)
             if one.cluster_service is not None and not one.host.endswith(_FULL):
-                names += (
-                    f"{one.host}{domain}" for domain in (f".{self.own_namespace}{_FULL}", _FULL, ".cluster.local")
-                )
+                domains = f".{self.own_namespace}{_FULL}", _FULL, ".cluster.local"
+                names += (f"{one.host}{domain}" for domain in domains)
         return list(dict.fromkeys(names))
 
 
@@ -137,8 +136,7 @@ def _kubernetes_comments(destinations: Sequence[Destination]) -> list[str]:
 def _document(kind: str, name: str, cluster: Cluster, spec: Document) -> Document:
     group = {"CiliumNetworkPolicy": "cilium.io/v2", "NetworkPolicy": "networking.k8s.io/v1"}
     metadata = {"name": name[:253].rstrip("-."), **({"namespace": cluster.namespace} if cluster.namespace else {})}
-    version = group.get(kind, "networking.istio.io/v1")
-    return {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
+    return {"apiVersion": group.get(kind, "networking.istio.io/v1"), "kind": kind, "metadata": metadata, "spec": spec}
 
 
 def _cilium(destinations: Sequence[Destination], cluster: Cluster) -> Document:
@@ -152,8 +150,7 @@ def _cilium(destinations: Sequence[Destination], cluster: Cluster) -> Document:
     for one in destinations:
         allowed: Document = {"ports": [{"port": str(one.port), "protocol": "TCP"}]}
         if (service := cluster.service_of(one)) is not None:
-            named = {"serviceName": service[0], "namespace": service[1]}
-            peer: Document = {"toServices": [{"k8sService": named}]}
+            peer: Document = {"toServices": [{"k8sService": {"serviceName": service[0], "namespace": service[1]}}]}
         elif one.network is not None:
             peer = {"toCIDR": [str(one.network)]}
         else:

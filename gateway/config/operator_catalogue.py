@@ -50,10 +50,6 @@ def _amount(value: object, per: str = "a million tokens") -> int:
     raise UnitError(f"must be an amount for {per}: 0 or more, at most a million, with at most six decimals", hint)
 
 
-def _fee(value: object) -> int:
-    return _amount(value, "one call")
-
-
 def _prices(value: object) -> object:
     """Read a single price as a list with one item."""
     return value if value is None else [_price_or_zero(one) for one in (value if isinstance(value, list) else [value])]
@@ -77,7 +73,7 @@ def _ascending(above: list[AboveSection]) -> list[AboveSection]:
 
 
 Amount = Annotated[int, BeforeValidator(_amount, json_schema_input_type=_Number)]
-_Fee = Annotated[int, BeforeValidator(_fee, json_schema_input_type=_Number)]
+_Fee = Annotated[int, BeforeValidator(lambda value: _amount(value, "one call"), json_schema_input_type=_Number)]
 
 
 class _RatesSection(Section):
@@ -320,7 +316,10 @@ def compile_catalogues(draft: Draft, registry: Registry) -> OwnCatalogue:
     first: dict[tuple[str, str], str] = {}
     for source in files.sources:
         here = Findings(source)
-        _check_providers(here, registry)
+        for provider in read_map(source.values, "models"):
+            if provider not in registry.adapters and provider not in registry.broken:
+                hint = provider_hint(provider, registry)
+                here.error(("models", provider), f"unknown provider {quoted(provider)}", hint, key=True)
         for provider, name, section in _valid_entries(here):
             path: KeyPath = ("models", provider, name)
             position = f"{source.file}:{here.line(path)}"
@@ -350,13 +349,6 @@ def _valid_entries(findings: Findings) -> list[tuple[str, str, OwnModelSection]]
             CatalogueFileSection, required, values, errors, lambda values, path: remove(values, path[:4])
         )
     return [(provider, name, section) for provider, own in file.models.items() for name, section in own.items()]
-
-
-def _check_providers(findings: Findings, registry: Registry) -> None:
-    for provider in read_map(findings.source.values, "models"):
-        if provider not in registry.adapters and provider not in registry.broken:
-            hint = provider_hint(provider, registry)
-            findings.error(("models", provider), f"unknown provider {quoted(provider)}", hint, key=True)
 
 
 def _check_words(findings: Findings, path: KeyPath, section: OwnModelSection, adapter: Adapter) -> None:

@@ -65,7 +65,7 @@ def _entries(draft: Draft, path: KeyPath, section: QuotaSection, currency: str |
 
 def check_keep(findings: Findings, path: KeyPath, keep: Keep) -> None:
     """Report a `keep` by which clients with a low priority have more than normal ones."""
-    if keep.is_reversed:
+    if keep.low is not None and keep.low < (keep.normal or 0):
         message = f"is below that of `normal` ({keep.normal}%), so low clients would have more than normal ones"
         findings.error((*path, "keep", "low"), message, f"write low: {keep.normal}% or more")
 

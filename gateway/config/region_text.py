@@ -203,8 +203,7 @@ class RegionTextCompiler:
             missing = [group for group in known.must_contain if not any(word in text for word in group)]
             if missing:
                 required = " and ".join(" or ".join(group) for group in missing)
-                self._draft.error(
-                    (*path, "text", language), f"must contain the words that the law requires: {required}"
-                )
+                message = f"must contain the words that the law requires: {required}"
+                self._draft.error((*path, "text", language), message)
                 is_valid = False
         return is_valid

@@ -119,8 +119,9 @@ def _region(
         draft.error(path, f"`{_RESERVED}` can't be the name of a region", "it is a value of `location.unknown`")
     territories = _territories(draft, (*path, "territories"), section.territories)
     boundary = read_territories(draft, (*path, "boundary"), section.boundary)
-    accepted = _transit(draft, (*path, "transit"), section.transit or [])
-    if territories is None or boundary is None or accepted is None:
+    transits = [read_territory(draft, (*path, "transit", at), word) for at, word in enumerate(section.transit or [])]
+    accepted = frozenset(code for code in transits if code is not None)
+    if territories is None or boundary is None or None in transits:
         return None
     transit = NOWHERE if draft.is_broken("cell") else _transit_of_cell(draft, name, boundary, accepted, cell)
     region_text = texts.of(name, section, territories)
@@ -132,7 +133,7 @@ def _region(
         transit,
         section.approvals == "required",
         region_text,
-        keeps_receipts=_keeps_receipts(name, boundary, cell),
+        keeps_receipts=cell is None or (_is_served(name, cell) and is_cell_inside(cell, boundary)),
         log_prompts=section.log_prompts and _may_log(draft, name, boundary, cell),
         **as_written,
         parts=NO_PARTS.having(compile_ages(draft, name, section)),
@@ -206,13 +207,6 @@ def boundary_fix(region: Region, deployments: Mapping[str, Deployment]) -> str:
     return f"use a site inside the boundary, or widen `regions.{region.name}.boundary`"
 
 
-def _keeps_receipts(name: str, boundary: Places, cell: Cell | None) -> bool:
-    """Return whether this cell may store receipts of the region: it must be inside the region's boundary."""
-    if cell is None:
-        return True
-    return _is_served(name, cell) and is_cell_inside(cell, boundary)
-
-
 def _territories(findings: Findings, path: KeyPath, words: list[str]) -> Places | None:
     territories = read_territories(findings, path, words)
     if territories is None:
@@ -226,11 +220,6 @@ def _territories(findings: Findings, path: KeyPath, words: list[str]) -> Places 
         findings.error(path, message, "list it in another region or in `blocked` instead")
         return None
     return territories
-
-
-def _transit(findings: Findings, path: KeyPath, words: list[str]) -> frozenset[str] | None:
-    codes = [read_territory(findings, (*path, index), word) for index, word in enumerate(words)]
-    return None if None in codes else frozenset(code for code in codes if code is not None)
 
 
 def _transit_of_cell(

@@ -106,14 +106,13 @@ class AssistantCompiler(AssistantScope):
             message = "no route of this assistant has a second step that could continue an answer"
             self.draft.warn((*path, "resume"), message, "add one, or remove it")
         by_use = {use: self._routes_of_use(path, use, getattr(section, use)) for use in USES[1:]}
-        schedules = self._schedules(name, section, routes)
         compiled = Assistant(
             name,
             routes,
             tuple(section.aliases),
             reveal_model=section.reveal_model,
             resume=section.resume,
-            schedules=schedules,
+            schedules=self._schedules(name, section, routes),
             by_use=by_use,
             intents=tuple(Intent(intent, tuple(one.tools)) for intent, one in section.intents.items()),
             choices=self._choices(path, section),
@@ -123,7 +122,11 @@ class AssistantCompiler(AssistantScope):
             if feature.of_assistant is not None:
                 compiled = feature.of_assistant(self, section, compiled)
         self._used.update(it.name for region in section.regions for _, it in compiled.recipients(region))
-        return _with_intents(compiled, own_routes, barriers)
+        views = {
+            it.name: compiled.with_routes(it.name, own_routes.get(it.name, {}), barriers.get(it.name, {}))
+            for it in compiled.intents
+        }
+        return replace(compiled, by_intent=views)
 
     def _chat_routes(
         self, path: KeyPath, section: AssistantSection
@@ -149,9 +152,8 @@ class AssistantCompiler(AssistantScope):
                     rule, behind = steps[at], self._route(steps[at + 1 :])
                     target[region] = self._route(steps[:at])
                     if isinstance(rule, BarrierRule):
-                        barriers.setdefault(intent, {})[region] = Barrier(
-                            rule, behind, self.draft.wrappers.get(rule.redact or "")
-                        )
+                        wrapper = self.draft.wrappers.get(rule.redact or "")
+                        barriers.setdefault(intent, {})[region] = Barrier(rule, behind, wrapper)
                         self._check_barrier((*route_path, at), rule, target[region], behind)
         return routes, own_routes, barriers
 
@@ -377,21 +379,10 @@ def check_barriers(draft: Draft, assistants: Mapping[str, Assistant], judges: Re
                         line, at = draft.line(path), draft.line(barrier)
                         message = f"{quoted(deployment.name)} (line {line}) would get prompts that the barrier of "
                         message += f"{name}/{region} (line {at}) keeps"
-                        hint = "use a deployment before the barrier, or one at a URL of your own"
-                        draft.error(path, message, hint)
+                        draft.error(path, message, "use a deployment before the barrier, or one at a URL of your own")
 
 
 def _schedule(section: ScheduleSection, candidate: Deployment) -> Schedule:
     deployment_key = (candidate.name, candidate.provider, candidate.model, candidate.site)
     identity = hashlib.sha256(repr((deployment_key, section.steps, section.stop_on)).encode()).hexdigest()[:16]
     return Schedule(candidate.name, section.steps, section.stop_on, identity)
-
-
-def _with_intents(
-    assistant: Assistant, own_routes: Mapping[str, Mapping[str, Route]], barriers: _Barriers
-) -> Assistant:
-    views = {
-        it.name: assistant.with_routes(it.name, own_routes.get(it.name, {}), barriers.get(it.name, {}))
-        for it in assistant.intents
-    }
-    return replace(assistant, by_intent=views)

@@ -115,8 +115,7 @@ def _from_file(path: str) -> Resolution:
     if len(data) > _MAX_SECRET_BYTES:
         return Resolution(path, mistake="is too large for a secret")
     value = data.decode("latin-1").removesuffix("\n").removesuffix("\r")
-    is_open = is_open_to_others(status)
-    return _sendable(path, value, is_open=is_open) if value else Resolution(path, missing="is empty")
+    return _sendable(path, value, is_open=is_open_to_others(status)) if value else Resolution(path, missing="is empty")
 
 
 def _sendable(source: str, value: str, *, is_open: bool = False) -> Resolution:

@@ -52,9 +52,8 @@ def read_secrets_file(path: str) -> SecretsFile:
         return SecretsFile(path, problem=f"the file {path} can't be read ({reason})", hint=_NEW)
     found = digest(data)
     if is_open:
-        return SecretsFile(
-            path, found, problem=f"the file {path} is readable by other users", hint=f"run `chmod 600 {path}`"
-        )
+        problem = f"the file {path} is readable by other users"
+        return SecretsFile(path, found, problem=problem, hint=f"run `chmod 600 {path}`")
     try:
         values = parse_yaml(data, path).values if len(data) <= _MOST_BYTES else {}
     except ConfigRejected:
@@ -83,8 +82,7 @@ def write_new_secrets(path: Path) -> None:
     """Write a new file with a version of each key, mode 0600. Raises CommandError if the file exists."""
     text = _text({name: [_new()] for name in secret_names()})
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w", encoding="ascii") as file:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(text)
     except FileExistsError:
         raise CommandError(f"{path} exists already; no file was written") from None

@@ -173,8 +173,6 @@ class _SignInCompiler:
         if written.keys() <= keys_of(SignInSection).keys():
             self._error(key, f"is missing: {message}", hint)
 
-    # --- values -----------------------------------------------------------------------------------
-
     def _read_texts(self) -> None:
         """Read the text of each key. Report those that are needed and not there."""
         section, kind = self.section, self.kind
@@ -215,8 +213,7 @@ class _SignInCompiler:
         if resolved.mistake:
             self.draft.error(path, f"{source} {resolved.mistake}", resolved.hint)
         elif resolved.secret is None:
-            message = f"{source} {resolved.missing}: the deployments that use it are skipped"
-            self.draft.warn(path, message, hint)
+            self.draft.warn(path, f"{source} {resolved.missing}: the deployments that use it are skipped", hint)
             self.missing.append(resolved.source or ".".join(key))
         return resolved.secret.reveal() if resolved.secret is not None else _UNREAD
 
@@ -286,8 +283,6 @@ class _SignInCompiler:
         if section.endpoint is not None:
             message = "is for simulated issuers on this machine: no real token is asked for"
             self.draft.warn((*self.path, "endpoint"), message, "remove it in production")
-
-    # --- hosts ------------------------------------------------------------------------------------
 
     @property
     def _regions(self) -> Mapping[str, str]:
@@ -415,9 +410,6 @@ def _remote(link: Link | None) -> Link:
     from providers.transport.tls import Link
 
     return replace(link or Link(), is_remote=True)
-
-
-# --- deployments ----------------------------------------------------------------------------------
 
 
 def sign_in_of(

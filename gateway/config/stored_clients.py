@@ -35,9 +35,8 @@ def read_budget(text: str) -> dict[str, object]:
     """Return the definition of a budget: `20 EUR per day`, `5000000 tokens per month`. Raises InvalidDefinition."""
     match = _BUDGET.fullmatch(text.strip())
     if match is None:
-        raise InvalidDefinition(
-            [f"{quoted(text)} is not a budget: write `20 EUR per day` or `5000000 tokens per month`"]
-        )
+        message = f"{quoted(text)} is not a budget: write `20 EUR per day` or `5000000 tokens per month`"
+        raise InvalidDefinition([message])
     amount = {"amount": match["amount"]} if match["amount"] else {"tokens": int(match["tokens"])}
     return {**amount, "per": match["per"]}
 
@@ -46,8 +45,7 @@ def check_name(name: str) -> None:
     """Raise InvalidDefinition if a client or a project can't have this name."""
     if _NAME.fullmatch(name) is None:
         rule = "write 1 to 64 letters, digits, `.`, `_` and `-`, and begin with a letter or digit"
-        message = f"{quoted(name)} is not a name: {rule}"
-        raise InvalidDefinition([message])
+        raise InvalidDefinition([f"{quoted(name)} is not a name: {rule}"])
 
 
 def compile_stored_project(name: str, definition: Definition, facts: ConfigFacts) -> Project:
@@ -101,9 +99,8 @@ def compile_stored_client(
 def _read(kind: type[_T], definition: Definition) -> _T:
     section, errors = read_shape(kind, definition)
     if section is None:
-        raise InvalidDefinition(
-            [f"{dotted(it.path)}: {it.message}" + (f"; {it.hint}" if it.hint else "") for it in errors]
-        )
+        messages = [f"{dotted(it.path)}: {it.message}" + (f"; {it.hint}" if it.hint else "") for it in errors]
+        raise InvalidDefinition(messages)
     return section
 
 

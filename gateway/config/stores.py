@@ -71,9 +71,8 @@ def compile_stores(draft: Draft, regions: Regions) -> Stores | None:
     if section.database is None and section.valkey is not None and is_whole:
         hint = "add `database`, or remove `stores`: one machine needs neither"
         draft.error(("stores", "valkey"), "needs `stores.database` too, which keeps the ledger and the keys", hint)
-    stores = Stores(
-        _store(draft, "database", section.database, regions), _store(draft, "valkey", section.valkey, regions)
-    )
+    database = _store(draft, "database", section.database, regions)
+    stores = Stores(database, _store(draft, "valkey", section.valkey, regions))
     if section.database is not None:
         _check_secrets(draft)
         check_extra(draft, ("stores", "database"), "a database")
@@ -145,9 +144,8 @@ def _read_url(kind: StoreKind, url: str, territory: str, passwords: tuple[Secret
     elif not uses_tls and not is_local:
         raise UnitError("is not encrypted, and the server is not this machine", "use rediss://")
     if form.ca_parameter in parameters and not uses_tls:
-        raise UnitError(
-            f"has `{form.ca_parameter}`, but no TLS", "use rediss://, or for a database sslmode=verify-full"
-        )
+        hint = "use rediss://, or for a database sslmode=verify-full"
+        raise UnitError(f"has `{form.ca_parameter}`, but no TLS", hint)
     return StoreServer(
         kind=kind,
         host=urlsplit(origin).hostname or "",

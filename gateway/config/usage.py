@@ -89,8 +89,7 @@ def check_currency(draft: Draft, path: KeyPath, amount: Money, currency: str | N
     if draft.is_broken("usage", "currency") or amount.currency == currency:
         return True
     if currency is None:
-        hint = f"write usage: {{currency: {amount.currency}}}"
-        draft.error(path, "an amount of money needs `usage.currency`", hint)
+        draft.error(path, "an amount of money needs `usage.currency`", f"write usage: {{currency: {amount.currency}}}")
     else:
         message = f"is in {amount.currency}, but budgets are in `usage.currency` ({currency})"
         draft.error(path, message, f"write the amount in {currency}")
@@ -190,9 +189,8 @@ def _warn_of_uncounted_audio(
     for client in clients:
         limits, spending = client.limits, client.spending
         counts_tokens = (limits is not None and limits.tpm is not None) or spending.is_bounded
-        has_other = spending.limits_money or (
-            limits is not None and (limits.rpm is not None or limits.concurrent is not None)
-        )
+        limits_calls = limits is not None and (limits.rpm is not None or limits.concurrent is not None)
+        has_other = spending.limits_money or limits_calls
         if counts_tokens and not has_other and (client.assistants is None or heard & client.assistants) and heard:
             message = "its only limits are of tokens, which few vendors count for audio: transcriptions have no limit"
             findings.warn(("clients", client.name), message, "add `rpm`, or a budget of money")

@@ -147,9 +147,8 @@ class Builder:
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
         match event:
             case yaml.DocumentStartEvent() if self.root is not None:
-                raise self._fatal(
-                    line, column, "a second document begins here", "a config is one document; remove `---`"
-                )
+                hint = "a config is one document; remove `---`"
+                raise self._fatal(line, column, "a second document begins here", hint)
             case yaml.ScalarEvent():
                 node = Node(line, column, self._scalar(event, line, column))
                 if event.anchor:
@@ -336,8 +335,7 @@ def _decode(data: bytes, file: str) -> str:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode()
-        line, column = _end_of(before)
+        line, column = _end_of(data[: error.start].decode())
         message = f"byte 0x{data[error.start]:02X} is not UTF-8 (another encoding, such as Latin-1?)"
         raise ConfigRejected([Problem(file, line, column, (), message, _AS_UTF_8)]) from None
     if bad := _NOT_PRINTABLE.search(text):

@@ -92,11 +92,6 @@ class Keep(PlainSection):
             return max(default_low, normal) if self.low is None else self.low
         return normal if priority is Priority.NORMAL else 0
 
-    @property
-    def is_reversed(self) -> bool:
-        """Whether `low` may use what is kept from `normal`."""
-        return self.low is not None and self.low < (self.normal or 0)
-
 
 KEEP_NOTHING = Keep()
 
