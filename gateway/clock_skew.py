@@ -15,7 +15,9 @@ def skew_problem(skew_s: float, of: str) -> str | None:
     """
     if abs(skew_s) <= MOST_SKEW_S:
         return None
-    return f"{_duration(abs(skew_s))} {'ahead of' if skew_s > 0 else 'behind'} that of {of}"
+    seconds, units = abs(skew_s), (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("s", 1))
+    unit, length_s = next(it for it in units if seconds >= 2 * it[1])
+    return f"{seconds / length_s:.0f} {unit} {'ahead of' if skew_s > 0 else 'behind'} that of {of}"
 
 
 def store_skew_problem(skews_s: Mapping[str, float | None]) -> str | None:
@@ -30,10 +32,3 @@ def store_skew_problem(skews_s: Mapping[str, float | None]) -> str | None:
         if skew_s is not None and (words := skew_problem(skew_s, f"the shared store `{kind}`")) is not None
     ]
     return f"the clock of this machine is {' and '.join(found)}: run NTP on both" if found else None
-
-
-def _duration(seconds: float) -> str:
-    for unit, length_s in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * length_s:
-            return f"{seconds / length_s:.0f} {unit}"
-    return f"{seconds:.0f} s"

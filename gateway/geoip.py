@@ -67,8 +67,7 @@ def read_geoip(path: str, held: GeoIpFile | None = None) -> GeoIpFile:
     """
     try:
         with open_file(path) as file:
-            status = os.fstat(file.fileno())
-            identity = _identity(status)
+            identity = _identity(os.fstat(file.fileno()))
             if held is not None and held.identity == identity:
                 return held
             data = file.read(_MAX_BYTES + 1)

@@ -52,8 +52,7 @@ def client_store(config: ConfigVersion, state_dir: Path) -> ClientStore:
     shared = shared_database(config.stores, _CLIENTS_S)
     if shared is None:
         return ClientStore(state_dir)
-    name = instance_name(state_dir)
-    return ClientStore(state_dir, shared, name, shares_clients=config.has_shared_clients)
+    return ClientStore(state_dir, shared, instance_name(state_dir), shares_clients=config.has_shared_clients)
 
 
 def shared_database(stores: Stores | None, command_s: float = _STATEMENT_S) -> Database | None:

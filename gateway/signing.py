@@ -137,8 +137,7 @@ class Signer:
 
     def derived_key(self, purpose: bytes) -> bytes:
         """Return a secret for another purpose. Only the owner of the private key can compute it."""
-        raw = self._key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
-        return hmac.digest(raw, purpose, "sha256")
+        return hmac.digest(self._key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()), purpose, "sha256")
 
     def sign_bytes(self, data: bytes) -> bytes:
         """Return the bare signature of a file, as OpenSSL checks it."""
@@ -157,8 +156,7 @@ class Signer:
 def new_key() -> tuple[bytes, PublicKey]:
     """Return a new private key in PEM, and its public key."""
     key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return pem, Signer(key).public
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), Signer(key).public
 
 
 def verify(jws: str, kind: str, keys: Iterable[PublicKey]) -> tuple[dict[str, object], PublicKey]:

@@ -278,7 +278,10 @@ class LiveStream(AnswerStream):
         deadline = self._deadline
         try:
             while not self._ended:
-                limit = self._limit or self._begin_limit()
+                limit = self._limit
+                if limit is None:  # all reads share one limit, from the first that has to wait
+                    limit = self._limit = deadline.limit(self._idle_s)
+                    limit.left_s = self._left_s
                 now = deadline.clock()
                 left_s = deadline.total_at - now
                 if self._idle_reads < 2:  # after the finish, one limit covers all that is missing
@@ -310,7 +313,10 @@ class LiveStream(AnswerStream):
             if self._has_tail:
                 self._has_tail = False
                 if not self._reply.is_read:
-                    await self._read_tail()
+                    # Once its last bytes are read, the connection can serve another request.
+                    with suppress(TimeoutError, ProviderFailed), deadline.limit(_TAIL_S):
+                        while await self._reply.read():
+                            pass
         except BaseException:
             await self.close()
             raise
@@ -322,18 +328,6 @@ class LiveStream(AnswerStream):
         if self.call is not None:
             await self.call.ended(last[-1].failure if isinstance(last[-1], Failed) else None)
         return LargeEvents(last) if self.received_bytes > _LONG_BYTES else last
-
-    def _begin_limit(self) -> TimeLimit:
-        """Make the limit that all reads share, once a read has to wait."""
-        limit = self._limit = self._deadline.limit(self._idle_s)
-        limit.left_s = self._left_s
-        return limit
-
-    async def _read_tail(self) -> None:
-        """Read on after a whole answer: once its last bytes are read, the connection can serve another request."""
-        with suppress(TimeoutError, ProviderFailed), self._deadline.limit(_TAIL_S):
-            while await self._reply.read():
-                pass
 
     def _shown(self, events: tuple[StreamEvent, ...]) -> tuple[StreamEvent, ...]:
         """Return the events as a client may see them: a late content filter is an end, not a break."""

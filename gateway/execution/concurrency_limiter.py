@@ -150,7 +150,7 @@ class ConcurrencyLimiter:
         wait_s = min(max(ticket.until_s - self._clock(), 0.0), left_s)
         slot: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
         place = ticket, slot
-        bisect.insort(self._waiting, place, key=_order_of)
+        bisect.insort(self._waiting, place, key=lambda place: place[0].order)
         if not self.is_blocked:
             self._serve()
         try:
@@ -242,10 +242,6 @@ class ConcurrencyLimiter:
     def _shed(self, reason: ShedReason, words: str = "") -> Shed:
         retry_after_s = min(max(self._expected_s(self.queued), _LEAST_RETRY_S), _MOST_RETRY_S)
         return Shed(reason, self.in_use, retry_after_s, words)
-
-
-def _order_of(place: tuple[Ticket, object]) -> tuple[int, int]:
-    return place[0].order
 
 
 class ConcurrencyLimiters:

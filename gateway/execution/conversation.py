@@ -48,7 +48,9 @@ def for_caches(
     messages = request.messages
     if conversation is not None:
         if deployment.cache_isolation is not None:
-            added[CACHE_SALT] = _salt_of(own, deployment, conversation)
+            user = user_of_chat(own, conversation.user) if deployment.cache_isolation == "user" else ""
+            place = deployment.provider, deployment.site
+            added[CACHE_SALT] = pseudonym(conversation.key, "salt 1", *place, conversation.client, user)
         if deployment.cache == "auto" and CACHE_CONTROL not in requirements_of(request).parameters:
             is_repeated = conversation.session is not None or any(
                 isinstance(it, chat.AssistantMessage) for it in messages
@@ -99,11 +101,6 @@ def _key_of(own: chat.ChatRequest, deployment: Deployment, conversation: Convers
     if not isinstance(value, str):
         return None
     return pseudonym(conversation.key, "cache 1", deployment.provider, deployment.site, conversation.client, value)
-
-
-def _salt_of(own: chat.ChatRequest, deployment: Deployment, conversation: Conversation) -> str:
-    user = user_of_chat(own, conversation.user) if deployment.cache_isolation == "user" else ""
-    return pseudonym(conversation.key, "salt 1", deployment.provider, deployment.site, conversation.client, user)
 
 
 @lru_cache(maxsize=4096)

@@ -97,7 +97,10 @@ def _without(failure: Failure, deployment: Deployment, searched: Callable[[], tu
     details = failure.detail, failure.code, failure.param
     if failure.request_id is not None:
         texts = searched()
-        if texts is None or _quotes_request(failure.request_id, deployment, Quotes(texts)):
+        quotes = Quotes(texts) if texts is not None else None
+        # An id may contain text of the request, also with `-`, `_` or `.` in place of its spaces.
+        ids = failure.request_id, _JOINED.sub(" ", failure.request_id)
+        if quotes is None or any(_clean(text, deployment, quotes) != text for text in ids):
             failure = replace(failure, request_id=None)
     # An adapter's message should not contain parts of the request; our own messages do not.
     is_ours = failure.message in _OURS
@@ -106,8 +109,7 @@ def _without(failure: Failure, deployment: Deployment, searched: Callable[[], tu
     message = failure.message if is_ours else without_secrets(without_keys(failure.message, deployment))
     texts = searched()
     if texts is None:
-        left_out = _TOO_MUCH if failure.detail else ""
-        return replace(failure, message=message, detail=left_out, code=None, param=None)
+        return replace(failure, message=message, detail=_TOO_MUCH if failure.detail else "", code=None, param=None)
     quotes = Quotes(texts)
     if not is_ours:
         message = quotes.remove_parts_from(message)
@@ -115,12 +117,6 @@ def _without(failure: Failure, deployment: Deployment, searched: Callable[[], tu
     if (message, detail, code, param) == (failure.message, *details):
         return failure
     return replace(failure, message=message, detail=detail or "", code=code, param=param)
-
-
-def _quotes_request(request_id: str, deployment: Deployment, quotes: Quotes) -> bool:
-    """Return whether an id contains text of the request, also where its spaces became `-`, `_` or `.`."""
-    spaced = _JOINED.sub(" ", request_id)
-    return any(_clean(text, deployment, quotes) != text for text in (request_id, spaced))
 
 
 def _clean(text: str, deployment: Deployment, quotes: Quotes) -> str:

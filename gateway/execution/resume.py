@@ -245,8 +245,7 @@ class ResumingStream(AnswerStream):
     async def _resume(self, broken: chat.Failed) -> tuple[chat.StreamEvent, ...]:
         await self._stream.close()
         pieces = [piece if isinstance(piece, str) else text_of_run(piece) for piece in self._text]
-        own = SentAnswer("".join(pieces), "".join(self._reasoning))
-        sent = self.take_back() if self.take_back is not None else own
+        sent = self.take_back() if self.take_back is not None else SentAnswer("".join(pieces), "".join(self._reasoning))
         self._is_plain, self._broken = False, None
         self._next = await self._resumption.resume(self._step, sent, broken) if sent is not None else None
         if self._next is None:

@@ -307,12 +307,15 @@ class UpstreamClient:
         found = options.wrapped = await wrapped_request(step, fitted, wrapper, is_wide=options.is_wide)
         note.kinds = dict(found.counts)
         if options.unseal is not None and isinstance(found.request, ChatRequest):
-            returned = options.unseal(found.request, found.values)
-            options.wrapped = msgspec.structs.replace(found, request=returned)
+            options.wrapped = msgspec.structs.replace(found, request=options.unseal(found.request, found.values))
         if options.on_wrapped is not None:
             options.on_wrapped(note)
         if options.least_context and isinstance(options.wrapped.request, ChatRequest):
-            _check_context(step.deployment, options.wrapped.request)
+            # Placeholders may be longer than their values.
+            size = step.deployment.capabilities.context_tokens
+            if size is not None and (tokens := count_tokens(options.wrapped.request)) > size:
+                message = f"its context is too small for a prompt of about {tokens} tokens"
+                raise ProviderFailed(Failure(FailureKind.CONTEXT_LENGTH, message, unsent=True))
         return await self._send_changed(attempt)
 
     async def _send_changed(self, attempt: _Attempt) -> Answer:
@@ -432,8 +435,7 @@ class UpstreamClient:
             return None
         try:
             deadline = Deadline.start(_COUNT_S, _COUNT_S)
-            attempt = _Attempt(step, secret, options, deadline, partial(_recheck, allowed, step))
-            request = self._sign(attempt, wire)
+            request = self._sign(_Attempt(step, secret, options, deadline, partial(_recheck, allowed, step)), wire)
             if call is not None:
                 call.transmission, call.is_refused = request, True
             async with asyncio.timeout(_COUNT_S):
@@ -503,9 +505,8 @@ class UpstreamClient:
             raise ProviderFailed(Failure(FailureKind.SILENT, "the provider did not answer in time")) from None
         if begun is None:
             refusal = _judged(await _read_refusal(response, attempt), options.request, deployment)
-            raise ProviderFailed(
-                refusal if chat is None else self._as_operator_fault(refusal, deployment, chat, options)
-            )
+            shown = refusal if chat is None else self._as_operator_fault(refusal, deployment, chat, options)
+            raise ProviderFailed(shown)
         if isinstance(begun, LiveStream):
             if not options.request.folded:
                 return Answer(step, stream=begun, changed=options.changed, wrapped=options.wrapped)
@@ -731,14 +732,6 @@ def _characters_in(value: object) -> int:
     return sum(map(_characters_in, value)) if isinstance(value, list | tuple) else 0
 
 
-def _check_context(deployment: Deployment, sent: ChatRequest) -> None:
-    """Raise ProviderFailed if a request with placeholders, which may be longer than its values, is too long."""
-    size = deployment.capabilities.context_tokens
-    if size is not None and (tokens := count_tokens(sent)) > size:
-        message = f"its context is too small for a prompt of about {tokens} tokens"
-        raise ProviderFailed(Failure(FailureKind.CONTEXT_LENGTH, message, unsent=True))
-
-
 def longer(sent: ChatRequest, own: ChatRequest) -> ChatRequest:
     """Return the longer of a request and the same with placeholders. Its cost is held."""
     return own if characters_of(own) > characters_of(sent) else sent
@@ -887,8 +880,7 @@ async def _read_refusal(response: UpstreamResponse, attempt: _Attempt) -> Failur
     is_whole = options.request.folded or not options.request.stream
     limit_s = min(_REFUSAL_S, options.idle_s, deadline.left_s(committed=is_whole))
     try:
-        whole = await response.read_refusal(deadline.limit(limit_s))
-        read_answer(deployment.adapter, whole, deployment.target)
+        read_answer(deployment.adapter, await response.read_refusal(deadline.limit(limit_s)), deployment.target)
     except ProviderFailed as error:
         return error.failure
     finally:

@@ -70,8 +70,7 @@ class ClientTokens:
 
     def prepare(self, issuers: Mapping[str, TokenIssuer]) -> None:
         """Begin to load the keys of these issuers, and forget those of others."""
-        used = {issuer.keys for issuer in issuers.values()}
-        for source in self._keys.keys() - used:
+        for source in self._keys.keys() - {issuer.keys for issuer in issuers.values()}:
             del self._keys[source]
         if not issuers:
             self._verified.clear()

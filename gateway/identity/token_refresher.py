@@ -160,8 +160,6 @@ class TokenRefresher:
             task.add_done_callback(self._ended.discard)
             task.cancel()
 
-    # --- one sign-in ------------------------------------------------------------------------------
-
     async def _keep(self, kept: _Kept) -> None:
         while True:
             if (source := self._kept.get(kept.sign_in.source or "")) is not None:
@@ -271,9 +269,6 @@ async def tokens_for_command(
     return tokens
 
 
-# --- one exchange ---------------------------------------------------------------------------------
-
-
 async def exchange(
     services: ServiceClient,
     sign_in: SignIn,
@@ -288,8 +283,7 @@ async def exchange(
     Raises ExchangeFailed.
     """
     if sign_in.source is not None and source is None:
-        message = f"its source, the sign-in {sign_in.source}, has no token"
-        raise ExchangeFailed(ExchangeResult.UNREACHABLE, message)
+        raise ExchangeFailed(ExchangeResult.UNREACHABLE, f"its source, the sign-in {sign_in.source}, has no token")
     content, authorization = [
         await asyncio.to_thread(_read, path) if path is not None else ""
         for path in (sign_in.token_file, sign_in.authorization_file)
@@ -351,8 +345,7 @@ def _read(path: str) -> str:
         raise ExchangeFailed(ExchangeResult.REFUSED, f"{path} can't be read ({error.strerror})") from None
     text = data.decode("latin-1").strip()
     if len(data) > _MOST_SUBJECT_BYTES or not text or not text.isprintable() or not text.isascii():
-        message = f"{path} is not a token: it must be one line of at most 16 KB"
-        raise ExchangeFailed(ExchangeResult.REFUSED, message)
+        raise ExchangeFailed(ExchangeResult.REFUSED, f"{path} is not a token: it must be one line of at most 16 KB")
     return text
 
 

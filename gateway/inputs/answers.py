@@ -111,8 +111,7 @@ async def answer_call(service: ChatService, calls: InputCalls, exchange: Exchang
     """
     request = labelled(exchange, calls.current)
     needs = request.needs()
-    consenting = await service.decider.consenting(exchange, None, needs)
-    plan = service.decider.decide(exchange, None, needs, None, consenting)
+    plan = service.decider.decide(exchange, None, needs, None, await service.decider.consenting(exchange, None, needs))
     if not (steps := calls.steps_of(plan.steps)):
         raise PlanExhausted(Failure(FailureKind.UNAVAILABLE, OTHER_MODEL))
     if isinstance(request, DecisionRequest):
@@ -142,8 +141,7 @@ async def answer_call(service: ChatService, calls: InputCalls, exchange: Exchang
     service.stages.note_answer(exchange, answer)
     by, shown = exchange.record.answered_by, exchange.record.shown
     if by.price is not None:
-        use = answer.step.deployment.price_use(request.use)
-        exchange.record.answered_by = change(by, price=by.price.for_use(use))
+        exchange.record.answered_by = change(by, price=by.price.for_use(answer.step.deployment.price_use(request.use)))
     shown.redacted = calls.note_redacted(shown.redacted)
     return answer
 

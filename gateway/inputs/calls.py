@@ -147,9 +147,6 @@ def counted_anew(record: Record) -> Iterator[None]:
         record.attempts = earlier + record.attempts
 
 
-# --- moderations without a model ------------------------------------------------------------------
-
-
 def with_assistant(request: InputRequest, config: ConfigVersion, client: Client | None) -> InputRequest:
     """Return the request with the name of its assistant. A moderation may leave it out if there is only one.
 
@@ -162,9 +159,6 @@ def with_assistant(request: InputRequest, config: ConfigVersion, client: Client 
         choices = f"name one of {', '.join(names)}" if names else "no assistant of this key has moderations"
         raise InvalidRequest(f"`model` is required: {choices}", "model")
     return replace(request, model=names[0])
-
-
-# --- the space of embeddings ----------------------------------------------------------------------
 
 
 class EmbeddingSpace:

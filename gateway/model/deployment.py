@@ -341,5 +341,4 @@ def known_names(names: Iterable[str], deployments: Iterable[Deployment]) -> list
 
 def has_effects_at(deployment: Deployment, needs: Requirements) -> bool:
     """Return whether a deployment that the request fits stores or does something in addition to answering."""
-    target = deployment.target
-    return has_effects_there(needs, deployment.capabilities, target.passthrough, deployment.allowed_moves)
+    return has_effects_there(needs, deployment.capabilities, deployment.target.passthrough, deployment.allowed_moves)

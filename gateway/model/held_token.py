@@ -58,8 +58,7 @@ class TokenSource:
 
     def facts(self) -> dict[str, object]:
         """Return it as JSON data. `global_hosts`: those that may be anywhere, which the operator accepts."""
-        accepted = [it.host for it in self.places if it.is_accepted]
-        return {"name": self.name, "kind": self.kind, "global_hosts": accepted}
+        return {"name": self.name, "kind": self.kind, "global_hosts": [it.host for it in self.places if it.is_accepted]}
 
     @property
     def needed(self) -> tuple[str, ...]:

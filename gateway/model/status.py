@@ -278,9 +278,8 @@ class QuotaUse(Value, frozen=True):
     def explained(self) -> dict[str, object]:
         """Return it as `explain` shows it at a step."""
         free_in_s = None if self.free_in_s is None else round(self.free_in_s, 1)
-        return {name: getattr(self, name) for name in ("name", "unit", "window", "limit", "used")} | {
-            "free_in_s": free_in_s
-        }
+        shown = {name: getattr(self, name) for name in ("name", "unit", "window", "limit", "used")}
+        return shown | {"free_in_s": free_in_s}
 
 
 @dataclass(frozen=True, slots=True)

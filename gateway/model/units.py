@@ -141,9 +141,8 @@ def parse_instant(value: object) -> float:
             return datetime.fromisoformat(value).timestamp()
         except ValueError:
             raise UnitError("there is no such time", "write it such as 2026-11-27T10:00:00Z") from None
-    raise UnitError(
-        "must be a time with its zone", "write it such as 2026-11-27T10:00:00Z or 2026-11-27T11:00:00+01:00"
-    )
+    hint = "write it such as 2026-11-27T10:00:00Z or 2026-11-27T11:00:00+01:00"
+    raise UnitError("must be a time with its zone", hint)
 
 
 def parse_line(value: object) -> str:

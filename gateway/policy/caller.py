@@ -30,8 +30,7 @@ def timeout_s(values: tuple[str, ...]) -> float:
         raise InvalidRequest("`x-gateway-timeout-ms` was sent more than once, with different values")
     value = values[0] if values else ""
     if not value.isascii() or not value.isdigit() or len(value) > len(str(_MAX_MS)) or int(value) == 0:
-        message = f"`x-gateway-timeout-ms` must be a whole number of milliseconds between 1 and {_MAX_MS}"
-        raise InvalidRequest(message)
+        raise InvalidRequest(f"`x-gateway-timeout-ms` must be a whole number of milliseconds between 1 and {_MAX_MS}")
     return int(value) / 1000
 
 

@@ -105,8 +105,7 @@ def _test(stop: StopRule, progress: ScheduleProgress) -> ScheduleProgress:
 def _fails_more(stop: StopRule, candidate: Tally, baseline: Tally, allowed: float) -> str:
     if stop.error_rate is None or candidate.error_rate <= stop.error_rate:
         return ""
-    chance = fisher_exact_p(candidate.failed, candidate.requests, baseline.failed, baseline.requests)
-    if chance >= allowed:
+    if fisher_exact_p(candidate.failed, candidate.requests, baseline.failed, baseline.requests) >= allowed:
         return ""
     return (
         f"{candidate.failed} of {candidate.requests} requests failed ({candidate.error_rate:.1%}), compared with "

@@ -19,7 +19,7 @@ from gateway.model.decision import Considered, Refusal, RefusalCode, SkipReason,
 from gateway.model.deployment import Deployment, match_of
 from gateway.model.location import Location, LocationProblem
 from gateway.model.route import Route, deployments_of
-from gateway.model.served import INPUTS, ServedRequest, Use
+from gateway.model.served import INPUTS, ServedRequest
 from gateway.policy.canary_assignment import Verdicts
 from gateway.policy.location.age import refuse_age
 from providers.chat import ChatRequest
@@ -240,7 +240,8 @@ def _causes(reasons: Set[SkipReason | None], judged: Verdicts, needs: Requiremen
     if reasons == {SkipReason.INFERENCE_GEO}:
         return {SkipReason.INFERENCE_GEO}, set()
     if reasons == {SkipReason.REDACTION}:
-        return {_searched_in(needs.use)}, needs.features
+        content = "messages" if needs.use == "chat" else "file" if INPUTS[needs.use].media else "input"
+        return {content}, needs.features
     if reasons == {SkipReason.CAPABILITY}:
         # Only requested features that a deployment lacks count: a tool choice is never requested without tools.
         lacking = (deployment for deployment, verdict in judged if _reason(verdict) is SkipReason.CAPABILITY)
@@ -248,13 +249,6 @@ def _causes(reasons: Set[SkipReason | None], judged: Verdicts, needs: Requiremen
         params = {param for feature in missing if (param := param_of(feature))}
         return params if needs.use == "chat" else {"input" if name == "messages" else name for name in params}, missing
     return set(), set()
-
-
-def _searched_in(use: Use) -> str:
-    """Return the parameter with the content of a request."""
-    if use == "chat":
-        return "messages"
-    return "file" if INPUTS[use].media else "input"
 
 
 def at_part(refusal: Refusal, request: ServedRequest) -> Refusal:
@@ -277,11 +271,6 @@ def _by_detail(details: Iterable[tuple[str, str]]) -> str:
 
 def _reason(verdict: Verdict) -> SkipReason | None:
     return None if isinstance(verdict, Step) else verdict[0]
-
-
-def quoted_names(fields: frozenset[str]) -> str:
-    """Return the names of fields as `refusal_text` does, each in backticks: an API dialect puts its own names there."""
-    return refusal_text(frozenset(f"`{name}`" for name in fields))
 
 
 def refusal_text(names: frozenset[str]) -> str:

@@ -29,14 +29,12 @@ from gateway.model.deployment import Deployment, has_effects_at, known_names, ma
 from gateway.model.location import Location
 from gateway.model.permit import Permit
 from gateway.model.route import Route, deployments_of
-from gateway.model.wrapper import Wrapper
 from gateway.policy.canary_assignment import assign_variant, weigh
 from gateway.policy.fence import answers_elsewhere, evaluation_permit, is_inside, lacking_approval, prompt_permit
 from gateway.policy.refusals import (
     consent_required,
     deployment_needing_consent,
     not_offered,
-    quoted_names,
     refusal_text,
     refuse_all,
     refuse_location,
@@ -244,13 +242,11 @@ def _legal_exclusion(
         return Exclusion(SkipReason.ENDED, elsewhere)
     if territory is not None:
         if not deployment.available.contains(territory):
-            return Exclusion(
-                SkipReason.AVAILABILITY, f"{deployment.provider} does not serve {territory_name(territory)}"
-            )
+            detail = f"{deployment.provider} does not serve {territory_name(territory)}"
+            return Exclusion(SkipReason.AVAILABILITY, detail)
         if (required := region.required_places(territory)) is not None and not deployment.within(required):
-            return Exclusion(
-                SkipReason.BOUNDARY, f"prompts must not leave {territory_name(str(required))}, and no region lists it"
-            )
+            detail = f"prompts must not leave {territory_name(str(required))}, and no region lists it"
+            return Exclusion(SkipReason.BOUNDARY, detail)
     elif not region.is_default and not location.assumed and not region.territories.within(deployment.available):
         return Exclusion(
             SkipReason.AVAILABILITY,
@@ -258,8 +254,7 @@ def _legal_exclusion(
             "and the territory of this request is unknown",
         )
     if deployment.unmet:
-        detail = f"site {deployment.site!r} requires {', '.join(deployment.unmet)}"
-        return Exclusion(SkipReason.REQUIREMENT, detail)
+        return Exclusion(SkipReason.REQUIREMENT, f"site {deployment.site!r} requires {', '.join(deployment.unmet)}")
     if (lacking := lacking_approval(region, deployment, now_s, reveal_model=reveal_model)) is not None:
         return Exclusion(SkipReason.APPROVAL, lacking)
     return None
@@ -276,9 +271,8 @@ def config_exclusion(deployment: Deployment, now_s: float) -> Exclusion | None:
         how = f"{what} ended" if what else f"ended by {deployment.provider}"
         return Exclusion(SkipReason.ENDED, f"{how} on {deployment.retires_on}")
     if not deployment.has_credential:
-        return Exclusion(
-            SkipReason.CREDENTIAL, f"no credential: {', '.join(deployment.missing_credentials)} is not set"
-        )
+        detail = f"no credential: {', '.join(deployment.missing_credentials)} is not set"
+        return Exclusion(SkipReason.CREDENTIAL, detail)
     return None
 
 
@@ -294,8 +288,11 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
     match = match_of(deployment, needs)
     dropped = match.unsupported | (needs.parameters & deployment.excepts) if bounded else match.unsupported
     asked = _exclusion_by_request(deployment, needs, match, dropped, criteria.others, bounded=bounded)
-    if asked is None and location_verdict.permit.wrapper is not None:
-        asked = _media_refused(location_verdict.permit.wrapper, needs)
+    wrapper = location_verdict.permit.wrapper
+    if asked is None and wrapper is not None and wrapper.refuses_media and (media := needs.features & MEDIA):
+        # Nothing is found in media.
+        detail = f"its redaction ({', '.join(wrapper.names)}) refuses media: {refusal_text(media)}"
+        asked = Exclusion(SkipReason.REDACTION, detail)
     standing = location_verdict.config_exclusion
     if standing is None and deployment.name in health:
         why = health[deployment.name]
@@ -313,14 +310,6 @@ def _judge(location_verdict: _LocationVerdict, criteria: _Criteria) -> Verdict:
             return Exclusion(SkipReason.CONSENT, f"the user's consent to {deployment.consent.recipient} is missing")
     dropped |= _identity(deployment, needs, protected=location_verdict.protected)
     return Step(deployment, location_verdict.permit, dropped, consent, emulates)
-
-
-def _media_refused(wrapper: Wrapper, needs: Requirements) -> Exclusion | None:
-    """Return the exclusion for media, in which nothing is found, or None if there are none, or they may pass."""
-    if not wrapper.refuses_media or needs.features.isdisjoint(MEDIA):
-        return None
-    media = refusal_text(needs.features & MEDIA)
-    return Exclusion(SkipReason.REDACTION, f"its redaction ({', '.join(wrapper.names)}) refuses media: {media}")
 
 
 def _exclusion_by_request(
@@ -352,7 +341,8 @@ def _exclusion_by_request(
 def _refused_parameters(dropped: frozenset[str], deployments: Iterable[Deployment]) -> Exclusion:
     """Return the exclusion for parameters that would be dropped. The log names those that a deployment knows."""
     ending = ", and is set to refuse instead of dropping it"
-    detail = f"does not support {quoted_names(dropped)}{ending}"
+    # An API dialect puts its own names at those in backticks.
+    detail = f"does not support {refusal_text(frozenset(f'`{name}`' for name in dropped))}{ending}"
     known = known_names(dropped, deployments)
     if len(known) == len(dropped):
         return Exclusion(SkipReason.PARAMETER, detail)

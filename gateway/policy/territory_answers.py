@@ -69,14 +69,10 @@ _NOT_OFFERED = TerritoryAnswer(None, (), str(RefusalCode.REGION_BLOCKED), "there
 
 def territories_of(*configs: ConfigVersion) -> list[str]:
     """Return the ISO 3166-1 codes, and all parts of each country for a part of which a config has a rule."""
-    countries = {code[:2] for config in configs for code in _parts_ruled(config)}
+    ruled = [(*it.region_by_territory, *(it.blocked.included or ()), *it.blocked.excluded) for it in configs]
+    countries = {code[:2] for codes in ruled for code in codes if parent(code)}
     parts = {part for country in countries for part in parts_of(country)}
     return sorted({*territory_data().names, *(parts - territory_data().aliases.keys())})
-
-
-def _parts_ruled(config: ConfigVersion) -> Iterator[str]:
-    rules = (*config.region_by_territory, *(config.blocked.included or ()), *config.blocked.excluded)
-    return filter(parent, rules)
 
 
 def _places_of(*configs: ConfigVersion) -> list[str]:
@@ -240,9 +236,8 @@ def _table(
     if assistant is None:
         return {}
     located, unlocated = _answers_at(config, assistant, now_s, locations), _unlocated(config, assistant, now_s)
-    return {(code, False): answer for code, answer in located.items()} | {
-        (name, True): answer for name, answer in unlocated.items()
-    }
+    by_region = {(name, True): answer for name, answer in unlocated.items()}
+    return {(code, False): answer for code, answer in located.items()} | by_region
 
 
 def _for_use(assistant: Assistant | None, use: Use) -> Assistant | None:

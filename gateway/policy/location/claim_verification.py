@@ -271,8 +271,7 @@ def _report(rules: ClaimRules, claims: dict[str, object]) -> ClaimReport:
     age_band = claims.get(rules.age_band) if rules.age_band is not None else None
     if not isinstance(age_band, str | None):
         raise ClaimRefused(ClaimProblem.MALFORMED)
-    preferences = _preferences(rules, claims)
-    return ClaimReport(territory, None, subject, preferences, consents, age_band)
+    return ClaimReport(territory, None, subject, _preferences(rules, claims), consents, age_band)
 
 
 def _preferences(rules: ClaimRules, claims: dict[str, object]) -> Preferences | None:

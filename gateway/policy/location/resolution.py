@@ -255,19 +255,15 @@ def _weigh(
         return Location(None, None, "unknown", evidence, LocationProblem.UNKNOWN)
     first = located[0]
     if len(located) > 1 and len({(reading.evidence.region, reading.bounds) for reading in located}) > 1:
-        strictest = _strictest(located) if config.location.rules.conflict == "strictest" else None
-        if strictest is None:
+        # One that is at least as strict as all others.
+        strictest = next((it for it in located if all(map(it.is_as_strict, located))), None)
+        if strictest is None or config.location.rules.conflict != "strictest":
             return Location(None, None, "conflict", evidence, LocationProblem.CONFLICT)
         first = strictest
     marked = _decided(evidence, first.evidence)
     if first.region is None:
         return Location(None, first.evidence.territory, first.evidence.signal, marked, LocationProblem.BLOCKED)
     return Location(first.region, first.evidence.territory, first.evidence.signal, marked)
-
-
-def _strictest(readings: list[Reading]) -> Reading | None:
-    """Return the reading that is at least as strict as all others, or None."""
-    return next((reading for reading in readings if all(map(reading.is_as_strict, readings))), None)
 
 
 def _decided(evidence: tuple[Evidence, ...], winner: Evidence) -> tuple[Evidence, ...]:

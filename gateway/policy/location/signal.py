@@ -184,9 +184,8 @@ def read_territory(config: ConfigVersion, signal: str, values: tuple[str, ...], 
         what = "a territory code" if whole[:2] not in data.names else "a part of this country in ISO 3166-2"
         return Reading(Evidence(signal, text, note=f"in doubt: not {what}"), doubtful=True)
     if is_cut(config, territory):
-        return Reading(
-            Evidence(signal, text, note="in doubt: a larger or smaller part has its own rule"), doubtful=True
-        )
+        note = "in doubt: a larger or smaller part has its own rule"
+        return Reading(Evidence(signal, text, note=note), doubtful=True)
     region = region_in(config, territory)
     name = region.name if region else None
     if not is_split(config, territory):

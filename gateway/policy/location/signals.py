@@ -55,8 +55,7 @@ def _read_assertion(config: ConfigVersion, client: Client | None, reports: Repor
     if not isinstance(report, AssertionReport):
         return None
     if client is None or "territory" not in client.may_assert:
-        note = "ignored: this key may not assert a territory"
-        return Reading(Evidence("assertion", shown(report.values), note=note))
+        return Reading(Evidence("assertion", shown(report.values), note="ignored: this key may not assert a territory"))
     return read_territory(config, "assertion", report.values)
 
 
@@ -122,9 +121,6 @@ EDGE_HEADER = Signal(
     source="the country header of a trusted peer",
     use="a CDN or a load balancer is in front of the gateway",
 )
-
-
-# --- all of them ----------------------------------------------------------------------------------
 
 
 SIGNALS: Mapping[str, Signal] = {it.name: it for it in (CLAIM, API_KEY, ASSERTION, EDGE_HEADER, GEOIP)}
