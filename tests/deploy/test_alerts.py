@@ -3,8 +3,6 @@
 Time is scaled: a scrape of each 0.4 s stands for one of each 15 s, and a metric in seconds is multiplied.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import threading

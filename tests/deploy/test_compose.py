@@ -1,7 +1,5 @@
 """The files of Compose: their form, the files and services they name, their secrets, certificates and servers."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

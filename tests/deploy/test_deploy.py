@@ -1,7 +1,5 @@
 """The files of `deploy/`: their programs accept them, and what they name exists."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

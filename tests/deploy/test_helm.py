@@ -1,7 +1,5 @@
 """The Helm chart: what it renders is valid, keeps its promises, and its init container upgrades a real database."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A real Prometheus scrapes a real gateway, and has an answer to each query of the dashboards."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

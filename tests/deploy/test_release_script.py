@@ -1,7 +1,5 @@
 """`make release`: what it refuses, what it changes, and what it makes."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

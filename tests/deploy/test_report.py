@@ -1,7 +1,5 @@
 """`make report`: what it counts, what it keeps, and that its page is that of its data."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The page about the audit trail and a SIEM: its rsyslog configuration, with Debian's rsyslog and a server with TLS."""
 
-from __future__ import annotations
-
 import glob
 import re
 import shutil

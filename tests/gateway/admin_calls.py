@@ -1,7 +1,5 @@
 """An admin application whose callbacks record their calls."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any

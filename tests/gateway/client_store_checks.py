@@ -1,7 +1,5 @@
 """Checks of a store of clients, for the file and for PostgreSQL."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.model.stored_client import AdminToken, KeyInfo, Role

@@ -1,7 +1,5 @@
 """A clock for tests."""
 
-from __future__ import annotations
-
 
 class SetClock:
     """A clock that shows what a test sets, in any unit.

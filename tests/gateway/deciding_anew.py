@@ -1,7 +1,5 @@
 """Ask the service as its endpoint does: another version of the config decides about each further attempt."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Run Python code in a process of its own, and kill it."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

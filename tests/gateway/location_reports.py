@@ -1,7 +1,5 @@
 """Values that location signals reported for a request, and config versions with other location rules."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

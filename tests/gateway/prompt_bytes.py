@@ -6,8 +6,6 @@ A line has the conversation, the dialect of the client, the deployment, the turn
 change it: not the process, and not `PYTHONHASHSEED`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json

@@ -1,7 +1,5 @@
 """Random configs for the properties of the fence."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

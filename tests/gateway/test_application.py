@@ -1,7 +1,5 @@
 """The gateway as one application: the log lines, metrics and traces of requests with each outcome."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json

@@ -3,8 +3,6 @@
 This holds for all records and for every run of the clock between attempts, in a region that requires approvals.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from datetime import UTC, date, datetime, timedelta

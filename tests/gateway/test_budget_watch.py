@@ -1,7 +1,5 @@
 """Used shares of budgets, and alerts."""
 
-from __future__ import annotations
-
 import stat
 from dataclasses import replace
 from pathlib import Path

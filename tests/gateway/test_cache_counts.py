@@ -1,7 +1,5 @@
 """The same call has the same counts of a cache in its row and in its answer, whatever the dialect."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from pathlib import Path

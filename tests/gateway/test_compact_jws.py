@@ -1,8 +1,6 @@
 """Texts that every reader of a signed text refuses, although the signature is right: one table for claims, tokens,
 marks, receipts and plans. And both forms of a signature by ECDSA."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

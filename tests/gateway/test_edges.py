@@ -1,7 +1,5 @@
 """Bounds of the gateway at their edges. Those that need a whole gateway are tested with what they bound."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -4,8 +4,6 @@ Random configs are compiled by the real compiler. One that could send a prompt a
 every other one random requests are carried out against a transport that fails at random and remembers each host.
 """
 
-from __future__ import annotations
-
 import contextlib
 from typing import Any
 

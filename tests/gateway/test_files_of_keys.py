@@ -1,7 +1,5 @@
 """Which files with a key are open to other users."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

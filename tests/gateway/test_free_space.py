@@ -1,7 +1,5 @@
 """The bounds of the free space of the state directory, where it is measured."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from gateway.free_space import FreeSpace, free_space_of, is_reserved

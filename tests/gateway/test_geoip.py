@@ -1,7 +1,5 @@
 """The database of addresses: known and unknown addresses, and files that are not databases."""
 
-from __future__ import annotations
-
 import os
 from ipaddress import ip_address
 from pathlib import Path

@@ -1,8 +1,6 @@
 """An untrusted client can't move itself: whatever it sends, directly or through a trusted edge, it is where it was, or it
 is refused."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Iterator

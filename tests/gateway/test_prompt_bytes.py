@@ -1,7 +1,5 @@
 """A provider gets the same bytes for the tools, the system and the earlier messages of a conversation in each turn."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

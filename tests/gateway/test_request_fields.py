@@ -3,8 +3,6 @@
 From the client's JSON to the provider's, by the functions that traffic uses: decode, decide, build.
 """
 
-from __future__ import annotations
-
 import json
 import typing
 from dataclasses import dataclass, field

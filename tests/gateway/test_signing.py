@@ -1,7 +1,5 @@
 """Ed25519 signatures: holders of the public key can verify exactly the content that was signed."""
 
-from __future__ import annotations
-
 import base64
 import json
 from pathlib import Path

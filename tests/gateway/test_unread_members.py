@@ -1,7 +1,5 @@
 """A member that a dialect does not read is named, also if the vendor that answers has a parameter of this name."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Audio files and forms for tests."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Sequence
 

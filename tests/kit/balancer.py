@@ -1,7 +1,5 @@
 """HAProxy in front of several instances, with the probe of readiness that the chart has."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

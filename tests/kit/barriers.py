@@ -1,7 +1,5 @@
 """A route with a barrier: its configuration, its scripted deployments, and the consent that a client is asked for."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

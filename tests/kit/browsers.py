@@ -1,7 +1,5 @@
 """Debian's Chromium through Playwright, for tests and for the pictures of the documentation."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

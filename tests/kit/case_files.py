@@ -5,8 +5,6 @@ list of them, or a mapping that has them by their names. A row is a list of the 
 the only one.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from functools import cache

@@ -1,7 +1,5 @@
 """Run the chat endpoint as an application: one exchange with it, and scripted providers."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable

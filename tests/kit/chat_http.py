@@ -1,7 +1,5 @@
 """Chat requests over HTTP, and the events of a streamed answer."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -3,8 +3,6 @@
 The codec and the folding carry each of these values without loss.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

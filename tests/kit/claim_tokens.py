@@ -1,7 +1,5 @@
 """Location claims for tests: issuers' keys, their public key sets, and valid or forged tokens."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Mapping

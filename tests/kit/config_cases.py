@@ -5,8 +5,6 @@ where a problem must point; it is removed before the text is compiled. For other
 configuration as data.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from textwrap import dedent
 

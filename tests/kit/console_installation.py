@@ -1,7 +1,5 @@
 """A running gateway with a console, its state directory, and an admin token of each role."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A console over a demo's configuration whose state the test sets, without a server and without a browser."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

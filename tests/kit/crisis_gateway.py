@@ -1,7 +1,5 @@
 """A gateway with a region that judges whether a user is in a crisis, and its webhooks and model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -4,8 +4,6 @@ The adapter of the vendor that invented a dialect writes the requests and reads 
 is written by the code that reads it, and a strict reader (`event_grammar`) checks each stream as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module

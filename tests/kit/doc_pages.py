@@ -20,8 +20,6 @@ attributes:
   `make ci` runs each of these blocks alone.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 The bound is set to a small number for that, so that an amount is made fast.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The number of Hypothesis examples for a property that sets its own, scaled by the profile of the run."""
 
-from __future__ import annotations
-
 from hypothesis import settings
 
 __all__ = ["examples"]

@@ -1,7 +1,5 @@
 """Texts that tests compare with files, and how the files are written."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 docs/reference/faults.md is generated from these rows, and the tests compare a running gateway with them.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import json

@@ -4,8 +4,6 @@ A case has the request as the edge forwards it for an honest client, and as it f
 follows the operator's documentation: it always writes each of its headers, replacing the client's headers or after them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

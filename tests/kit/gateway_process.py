@@ -1,7 +1,5 @@
 """Start the real gateway in its own process, on a free port, with simulated providers."""
 
-from __future__ import annotations
-
 import json
 import os
 import queue

@@ -14,8 +14,6 @@ The workers of a gateway, and the next gateway of a handover, must be its own ch
 gateway with workers or a state directory has a `Nursery` for them. `test_start_alone.py` starts them by an interpreter.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import ctypes

@@ -1,7 +1,5 @@
 """A service account of Google with a key made for the tests."""
 
-from __future__ import annotations
-
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 

@@ -1,7 +1,5 @@
 """How the work of a function grows with its input: at most 2.2-fold for twice as much."""
 
-from __future__ import annotations
-
 import gc
 import sys
 import time

@@ -1,7 +1,5 @@
 """The `Transport` protocol over a transport of httpx, so that a test answers in place of providers."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 

@@ -1,7 +1,5 @@
 """A gateway for requests for embeddings and moderations, as an application with scripted providers."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Callable, Mapping

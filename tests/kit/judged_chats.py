@@ -1,7 +1,5 @@
 """Chats of a region with moderation: a scripted model with its judges, and one question in each API."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

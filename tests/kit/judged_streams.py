@@ -1,7 +1,5 @@
 """Chats that judges moderate on a loop with virtual time: models and judges follow scripts and nothing waits."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import closing

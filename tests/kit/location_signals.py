@@ -1,7 +1,5 @@
 """Location rules in which every signal of the registry is set up, and trial signals that the registry does not have."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Gateways with a state directory whose provider counts every call, and budgets of so many equal requests."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

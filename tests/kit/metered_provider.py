@@ -1,7 +1,5 @@
 """A provider that counts the tokens of every call, in whatever way the call ends, and can hold all answers back."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -2,8 +2,6 @@
 data.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from ipaddress import IPv4Network, ip_network
 from typing import Any

@@ -1,7 +1,5 @@
 """Servers between the gateway and a provider: one that ends TLS, with a private authority, and an HTTP proxy."""
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 import threading

@@ -5,8 +5,6 @@ Node comes with the extra `sdks`. npm installs the packages of `package-lock.jso
 A test is skipped with the reason where Node or the packages are not available.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import importlib.util

@@ -1,7 +1,5 @@
 """A console outside a demo: over a running gateway by HTTP, with a sign-in."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from html import unescape

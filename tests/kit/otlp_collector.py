@@ -1,7 +1,5 @@
 """An OTLP collector on loopback: it decodes what it receives and answers as the test defines."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

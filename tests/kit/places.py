@@ -1,7 +1,5 @@
 """Places of the world with the ISO 3166 code of their territory. Some are drawn for another country elsewhere."""
 
-from __future__ import annotations
-
 from tests.kit.case_files import tables_of
 
 __all__ = ["PLACES"]

@@ -1,7 +1,5 @@
 """Ports for servers that cannot choose one."""
 
-from __future__ import annotations
-
 import os
 import socket
 from itertools import chain

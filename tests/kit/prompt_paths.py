@@ -4,8 +4,6 @@
 OpenAPI document belongs to a form.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A gateway whose config file an operator replaces while clients send requests."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

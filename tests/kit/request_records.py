@@ -1,7 +1,5 @@
 """Records of finished requests, as the gateway creates them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A raw socket server that sends exactly the bytes of a script, divided into the pieces that the test defines."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import ssl

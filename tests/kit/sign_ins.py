@@ -1,7 +1,5 @@
 """Run an exchange of a sign-in against a simulated issuer, and make subjects."""
 
-from __future__ import annotations
-
 import json
 import time
 from base64 import urlsafe_b64encode

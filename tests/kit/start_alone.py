@@ -1,7 +1,5 @@
 """A start of the gateway without a network, in a namespace of its own, with notes of what it looks up and writes."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

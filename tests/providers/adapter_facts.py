@@ -1,7 +1,5 @@
 """Find the facts file of an adapter of this repository."""
 
-from __future__ import annotations
-
 from providers.adapter import Adapter
 from providers.catalogue import FactsFile
 from providers.catalogue.facts_adapter import FactsAdapter

@@ -1,7 +1,5 @@
 """A deployment as a use sees it."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

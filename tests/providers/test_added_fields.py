@@ -1,7 +1,5 @@
 """A refusal of a field that the gateway added is distinguished from a refusal of the client's own field."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -4,8 +4,6 @@ The pieces are those of OpenAI's chats, where servers differ most. With `make in
 the same streams.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Test how Anthropic's answers and errors are read: blocks, thoughts, usage, finish reasons, places, retry times."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any

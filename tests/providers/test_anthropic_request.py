@@ -1,7 +1,5 @@
 """Test Anthropic requests: turns, thoughts, tools, schemas, limits, and what each model generation refuses."""
 
-from __future__ import annotations
-
 import base64
 import json
 from dataclasses import replace

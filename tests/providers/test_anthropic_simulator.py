@@ -1,7 +1,5 @@
 """Test the Anthropic simulator: its checks, and tool loops between adapter and simulator."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any

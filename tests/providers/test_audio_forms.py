@@ -1,7 +1,5 @@
 """Forms with audio files: what is read, what is refused, and what leaves."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

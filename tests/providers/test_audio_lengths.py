@@ -1,7 +1,5 @@
 """Kinds of audio files by their first bytes, and their lengths, which no header decides alone."""
 
-from __future__ import annotations
-
 import struct
 from typing import get_args
 

@@ -1,7 +1,5 @@
 """Labels in the first bytes of audio files: any cut gives the same file, and its audio is what it was."""
 
-from __future__ import annotations
-
 import json
 import struct
 

@@ -1,7 +1,5 @@
 """Each scheme adds the credential in its form, and nothing else ever shows it."""
 
-from __future__ import annotations
-
 import copy
 import json
 import logging

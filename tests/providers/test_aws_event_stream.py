@@ -1,7 +1,5 @@
 """Test Amazon's binary framing: Amazon's test vectors, botocore's reader, every split, and invalid bytes."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 

@@ -1,7 +1,5 @@
 """Test Bedrock's Converse: requests, answers, streams, errors, and the place of computation of each model."""
 
-from __future__ import annotations
-
 import base64
 import json
 from dataclasses import replace

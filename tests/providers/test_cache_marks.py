@@ -1,7 +1,5 @@
 """A mark for a cache is in the request that leaves, or it is named: every place of a mark at every adapter."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Test call ids that carry a signature through a client."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 

@@ -1,7 +1,5 @@
 """The requirements of a request, those that a deployment lacks, and the request without dropped parameters."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The catalogue's data: every file is valid, and a model's facts are those of its most specific entry."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping

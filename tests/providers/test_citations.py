@@ -1,7 +1,5 @@
 """Each fact of this repository has a source, a quotation and a day, or a reason why it is unconfirmed."""
 
-from __future__ import annotations
-
 import tomllib
 from datetime import date
 

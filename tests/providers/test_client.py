@@ -1,7 +1,5 @@
 """The client for one adapter over httpx: one call is one attempt, and every outcome is reported once."""
 
-from __future__ import annotations
-
 import json
 import traceback
 from collections.abc import AsyncIterator, Callable

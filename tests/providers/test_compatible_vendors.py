@@ -1,7 +1,5 @@
 """Test compatible vendors where the kit and recordings do not: how their files are read, and what each rule does."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import pickle

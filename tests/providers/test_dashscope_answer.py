@@ -1,7 +1,5 @@
 """Test how DashScope's answers are read: whole answers, streams, filters, errors, and every split of the bytes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Test how DashScope's errors are classified: by code, then by status, never by text."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Test DashScope requests: path, headers, messages, parameters, and refusals before sending."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import replace

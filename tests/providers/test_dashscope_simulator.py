@@ -1,7 +1,5 @@
 """Test the adapter against its simulator: each understands what the other sends."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import replace

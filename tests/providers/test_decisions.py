@@ -1,7 +1,5 @@
 """Decisions of every provider: recorded requests and answers, and the comparison of answers with their questions."""
 
-from __future__ import annotations
-
 import json
 from contextlib import suppress
 from typing import Any

@@ -1,7 +1,5 @@
 """Messages of clients: their forms, exact paths of errors, and the order of tool calls and results."""
 
-from __future__ import annotations
-
 import re
 from time import process_time
 from typing import Any, cast

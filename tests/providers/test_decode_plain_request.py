@@ -1,7 +1,5 @@
 """The fast path and the general path read the same request, or report the same error."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Bounds of the adapters and of what reads answers, at their edges."""
 
-from __future__ import annotations
-
 import gzip
 import struct
 import zlib

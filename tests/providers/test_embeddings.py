@@ -1,7 +1,5 @@
 """Embeddings of every provider: recorded requests and answers, base64, and the split of a request into calls."""
 
-from __future__ import annotations
-
 import base64
 import json
 import math

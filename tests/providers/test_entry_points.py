@@ -1,7 +1,5 @@
 """Every vendor's TOML file in this repository is registered: an adapter and a simulator in `pyproject.toml`."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from importlib.metadata import entry_points

@@ -1,7 +1,5 @@
 """Failures are classified by status and by the contents of the error body."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

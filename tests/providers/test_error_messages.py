@@ -1,7 +1,5 @@
 """A complete sentence of a provider or its own words change the failure kind, not a client's text that an error quotes."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Each entry of a table of errors has a source and a date, and the words that count anywhere match no other error."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

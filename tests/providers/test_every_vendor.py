@@ -1,7 +1,5 @@
 """Rules that every vendor keeps, each asked of all adapters or of those that differ."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping

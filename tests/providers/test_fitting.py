@@ -1,7 +1,5 @@
 """A request that leaves is one that the vendor takes, whatever a client sends (`providers.formats.fitting`)."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Unfolding and folding a whole answer gives the same answer, and folding detects an incomplete one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

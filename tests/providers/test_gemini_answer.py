@@ -1,7 +1,5 @@
 """Test how Gemini's answers and errors are read, and that no input makes the reader raise."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

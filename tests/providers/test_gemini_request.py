@@ -1,7 +1,5 @@
 """Test the requests that are sent to Gemini."""
 
-from __future__ import annotations
-
 import base64
 import copy
 import json

@@ -1,7 +1,5 @@
 """Test the Gemini simulators: their checks, and round trips between adapter and simulator."""
 
-from __future__ import annotations
-
 import base64
 import copy
 import json

@@ -1,7 +1,5 @@
 """Test how new text is found in a stream of additions, or of repeated whole texts."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

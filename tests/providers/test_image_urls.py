@@ -1,7 +1,5 @@
 """A URL of an internal network is never sent to a provider, however its address is spelled."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Callable
 

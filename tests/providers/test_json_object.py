@@ -1,7 +1,5 @@
 """Emulated JSON objects: what is asked in words, and which answers are one JSON object."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Lenient JSON: invalid JSON that vendors send, and readers that never raise."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

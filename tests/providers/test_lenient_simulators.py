@@ -1,7 +1,5 @@
 """The simulators that read leniently ignore unknown fields, refuse what they cannot answer, and survive any request."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Vendors' lists of models as bytes: the ends that each vendor states, days, pages, and lists that lie."""
 
-from __future__ import annotations
-
 import json
 import tomllib
 from datetime import date

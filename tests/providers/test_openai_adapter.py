@@ -1,7 +1,5 @@
 """Test OpenAI's adapter where the kit and recordings do not: its claims, and requests for each model."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Literal

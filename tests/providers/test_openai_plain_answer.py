@@ -1,7 +1,5 @@
 """The fast path for whole answers gives the same result as the general path."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import astuple

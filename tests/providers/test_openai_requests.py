@@ -1,7 +1,5 @@
 """OpenAI's chat requests are decoded and encoded without loss, and each error names its path."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Test OpenAI's Responses API where the kit and recordings do not: its use, requests and answers."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any

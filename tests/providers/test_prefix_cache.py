@@ -1,7 +1,5 @@
 """The prompt cache of a simulated provider: what it keeps, for how long and for whom, and how answers report it."""
 
-from __future__ import annotations
-
 import json
 from typing import Any, Literal
 

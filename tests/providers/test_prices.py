@@ -1,7 +1,5 @@
 """Prices and retirements: read strictly, found by model, site and day, and the exact cost of tokens."""
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta

@@ -1,7 +1,5 @@
 """Plug-ins come through entry points; a broken one is named with its reason and breaks nothing else."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any

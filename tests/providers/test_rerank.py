@@ -1,7 +1,5 @@
 """Rerank of every provider: recorded requests and answers, as the page that `rerank.toml` names has them."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """An answer in any form is read, and any other response is a failure."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The time to wait, in every form that providers send."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Exchanges of sign-ins against the simulated issuers: each kind, each refusal, and what an answer may not do."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import subprocess

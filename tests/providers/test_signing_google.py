@@ -1,7 +1,5 @@
 """Tokens for Google: signed with a service account's key as by google-auth, or passed on unchanged."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import sys

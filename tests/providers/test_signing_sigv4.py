@@ -1,7 +1,5 @@
 """AWS signatures: AWS's own test vectors, botocore's own signer, and secrets in every form."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import sys

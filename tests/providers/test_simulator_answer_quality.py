@@ -1,7 +1,5 @@
 """A simulated model has the configured knowledge and capacity."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """The simulated model is deterministic, obeys the settings and matches every requested schema."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

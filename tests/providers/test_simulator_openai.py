@@ -1,7 +1,5 @@
 """Test the OpenAI simulator with the vendor's own checks: refusals and streams."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Each own adapter against its simulator over a real socket: a greeting, a tool loop, a schema, a stream."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace

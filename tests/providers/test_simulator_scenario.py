@@ -1,7 +1,5 @@
 """Scenarios: the fault of each request, their notation, and their steps on the wire, without a socket."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Simulators over real sockets: answers, faults that break connections, clients that disconnect, threads."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

@@ -1,7 +1,5 @@
 """The facts of every known host, as the vendors publish them, and the URLs that requests can be sent to."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 

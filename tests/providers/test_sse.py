@@ -1,7 +1,5 @@
 """The event-stream parser: the result does not depend on the cuts, and limits cannot be exceeded."""
 
-from __future__ import annotations
-
 import tracemalloc
 from collections.abc import Iterable
 from itertools import pairwise

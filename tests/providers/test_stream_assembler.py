@@ -1,7 +1,5 @@
 """The rules of a whole answer hold for any pieces in any order."""
 
-from __future__ import annotations
-
 import gc
 import itertools
 import json

@@ -1,7 +1,5 @@
 """The shortcut past parsing gives the same events as the ordinary parser for any stream and any cuts."""
 
-from __future__ import annotations
-
 import json
 import tracemalloc
 from typing import Any

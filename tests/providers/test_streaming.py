@@ -1,7 +1,5 @@
 """The common parts of all event streams: framing, end mark, garbage, limits and data outside the framing."""
 
-from __future__ import annotations
-
 import gc
 import json
 import tracemalloc

@@ -1,7 +1,5 @@
 """Sets of territories are compared with a model that lists every territory of a small world."""
 
-from __future__ import annotations
-
 import itertools
 import tomllib
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The tokens that we report for each vendor's recorded answers add up to the total that the vendor states."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

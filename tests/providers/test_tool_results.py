@@ -1,7 +1,5 @@
 """Tool results with images and failures, in every wire format."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

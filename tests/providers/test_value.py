@@ -1,7 +1,5 @@
 """A value behaves like a frozen dataclass, although it is not one, and never shows a key or a prompt."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import pickle

@@ -4,8 +4,6 @@ The schemas of OpenAI and Bedrock are development tools. Those of Anthropic and 
 without them the fast suite checks the rules alone, and `make ci` checks both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The work of single functions that read what a client or a provider sends grows no faster than what was sent."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

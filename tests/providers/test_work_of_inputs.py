@@ -3,8 +3,6 @@
 The readers are those of the registry, so that a new one is measured too, or fails by its name.
 """
 
-from __future__ import annotations
-
 import json
 from array import array
 from collections.abc import Callable, Iterator, Mapping

@@ -4,8 +4,6 @@ Simulators that read leniently refuse here what their vendors refuse (`tests.kit
 extra (`make install-sdks`). Tests of a client that is not installed are not collected.
 """
 
-from __future__ import annotations
-
 import gc
 import warnings
 from collections.abc import Callable, Iterator

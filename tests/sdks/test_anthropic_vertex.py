@@ -1,7 +1,5 @@
 """Anthropic's official client for Vertex AI against the simulator: its requests are accepted, and it understands the answers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """OpenAI's client for Python and curl, unchanged, against a gateway with simulated recognisers and speakers."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -5,8 +5,6 @@ models are. The acceptance suite of Open Responses is written in another languag
 ids and by what they ask.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 They parse the crisis text as an ordinary answer, whole and as a stream, and do not repeat a chat that a limit refuses.
 """
 
-from __future__ import annotations
-
 import asyncio
 import importlib
 from collections.abc import Callable, Coroutine

@@ -1,7 +1,5 @@
 """The official client of each vendor, unchanged, against the simulated embeddings of the vendor."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

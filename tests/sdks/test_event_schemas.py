@@ -3,8 +3,6 @@
 The events and items that OpenAI's clients read beyond the schema are named in `OPENAIS` and `ITEMS`, and on the page of the API.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from functools import cache

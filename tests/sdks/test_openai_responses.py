@@ -1,7 +1,5 @@
 """OpenAI's official client with the Responses API against the simulator: requests are accepted and answers understood."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -4,8 +4,6 @@ REDACTION_ROUNDS=50 repeats the first one that often, and REDACTION_PARTS=4 cuts
 ones in every way (`make prove`).
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """The rerankers of Cohere, LangChain and LlamaIndex, unchanged, against a gateway whose callers are in China."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -3,8 +3,6 @@
 `ALLOWED` lists the differences with their reasons.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The official client of each vendor, unchanged, against the simulated vendor: text, streams, tools, reasoning, errors."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -2,8 +2,6 @@
 answers.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterator
 from typing import Any

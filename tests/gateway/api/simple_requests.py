@@ -1,7 +1,5 @@
 """One simple request of each dialect, by name."""
 
-from __future__ import annotations
-
 from tests.kit.input_gateway import EMBEDDINGS, MODERATIONS
 
 ASKED = {"role": "user", "content": "hello"}

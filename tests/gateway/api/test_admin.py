@@ -1,7 +1,5 @@
 """The admin listener: its documents, its refusals, and that it shows no secret."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

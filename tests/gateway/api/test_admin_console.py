@@ -1,7 +1,5 @@
 """The paths of the admin listener that the console is built on: territories, explain with facts, requests, events, faults."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Callable

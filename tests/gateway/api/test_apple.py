@@ -3,8 +3,6 @@
 Source: apple/foundation-models-utilities, `ChatCompletionsLanguageModel.swift` at 2aa12937, read 2026-11-30.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """The limits of a request's body (size, time, depth), and the errors of a body that exceeds them."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

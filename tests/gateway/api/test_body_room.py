@@ -1,7 +1,5 @@
 """The memory for bodies: it stays within its bounds, no client takes it from another, and no wait is without an end."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator

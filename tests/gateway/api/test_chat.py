@@ -1,7 +1,5 @@
 """The chat endpoint as an ASGI application: the order of its messages, and the log of every outcome."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

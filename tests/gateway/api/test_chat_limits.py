@@ -1,7 +1,5 @@
 """Limits at the chat endpoint: checked before the body is read, sent in every response, released at every end."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from typing import Any

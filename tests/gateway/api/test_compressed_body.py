@@ -1,7 +1,5 @@
 """Compressed bodies of requests: the same bytes as plain ones, within the same limits, and nothing left counted."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The client's connection: watchers are called once when it is lost, and not after `forget`."""
 
-from __future__ import annotations
-
 from gateway.api.connection import ClientConnection
 
 

@@ -1,7 +1,5 @@
 """CORS: allowed origins, preflights, and the responses that a page may read, also errors."""
 
-from __future__ import annotations
-
 import io
 import json
 from dataclasses import replace

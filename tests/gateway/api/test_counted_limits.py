@@ -1,7 +1,5 @@
 """Counting tokens is admitted under the limits that all instances share, if there are stores."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.model.config_version import Client, ClientLimitRule

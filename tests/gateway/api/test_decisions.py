@@ -1,7 +1,5 @@
 """`POST /v1/decisions`: one form in and out, the checks before anything leaves, skipped steps, split calls and refusals."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

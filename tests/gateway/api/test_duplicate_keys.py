@@ -1,7 +1,5 @@
 """No object of a body has a name twice, however the body is written."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

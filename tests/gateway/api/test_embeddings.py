@@ -1,7 +1,5 @@
 """`POST /v1/embeddings`: requests, vectors, spaces, split batches, and hostile answers of providers."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

@@ -1,7 +1,5 @@
 """The errors that clients get: one table of codes, one envelope, and nothing in it that isn't theirs to know."""
 
-from __future__ import annotations
-
 import ast
 import re
 from dataclasses import replace

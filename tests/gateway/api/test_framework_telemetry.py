@@ -1,7 +1,5 @@
 """FastAPI's own telemetry, which environment variables configure, is off: only the config's exporters get data."""
 
-from __future__ import annotations
-
 import httpx
 import pytest
 from opentelemetry import trace

@@ -1,7 +1,5 @@
 """The plain page at `/` outside a demo, and what other clients get there."""
 
-from __future__ import annotations
-
 import httpx
 import pytest
 

@@ -1,7 +1,5 @@
 """Probes: the same response directly and through the framework, for every method and spelling of the path."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """With `reveal_model: false`, nothing that the provider writes about itself reaches a client, in any dialect."""
 
-from __future__ import annotations
-
 import json
 
 import httpx

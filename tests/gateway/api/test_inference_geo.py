@@ -1,7 +1,5 @@
 """Where an answer of Messages was computed is a fact of its deployment, and a wish for a place chooses among the steps."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Labelled answers on the wire: the words once before each text, the marks where a program finds them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Any

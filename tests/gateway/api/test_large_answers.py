@@ -3,8 +3,6 @@
 The rule is 5 ms without the parse of the body. A busy machine takes a few times as long, and a mistake takes hundreds.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json

@@ -1,7 +1,5 @@
 """An application that is built at its first request: once, in a thread, and again after a failure."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import threading

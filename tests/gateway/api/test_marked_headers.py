@@ -1,7 +1,5 @@
 """No response header has a provider's words: neither the key nor the prompt, which it may repeat in any field."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

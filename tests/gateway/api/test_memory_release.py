@@ -1,7 +1,5 @@
 """A request is released as soon as it is no longer needed, because it may be large."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json

@@ -1,7 +1,5 @@
 """`POST /v1/moderations`: OpenAI's shape, guard models, and verdicts that are unclear."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

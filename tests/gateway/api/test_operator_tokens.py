@@ -1,7 +1,5 @@
 """The admin listener with tokens of `token_issuers`: roles, refusals, what they are next to, and the audit name."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import AsyncIterator

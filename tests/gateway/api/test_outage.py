@@ -1,7 +1,5 @@
 """The signs that operators see of an outage that breakers keep from the provider: the status and `explain` of the admin listener."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

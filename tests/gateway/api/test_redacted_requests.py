@@ -1,7 +1,5 @@
 """The text that a recipient gets, and the one that a client gets back, over HTTP: in each dialect, whole and streamed, and in each role."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib

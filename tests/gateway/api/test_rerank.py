@@ -1,7 +1,5 @@
 """`POST /v1/rerank` and `/v2/rerank`: requests, scores, split batches, placeholders, and hostile answers of providers."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A request releases all that it holds, at whichever turn of the loop it is cancelled."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from contextlib import closing

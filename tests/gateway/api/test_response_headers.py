@@ -1,7 +1,5 @@
 """The headers of an answer contain the known values. No value can inject another header."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 

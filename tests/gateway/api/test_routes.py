@@ -1,7 +1,5 @@
 """The other public endpoints: HEAD, health, models, explain and the hints of a 404."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import httpx

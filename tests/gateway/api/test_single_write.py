@@ -1,7 +1,5 @@
 """An answer that arrived as a whole is sent in one write, with its head and its end."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json

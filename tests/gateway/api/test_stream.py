@@ -1,7 +1,5 @@
 """The stream of a client: OpenAI's events in their canonical order, whatever the order of the provider."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """A prompt is counted by the server that its chat would be sent to first, in the same place, or it is estimated."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """A use that is not chat has all its places: each row of the table is complete."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.api.inputs import INPUT_DIALECTS, google_input_dialect

@@ -1,7 +1,5 @@
 """The commands that an instance keeps until its cell has them, against a table in memory that is away or loses rows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

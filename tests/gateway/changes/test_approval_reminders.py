@@ -1,7 +1,5 @@
 """Reminders of approvals and retirements: logged once for each date, with a fake clock."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json

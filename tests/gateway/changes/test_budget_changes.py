@@ -1,7 +1,5 @@
 """A plan shows changed budgets, and names the counters that begin anew."""
 
-from __future__ import annotations
-
 import json
 
 from gateway.changes.plan import ChangePlan, changed_values, plan_of

@@ -1,7 +1,5 @@
 """The commands that an instance gives and follows, against a table of commands in memory."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import cast

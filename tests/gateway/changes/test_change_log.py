@@ -1,8 +1,6 @@
 """The audit trail and the history agree after every failure: a change that cannot be recorded is not made, and an audit
 line of a failed change is revoked."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

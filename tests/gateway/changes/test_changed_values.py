@@ -1,7 +1,5 @@
 """A plan shows the old and the new value of every key that differs, and no secret."""
 
-from __future__ import annotations
-
 import json
 from copy import deepcopy
 from pathlib import Path

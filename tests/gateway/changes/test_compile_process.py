@@ -1,7 +1,5 @@
 """The process that compiles a config: started in advance or with its job, and always ended."""
 
-from __future__ import annotations
-
 import asyncio
 import subprocess
 import threading

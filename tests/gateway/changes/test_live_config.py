@@ -1,7 +1,5 @@
 """The live config with a fake compiler and a fake clock, and the cost of a real reload for the event loop."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import os

@@ -1,7 +1,5 @@
 """A plan lists everything that a switch changes, and nothing else."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """The changes that count as changes of a protected region."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

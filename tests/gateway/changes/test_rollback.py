@@ -1,7 +1,5 @@
 """Rollbacks of the live config, with a history: the active version, the watched files and the log after each."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Schedules over the counts of a running gateway, with a fake clock, store and gateway."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`ClientDatabase`: stored clients in a config version, and a database that cannot be read."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """A stored version whose text was replaced is damage, however its row was changed."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path

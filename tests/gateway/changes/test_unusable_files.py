@@ -1,7 +1,5 @@
 """A config with unusable files is compiled and reported once, and then not again until a file changes."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

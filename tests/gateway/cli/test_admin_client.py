@@ -1,7 +1,5 @@
 """The admin client with an invalid URL, or a server that is not a gateway."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Callable, Iterator

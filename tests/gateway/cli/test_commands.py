@@ -1,7 +1,5 @@
 """The file that describes the commands names functions and words that exist."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Iterator

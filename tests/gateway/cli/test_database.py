@@ -1,7 +1,5 @@
 """`gateway db check --wait`: how often the database is asked, and for how long."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """`gateway doctor --installed`: every way in which installed files can differ from their release."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The page of models lists everything that the adapters declare."""
 
-from __future__ import annotations
-
 import time
 
 from gateway.cli.provider_pages import deployments_text, models_page, models_text

@@ -1,7 +1,5 @@
 """The page of providers lists everything that the adapters declare."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.cli.provider_pages import is_unconfirmed, providers_page

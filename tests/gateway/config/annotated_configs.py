@@ -8,8 +8,6 @@
 errors, only these are noted.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Load a catalogue file of an operator."""
 
-from __future__ import annotations
-
 import os
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Configurations of LiteLLM: the shapes of its documentation and of public repositories, written anew; and random ones."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

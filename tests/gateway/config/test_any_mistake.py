@@ -1,7 +1,5 @@
 """Random values in a shipped config: it compiles, or each error has a position and shows no secret."""
 
-from __future__ import annotations
-
 import json
 from copy import deepcopy
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Approvals in the config: errors, warnings, and the output of `check`."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 from gateway.config.check_report import render_matrix

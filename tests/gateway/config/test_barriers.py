@@ -1,7 +1,5 @@
 """Barriers in a configuration: where they are shown. `patches/barriers.yaml` has where they may stand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from gateway.changes.plan import deployments_prompted, plan_of

@@ -1,7 +1,5 @@
 """Compile regions and the cell: each key that decides about a boundary. `patches/sound.yaml` has the warnings."""
 
-from __future__ import annotations
-
 from gateway.model.config_version import Region
 from providers.territories import NOWHERE, Places
 from tests.kit.case_files import cases

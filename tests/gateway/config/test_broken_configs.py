@@ -5,8 +5,6 @@ To write the notes of changed or new mistakes:
     WRITE=1 .venv/bin/python -m pytest tests/gateway/config/test_broken_configs.py
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

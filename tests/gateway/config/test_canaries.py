@@ -1,7 +1,5 @@
 """Compile schedules and shadows, and their warnings. Errors are in `test_broken_configs`."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """The operator's own catalogue: it takes precedence field by field, and every error has a position."""
 
-from __future__ import annotations
-
 import json
 import os
 from datetime import UTC, date, datetime

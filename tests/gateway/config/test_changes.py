@@ -1,7 +1,5 @@
 """The changes that a reload reports."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.changes.activation import changes_between

@@ -1,7 +1,5 @@
 """The exact output of `check`: the files in `golden/`, rewritten with WRITE=1 in the environment."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The section `token_issuers`: what is compiled. `patches/token_issuers.yaml` has its mistakes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from gateway.config.compile import Compiled

@@ -1,7 +1,5 @@
 """Warnings about clients and about web pages that may call. Errors are in `test_broken_configs`."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """A provider that wants the operator's cloud project in its path: with it, without it, and where it doesn't belong."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Compile valid configs: facts, availability, capabilities, credentials, look-ups, and the warnings."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

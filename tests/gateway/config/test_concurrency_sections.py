@@ -1,7 +1,5 @@
 """Compile concurrency limits, and report their errors."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.model.deployment import Concurrency

@@ -1,7 +1,5 @@
 """Compile consent rules, the treatment of identity fields, and the gateway's own keys."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.model.config_version import Secrets

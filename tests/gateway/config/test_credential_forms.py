@@ -1,7 +1,5 @@
 """Keys must have the form that the provider's signature needs, and simulators need no key of a real form."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """Routes of embeddings and moderations in a config: what a change means. `patches/inputs.yaml` has their mistakes."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

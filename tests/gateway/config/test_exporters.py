@@ -1,7 +1,5 @@
 """Compile exporters: the regions that each may receive, and the errors of those that it may not."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

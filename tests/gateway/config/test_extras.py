@@ -1,7 +1,5 @@
 """An extra that a configuration needs and an installation lacks is an error of `gateway check` and of the start."""
 
-from __future__ import annotations
-
 import tomllib
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec

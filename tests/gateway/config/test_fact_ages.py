@@ -1,7 +1,5 @@
 """`gateway check` names the oldest fact of a vendor, and warns about old facts and facts without a source."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path

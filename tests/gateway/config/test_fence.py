@@ -1,7 +1,5 @@
 """For random configs: what compiles keeps every step of every route inside its boundary, and nothing else compiles."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Changed files are detected by content, also after renames and through links, and only when they are stable."""
 
-from __future__ import annotations
-
 import errno
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`tls` and `proxy` of deployments: which are read, which are refused, and which are only warned of."""
 
-from __future__ import annotations
-
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The converter of LiteLLM: what it converts, what it leaves as a gap, and that it loses, invents and copies nothing."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import json

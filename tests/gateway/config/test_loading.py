@@ -1,7 +1,5 @@
 """Reading: files, environment, the content hash; and that no secret is ever shown."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Sections of location that compile: what they become, and what an operator is warned of."""
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import replace

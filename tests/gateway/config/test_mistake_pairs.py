@@ -1,7 +1,5 @@
 """No mistake hides another one: each pair of mistakes is reported in one pass of `gateway check`."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from copy import deepcopy

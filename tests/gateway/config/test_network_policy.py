@@ -1,7 +1,5 @@
 """Network policies: the destinations of a config version, and valid manifests that allow them and nothing else."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass

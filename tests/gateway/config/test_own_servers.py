@@ -1,7 +1,5 @@
 """Spellings of one server outside the catalogue. `patches/servers.yaml` has the hosts of vendors."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.config.endpoints import server_of

@@ -6,8 +6,6 @@ changed or new patches:
     WRITE=1 .venv/bin/python -m pytest tests/gateway/config/test_patched_configs.py
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Sites at one host with different pins: each has its own facts, and a URL selects the site without a promise."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.model.deployment import Deployment

@@ -1,7 +1,5 @@
 """Find secrets that are written in the config itself."""
 
-from __future__ import annotations
-
 from gateway.config.sensitive_keys import secrets_in_clear
 from gateway.config.yaml_document import parse_yaml
 from tests.kit.case_files import cases

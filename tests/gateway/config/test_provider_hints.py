@@ -1,7 +1,5 @@
 """Suggest names that are accepted: of a provider for the name that another gateway uses, and of models."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

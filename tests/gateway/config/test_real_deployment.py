@@ -1,7 +1,5 @@
 """The real deployment of `gateway demo --with`: it has the facts and the fence of its site."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

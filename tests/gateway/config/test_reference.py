@@ -1,7 +1,5 @@
 """The page of every config key is complete."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

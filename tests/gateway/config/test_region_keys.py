@@ -1,7 +1,5 @@
 """Each key of a region reaches the compiled region, or has a compiler of its own."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 
 from gateway.config.regions import AS_WRITTEN

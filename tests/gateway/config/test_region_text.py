@@ -1,7 +1,5 @@
 """Compile `labels`, `profile` and `refusals` of regions."""
 
-from __future__ import annotations
-
 import pickle
 import re
 import subprocess

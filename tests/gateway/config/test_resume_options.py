@@ -1,7 +1,5 @@
 """Compile the options for folding, for resuming, and for the first-token timeout of a deployment."""
 
-from __future__ import annotations
-
 from textwrap import dedent
 
 import pytest

@@ -1,7 +1,5 @@
 """One route changed in the text of a config: everything else stays as it was written."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

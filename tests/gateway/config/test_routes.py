@@ -1,7 +1,5 @@
 """Compile routes, and warn of routes without an available deployment. Errors are in `test_broken_configs`."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.config.routes import ineligible_now

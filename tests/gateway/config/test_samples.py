@@ -1,7 +1,5 @@
 """Compile the shares of log lines and receipts that are kept, and report their errors."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.changes.plan import changed_values, plan_of

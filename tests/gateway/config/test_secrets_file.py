@@ -1,7 +1,5 @@
 """`secrets: {file: FILE}`, and the commands that write and rotate the file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

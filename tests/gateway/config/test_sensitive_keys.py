@@ -1,7 +1,5 @@
 """Each key of the schema that may be a secret has a rule, or is listed here as public. The rules are followed."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any
 

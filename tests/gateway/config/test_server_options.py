@@ -1,7 +1,5 @@
 """Options of one server: accepted if the provider's adapter supports them, reported otherwise."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from providers.auth import Secret

@@ -1,7 +1,5 @@
 """The files that come with the gateway, and the schema that editors use."""
 
-from __future__ import annotations
-
 import json
 import tomllib
 from collections.abc import Iterator

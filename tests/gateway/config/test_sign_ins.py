@@ -1,7 +1,5 @@
 """Sign-ins in the configuration: the keys of each kind, the boundary rule, and the hosts that may be called."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

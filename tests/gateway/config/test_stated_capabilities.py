@@ -1,7 +1,5 @@
 """Capabilities that an operator states count for routing and for the encoding of requests."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

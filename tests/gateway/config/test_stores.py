@@ -1,7 +1,5 @@
 """Compile `stores`: addresses and what `check` shows. `patches/usage.yaml` has their mistakes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from gateway.config.check_report import render_matrix

@@ -1,7 +1,5 @@
 """Compile projects, budgets, rules of usage and clients with budgets, and report their mistakes."""
 
-from __future__ import annotations
-
 import time
 from datetime import UTC, date, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The keys of WebSockets: units, bounds, and values that do not fit each other."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

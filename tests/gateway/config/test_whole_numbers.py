@@ -1,7 +1,5 @@
 """Every key that takes a whole number refuses a number with decimals and a flag, which are equal to it in Python."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

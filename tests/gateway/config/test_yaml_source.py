@@ -1,7 +1,5 @@
 """Invalid YAML is reported with position, error and fix; plain values follow YAML 1.2."""
 
-from __future__ import annotations
-
 import re
 import time
 import tracemalloc

@@ -1,7 +1,5 @@
 """A configuration with every key of usage and money, and the problems that a compilation of it reports."""
 
-from __future__ import annotations
-
 from gateway.config.compile import Compiled
 from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected, Problem, dotted

@@ -1,7 +1,5 @@
 """The texts of the console that a reader sees, taken from its templates and its code."""
 
-from __future__ import annotations
-
 import ast
 import tomllib
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The console: who may use it, its paths and headers, and that text of others is never markup."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os

@@ -1,7 +1,5 @@
 """The users whom a visitor of the demo's page can be, the clock that it moves, and the request that arrived."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

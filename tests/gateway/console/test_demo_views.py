@@ -1,7 +1,5 @@
 """The views of a demo below `/console/`: only this machine reads them, and they change nothing."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.console.all_views import VIEWS

@@ -1,7 +1,5 @@
 """The view Duties has a column for each kind, with the sum of a region."""
 
-from __future__ import annotations
-
 import re
 
 from gateway.console.duties_view import KINDS, by_region, headings

@@ -1,7 +1,5 @@
 """The words of plans: in English those of the gateway's own sentences, in Chinese made of the same values."""
 
-from __future__ import annotations
-
 from typing import Any, get_args
 
 import pytest

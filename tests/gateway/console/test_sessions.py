@@ -1,7 +1,5 @@
 """Sessions of the console: how long they last, and failed sign-ins."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.console.sessions import IDLE_S, LONGEST_S, FailureLimit, Sessions

@@ -1,7 +1,5 @@
 """The comparison, the plot and the file of the view Spend."""
 
-from __future__ import annotations
-
 import csv
 from datetime import date
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """The languages of the console: every text is translated, and dates, numbers and money have the form of the locale."""
 
-from __future__ import annotations
-
 import ast
 import re
 from string import Formatter

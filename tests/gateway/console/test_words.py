@@ -1,7 +1,5 @@
 """The lines, commands and timelines that the console shows."""
 
-from __future__ import annotations
-
 import ast
 import json
 import shlex

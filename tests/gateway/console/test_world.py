@@ -1,7 +1,5 @@
 """The areas of the map, the products that it names, and the territory that a language suggests."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """A runner over a transport of the test's own, with a sleep that is only remembered and chance that always draws 1."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field

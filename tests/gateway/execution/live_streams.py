@@ -1,7 +1,5 @@
 """A stream that a test feeds piece by piece."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 from typing import cast

@@ -1,7 +1,5 @@
 """Answers of the two simulated providers of a plan execution."""
 
-from __future__ import annotations
-
 import httpx
 
 from providers.chat import ChatCompletion

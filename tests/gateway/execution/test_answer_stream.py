@@ -1,7 +1,5 @@
 """A stream after its first real event: it ends exactly once, in time, and releases its connection."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import cast
 

@@ -1,7 +1,5 @@
 """Each failed attempt records the wait that the provider named, the decision, its reason and the bound."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

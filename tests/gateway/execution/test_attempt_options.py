@@ -1,7 +1,5 @@
 """How a step is asked, row by row: as what, for how long it may stay silent, and whether it had its time."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import msgspec

@@ -1,7 +1,5 @@
 """The breaker's table, row by row, and what must hold from any state."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any

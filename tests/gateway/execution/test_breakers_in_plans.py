@@ -1,7 +1,5 @@
 """Breakers and the retry budget in plans: counted failures, skipped deployments, and the release of probes."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress

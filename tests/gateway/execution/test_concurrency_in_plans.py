@@ -1,7 +1,5 @@
 """A deployment with a concurrency limit in a plan: waiting, failover to the next step, and release of slots."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any

@@ -1,7 +1,5 @@
 """Slots and waiting requests: no slot is lost or given twice, also after a cancellation or a timeout."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The key of a provider's cache: a pseudonym by provider, site and client, never the user, and by the rule of a region."""
 
-from __future__ import annotations
-
 import hmac
 from typing import Any
 

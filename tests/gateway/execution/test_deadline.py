@@ -1,7 +1,5 @@
 """Time limits: they end blocks that take too long, and only those, and they leave no timer."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """An emulated JSON object in the gateway: other text is retried and failed over, and never opens a breaker."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path

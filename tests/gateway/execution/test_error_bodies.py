@@ -1,7 +1,5 @@
 """The wait for the body of an error response is short, because the status decides."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.execution.deadline import Deadline, TimeLimit

@@ -1,7 +1,5 @@
 """The readable log of an exchange contains no credential, also if a provider repeats one."""
 
-from __future__ import annotations
-
 import json
 from typing import cast
 

@@ -1,7 +1,5 @@
 """FailureObservations reaches as far as those who have seen it: the rules one by one, and as a whole against a small reference."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -4,8 +4,6 @@ The short ways are those of the parser, of the tap, and of who writes the chunks
 one, each event written by itself.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import json

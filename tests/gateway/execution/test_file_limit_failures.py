@@ -1,7 +1,5 @@
 """A gateway that may open no more files blames no provider for it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

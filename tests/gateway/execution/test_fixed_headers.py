@@ -1,7 +1,5 @@
 """Fixed headers of an operator: sent with every attempt, together with the key, and never shown."""
 
-from __future__ import annotations
-
 import pytest
 import respx
 

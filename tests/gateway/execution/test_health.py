@@ -1,7 +1,5 @@
 """Benches: which key of which deployment, for how long, and when all of a deployment's keys are on one."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

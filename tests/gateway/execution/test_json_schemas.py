@@ -1,7 +1,5 @@
 """The check of answers by a client's schema: what it accepts, and that its work is bounded and done in small pieces."""
 
-from __future__ import annotations
-
 import json
 import sys
 import threading

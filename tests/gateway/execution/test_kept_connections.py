@@ -1,7 +1,5 @@
 """A kept connection that ends under a request: it is sent again at once, as an attempt that counts for no limit."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Deployments that answer quickly, so that a missing answer counts as silence."""
 
-from __future__ import annotations
-
 import asyncio
 
 import httpx

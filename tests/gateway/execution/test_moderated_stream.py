@@ -1,7 +1,5 @@
 """Only text that a verdict has passed is released, however the provider cuts its stream."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast

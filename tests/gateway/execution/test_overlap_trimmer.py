@@ -1,7 +1,5 @@
 """The joint between the texts of two models: no repetition and no loss, for any chunking."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Retry and failover for each row of the table of failures: attempts, waits and outcomes."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from dataclasses import replace
 

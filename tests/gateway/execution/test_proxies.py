@@ -1,7 +1,5 @@
 """Connections through an HTTP proxy: what it sees, and the failure kind of each thing it does."""
 
-from __future__ import annotations
-
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """Pseudonyms: the same for one person at one provider, another at another, and no way back without the key."""
 
-from __future__ import annotations
-
 import hashlib
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Provider errors are logged without our keys and without the content of the request."""
 
-from __future__ import annotations
-
 import html
 import json
 from collections.abc import Callable, Iterator

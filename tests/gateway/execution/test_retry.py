@@ -1,7 +1,5 @@
 """Properties of the retry policy: it never waits beyond the remaining time and never makes a forbidden retry."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,7 +1,5 @@
 """The retry budget, and the window that it and the breakers count in."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

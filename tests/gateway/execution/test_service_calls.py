@@ -1,7 +1,5 @@
 """Calls to services: the request, and only a small answer in time from the permitted origin is returned."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 
 import pytest

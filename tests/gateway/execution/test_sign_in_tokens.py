@@ -1,7 +1,5 @@
 """The tokens of sign-ins in a process: when one is used, and the wait for another one after a refusal."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

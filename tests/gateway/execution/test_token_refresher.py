@@ -1,7 +1,5 @@
 """The rules of time for tokens of sign-ins, in virtual time: renewal, back-off, a subject that is late, and reloads."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Callable, Coroutine

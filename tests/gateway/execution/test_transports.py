@@ -1,7 +1,5 @@
 """Both transports over real sockets: responses for a provider's bytes, and the same failure kind for each error."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gzip

@@ -1,7 +1,5 @@
 """No turn of the loop costs its thread more than 5 ms, whatever a client or provider sends, but the parse of a body."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import threading

@@ -1,7 +1,5 @@
 """The one place that opens connections: what an adapter, or anyone, tries in order to choose where bytes go."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import httpx

@@ -1,7 +1,5 @@
 """A deployment that is forbidden while its connection is made: no byte is sent, and no attempt is recorded."""
 
-from __future__ import annotations
-
 import asyncio
 
 import httpx

@@ -1,7 +1,5 @@
 """Send one request over a transport of the gateway, and read its response."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from gateway.execution.transport import Transport, UpstreamResponse

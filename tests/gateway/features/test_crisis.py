@@ -1,7 +1,5 @@
 """The crisis texts and numbers of a configuration: which one a user gets by territory, and what we have built in."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

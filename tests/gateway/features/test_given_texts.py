@@ -1,7 +1,5 @@
 """For which texts a crisis text was given: in the journal for all workers, in Valkey for all instances, for 24 hours."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 from contextlib import closing

@@ -4,8 +4,6 @@ Also the memory of a process that is the only one: no order of chats, processes 
 the file alone would, and `kill -9` loses what was not written.
 """
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Callable

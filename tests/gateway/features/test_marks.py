@@ -1,7 +1,5 @@
 """Signed marks: what they prove, where answers have them, and who may check them."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

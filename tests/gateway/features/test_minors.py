@@ -1,7 +1,5 @@
 """Rules for minors: the hours of a band by the clock of its zone, and the band that a claim names."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo

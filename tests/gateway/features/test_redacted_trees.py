@@ -1,7 +1,5 @@
 """A value that is planted anywhere in a request arrives nowhere, but for the names and ids that the page names."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re

@@ -1,7 +1,5 @@
 """Values are found, numbered and restored: a table of cases, and properties over random texts and random cuts."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -1,7 +1,5 @@
 """The stored results of shadow traffic, and their limits."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections.abc import Iterator

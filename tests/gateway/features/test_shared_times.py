@@ -1,7 +1,5 @@
 """The time of users in a real Valkey: its script against the pure function, two instances, and a server that is away."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator

@@ -1,7 +1,5 @@
 """The time of a user by the pure functions: limits, midnight, time zones, clocks that jump, and any order of chats."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo

@@ -1,7 +1,5 @@
 """The form of API keys."""
 
-from __future__ import annotations
-
 from gateway.model.api_key import SECRET_LENGTH, compose_key, digest_of, read_key
 from gateway.service.client_admin import new_key
 from providers.auth import Secret

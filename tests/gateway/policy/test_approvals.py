@@ -1,7 +1,5 @@
 """Approvals: the limits of their validity, regions that require them, and the expiry of cached decisions."""
 
-from __future__ import annotations
-
 from datetime import UTC, date, datetime, timedelta
 
 from hypothesis import given

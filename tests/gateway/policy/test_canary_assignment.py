@@ -1,7 +1,5 @@
 """A weighted step in a decision: one member for each user, a verdict on each member, and no deployment twice."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 

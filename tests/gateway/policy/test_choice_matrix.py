@@ -3,8 +3,6 @@
 A preference never adds a deployment and states the true reason, and the capabilities agree with the decision.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Verification of claims: algorithms, keys, issuer, audience and time. Every other claim is rejected."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac

@@ -1,7 +1,5 @@
 """Read the client's address from an edge's header: which entry counts, and which values are not addresses."""
 
-from __future__ import annotations
-
 from ipaddress import ip_address, ip_network
 
 from hypothesis import given

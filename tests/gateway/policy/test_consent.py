@@ -1,7 +1,5 @@
 """Consent: the deployments that a consent permits, the effect of a missing consent, and the scope of a token."""
 
-from __future__ import annotations
-
 from dataclasses import fields, replace
 from types import NoneType
 from typing import Any, get_args, get_type_hints

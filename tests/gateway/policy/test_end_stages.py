@@ -1,7 +1,5 @@
 """The stages of a model's end: each one second before and after both moments of its day, in each place that reads it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any

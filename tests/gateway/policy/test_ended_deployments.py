@@ -1,7 +1,5 @@
 """A deployment whose vendor has ended its model: routes pass it over from a moment on, and nothing else changes."""
 
-from __future__ import annotations
-
 from datetime import date
 from typing import Any
 

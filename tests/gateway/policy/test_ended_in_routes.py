@@ -1,7 +1,5 @@
 """A deployment that has ended in a running gateway: a barrier, a weighted step, a judge, a crisis, other uses, a shadow."""
 
-from __future__ import annotations
-
 from datetime import date
 from typing import Any
 

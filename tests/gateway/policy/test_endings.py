@@ -3,8 +3,6 @@
 The table is each kind of fact × each place where operators look.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path

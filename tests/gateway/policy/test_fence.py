@@ -1,7 +1,5 @@
 """Permits: their conditions, and their validity after a config change during a request."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any

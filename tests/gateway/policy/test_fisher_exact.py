@@ -1,7 +1,5 @@
 """Fisher's exact test against published values, against counting every case, and against chance itself."""
 
-from __future__ import annotations
-
 import math
 from itertools import combinations
 

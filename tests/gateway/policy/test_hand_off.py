@@ -1,7 +1,5 @@
 """The table of causes that open a barrier: every reason has its place, and a reference written from the contract."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Labels: put before a text, reported in the body, and removed from the history."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Which locale a caller is spoken to in: a table of headers, wishes and offers."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

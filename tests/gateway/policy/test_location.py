@@ -1,7 +1,5 @@
 """The location of a caller: each signal, their order, conflicts, blocked territories, and untrusted clients."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

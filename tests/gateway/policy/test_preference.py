@@ -1,7 +1,5 @@
 """Intents and users' choices: which route, in which order, and the reason that is reported."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The system message of a profile: its lines, the emergency numbers of the territory, and user preferences."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,7 +1,5 @@
 """Sealed reasoning state: only the vendor, site and model that made it get it back."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

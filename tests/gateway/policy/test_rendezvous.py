@@ -1,7 +1,5 @@
 """Sticky assignment: the weights are met, and a larger weight moves no user away from its variant."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 

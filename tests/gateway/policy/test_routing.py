@@ -1,7 +1,5 @@
 """Routing: the plan, each reason to skip a deployment, and the one refusal for several reasons."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The stages of a schedule: when it advances, waits and rolls back, and its rate of wrong decisions."""
 
-from __future__ import annotations
-
 import random
 import re
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The sentence for an end user: which text, in which language."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The cache of a config version: each value is computed once, and the size is limited."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from gateway.model.config_version import MOST_ENTRIES, remember

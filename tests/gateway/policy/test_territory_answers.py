@@ -1,7 +1,5 @@
 """The territories that lose, gain or change their first answer are those of the function that serves traffic."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.changes.plan_checks import checks_of

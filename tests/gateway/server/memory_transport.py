@@ -1,7 +1,5 @@
 """A client's end of a connection in memory, for tests of the server's protocol without a socket."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Messages between two processes arrive as they were sent, and the end of a process is noticed."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket

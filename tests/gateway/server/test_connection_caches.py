@@ -1,8 +1,6 @@
 """The caches of a connection and a config version change nothing: a request on a used connection gets
 the same answer as on a new one, by the config version that is active when it is checked."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

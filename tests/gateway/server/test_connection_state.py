@@ -1,7 +1,5 @@
 """Random events on one connection: its states follow the tables, and every request gets its own response, in order."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The example requests that `gateway demo` sends to itself."""
 
-from __future__ import annotations
-
 import httpx
 import pytest
 import respx

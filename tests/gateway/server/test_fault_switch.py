@@ -1,7 +1,5 @@
 """Faults of simulated sites that are switched while they run."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

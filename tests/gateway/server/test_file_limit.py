@@ -1,7 +1,5 @@
 """A process raises its limit of open files, and logs a warning if the limit stays low."""
 
-from __future__ import annotations
-
 import errno
 import os
 import resource

@@ -1,7 +1,5 @@
 """The running gateway's side of a handover, with next gateways that fail. Real ones are in tests/e2e/test_handover.py."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

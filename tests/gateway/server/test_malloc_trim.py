@@ -1,7 +1,5 @@
 """Freed memory of large bodies is returned to the system, not kept for later bodies."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """One request on its connection: the fast paths of its answer write the same bytes as the general path."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass, field
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """A recognised head has the meaning that the parser gives it, for any cut and any variation of the bytes."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import tracemalloc

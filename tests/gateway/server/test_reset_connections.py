@@ -1,7 +1,5 @@
 """A connection that was reset before it was accepted: the system no longer knows its address."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import struct

@@ -1,7 +1,5 @@
 """Which store is named when rows cannot be moved, and the metrics of the state directory."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """The server: how it takes what connects."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from typing import Any

@@ -1,7 +1,5 @@
 """The decisions of the host about worker processes, with simulated ones; real ones are in tests/e2e/test_workers.py."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

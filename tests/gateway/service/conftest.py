@@ -1,7 +1,5 @@
 """The fixtures of the tests of the service."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pytest

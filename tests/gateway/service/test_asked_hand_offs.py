@@ -1,7 +1,5 @@
 """A private model that asks for a hand-off: what opens the barrier, and that no client sees the tool."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any

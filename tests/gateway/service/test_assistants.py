@@ -1,7 +1,5 @@
 """Find a client's assistant, and suggest names for an unknown one."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.service.assistants import AssistantNotFound, assistants_of, find_assistant, not_found

@@ -3,8 +3,6 @@
 The forms are those of `requests` and of the npm package `form-data`, which the two apps use.
 """
 
-from __future__ import annotations
-
 import json
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """Audio next to every other feature: what is refused before its body, and what changes while it is uploaded or sent."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable

@@ -1,7 +1,5 @@
 """A config version that becomes active before the prompt was sent decides the request anew."""
 
-from __future__ import annotations
-
 import httpx
 import pytest
 

@@ -1,7 +1,5 @@
 """`claims` of a region: the profile instructs the model, and a judge's category flags an answer, but no user."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

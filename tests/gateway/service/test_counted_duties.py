@@ -1,7 +1,5 @@
 """Each referral, refusal and notice is counted once, in each chat API, whole and as a stream."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

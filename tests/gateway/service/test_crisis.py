@@ -1,7 +1,5 @@
 """A user in a crisis, in each of the five chat APIs, whole and as a stream: the verdict, the text, the data, the errors."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Callable

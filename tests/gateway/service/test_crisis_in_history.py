@@ -1,7 +1,5 @@
 """Histories that a client writes: only a text for which the crisis text was given is excepted from moderation."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The promises of `docs/operate/breakers.md`, on the real path from the headers of a request to the calls of a provider."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 from collections.abc import Iterator

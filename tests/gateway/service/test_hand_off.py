@@ -1,7 +1,5 @@
 """A private tier and a barrier: which requests get to a deployment after it, and with which content."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """No byte of a request gets to a deployment after the barrier without its cause and, where needed, the user's consent."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A stream whose answer is emulated begins before it is known who answers."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from typing import Any

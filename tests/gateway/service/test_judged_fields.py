@@ -4,8 +4,6 @@ The road is that of traffic: a dialect decodes the body, `judge_input` collects 
 writes the request.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -1,7 +1,5 @@
 """Streams of a region with moderation: the client gets only what a verdict has passed, whatever else happens to it."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

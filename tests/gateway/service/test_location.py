@@ -1,7 +1,5 @@
 """Signals that are checked: an issuer whose keys are fetched and turn over, files that are replaced, and bad days."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable

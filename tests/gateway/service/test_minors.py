@@ -1,7 +1,5 @@
 """Rules for minors in requests: every member of a band, in every API, as JSON and as streams."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

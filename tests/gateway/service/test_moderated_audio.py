@@ -1,7 +1,5 @@
 """Audio in a region with moderation, redaction, consent or age bands: what is judged, skipped, asked and refused."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

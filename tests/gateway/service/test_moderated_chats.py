@@ -1,7 +1,5 @@
 """Chats in a region with moderation, in every API, as JSON and as streams, with each kind of judge."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Rerank in a region with moderation: query and documents are judged as a whole before any provider gets a part."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """The consent in the record of a request: for every use, and also if another version or a later step answers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import httpx

@@ -1,7 +1,5 @@
 """A refreshing cache: which calls wait, how often it loads, and how long a value is used after failed loads."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """`POST /v1/audio/speech`: formats, events, voices, failures, and the labels of speech."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import struct

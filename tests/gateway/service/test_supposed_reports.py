@@ -1,7 +1,5 @@
 """The reports that `explain --from` assumes, and the note if no real caller can send them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import httpx

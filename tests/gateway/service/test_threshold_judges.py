@@ -1,7 +1,5 @@
 """Decision models as judges: thresholds, refused questions, two judges, and `closed` and `open`, for chats and crises."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The time of users: what is counted, which chats a limit refuses, and what clients see of it, in each API."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sqlite3

@@ -1,7 +1,5 @@
 """`POST /v1/audio/transcriptions` and `/v1/audio/translations`: forms, formats, streams, vendors, and what leaves."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import hashlib

@@ -1,7 +1,5 @@
 """The users of tokens and of claims: one person of one issuer is one user, for names, time and budgets."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The audit trail: every change of a line is detected, and so is a truncated end."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The stored clients: what stays of a revoked key and of the last admin token, and roles of earlier releases."""
 
-from __future__ import annotations
-
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator

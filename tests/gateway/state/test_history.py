@@ -1,7 +1,5 @@
 """The history finds versions by name and by prefix, in order, and refuses two configs with the same version."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import stat

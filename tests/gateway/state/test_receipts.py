@@ -1,7 +1,5 @@
 """The content of receipts, and where and for how long they are stored."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hmac

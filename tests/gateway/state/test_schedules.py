@@ -1,7 +1,5 @@
 """The progress of schedules survives a restart, and a failed save keeps the previous progress."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections.abc import Iterator

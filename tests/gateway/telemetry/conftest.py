@@ -1,7 +1,5 @@
 """Give each test a log with a reader."""
 
-from __future__ import annotations
-
 import io
 
 import pytest

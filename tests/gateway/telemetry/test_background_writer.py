@@ -1,7 +1,5 @@
 """The background writer never waits for the reader of the log, and its lines reach a shared pipe complete."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

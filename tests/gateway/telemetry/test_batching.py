@@ -1,7 +1,5 @@
 """Finished requests are processed in batches, soon, and each once."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

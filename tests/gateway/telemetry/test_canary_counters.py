@@ -1,7 +1,5 @@
 """The counters of weighted steps: each request counts once for its user's member, as answered by it or not."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.model.record import AttemptRecord

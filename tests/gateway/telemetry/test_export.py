@@ -1,7 +1,5 @@
 """The export of traces: batched, bounded, retried, dropped with a count, and never across a boundary."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import time

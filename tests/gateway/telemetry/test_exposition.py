@@ -1,7 +1,5 @@
 """The metrics text of a gateway can be read back, for the share of traffic in a plan."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.telemetry.exposition import read_requests, render

@@ -1,7 +1,5 @@
 """The log line of a request: complete for an operator, without repetition, and without text of a user."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging

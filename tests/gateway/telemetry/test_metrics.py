@@ -1,7 +1,5 @@
 """The counts of requests, the sum over processes, and the format for Prometheus."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The OTLP spans of a request: times, names and attributes, without text of a user."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """The last requests in memory, and the feed of events."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 

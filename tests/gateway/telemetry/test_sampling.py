@@ -1,7 +1,5 @@
 """Samples of log lines and receipts: only successful requests are left out, and every process decides alike."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The counts of the last five minutes, and of the last 30 s, follow from the counts since the start."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 
 import pytest

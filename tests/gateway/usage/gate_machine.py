@@ -1,7 +1,5 @@
 """A gate does exactly what the reference gate does: any operations, processes, clocks and windows."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Coroutine
 from typing import Any

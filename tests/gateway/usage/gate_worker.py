@@ -7,8 +7,6 @@ Modes:
     crash OPERATION: kill a child process at each call of LMDB in an operation, and print what the next process finds.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import random

@@ -1,7 +1,5 @@
 """A gateway in this process whose calls have a price, with a clock of the test's own."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence

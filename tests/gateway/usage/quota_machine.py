@@ -1,7 +1,5 @@
 """A gate counts quotas exactly as a small reference does: any calls, processes, priorities, clocks and changed limits."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Coroutine
 from dataclasses import dataclass, field

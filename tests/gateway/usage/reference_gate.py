@@ -1,7 +1,5 @@
 """A simple model of the gate in plain dictionaries, and builders of requests, for tests of the gates."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Amounts: exact, converted with an exact rate, and rounded up once."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal

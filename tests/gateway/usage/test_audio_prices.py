@@ -1,7 +1,5 @@
 """Calls for audio: held before they are sent, and settled by minutes, characters or tokens."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Limits of a client: the reported allowance, the refusal, and the time to wait."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.api.errors import ApiError, from_domain

@@ -1,7 +1,5 @@
 """Counters of open windows that are counted again from the ledger."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 from collections.abc import Iterable, Mapping

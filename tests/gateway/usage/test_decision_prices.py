@@ -1,7 +1,5 @@
 """Decisions are held before a call, at the rate of decisions where there is one, and charged by the vendor's count."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

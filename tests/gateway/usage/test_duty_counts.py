@@ -1,7 +1,5 @@
 """Counts of duties from the journal to the report: each is counted once, whatever ends or is repeated."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sqlite3

@@ -1,7 +1,5 @@
 """Estimates of calls that no provider counted."""
 
-from __future__ import annotations
-
 import msgspec
 import pytest
 from hypothesis import given

@@ -1,7 +1,5 @@
 """The counters of Valkey are rebuilt from the ledger in PostgreSQL and the open calls: real servers, two processes."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import time

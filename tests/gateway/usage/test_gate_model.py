@@ -1,7 +1,5 @@
 """The journal does exactly what the reference gate does: any operations, processes, clocks and windows."""
 
-from __future__ import annotations
-
 import asyncio
 import tempfile
 from collections.abc import Coroutine

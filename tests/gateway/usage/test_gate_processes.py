@@ -1,7 +1,5 @@
 """The journal with real processes: exact admission, `kill -9` at any point, and a stopped process."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import signal

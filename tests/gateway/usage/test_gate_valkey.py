@@ -1,7 +1,5 @@
 """The gate on a real Valkey server: parallel holds, and a server that is slow, refuses, restarts or is emptied."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator

@@ -1,7 +1,5 @@
 """The size of holds and the caps of requests without one, against a small model of the rule."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import re

@@ -3,8 +3,6 @@
 `test_gate_model` compares what its operations do with the reference gate.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import stat

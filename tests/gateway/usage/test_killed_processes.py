@@ -1,7 +1,5 @@
 """Processes that are killed while they keep rows or move them into the ledger: no row is lost, and none is doubled."""
 
-from __future__ import annotations
-
 import random
 import sqlite3
 from contextlib import closing, suppress

@@ -1,7 +1,5 @@
 """A ledger with many rows. `make prove` runs it with a million (`LEDGER_ROWS`)."""
 
-from __future__ import annotations
-
 import os
 import random
 import resource

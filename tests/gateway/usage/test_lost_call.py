@@ -1,7 +1,5 @@
 """The charge of a lost call: input and the rule of time until the last sign of life, at most its hold."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """The shared database of clients on a real PostgreSQL: its SQL, its changes in parallel, and its audit entries."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing

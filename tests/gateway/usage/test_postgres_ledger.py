@@ -1,7 +1,5 @@
 """The shared ledger on a real PostgreSQL server."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A database that swallows packets is waited for once, and not by each of its uses anew."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import suppress
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The price of a call: the one that holds on its day, and the fees of tools that the provider runs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import replace

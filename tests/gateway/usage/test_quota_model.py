@@ -1,7 +1,5 @@
 """The journal and Valkey count quotas exactly as a small reference does."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import tempfile

@@ -1,7 +1,5 @@
 """The ledger of clients with limits: alone, and over processes that share it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

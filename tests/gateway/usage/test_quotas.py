@@ -1,7 +1,5 @@
 """Quotas of deployments: what a call holds and uses, which step it skips, and the words and errors without room."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from contextlib import closing

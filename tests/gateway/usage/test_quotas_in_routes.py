@@ -1,7 +1,5 @@
 """A full quota in a route: a barrier, a weighted step, a judge, a repeated call and a stream that breaks off."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

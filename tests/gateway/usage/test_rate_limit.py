@@ -1,7 +1,5 @@
 """Requests per minute: allowed requests, the remaining allowance, and the wait."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

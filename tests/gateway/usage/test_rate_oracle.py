@@ -3,8 +3,6 @@
 The rates and the times are chosen so that its arithmetic of floating-point numbers is exact.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The errors of refused holds, as a client gets them."""
 
-from __future__ import annotations
-
 from gateway.model.budget import Window
 from gateway.usage.gate import (
     BudgetLimit,

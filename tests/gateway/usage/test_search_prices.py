@@ -1,7 +1,5 @@
 """Rerank at a vendor that charges search units: held before a call, and settled by the vendor's count."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A request that is split into calls: a limit admits all of them or none, and they have one account."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

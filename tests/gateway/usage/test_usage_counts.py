@@ -1,7 +1,5 @@
 """Counts of calls for metrics: by client and project, bounded."""
 
-from __future__ import annotations
-
 import pytest
 
 from gateway.usage import usage_counts

@@ -1,7 +1,5 @@
 """Windows of budgets: aligned with the calendar of a zone, without gaps and overlaps, over daylight saving."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo, available_timezones
 

@@ -1,7 +1,5 @@
 """The bound of a call's input, the cap of its output, and its worst cost."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

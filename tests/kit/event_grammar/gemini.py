@@ -8,8 +8,6 @@ Source: google-genai 3.4 for Python (`_api_client.py`: it fails at any line that
 feeds, and reads an error only where `data:` does not stand before it), read 2026-11-30.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Source: platform.claude.com on streaming, anthropic 2.12 (RawMessageStreamEvent), read 2026-11-22.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from typing import Any

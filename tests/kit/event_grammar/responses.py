@@ -4,8 +4,6 @@ It accepts less than the SDKs do: sequence numbers without gaps, each item added
 text equal to its deltas, and a last event that repeats all items.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Compile `regions.X.quiet`: the hours in which a region answers chats."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from gateway.config.feature_compiler import FeatureCompiler

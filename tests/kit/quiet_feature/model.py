@@ -1,7 +1,5 @@
 """The door of a region that refuses chats at night, and the note of its refusal."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 

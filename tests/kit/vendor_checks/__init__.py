@@ -4,8 +4,6 @@ The simulators of these vendors read leniently. `request_errors` checks one requ
 requests in tests that run through a simulator.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote

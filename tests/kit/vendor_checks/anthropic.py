@@ -4,8 +4,6 @@ lacks.
 Source: platform.claude.com on tool use, thinking and prefill, and public captures of 400 bodies; read 2026-11-20.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import re

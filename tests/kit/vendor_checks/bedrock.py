@@ -4,8 +4,6 @@ lacks.
 Source: docs.aws.amazon.com on Converse and public captures of 400 bodies; read 2026-11-20.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise

@@ -3,8 +3,6 @@
 Source: public captures of 400 bodies about turns, calls, results and thought signatures; read 2026-11-20.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import re

@@ -3,8 +3,6 @@
 Source: captured 400 bodies of 2025 and 2026, read 2026-11-20.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence

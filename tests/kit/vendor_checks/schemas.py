@@ -4,8 +4,6 @@
 `anthropic` and `google-genai` come with `make install-sdks`, and `has_schema` reports whether they are installed.
 """
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence

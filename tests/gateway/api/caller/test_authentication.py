@@ -1,7 +1,5 @@
 """Authentication and location signals of a caller, read from the headers, and headers that are not trusted."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Clients by a signed token, over HTTP: rules, refusals, what is remembered, the end user, and attacks."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

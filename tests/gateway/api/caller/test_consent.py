@@ -1,7 +1,5 @@
 """Consent in the headers of a request, and the callers that may state it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """The limit of wrong keys per address, which does not affect other clients."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import cast
 

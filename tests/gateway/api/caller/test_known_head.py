@@ -1,7 +1,5 @@
 """A remembered caller applies to the same head under the same config version, and to nothing else."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -1,7 +1,5 @@
 """The end user of a client's token, the forms of real tokens, and a marked token that is searched everywhere."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator

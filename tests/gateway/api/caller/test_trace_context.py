@@ -1,7 +1,5 @@
 """`traceparent` and `tracestate`: taken if they are sound, passed over otherwise."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """The user of a request: a claim's subject, else the backend's header, else none."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

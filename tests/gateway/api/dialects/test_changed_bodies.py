@@ -1,7 +1,5 @@
 """A request of any dialect with any part replaced, removed or added is read, or refused by name: never another error."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Legacy text completions: one prompt as a chat, and the fields that are refused by name."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -5,8 +5,6 @@ adapter's simulator. An answer takes the way back. Every dialect meets the six w
 Responses API, and of the other pairs each adapter meets one more dialect.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Each path of a dialect is known everywhere else: in the API document, in the hint of a 404 and in the fence tests."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

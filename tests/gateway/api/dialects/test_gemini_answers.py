@@ -1,7 +1,5 @@
 """Answers and streams in Gemini's form: what they contain, and that every stream obeys the grammar."""
 
-from __future__ import annotations
-
 import base64
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """Requests of Gemini's API: what they mean as chat requests, and which of them are refused by name."""
 
-from __future__ import annotations
-
 import base64
 import json
 from typing import Any

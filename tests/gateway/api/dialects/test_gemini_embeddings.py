@@ -1,7 +1,5 @@
 """Gemini's `embedContent` and `batchEmbedContents`: requests, vectors, refusals, and the task of the vectors."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Labels in dialects other than chat: the words once before each text, the marks in the member `x_gateway`."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import replace
 from typing import Any

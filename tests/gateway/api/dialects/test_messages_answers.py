@@ -1,7 +1,5 @@
 """Answers and streams in Anthropic's form: what they contain, and that every stream obeys the grammar."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

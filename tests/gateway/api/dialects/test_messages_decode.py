@@ -1,7 +1,5 @@
 """Requests in Anthropic's form: what they mean, what is left out by name, and what is refused."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The list of assistants in the form of the API that asks."""
 
-from __future__ import annotations
-
 import httpx
 import pytest
 

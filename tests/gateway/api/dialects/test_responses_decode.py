@@ -1,7 +1,5 @@
 """Requests of the Responses API: their form in a chat, and the fields that are refused or dropped by name."""
 
-from __future__ import annotations
-
 import json
 from contextlib import suppress
 from typing import Any

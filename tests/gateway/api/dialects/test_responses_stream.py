@@ -1,7 +1,5 @@
 """Streams of the Responses API: valid for a strict reader, equal to the whole answer, and failed if they break off."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace

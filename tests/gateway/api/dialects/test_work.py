@@ -4,8 +4,6 @@ The dialects are those of the paths and the adapters those of the registry, so t
 shapes are those with which a client or a provider once stopped a worker.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Bytes after the 101: what ends the connection, with which code, and nothing is left of it."""
 
-from __future__ import annotations
-
 import struct
 
 import pytest

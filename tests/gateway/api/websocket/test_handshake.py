@@ -1,7 +1,5 @@
 """The handshake of a WebSocket: its form, and every refusal by its code, in the order of the checks."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib

@@ -1,7 +1,5 @@
 """The answers that a WebSocket keeps: who may continue an answer, when it is erased, and how much room there is."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

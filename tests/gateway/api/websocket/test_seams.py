@@ -1,7 +1,5 @@
 """Turns where another feature acts: a turn is what its POST is, with the same row of use, receipt and metrics."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """Age, idleness, pings, readers that take nothing, late messages, and the end of the server, by a moved clock."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import socket as sockets

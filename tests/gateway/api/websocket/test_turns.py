@@ -1,7 +1,5 @@
 """Turns of a WebSocket: each is a POST, one after the other."""
 
-from __future__ import annotations
-
 import json
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """The whole gateway on a socket of the test's own loop, with a scripted provider, and a client of its WebSocket."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re
