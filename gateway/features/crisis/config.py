@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib import resources
 from typing import Annotated, Literal
@@ -83,9 +83,6 @@ def _with_crisis(draft: Draft, section: RegionSection, region: Region) -> Region
     return replace(region, parts=region.parts.having(rules))
 
 
-_NUMBER_HINT = "write `crisis.text`, or the number in `profile.helplines`: {crisis: …}"
-
-
 def _rules(findings: Findings, region: Region, section: CrisisSection, profile: ProfileSection | None) -> CrisisRules:
     path: KeyPath = ("regions", region.name, "crisis")
     for key, names in (("judges", section.judges), ("categories", section.categories)):
@@ -103,17 +100,7 @@ def _rules(findings: Findings, region: Region, section: CrisisSection, profile: 
     numbers = own if any(kind in own for kind in _KINDS) else None
     known, common = _helplines(region.territories, numbers)
     if section.text is None:
-        # The users of these territories would get a text without a number.
-        included = region.territories.included
-        without = sorted(
-            code for code in (territory_data().names if included is None else included) if code not in known
-        )
-        if without and (common is None or included is not None):
-            listed = first_names([f"{territory_name(code)} ({code})" for code in without], _MOST_NAMED)
-            findings.error(path, f"no number for a crisis or an emergency is known in {listed}", _NUMBER_HINT)
-        elif common is None:
-            message = "no number is valid in the whole region, for a user of whom only the region is known"
-            findings.error(path, message, _NUMBER_HINT)
+        _check_numbers(findings, path, region.territories, known, common)
     return CrisisRules(
         tuple(section.judges),
         tuple(section.categories),
@@ -146,6 +133,21 @@ def _helplines(territories: Places, own: Mapping[str, str] | None) -> tuple[dict
 
 def _best(numbers: Mapping[str, str]) -> Helpline | None:
     return next((Helpline(kind, numbers[kind]) for kind in _KINDS if kind in numbers), None)
+
+
+def _check_numbers(
+    findings: Findings, path: KeyPath, territories: Places, known: Collection[str], common: Helpline | None
+) -> None:
+    """Report territories whose users would get a text without a number."""
+    codes = territory_data().names if territories.included is None else territories.included
+    without = sorted(code for code in codes if code not in known)
+    hint = "write `crisis.text`, or the number in `profile.helplines`: {crisis: …}"
+    if without and not (common is not None and territories.included is None):
+        names = first_names([f"{territory_name(code)} ({code})" for code in without], _MOST_NAMED)
+        findings.error(path, f"no number for a crisis or an emergency is known in {names}", hint)
+    elif common is None:
+        message = "no number is valid in the whole region, for a user of whom only the region is known"
+        findings.error(path, message, hint)
 
 
 def _check(draft: Draft, config: ConfigVersion) -> None:
