@@ -329,6 +329,5 @@ def transaction(connection: sqlite3.Connection, *, reads_only: bool = False) -> 
         yield
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # on a full disk SQLite has already rolled back
-            connection.execute("ROLLBACK")
+        connection.rollback()  # it does nothing on a full disk, where SQLite has already rolled back
         raise

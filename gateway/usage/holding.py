@@ -96,11 +96,6 @@ class PlannedCall(msgspec.Struct, gc=False):
         return self.learned.usual_cap(self.owner, thinks=thinks(self.facts.request, self.facts.deployment))
 
     @property
-    def thinking_cap(self) -> int:
-        """See `thinking_cap` of `gateway.usage.worst_cost`."""
-        return thinking_cap(self.facts.request, self.facts.deployment)
-
-    @property
     def paid_by_request(self) -> int:
         """The largest cap that `max_request` pays for the rest of the request."""
         return UNLIMITED if self.request_room_nano is None else largest_cap(self.facts, nano=self.request_room_nano)
@@ -166,31 +161,26 @@ def sized(call: PlannedCall, cap: int, room_calls: int = 1) -> Hold:
 
 def _usual(call: PlannedCall, cap: int, output: int, amount_nano: int) -> tuple[int | None, tuple[QuotaHold, ...]]:
     """Return the tokens that a call with this cap usually has, for rates, and its holds in quotas."""
-    facts, limits, learned = call.facts, call.limits, call.learned
-    is_stated, counts_tokens = facts.request.max_tokens is not None, limits.rates != ()
-    for limit in call.quotas:  # a loop, because `any` costs a call for each of them
-        counts_tokens = counts_tokens or limit.counts_tokens
-    usual_input = usual_output = 0
-    if counts_tokens:
-        known = learned.input_tokens(facts.deployment.name, facts.bound)
-        if known is None:
-            known = unlearned_input(facts.request, facts.bound) if facts.size is None else facts.size.usual
-        usual_input = known
-        most = learned.usual_most((limits.client or "", facts.deployment.model))
-        usual_output = facts.choices * (most if most < cap else cap)
-        if facts.audio is not None:
-            usual_input, usual_output = min(usual_input, facts.bound), facts.choices * min(output, most)
-    usual_tokens: int | None = None
-    if limits.rates:
+    facts, limits, learned, rates = call.facts, call.limits, call.learned, call.limits.rates
+    is_stated, usual_tokens = facts.request.max_tokens is not None, None
+    quotas: tuple[QuotaHold, ...] = ()
+    usual_input = learned.input_tokens(facts.deployment.name, facts.bound)
+    if usual_input is None:
+        usual_input = unlearned_input(facts.request, facts.bound) if facts.size is None else facts.size.usual
+    most = learned.usual_most((limits.client or "", facts.deployment.model))
+    usual_output = facts.choices * (most if most < cap else cap)
+    if facts.audio is not None:
+        usual_input, usual_output = min(usual_input, facts.bound), facts.choices * min(output, most)
+    if rates:
         usual_tokens = usual_input + usual_output
         if not is_stated:
             # No rate refuses for ever what the client cannot make smaller.
-            usual_tokens = min(usual_tokens, *[rate.per_minute for rate in limits.rates])
-    quotas: tuple[QuotaHold, ...] = ()
-    seconds = begun_seconds(facts.audio.usual_ms) if facts.audio is not None else 0
-    parts = (1, usual_input, 0, usual_output, facts.choices * cap, seconds, amount_nano)
-    for limit in call.quotas:
-        quotas = (*quotas, limit.hold(parts, call.row.time_ns, is_stated=is_stated))
+            usual_tokens = min(usual_tokens, *[rate.per_minute for rate in rates])
+    if call.quotas:
+        seconds = begun_seconds(facts.audio.usual_ms) if facts.audio is not None else 0
+        parts = (1, usual_input, 0, usual_output, facts.choices * cap, seconds, amount_nano)
+        for limit in call.quotas:
+            quotas = (*quotas, limit.hold(parts, call.row.time_ns, is_stated=is_stated))
     return usual_tokens, quotas
 
 
@@ -297,7 +287,7 @@ async def hold_call(gate: UsageGate, call: PlannedCall, together: Sequence[Hold]
     room_calls = 1
     if chooses:
         most = call.most_cap
-        cap = min(most, max(call.paid_by_request, LEAST_CAP, call.thinking_cap))
+        cap = min(most, max(call.paid_by_request, LEAST_CAP, thinking_cap(facts.request, facts.deployment)))
         is_sent = cap < most or not call.is_bounded
         room_calls = _CALLS_AT_ONCE
     else:
@@ -348,7 +338,7 @@ def _chosen_cap(
     `max_request` pays one call with its whole amount.
     """
     most = call.most_cap
-    thinking = call.thinking_cap
+    thinking = thinking_cap(call.facts.request, call.facts.deployment)
     usual, least = min(max(call.usual_cap, thinking), most), min(max(LEAST_CAP, thinking), most)
     room = tenth = free = min(most, call.paid_by_request)
     for limit, state in zip(budgets, states, strict=True):

@@ -107,7 +107,6 @@ class QuotaLimit:
     """The part of a window that every priority may use at any time."""
     counts_calls: bool = field(init=False)
     """Whether it counts requests, each of which is used when it is admitted."""
-    counts_tokens: bool = field(init=False)
     tag: Tag = field(init=False, compare=False, repr=False)
     """The digest by which a store finds the counter: of name, unit and window."""
     key: bytes = field(init=False, compare=False, repr=False)
@@ -128,7 +127,6 @@ class QuotaLimit:
             ("size_ns", size_ns),
             ("is_bucket", self.window is Window.MINUTE),
             ("counts_calls", counts_calls),
-            ("counts_tokens", any(self.holds[1:5])),
             ("most_ns", size_ns - self.duration_ns(kept)),
             ("tag", tag),
             ("key", key_of(tag)),

@@ -65,7 +65,6 @@ def bounds(window: Window, at_ns: int, zone: tzinfo) -> WindowBounds:
         return _TOTAL
     if (length_ns := LENGTHS_NS.get(window)) is not None:
         # Zones with a half-hour offset have hours that begin at `:30` in UTC.
-        # Zones with a half-hour offset have hours that begin at `:30` in UTC.
         offset = datetime.fromtimestamp(at_ns // SECOND_NS, zone).utcoffset() or timedelta()
         start = at_ns - (at_ns + offset // timedelta(seconds=1) * SECOND_NS) % length_ns
         return WindowBounds(start, start + length_ns, start + 2 * length_ns)
