@@ -176,9 +176,7 @@ def worst_cost(facts: CallFacts, cap: int) -> tuple[int, CallAmount | None]:
 
     The amount is None if the price is unknown.
     """
-    # Comparisons, because a call of `min` or `max` costs more than the rest.
-    output = ((cap if cap > LEAST_CAP_SENT else LEAST_CAP_SENT) + facts.thinking) * facts.choices
-    output, price = output if output < _MOST_OUTPUT else _MOST_OUTPUT, facts.price
+    output, price = min((max(cap, LEAST_CAP_SENT) + facts.thinking) * facts.choices, _MOST_OUTPUT), facts.price
     if facts.output is not None:
         output = facts.output
     if price is None:

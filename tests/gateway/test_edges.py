@@ -532,8 +532,8 @@ def unsettled(new: int) -> bool:
 def tries_of_a_gate_that_refuses() -> int:
     refused = Mock(spec=HoldRefused, budget=0, quota=None, instead=(), states=())
     gate = Mock(hold=AsyncMock(return_value=refused))
-    call = Mock(most_cap=9, paid_by_request=1, thinking_cap=1, quotas=())
-    call.limits.limits_money, call.facts.request.max_tokens = False, None
+    call = Mock(most_cap=9, paid_by_request=1, quotas=())
+    call.limits.limits_money, call.facts.request.max_tokens, call.facts.request.reasoning_effort = False, None, None
     caps = iter(range(9, 0, -1))
     with (
         patch.object(holding, "_chosen_cap", lambda *_: (next(caps), True)),

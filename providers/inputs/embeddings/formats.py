@@ -123,6 +123,7 @@ class OpenAIEmbeddings(Value, frozen=True):
     path_of: Callable[[Target, str], tuple[str, tuple[tuple[str, str], ...]]] | None = None
 
     def facts(self, model: str) -> EmbeddingFacts:
+        """See `Embeds`."""
         return self.vendor.facts(model)
 
     def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:
@@ -173,6 +174,7 @@ class GeminiEmbeddings(Value, frozen=True):
     vendor: VendorEmbeddings
 
     def facts(self, model: str) -> EmbeddingFacts:
+        """See `Embeds`."""
         return self.vendor.facts(model)
 
     def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:
@@ -200,6 +202,7 @@ class DashScopeEmbeddings(Value, frozen=True):
     vendor: VendorEmbeddings
 
     def facts(self, model: str) -> EmbeddingFacts:
+        """See `Embeds`."""
         return self.vendor.facts(model)
 
     def build_request(self, request: EmbeddingRequest, target: Target) -> WireRequest:
