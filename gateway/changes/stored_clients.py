@@ -144,6 +144,8 @@ class ClientDatabase:
         if closes:
             self._must_close = self._closes
 
+    # --- the version ------------------------------------------------------------------------------
+
     def stage(self, config: ConfigVersion) -> ConfigVersion:
         """Return the version with the stored clients, if its clients are in the database.
 
@@ -220,6 +222,8 @@ class ClientDatabase:
         if detail != self._last_error:
             logger().error("clients_not_read", detail=f"{detail}; changes and revocations of keys are delayed")
         self._last_error = detail
+
+    # --- the looks --------------------------------------------------------------------------------
 
     def start(self, restage: Callable[[], Awaitable[tuple[int, ...]]]) -> None:
         """Start to follow the database. Needs a running event loop. `restage` stages the active version again."""

@@ -173,6 +173,8 @@ class _SignInCompiler:
         if written.keys() <= keys_of(SignInSection).keys():
             self._error(key, f"is missing: {message}", hint)
 
+    # --- values -----------------------------------------------------------------------------------
+
     def _read_texts(self) -> None:
         """Read the text of each key. Report those that are needed and not there."""
         section, kind = self.section, self.kind
@@ -410,6 +412,9 @@ def _remote(link: Link | None) -> Link:
     from providers.transport.tls import Link
 
     return replace(link or Link(), is_remote=True)
+
+
+# --- deployments ----------------------------------------------------------------------------------
 
 
 def sign_in_of(

@@ -206,6 +206,8 @@ class Judging:
                     raise failed
         return []
 
+    # --- what is known already --------------------------------------------------------------------
+
     def _unasked(self, steps: tuple[Step, ...], content: ModerationInput, prompt: str | None) -> tuple[Step, ...]:
         """Return the judges to ask about a content: those before the one whose verdict is known."""
         if not self.verdicts or prompt is not None or not isinstance(content, str):
@@ -273,6 +275,8 @@ class Judging:
         self.verdicts.update({_key(name, text): result for name, result in failed.items() for text in texts})
         name = own.attempts[-1].deployment if own.attempts else ""
         self.verdicts.update({_key(name, content): it for content, it in results if isinstance(content, str)})
+
+    # --- one call ---------------------------------------------------------------------------------
 
     async def _ask(self, plan: Plan, request: ModerationRequest) -> Results:
         """Return the verdicts of one call. Its attempts are not those of the client's request."""

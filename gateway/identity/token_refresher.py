@@ -160,6 +160,8 @@ class TokenRefresher:
             task.add_done_callback(self._ended.discard)
             task.cancel()
 
+    # --- one sign-in ------------------------------------------------------------------------------
+
     async def _keep(self, kept: _Kept) -> None:
         while True:
             if (source := self._kept.get(kept.sign_in.source or "")) is not None:
@@ -267,6 +269,9 @@ async def tokens_for_command(
         else:
             tokens.take(sign_in.id, TokenNote(token))
     return tokens
+
+
+# --- one exchange ---------------------------------------------------------------------------------
 
 
 async def exchange(

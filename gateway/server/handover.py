@@ -252,6 +252,9 @@ def _command(python: str | None) -> list[str]:
     return [python or own, *options]
 
 
+# --- requests of `gateway restart` ----------------------------------------------------------------
+
+
 class RestartBusy(Exception):
     """Another command is asking for a restart."""
 

@@ -189,6 +189,8 @@ class Host:
             if self._stores.kinds():
                 self._stores.note(self._stores.problems(await self._workers.status()))
 
+    # --- the end ----------------------------------------------------------------------------------
+
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGTERM and self._is_leaving:
             return
@@ -222,6 +224,8 @@ class Host:
     def _note_draining(self) -> None:
         self._is_draining = True
         self._service.note_stopping()
+
+    # --- what operators see -----------------------------------------------------------------------
 
     async def status(self, asker: Asker = EVERYBODY) -> Status:
         live, workers = self._live, await self._workers.status(asker)
@@ -284,6 +288,8 @@ class Host:
     def review(self) -> Review:
         return self._live.review
 
+    # --- what operators do ------------------------------------------------------------------------
+
     async def resume(self, deployment: str, who: str) -> bool:
         was_out = await self._workers.resume(deployment)
         if was_out:
@@ -305,6 +311,8 @@ class Host:
             self._workers.renew_keys()
         self._service.note_change(live.config.version)
         self._workers.events.publish("config", change_report(live.config.version, live.loaded, live.failed))
+
+    # --- the faults of a demo ---------------------------------------------------------------------
 
     async def faults(self) -> tuple[SimulatedSite, ...]:
         return self._switch().sites()

@@ -192,6 +192,8 @@ class WebSocketConnection(asyncio.Protocol):
             self._why = self._why or Close.LOST
             self._transport.abort()
 
+    # --- the server ------------------------------------------------------------------------------
+
     def close_at(self, at: float) -> None:
         """Close the connection with its next turn, or at this time of the loop if there is none."""
         self.is_draining = True
@@ -204,6 +206,8 @@ class WebSocketConnection(asyncio.Protocol):
     def finish(self) -> None:
         """Close the connection, because the server ends."""
         self.close(Close.DRAIN)
+
+    # --- events of the transport -----------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         unsent = self._transport.get_write_buffer_size()
@@ -248,6 +252,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._forget(self)
         why, received = self._why or Close.LOST, self._frames.close_rcvd
         self._session.end(why, int(received.code) if why is Close.CLIENT and received is not None else why.code)
+
+    # --- frames ----------------------------------------------------------------------------------
 
     def _flush(self) -> None:
         """Write what the library has to send. After a close frame, end the turn and begin to wait for the end."""
@@ -330,6 +336,8 @@ class WebSocketConnection(asyncio.Protocol):
             self._session.take_message(text, room)
         elif room is not None:
             room.release()
+
+    # --- room ------------------------------------------------------------------------------------
 
     def _hold(self, size: int, text: bytes | None) -> None:
         """Have room for this much of the message, and pass it on if it is whole. It is not read while it waits."""

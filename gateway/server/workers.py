@@ -334,6 +334,8 @@ class WorkerProcesses:
         worker.process.send_signal(signal.SIGKILL)
         worker.missed = 0
 
+    # --- the processes ----------------------------------------------------------------------------
+
     async def _keep_running(self, seat: int) -> None:
         """Keep one worker running in this seat until the workers are stopped."""
         loop = asyncio.get_running_loop()

@@ -106,11 +106,7 @@ class SimulatorApp:
         if incoming is None:
             self._count_disconnect()
             return
-        number = self._position
-        self._position += 1
-        self.received += 1
-        self._remembered.append(incoming)
-        del self._remembered[:-_MOST_REMEMBERED]
+        number = self._note(incoming)
         transport: asyncio.Transport | None = scope.get("state", {}).get(TRANSPORT)
         playing = asyncio.ensure_future(self._perform(incoming, number, send, transport))
         leaving = asyncio.ensure_future(_disconnected(receive))
@@ -130,6 +126,15 @@ class SimulatorApp:
     def _count_disconnect(self) -> None:
         if not self.closing:
             self.disconnects += 1
+
+    def _note(self, incoming: IncomingRequest) -> int:
+        """Store the request, and return its number in the scenario."""
+        number = self._position
+        self._position += 1
+        self.received += 1
+        self._remembered.append(incoming)
+        del self._remembered[:-_MOST_REMEMBERED]
+        return number
 
     async def _perform(
         self, incoming: IncomingRequest, number: int, send: _Send, transport: asyncio.Transport | None
@@ -156,9 +161,9 @@ class SimulatorApp:
                 return stage_whole(simulator, listed, scenario, fault)
             if isinstance(simulator, SimulatesInputs) and (content := simulator.read_input(incoming)) is not None:
                 if isinstance(content, EmbeddingRequest):
-                    vendor = load_embedding_facts(simulator.name)
-                    known = vendor.facts(content.model).dimensions if vendor is not None else None
-                    response = simulator.write_embeddings(embed(content, known or DIMENSIONS), incoming)
+                    response = simulator.write_embeddings(
+                        embed(content, _dimensions(simulator.name, content)), incoming
+                    )
                 elif isinstance(simulator, SimulatesModerations):
                     response = simulator.write_moderations(moderate(content), incoming)
                 else:
@@ -217,6 +222,12 @@ def _listed(provider: str, incoming: IncomingRequest) -> WireResponse | None:
         entries[name] = entry
     body = entries.get(model.removeprefix("/")) if model else {row.entries: [*entries.values()]}
     return WireResponse(200 if body else 404, {"content-type": "application/json"}, dumps(body or {}), 0)
+
+
+def _dimensions(provider: str, request: EmbeddingRequest) -> int:
+    vendor = load_embedding_facts(provider)
+    known = vendor.facts(request.model).dimensions if vendor is not None else None
+    return known or DIMENSIONS
 
 
 async def _read(scope: Mapping[str, Any], receive: _Receive) -> IncomingRequest | None:

@@ -106,6 +106,8 @@ class TurnSession:
         self.body_limits = self._hub.endpoint.body_limits
         self.shows_heads = _SHOWS_HEADS in scope["headers"]
 
+    # --- the connection --------------------------------------------------------------------------
+
     @property
     def is_idle(self) -> bool:
         """Whether no turn runs or waits."""
@@ -161,6 +163,8 @@ class TurnSession:
             code=code,
             reason=why.reason,
         )
+
+    # --- messages --------------------------------------------------------------------------------
 
     def take_message(self, text: bytes, room: BodyRoom) -> None:
         self.active_at = self.socket.loop.time()
@@ -219,6 +223,8 @@ class TurnSession:
     def new_id(self) -> str:
         """Return a new id of a request."""
         return request_id_of(headers_of(self._scope))
+
+    # --- turns -----------------------------------------------------------------------------------
 
     def _begin_next(self) -> None:
         """Begin the turn that has waited for longest."""
@@ -315,6 +321,8 @@ class TurnSession:
     def _pass_over(self, _head: TurnHead, _text: bytes, _room: BodyRoom) -> bool:
         """Do nothing: a client reports that it has read an answer."""
         return False
+
+    # --- what is kept ----------------------------------------------------------------------------
 
     def kept_bytes_of(self, previous: object) -> int:
         return sum(len(kept.items) for kept in self._lanes.values() if kept is not None and kept.id == previous)

@@ -41,6 +41,8 @@ NO_STATE = "none"
 """The signature of a thinking block without reasoning state: the API requires one."""
 _Limit = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 _Text = Annotated[str, Meta(min_length=1)]
+# --- the schema -----------------------------------------------------------------------------------
+
 _UNSUPPORTED = "the gateway does not support this field, because"
 _COMPACTS = "the answer would be a summary of the vendor's own kind, which no other model has: compact in the client"
 
@@ -245,6 +247,9 @@ class _Request(Struct):
 _MOST_EFFORT, _USUAL_EFFORT = "max", "high"
 
 
+# --- the meaning ----------------------------------------------------------------------------------
+
+
 class Decoded(Value, frozen=True):
     """A decoded request. If it `hides_thinking`, the client wants no text of thoughts (`thinking.display: omitted`)."""
 
@@ -429,6 +434,9 @@ def _effort(asked: _Request, names: set[str]) -> tuple[str | None, bool]:
     if budget < 1:
         raise InvalidRequest("thinking.budget_tokens: Expected a whole number >= 1", "thinking.budget_tokens")
     return effort or next((name for most, name in _EFFORT_BY_BUDGET if budget <= most), _MOST_EFFORT), hides
+
+
+# --- messages -------------------------------------------------------------------------------------
 
 
 def _system(system: str | list[_TextBlock] | None) -> tuple[str, list[chat.Message]]:
