@@ -98,7 +98,10 @@ def _rare_settings(body: dict[str, Any]) -> _RareSettings | None:
 
 
 def plain_messages(entries: object, most: int) -> Texts | None:
-    """Return messages with a role and a text each, or None for other messages, no messages and more than `most`."""
+    """Return messages with a role and a text each, or None for other messages, no messages and more than `most`.
+
+    An empty message of the assistant at the end is another one.
+    """
     if type(entries) is not list or not 0 < len(entries) <= most:
         return None
     messages: list[Message] = []
@@ -108,6 +111,8 @@ def plain_messages(entries: object, most: int) -> Texts | None:
                 return None
             messages.append(_MAKE[entry["role"]](content))
     except (KeyError, TypeError):  # a missing member, an unknown role, or a role that is not a text
+        return None
+    if not content and type(messages[-1]) is AssistantMessage and len(messages) > 1:
         return None
     texts = Texts(messages)
     texts.entries = entries

@@ -17,6 +17,7 @@ from providers.openai_json.decode_request import CHECKS, MAX_MESSAGES
 from providers.openai_json.fields import describe
 from providers.openai_json.misspelled_fields import FIELDS, meant_field, refuse_misspelled
 from providers.registry import load_registry
+from providers.value import replace
 from tests.kit.case_files import cases
 from tests.kit.chat_strategies import completions, json_values, requests, unhurried
 from tests.kit.example_counts import examples
@@ -43,7 +44,16 @@ def mistake(value: object) -> InvalidRequest:
 @given(requests(), st.sampled_from(["max_tokens", "max_completion_tokens"]))
 def test_encoded_request_is_decoded_to_the_same_request(request: chat.ChatRequest, field: str) -> None:
     encoded = encode_request(request, request.model, max_tokens_field=field) | dict(request.extra)
+    match request.messages:
+        case [*before, chat.AssistantMessage(content=None | "" | (), refusal=None | "", tool_calls=())] if before:
+            request = replace(request, messages=tuple(before))  # nothing to continue
     assert decode_request(loads(dumps(encoded))) == request
+
+
+@pytest.mark.parametrize("before", [[HI], [HI, {**HI, "name": "n"}]], ids=["texts only", "with a name"])
+def test_empty_answer_at_the_end_is_left_out(before: list[dict[str, str]]) -> None:
+    messages = [*before, {"role": "assistant", "content": ""}]
+    assert decode_request(body(messages=messages)) == decode_request(body(messages=before))
 
 
 @unhurried
