@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 # A Debian package and its commands. One of the commands is enough: the tool may be installed in another way.
-packages='gcc:cc,gcc libc6-dev:/usr/include/stdio.h chromium:chromium,chromium-browser,google-chrome curl:curl haproxy:haproxy,/usr/sbin/haproxy nginx:nginx,/usr/sbin/nginx openssl:openssl prometheus:promtool valgrind:valgrind
+packages='gcc:cc,gcc libc6-dev:/usr/include/stdio.h chromium-headless-shell:chromium-headless-shell curl:curl haproxy:haproxy,/usr/sbin/haproxy nginx:nginx,/usr/sbin/nginx openssl:openssl prometheus:promtool valgrind:valgrind
   espeak-ng:espeak-ng ffmpeg:ffmpeg rsyslog:rsyslogd,/usr/sbin/rsyslogd rsyslog-openssl:/usr/lib/*/rsyslog/lmnsd_ossl.so systemd:systemd-analyze'
 
 is_installed() {

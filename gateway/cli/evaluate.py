@@ -44,13 +44,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise CommandError(f"--{missing[0]} is missing (`gateway evaluate --help` has an example)")
     try:
         if options.shadow:
-            from evaluation.recorded import ShadowOptions, run_shadow
-
-            if options.candidates or options.seed is not None:
-                raise CommandError("--shadow only reads recorded answers: leave out --candidates and --seed")
-            usage, common = partial(command_accounting, options.shadow), {it: getattr(options, it) for it in _COMMON}
-            recorded = ShadowOptions(state=options.shadow, suite=options.suite, usage=usage, **common)
-            return run_shadow(recorded, _compiler(options))
+            return _score_shadow(options)
         names = (name.strip() for name in (options.candidates or "").split(","))
         given = Options(
             config=settings_of(options).config,
@@ -72,6 +66,17 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _compiler(options: argparse.Namespace) -> Callable[[Mapping[tuple[str, str], str] | None], ConfigVersion]:
     config = settings_of(options).config
     return lambda origins: compile_file(config, simulators=origins).config
+
+
+def _score_shadow(options: argparse.Namespace) -> int:
+    from evaluation.recorded import ShadowOptions, run_shadow
+    from gateway.assembly.usage import command_accounting
+
+    if options.candidates or options.seed is not None:
+        raise CommandError("--shadow only reads recorded answers: leave out --candidates and --seed")
+    usage, common = partial(command_accounting, options.shadow), {name: getattr(options, name) for name in _COMMON}
+    given = ShadowOptions(state=options.shadow, suite=options.suite, usage=usage, **common)
+    return run_shadow(given, _compiler(options))
 
 
 def _compare(old: Path, new: Path) -> int:

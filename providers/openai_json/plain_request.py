@@ -112,7 +112,7 @@ def plain_messages(entries: object, most: int) -> Texts | None:
             messages.append(_MAKE[entry["role"]](content))
     except (KeyError, TypeError):  # a missing member, an unknown role, or a role that is not a text
         return None
-    if not content and type(messages[-1]) is AssistantMessage and len(messages) > 1:
+    if type(last := messages[-1]) is AssistantMessage and not last.content and len(messages) > 1:
         return None
     texts = Texts(messages)
     texts.entries = entries

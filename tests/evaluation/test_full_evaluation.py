@@ -22,6 +22,7 @@ from gateway.cli import main
 from providers.testkit.answer_quality import AnswerQuality, Lesson, Reply
 from providers.testkit.scenario import Scenario
 from tests.evaluation.candidates import ROOT, config_of, servers, suite_in
+from tests.kit.browsers import chromium_program
 from tests.kit.config_cases import edited
 
 pytestmark = pytest.mark.slow("candidates are asked at a fixed rate, for seconds a step")
@@ -156,9 +157,7 @@ def opened(browser: str, page: Path, folder: Path) -> tuple[str, set[str]]:
 
 
 def test_html_report_opens_in_a_browser_without_requests(out: Path, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no chromium is installed here (Debian: apt-get install chromium)")
+    browser = chromium_program()
     asking = tmp_path / "asking.html"
     asking.write_text('<img src="http://127.0.0.1:9/x.png">')
     _, hosts = opened(browser, asking, tmp_path)
