@@ -279,6 +279,6 @@ def python_program(url: str, assistant: str, territory: str, question: str) -> s
     """Return the same request as a program that uses the OpenAI SDK. See `curl_command`."""
     values = {"base_url": f"{url}/v1", "assistant": assistant, "territory": territory, "question": question}
     values["header"] = _TERRITORY_HEADER
-    # What JSON quotes is a literal of Python too.
+    # A text that JSON quotes is a literal of Python too.
     literals = {name: json.dumps(text, ensure_ascii=not text.isprintable()) for name, text in values.items()}
     return _PROGRAM.substitute(literals)

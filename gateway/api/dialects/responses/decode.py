@@ -129,7 +129,7 @@ def decode_request(body: object, *, counts: bool = False) -> DecodedResponse:
     model = json_fields.text(source, "model", "model")
     if not model:
         raise InvalidRequest("`model` is required: the name of an assistant", "model")
-    # What is counted may be without input.
+    # A request whose tokens are counted may be without input.
     has_others = source.get("input") in (None, []) and bool(source.get("instructions") or source.get("tools"))
     given = "" if counts and has_others else json_fields.present(source, "input", "input")
     instructions = json_fields.text(source, "instructions", "instructions")
