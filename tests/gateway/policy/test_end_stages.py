@@ -23,7 +23,7 @@ from gateway.model.decision import Plan, SkipReason
 from gateway.model.endings import StageEnding, endings_of
 from gateway.model.record import AttemptRecord
 from gateway.model.status import Overview
-from gateway.policy.fence import evaluation_permit, lacking_approval, prompt_permit
+from gateway.policy.fence import answers_elsewhere, evaluation_permit, lacking_approval, prompt_permit
 from gateway.policy.location.resolution import resolve, suppose
 from gateway.policy.routing import config_exclusion, decide
 from gateway.policy.territory_answers import NO_NEEDS
@@ -180,6 +180,9 @@ def test_no_byte_leaves_for_a_model_elsewhere(kind: str) -> None:
         assert permit(config, region, deployment, EARLY - 1) is not None
         assert permit(config, region, deployment, EARLY) is None
     assert "computed elsewhere" in decided(config, EARLY)["considered"][0]["detail"]
+    to = deployment.leaving.to if deployment.leaving is not None else ""
+    assert str(answers_elsewhere(deployment, EARLY)).startswith(f"{to} is computed elsewhere")
+    assert str(answers_elsewhere(deployment, EARLY, reveal_model=False)).startswith("another model is computed")
 
 
 def test_old_rumour_changes_nothing() -> None:
@@ -230,6 +233,7 @@ def test_reason_names_both_models_and_hides_them_where_the_assistant_does() -> N
     config, warnings = compiled(row(REDIRECT), EARLY, patch, REQUIRED)
     detail = decided(config, EARLY)["considered"][0]["detail"]
     assert f"is for m; new may answer since {ON}" in detail
+    assert "new may answer" in str(lacking_approval(config.regions["no"], config.deployments["d"], EARLY))
     hidden = {"assistants": {"assistant": {"reveal_model": False}}}
     config, _ = compiled(row(REDIRECT), EARLY, patch, REQUIRED, hidden)
     explained = decided(config, EARLY)
