@@ -1,3 +1,3 @@
 """A region-aware gateway for AI assistants: one address for every model, and answers from inside a boundary."""
 
-__version__ = "1.0.1"
+__version__ = "1.1.0"
