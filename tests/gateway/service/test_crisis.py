@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -324,9 +325,11 @@ def test_next_judge_is_asked_if_one_fails() -> None:
 def test_refused_band_and_missing_deployment_give_the_text() -> None:
     """With `answer`, no deployment may answer: the text is the answer. Without a crisis, each is refused."""
     tools = [{"type": "function", "function": {"name": "f"}}]
+    other = f"{(datetime.now(UTC).hour + 12) % 24:02}"
+    hours = {"hours": f"{other}:00-{other}:01", "timezone": "UTC"}
     cases: list[tuple[dict[str, Any], dict[str, Any], int]] = [
         ({"age_bands": {"child": {"tools": False}}, "age_missing": "child"}, {"tools": tools}, 403),
-        ({"age_bands": {"child": {"hours": "03:00-03:01", "timezone": "UTC"}}, "age_missing": "child"}, {}, 403),
+        ({"age_bands": {"child": hours}, "age_missing": "child"}, {}, 403),
         ({"approvals": "required"}, {}, 451),
     ]
     for region, fields, status in cases:
