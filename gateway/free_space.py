@@ -6,7 +6,7 @@ wait or be left out (receipts, results of shadow traffic) is written only while 
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -44,10 +44,10 @@ def _words(size: int) -> str:
 def free_space_of(directory: Path) -> FreeSpace | None:
     """Return the free space where a directory is, or None if that is not known."""
     try:
-        found = os.statvfs(directory)
+        found = shutil.disk_usage(directory)
     except OSError:
         return None
-    return FreeSpace(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+    return FreeSpace(found.free, found.total)
 
 
 Measure = Callable[[Path], FreeSpace | None]

@@ -33,19 +33,29 @@ _TYPE_BY_STATUS = {
     429: "rate_limit_error",
     451: "permission_error",
 }
-_KINDS_BY_CODE = {
-    "provider_error": "connect unavailable credentials model_not_found geo_refused field_refused malformed not_json "
-    "not_valid interrupted too_large",
-    "rate_limited": "rate_limited",
-    "no_healthy_deployment": "quota",
-    "deadline_exceeded": "silent deadline",
-    "context_length_exceeded": "context_length",
-    "invalid_request": "invalid_request",
-    "unsupported_capability": "refused_here unsupported",
-    "content_filter": "content_filter",
-    "overloaded": "overloaded",
+_OUTWARD: dict[FailureKind, str] = {
+    FailureKind.CONNECT: "provider_error",
+    FailureKind.UNAVAILABLE: "provider_error",
+    FailureKind.RATE_LIMITED: "rate_limited",
+    FailureKind.QUOTA: "no_healthy_deployment",
+    FailureKind.SILENT: "deadline_exceeded",
+    FailureKind.CREDENTIALS: "provider_error",
+    FailureKind.MODEL_NOT_FOUND: "provider_error",
+    FailureKind.GEO_REFUSED: "provider_error",
+    FailureKind.CONTEXT_LENGTH: "context_length_exceeded",
+    FailureKind.FIELD_REFUSED: "provider_error",
+    FailureKind.INVALID_REQUEST: "invalid_request",
+    FailureKind.REFUSED_HERE: "unsupported_capability",
+    FailureKind.UNSUPPORTED: "unsupported_capability",
+    FailureKind.CONTENT_FILTER: "content_filter",
+    FailureKind.MALFORMED: "provider_error",
+    FailureKind.NOT_JSON: "provider_error",
+    FailureKind.NOT_VALID: "provider_error",
+    FailureKind.INTERRUPTED: "provider_error",
+    FailureKind.TOO_LARGE: "provider_error",
+    FailureKind.DEADLINE: "deadline_exceeded",
+    FailureKind.OVERLOADED: "overloaded",
 }
-_OUTWARD = {FailureKind(kind): code for code, kinds in _KINDS_BY_CODE.items() for kind in kinds.split()}
 # A client that reads `error.attempts` must find it, also if no deployment was asked.
 _LISTS_ATTEMPTS = frozenset({"provider_error", "no_healthy_deployment", "overloaded", "deadline_exceeded"})
 _UNKNOWN_MODEL = "the requested model is not an assistant of the configuration"
@@ -155,8 +165,9 @@ def from_domain(error: Exception, attempts: list[AttemptRecord], *, quoting: boo
             again, budget = error.should_retry, error.budget
             headers = {} if again is None else {"x-should-retry": "true" if again else "false"}
             extra = {"budget": budget} if budget is not None else {}
-            refused = error.code, error.message, None, error.retry_after_s, headers, extra
-            return ApiError(*refused, sentences=error.sentences)
+            return ApiError(
+                error.code, error.message, None, error.retry_after_s, headers, extra, sentences=error.sentences
+            )
         case Flagged():
             found = {"direction": "input", "categories": list(error.categories)}
             message = "the request was refused by the moderation of this region"

@@ -69,8 +69,6 @@ class Scheduler:
         self._started_with: tuple[Callable[[], Awaitable[list[bytes]]], _Restage] | None = None
         self.off = _OFF if store is None else ""
 
-    # --- the shares -------------------------------------------------------------------------------
-
     def stage(self, config: ConfigVersion, *, is_pinned: bool = False) -> ConfigVersion:
         """Return the version with the weights of its schedules. They go on, or are frozen for a pinned version."""
         schedules = _schedules_of(config)
@@ -160,8 +158,6 @@ class Scheduler:
             for key, schedule in self._running.items()
         )
 
-    # --- a stop by an operator --------------------------------------------------------------------
-
     async def stop_schedule(self, assistant: str, region: str, who: str, restage: _Restage) -> bool:
         """Set the candidate of a schedule back for good. Return False if there is no such schedule that can be stopped.
 
@@ -183,8 +179,6 @@ class Scheduler:
 
     async def _store_stopped(self, key: _RouteKey, stopped: tuple[str, ScheduleProgress]) -> None:
         """Store a stopped schedule for the other instances of a cell. Raises StateError."""
-
-    # --- the looks --------------------------------------------------------------------------------
 
     def start(self, counts: Callable[[], Awaitable[list[bytes]]], restage: _Restage) -> None:
         """Start to check at intervals. Needs a running event loop.

@@ -36,9 +36,8 @@ class OwnConfig:
         """Return the lines that the last edit changed; none if it was taken back."""
         old, new = self._before.splitlines(), self._after.splitlines()
         lines: list[ChangedLine] = []
-        for tag, start, end, new_start, new_end in difflib.SequenceMatcher(
-            None, old, new, autojunk=False
-        ).get_opcodes():
+        matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+        for tag, start, end, new_start, new_end in matcher.get_opcodes():
             if tag != "equal":
                 lines += [ChangedLine(number + 1, "-", old[number]) for number in range(start, end)]
                 lines += [ChangedLine(number + 1, "+", new[number]) for number in range(new_start, new_end)]

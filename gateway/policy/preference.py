@@ -19,15 +19,24 @@ from gateway.policy.canary_assignment import choose
 from providers.failures import InvalidRequest
 from providers.value import replace
 
-_SKIPPED_FOR: Mapping[PreferenceReason, str] = {
-    PreferenceReason.BOUNDARY: "boundary",
-    PreferenceReason.AVAILABILITY: "availability",
-    PreferenceReason.APPROVAL: "approval",
-    PreferenceReason.CONSENT: "consent",
-    PreferenceReason.CAPABILITY: "capability requirement excepted parameter moves_data inference_geo redaction",
-    PreferenceReason.HEALTH: "health disabled ended credential weight",
+_WHY_SKIPPED: Mapping[SkipReason, PreferenceReason] = {
+    SkipReason.BOUNDARY: PreferenceReason.BOUNDARY,
+    SkipReason.AVAILABILITY: PreferenceReason.AVAILABILITY,
+    SkipReason.APPROVAL: PreferenceReason.APPROVAL,
+    SkipReason.CONSENT: PreferenceReason.CONSENT,
+    SkipReason.CAPABILITY: PreferenceReason.CAPABILITY,
+    SkipReason.REQUIREMENT: PreferenceReason.CAPABILITY,
+    SkipReason.EXCEPTED: PreferenceReason.CAPABILITY,
+    SkipReason.PARAMETER: PreferenceReason.CAPABILITY,
+    SkipReason.MOVES_DATA: PreferenceReason.CAPABILITY,
+    SkipReason.INFERENCE_GEO: PreferenceReason.CAPABILITY,
+    SkipReason.REDACTION: PreferenceReason.CAPABILITY,
+    SkipReason.HEALTH: PreferenceReason.HEALTH,
+    SkipReason.DISABLED: PreferenceReason.HEALTH,
+    SkipReason.ENDED: PreferenceReason.HEALTH,
+    SkipReason.CREDENTIAL: PreferenceReason.HEALTH,
+    SkipReason.WEIGHT: PreferenceReason.HEALTH,
 }
-_WHY_SKIPPED = {SkipReason(it): reason for reason, names in _SKIPPED_FOR.items() for it in names.split()}
 _LASTING = frozenset({SkipReason.BOUNDARY, SkipReason.AVAILABILITY, SkipReason.APPROVAL})
 """The reasons that do not pass by themselves, so that an app shows a choice as unavailable."""
 

@@ -255,8 +255,9 @@ class Host:
         counted = await self._sampled()
         status = await self.status()
         own: Series = {"gateway_budget_used_ratio": used, **await self._stores.series(status.store_problems)}
-        used = {(it.name, it.unit, it.window): [int(it.share * 1_000_000)] for it in status.quotas}
-        own["gateway_quota_used_ratio"] = used
+        own["gateway_quota_used_ratio"] = {
+            (it.name, it.unit, it.window): [int(it.share * 1_000_000)] for it in status.quotas
+        }
         if self._live.cell is not None:
             own["gateway_cell_instances"] = {labels: [count] for labels, count in self._live.cell.counts().items()}
         problems = self._live.cell.problems if self._live.cell is not None else ()

@@ -308,10 +308,8 @@ class RequestUsage(msgspec.Struct, eq=False):
         accounting, (config, limits, conversion, calendar, _) = self.accounting, self._terms
         now_ns, learned, most = accounting.clock(), accounting.learned, limits.max_request_nano
         facts = facts_of(sent, deployment, conversion, now_ns // NANO, size)
-        counted_input = count_tokens(sent) if size is None else size.tokens
-        counted_input = counted_input if counted_input < facts.bound else facts.bound
-        about = learned.quick_input(deployment.name, counted_input)
-        about = about if about < facts.bound else facts.bound
+        counted_input = min(count_tokens(sent) if size is None else size.tokens, facts.bound)
+        about = min(learned.quick_input(deployment.name, counted_input), facts.bound)
         row = self._row(accounting.new_call(), now_ns, deployment, facts.price)
         row.use = sent.use if isinstance(sent, MeasuredInput) else "chat"
         row.input_tokens = facts.bound
@@ -596,7 +594,7 @@ class CallUsage(msgspec.Struct, eq=False):
         accounting.open_calls.discard(self)
         accounting.counts.add(row)
         request.end(hold.amount_nano, amount)
-        tokens = usage.prompt_tokens + usage.completion_tokens
+        tokens = row.total_tokens
         if (tokens > hold.tokens or own_nano > hold.amount_nano) and not call.limits.are_none:
             accounting.overshot()
         parts = row_parts(row, own_nano) if hold.quotas else NOTHING

@@ -67,8 +67,7 @@ class ClientLimits:
         rpm = limits.rpm
         if rpm is not None:
             requests_left = remaining(admission.full_at_ns, now_ns, rpm)
-            full_ns = admission.full_at_ns - now_ns
-            record.shown.allowance = Allowance(rpm, requests_left, full_ns / _NS if full_ns > 0 else 0.0)
+            record.shown.allowance = Allowance(rpm, requests_left, max(0, admission.full_at_ns - now_ns) / _NS)
         if admission.is_granted:
             return admission
         raise LimitReached.of(limits, admission.wait_ns or None)

@@ -114,10 +114,13 @@ def is_plausible(usage: chat.Usage | None, most_input: int | None = None, most_o
     cached, written = usage.cached_tokens, usage.cache_write_tokens
     if not type(prompt) is type(completion) is type(reasoning) is type(cached) is type(written) is int:
         return False
+    if completion < 0 or reasoning < 0 or cached < 0 or written < 0:
+        return False
+    if prompt > MOST_TOKENS or completion > MOST_TOKENS or written > MOST_TOKENS:
+        return False
     if (most_input is not None and prompt > most_input) or (most_output is not None and completion > most_output):
         return False
-    is_input = 0 <= cached <= prompt <= MOST_TOKENS and prompt > 0 <= written <= MOST_TOKENS
-    return is_input and 0 <= reasoning <= completion <= MOST_TOKENS
+    return 0 < prompt >= cached and reasoning <= completion
 
 
 def unlearned_input(request: chat.ChatRequest, bound: int) -> int:
@@ -232,7 +235,7 @@ class LearnedUsage:
             if len(self._answers) >= _MOST_KNOWN:
                 self._answers.popitem(last=False)
             answers = self._answers[owner] = _Latest()
-        length = -(-usage.completion_tokens // (choices or 1))
+        length = -(-usage.completion_tokens // max(choices, 1))
         answers.add(length * _CAPPED_FACTOR if at_cap else length)
         if duration_s > _INSTANT_S and usage.completion_tokens:
             speed = usage.completion_tokens / duration_s
@@ -251,10 +254,10 @@ class LearnedUsage:
                 self._speeds.clear()
             inputs = self._inputs[deployment] = _Latest(), deque(maxlen=_SAMPLES), _Latest()
         ratios, counts, factors = inputs
-        ratios.add(tokens / (bound or 1))
+        ratios.add(tokens / max(bound, 1))
         if own_count is not None:
             counts.append((own_count, tokens))
-            factors.add(tokens / (own_count or 1))
+            factors.add(tokens / max(own_count, 1))
 
     def usual_most(self, owner: tuple[str, str]) -> int:
         """Return the 99th percentile of the tokens of an answer to a client by a model."""
@@ -290,8 +293,7 @@ class LearnedUsage:
     def quick_input(self, deployment: str, own_count: int) -> int:
         """Return such an estimate in less time, before the call is sent. It may be higher."""
         inputs = self._inputs.get(deployment)
-        quick = own_count if inputs is None else ceil(own_count * inputs[2].largest)
-        return quick if quick > own_count else own_count
+        return own_count if inputs is None else max(own_count, ceil(own_count * inputs[2].largest))
 
     def unseen_output(self, deployment: str, duration_s: float) -> int:
         """Return about how many tokens a provider has generated in a time."""

@@ -162,6 +162,8 @@ def sized(call: PlannedCall, cap: int, room_calls: int = 1) -> Hold:
 def _usual(call: PlannedCall, cap: int, output: int, amount_nano: int) -> tuple[int | None, tuple[QuotaHold, ...]]:
     """Return the tokens that a call with this cap usually has, for rates, and its holds in quotas."""
     facts, limits, learned, rates = call.facts, call.limits, call.learned, call.limits.rates
+    if not rates and not call.quotas:
+        return None, ()
     is_stated, usual_tokens = facts.request.max_tokens is not None, None
     quotas: tuple[QuotaHold, ...] = ()
     usual_input = learned.input_tokens(facts.deployment.name, facts.bound)

@@ -363,9 +363,7 @@ class Journal:
             if measure < 0:
                 now_ns = self._clock()
                 more_ns = 0 if is_lost else (used[_TOKENS] - amount) * MINUTE_NS // -measure
-                left_ns = _missing_ns(cells, now_ns) + more_ns
-                left_ns = left_ns if left_ns > 0 else 0
-                left_ns = left_ns if left_ns < gate.LARGEST_AMOUNT - now_ns else gate.LARGEST_AMOUNT - now_ns
+                left_ns = min(max(0, _missing_ns(cells, now_ns) + more_ns), gate.LARGEST_AMOUNT - now_ns)
                 known[key] = 0, now_ns, now_ns + left_ns, 0, 0, 0
             elif current == generation:
                 spent += used[measure]

@@ -38,7 +38,7 @@ def spend(full_at_ns: int, now_ns: int, rpm: int) -> tuple[int, int]:
     The wait is 0 if the request was counted. A refused request spends nothing.
     """
     step_ns = MINUTE_NS // rpm
-    spent_ns = (full_at_ns if full_at_ns > now_ns else now_ns) + step_ns
+    spent_ns = max(full_at_ns, now_ns) + step_ns
     wait_ns = spent_ns - now_ns - step_ns * rpm
     return (full_at_ns, wait_ns) if wait_ns > 0 else (spent_ns, 0)
 
@@ -46,8 +46,7 @@ def spend(full_at_ns: int, now_ns: int, rpm: int) -> tuple[int, int]:
 def remaining(full_at_ns: int, now_ns: int, rpm: int) -> int:
     """Return the number of requests that are allowed now."""
     step_ns = MINUTE_NS // rpm
-    left_ns = step_ns * rpm - (full_at_ns - now_ns if full_at_ns > now_ns else 0)
-    return left_ns // step_ns if left_ns > 0 else 0
+    return max(0, (step_ns * rpm - max(0, full_at_ns - now_ns)) // step_ns)
 
 
 def open_shared_memory(processes: int) -> int:

@@ -42,7 +42,6 @@ NO_STATE = "none"
 _Limit = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 _Text = Annotated[str, Meta(min_length=1)]
 # --- the schema -----------------------------------------------------------------------------------
-
 _UNSUPPORTED = "the gateway does not support this field, because"
 _COMPACTS = "the answer would be a summary of the vendor's own kind, which no other model has: compact in the client"
 
@@ -510,8 +509,8 @@ def _user(
                 for inner, one in enumerate(_blocks(block.content or ""))
                 for part in _parts(one, f"{path}.content.{inner}", names)
             ]
-            result = block.tool_use_id, plain_content(parts), block.is_error or False, block.cache
-            results[block.tool_use_id] = chat.ToolMessage(*result)
+            content, call_id = plain_content(parts), block.tool_use_id
+            results[call_id] = chat.ToolMessage(call_id, content, block.is_error or False, block.cache)
     if missing := tuple(call for call in calls if call.id not in results):
         raise _unanswered(asked_at, missing)
     yield from results.values()
