@@ -44,7 +44,7 @@ def test_targets_of_make_exist() -> None:
 
 # A sentence that announces something for a version: "from 2.0 on, …", "until 2.0; …", "2.0 will …".
 _ANNOUNCED = re.compile(
-    r"(?i)(?<![\w.])(?:(?:from|until) (?:release )?)?([01]\.\d)(?:\.\d)?(?: on\b| will\b|(?<=until ...);)"
+    r"(?i)(?<![\w./])(?:(?:from|until) (?:release )?)?([01]\.\d)(?:\.\d)?(?: on\b| will\b|(?<=until ...);)"
 )
 
 
