@@ -30,7 +30,7 @@ Samples = Mapping[str, Mapping[str, Sequence[float]]]
 
 
 def take_turns(bench: Bench, subjects: Sequence[Subject], turns: int) -> Samples:
-    """Return the figure of each turn by subject and scenario (units: `SCENARIOS`). Raises RuntimeError like `Bench`."""
+    """Return the figure of each turn by subject and scenario (units: `SCENARIOS`)."""
     samples: dict[str, dict[str, list[float]]] = {subject.name: {} for subject in subjects}
     with contextlib.ExitStack() as stack:
         running: list[tuple[Subject, Running]] = []

@@ -5,7 +5,7 @@ Theory of operation:
 - A command is written at once, and its answer resolves a future. Any number of commands wait for their answers.
 - A command that is not answered within its deadline raises `ValkeyUnavailable`. Its late answer is ignored.
 - While there is no connection, every command raises `ValkeyUnavailable` at once. A task connects again, with growing
-  pauses. If several commands in a row have no answer, the connection is given up too (`_MOST_LATE`).
+  pauses. If no command is answered in time for a while, the connection is given up too (`_LATE_S`).
 
 The password is sent only on a connection that is encrypted, or that does not leave this machine: see `StoreServer`.
 """
@@ -32,7 +32,7 @@ DEADLINE_S = 0.05
 
 _GRACE_S = 0.001
 _CONNECT_S = 2.0
-_MOST_LATE = 5
+_LATE_S = 0.1
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
 _REPLICA = ("READONLY", "MASTERDOWN")
@@ -82,7 +82,7 @@ class _Pipeline(asyncio.Protocol):
         self._waiting: deque[asyncio.Future[object]] = deque()
         self._unsent: list[bytes] = []
         self.transport: asyncio.Transport | None = None
-        self._late_in_a_row = 0
+        self._late_since_s: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # The transports of uvloop are not subclasses of those of asyncio.
@@ -95,7 +95,7 @@ class _Pipeline(asyncio.Protocol):
                 future = self._waiting.popleft()
                 if future.done():
                     continue
-                self._late_in_a_row = 0
+                self._late_since_s = None
                 if isinstance(answer, ValkeyRefused):
                     future.set_exception(answer)
                 else:
@@ -135,12 +135,13 @@ class _Pipeline(asyncio.Protocol):
             asyncio.get_running_loop().call_later(_GRACE_S, self._give_up, future)
 
     def _give_up(self, future: asyncio.Future[object]) -> None:
-        """Give up waiting for an answer, and give up the connection after several in a row."""
+        """Give up waiting for an answer. Commands that are late at the same time do not cost the connection."""
         if future.done():
             return
         future.set_exception(OutcomeUnknown("Valkey did not answer in time"))
-        self._late_in_a_row += 1
-        if self._late_in_a_row >= _MOST_LATE:
+        now_s = time.monotonic()
+        self._late_since_s = self._late_since_s or now_s
+        if now_s - self._late_since_s >= _LATE_S:
             self.abort()
 
     def abort(self) -> None:

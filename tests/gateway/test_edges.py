@@ -26,7 +26,6 @@ from gateway.api.dialects.messages import encode as messages_encode
 from gateway.api.dialects.responses import decode as responses_decode
 from gateway.api.dialects.responses import echo, tools
 from gateway.api.errors import ApiError
-from gateway.cell import valkey_connection
 from gateway.changes import plan_text
 from gateway.changes.plan import Change, ChangePlan
 from gateway.cli import arguments, exchange_log, provider_pages
@@ -567,13 +566,6 @@ def clients_page(clients: int = 1, keys: int = 1, **query: str) -> dict[str, Any
     return dict(shown.values)
 
 
-def late(answers: int) -> bool:
-    connection: Any = Fake(_late_in_a_row=0, abort=Mock())
-    for _ in range(answers):
-        valkey_connection._Pipeline._give_up(connection, Mock(done=lambda: False))
-    return not connection.abort.called
-
-
 EDGES = (
     at_most("gateway.api.caller.authentication._MOST_ADDRESSES", limited_addresses),
     at_most(
@@ -605,7 +597,6 @@ EDGES = (
     below("gateway.telemetry.metrics._MOST_NEW", unsettled),
     below("gateway.telemetry.metrics._MOST_ROWS", rows_of),
     at_most("gateway.usage.holding._MOST_TRIES", lambda n: tries_of_a_gate_that_refuses() == n),
-    below("gateway.cell.valkey_connection._MOST_LATE", late),
     at_most("gateway.api.admin_request._MAX_NAME_CHARACTERS", named),
     at_most(
         "gateway.api.admin_config._MAX_FAULT_CHARACTERS",

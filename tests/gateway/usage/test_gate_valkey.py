@@ -29,6 +29,7 @@ from gateway.usage.gate import (
     HoldGranted,
     HoldRefused,
     HoldRequest,
+    MayBeDone,
 )
 from gateway.usage.journal import Journal
 from gateway.usage.lost_call import RunningCost
@@ -251,6 +252,7 @@ async def test_frozen_server_ends_holds_at_the_deadline_and_loses_no_settlement(
                 await gate.hold(request(f"late-{number}", 100))
         assert await gate.settle("open", 50, 50)  # it continues in the background
         assert time.monotonic() - began_s < 8 * 0.5, "50 ms each at most"
+        assert not gate.connection.is_connected, "the last ones did not wait"
         await asyncio.sleep(0.5)
         assert time.process_time() - began_cpu_s < 0.5 * (time.monotonic() - began_s), "the CPU is not pinned"
         running = False
@@ -261,6 +263,17 @@ async def test_frozen_server_ends_holds_at_the_deadline_and_loses_no_settlement(
         await asyncio.to_thread(waiting.eventually, lambda: gate.connection.is_connected and gate.epoch is not None)
         await eventually(gate, held=0, spent=50)
         assert gate.open_calls == ()
+
+
+async def test_commands_that_are_late_at_once_do_not_cost_the_connection(server: RunningValkey) -> None:
+    async with opened(server) as gate:
+        pipeline = gate.connection._pipeline
+        server.freeze()
+        late = await asyncio.gather(*(gate.hold(request(f"late-{n}", 1)) for n in range(20)), return_exceptions=True)
+        assert {type(one) for one in late} == {MayBeDone}
+        server.thaw()
+        await eventually(gate, held=0)
+        assert gate.connection._pipeline is pipeline
 
 
 async def test_killed_server_refuses_at_once_and_a_restarted_one_has_no_epoch(server: RunningValkey) -> None:
