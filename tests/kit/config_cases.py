@@ -6,12 +6,14 @@ configuration as data.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
 from gateway.config.compile import Compiled
-from gateway.config.loading import parse_document
+from gateway.config.loading import load_document, parse_document
 from gateway.config.problems import ConfigRejected, Problem, dotted
 from gateway.features.configuration import compile_config
 from providers.registry import Registry, load_registry
@@ -92,6 +94,11 @@ def compiled(
     """Compile the text. Raises ConfigRejected."""
     document = parse_document(text.encode(), "gateway.yaml", environ, secrets=secrets)
     return compile_config(document, registry=registry or load_registry(), simulators=simulators, demo=demo)
+
+
+def compiled_file(path: Path, environ: Mapping[str, str] = ENVIRON, **reading: Any) -> Compiled:
+    """Compile a file. Raises ConfigRejected."""
+    return compile_config(load_document(path, environ, **reading), registry=load_registry())
 
 
 def rejected(text: str, environ: Mapping[str, str] = ENVIRON, *, demo: bool = False) -> tuple[Problem, ...]:

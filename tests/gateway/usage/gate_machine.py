@@ -1,28 +1,20 @@
 """A gate does exactly what the reference gate does: any operations, processes, clocks and windows."""
 
-from abc import abstractmethod
-from collections.abc import Coroutine
-from typing import Any
-
 import hypothesis.strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from gateway.cell.valkey_gate import LostCall, ValkeyGate
 from gateway.model.budget import Window
-from gateway.usage.gate import BudgetLimit, Counter, CounterKind, HoldGranted, HoldRequest, RatePerMinute
+from gateway.usage.gate import BudgetLimit, Counter, CounterKind, HoldGranted, HoldRequest
 from gateway.usage.windows import SECOND_NS
+from tests.gateway.usage.gate_places import PlacedMachine
 from tests.gateway.usage.reference_gate import ReferenceGate, budget, rate, windows_at
 
 DAY_S = 86_400
 COUNTERS = [
-    budget(0, unit=unit, window=window, kind=kind).counter
+    budget(0, unit=unit, window=Window(per), kind=kind).counter
     for kind in (CounterKind.CLIENT, CounterKind.USER)
-    for unit, window in (
-        ("EUR", Window.DAY),
-        ("EUR", Window.TOTAL),
-        ("tokens", Window.MINUTE),
-        ("requests", Window.TOTAL),
-    )
+    for unit, per in (("EUR", "day"), ("EUR", "total"), ("tokens", "minute"), ("requests", "total"))
 ]
 RATES = st.sampled_from([(), (rate(100),), (rate(7),), (rate(60, unit="requests"), rate(100))])
 TOKENS = st.integers(0, 60)
@@ -40,7 +32,7 @@ def limits_of(amounts: st.SearchStrategy[int]) -> st.SearchStrategy[tuple[Budget
     )
 
 
-class GateMachine(RuleBasedStateMachine):
+class GateMachine(PlacedMachine):
     """Runs each operation on both gates, in three processes' places, and compares the results.
 
     Attributes:
@@ -50,48 +42,18 @@ class GateMachine(RuleBasedStateMachine):
 
     amounts: st.SearchStrategy[int] = st.integers(0, 60)
     limits: st.SearchStrategy[tuple[BudgetLimit, ...]] = limits_of(st.integers(0, 100))
+    owners = 3
 
-    def __init__(self, now_ns: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.now_ns = now_ns
         self.model = ReferenceGate(self.clock)
-        self.names = {owner: owner for owner in range(3)}
-        self.gates = {owner: self.start(owner) for owner in range(3)}
         self.calls: list[tuple[int, str]] = []
 
-    def clock(self) -> int:
-        return self.now_ns
-
-    @abstractmethod
-    def start(self, owner: int) -> Any:
-        """Return the gate of a new process in this place."""
-
-    @abstractmethod
-    def do(self, operation: Coroutine[Any, Any, Any]) -> Any:
-        """Return the result of an operation."""
-
-    @rule(
-        owner=OWNERS,
-        rates=RATES,
-        tokens=TOKENS,
-        lag_s=LAGS_S,
-        usual=st.none() | TOKENS,
-        room=ROOM_CALLS,
-        data=st.data(),
-    )
-    def hold(
-        self,
-        owner: int,
-        rates: tuple[RatePerMinute, ...],
-        tokens: int,
-        lag_s: int,
-        usual: int | None,
-        room: int,
-        data: st.DataObject,
-    ) -> None:
+    @rule(owner=OWNERS, tokens=TOKENS, usual=st.none() | TOKENS, room=ROOM_CALLS, data=st.data())
+    def hold(self, owner: int, tokens: int, usual: int | None, room: int, data: st.DataObject) -> None:
         call = f"call-{len(self.calls)}"
-        limits, amount = data.draw(self.limits), data.draw(self.amounts)
-        windows = windows_at(self.now_ns - lag_s * SECOND_NS)
+        limits, amount, rates = data.draw(self.limits), data.draw(self.amounts), data.draw(RATES)
+        windows = windows_at(self.now_ns - data.draw(LAGS_S) * SECOND_NS)
         request = HoldRequest(call, tokens, amount, limits, rates, windows, call.encode() * 3, usual, room)
         found = self.do(self.gates[owner].hold(request))
         assert found == self.model.hold(self.names[owner], request)

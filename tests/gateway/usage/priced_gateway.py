@@ -11,17 +11,16 @@ from typing import Any
 import httpx
 
 from gateway.assembly.application import Gateway
-from gateway.config.loading import parse_document
-from gateway.features.configuration import compile_config
 from gateway.model.record import Record
 from gateway.usage.amounts import NANO
 from gateway.usage.gate import HoldGranted, HoldRefused, HoldRequest
 from gateway.usage.quota_lines import QuotaLines
-from gateway.usage.quotas import NOTHING, Parts
+from gateway.usage.quotas import Parts
 from gateway.usage.usage_row import UsageRow, decode_row
 from providers.compatible.adapter import adapter_of
 from providers.registry import load_registry
 from tests.kit.chat_http import CHAT
+from tests.kit.config_cases import compiled
 from tests.kit.configs import Config, key_hash
 from tests.kit.httpx_transport import HttpxTransport
 
@@ -72,6 +71,15 @@ APP = {"authorization": "Bearer gk-app"}
 MIDNIGHT_S = int(datetime(2026, 12, 1, tzinfo=UTC).timestamp())
 
 
+Patch = str | Mapping[str, Any]
+Sending = Callable[[httpx.AsyncClient], Awaitable[list[httpx.Response]]]
+
+
+def of_app(**rules: Any) -> dict[str, Any]:
+    """Return a patch of the client."""
+    return {"clients": {"app": rules}}
+
+
 def answer(request: httpx.Request, tokens: int = 5) -> httpx.Response:
     choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": 10 + tokens}
@@ -84,6 +92,10 @@ class PricedGateway:
     """A gateway in this process with a state directory and a clock of the test's own."""
 
     folder: Path
+    config: str = "{}"
+    """A patch for each request."""
+    models: str = ""
+    """The file of the operator's own catalogue, if there is one."""
     toml: str = ACME
     provider: Callable[[httpx.Request], httpx.Response] = answer
     now_s: float = MIDNIGHT_S - 1
@@ -96,12 +108,7 @@ class PricedGateway:
     sleep: Callable[[float], Awaitable[None]] | None = None
 
     async def ask(
-        self,
-        *patches: str | Mapping[str, Any],
-        number: int = 1,
-        headers: Mapping[str, str] = APP,
-        dialect: str = "chat",
-        **more: Any,
+        self, *patches: Patch, number: int = 1, headers: Any = APP, dialect: str = "chat", **more: Any
     ) -> list[httpx.Response]:
         """Send a request several times, one after another, and return the answers."""
         path, prompt = STREAMS[dialect]
@@ -113,12 +120,7 @@ class PricedGateway:
         return await self._served(patches, headers, asked)
 
     async def send(
-        self,
-        *patches: str | Mapping[str, Any],
-        path: str,
-        count: int = 1,
-        headers: Mapping[str, str] | None = None,
-        **request: Any,
+        self, *patches: Patch, path: str, count: int = 1, headers: Any = None, **request: Any
     ) -> list[httpx.Response]:
         """Send a request at a path several times at once, and return the answers."""
 
@@ -128,23 +130,17 @@ class PricedGateway:
         return await self._served(patches, APP, sent)
 
     async def _served(
-        self,
-        patches: Sequence[str | Mapping[str, Any]],
-        headers: Mapping[str, str],
-        send: Callable[[httpx.AsyncClient], Awaitable[list[httpx.Response]]],
+        self, patches: Sequence[Patch], headers: Mapping[str, str], send: Sending
     ) -> list[httpx.Response]:
         registry = load_registry()
         registry = replace(registry, adapters={**registry.adapters, "acme": adapter_of(self.toml)})
-        document = parse_document(CONFIG.merge(*patches).text.encode(), "gateway.yaml", {})
+        own = {"catalogue": {"models": str(self.folder / "models.yaml")}} if self.models else {}
+        (self.folder / "models.yaml").write_text(self.models, "utf-8")
+        config = compiled(CONFIG.merge(self.config, own, *patches).text, {}, registry=registry).config
         (self.folder / "state").mkdir(exist_ok=True)
-        gateway = self.gateway = Gateway(
-            compile_config(document, registry=registry).config,
-            HttpxTransport(httpx.MockTransport(self._answer)),
-            state_dir=self.folder / "state",
-        )
+        transport = HttpxTransport(httpx.MockTransport(self._answer))
+        gateway = self.gateway = Gateway(config, transport, state_dir=self.folder / "state")
         accounting = gateway._executor.accounting
-        assert accounting is not None
-        assert gateway._usage is not None
         self._note_rows(accounting)
         accounting.clock = lambda: int(self.now_s * NANO)
         gateway._chat.service.decider.clock = lambda: self.now_s
@@ -164,11 +160,9 @@ class PricedGateway:
             self.held += [decode_row(request.row)] if request.row else []
             return await hold(request)
 
-        async def settle_noting(
-            call: str, tokens: int, amount_nano: int, row: bytes = b"", parts: Parts = NOTHING
-        ) -> bool:
+        async def settle_noting(call: str, tokens: int, amount_nano: int, row: bytes = b"", *parts: Parts) -> bool:
             self.written += [decode_row(row)] if row else []
-            return await settle(call, tokens, amount_nano, row, parts)
+            return await settle(call, tokens, amount_nano, row, *parts)
 
         accounting.gate.hold, accounting.gate.settle = hold_noting, settle_noting
 

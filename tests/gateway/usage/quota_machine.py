@@ -1,12 +1,10 @@
 """A gate counts quotas exactly as a small reference does: any calls, processes, priorities, clocks and changed limits."""
 
-from abc import abstractmethod
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from gateway.model.budget import Window
 from gateway.model.quota import Keep, Priority, Quota, QuotaEntry, QuotaUnit
@@ -14,6 +12,7 @@ from gateway.usage.gate import HoldGranted, HoldRequest
 from gateway.usage.quotas import QuotaLimit, limits_of_quota
 from gateway.usage.usage_row import UsageRow, encode_row
 from gateway.usage.windows import FOREVER_NS, MINUTE_NS, SECOND_NS, bounds
+from tests.gateway.usage.gate_places import PlacedMachine
 from tests.gateway.usage.reference_gate import BERLIN, budget, windows_at
 
 DAY_S = 86_400
@@ -52,37 +51,23 @@ def weighed(unit: QuotaUnit, parts: Any) -> int:
     return counted.get(unit, nano)
 
 
-class QuotaMachine(RuleBasedStateMachine):
+class QuotaMachine(PlacedMachine):
     """Runs each operation on the gate of two processes, and on plain numbers."""
 
-    def __init__(self, now_ns: int) -> None:
+    owners = 2
+
+    def __init__(self) -> None:
         super().__init__()
-        self.now_ns = now_ns
-        self.gates = {owner: self.start(owner) for owner in range(2)}
-        self.numbers = {kind: Numbers(at_ns=now_ns) for kind in KINDS}
+        self.numbers = {kind: Numbers(at_ns=self.now_ns) for kind in KINDS}
         self.limits = dict.fromkeys(KINDS, 40)
         self.open: dict[str, tuple[int, dict[Any, tuple[int, int]]]] = {}
         self.count = 0
 
-    def clock(self) -> int:
-        return self.now_ns
-
-    @abstractmethod
-    def start(self, owner: int) -> Any:
-        """Return the gate of a new process in this place."""
-
-    @abstractmethod
-    def do(self, operation: Coroutine[Any, Any, Any]) -> Any:
-        """Return the result of an operation."""
-
     def limits_for(self, priority: Priority) -> dict[Any, QuotaLimit]:
         keep = Keep(KEPT[Priority.LOW], KEPT[Priority.NORMAL])
-        return {
-            kind: limits_of_quota(
-                Quota("q", (QuotaEntry(*kind, self.limits[kind]),), "Europe/Berlin", keep, currency="EUR"), priority
-            )[0]
-            for kind in KINDS
-        }
+        entries = {kind: (QuotaEntry(*kind, self.limits[kind]),) for kind in KINDS}
+        quotas = {kind: Quota("q", of, "Europe/Berlin", keep, currency="EUR") for kind, of in entries.items()}
+        return {kind: limits_of_quota(quota, priority)[0] for kind, quota in quotas.items()}
 
     def current(self, kind: Any) -> Numbers:
         """Return the numbers of a limit now."""
@@ -143,7 +128,6 @@ class QuotaMachine(RuleBasedStateMachine):
                 taken[kind] = amount, one.number
             self.open[call] = owner, taken
         elif not is_poor:
-            assert found.quota is not None
             full = [kind for kind, fits in zip(kinds, room, strict=True) if not fits]
             # If the call can never fit into some of them, only these are the reason.
             never = [kind for kind in full if weighed(kind[0], parts) > self.whole(kind, KEPT[priority])]

@@ -7,20 +7,12 @@ from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from gateway.model.budget import Window
-from gateway.usage.gate import (
-    BudgetLimit,
-    Counter,
-    CounterKind,
-    CounterState,
-    HoldGranted,
-    HoldRefused,
-    HoldRequest,
-    RatePerMinute,
-    RateState,
-)
+from gateway.usage import gate
+from gateway.usage.gate import BudgetLimit, Counter, CounterKind, CounterState, HoldGranted, HoldRefused, HoldRequest
 from gateway.usage.windows import MINUTE_NS, AllBounds, bounds
 
 BERLIN = ZoneInfo("Europe/Berlin")
+CLIENT = CounterKind.CLIENT
 _T = TypeVar("_T")
 
 
@@ -29,18 +21,13 @@ def windows_at(now_ns: int) -> AllBounds:
 
 
 def budget(
-    limit: int,
-    *,
-    unit: str = "EUR",
-    window: Window = Window.DAY,
-    name: str = "app",
-    kind: CounterKind = CounterKind.CLIENT,
+    limit: int, *, unit: str = "EUR", window: Window = Window.DAY, name: str = "app", kind: CounterKind = CLIENT
 ) -> BudgetLimit:
     return BudgetLimit(Counter(kind, name, unit, window), limit)
 
 
-def rate(per_minute: int, *, unit: str = "tokens", name: str = "app") -> RatePerMinute:
-    return RatePerMinute(CounterKind.CLIENT, name, unit, per_minute)
+def rate(per_minute: int, *, unit: str = "tokens", name: str = "app") -> gate.RatePerMinute:
+    return gate.RatePerMinute(CLIENT, name, unit, per_minute)
 
 
 def at_once(coroutine: Coroutine[Any, Any, _T]) -> _T:
@@ -70,8 +57,8 @@ class _Bucket:
         return max(0, self.missing_ns - max(0, now_ns - self.at_ns))
 
 
-def _state(limit: RatePerMinute, missing_ns: int) -> RateState:
-    return RateState(max(0, MINUTE_NS - missing_ns) * limit.per_minute // MINUTE_NS, missing_ns)
+def _state(limit: gate.RatePerMinute, missing_ns: int) -> gate.RateState:
+    return gate.RateState(max(0, MINUTE_NS - missing_ns) * limit.per_minute // MINUTE_NS, missing_ns)
 
 
 @dataclass
@@ -154,9 +141,7 @@ class ReferenceGate:
             return window.state._replace(start_ns=start_ns, end_ns=end_ns)
         return window.state
 
-    def change(
-        self, counter: Counter, windows: AllBounds, *, credit: int = 0, spent: int | None = None
-    ) -> CounterState:
+    def change(self, counter: Counter, windows: AllBounds, *, credit: int = 0, spent: Any = None) -> CounterState:
         window = self._window(counter, windows)
         window.credit += credit
         window.spent = window.spent if spent is None else spent
@@ -178,5 +163,5 @@ class ReferenceGate:
             window = self._windows[counter] = _OpenWindow(start_ns, max(end_ns, now_ns))
         return window
 
-    def _bucket(self, limit: RatePerMinute, now_ns: int) -> _Bucket:
+    def _bucket(self, limit: gate.RatePerMinute, now_ns: int) -> _Bucket:
         return self._buckets.setdefault((limit.kind, limit.name, limit.unit), _Bucket(0, now_ns))

@@ -11,7 +11,7 @@ from gateway.usage.usage_row import row_data
 from providers.catalogue.held_audio import _MOST_COUNT, HeldAudio
 from providers.catalogue.prices import AudioPrice, Price, Rates
 from providers.chat import Usage
-from tests.gateway.usage.priced_gateway import PricedGateway
+from tests.gateway.usage.priced_gateway import PricedGateway, of_app
 from tests.kit.audio import BOUNDARY, claiming_wav, silent_wav, transcription_form
 
 CONFIG = """
@@ -21,7 +21,7 @@ deployments:
   mouth: {provider: openai-compatible, model: s, endpoint: "https://mouth.test/v1", stores: NO, processes: NO, api_key: k}
 resilience: {attempts: {per_deployment: 1}}
 """
-PRICES = """
+MODELS = """
 version: 1
 models:
   openai-compatible:
@@ -34,8 +34,7 @@ FORM = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 @pytest.fixture
 def priced(tmp_path: Path) -> PricedGateway:
-    (tmp_path / "models.yaml").write_text(PRICES, "utf-8")
-    return PricedGateway(tmp_path, provider=counting(1.0))
+    return PricedGateway(tmp_path, CONFIG, MODELS, provider=counting(1.0))
 
 
 def counting(seconds: object) -> Any:
@@ -50,11 +49,11 @@ def counting(seconds: object) -> Any:
     return answer
 
 
-async def ask(gateway: PricedGateway, file: bytes | None = None, count: int = 1, **limits: Any) -> list[httpx.Response]:
-    prices = {"catalogue": {"models": str(gateway.folder / "models.yaml")}}
-    form = transcription_form(silent_wav() if file is None else file)
-    return await gateway.send(CONFIG, prices, {"clients": {"app": limits}}, path="/v1/audio/transcriptions",
-                              content=form, headers=FORM, count=count)  # fmt: skip
+async def ask(
+    gateway: PricedGateway, *patches: Any, file: bytes = silent_wav(), count: int = 1
+) -> list[httpx.Response]:
+    form = transcription_form(file)
+    return await gateway.send(*patches, path="/v1/audio/transcriptions", content=form, headers=FORM, count=count)
 
 
 async def test_seconds_of_the_vendor_are_charged_and_are_in_the_row(priced: PricedGateway) -> None:
@@ -85,12 +84,12 @@ async def test_no_seconds_of_silence_cost_nothing(priced: PricedGateway) -> None
 @pytest.mark.parametrize("claimed", [0, 2**63])
 async def test_header_of_a_file_decides_nothing(priced: PricedGateway, claimed: int) -> None:
     priced.provider = counting(None)
-    await ask(priced, claiming_wav(claimed))
+    await ask(priced, file=claiming_wav(claimed))
     assert [row.amount_nano for row in priced.written] == [SECOND_NANO]
 
 
 async def test_budget_is_exact_with_64_at_once(priced: PricedGateway) -> None:
-    answers = await ask(priced, count=64, budgets=[{"amount": "0.0010 EUR", "per": "day"}])
+    answers = await ask(priced, of_app(budgets=[{"amount": "0.0010 EUR", "per": "day"}]), count=64)
     assert [answer.status_code for answer in answers].count(200) == 10
     assert sum(row.amount_nano or 0 for row in priced.written) == 10 * SECOND_NANO
 
@@ -99,9 +98,7 @@ SPOKEN = {"path": "/v1/audio/speech", "json": {"model": "assistant", "voice": "v
 
 
 async def test_budget_of_characters_is_exact_with_64_at_once(priced: PricedGateway) -> None:
-    prices = {"catalogue": {"models": str(priced.folder / "models.yaml")}}
-    budget = {"clients": {"app": {"budgets": [{"amount": "0.00105 EUR", "per": "day"}]}}}
-    answers = await priced.send(CONFIG, prices, budget, **SPOKEN, count=64)
+    answers = await priced.send(of_app(budgets=[{"amount": "0.00105 EUR", "per": "day"}]), **SPOKEN, count=64)
     assert [answer.status_code for answer in answers].count(200) == 10
     assert [row.amount_nano for row in priced.written] == [105_000] * 10
 
@@ -113,8 +110,7 @@ async def test_budget_of_characters_is_exact_with_64_at_once(priced: PricedGatew
 async def test_limit_of_money_holds_characters_and_one_of_tokens_nothing(
     priced: PricedGateway, limits: dict[str, Any], status: int
 ) -> None:
-    prices = {"catalogue": {"models": str(priced.folder / "models.yaml")}}
-    (answer,) = await priced.send(CONFIG, prices, {"clients": {"app": limits}}, **SPOKEN)
+    (answer,) = await priced.send(of_app(**limits), **SPOKEN)
     assert answer.status_code == status, answer.text
 
 
@@ -122,27 +118,20 @@ async def test_limit_of_money_holds_characters_and_one_of_tokens_nothing(
 async def test_quota_counts_speech_as_other_calls(priced: PricedGateway, unit: str) -> None:
     limit = {"requests": {"hour": 3}, "amount": {"day": "0.000315 EUR"}}[unit]
     quota = {"quotas": {"account": {unit: limit}}, "deployments": {"mouth": {"quota": "account"}}}
-    prices = {"catalogue": {"models": str(priced.folder / "models.yaml")}}
-    answers = await priced.send(CONFIG, prices, quota, **SPOKEN, count=8)
+    answers = await priced.send(quota, **SPOKEN, count=8)
     assert sorted(answer.status_code for answer in answers) == [200] * 3 + [503] * 5
 
 
 async def test_quota_of_seconds_counts_each_begun_second_over_all_calls(priced: PricedGateway) -> None:
     quota = {"quotas": {"account": {"seconds": {"hour": 7}}}, "deployments": {"ears": {"quota": "account"}}}
-    prices = {"catalogue": {"models": str(priced.folder / "models.yaml")}}
     priced.provider = counting(1.5)
-    form = transcription_form(silent_wav(1.5))
-    answers = await priced.send(
-        CONFIG, prices, quota, path="/v1/audio/transcriptions", content=form, headers=FORM, count=8
-    )
+    answers = await ask(priced, quota, file=silent_wav(1.5), count=8)
     assert sorted(answer.status_code for answer in answers) == [200] * 3 + [503] * 5
     assert [row.audio_ms for row in priced.written] == [1500] * 3
 
 
 async def test_characters_of_speech_are_charged_as_the_price_counts_them(priced: PricedGateway) -> None:
-    prices = {"catalogue": {"models": str(priced.folder / "models.yaml")}}
-    body = {"model": "assistant", "voice": "v", "input": "Grüße"}
-    (answer,) = await priced.send(CONFIG, prices, {"clients": {"app": {}}}, path="/v1/audio/speech", json=body)
+    (answer,) = await priced.send(**SPOKEN)
     assert answer.status_code == 200, answer.text
     (row,) = priced.written
     assert (row.characters, row.amount_nano, row.usage_source) == (7, 105_000, "estimated")

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import patch
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -77,14 +78,8 @@ def test_every_counter_of_open_windows_is_summed_up(tmp_path: Path) -> None:
     for window, calls in spent.items():
         assert found["user", "u_1", "app", window] == (calls, credit.get(window, 0))
         assert found["project", "shop", "", window] == (2 * calls, 0)
-    assert {window: found["client", "app", "", window] for window in spent} == {
-        "minute": (2, 0),
-        "hour": (4, 0),
-        "day": (6, 7),
-        "week": (8, 0),
-        "month": (7, 0),
-        "total": (12, 0),
-    }
+    of_client = [found["client", "app", "", window] for window in spent]
+    assert of_client == [(2, 0), (4, 0), (6, 7), (8, 0), (7, 0), (12, 0)]
     assert ("user", "u_1", "other", "day") not in found, "it was reset"
     assert found["user", "u_1", "other", "week"] == (5, 0)
 
@@ -145,17 +140,10 @@ def test_lost_counters_are_rebuilt_at_the_start(tmp_path: Path, is_created: bool
     assert started(tmp_path) == [], "it is done once"
 
 
-def test_counters_that_cannot_be_rebuilt_are_reported_and_rebuilt_at_the_next_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_counters_that_cannot_be_rebuilt_are_reported_and_rebuilt_at_the_next_start(tmp_path: Path) -> None:
     with closing(Ledger(ledger_file(tmp_path), lambda: UTC)) as ledger:
         ledger.insert(rows())
-
-    def fail(self: Ledger, *_: object) -> None:
-        raise StateError("the disk is full")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(Ledger, "sum_up", fail)
+    with patch.object(Ledger, "sum_up", side_effect=StateError("the disk is full")):
         (line,) = started(tmp_path)
     assert "open windows begin at 0: the disk is full" in str(line["detail"])
     assert [line["event"] for line in started(tmp_path)] == ["counters_rebuilt"]

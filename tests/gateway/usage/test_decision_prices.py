@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gateway.usage.priced_gateway import STREAMS, PricedGateway, codes
+from tests.gateway.usage.priced_gateway import STREAMS, PricedGateway, codes, of_app
 from tests.kit.case_files import cases
 
 CONFIG = """
@@ -38,17 +38,15 @@ def counted(tokens: int | None) -> Any:
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PricedGateway:
     questions = [{"type": "predicate", "instructions": "It is so."}] * QUESTIONS
-    monkeypatch.setitem(
-        STREAMS, "decisions", ("/v1/decisions", {"model": "assistant", "input": TEXT, "questions": questions})
-    )
-    return PricedGateway(tmp_path, provider=counted(5_000))
+    body = {"model": "assistant", "input": TEXT, "questions": questions}
+    monkeypatch.setitem(STREAMS, "decisions", ("/v1/decisions", body))
+    return PricedGateway(tmp_path, CONFIG, provider=counted(5_000))
 
 
 async def ask(gateway: PricedGateway, price: dict[str, Any], *patches: dict[str, Any], **limits: Any) -> httpx.Response:
     models = {name: {"m": {"price": {**price, **PRICE}}} for name in ("vllm", "openai-compatible")}
-    (gateway.folder / "models.yaml").write_text(json.dumps({"version": 1, "models": models}), "utf-8")
-    own = {"catalogue": {"models": str(gateway.folder / "models.yaml")}}
-    (answer,) = await gateway.ask(CONFIG, own, *patches, {"clients": {"app": limits}}, dialect="decisions")
+    gateway.models = json.dumps({"version": 1, "models": models})
+    (answer,) = await gateway.ask(*patches, of_app(**limits), dialect="decisions")
     return answer
 
 
@@ -89,12 +87,10 @@ async def test_a_budget_pays_the_bound_and_the_input_again_where_it_is_read_once
     asked: PricedGateway, patch: dict[str, Any], price: dict[str, Any], needed: int
 ) -> None:
     asked.provider = counted(100)
-    exact = await ask(asked, price, patch, budgets=[{"amount": f"{needed / 1_000_000:.6f} EUR", "per": "total"}])
-    assert codes([exact]) == [""]
-    asked.bodies.clear()
-    short = await ask(asked, price, patch, budgets=[{"amount": f"{(needed - 1) / 1_000_000:.6f} EUR", "per": "total"}])
-    assert codes([short]) == ["insufficient_quota"]
-    assert asked.bodies == []
+    for micros, code in ((needed, ""), (needed - 1, "insufficient_quota")):
+        asked.bodies.clear()
+        answer = await ask(asked, price, patch, budgets=[{"amount": f"{micros / 1_000_000:.6f} EUR", "per": "total"}])
+        assert (codes([answer]), bool(asked.bodies)) == ([code], not code)
 
 
 @pytest.mark.parametrize(("requests", "refused"), [(2, ""), (1, "overloaded")])

@@ -5,29 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.usage.estimates import (
-    KeptUsage,
-    LearnedUsage,
-    SeenOutput,
-    _Latest,
-    is_plausible,
-    most_input,
-    unlearned_input,
-)
+from gateway.usage import estimates
+from gateway.usage.estimates import LearnedUsage, is_plausible
 from gateway.usage.token_count import count_tokens
 from gateway.usage.worst_cost import input_bound
-from providers.chat import (
-    ChatRequest,
-    ImagePart,
-    ReasoningDelta,
-    SystemMessage,
-    TextDelta,
-    TextPart,
-    TextRun,
-    ToolCallDelta,
-    Usage,
-    UserMessage,
-)
+from providers import chat
+from providers.chat import ChatRequest, TextDelta, TextPart, Usage, UserMessage
 from providers.value import replace
 
 OWNER = ("app", "gpt")
@@ -62,15 +45,15 @@ def ask(content: object = "Hi", **extra: object) -> ChatRequest:
     ("request_", "most"),
     [
         (ask(), 4_296),
-        (ask((TextPart("a"), ImagePart("data:image/png;base64,AA"))), 4_296),
-        (ask((TextPart("a"), ImagePart("https://example.com/a.png"))), None),
+        (ask((TextPart("a"), chat.ImagePart("data:image/png;base64,AA"))), 4_296),
+        (ask((TextPart("a"), chat.ImagePart("https://example.com/a.png"))), None),
         (ask(web_search_options={}), None),
         (ask(web_search_options=False), 4_296),
         (ask(verbosity="low"), 4_296),
     ],
 )
 def test_most_input_is_judged_unless_the_provider_reads_more(request_: ChatRequest, most: int | None) -> None:
-    assert most_input(request_, 100) == most
+    assert estimates.most_input(request_, 100) == most
 
 
 def test_counts_above_the_most_are_not_plausible() -> None:
@@ -81,12 +64,13 @@ def test_counts_above_the_most_are_not_plausible() -> None:
 
 
 def test_seen_output_counts_pieces_and_bytes() -> None:
-    seen = SeenOutput()
-    seen.add((TextDelta("ab"), TextRun((b"c", b"d")), ReasoningDelta("e"), ToolCallDelta(0, "{}", name="get")))
+    seen = estimates.SeenOutput()
+    call = chat.ToolCallDelta(0, "{}", name="get")
+    seen.add((TextDelta("ab"), chat.TextRun((b"c", b"d")), chat.ReasoningDelta("e"), call))
     assert (seen.deltas, seen.tokens) == (6, 6)
     seen.add((TextDelta("x" * 300),))
     assert seen.tokens == 104
-    chinese = SeenOutput()
+    chinese = estimates.SeenOutput()
     chinese.add((TextDelta("中文" * 10),))
     assert chinese.tokens == 20
 
@@ -117,9 +101,10 @@ def test_values_are_learned_from_counted_calls() -> None:
     ],
 )
 def test_input_is_a_part_of_its_bytes_until_it_is_learned(text: str, part: int) -> None:
-    for request in (ask(text), replace(ask(text), messages=(SystemMessage(text), UserMessage((TextPart(text),))))):
+    both = (chat.SystemMessage(text), UserMessage((TextPart(text),)))
+    for request in (ask(text), replace(ask(text), messages=both)):
         bound = input_bound(request)
-        assert unlearned_input(request, bound) == -(-bound // part)
+        assert estimates.unlearned_input(request, bound) == -(-bound // part)
 
 
 def test_what_is_learned_is_the_same_after_a_restart() -> None:
@@ -127,7 +112,7 @@ def test_what_is_learned_is_the_same_after_a_restart() -> None:
     for number in range(120):
         learned.learn(OWNER, "gpt", Usage(250, 10 + number), 1, 1.0)
         learned.learn_input("gpt", 250 + number, 1000, 200)
-    kept = msgspec.json.decode(msgspec.json.encode(learned.to_keep()), type=KeptUsage)
+    kept = msgspec.json.decode(msgspec.json.encode(learned.to_keep()), type=estimates.KeptUsage)
     again = LearnedUsage(kept)
     for one in (learned, again):
         one.learn(OWNER, "gpt", Usage(250, 7), 1, 1.0)
@@ -196,7 +181,7 @@ def test_answer_that_ended_at_a_cap_of_the_gateway_is_learned_with_twice_its_len
 
 @given(st.lists(st.integers(0, 50), max_size=400))
 def test_largest_of_the_latest_samples_is_known(values: list[int]) -> None:
-    latest = _Latest()
+    latest = estimates._Latest()
     for number, value in enumerate(values, 1):
         latest.add(value)
         assert latest.largest == max(values[max(0, number - 100) : number])

@@ -7,20 +7,22 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC
+from typing import Any
 
 import msgspec
 import pytest
 
 from gateway.cell.epoch import EpochKeeper
-from gateway.cell.postgres import Postgres, upgrade
+from gateway.cell.postgres import Postgres
 from gateway.cell.valkey_gate import ValkeyGate
 from gateway.model.budget import Window
-from gateway.usage.gate import BudgetLimit, Counter, CounterKind, GateUnavailable, HoldGranted, HoldRefused, HoldRequest
+from gateway.usage.gate import Counter, CounterKind, GateUnavailable, HoldGranted, HoldRefused, HoldRequest
 from gateway.usage.ledger import Ledger
 from gateway.usage.usage_row import BudgetChange, CallOutcome, RowKind
 from gateway.usage.windows import bounds
+from tests.gateway.usage.reference_gate import budget
 from tests.kit import waiting
-from tests.kit.postgres_server import RunningPostgres, running_postgres
+from tests.kit.postgres_server import RunningPostgres
 from tests.kit.scripted_server import until
 from tests.kit.usage_rows import usage_row
 from tests.kit.valkey_server import RunningValkey, running_valkey
@@ -28,13 +30,6 @@ from tests.kit.valkey_server import RunningValkey, running_valkey
 pytestmark = pytest.mark.slow("starts PostgreSQL and Valkey")
 NANO = 10**9
 LIMIT_S = 90
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[RunningPostgres]:
-    with running_postgres() as server:
-        upgrade(server.address())
-        yield server
 
 
 @pytest.fixture
@@ -77,18 +72,15 @@ async def _process(valkey: RunningValkey, postgres: RunningPostgres, owner: str)
         await process.keeper.close()
 
 
-def windows() -> dict[Window, object]:
+def windows() -> Any:
     return {window: bounds(window, time.time_ns(), UTC) for window in Window}
 
 
-def money(
-    name: str = "app", window: Window = Window.MONTH, kind: CounterKind = CounterKind.CLIENT, client: str = ""
-) -> Counter:
-    return Counter(kind, name, "EUR", window, client)
+MONTHLY = budget(100 * NANO, window=Window.MONTH)
 
 
-def request(call: str, euros: int, limit: int = 100) -> HoldRequest:
-    return HoldRequest(call, 10, euros * NANO, (BudgetLimit(money(), limit * NANO),), (), windows())  # type: ignore[arg-type]
+def request(call: str, euros: int) -> HoldRequest:
+    return HoldRequest(call, 10, euros * NANO, (MONTHLY,), (), windows())
 
 
 def row(call: str, euros: int, **more: object) -> object:
@@ -113,12 +105,12 @@ async def hold(gate: ValkeyGate, asked: HoldRequest) -> HoldGranted | HoldRefuse
     raise AssertionError
 
 
-async def numbers(gate: ValkeyGate, counter: Counter | None = None) -> tuple[int, int, int]:
+async def numbers(gate: ValkeyGate, counter: Counter = MONTHLY.counter) -> tuple[int, int, int]:
     """Return what is spent, held and added, in whole units."""
     async with asyncio.timeout(LIMIT_S):
         while True:
             try:
-                [found] = await gate.read([counter or money()], windows())  # type: ignore[arg-type]
+                [found] = await gate.read([counter], windows())
                 return found.spent // NANO, found.held // NANO, found.credit // NANO
             except GateUnavailable:
                 await asyncio.sleep(0.02)
@@ -174,8 +166,7 @@ async def test_budgets_wait_until_every_process_has_shipped_its_rows(
         two.unshipped = True
         valkey.command("FLUSHALL")
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1):
-                await hold(one.gate, request("early", 1))
+            await asyncio.wait_for(hold(one.gate, request("early", 1)), 1)
         ship(postgres, row("late", 99))
         two.unshipped = False
         assert isinstance(await hold(one.gate, request("after", 2)), HoldRefused)
@@ -186,11 +177,11 @@ async def test_all_windows_and_owners_are_rebuilt(valkey: RunningValkey, postgre
     ship(postgres, row("one", 3, user="u_1"), row("two", 4, user="u_2"), other)
     async with processes(valkey, postgres, 1) as (one,):
         for window in Window:
-            assert (await numbers(one.gate, money("app", window)))[0] == 7
-            assert (await numbers(one.gate, money("shop", window, CounterKind.PROJECT)))[0] == 7
-            user = [money("u_1", window, CounterKind.USER, client) for client in ("app", "other")]
-            assert [(await numbers(one.gate, counter))[0] for counter in user] == [3, 5]
-        [tokens] = await one.gate.read([Counter(CounterKind.CLIENT, "app", "tokens", Window.DAY)], windows())  # type: ignore[arg-type]
+            owners = [(CounterKind.CLIENT, "app", ""), (CounterKind.PROJECT, "shop", "")]
+            owners += [(CounterKind.USER, "u_1", client) for client in ("app", "other")]
+            counters = [Counter(kind, name, "EUR", window, client) for kind, name, client in owners]
+            assert [(await numbers(one.gate, counter))[0] for counter in counters] == [7, 7, 3, 5]
+        [tokens] = await one.gate.read([Counter(CounterKind.CLIENT, "app", "tokens", Window.DAY)], windows())
         assert tokens.spent == 20
 
 
@@ -201,8 +192,7 @@ async def test_without_the_database_budgets_are_refused_and_it_is_reported(
         postgres.kill()
         valkey.command("FLUSHALL")
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1):
-                await hold(one.gate, request("call", 1))
+            await asyncio.wait_for(hold(one.gate, request("call", 1)), 1)
         await asyncio.to_thread(waiting.eventually, lambda: one.keeper.problem is not None)
         assert "can't be reached" in (one.keeper.problem or "")
         postgres.restart()

@@ -1,10 +1,6 @@
 """The journal does exactly what the reference gate does: any operations, processes, clocks and windows."""
 
 import asyncio
-import tempfile
-from collections.abc import Coroutine
-from pathlib import Path
-from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -12,10 +8,9 @@ from hypothesis import settings
 from hypothesis.stateful import rule
 
 from gateway.usage.gate import HoldGranted, HoldRefused, HoldRequest
-from gateway.usage.journal import Journal
-from gateway.usage.windows import SECOND_NS
 from tests.gateway.usage.gate_machine import OWNERS, RATES, GateMachine
-from tests.gateway.usage.reference_gate import at_once, windows_at
+from tests.gateway.usage.gate_places import JournalPlace
+from tests.gateway.usage.reference_gate import windows_at
 
 pytestmark = pytest.mark.slow("runs 40 sequences of operations")
 
@@ -23,20 +18,7 @@ pytestmark = pytest.mark.slow("runs 40 sequences of operations")
 class JournalMachine(GateMachine):
     """Processes with one directory."""
 
-    def __init__(self) -> None:
-        self._home = tempfile.TemporaryDirectory()
-        super().__init__(1_795_000_000 * SECOND_NS)
-
-    def start(self, owner: int) -> Journal:
-        return Journal.open(Path(self._home.name), self.clock)
-
-    def do(self, operation: Coroutine[Any, Any, Any]) -> Any:
-        return at_once(operation)
-
-    def teardown(self) -> None:
-        for gate in self.gates.values():
-            gate.close()
-        self._home.cleanup()
+    place = JournalPlace
 
     @rule(owner=OWNERS, amounts=st.lists(st.integers(0, 60), min_size=2, max_size=5), data=st.data())
     def hold_together(self, owner: int, amounts: list[int], data: st.DataObject) -> None:

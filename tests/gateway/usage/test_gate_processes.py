@@ -33,12 +33,10 @@ def worker(mode: str, directory: Path, *more: str) -> Iterator[subprocess.Popen[
 
 
 def line_of(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
 def send_line(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
 
@@ -107,7 +105,6 @@ def recovered(gate: Journal, limit_s: float = 60) -> int:
 def _killed(process: subprocess.Popen[str], name: str) -> list[tuple[str, ...] | tuple[str, int, int]]:
     """Kill a process, and return the steps that it began: calls that it held, with amounts, and that it settled."""
     process.kill()
-    assert process.stdout is not None
     # The first line was read already. A line may be cut off by the kill; its step had not begun.
     lines = [line.split() for line in process.stdout.read().split("\n")[:-1]]
     first = random.Random(name)
@@ -123,7 +120,6 @@ def test_process_killed_at_any_step_leaves_a_whole_operation(
     tmp_path: Path, operation: str, before: tuple[str, str], after: tuple[str, str]
 ) -> None:
     with worker("crash", tmp_path, operation) as process:
-        assert process.stdout is not None
         lines = process.stdout.read().splitlines()
         assert process.wait() == 0
     found = []

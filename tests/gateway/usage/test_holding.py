@@ -315,7 +315,6 @@ def test_deployment_without_caps_is_held_at_its_maximum() -> None:
     assert (held.sent_cap, held.hold.tokens) == (None, 1100)
     error = refusal(Gate(), Ask(takes_cap=False, budgets=of_tokens(1000)))
     assert error.code == "insufficient_quota"
-    assert error.budget is not None
     assert error.budget["max_tokens"] is None
 
 
@@ -439,7 +438,6 @@ def test_cap_of_a_budget_changes_no_thinking(name: str) -> None:
         ask = Ask(budgets=(BudgetLimit(TOKENS, room_tokens),))
         facts = CallFacts(request, deployment, RATES, FLAT, None, ask.bound, 1, 0)
         held = at_once(hold_call(Gate(), change(ask.as_call(), facts=facts)))  # type: ignore[arg-type]
-        assert held.sent_cap is not None
         bodies.append(change_request(request, max_tokens=held.sent_cap))
     texts = [deployment.adapter.build_request(one, deployment.target).body for one in bodies]
     thinking = [re.findall(rb'"thinking":\{[^}]*\}', text) for text in texts]

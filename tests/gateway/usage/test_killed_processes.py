@@ -62,8 +62,6 @@ def test_killed_processes_neither_lose_nor_double_a_row(tmp_path: Path, rounds: 
     answered: set[str] = set()
     for number in range(rounds):
         with killed_at_the_end(WRITER, tmp_path) as writer, killed_at_the_end(WORKER, tmp_path) as worker:
-            assert writer.stdout is not None
-            assert worker.stdout is not None
             assert writer.stdout.readline() == "begins\n"
             answered |= {worker.stdout.readline().strip() for _ in range(choice.randrange(50, 500))}
             # A report sees every answered call, while rows are written and moved.

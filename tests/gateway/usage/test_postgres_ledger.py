@@ -2,12 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,19 +25,9 @@ from gateway.usage.reports import UsageQuery, UsageReader
 from gateway.usage.usage_row import BudgetChange, CallOutcome, RowKind, UsageRow, UsageSource
 from gateway.usage.windows import WindowCalendar
 from providers.auth import Secret
+from tests.kit import usage_rows
 from tests.kit.postgres_server import PASSWORD, RunningPostgres, running_postgres
-from tests.kit.usage_rows import (
-    NOON_NS,
-    counted,
-    expect_recount,
-    first_of_each_call,
-    keep_rows,
-    kept_rows,
-    recount,
-    usage_row,
-    usage_rows,
-    without_zeros,
-)
+from tests.kit.usage_rows import NOON_NS, keep_rows, kept_rows, usage_row
 from tests.kit.waiting import eventually
 
 pytestmark = pytest.mark.slow("starts PostgreSQL")
@@ -45,17 +35,10 @@ EVERY_DAY = ("2000-01-01", "2100-01-01")
 DAY_NS = 86_400 * NANO
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningPostgres]:
-    with running_postgres() as running:
-        upgrade(running.address())
-        yield running
-
-
 @pytest.fixture
-def database(server: RunningPostgres) -> RunningPostgres:
-    server.empty()
-    return server
+def database(postgres: RunningPostgres) -> RunningPostgres:
+    postgres.empty()
+    return postgres
 
 
 def opened(server: RunningPostgres, instance: str = "one") -> Ledger:
@@ -72,25 +55,26 @@ def read_rows(address: StoreServer) -> list[UsageRow]:
 
 
 @given(
-    st.lists(st.lists(usage_rows(st.sampled_from([f"call-{number}" for number in range(12)])), max_size=6), max_size=4)
+    st.lists(
+        st.lists(usage_rows.usage_rows(st.sampled_from([f"call-{number}" for number in range(12)])), max_size=6),
+        max_size=4,
+    )
 )
 @settings(max_examples=25)
-def test_totals_equal_a_recount_of_the_rows(server: RunningPostgres, batches: list[list[UsageRow]]) -> None:
+def test_totals_equal_a_recount_of_the_rows(postgres: RunningPostgres, batches: list[list[UsageRow]]) -> None:
     """Also after repeated calls, which are inserted once."""
-    server.empty()
+    postgres.empty()
     # A row of a lost call is replaced by a later one of its own process, so these batches have none.
     batches = [[_not_lost(row) for row in batch] for batch in batches]
-    rows = first_of_each_call([row for batch in batches for row in batch])
-    with closing(opened(server)) as ledger:
+    rows = usage_rows.first_of_each_call([row for batch in batches for row in batch])
+    with closing(opened(postgres)) as ledger:
         for batch in batches:
             assert ledger.insert(batch) <= len(rows)
-    with reader_of(server.address()) as reader:
-        expect_recount(reader, rows)
+    with reader_of(postgres.address()) as reader:
+        usage_rows.expect_recount(reader, rows)
 
 
 def _not_lost(row: UsageRow) -> UsageRow:
-    import msgspec
-
     fields = {
         name: value.replace("\0", "") or None if isinstance(value := getattr(row, name), str) and name not in ("call", "kind", "usage_source", "outcome") else value
         for name in row.__struct_fields__
@@ -150,8 +134,8 @@ def test_row_of_a_call_takes_the_place_of_its_lost_row(database: RunningPostgres
         assert ledger.insert([lost]) == 0
     assert read_rows(database.address()) == [row]
     with reader_of(database.address()) as reader:
-        found = counted(reader.report(UsageQuery(("client",), *EVERY_DAY)))
-    assert without_zeros(found) == recount([row], "client")
+        found = usage_rows.counted(reader.report(UsageQuery(("client",), *EVERY_DAY)))
+    assert usage_rows.without_zeros(found) == usage_rows.recount([row], "client")
 
 
 def test_instances_add_rows_at_the_same_time(database: RunningPostgres) -> None:
@@ -298,8 +282,6 @@ def test_schema_of_a_release_before_1_0_is_refused_by_name() -> None:
 
 
 def test_frozen_database_ends_a_command_at_its_deadline(database: RunningPostgres) -> None:
-    from gateway.cell.postgres import Postgres
-
     reader = Postgres(database.address(), command_s=0.3)
     assert reader.run(lambda connection: connection.fetchval("SELECT 1")) == 1
     database.freeze()

@@ -155,13 +155,11 @@ def asking(descriptor: int, number: int, times: int, rpm: int, then: str) -> sub
 
 
 def say(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
 
 
 def read_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
     return process.stdout.readline().strip()
 
 

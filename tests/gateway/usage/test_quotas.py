@@ -24,10 +24,10 @@ from gateway.usage.quota_sums import read_uses
 from gateway.usage.quotas import QuotaHold, QuotaLimit, QuotaState, limits_of_quota, quota_refusal, vendor_limits
 from gateway.usage.reports import UsageReader
 from gateway.usage.windows import MINUTE_NS
-from tests.gateway.usage.priced_gateway import PricedGateway, answer
+from tests.gateway.usage.priced_gateway import PricedGateway, answer, of_app
 from tests.kit.case_files import cases
 from tests.kit.chat_http import CHAT
-from tests.kit.configs import Config, key_hash, table_of
+from tests.kit.configs import BASE, key_hash, table_of
 
 NOON_NS = int(datetime(2026, 12, 1, 12, tzinfo=UTC).timestamp()) * NANO
 DAY_NS = 86_400 * NANO
@@ -59,8 +59,9 @@ def by(answers: list[httpx.Response]) -> list[str]:
     ]
 
 
-def limit(unit: QuotaUnit, window: Window, most: int, kept: int = 0, **more: Any) -> QuotaLimit:
-    quota = Quota("q", (QuotaEntry(unit, window, most),), "UTC", Keep(normal=kept), currency="EUR", **more)
+def limit(unit: str, window: str, most: int, kept: int = 0, zone: str = "UTC", **more: Any) -> QuotaLimit:
+    entry = QuotaEntry(QuotaUnit(unit), Window(window), most)
+    quota = Quota("q", (entry,), zone, Keep(normal=kept), currency="EUR", **more)
     return limits_of_quota(quota, Priority.NORMAL)[0]
 
 
@@ -79,19 +80,19 @@ def admitted(one: QuotaLimit, at_ns: int = NOON_NS, state: QuotaState | None = N
 @pytest.mark.parametrize(
     ("one", "count"),
     [
-        (limit(QuotaUnit.REQUESTS, Window.MINUTE, 10), 10),
-        (limit(QuotaUnit.REQUESTS, Window.MINUTE, 7), 7),
-        (limit(QuotaUnit.REQUESTS, Window.MINUTE, 10, 30), 7),
-        (limit(QuotaUnit.REQUESTS, Window.MINUTE, 3, 30), 3),
-        (limit(QuotaUnit.REQUESTS, Window.MINUTE, 60, burst_s=10.0), 10),
-        (limit(QuotaUnit.REQUESTS, Window.MINUTE, 60, burst_s=1.0), 1),
-        (limit(QuotaUnit.REQUESTS, Window.MINUTE, 5, burst_s=1.0), 1),
-        (limit(QuotaUnit.TOKENS, Window.MINUTE, 60, burst_s=1.0), 60),
-        (limit(QuotaUnit.REQUESTS, Window.DAY, 100), 100),
-        (limit(QuotaUnit.REQUESTS, Window.DAY, 100, 20), 40),
-        (limit(QuotaUnit.REQUESTS, Window.DAY, 1, 99), 1),
-        (limit(QuotaUnit.AMOUNT, Window.TOTAL, 100, 20), 80),
-        (limit(QuotaUnit.AMOUNT, Window.DAY, 100, 90), 5),
+        (limit("requests", "minute", 10), 10),
+        (limit("requests", "minute", 7), 7),
+        (limit("requests", "minute", 10, 30), 7),
+        (limit("requests", "minute", 3, 30), 3),
+        (limit("requests", "minute", 60, burst_s=10.0), 10),
+        (limit("requests", "minute", 60, burst_s=1.0), 1),
+        (limit("requests", "minute", 5, burst_s=1.0), 1),
+        (limit("tokens", "minute", 60, burst_s=1.0), 60),
+        (limit("requests", "day", 100), 100),
+        (limit("requests", "day", 100, 20), 40),
+        (limit("requests", "day", 1, 99), 1),
+        (limit("amount", "total", 100, 20), 80),
+        (limit("amount", "day", 100, 90), 5),
     ],
     ids=str,
 )
@@ -101,72 +102,46 @@ def test_limit_admits_so_many_calls_at_noon(one: QuotaLimit, count: int) -> None
 
 def test_at_midnight_a_kept_window_admits_five_percent_and_one_request_at_least() -> None:
     midnight_ns = NOON_NS - DAY_NS // 2
-    assert admitted(limit(QuotaUnit.REQUESTS, Window.DAY, 100, 20), midnight_ns) == 5
-    assert admitted(limit(QuotaUnit.REQUESTS, Window.DAY, 10, 20), midnight_ns) == 1
+    assert admitted(limit("requests", "day", 100, 20), midnight_ns) == 5
+    assert admitted(limit("requests", "day", 10, 20), midnight_ns) == 1
 
 
 @pytest.mark.parametrize(
     ("one", "amount", "state", "words"),
     [
-        (
-            limit(QuotaUnit.REQUESTS, Window.MINUTE, 5),
-            1,
-            QuotaState(MINUTE_NS),
-            "quota q: 5 requests a minute are used, free in 12 s",
-        ),
-        (
-            limit(QuotaUnit.REQUESTS, Window.MINUTE, 10, 30),
-            1,
-            QuotaState(MINUTE_NS * 7 // 10),
-            "quota q: 10 requests a minute are used, free in 6 s; 30 % are kept for others",
-        ),
-        (
-            limit(QuotaUnit.INPUT_TOKENS, Window.HOUR, 5),
-            1,
-            QuotaState(3, 2, NOON_NS, NOON_NS + 60 * NANO),
-            "quota q: 5 input tokens an hour are used, free in 60 s",
-        ),
-        (
-            limit(QuotaUnit.AMOUNT, Window.MONTH, 5000 * NANO),
-            1,
-            QuotaState(5000 * NANO, 0, 0, NOON_NS + 7 * NANO),
-            "quota q: 5000 EUR a month are spent, free in 7 s",
-        ),
-        (
-            limit(QuotaUnit.AMOUNT, Window.TOTAL, NANO // 2),
-            1,
-            QuotaState(NANO // 2, 0, 0, 2**63 - 1),
-            "quota q: 0.50 EUR in total are spent",
-        ),
-        (
-            limit(QuotaUnit.TOKENS, Window.MINUTE, 100),
-            101,
-            QuotaState(),
-            "quota q: this call can never fit into 100 tokens a minute",
-        ),
+        (limit("requests", "minute", 5), 1, QuotaState(MINUTE_NS), "5 requests a minute are used, free in 12 s"),
+        (limit("requests", "minute", 10, 30), 1, QuotaState(MINUTE_NS * 7 // 10),
+         "10 requests a minute are used, free in 6 s; 30 % are kept for others"),
+        (limit("input_tokens", "hour", 5), 1, QuotaState(3, 2, NOON_NS, NOON_NS + 60 * NANO),
+         "5 input tokens an hour are used, free in 60 s"),
+        (limit("amount", "month", 5000 * NANO), 1, QuotaState(5000 * NANO, 0, 0, NOON_NS + 7 * NANO),
+         "5000 EUR a month are spent, free in 7 s"),
+        (limit("amount", "total", NANO // 2), 1, QuotaState(NANO // 2, 0, 0, 2**63 - 1), "0.50 EUR in total are spent"),
+        (limit("tokens", "minute", 100), 101, QuotaState(), "this call can never fit into 100 tokens a minute"),
     ],
-)
+)  # fmt: skip
 def test_refusal_names_quota_limit_and_time(one: QuotaLimit, amount: int, state: QuotaState, words: str) -> None:
-    assert str(quota_refusal([QuotaHold(one, amount, None)], [state], NOON_NS)) == words
+    assert str(quota_refusal([QuotaHold(one, amount, None)], [state], NOON_NS)) == f"quota q: {words}"
 
 
 @given(
-    st.sampled_from([Window.MINUTE, Window.HOUR, Window.DAY]),
-    st.integers(1, 1000),
-    st.integers(0, 99),
+    st.builds(
+        limit,
+        st.just("tokens"),
+        st.sampled_from([Window.MINUTE, Window.HOUR, Window.DAY]),
+        most=st.integers(1, 1000),
+        kept=st.integers(0, 99),
+    ),
     st.integers(1, 1000),
     st.integers(0, 1500),
-    st.integers(0, DAY_NS - 1),
+    st.integers(NOON_NS, NOON_NS + DAY_NS - 1),
 )
-def test_call_has_room_after_its_wait_and_not_before(
-    window: Window, most: int, kept: int, amount: int, spent: int, since_ns: int
-) -> None:
-    one, now_ns = limit(QuotaUnit.TOKENS, window, most, kept), NOON_NS + since_ns
+def test_call_has_room_after_its_wait_and_not_before(one: QuotaLimit, amount: int, spent: int, now_ns: int) -> None:
 
     def wait_at(at_ns: int) -> int | None:
         if one.is_bucket:
             return one.wait_ns(amount, QuotaState(max(0, one.duration_ns(spent) - (at_ns - now_ns))), at_ns)
-        start_ns, end_ns, _ = one.calendar.at(at_ns)[window]
+        start_ns, end_ns, _ = one.calendar.at(at_ns)[one.window]
         return one.wait_ns(amount, QuotaState(spent if start_ns <= now_ns else 0, 0, start_ns, end_ns), at_ns)
 
     wait_ns = wait_at(now_ns)
@@ -177,20 +152,15 @@ def test_call_has_room_after_its_wait_and_not_before(
 
 
 def test_refusal_names_the_limit_into_which_a_call_can_never_fit() -> None:
-    few, small = limit(QuotaUnit.REQUESTS, Window.MINUTE, 5), limit(QuotaUnit.TOKENS, Window.DAY, 100)
-    holds = [QuotaHold(few, 1, None), QuotaHold(small, 101, None)]
+    holds = [QuotaHold(limit("requests", "minute", 5), 1, None), QuotaHold(limit("tokens", "day", 100), 101, None)]
     found = quota_refusal(holds, [QuotaState(MINUTE_NS), QuotaState(0, 0, 0, DAY_NS)], NOON_NS)
-    assert (found is not None and found.wait_ns, str(found)) == (
-        None,
-        "quota q: this call can never fit into 100 tokens a day",
-    )
+    assert (found.wait_ns, str(found)) == (None, "quota q: this call can never fit into 100 tokens a day")
 
 
 def test_refusal_waits_for_all_that_has_no_room() -> None:
-    few, many = limit(QuotaUnit.REQUESTS, Window.MINUTE, 5), limit(QuotaUnit.TOKENS, Window.MINUTE, 100)
+    few, many = limit("requests", "minute", 5), limit("tokens", "minute", 100)
     holds = [QuotaHold(few, 1, None), QuotaHold(many, 50, None)]
     found = quota_refusal(holds, [QuotaState(MINUTE_NS), QuotaState(MINUTE_NS)], NOON_NS)
-    assert found is not None
     assert (found.limit, found.in_s, len(found.lacking)) == (few, 30, 2)
     assert str(found).endswith("5 requests a minute are used, free in 12 s"), "the words are about the first one"
 
@@ -250,12 +220,9 @@ async def test_two_quotas_of_a_deployment_hold_all_or_nothing(world: PricedGatew
 
 async def test_low_client_leaves_a_part_to_others(world: PricedGateway) -> None:
     rule = account(requests={"minute": 10}, keep={"low": "30%"})
-    low = {"clients": {"app": {"priority": "low"}}}
-    assert by(await world.ask(TWO, rule, low, number=8)) == ["acme"] * 7 + ["spare"]
+    assert by(await world.ask(TWO, rule, of_app(priority="low"), number=8)) == [*["acme"] * 7, "spare"]
     assert world.records[-1].passed_over["acme"].endswith("30 % are kept for others")
-    assert by(await world.ask(TWO, rule, {"clients": {"app": {"priority": "high"}}}, number=4)) == ["acme"] * 3 + [
-        "spare"
-    ]
+    assert by(await world.ask(TWO, rule, of_app(priority="high"), number=4)) == [*["acme"] * 3, "spare"]
 
 
 async def test_changed_limit_keeps_what_is_used(world: PricedGateway) -> None:
@@ -280,8 +247,7 @@ async def test_window_ends_with_the_calendar_of_its_zone(
 @pytest.mark.parametrize(("day", "hours"), [("2026-10-25", 25), ("2027-03-28", 23), ("2026-12-01", 24)])
 def test_even_use_of_a_day_follows_its_hours(day: str, hours: int) -> None:
     noon = datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=ZoneInfo("Europe/Berlin"))
-    quota = Quota("q", (QuotaEntry(QuotaUnit.REQUESTS, Window.DAY, 1000),), "Europe/Berlin", Keep(normal=20))
-    (one,) = limits_of_quota(quota, Priority.NORMAL)
+    one = limit("requests", "day", 1000, 20, "Europe/Berlin")
     assert admitted(one, int(noon.timestamp()) * NANO) == 800 * (hours - 12) // hours
 
 
@@ -290,7 +256,6 @@ async def test_lowered_limit_admits_nothing_until_its_window_ends(world: PricedG
     lowered = account(requests={"day": 3})
     assert by(await world.ask(TWO, lowered)) == ["spare"]
     assert world.records[-1].passed_over["acme"].startswith("quota account: 3 requests a day are used, free in 43200 s")
-    assert world.gateway is not None
     with closing(Journal.open(world.folder / "state" / FOLDER)) as journal:
         (use,) = await read_uses(world.gateway.config, journal)
     assert (use.used, use.limit, use.free_at) == (4, 3, "2026-12-02T00:00:00Z")
@@ -311,7 +276,6 @@ async def test_changed_time_zone_holds_from_the_end_of_the_running_window(world:
 
 async def uses_of(world: PricedGateway) -> dict[str, tuple[Any, Any]]:
     """Return what is used and what is held, by unit."""
-    assert world.gateway is not None
     with closing(Journal.open(world.folder / "state" / FOLDER)) as journal:
         return {use.unit: (use.used, use.held) for use in await read_uses(world.gateway.config, journal)}
 
@@ -377,7 +341,6 @@ async def test_report_has_a_row_in_each_quota_of_its_deployment_and_once_in_the_
     both = {"deployments": {"acme": {"quota": ["account", "other"]}}}
     quotas = {"quotas": {"account": {"requests": {"day": 2}}, "other": {"requests": {"day": 9}}}}
     await world.ask(TWO, both, quotas, number=3)
-    assert world.gateway is not None
     with UsageReader(world.folder / "state") as reader:
         report = reader.report(reader.period_query("2026-12", None, ["quota"])[0], world.gateway.config)
     assert {one.key: one.all.calls for one in report.groups} == {("account",): 2, ("other",): 2, (None,): 1}
@@ -385,17 +348,23 @@ async def test_report_has_a_row_in_each_quota_of_its_deployment_and_once_in_the_
 
 
 async def test_budget_that_refuses_leaves_nothing_in_the_quota(world: PricedGateway) -> None:
-    poor = {"clients": {"app": {"budgets": [{"tokens": 1, "per": "day"}]}}}
+    poor = of_app(budgets=[{"tokens": 1, "per": "day"}])
     assert by(await world.ask(TWO, account(requests={"day": 1}), poor)) == ["insufficient_quota"]
     assert by(await world.ask(TWO, account(requests={"day": 1}))) == ["acme"]
 
 
-async def test_short_wait_is_waited_for_once(world: PricedGateway) -> None:
+def sleeping(world: PricedGateway) -> Any:
+    """Return a sleep in which the clock goes on."""
+
     async def sleep(seconds: float) -> None:
         world.now_s += seconds
 
+    return sleep
+
+
+async def test_short_wait_is_waited_for_once(world: PricedGateway) -> None:
     only, rule = "deployments: {acme: {quota: account}}", account(requests={"minute": 60}, burst="1s")
-    world.sleep = sleep
+    world.sleep = sleeping(world)
     assert by(await world.ask(only, rule, number=4)) == ["acme"] * 4
     assert world.records[-1].passed_over == {}
 
@@ -403,10 +372,7 @@ async def test_short_wait_is_waited_for_once(world: PricedGateway) -> None:
 async def test_bucket_is_waited_for_although_a_window_ends_sooner(world: PricedGateway) -> None:
     """A window is not waited for, and its end may be nearer than the next call of a bucket."""
 
-    async def sleep(seconds: float) -> None:
-        world.now_s += seconds
-
-    world.sleep, world.now_s = sleep, world.now_s + 43_200 - 0.3  # before midnight
+    world.sleep, world.now_s = sleeping(world), world.now_s + 43_200 - 0.3  # before midnight
     quotas = {"quotas": {"account": {"requests": {"day": 1}}, "other": {"requests": {"minute": 60}, "burst": "1s"}}}
     answered = by(await world.ask(TWO, quotas, {"deployments": {"spare": {"quota": "other"}}}, number=3))
     assert answered == ["acme", "spare", "acme"], "the plan was walked once more, after midnight"
@@ -437,10 +403,8 @@ async def test_line_is_served_by_priority_then_arrival_as_far_as_the_wait_allows
     rule = account(requests={"minute": 70}, burst="1s", keep={"low": "0%"})
 
     async def ask(client: httpx.AsyncClient, priority: str, name: str) -> httpx.Response:
-        headers = {"authorization": f"Bearer gk-{priority}"}
-        return await client.post(
-            CHAT, json={"model": "assistant", "messages": [{"role": "user", "content": name}]}, headers=headers
-        )
+        body = {"model": "assistant", "messages": [{"role": "user", "content": name}]}
+        return await client.post(CHAT, json=body, headers={"authorization": f"Bearer gk-{priority}"})
 
     async def send(client: httpx.AsyncClient) -> list[httpx.Response]:
         asking = []
@@ -454,37 +418,16 @@ async def test_line_is_served_by_priority_then_arrival_as_far_as_the_wait_allows
     answers = await world._served((only, rule, {"clients": clients}), {}, send)
     assert [(name, round(at_s, 1)) for name, at_s in served] == [("a", 0), ("e", 0.7), ("b", 1.6)]
     assert by(answers) == ["acme", "acme", "overloaded", "overloaded", "acme"]
-    assert world.gateway is not None
-    assert world.gateway._executor.accounting is not None
     assert world.gateway._executor.accounting.lines.places == []
 
 
 def test_headers_of_vendors_are_read_by_their_units() -> None:
-    config = table_of(
-        Config.parse(
-            """
-            version: 1
-            assistants: {assistant: {routes: {eu: [a, b]}}}
-            regions: {eu: {territories: [DE], boundary: ["*"]}}
-            quotas: {q: {requests: {minute: 500, day: 9}, input_tokens: {minute: 5}}}
-            deployments:
-              a: {provider: openai-compatible, model: m, endpoint: "http://localhost:9", stores: DE, processes: DE, quota: q}
-              b: {provider: openai-compatible, model: m, endpoint: "http://localhost:9", stores: DE, processes: DE, quota: q}
-            """
-        )
-    )
-    stated = {
-        "a": ({"x-ratelimit-limit-requests": "500", "x-ratelimit-remaining-requests": "499"}, 10.0),
-        "b": (
-            {
-                "anthropic-ratelimit-requests-limit": "50",
-                "anthropic-ratelimit-requests-remaining": "0",
-                "anthropic-ratelimit-input-tokens-limit": "many",
-                "anthropic-ratelimit-input-tokens-remaining": "1",
-            },
-            11.0,
-        ),
-    }
+    quota = {"quotas": {"q": {"requests": {"minute": 500, "day": 9}, "input_tokens": {"minute": 5}}}}
+    config = table_of(BASE.merge(quota, "deployments: {gemini: {quota: q}, qwen-cn: {quota: q}}"))
+    openai = {"x-ratelimit-limit-requests": "500", "x-ratelimit-remaining-requests": "499"}
+    requests = {"anthropic-ratelimit-requests-limit": "50", "anthropic-ratelimit-requests-remaining": "0"}
+    tokens = {"anthropic-ratelimit-input-tokens-limit": "many", "anthropic-ratelimit-input-tokens-remaining": "1"}
+    stated = {"gemini": (openai, 10.0), "qwen-cn": (requests | tokens, 11.0)}
     assert vendor_limits(config, stated) == {("q", "requests"): VendorLimit(50, 0, 11.0)}
 
 

@@ -8,11 +8,10 @@ import httpx
 import pytest
 
 from gateway.telemetry.request_log import JsonLines
-from providers.adapter import KnowsOffers
 from providers.compatible.adapter import adapter_of
 from providers.inputs.rerank.values import RerankRequest
 from providers.registry import load_registry
-from tests.gateway.usage.priced_gateway import ACME, STREAMS, PricedGateway, codes
+from tests.gateway.usage.priced_gateway import ACME, STREAMS, PricedGateway, codes, of_app
 
 CONFIG = """
 assistants: {assistant: {rerank: {no: [scores]}}}
@@ -20,7 +19,7 @@ deployments:
   scores: {provider: siliconflow, model: m, endpoint: "https://scores.test/v1", stores: NO, processes: NO, api_key: k}
 resilience: {attempts: {per_deployment: 1}}
 """
-PRICES = """
+MODELS = """
 version: 1
 models:
   siliconflow:
@@ -35,8 +34,7 @@ DOCUMENTS = ["d" * 400] * 150
 def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PricedGateway:
     body = {"model": "assistant", "query": "q" * 50, "documents": DOCUMENTS}
     monkeypatch.setitem(STREAMS, "rerank", ("/v1/rerank", body))
-    (tmp_path / "models.yaml").write_text(PRICES, "utf-8")
-    return PricedGateway(tmp_path, provider=counting(1))
+    return PricedGateway(tmp_path, CONFIG, MODELS, provider=counting(1))
 
 
 def counting(units: int | None, most_calls: int = 10) -> Any:
@@ -55,24 +53,18 @@ def counting(units: int | None, most_calls: int = 10) -> Any:
 
 
 async def ask(gateway: PricedGateway, *patches: dict[str, Any], **limits: Any) -> httpx.Response:
-    prices = {"catalogue": {"models": str(gateway.folder / "models.yaml")}}
-    (answer,) = await gateway.ask(CONFIG, prices, *patches, {"clients": {"app": limits}}, dialect="rerank")
+    (answer,) = await gateway.ask(*patches, of_app(**limits), dialect="rerank")
     return answer
 
 
-async def test_the_units_that_the_vendor_counts_are_charged(scored: PricedGateway) -> None:
-    answer = await ask(scored)
-    assert answer.json()["meta"]["billed_units"] == {"search_units": 2}
-    assert answer.headers["x-gateway-cost"] == "0.004 EUR"
-    assert [row.amount_nano for row in scored.written] == [SEARCH_NANO] * 2
-    assert scored.records[0].cost_micros == 4_000
-
-
-@pytest.mark.parametrize("units", [None, 1_000_000])
-async def test_without_a_count_that_can_be_true_the_most_is_charged(scored: PricedGateway, units: int | None) -> None:
+@pytest.mark.parametrize("units", [1, None, 1_000_000], ids=["counted", "not counted", "more than can be true"])
+async def test_the_units_that_the_vendor_counts_are_charged_or_else_the_most(
+    scored: PricedGateway, units: int | None
+) -> None:
     scored.provider = counting(units)
     answer = await ask(scored)
     assert answer.json()["meta"]["billed_units"] == {"search_units": 2}
+    assert answer.headers["x-gateway-cost"] == "0.004 EUR"
     assert [row.amount_nano for row in scored.written] == [SEARCH_NANO] * 2
     assert scored.records[0].cost_micros == 4_000
     assert json.loads(JsonLines().of([(scored.records[0], 0.0)])[0])["search_units"] == 2
@@ -129,11 +121,6 @@ def test_a_long_document_counts_for_each_piece() -> None:
 
 def test_the_catalogue_has_prices_of_searches() -> None:
     toml = ACME.replace("tool_calls = {web_search_options = 0.01}", "search = 0.002")
-    price = adapter_of(toml).offers.price("m", "oslo")
-    assert price is not None
-    assert price.search == 2_000
-    cohere = load_registry().adapters["cohere"]
-    assert isinstance(cohere, KnowsOffers)
-    known = cohere.offers.price("rerank-v4.0-pro", "")
-    assert known is not None
-    assert known.search == 2_500
+    cohere: Any = load_registry().adapters["cohere"]
+    assert adapter_of(toml).offers.price("m", "oslo").search == 2_000
+    assert cohere.offers.price("rerank-v4.0-pro", "").search == 2_500

@@ -11,7 +11,7 @@ import pytest
 from gateway.usage.amounts import shown_nano
 from providers.inputs.embeddings.contract import Embeddings
 from providers.inputs.embeddings.facts import EmbeddingFacts
-from tests.gateway.usage.priced_gateway import STREAMS, PricedGateway, codes
+from tests.gateway.usage.priced_gateway import STREAMS, PricedGateway, codes, of_app
 
 CONFIG = """
 assistants: {assistant: {embeddings: {no: [first, second]}}}
@@ -24,7 +24,7 @@ TEXTS = ["x" * 100, "y" * 100, "z" * 100]
 TOKENS = 10
 """The provider's count of a call."""
 
-PRICES = """
+MODELS = """
 version: 1
 models:
   openai:
@@ -43,7 +43,7 @@ def split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PricedGateway:
     """A gateway that makes a call for each text. The deployments answer by the `counts` of the test, in order."""
     monkeypatch.setattr(Embeddings, "facts", lambda *_: EmbeddingFacts(1))
     monkeypatch.setitem(STREAMS, "embeddings", ("/v1/embeddings", {"model": "assistant", "input": TEXTS}))
-    return PricedGateway(tmp_path, provider=counting())
+    return PricedGateway(tmp_path, CONFIG, MODELS, provider=counting())
 
 
 def counting(*counts: int | None) -> Any:
@@ -62,10 +62,7 @@ def counting(*counts: int | None) -> Any:
 
 
 async def ask(gateway: PricedGateway, *, number: int = 1, **limits: Any) -> list[httpx.Response]:
-    models = gateway.folder / "models.yaml"
-    models.write_text(PRICES, "utf-8")
-    prices = {"catalogue": {"models": str(models)}}
-    return await gateway.ask(CONFIG, prices, {"clients": {"app": limits}}, dialect="embeddings", number=number)
+    return await gateway.ask(of_app(**limits), dialect="embeddings", number=number)
 
 
 def eur(nano: int) -> str:
@@ -102,8 +99,7 @@ async def test_limit_admits_all_calls_or_none(split: PricedGateway, limits: dict
 
 
 async def test_all_calls_are_charged_and_nothing_stays_held(split: PricedGateway) -> None:
-    room = 3 * HELD
-    answers = await ask(split, number=2, **tokens(room + 3 * TOKENS))
+    answers = await ask(split, number=2, **tokens(3 * HELD + 3 * TOKENS))
     assert codes(answers) == ["", ""]
     assert [answer.headers["x-gateway-cost"] for answer in answers] == [eur(3 * TOKENS * PRICE_NANO)] * 2
     assert [row.input_tokens for row in split.written] == [TOKENS] * 6
@@ -115,7 +111,6 @@ async def test_call_that_costs_more_than_was_held_ends_the_request_with_what_it_
     assert codes([first]) == ["insufficient_quota"]
     paid = TOKENS + 2 * HELD
     assert first.headers["x-gateway-cost"] == eur(paid * PRICE_NANO)
-    assert split.records[0].usage is not None
     assert split.records[0].usage.prompt_tokens == paid
     assert len(split.bodies) == len(split.rows()) == 2
     budget = last.json()["error"]["budget"]
@@ -126,12 +121,8 @@ async def test_call_that_fails_over_holds_all_that_follow_at_the_next_deployment
     split.provider = counting(TOKENS, None)
     answers = await ask(split, number=2, **tokens(3 * HELD + 3 * TOKENS))
     assert codes(answers) == ["", ""], "nothing stays held"
-    assert [(row.deployment, row.outcome) for row in split.written[:4]] == [
-        ("first", "answered"),
-        ("first", "failed"),
-        ("second", "answered"),
-        ("first", "answered"),
-    ]
+    calls = [f"{row.deployment} {row.outcome}" for row in split.written[:4]]
+    assert calls == ["first answered", "first failed", "second answered", "first answered"]
 
 
 async def test_account_goes_on_under_another_config_version(split: PricedGateway) -> None:
@@ -139,7 +130,6 @@ async def test_account_goes_on_under_another_config_version(split: PricedGateway
 
     def answer(request: httpx.Request) -> httpx.Response:
         if len(split.bodies) == 2:
-            assert split.gateway is not None
             split.gateway.activate(replace(split.gateway.config, version="next"))
         return count(request)
 
@@ -151,8 +141,8 @@ async def test_account_goes_on_under_another_config_version(split: PricedGateway
 
 
 async def test_cost_without_a_price_is_not_shown(split: PricedGateway) -> None:
-    split.provider = counting(TOKENS, None, None)
-    (failed,) = await split.ask(CONFIG, dialect="embeddings")
+    split.provider, split.models = counting(TOKENS, None, None), ""
+    (failed,) = await split.ask(dialect="embeddings")
     assert codes([failed]) == ["provider_error"]
     assert "x-gateway-cost" not in failed.headers
 
@@ -168,8 +158,7 @@ async def test_failed_request_gives_back_what_was_held(split: PricedGateway) -> 
 @pytest.mark.parametrize("budgets", [(), [{"tokens": 10**6, "per": "total"}]], ids=["no budget", "a budget"])
 async def test_quota_admits_all_calls_at_one_step_or_none(split: PricedGateway, budgets: Any) -> None:
     quota = {"quotas": {"account": {"requests": {"day": 5}}}, "deployments": {"first": {"quota": "account"}}}
-    patch = {"clients": {"app": {"budgets": budgets}}} if budgets else {}
-    answers = await split.ask(CONFIG, quota, patch, dialect="embeddings", number=2)
+    answers = await split.ask(quota, of_app(budgets=budgets) if budgets else {}, dialect="embeddings", number=2)
     assert codes(answers) == ["", ""]
     assert [row.deployment for row in split.written] == ["first"] * 3 + ["second"] * 3
     assert split.records[1].passed_over["first"].startswith("quota account: 5 requests a day are used")

@@ -8,33 +8,18 @@ import pytest
 from hypothesis import given
 
 from gateway.model.deployment import Deployment
+from gateway.usage import worst_cost as module
 from gateway.usage.amounts import ExchangeRates
-from gateway.usage.worst_cost import (
-    LEAST_CAP_SENT,
-    UNLIMITED,
-    CallFacts,
-    facts_of,
-    input_bound,
-    largest_cap,
-    worst_cost,
-)
+from gateway.usage.worst_cost import LEAST_CAP_SENT, CallFacts, input_bound, largest_cap, worst_cost
+from providers import chat
 from providers.catalogue.prices import Price, Rates
-from providers.chat import (
-    AssistantMessage,
-    ChatRequest,
-    ImagePart,
-    SystemMessage,
-    TextPart,
-    Texts,
-    Tool,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-)
+from providers.chat import ChatRequest, TextPart, UserMessage
 from providers.openai_json.plain_request import plain_request
 from tests.kit.configs import BASE, table_of
 
 RATES = ExchangeRates("USD")
+CALL = chat.AssistantMessage(None, tool_calls=(chat.ToolCall("id", "get", "{}"),))
+TOOL = chat.Tool("f", "does", {"type": "object"})
 
 
 def deployment(**facts: Any) -> Deployment:
@@ -50,20 +35,12 @@ def price(**more: Any) -> Price:
     ("messages", "more", "expected"),
     [
         ((UserMessage("abcd"),), {}, 64 + 16 + 4),
-        ((SystemMessage("ab"), UserMessage("中文")), {}, 64 + 32 + 2 + 6),
-        ((UserMessage((TextPart("ab"), ImagePart("data:image/png;base64,AA"))),), {}, 64 + 16 + 2 + 16_384),
+        ((chat.SystemMessage("ab"), UserMessage("中文")), {}, 64 + 32 + 2 + 6),
+        ((UserMessage((TextPart("ab"), chat.ImagePart("data:image/png;base64,AA"))),), {}, 64 + 16 + 2 + 16_384),
         ((UserMessage((TextPart("ab"), TextPart("cd"), TextPart("e"))),), {}, 64 + 16 + 5 + 2 * 2),
         ((UserMessage("ab", name="bob"),), {}, 64 + 16 + 2 + 3),
-        (
-            (
-                UserMessage("a"),
-                AssistantMessage(None, tool_calls=(ToolCall("id", "get", "{}"),)),
-                ToolMessage("id", "done"),
-            ),
-            {},
-            64 + 48 + 1 + (16 + 2 + 3 + 2) + (2 + 4),
-        ),
-        ((UserMessage("a"),), {"tools": (Tool("f", "does", {"type": "object"}),)}, 1024 + 16 + 1 + 16 + 1 + 4 + 17),
+        ((UserMessage("a"), CALL, chat.ToolMessage("id", "done")), {}, 64 + 48 + 1 + (16 + 2 + 3 + 2) + (2 + 4)),
+        ((UserMessage("a"),), {"tools": (TOOL,)}, 1024 + 16 + 1 + 16 + 1 + 4 + 17),
     ],
 )
 def test_input_is_bounded_by_its_bytes(messages: tuple[Any, ...], more: dict[str, Any], expected: int) -> None:
@@ -71,7 +48,7 @@ def test_input_is_bounded_by_its_bytes(messages: tuple[Any, ...], more: dict[str
 
 
 def facts(request: ChatRequest, one: Deployment | None = None) -> CallFacts:
-    return facts_of(request, one or deployment(), RATES, 0)
+    return module.facts_of(request, one or deployment(), RATES, 0)
 
 
 def priced(bound: int, one: Price, tools: int = 0, choices: int = 1, thinking: int = 0) -> CallFacts:
@@ -81,33 +58,24 @@ def priced(bound: int, one: Price, tools: int = 0, choices: int = 1, thinking: i
 
 
 def nano_of(call: CallFacts, cap: int) -> int:
-    amount = worst_cost(call, cap)[1]
-    assert amount is not None
-    assert amount.own_nano is not None
-    return amount.own_nano
+    return worst_cost(call, cap)[1].own_nano
 
 
-def test_cap_is_that_of_the_request_for_each_choice() -> None:
-    request = ChatRequest("a", (UserMessage("a"),), max_tokens=100, n=3)
-    assert worst_cost(facts(request), 100)[0] == 300
-
-
-def test_output_of_one_choice_is_its_cap() -> None:
-    assert worst_cost(facts(ChatRequest("a", (UserMessage("a"),))), 1000)[0] == 1000
-
-
-def test_cap_that_is_smaller_than_any_vendor_takes_is_raised() -> None:
-    assert worst_cost(facts(ChatRequest("a", (UserMessage("a"),))), 1)[0] == LEAST_CAP_SENT
+@pytest.mark.parametrize(
+    ("fields", "cap", "output"),
+    [({"max_tokens": 100, "n": 3}, 100, 300), ({}, 1000, 1000), ({}, 1, LEAST_CAP_SENT)],
+    ids=["each choice", "one choice", "a cap that is smaller than any vendor takes"],
+)
+def test_output_is_the_cap_of_each_choice(fields: dict[str, int], cap: int, output: int) -> None:
+    assert worst_cost(facts(ChatRequest("a", (UserMessage("a"),), **fields)), cap)[0] == output
 
 
 def test_thinking_comes_on_top_where_the_cap_does_not_limit_it() -> None:
     request = ChatRequest("a", (UserMessage("a"),), max_tokens=100, reasoning_effort="high")
     one = deployment(output_tokens=1000)
-    capabilities = one.capabilities
-    one = replace(one, capabilities=replace(capabilities, limits_thinking=True))
-    apart = replace(one, capabilities=replace(capabilities, limits_thinking=False))
-    assert worst_cost(facts(request, one), 100)[0] == 100
-    assert worst_cost(facts(request, apart), 100)[0] == 1100
+    for limits_thinking, output in ((True, 100), (False, 1100)):
+        capabilities = replace(one.capabilities, limits_thinking=limits_thinking)
+        assert worst_cost(facts(request, replace(one, capabilities=capabilities)), 100)[0] == output
 
 
 def test_worst_cost_uses_the_highest_rates_of_the_tier() -> None:
@@ -146,7 +114,7 @@ def test_largest_cap_is_the_most_that_an_amount_pays(
 
 def test_output_that_costs_nothing_is_paid_without_a_limit() -> None:
     free = Price(Rates(2, 0), "USD", None, "test")
-    assert largest_cap(priced(50_000, free), nano=100) == UNLIMITED
+    assert largest_cap(priced(50_000, free), nano=100) == module.UNLIMITED
     assert largest_cap(priced(50_000, free), nano=99) < 0
 
 
@@ -154,6 +122,5 @@ def test_output_that_costs_nothing_is_paid_without_a_limit() -> None:
 def test_plain_messages_have_the_bound_of_the_same_messages_in_another_form(text: str) -> None:
     entries = [{"role": "system", "content": text}, {"role": "user", "content": text[::-1]}]
     plain = plain_request({"model": "m", "messages": entries}, 10)
-    assert plain is not None
-    assert type(plain.messages) is Texts
+    assert type(plain.messages) is chat.Texts
     assert input_bound(plain) == input_bound(ChatRequest("m", (*plain.messages,)))
