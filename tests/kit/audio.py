@@ -1,9 +1,13 @@
 """Audio files and forms for tests."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import httpx
 
 from providers.testkit.simulated_audio import wav_of
+from providers.testkit.simulator import IncomingRequest, load_simulators
 
 Part = tuple[str, bytes, str | None]
 """The name of a part of a form, its content, and its file name or None for a text."""
@@ -36,3 +40,16 @@ def transcription_form(file: bytes | None = None, **fields: str) -> bytes:
     """Return the form of a request for a transcription, with the file first."""
     texts: list[Part] = [(name, value.encode(), None) for name, value in {"model": "assistant", **fields}.items()]
     return form_of([("file", silent_wav() if file is None else file, "secret name.wav"), *texts])
+
+
+def simulated_audio(provider: str) -> Callable[[httpx.Request], httpx.Response]:
+    """Return the simulator of a vendor that hears or speaks, as a provider."""
+    simulator: Any = load_simulators().simulators[provider]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        found = simulator.answer_audio(IncomingRequest("POST", request.url.path, "", headers, request.content))
+        assert found is not None, f"the simulator does not know {request.url.path}"
+        return httpx.Response(found.status, headers=dict(found.headers), content=found.body)
+
+    return answer

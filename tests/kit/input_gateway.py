@@ -80,6 +80,14 @@ class InputGateway:
         """Get a resource of the gateway."""
         return asyncio.run(self._send("GET", path, None, headers or {}))
 
+    def counts(self) -> bytes:
+        """Return the counts of the gateway, as a worker writes them down."""
+
+        async def snapshot() -> bytes:
+            return self.gateway.metrics.snapshot()
+
+        return asyncio.run(snapshot())
+
     async def _send(
         self, method: str, path: str, body: object, headers: Mapping[str, str], content: bytes | None = None
     ) -> httpx.Response:

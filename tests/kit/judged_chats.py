@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.kit.configs import Config
 from tests.kit.input_gateway import InputGateway
@@ -32,6 +33,22 @@ resilience: {retry_budget: "off"}
 """)
 JUDGES = {"webhook": "j", "llama-guard": "Llama-Guard-3-8B", "qwen3guard": "Qwen3Guard-Gen-4B"}
 DIALECTS = ("chat", "completions", "messages", "responses", "gemini")
+FORMS = {"json": False, "stream": True}
+STREAMS = pytest.mark.parametrize("stream", FORMS.values(), ids=FORMS)
+"""A test of whole answers and of streams."""
+APIS = pytest.mark.parametrize("dialect", DIALECTS)
+EACH_CHAT = pytest.mark.parametrize(
+    ("dialect", "stream"),
+    [pytest.param(api, stream, id=f"{api}-{form}") for api in DIALECTS for form, stream in FORMS.items()],
+)
+"""A test of each API, with whole answers and streams."""
+TOOLS: dict[str, Any] = {
+    "chat": [{"type": "function", "function": {"name": "find"}}],
+    "messages": [{"name": "find", "input_schema": {"type": "object"}}],
+    "responses": [{"type": "function", "name": "find", "parameters": {"type": "object"}}],
+    "gemini": [{"functionDeclarations": [{"name": "find"}]}],
+}
+"""A tool in each API that has tools."""
 
 
 @dataclass

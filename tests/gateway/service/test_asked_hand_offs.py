@@ -10,22 +10,15 @@ import pytest
 from gateway.execution.hand_off_tool import _MOST_HELD
 from tests.kit.barriers import GRANTED, KEY, NEVER, STANDING, Providers, barrier, consent_of, served_by, whole
 from tests.kit.input_gateway import InputGateway
-from tests.kit.judged_chats import DIALECTS, ask
+from tests.kit.judged_chats import EACH_CHAT, STREAMS, TOOLS, ask
 
 ASKED = barrier("asked")
 NAME = "gateway_hand_off"
-STREAMS = pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 Part = tuple[str, str]
 """A part of the private model's answer: its kind and its value. The call of the tool has the kind `ask`."""
 World = tuple[Providers, InputGateway]
 CALL: Part = ("call", "find")
 ASK: Part = ("ask", "")
-TOOLS: dict[str, Any] = {
-    "chat": [{"type": "function", "function": {"name": "find"}}],
-    "messages": [{"name": "find", "input_schema": {"type": "object"}}],
-    "responses": [{"type": "function", "name": "find", "parameters": {"type": "object"}}],
-    "gemini": [{"functionDeclarations": [{"name": "find"}]}],
-}
 
 
 def deltas_of(parts: Sequence[Part], tool: str) -> list[dict[str, Any]]:
@@ -75,16 +68,12 @@ def house(*parts: Part, at: int | None = -1) -> Any:
         names = [one["function"]["name"] for one in body.get("tools", ())]
         tool = next((name for name in names if name.startswith(NAME) and name == names[-1]), NAME)
         if body.get("stream"):
-            return httpx.Response(
-                200, stream=Cut(stream_of(parts, tool), at), headers={"content-type": "text/event-stream"}
-            )
+            stream = Cut(stream_of(parts, tool), at)
+            return httpx.Response(200, stream=stream, headers={"content-type": "text/event-stream"})
+        named = [tool if kind == "ask" else value for kind, value in parts if kind in ("ask", "call")]
         calls = [
-            {
-                "id": f"c{index}",
-                "type": "function",
-                "function": {"name": tool if kind == "ask" else value, "arguments": "{}"},
-            }
-            for index, (kind, value) in enumerate(part for part in parts if part[0] in ("ask", "call"))
+            {"id": f"c{index}", "type": "function", "function": {"name": name, "arguments": "{}"}}
+            for index, name in enumerate(named)
         ]
         message: dict[str, Any] = {"content": "".join(value for kind, value in parts if kind == "text")}
         message |= {"reasoning_content": "".join(value for kind, value in parts if kind == "reasoning")}
@@ -120,8 +109,7 @@ STAYS: dict[str, tuple[Part, ...]] = {
 }
 
 
-@STREAMS
-@pytest.mark.parametrize("dialect", DIALECTS)
+@EACH_CHAT
 @pytest.mark.parametrize("parts", OPENS.values(), ids=OPENS)
 def test_call_before_text_opens_the_barrier(dialect: str, stream: bool, parts: tuple[Part, ...], world: World) -> None:
     providers, served = world
@@ -130,15 +118,14 @@ def test_call_before_text_opens_the_barrier(dialect: str, stream: bool, parts: t
     more = {"tools": TOOLS[dialect]} if dialect in TOOLS else {}
     refused = ask(served, dialect, stream=stream, headers=KEY, **more)
     assert (refused.status_code, providers.names, refused.headers["x-gateway-hand-off"]) == (403, ["house"], "asked")
-    assert (consent_of(refused)["hand_off"], NAME in refused.text) == ("asked", False)
-    token = consent_of(refused)["token"]
-    response = ask(served, dialect, stream=stream, headers={**KEY, "x-gateway-consent": token}, **more)
+    consent = consent_of(refused)
+    assert (consent["hand_off"], NAME in refused.text) == ("asked", False)
+    response = ask(served, dialect, stream=stream, headers={**KEY, "x-gateway-consent": consent["token"]}, **more)
     assert (response.status_code, providers.names) == (200, ["house", "cloud"])
     assert NAME not in response.text + json.dumps(providers.asked[-1][1])
 
 
-@STREAMS
-@pytest.mark.parametrize("dialect", DIALECTS)
+@EACH_CHAT
 @pytest.mark.parametrize("parts", STAYS.values(), ids=STAYS)
 def test_call_after_text_is_removed(dialect: str, stream: bool, parts: tuple[Part, ...], world: World) -> None:
     providers, served = world

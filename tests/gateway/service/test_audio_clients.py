@@ -10,17 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
 from gateway.execution.latency import first_token_timeout_s
-from gateway.features.configuration import compile_config
 from gateway.model.record import Record
 from gateway.model.resilience import Resilience
 from providers.catalogue.models import ModelFacts
 from providers.inputs.audio.values import SpeechRequest, TranscriptionRequest
-from providers.registry import load_registry
 from providers.testkit.simulated_audio import spoken_file
 from tests.kit.audio import silent_wav, transcription_form
+from tests.kit.config_cases import compiled
 from tests.kit.configs import Config, table_of
 from tests.kit.input_gateway import InputGateway
 
@@ -35,26 +33,14 @@ def _form(boundary: str, *parts: bytes) -> bytes:
     return b"".join(line + b"\r\n" + part + b"\r\n" for part in parts) + line + b"--\r\n"
 
 
-_MODEL = b'Content-Disposition: form-data; name="model"\r\n\r\nassistant'
+_FIELD = b"Content-Disposition: form-data; name="
+_MODEL = _FIELD + b'"model"\r\n\r\nassistant'
+_LANGUAGE = _FIELD + b'"language"\r\n\r\nen'
+_MP3 = _FIELD + b'"file"; filename="1c9b.mp3"\r\n\r\n' + WEBM
+_WEBM = _FIELD + b'"file"; filename="audio.webm"\r\nContent-Type: audio/webm\r\n\r\n' + WEBM
 CLIENTS = {
-    "Open WebUI": (
-        REQUESTS,
-        _form(
-            REQUESTS,
-            _MODEL,
-            b'Content-Disposition: form-data; name="language"\r\n\r\nen',
-            b'Content-Disposition: form-data; name="file"; filename="1c9b.mp3"\r\n\r\n' + WEBM,
-        ),
-    ),
-    "LibreChat": (
-        NPM,
-        _form(
-            NPM,
-            b'Content-Disposition: form-data; name="file"; filename="audio.webm"\r\nContent-Type: audio/webm\r\n\r\n'
-            + WEBM,
-            _MODEL,
-        ),
-    ),
+    "Open WebUI": (REQUESTS, _form(REQUESTS, _MODEL, _LANGUAGE, _MP3)),
+    "LibreChat": (NPM, _form(NPM, _WEBM, _MODEL)),
 }
 
 
@@ -91,8 +77,8 @@ def test_request_of_an_app_is_spoken_as_mp3(asked: dict[str, str], dropped: str 
 # --- seams ----------------------------------------------------------------------------------------
 
 
-def ask(config: Config, use: str, headers: dict[str, str] | None = None) -> tuple[InputGateway, httpx.Response]:
-    gateway = InputGateway(world, config)
+def ask(config: Config, use: str, headers: Any = None, environ: Any = None) -> tuple[InputGateway, httpx.Response]:
+    gateway = InputGateway(world, config, environ)
     if use == "speech":
         return gateway, gateway.post(SPEAKS, {"model": "assistant", "input": "Hello.", "voice": "anna"}, headers)
     return gateway, gateway.post_form(HEARS, transcription_form(), headers)
@@ -122,20 +108,12 @@ def test_upgrade_to_a_websocket_has_no_effect_on_audio(use: str) -> None:
 
 @pytest.mark.parametrize("use", ["transcription", "speech"])
 def test_band_of_unknown_users_may_have_one_use_or_none(use: str) -> None:
-    claim = {
-        "issuer": "https://i.example",
-        "audience": "g",
-        "algorithms": ["HS256"],
-        "secret": "${S}",
-        "age_band": "age",
-    }
+    issuer = {"issuer": "https://i.example", "audience": "g", "algorithms": ["HS256"], "secret": "${S}"}
+    signals = {"signals": ["claim", "api_key"], "claim": {**issuer, "age_band": "age"}}
     for rule, status in (({use: False}, 403), ({}, 200)):
         region = {"age_bands": {"child": rule}, "age_missing": "child"}
-        signals = {"signals": ["claim", "api_key"], "claim": claim}
         config = CONFIG.merge({"regions": {"default": region}, "location": signals})
-        gateway = InputGateway(world, config, {"S": "s" * 32})
-        body = {"model": "assistant", "input": "Hello.", "voice": "anna"}
-        answer = gateway.post(SPEAKS, body) if use == "speech" else gateway.post_form(HEARS, transcription_form())
+        gateway, answer = ask(config, use, environ={"S": "s" * 32})
         assert (answer.status_code, len(gateway.requests)) == (status, status == 200)
 
 
@@ -159,6 +137,4 @@ def test_failover_that_changes_the_voice_is_warned_of(voices: dict[str, str], is
     more = {"processes": "any", **({"voices": voices} if voices else {})}
     lists = {"assistants": {"assistant": {"speech": {"default": ["mouth", "spare"]}}}}
     config = CONFIG.merge({"deployments": {"spare": {**spare, **more}}}, lists)
-    document = parse_document(config.text.encode(), "gateway.yaml", {})
-    warnings = [str(it) for it in compile_config(document, registry=load_registry()).warnings]
-    assert any("changes the voice" in one for one in warnings) is is_warned
+    assert any("changes the voice" in it.message for it in compiled(config.text, {}).warnings) is is_warned

@@ -20,10 +20,9 @@ from tests.kit.input_gateway import InputGateway
 HEARS, SPEAKS = "/v1/audio/transcriptions", "/v1/audio/speech"
 USES = pytest.mark.parametrize("use", ["transcription", "speech"])
 OWN = {"provider": "openai-compatible", "model": "m", "stores": "any", "processes": "any"}
+BOTH = {"default": ["ears", "spare"]}
 AUDIO: dict[str, Any] = {
-    "assistants": {
-        "assistant": {"transcription": {"default": ["ears", "spare"]}, "speech": {"default": ["ears", "spare"]}}
-    },
+    "assistants": {"assistant": {"transcription": BOTH, "speech": BOTH}},
     "deployments": {name: {**OWN, "endpoint": f"https://{name}.example/v1"} for name in ("ears", "spare")},
 }
 CONFIG = Config.parse("""
@@ -60,16 +59,13 @@ def body_of(use: str) -> tuple[str, str, bytes]:
     return HEARS, f"multipart/form-data; boundary={BOUNDARY}", form
 
 
-def ask(
-    gateway: Any, use: str, headers: dict[str, str] | None = None, meanwhile: Callable[[], object] | None = None
-) -> httpx.Response:
+def ask(gateway: Any, use: str, headers: Any = None, meanwhile: Callable[[], object] = lambda: None) -> httpx.Response:
     """Send a request, of which the second half is sent after `meanwhile`."""
     path, media, body = body_of(use)
 
     async def halves() -> AsyncIterator[bytes]:
         yield body[: len(body) // 2]
-        if meanwhile is not None:
-            meanwhile()
+        meanwhile()
         yield body[len(body) // 2 :]
 
     async def sent() -> httpx.Response:

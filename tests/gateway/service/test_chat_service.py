@@ -40,12 +40,8 @@ deployments:
   house: {provider: openai-compatible, model: m, endpoint: "https://house.example/v1", stores: any, processes: any, api_key: "${KEY}"}
 """)
 LIMITED = Client("app", limits=ClientLimitRule(concurrent=1))
-ANSWER = {
-    "id": "a1",
-    "created": 1,
-    "model": "m-1",
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
-}
+CHOICE = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+ANSWER = {"id": "a1", "created": 1, "model": "m-1", "choices": [CHOICE]}
 
 
 def config_with(unknown: str = "default") -> ConfigVersion:
@@ -134,11 +130,8 @@ async def test_a_request_is_judged_by_its_headers_before_its_body_is_read() -> N
     inbound = await service.ask()
     assert service.raised is None
     assert inbound.calls == ["identify", "start", "body", "decode", "respond"]
-    assert (inbound.record.client, inbound.record.decided.assistant, inbound.record.answered_by.deployment) == (
-        "app",
-        "assistant",
-        "house",
-    )
+    record = inbound.record
+    assert (record.client, record.decided.assistant, record.answered_by.deployment) == ("app", "assistant", "house")
 
 
 async def test_a_refused_location_leaves_the_body_unread() -> None:

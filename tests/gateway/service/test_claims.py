@@ -10,7 +10,8 @@ from gateway.config.problems import Problem
 from gateway.execution.judging import policy_of
 from gateway.model.record import Record
 from tests.kit.config_cases import compiled
-from tests.kit.judged_chats import CONFIG, DIALECTS, ENDS, GOOD, World, ask, ending_of, gateway, text_of
+from tests.kit.crisis_gateway import CRISIS
+from tests.kit.judged_chats import CONFIG, EACH_CHAT, ENDS, GOOD, World, ask, ending_of, gateway, text_of
 
 CLAIM = "As a licensed therapist, I can tell you."
 ANSWER = f"{GOOD}{CLAIM} {GOOD}"
@@ -33,8 +34,7 @@ class Claiming(World):
         return httpx.Response(200, json={"results": [{"flagged": False, "categories": it} for it in found]})
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-@pytest.mark.parametrize("dialect", DIALECTS)
+@EACH_CHAT
 def test_answer_with_a_claim_ends_before_it(dialect: str, stream: bool, records: list[Record]) -> None:
     response = ask(gateway(Claiming([ANSWER]), RULE), dialect, stream=stream)
     assert response.status_code == 200, response.text
@@ -61,13 +61,7 @@ def test_other_contradiction_of_a_verdict_is_against_the_text(asked: str, status
 
 def test_crisis_is_judged_as_without_the_rule() -> None:
     """The categories of a crisis count in what a user writes, and the claim does not."""
-    crisis = {
-        "judges": ["judge"],
-        "categories": ["violence"],
-        "then": "stop",
-        "on_failure": "open",
-        "text": {"en": "Call."},
-    }
+    crisis = {**CRISIS, "categories": ["violence"], "text": {"en": "Call."}}
     served = gateway(Claiming(other="fight"), RULE, {"regions": {"default": {"crisis": crisis}}})
     found, passed = (ask(served, "chat", text) for text in ("Hello, fight.", CLAIM))
     assert found.json()["choices"][0]["message"]["content"] == "Call."

@@ -7,7 +7,7 @@ import pytest
 from gateway.installation import duty_sums
 from tests.kit.crisis_gateway import CRISIS, SAD, US, CrisisWorld
 from tests.kit.judged_chats import CONFIG as JUDGED
-from tests.kit.judged_chats import DIALECTS, ask
+from tests.kit.judged_chats import EACH_CHAT, ask
 from tests.kit.timed_gateway import TimedGateway, headers
 
 
@@ -17,8 +17,7 @@ def counted(directory: Path) -> dict[tuple[str, str, str, str], int]:
 
 
 @pytest.mark.parametrize("then", ["stop", "answer"])
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-@pytest.mark.parametrize("dialect", DIALECTS)
+@EACH_CHAT
 def test_each_kind_is_counted_once_a_request(tmp_path: Path, dialect: str, stream: bool, then: str) -> None:
     judge = {"deployments": {"judge": JUDGED.data["deployments"]["judge"]}}
     region = {"regions": {"us-ca": {"crisis": {**CRISIS, "then": then, "text": {"en": US}}}}}

@@ -19,13 +19,12 @@ from tests.kit.configs import key_hash, table_of
 from tests.kit.crisis_gateway import CRISIS, SAD, US, CrisisWorld, served
 from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.input_gateway import InputGateway
-from tests.kit.judged_chats import CONFIG, DIALECTS, World, ask, events_of
+from tests.kit.judged_chats import CONFIG, DIALECTS, EACH_CHAT, STREAMS, World, ask, events_of, judged_by
 from tests.kit.timed_gateway import TimedGateway, headers
 from tests.kit.usage_rows import kept_rows
 
 DE = "Was Sie gerade erleben, klingt sehr schwer, und Ihr Leben ist wichtig. Bitte sprechen Sie jetzt mit jemandem, zum Beispiel unter der Nummer 988."
 DATA = {"categories": ["self-harm"], "helplines": {"crisis": "988"}}
-STREAMS = pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 
 
 def content_of(dialect: str, response: httpx.Response, *, stream: bool) -> str:
@@ -57,16 +56,11 @@ def members_of(dialect: str, response: httpx.Response, *, stream: bool) -> list[
     return found
 
 
-ENDS = {
-    "chat": '"finish_reason":"stop"',
-    "completions": '"finish_reason":"stop"',
-    "messages": '"stop_reason":"end_turn"',
-}
-ENDS |= {"responses": '"status":"completed"', "gemini": '"finishReason":"STOP"'}
+ENDS = dict.fromkeys(("chat", "completions"), '"finish_reason":"stop"')
+ENDS |= {"messages": '"stop_reason":"end_turn"', "responses": '"status":"completed"', "gemini": '"finishReason":"STOP"'}
 
 
-@STREAMS
-@pytest.mark.parametrize("dialect", DIALECTS)
+@EACH_CHAT
 def test_stop_is_an_ordinary_answer_that_no_model_gave(dialect: str, stream: bool, records: list[Record]) -> None:
     world = CrisisWorld()
     response = ask(served(world), dialect, SAD, stream=stream)
@@ -84,17 +78,14 @@ def test_stop_is_an_ordinary_answer_that_no_model_gave(dialect: str, stream: boo
     assert '"assistant"' in response.text
     (record,) = records
     assert (record.outcome, record.answered_by.deployment, record.duties) == ("ok", None, {"crisis"})
-    assert record.usage is not None
     assert record.usage.total_tokens == 0
     assert json.loads(JsonLines().of([(record, 0.0)])[0])["crisis"] == "stop"
     receipt = receipt_of(record, 0.0, None)
-    assert receipt is not None
     assert (receipt["crisis"], receipt["tried"], receipt["side"]) == ("stop", [], None)
     assert "self-harm" not in json.dumps(receipt)
 
 
-@STREAMS
-@pytest.mark.parametrize("dialect", DIALECTS)
+@EACH_CHAT
 def test_answer_has_the_text_before_that_of_the_model(dialect: str, stream: bool, records: list[Record]) -> None:
     world = CrisisWorld()
     response = ask(served(world, then="answer", instructions="Be kind."), dialect, SAD, stream=stream)
@@ -106,8 +97,7 @@ def test_answer_has_the_text_before_that_of_the_model(dialect: str, stream: bool
     assert (records[0].duties, records[0].is_successful) == ({"crisis"}, False)
 
 
-@STREAMS
-@pytest.mark.parametrize("dialect", DIALECTS)
+@EACH_CHAT
 def test_passed_chat_is_answered_as_ever(dialect: str, stream: bool, records: list[Record]) -> None:
     world = CrisisWorld()
     gateway = served(world)
@@ -121,8 +111,7 @@ def test_passed_chat_is_answered_as_ever(dialect: str, stream: bool, records: li
     assert records[0].duties == set()
 
 
-@STREAMS
-@pytest.mark.parametrize("dialect", DIALECTS)
+@EACH_CHAT
 @pytest.mark.parametrize("on_failure", ["open", "closed"])
 def test_judge_that_answers_nonsense(dialect: str, stream: bool, on_failure: str, records: list[Record]) -> None:
     world = CrisisWorld(judge=lambda _: httpx.Response(200, text="nonsense"))
@@ -196,11 +185,8 @@ def test_message_of_an_error_is_for_developers_also_in_a_region_with_words_of_it
     label = {"name": "house", "text": {"en": "I am an AI."}, "show": "first_turn"}
     gateway = served(CrisisWorld(), {"regions": {"default": {"labels": [label]}}})
     error = ask(gateway, "chat", SAD, response_format={"type": "json_object"}).json()["error"]
-    assert (
-        error["message"]
-        == "the answer would be a text for the user, and `response_format` requires another: show `user_message`"
-    )
-    assert error["user_message"] == US
+    message = "the answer would be a text for the user, and `response_format` requires another: show `user_message`"
+    assert (error["message"], error["user_message"]) == (message, US)
 
 
 def test_answer_for_programs_has_the_data_only() -> None:
@@ -234,20 +220,20 @@ def test_text_is_in_the_language_of_the_user_or_that_of_the_operator() -> None:
     assert content_of("chat", ask(own, "chat", SAD, headers=headers), stream=False) == "Unser Text mit {number}."
 
 
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,ZGll"}}
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
 def chat(*messages: tuple[str, Any]) -> dict[str, Any]:
     return {"model": "assistant", "messages": [{"role": role, "content": content} for role, content in messages]}
 
 
 def test_only_what_the_user_wrote_since_the_last_text_is_judged() -> None:
     world = CrisisWorld()
-    call = {
-        "role": "assistant",
-        "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
-    }
     body = chat(("system", "die"), ("user", "die before"), ("assistant", "die said"), ("user", "Still here."))
-    body["messages"] += [call, {"role": "tool", "tool_call_id": "1", "content": "die found"}]
-    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,ZGll"}}
-    body["messages"].append({"role": "user", "content": [{"type": "text", "text": "And now."}, picture]})
+    result = {"role": "tool", "tool_call_id": "1", "content": "die found"}
+    now = {"role": "user", "content": [{"type": "text", "text": "And now."}, PICTURE]}
+    body["messages"] += [{"role": "assistant", "tool_calls": [CALL]}, result, now]
     response = served(world).post("/v1/chat/completions", body)
     assert response.status_code == 200, response.text
     assert world.judged == ["Still here.", "And now."]
@@ -284,11 +270,8 @@ def test_verdict_of_a_guard_model_counts_if_it_is_controversial(verdict: str) ->
             return httpx.Response(200, json={**head, "choices": [choice]})
 
     moderation = {"input": ["judge"], "on_failure": "closed", "controversial": "pass"}
-    guard = {
-        "deployments": {"judge": {"model": "Qwen3Guard-Gen-4B"}},
-        "regions": {"default": {"moderation": moderation}},
-    }
-    assert ask(served(Guarded(), guard), "chat", SAD).headers["x-gateway-crisis"] == "stop"
+    gateway = served(Guarded(), judged_by("qwen3guard"), {"regions": {"default": {"moderation": moderation}}})
+    assert ask(gateway, "chat", SAD).headers["x-gateway-crisis"] == "stop"
 
 
 MODERATION = {"regions": {"default": {"moderation": {"input": ["judge"], "on_failure": "closed"}}}}
@@ -389,9 +372,8 @@ class TimedCrisis(TimedGateway):
     """A region that limits the time of children and helps in a crisis."""
 
     def __init__(self, directory: Path, **crisis: Any) -> None:
-        judge = {**CONFIG.data["deployments"]["judge"]}
-        region = {"crisis": {**CRISIS, **crisis}}
-        super().__init__(directory, CrisisWorld(), {"regions": {"us-ca": region}, "deployments": {"judge": judge}})
+        judge = {"deployments": {"judge": CONFIG.data["deployments"]["judge"]}}
+        super().__init__(directory, CrisisWorld(), judge, {"regions": {"us-ca": {"crisis": {**CRISIS, **crisis}}}})
 
     def chat(self, text: str = SAD, **claim: Any) -> httpx.Response:
         return ask(self, "chat", text, headers=headers(**{"band": "child", **claim}))
@@ -445,8 +427,7 @@ def test_stop_in_place_of_a_refusal_shows_the_label_that_is_due(tmp_path: Path, 
 
 def test_stop_of_a_chat_that_no_deployment_may_answer_leaves_no_trace(tmp_path: Path) -> None:
     gateway = TimedCrisis(tmp_path)
-    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,ZGll"}}
-    body = chat(("user", [{"type": "text", "text": SAD}, picture]))
+    body = chat(("user", [{"type": "text", "text": SAD}, PICTURE]))
     for _ in range(2):
         response = gateway.post("/v1/chat/completions", body, headers("child"))
         assert (response.status_code, response.headers["x-gateway-crisis"]) == (200, "stop")
@@ -495,14 +476,10 @@ def test_budget_refuses_a_verdict_and_a_stop_has_its_row_only(tmp_path: Path) ->
     assert [(row.deployment, row.assistant) for row in rows] == [("judge", "assistant")]
 
 
-@STREAMS
-@pytest.mark.parametrize("dialect", DIALECTS)
+@EACH_CHAT
 def test_answer_whose_text_moderation_takes_away_has_the_crisis_text(dialect: str, stream: bool) -> None:
-    moderation = {"output": ["judge"], "on_failure": "closed"}
-    world = CrisisWorld(answers=["I hit."])
-    response = ask(
-        served(world, {"regions": {"default": {"moderation": moderation}}}, then="answer"), dialect, SAD, stream=stream
-    )
+    rule = {"regions": {"default": {"moderation": {"output": ["judge"], "on_failure": "closed"}}}}
+    response = ask(served(CrisisWorld(answers=["I hit."]), rule, then="answer"), dialect, SAD, stream=stream)
     assert response.status_code == 200
     assert "I hit" not in response.text
     assert content_of(dialect, response, stream=stream) == US
@@ -510,8 +487,7 @@ def test_answer_whose_text_moderation_takes_away_has_the_crisis_text(dialect: st
 
 @STREAMS
 def test_call_of_a_tool_alone_has_the_data_only(stream: bool) -> None:
-    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    world = CrisisWorld(answers=[""], message={"tool_calls": [call]}, finish="tool_calls")
+    world = CrisisWorld(answers=[""], message={"tool_calls": [CALL]}, finish="tool_calls")
     tools = [{"type": "function", "function": {"name": "f"}}]
     response = ask(served(world, then="answer"), "chat", SAD, stream=stream, tools=tools)
     assert (response.status_code, US in response.text) == (200, False)

@@ -15,10 +15,11 @@ from tests.kit.configs import Config, key_hash, table_of
 from tests.kit.crisis_gateway import CRISIS, SAD, US, CrisisWorld
 from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.input_gateway import InputGateway
-from tests.kit.judged_chats import CONFIG
+from tests.kit.judged_chats import CONFIG, STREAMS
 
 MODERATION = {"input": ["judge"], "on_failure": "closed"}
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+VIOLENT = "I hit them and die."
 Turn = tuple[str, str]
 
 
@@ -44,6 +45,10 @@ class Crises(InputGateway):
 
 def outcome(response: httpx.Response) -> tuple[int, str | None]:
     return response.status_code, response.headers.get("x-gateway-crisis")
+
+
+def categories_of(response: httpx.Response) -> Any:
+    return response.json()["error"]["moderation"]["categories"]
 
 
 def conversation(text: str, answer: str = US, question: str = "Thanks.") -> list[Turn]:
@@ -84,10 +89,8 @@ def test_text_of_the_history_that_is_not_known_is_found_anew(
 def histories() -> dict[str, tuple[str, dict[str, Any]]]:
     """Return a history that a client has written, in each API that takes one."""
     turns = [{"role": role, "content": content} for role, content in conversation(SAD, "Sure.")]
-    parts = [
-        {"role": "model" if role == "assistant" else role, "parts": [{"text": content}]}
-        for role, content in conversation(SAD, "Sure.")
-    ]
+    roles = {"assistant": "model", "user": "user"}
+    parts = [{"role": roles[turn["role"]], "parts": [{"text": turn["content"]}]} for turn in turns]
     return {
         "chat": ("/v1/chat/completions", {"model": "assistant", "messages": turns}),
         "messages": ("/v1/messages", {"model": "assistant", "max_tokens": 9, "messages": turns}),
@@ -96,7 +99,7 @@ def histories() -> dict[str, tuple[str, dict[str, Any]]]:
     }
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@STREAMS
 @pytest.mark.parametrize("dialect", histories())
 def test_found_anew_in_each_dialect(dialect: str, stream: bool) -> None:
     path, body = histories()[dialect]
@@ -116,10 +119,9 @@ def test_known_text_counts_in_all_other_categories_and_is_judged_once_an_hour() 
     for _ in range(2):
         assert outcome(gateway.say(*conversation(SAD, "Words."))) == (200, None)
     assert gateway.world.judged.count(SAD) == 1, "one judge is asked once for both, and the verdict is remembered"
-    response = gateway.say(("user", "I hit them and die."))
-    assert (outcome(response), response.json()["error"]["moderation"]["categories"]) == ((400, "answer"), ["violence"])
-    response = gateway.say(*conversation("I hit them and die.", "Words."))
-    assert (outcome(response), response.json()["error"]["moderation"]["categories"]) == ((400, None), ["violence"])
+    for turns, crisis in (([("user", VIOLENT)], "answer"), (conversation(VIOLENT, "Words."), None)):
+        response = gateway.say(*turns)
+        assert (outcome(response), categories_of(response)) == ((400, crisis), ["violence"])
 
 
 def test_answer_with_words_of_a_crisis_does_not_end_the_conversation() -> None:
@@ -132,10 +134,7 @@ def test_answer_with_words_of_a_crisis_does_not_end_the_conversation() -> None:
 
 def test_words_of_the_system_are_not_a_crisis() -> None:
     response = Crises().say(("user", "Hello."), ("system", "They die."), ("assistant", "Yes."), ("user", "Go on."))
-    assert (outcome(response), response.json()["error"]["moderation"]["categories"]) == (
-        (400, None),
-        ["self-harm/intent"],
-    )
+    assert (outcome(response), categories_of(response)) == ((400, None), ["self-harm/intent"])
 
 
 @pytest.mark.parametrize("fields", [{"stop": "die"}, {"prediction": {"type": "content", "content": "They die."}}])
@@ -189,15 +188,11 @@ def test_without_a_verdict_on_the_history_moderation_decides(on_failure: str, ex
 
 
 def test_several_texts_of_a_turn_are_known_each_by_itself() -> None:
-    texts = [f"I would die, {number}." for number in range(40)]
-    gateway = Crises(then="answer")
-    assert outcome(gateway.say(*(("user", text) for text in texts))) == (200, "answer")
-    turns = [("user", text) for text in texts]
-    assert outcome(gateway.say(*turns, ("assistant", US), ("user", "Thanks."))) == (200, None)
-    assert outcome(gateway.say(*turns, ("user", "They die."), ("assistant", US), ("user", "Thanks."))) == (
-        200,
-        "answer",
-    )
+    turns = [("user", f"I would die, {number}.") for number in range(40)]
+    gateway, rest = Crises(then="answer"), [("assistant", US), ("user", "Thanks.")]
+    assert outcome(gateway.say(*turns)) == (200, "answer")
+    assert outcome(gateway.say(*turns, *rest)) == (200, None)
+    assert outcome(gateway.say(*turns, ("user", "They die."), *rest)) == (200, "answer")
 
 
 ASKERS: list[tuple[str, dict[str, str], dict[str, str]]] = [
@@ -218,8 +213,8 @@ def test_no_user_learns_what_another_one_wrote(
     anna = {"authorization": "Bearer gk-1", "x-gateway-user": "anna"}
     assert outcome(gateway.say(("user", SAD), headers=anna)) == (200, "stop")
     assert outcome(gateway.say(*conversation(SAD), headers=anna)) == (200, None)
-    assert outcome(gateway.say(*conversation(SAD, "Sure."), headers=headers, **fields)) == (200, "stop")
-    assert outcome(gateway.say(*conversation(SAD, "Sure."), headers=headers, **fields)) == (200, None)
+    for crisis in ("stop", None):
+        assert outcome(gateway.say(*conversation(SAD, "Sure."), headers=headers, **fields)) == (200, crisis)
 
 
 def test_text_of_a_user_is_not_known_as_an_answer_or_a_result() -> None:

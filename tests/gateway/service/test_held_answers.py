@@ -11,6 +11,7 @@ from gateway.model.record import Record
 from tests.kit.case_files import cases
 from tests.kit.configs import Config, table_of
 from tests.kit.httpx_transport import HttpxTransport
+from tests.kit.judged_chats import events_of
 
 CONFIG = Config.parse("""
 version: 1
@@ -22,18 +23,7 @@ deployments:
 location: {unknown: default}
 resilience: {first_token: 20ms, total: 60s}
 """)
-OTHER = {
-    "deployments": {
-        "other": {
-            "provider": "anthropic",
-            "model": "claude-sonnet-4-6",
-            "endpoint": "global",
-            "api_key": "sk-test",
-            "structured_output": "emulate",
-            "capabilities": ["tools", "reasoning"],
-        }
-    }
-}
+OTHER = {"deployments": {"other": {**CONFIG.data["deployments"]["model"], "model": "claude-sonnet-4-6"}}}
 STATE = "c3RhdGU="
 ANSWER = {
     "id": "m",
@@ -80,8 +70,7 @@ async def test_call_of_a_late_answer_brings_its_state_back() -> None:
         body: dict[str, Any] = {"model": "assistant", "messages": [QUESTION], "tools": [TOOL]}
         path = "/v1/chat/completions"
         late = await client.post(path, json={**body, "response_format": FORMAT, "stream": True})
-        chunks = [json.loads(line[6:]) for line in late.text.splitlines() if line.startswith("data: {")]
-        (call,) = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
+        (call,) = [call for one in events_of(late) for call in one["choices"][0]["delta"].get("tool_calls", ())]
         turn = {"role": "assistant", "content": None, "tool_calls": [call]}
         result = {"role": "tool", "tool_call_id": call["id"], "content": "In Rome."}
         again = await client.post(path, json={**body, "messages": [QUESTION, turn, result]})
@@ -117,12 +106,11 @@ async def test_late_answer_is_asked_again_as_the_active_version_decides(assistan
     async with client_of(served, begun) as client:
         body = {"model": "assistant", "messages": [QUESTION], "response_format": FORMAT, "stream": True}
         late = await client.post("/v1/chat/completions", json=body)
-    chunks = [json.loads(line[6:]) for line in late.text.splitlines() if line.startswith("data: {")]
+    chunks = events_of(late)
     texts = [choice["delta"].get("content") or "" for chunk in chunks for choice in chunk.get("choices", ())]
     errors = [chunk["error"]["code"] for chunk in chunks if "error" in chunk]
-    assert (late.status_code, "".join(texts) or errors[0]) == (200, end.rpartition(" ")[2] if errors else end), (
-        late.text
-    )
+    assert late.status_code == 200
+    assert ("".join(texts) or errors[0]) == (end.rpartition(" ")[2] if errors else end), late.text
     # A prompt that was sent under one version goes nowhere that this version does not allow.
     assert set(asked) == {"claude-haiku-4-5"}
     (record,) = records

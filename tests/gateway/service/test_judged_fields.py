@@ -91,7 +91,6 @@ def marked(body: Any, path: tuple[Any, ...]) -> Any:
 def decoded(api: str, body: Mapping[str, Any]) -> ChatRequest | None:
     """Return the canonical request, or None if the API refuses it."""
     dialect = dialect_at(APIS[api][0])
-    assert dialect is not None
     try:
         request = dialect.decode(json.dumps({**HEADS.get(api, {"model": "assistant"}), **body}).encode())
     except (InvalidRequest, UnsupportedFeature, ApiError):
@@ -197,6 +196,5 @@ def test_fields_of_one_vendor_are_judged_or_listed(name: str) -> None:
 )
 def test_line_of_claude_code_is_judged_and_arrives(line: str) -> None:
     request = decoded("messages", {"system": f"{line}\nBe kind.", "messages": [USER]})
-    assert request is not None
     assert line in judged(request)
     assert any(name.startswith("anthropic-") and line in wire for name, wire in wires(request))

@@ -1,6 +1,5 @@
 """Rules for minors in requests: every member of a band, in every API, as JSON and as streams."""
 
-import asyncio
 import json
 import time
 from collections.abc import Mapping
@@ -23,15 +22,9 @@ from tests.kit.case_files import cases
 from tests.kit.configs import Config, key_hash
 from tests.kit.doc_pages import ROOT, blocks_of
 from tests.kit.input_gateway import EMBEDDINGS, MODERATIONS, InputGateway, vectors_of
-from tests.kit.judged_chats import DIALECTS, World, ask
+from tests.kit.judged_chats import APIS, EACH_CHAT, TOOLS, World, ask
 
 SECRET = "of-the-issuer-and-long-enough-for-hs256"
-TOOLS: dict[str, Any] = {
-    "chat": [{"type": "function", "function": {"name": "find"}}],
-    "messages": [{"name": "find", "input_schema": {"type": "object"}}],
-    "responses": [{"type": "function", "name": "find", "parameters": {"type": "object"}}],
-    "gemini": [{"functionDeclarations": [{"name": "find"}]}],
-}
 NOW = datetime.now(UTC)
 LATER = f"{NOW + timedelta(hours=2):%H:%M}-{NOW + timedelta(hours=3):%H:%M}"
 CONFIG = Config.beside(__file__).merge(
@@ -71,17 +64,12 @@ def code_of(dialect: str, response: httpx.Response) -> tuple[str, str]:
     return error["code"], error["reason"]
 
 
-STREAMS = pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-APIS = pytest.mark.parametrize("dialect", DIALECTS)
-
-
 @pytest.fixture
 def world() -> World:
     return World()
 
 
-@STREAMS
-@APIS
+@EACH_CHAT
 @pytest.mark.parametrize(
     ("band", "missing"), [("refused", "adult"), ("tired", "adult"), (None, "refuse"), (None, "refused")]
 )
@@ -97,8 +85,7 @@ def test_refused_user_gets_no_answer(world: World, dialect: str, stream: bool, b
         assert "retry-after" not in response.headers
 
 
-@STREAMS
-@APIS
+@EACH_CHAT
 def test_band_without_tools(world: World, dialect: str, stream: bool) -> None:
     served = served_by(world)
     assert ask(served, dialect, stream=stream, headers=headers("toolless")).status_code == 200
@@ -121,8 +108,7 @@ def test_search_of_a_provider_is_a_tool(world: World) -> None:
     assert (response.status_code, response.json()["error"]["param"]) == (403, "web_search_options")
 
 
-@STREAMS
-@APIS
+@EACH_CHAT
 @pytest.mark.parametrize(
     ("band", "result", "model"),
     [("plain", "not_used; reason=age", "c"), ("adult", "used", "spare"), (None, "used", "spare")],
@@ -135,8 +121,7 @@ def test_band_without_choices(
     assert world.asked[0]["model"] == model
 
 
-@STREAMS
-@APIS
+@EACH_CHAT
 @pytest.mark.parametrize(
     ("band", "hosts"), [("private", {"chat.example"}), ("adult", {"chat.example", "judge.example"})]
 )
@@ -151,8 +136,7 @@ def test_band_without_hand_offs(dialect: str, stream: bool, band: str, hosts: se
     assert (response.status_code, {request.url.host for request in served.requests}) == (502, hosts)
 
 
-@STREAMS
-@APIS
+@EACH_CHAT
 def test_band_decides_the_intent(world: World, dialect: str, stream: bool) -> None:
     served = served_by(world)
     asserting = {"x_gateway_intent": "talk"}
@@ -163,8 +147,7 @@ def test_band_decides_the_intent(world: World, dialect: str, stream: bool) -> No
     assert [body["model"] for body in world.asked] == ["small", "talk"]
 
 
-@STREAMS
-@APIS
+@EACH_CHAT
 def test_band_instructs_the_model(world: World, dialect: str, stream: bool) -> None:
     response = ask(served_by(world), dialect, stream=stream, headers=headers("told"))
     assert response.status_code == 200
@@ -181,8 +164,7 @@ def test_message_of_the_client_keeps_its_place_in_errors() -> None:
     assert (response.status_code, response.json()["error"]["param"]) == (400, "messages[0].content")
 
 
-@STREAMS
-@APIS
+@EACH_CHAT
 @pytest.mark.parametrize(
     "sent",
     [
@@ -249,15 +231,9 @@ def test_log_line_and_receipt_name_the_band_and_metrics_do_not(records: list[Rec
     (record,) = records
     line = json.loads(JsonLines().of([(record, 0.0)])[0])
     assert line["age_band"] == band
-    receipt = receipt_of(record, 0.0, None)
-    assert receipt is not None
-    assert receipt["age_band"] == band
-
-    async def snapshot() -> bytes:
-        return served.gateway.metrics.snapshot()
-
+    assert receipt_of(record, 0.0, None)["age_band"] == band
     for value in ("refused", "tired", "toolless", "told"):
-        labels = [text for text in render(asyncio.run(snapshot()))[0].decode().splitlines() if f'"{value}"' in text]
+        labels = [text for text in render(served.counts())[0].decode().splitlines() if f'"{value}"' in text]
         assert all('outcome="refused"' in text for text in labels)
 
 
@@ -290,10 +266,9 @@ def test_band_sees_nothing_that_it_may_not_have(world: World) -> None:
     rules = {"hand_off": False, "transcription": False, "speech": False}
     audio = {use: {"default": ["model"]} for use in ("transcription", "speech")}
     far = {"far": {"deployments": ["judge"], "title": {"en": "Far"}}}
+    routes = {"default": {"default": ["model", step, "judge"]}}
     patch = {
-        "assistants": {
-            "assistant": {"routes": {"default": {"default": ["model", step, "judge"]}}, "choices": far, **audio}
-        },
+        "assistants": {"assistant": {"routes": routes, "choices": far, **audio}},
         "deployments": {"model": {"capabilities": []}, "judge": {"capabilities": ["tools"]}},
         "regions": {"default": {"age_bands": {"private": rules}}},
     }
@@ -309,9 +284,8 @@ def test_band_sees_nothing_that_it_may_not_have(world: World) -> None:
         assert ("tools" in shown["supported"]) is may
         assert (shown["transcription"] is not None, shown["speech"] is not None) == (may, may)
         assert [it["reason"] for it in shown["choices"] if it["id"] == "far"] == [None if may else "hand_off"]
-        assert [it["deployment"] for it in of("disclosure?", band)["data"]] == (
-            ["model", "judge"] if may else ["model"]
-        )
+        disclosed = [it["deployment"] for it in of("disclosure?", band)["data"]]
+        assert disclosed == (["model", "judge"] if may else ["model"])
         for use in audio:
             assert ("plan" in of(f"explain?use={use}&", band)["outcome"]) is may
         serves = get(served, "/v1/models/assistant", band)["x_gateway"]["serves"]
@@ -350,8 +324,7 @@ def test_terminal_explains_the_route_of_the_band() -> None:
         assert f"age band     {band}" in explain_text(request)
 
 
-@STREAMS
-@APIS
+@EACH_CHAT
 def test_gate_judges_hours_and_tools_after_the_name_of_the_assistant(world: World, dialect: str, stream: bool) -> None:
     served = at_gate(served_by(world))
     asked = {"stream": stream, "headers": headers("tired")}
@@ -367,8 +340,7 @@ def test_gate_judges_hours_and_tools_after_the_name_of_the_assistant(world: Worl
     assert ask(served, dialect, stream=stream, headers=headers("toolless")).status_code == 200
 
 
-@STREAMS
-@APIS
+@EACH_CHAT
 @pytest.mark.parametrize("is_at_gate", [False, True], ids=["by the headers", "at the gate"])
 def test_refusal_outside_of_the_hours_has_the_time(world: World, dialect: str, stream: bool, is_at_gate: bool) -> None:
     served = at_gate(served_by(world)) if is_at_gate else served_by(world)
@@ -413,13 +385,9 @@ STORES = next(it for it in blocks_of(ROOT / "docs/operate/minors.md") if "under_
 def test_age_that_a_store_reports_is_a_band_of_the_page(
     world: World, answer: str, band: str | None, status: int
 ) -> None:
-    bands = (
-        dict.fromkeys(CONFIG.data["regions"]["default"]["age_bands"])
-        | yaml.safe_load(STORES)["regions"]["us"]["age_bands"]
-    )
+    bands = dict.fromkeys(CONFIG.data["regions"]["default"]["age_bands"])
+    bands |= yaml.safe_load(STORES)["regions"]["us"]["age_bands"]
     served = served_by(world, {"regions": {"default": {"age_bands": bands, "age_missing": "refuse"}}})
     response = ask(served, "chat", headers=headers(band))
-    assert (response.status_code, response.json().get("error", {}).get("reason")) == (
-        status,
-        "age" if status == 403 else None,
-    ), answer
+    assert response.status_code == status, answer
+    assert response.json().get("error", {}).get("reason") == ("age" if status == 403 else None)

@@ -13,54 +13,37 @@ from gateway.assembly.application import Gateway
 from gateway.model.record import Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
+from tests.kit import judged_chats
 from tests.kit.case_files import tables_of
 from tests.kit.configs import key_hash, table_of
 from tests.kit.httpx_transport import HttpxTransport
 from tests.kit.input_gateway import InputGateway
-from tests.kit.judged_chats import (
-    BEGINNING,
-    CONFIG,
-    DIALECTS,
-    ENDS,
-    GOOD,
-    HARM,
-    HARMFUL,
-    JUDGES,
-    World,
-    ask,
-    ending_of,
-    events_of,
-    gateway,
-    judged_by,
-    text_of,
-)
+from tests.kit.judged_chats import CONFIG, EACH_CHAT, GOOD, HARM, HARMFUL, STREAMS, World, ask, ending_of, gateway
 from tests.kit.waiting import eventually
 
 
-@pytest.mark.parametrize("kind", JUDGES)
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("kind", judged_chats.JUDGES)
+@EACH_CHAT
 def test_flagged_answer_ends_with_what_was_released(dialect: str, stream: bool, kind: str) -> None:
     world = World([HARMFUL])
-    response = ask(gateway(world, judged_by(kind)), dialect, stream=stream)
+    response = ask(gateway(world, judged_chats.judged_by(kind)), dialect, stream=stream)
     assert response.status_code == 200, response.text
     assert HARM not in response.text
     assert "never shown" not in response.text
-    assert "long enough to be judged by itself" in text_of(response, stream=stream)
+    assert "long enough to be judged by itself" in judged_chats.text_of(response, stream=stream)
     end, member = ending_of(dialect, response, stream=stream)
-    assert end == ENDS[dialect]
+    assert end == judged_chats.ENDS[dialect]
     assert member["moderation"]["direction"] == "output"
     assert "violence" in member["moderation"]["categories"]
     if kind != "webhook":
         assert set(world.prompts) == {"Hello."}
 
 
-@pytest.mark.parametrize("kind", JUDGES)
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("kind", judged_chats.JUDGES)
+@EACH_CHAT
 def test_flagged_request_reaches_no_model(dialect: str, stream: bool, kind: str) -> None:
     world = World()
-    response = ask(gateway(world, judged_by(kind)), dialect, f"Some {HARM}.", stream=stream)
+    response = ask(gateway(world, judged_chats.judged_by(kind)), dialect, f"Some {HARM}.", stream=stream)
     assert (response.status_code, world.asked) == (400, [])
     assert response.headers["content-type"].startswith("application/json")
     document = response.json()
@@ -74,10 +57,9 @@ def test_flagged_request_reaches_no_model(dialect: str, stream: bool, kind: str)
     assert HARM not in response.text
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-@pytest.mark.parametrize("dialect", DIALECTS)
+@EACH_CHAT
 def test_passed_answer_is_complete(dialect: str, stream: bool) -> None:
-    world = World([BEGINNING * 4])
+    world = World([judged_chats.BEGINNING * 4])
     response = ask(gateway(world), dialect, stream=stream)
     _, member = ending_of(dialect, response, stream=stream)
     assert member is None or "moderation" not in member
@@ -86,8 +68,7 @@ def test_passed_answer_is_complete(dialect: str, stream: bool) -> None:
     assert response.headers.get("x-gateway-moderation") is None
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@EACH_CHAT
 def test_without_a_verdict_there_is_no_answer(dialect: str, stream: bool, records: list[Record]) -> None:
     world = World(judge=lambda _: httpx.Response(200, text="nonsense"))
     response = ask(gateway(world), dialect, stream=stream)
@@ -100,8 +81,7 @@ def test_without_a_verdict_there_is_no_answer(dialect: str, stream: bool, record
     assert {(call["deployment"], call["kind"]) for call in failed} == {("judge", "malformed")}
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-@pytest.mark.parametrize("dialect", DIALECTS)
+@EACH_CHAT
 def test_open_policy_goes_on_and_shows_it(dialect: str, stream: bool, records: list[Record]) -> None:
     world = World(judge=lambda _: httpx.Response(500))
     served = gateway(world, {"regions": {"default": {"moderation": {"on_failure": "open"}}}})
@@ -113,7 +93,7 @@ def test_open_policy_goes_on_and_shows_it(dialect: str, stream: bool, records: l
     assert not records[0].is_successful, "a sample would leave out its log line and its receipt"
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@judged_chats.APIS
 @pytest.mark.parametrize("on_failure", ["closed", "open"])
 def test_judge_that_dies_after_the_input(dialect: str, on_failure: str) -> None:
     calls: list[str] = []
@@ -144,7 +124,7 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@STREAMS
 @pytest.mark.parametrize("failure", FAILURES)
 def test_next_judge_is_asked_if_one_fails(stream: bool, failure: str) -> None:
     world = World([HARMFUL], judge=lambda host: FAILURES[failure] if host == "judge.example" else None)
@@ -155,19 +135,19 @@ def test_next_judge_is_asked_if_one_fails(stream: bool, failure: str) -> None:
     assert (end, member["moderation"]["direction"]) == ("content_filter", "output")
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@STREAMS
 def test_each_choice_is_judged(stream: bool) -> None:
-    world = World([GOOD, HARMFUL, BEGINNING])
+    world = World([GOOD, HARMFUL, judged_chats.BEGINNING])
     response = ask(gateway(world), "chat", stream=stream, n=3)
     assert HARM not in response.text
-    documents = events_of(response) if stream else [response.json()]
+    documents = judged_chats.events_of(response) if stream else [response.json()]
     ends = {it["index"]: it["finish_reason"] for one in documents for it in one["choices"] if it["finish_reason"]}
     assert ends == {0: "stop", 1: "content_filter", 2: "stop"}
     if not stream:
-        assert [it["message"]["content"] for it in documents[0]["choices"]] == [GOOD, GOOD, BEGINNING]
+        assert [it["message"]["content"] for it in documents[0]["choices"]] == [GOOD, GOOD, judged_chats.BEGINNING]
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@STREAMS
 @pytest.mark.parametrize("dialect", ["chat", "gemini"])
 def test_choice_that_went_out_unjudged_stays_known_next_to_a_flagged_one(
     records: list[Record], dialect: str, stream: bool
@@ -183,7 +163,7 @@ def test_choice_that_went_out_unjudged_stays_known_next_to_a_flagged_one(
     more: dict[str, Any] = {"generationConfig": {"candidateCount": 2}} if dialect == "gemini" else {"n": 2}
     response = ask(gateway(World([GOOD, HARMFUL], judge=judge), patch), dialect, stream=stream, **more)
     assert response.headers["x-gateway-moderation"] == "skipped"
-    documents = events_of(response) if stream else [response.json()]
+    documents = judged_chats.events_of(response) if stream else [response.json()]
     member = [document["x_gateway"]["moderation"] for document in documents if "x_gateway" in document][-1]
     assert member == {"direction": "output", "categories": ["violence"], "skipped": True}
     (record,) = records
@@ -191,11 +171,10 @@ def test_choice_that_went_out_unjudged_stays_known_next_to_a_flagged_one(
     assert line["moderation"] == {"input": None, "output": "flagged", "by": ["judge"], "skipped": True}
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@STREAMS
 def test_empty_answer_has_passed(records: list[Record], stream: bool) -> None:
     """Null in the record means that a direction is not configured."""
     assert ask(gateway(World([""])), "chat", stream=stream).status_code == 200
-    assert records[0].moderation is not None
     assert records[0].moderation.output == "passed"
 
 
@@ -206,7 +185,7 @@ def test_each_end_of_a_choice_has_the_verdict_that_it_changed() -> None:
 
     world = World([GOOD, GOOD], judge=judge)
     response = ask(gateway(world, {"regions": {"default": {"moderation": {"input": []}}}}), "chat", stream=True, n=2)
-    members = [event["x_gateway"]["moderation"] for event in events_of(response) if "x_gateway" in event]
+    members = [event["x_gateway"]["moderation"] for event in judged_chats.events_of(response) if "x_gateway" in event]
     assert [member["categories"] for member in members] == [["c1"], ["c1", "c2"]]
 
 
@@ -222,7 +201,7 @@ def test_receipt_names_each_deployment_that_was_sent_a_text(records: list[Record
     assert [it["deployment"] for it in receipt["tried"]] == ["model"]
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@STREAMS
 @pytest.mark.parametrize("dialect", ["chat", "messages", "responses", "gemini"])
 @pytest.mark.parametrize("word", ["Rome", HARM, "simulated-\\u0068arm"])
 def test_tool_call_is_judged_and_removed(dialect: str, stream: bool, word: str) -> None:
@@ -241,7 +220,7 @@ def test_tool_call_is_judged_and_removed(dialect: str, stream: bool, word: str) 
     assert HARM not in response.text
     assert ("Rome" in response.text) is (word == "Rome")
     if word != "Rome":
-        assert ending_of(dialect, response, stream=stream)[0] == ENDS[dialect]
+        assert ending_of(dialect, response, stream=stream)[0] == judged_chats.ENDS[dialect]
 
 
 def test_results_of_tools_are_judged() -> None:
@@ -268,7 +247,7 @@ def test_judge_obeys_the_redaction_of_a_version_that_becomes_active_during_the_a
 
     world.judge = activate
     response = ask(served, "chat", stream=True)
-    assert "jane@example.com" in text_of(response, stream=True)
+    assert "jane@example.com" in judged_chats.text_of(response, stream=True)
     assert any("QEMAIL1Z" in text for text in world.judged)
     assert not any("jane@" in text for text in world.judged)
 
@@ -331,7 +310,7 @@ def test_images_without_a_judge(policy: str) -> None:
         assert world.asked == []
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@STREAMS
 def test_required_format_is_held_until_the_whole_is_judged(stream: bool) -> None:
     text = json.dumps({"a": "One. Two.\n" * 20, "b": HARM})
     world = World([text])
@@ -347,18 +326,17 @@ def test_controversial_verdict_follows_the_policy() -> None:
         choice = {"index": 0, "message": {"role": "assistant", "content": verdict}, "finish_reason": "stop"}
         return httpx.Response(200, json={"id": "v", "created": 1, "model": "j", "choices": [choice]})
 
-    blocks = ask(gateway(World(judge=answered), judged_by("qwen3guard")), "chat")
+    blocks = ask(gateway(World(judge=answered), judged_chats.judged_by("qwen3guard")), "chat")
     assert blocks.status_code == 400
     assert blocks.json()["error"]["moderation"]["categories"] == ["politically-sensitive"]
     passing = {"regions": {"default": {"moderation": {"controversial": "pass"}}}}
-    assert ask(gateway(World(judge=answered), judged_by("qwen3guard"), passing), "chat").status_code == 200
+    assert ask(gateway(World(judge=answered), judged_chats.judged_by("qwen3guard"), passing), "chat").status_code == 200
 
 
 OUTPUT_ONLY = {"regions": {"default": {"moderation": {"input": None}}}}
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-@pytest.mark.parametrize("dialect", DIALECTS)
+@EACH_CHAT
 def test_error_before_the_first_text_has_a_status(dialect: str, stream: bool) -> None:
     world = World(judge=lambda _: httpx.Response(500))
     response = ask(gateway(world, OUTPUT_ONLY), dialect, stream=stream)
@@ -366,7 +344,7 @@ def test_error_before_the_first_text_has_a_status(dialect: str, stream: bool) ->
     assert GOOD not in response.text
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@STREAMS
 def test_skipped_verdict_on_the_first_text_is_in_the_header(stream: bool) -> None:
     opened = {"regions": {"default": {"moderation": {"on_failure": "open"}}}}
     response = ask(gateway(World(judge=lambda _: httpx.Response(500)), OUTPUT_ONLY, opened), "chat", stream=stream)
@@ -392,7 +370,7 @@ def with_picture(dialect: str, data: str) -> dict[str, Any]:
     return {"input" if dialect == "responses" else "messages": [{"role": "user", "content": parts[dialect]}]}
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@STREAMS
 @pytest.mark.parametrize("picture", PICTURES)
 @pytest.mark.parametrize("dialect", ["chat", "messages", "responses", "gemini"])
 def test_openai_judges_pictures(dialect: str, picture: str, stream: bool) -> None:
@@ -420,7 +398,7 @@ def test_openai_judges_pictures(dialect: str, picture: str, stream: bool) -> Non
         assert response.headers["content-type"].startswith("application/json")
     else:
         assert response.status_code == 200, response.text
-        assert "first sentence" in text_of(response, stream=stream)
+        assert "first sentence" in judged_chats.text_of(response, stream=stream)
 
 
 KEEPING: dict[str, Any] = {
@@ -433,7 +411,7 @@ KEEPING: dict[str, Any] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@STREAMS
 @pytest.mark.parametrize("question", ["Hello.", f"Tell me about {HARM}."])
 async def test_nothing_that_is_held_or_flagged_is_kept(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], question: str, stream: bool
@@ -447,7 +425,9 @@ async def test_nothing_that_is_held_or_flagged_is_kept(
             return httpx.Response(200)
         if request.url.host == "copy.example":
             elsewhere.append(request.content)
-            return World([BEGINNING])(httpx.Request("POST", "https://chat.example/v1", content=request.content))
+            return World([judged_chats.BEGINNING])(
+                httpx.Request("POST", "https://chat.example/v1", content=request.content)
+            )
         return world(request)
 
     transport = HttpxTransport(httpx.MockTransport(provider))
@@ -513,7 +493,7 @@ NATIVE: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
+@STREAMS
 @pytest.mark.parametrize(("dialect", "fields"), NATIVE)
 def test_texts_beyond_the_messages_are_judged_in_each_api(dialect: str, fields: dict[str, Any], stream: bool) -> None:
     world = World()

@@ -14,18 +14,10 @@ from tests.kit.configs import table_of
 from tests.kit.input_gateway import InputGateway
 from tests.kit.judged_chats import CONFIG, HARM, World
 
+SCORES = {"provider": "siliconflow", "model": "BAAI/bge-reranker-v2-m3", "endpoint": "https://scores.example/v1"}
 RERANK: dict[str, Any] = {
     "assistants": {"assistant": {"rerank": {"default": ["scores"]}}},
-    "deployments": {
-        "scores": {
-            "provider": "siliconflow",
-            "model": "BAAI/bge-reranker-v2-m3",
-            "endpoint": "https://scores.example/v1",
-            "api_key": "k-12345678",
-            "stores": "any",
-            "processes": "any",
-        }
-    },
+    "deployments": {"scores": {**SCORES, "api_key": "k-12345678", "stores": "any", "processes": "any"}},
     "regions": {"default": {"log_prompts": True}},
     "cell": {"territory": "DE"},
 }
@@ -62,7 +54,6 @@ def test_a_flagged_text_reaches_no_provider_and_no_log(
     assert (response.status_code, error["code"], world.asked) == (400, "content_filter", [])
     assert error["moderation"] == {"direction": "input", "categories": ["violence"]}
     moderation = records[0].moderation
-    assert moderation is not None
     assert moderation.fields() == {"input": "flagged", "output": None, "by": ["judge"], "skipped": False}
     assert HARM not in "".join(capfd.readouterr())
 

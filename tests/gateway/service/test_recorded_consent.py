@@ -14,17 +14,14 @@ from tests.kit.input_gateway import InputGateway, vectors_of
 USES = ("chat", "embeddings", "moderations", "transcription", "speech")
 ROUTES: dict[str, Any] = {"routes" if use == "chat" else use: {"default": ["away", "home"]} for use in USES}
 OWN = {"provider": "openai-compatible", "model": "m", "stores": "any", "processes": "any"}
+STANDING = {"mode": "standing", "recipient": "Away"}
 CONFIG = Config(
     {
         "version": 1,
         "assistants": {"assistant": ROUTES},
         "regions": {"default": {"territories": ["*"], "boundary": ["*"]}},
         "deployments": {
-            "away": {
-                **OWN,
-                "endpoint": "https://away.example/v1",
-                "consent": {"mode": "standing", "recipient": "Away"},
-            },
+            "away": {**OWN, "endpoint": "https://away.example/v1", "consent": STANDING},
             "home": {**OWN, "endpoint": "https://home.example/v1"},
         },
         "clients": {"app": {"keys": [key_hash("gk-1")], "may_assert": ["consent"]}},
@@ -75,9 +72,8 @@ def test_consent_by_which_a_prompt_was_sent_is_recorded(use: str, case: str, rec
 
 
 def test_consent_that_was_not_used_is_not_recorded(records: list[Record]) -> None:
-    gateway = InputGateway(
-        answer, CONFIG.merge({"assistants": {"assistant": {"routes": {"default": ["home", "away"]}}}})
-    )
+    first_home = {"assistants": {"assistant": {"routes": {"default": ["home", "away"]}}}}
+    gateway = InputGateway(answer, CONFIG.merge(first_home))
     path, body = ASKED["chat"]
     assert gateway.post(path, {"model": "assistant", **body}, AGREED).status_code == 200
     assert records[0].consent is None

@@ -17,9 +17,11 @@ class Source:
         self.noted: list[str] = []
         self.open = asyncio.Event()
         self.open.set()
-        self.kept: RefreshingCache[str] = RefreshingCache(
-            "the thing", self.load, RefreshInterval(100, 10, 1000, 200), self.noted.append, lambda: self.at
-        )
+        self.limit_waiting(64)
+
+    def limit_waiting(self, most: int) -> None:
+        pace = RefreshInterval(100, 10, 1000, 200, most_waiting=most)
+        self.kept = RefreshingCache("the thing", self.load, pace, self.noted.append, lambda: self.at)
 
     async def load(self, held: str | None) -> str:
         self.loads += 1
@@ -107,7 +109,6 @@ async def test_a_load_never_follows_another_too_soon(source: Source) -> None:
 
 async def test_missing_entry_triggers_a_reload_at_a_limited_rate(source: Source) -> None:
     first = await source.kept.wait()
-    assert first is not None
     assert await source.kept.newer(first) is first
     assert source.loads == 1
     source.at += 10
@@ -120,7 +121,6 @@ async def test_missing_entry_triggers_a_reload_at_a_limited_rate(source: Source)
 
 async def test_newer_returns_none_if_the_load_fails(source: Source) -> None:
     first = await source.kept.wait()
-    assert first is not None
     source.at += 10
     source.trouble = "is gone"
     assert await source.kept.newer(first) is None
@@ -130,26 +130,23 @@ async def test_newer_returns_none_if_the_load_fails(source: Source) -> None:
 
 
 async def test_a_bounded_number_waits_for_a_slow_load(source: Source) -> None:
-    pace = RefreshInterval(100, 10, 1000, 200, most_waiting=2)
-    kept = RefreshingCache("the thing", source.load, pace, source.noted.append, lambda: source.at)
-    first = await kept.wait()
-    assert first is not None
+    source.limit_waiting(2)
+    first = await source.kept.wait()
     source.at += 10
     source.open.clear()
-    waiting = [asyncio.ensure_future(kept.newer(first)) for _ in range(2)]
+    waiting = [asyncio.ensure_future(source.kept.newer(first)) for _ in range(2)]
     await source.settle()
-    assert await kept.newer(first) is None
-    assert kept.now() is first, "who misses nothing is not affected"
+    assert await source.kept.newer(first) is None
+    assert source.kept.now() is first, "who misses nothing is not affected"
     source.open.set()
     assert await asyncio.gather(*waiting) == ["load 2 after load 1 after None"] * 2
     source.at += 10
-    assert await kept.newer("load 2 after load 1 after None") is not None
+    assert await source.kept.newer("load 2 after load 1 after None") is not None
 
 
 async def test_every_caller_waits_for_the_first_load(source: Source) -> None:
-    pace = RefreshInterval(100, 10, 1000, 200, most_waiting=2)
-    kept = RefreshingCache("the thing", source.load, pace, source.noted.append, lambda: source.at)
-    assert await asyncio.gather(*(kept.wait() for _ in range(5))) == ["load 1 after None"] * 5
+    source.limit_waiting(2)
+    assert await asyncio.gather(*(source.kept.wait() for _ in range(5))) == ["load 1 after None"] * 5
 
 
 async def test_cancelled_waiter_does_not_cancel_the_load(source: Source) -> None:

@@ -5,6 +5,7 @@ import json
 import struct
 from base64 import b64decode
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ from gateway.telemetry.request_log import JsonLines
 from providers.inputs.audio.decode import MOST_VOICE_CHARACTERS
 from providers.inputs.audio.values import SpeechRequest
 from providers.testkit.simulated_audio import _ogg_page, spoken_file
-from providers.testkit.simulator import IncomingRequest, SimulatesAudio, load_simulators
+from tests.kit.audio import simulated_audio
 from tests.kit.chat_http import error_of, events_of
 from tests.kit.configs import Config
 from tests.kit.doc_pages import ROOT
@@ -30,6 +31,13 @@ from tests.kit.input_gateway import InputGateway
 PATH = "/v1/audio/speech"
 CONFIG = Config.beside(__file__)
 ASKED = {"model": "assistant", "voice": "anna", "input": "Hello, this is said."}
+ONLY_HOUSE = {"assistants": {"assistant": {"speech": {"default": ["house"]}}}}
+
+
+def house_alone(**vendor: str) -> Config:
+    """Return a configuration whose only step of speech is a model of this vendor."""
+    stated = {"api_key": "k-12345678", "stores": "any", "processes": "any"}
+    return CONFIG.merge(ONLY_HOUSE, {"deployments": {"house": {**vendor, **stated}}})
 
 
 def speaking(request: httpx.Request) -> httpx.Response:
@@ -41,32 +49,21 @@ def speaking(request: httpx.Request) -> httpx.Response:
 TYPES = {"mp3": "audio/mpeg", "opus": "audio/opus", "aac": "audio/aac", "flac": "audio/flac", "wav": "audio/wav"}
 
 
-@pytest.mark.parametrize("form", [*TYPES, "pcm"])
-def test_each_format_comes_as_it_is(form: str) -> None:
+@pytest.mark.parametrize("form", [*TYPES, "pcm", None])
+def test_each_format_comes_as_it_is_and_mp3_where_none_is_asked_for(form: str | None) -> None:
     gateway = InputGateway(speaking, CONFIG)
-    response = gateway.post(PATH, {**ASKED, "response_format": form})
-    assert response.headers["content-type"] == TYPES.get(form, "audio/pcm")
-    assert response.content == spoken_file(form, 1)
-    assert gateway.bodies[0] == {
-        "model": "kokoro",
-        "input": ASKED["input"],
-        "voice": "af_heart",
-        "response_format": form,
-    }
-
-
-def test_absent_format_is_mp3() -> None:
-    gateway = InputGateway(speaking, CONFIG)
-    assert gateway.post(PATH, ASKED).headers["content-type"] == "audio/mpeg"
-    assert gateway.bodies[0]["response_format"] == "mp3"
+    response = gateway.post(PATH, {**ASKED, **({"response_format": form} if form else {})})
+    assert response.headers["content-type"] == TYPES.get(form or "mp3", "audio/pcm")
+    assert response.content == spoken_file(form or "mp3", 1)
+    spoken = {"model": "kokoro", "input": ASKED["input"], "voice": "af_heart"}
+    assert gateway.bodies == [{**spoken, "response_format": form or "mp3"}]
 
 
 def test_unknown_voice_goes_to_the_step_that_has_every_other_name() -> None:
     gateway = InputGateway(speaking, CONFIG)
     response = gateway.post(PATH, {**ASKED, "voice": "alloy"})
     assert (response.headers["x-gateway-deployment"], gateway.bodies[0]["voice"]) == ("spare", "af_bella")
-    only = CONFIG.merge({"assistants": {"assistant": {"speech": {"default": ["house"]}}}})
-    refused = InputGateway(speaking, only).post(PATH, {**ASKED, "voice": "alloy"})
+    refused = InputGateway(speaking, CONFIG.merge(ONLY_HOUSE)).post(PATH, {**ASKED, "voice": "alloy"})
     assert error_of(refused) == (400, "unsupported_capability", "voice")
     assert "anna, tom" in refused.json()["error"]["message"]
 
@@ -114,19 +111,8 @@ def test_answer_that_is_no_audio_goes_to_the_next_step(answer: httpx.Response) -
     ("provider", "model", "base"), [("dashscope", "qwen3-tts-flash", "/api/v1"), ("groq", "tts", "/v1")]
 )
 def test_wav_and_pcm_are_made_of_each_other(provider: str, model: str, base: str, form: str) -> None:
-    one = {"provider": provider, "model": model, "endpoint": f"https://house.example{base}", "api_key": "k-12345678"}
-    config = CONFIG.merge({"deployments": {"house": {**one, "stores": "any", "processes": "any"}}})
-    config = config.merge({"assistants": {"assistant": {"speech": {"default": ["house"]}}}})
-    simulator = load_simulators().simulators[provider]
-    assert isinstance(simulator, SimulatesAudio)
-
-    def served(request: httpx.Request) -> httpx.Response:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        answer = simulator.answer_audio(IncomingRequest("POST", request.url.path, "", headers, request.content))
-        assert answer is not None
-        return httpx.Response(answer.status, headers=dict(answer.headers), content=answer.body)
-
-    response = InputGateway(served, config).post(PATH, {**ASKED, "response_format": form})
+    config = house_alone(provider=provider, model=model, endpoint=f"https://house.example{base}")
+    response = InputGateway(simulated_audio(provider), config).post(PATH, {**ASKED, "response_format": form})
     if (provider, form) == ("groq", "pcm"):  # its rate is not known
         assert error_of(response) == (400, "unsupported_capability", "response_format")
         return
@@ -138,10 +124,7 @@ def test_wav_and_pcm_are_made_of_each_other(provider: str, model: str, base: str
 @pytest.mark.parametrize("form", [None, "mp3", "aac"])
 def test_error_of_a_format_states_what_to_send(form: str | None) -> None:
     """The first request of an SDK has no `response_format`, which means `mp3`."""
-    house = {"provider": "dashscope", "model": "qwen3-tts-flash", "endpoint": "https://house.example/api/v1"}
-    stated = {"api_key": "k-12345678", "stores": "any", "processes": "any"}
-    config = CONFIG.merge({"deployments": {"house": {**house, **stated}}})
-    config = config.merge({"assistants": {"assistant": {"speech": {"default": ["house"]}}}})
+    config = house_alone(provider="dashscope", model="qwen3-tts-flash", endpoint="https://house.example/api/v1")
     response = InputGateway(speaking, config).post(PATH, {**ASKED, **({"response_format": form} if form else {})})
     said = "is aac" if form == "aac" else "is not sent, or is mp3"
     message = f"`response_format` {said}, which no deployment of this region has: send one of pcm, wav"
@@ -174,18 +157,22 @@ def test_log_line_has_characters_and_the_name_of_the_voice(records: list[Record]
 
 # --- labels ---------------------------------------------------------------------------------------
 
+REQUIRED = {"regions": {"default": {"labels": [{"name": "eu-art50", "audio": "required"}]}}}
 LABELLED = CONFIG.merge(
     {"regions": {"default": {"labels": [{"name": "cn-gb45438", "producer": "0011123456789012345X00000"}, "eu-art50"]}}}
 )
 
 
-@pytest.mark.parametrize(
-    ("form", "in_file"), [("mp3", True), ("wav", True), ("opus", True), ("flac", True), ("aac", False)]
-)
-def test_labels_stand_in_headers_and_in_the_file(form: str, in_file: bool) -> None:
+def labels_of(response: httpx.Response) -> Any:
+    return json.loads(b64decode(response.headers["x-gateway-label-data"]))
+
+
+@pytest.mark.parametrize("form", ["mp3", "wav", "opus", "flac", "aac"])
+def test_labels_stand_in_headers_and_in_the_file(form: str) -> None:
+    in_file = form != "aac"
     response = InputGateway(speaking, LABELLED).post(PATH, {**ASKED, "response_format": form})
     assert response.headers["x-gateway-labels"] == "cn-gb45438, eu-art50"
-    labels = json.loads(b64decode(response.headers["x-gateway-label-data"]))
+    labels = labels_of(response)
     assert [one["in_file"] for one in labels] == [in_file, in_file]
     assert [one["in_content"] for one in labels] == [False, False]
     assert (b'"ContentProducer":"0011123456789012345X00000"' in response.content) == in_file
@@ -194,8 +181,7 @@ def test_labels_stand_in_headers_and_in_the_file(form: str, in_file: bool) -> No
 
 
 def test_required_place_makes_other_formats_unknown() -> None:
-    config = LABELLED.merge({"regions": {"default": {"labels": [{"name": "eu-art50", "audio": "required"}]}}})
-    gateway = InputGateway(speaking, config)
+    gateway = InputGateway(speaking, LABELLED.merge(REQUIRED))
     assert gateway.post(PATH, {**ASKED, "response_format": "flac"}).status_code == 200
     refused = gateway.post(PATH, {**ASKED, "response_format": "pcm"})
     assert error_of(refused) == (400, "unsupported_capability", "response_format")
@@ -223,12 +209,11 @@ def test_head_states_whether_the_file_had_a_place_and_a_required_one_is_found_at
     asked = {**ASKED, "response_format": form}
     response = InputGateway(answer, LABELLED).post(PATH, asked)
     assert response.content == odd
-    assert [one["in_file"] for one in json.loads(b64decode(response.headers["x-gateway-label-data"]))] == [False, False]
-    required = {"regions": {"default": {"labels": [{"name": "eu-art50", "audio": "required"}]}}}
-    response = InputGateway(answer, LABELLED.merge(required)).post(PATH, asked)
+    assert [one["in_file"] for one in labels_of(response)] == [False, False]
+    response = InputGateway(answer, LABELLED.merge(REQUIRED)).post(PATH, asked)
     assert b'"label":"eu-art50"' in response.content
-    assert [one["in_file"] for one in json.loads(b64decode(response.headers["x-gateway-label-data"]))] == [True]
-    alone = LABELLED.merge({**required, "assistants": {"assistant": {"speech": {"default": ["house"]}}}})
+    assert [one["in_file"] for one in labels_of(response)] == [True]
+    alone = LABELLED.merge(REQUIRED, ONLY_HOUSE)
     assert error_of(InputGateway(answer, alone).post(PATH, asked))[:2] == (502, "provider_error")
 
 
@@ -272,11 +257,8 @@ def test_signed_mark_is_over_the_bytes_as_sent(tmp_path: Path) -> None:
     check = {"mark": label["marks"][0], "sha256": hashlib.sha256(sent).hexdigest()}
     assert b'"label":"eu-art50"' in sent
     assert gateway.post("/v1/marks/verify", check).json()["content"] == "same"
-    for name, data in (
-        ("keys", gateway.get("/.well-known/ai-marks.json").content),
-        ("mark", label["marks"][0].encode()),
-    ):
-        (tmp_path / name).write_bytes(data)
+    (tmp_path / "keys").write_bytes(gateway.get("/.well-known/ai-marks.json").content)
+    (tmp_path / "mark").write_text(label["marks"][0])
     for number, data in enumerate((sent, sent + b"x")):
         (tmp_path / "audio").write_bytes(data)
         given = {name: str(tmp_path / name) for name in ("keys", "mark", "audio")} | {"issuer": vectors["issuer"]}

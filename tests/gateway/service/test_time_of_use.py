@@ -17,7 +17,7 @@ from gateway.model.record import Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
 from tests.kit.configs import table_of
-from tests.kit.judged_chats import DIALECTS, World, ask, events_of, text_of
+from tests.kit.judged_chats import EACH_CHAT, STREAMS, World, ask, events_of, text_of
 from tests.kit.timed_gateway import CONFIG, NOON, SECRET, TimedGateway, headers, time_of_use_of
 
 MINUTE_MS = 60_000
@@ -31,12 +31,7 @@ def age_of(dialect: str, response: httpx.Response) -> Any:
     return error["age"]
 
 
-STREAMS = pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-APIS = pytest.mark.parametrize("dialect", DIALECTS)
-
-
-@STREAMS
-@APIS
+@EACH_CHAT
 def test_session_ends_after_its_limit(tmp_path: Path, dialect: str, stream: bool) -> None:
     served = TimedGateway(tmp_path, World())
 
@@ -64,8 +59,7 @@ def test_session_ends_after_its_limit(tmp_path: Path, dialect: str, stream: bool
     )
 
 
-@STREAMS
-@APIS
+@EACH_CHAT
 def test_day_ends_after_its_limit_and_the_next_one_begins_at_0(tmp_path: Path, dialect: str, stream: bool) -> None:
     served = TimedGateway(tmp_path, World())
 
@@ -88,8 +82,7 @@ def test_day_ends_after_its_limit_and_the_next_one_begins_at_0(tmp_path: Path, d
     assert chat().headers["x-gateway-use"] == "day=0; day-limit=7200"
 
 
-@STREAMS
-@APIS
+@EACH_CHAT
 @pytest.mark.parametrize("band", ["child", "adult", None])
 def test_unknown_user_is_refused_where_the_band_has_limits(
     tmp_path: Path, dialect: str, stream: bool, band: str | None
@@ -211,7 +204,6 @@ def test_records_are_deleted_48_hours_after_the_end_of_their_time(tmp_path: Path
     served = TimedGateway(tmp_path, World())
     ask(served, "chat", headers=headers("child"))
     use = time_of_use_of(served.gateway)
-    assert use.times is not None
     served.wait(48 * 60 - 1)
     asyncio.run(use.times.tidy())
     user = user_of(tmp_path)
@@ -220,8 +212,7 @@ def test_records_are_deleted_48_hours_after_the_end_of_their_time(tmp_path: Path
     assert use_records_of(tmp_path, [user], None) == []
 
 
-@STREAMS
-@APIS
+@EACH_CHAT
 def test_store_that_cannot_be_asked_stops_users_with_limits_only(tmp_path: Path, dialect: str, stream: bool) -> None:
     served = TimedGateway(tmp_path, World())
     served.lose_store()
@@ -413,7 +404,6 @@ def test_notice_is_shown_in_each_session_and_repeats_in_it(
     assert {line["use_limit"] for line in lines} == {None}
     assert sum("notice" in record.duties for record in records) == 4
     receipt = receipt_of(records[0], 0.0, None)
-    assert receipt is not None
     assert (receipt["repeated"], receipt["use_limit"]) == (False, None)
 
 

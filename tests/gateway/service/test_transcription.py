@@ -11,19 +11,16 @@ import pytest
 
 from gateway.api.inputs.audio import TranscriptionDialect
 from gateway.config.input_routes import _MOST_BODY_BYTES
-from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
-from gateway.features.configuration import compile_config
 from gateway.model.caller import RequestHeaders
 from gateway.model.record import Record
 from gateway.telemetry.request_log import JsonLines
 from providers.inputs.audio.form import PIECE_BYTES, boundary_of, parse_form
 from providers.inputs.audio.values import Transcript, with_members
-from providers.registry import load_registry
 from providers.testkit.simulated_audio import SAMPLE_TEXT, sample
-from providers.testkit.simulator import IncomingRequest, SimulatesAudio, load_simulators
-from tests.kit.audio import BOUNDARY, form_of, silent_wav, transcription_form
+from tests.kit.audio import BOUNDARY, form_of, silent_wav, simulated_audio, transcription_form
 from tests.kit.chat_http import error_of, events_of
+from tests.kit.config_cases import compiled
 from tests.kit.configs import Config, table_of
 from tests.kit.input_gateway import InputGateway
 
@@ -60,7 +57,6 @@ def heard(_request: httpx.Request) -> httpx.Response:
 def sent_to(request: httpx.Request) -> dict[str, bytes]:
     """Return the parts of the form that a provider received, in their order."""
     boundary = boundary_of(request.headers["content-type"])
-    assert boundary is not None
     return {part.name: bytes(part.data) for part in parse_form(request.content, boundary)}
 
 
@@ -78,9 +74,8 @@ async def test_large_form_leaves_as_it_is_and_a_broken_one_holds_up_no_other() -
 
 async def test_other_requests_run_while_a_large_form_is_parsed() -> None:
     dialect = TranscriptionDialect()
-    dialect.read_head(
-        RequestHeaders({b"content-type": f"multipart/form-data; boundary={BOUNDARY}".encode()}, 0, None, "")
-    )
+    media = f"multipart/form-data; boundary={BOUNDARY}".encode()
+    dialect.read_head(RequestHeaders({b"content-type": media}, 0, None, ""))
     parsing = asyncio.ensure_future(dialect.read_large(transcription_form(bytes(4 * PIECE_BYTES))))
     turns = 0
     while not parsing.done():
@@ -132,11 +127,8 @@ def test_segments_have_the_members_that_strict_decoders_need() -> None:
 
 def test_times_of_words_alone_need_no_segments() -> None:
     gateway = InputGateway(lambda _: httpx.Response(200, json=STRICT | {"segments": None}), CONFIG)
-    for fields, status in (
-        ({"timestamp_granularities[]": "word"}, 200),
-        ({"timestamp_granularities": "segment"}, 502),
-        ({}, 502),
-    ):
+    word, segment = {"timestamp_granularities[]": "word"}, {"timestamp_granularities": "segment"}
+    for fields, status in ((word, 200), (segment, 502), ({}, 502)):
         response = gateway.post_form(PATH, transcription_form(response_format="verbose_json", **fields))
         assert response.status_code == status, fields
         assert status != 200 or response.json()["words"] == STRICT["words"]
@@ -177,14 +169,11 @@ def test_halves_of_a_character_in_two_events_are_joined() -> None:
     assert [one.get("delta", one.get("text")) for one in events[:-1]] == ["\U0001f600"] * 2
 
 
-@pytest.mark.parametrize(
-    ("content_type", "code"),
-    [("application/json", "unsupported_media_type"), ("multipart/form-data", "unsupported_media_type")],
-)
-def test_body_that_is_no_form_is_refused(content_type: str, code: str) -> None:
+@pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data"])
+def test_body_that_is_no_form_is_refused(content_type: str) -> None:
     gateway = InputGateway(heard, CONFIG)
     response = gateway.post_form(PATH, transcription_form(), {"content-type": content_type})
-    assert error_of(response) == (415, code, None)
+    assert error_of(response) == (415, "unsupported_media_type", None)
     assert gateway.requests == []
 
 
@@ -227,14 +216,8 @@ def test_what_no_step_has_is_refused_by_name(fields: dict[str, str], file: bytes
 
 
 def test_translation_that_no_step_makes_is_named_as_one() -> None:
-    vendor = {
-        "provider": "siliconflow",
-        "endpoint": "intl",
-        "model": "FunAudioLLM/SenseVoiceSmall",
-        "api_key": "k-11111111",
-    }
-    config = CONFIG.merge({"deployments": dict.fromkeys(("house", "spare"), vendor)})
-    gateway = InputGateway(heard, config)
+    vendor = "{provider: siliconflow, endpoint: intl, model: FunAudioLLM/SenseVoiceSmall, api_key: k-11111111}"
+    gateway = InputGateway(heard, CONFIG.merge(f"deployments: {{house: {vendor}, spare: {vendor}}}"))
     response = gateway.post_form("/v1/audio/translations", transcription_form())
     assert error_of(response) == (400, "unsupported_capability", "model")
     assert "translates audio: ask for a transcription" in response.text
@@ -324,10 +307,8 @@ def test_whole_answer_is_one_delta_and_one_done() -> None:
 def test_nothing_follows_the_first_end() -> None:
     gateway = InputGateway(streamed(*FORMS["typed"], *FORMS["typed"]), CONFIG)
     events = events_of(gateway.post_form(PATH, transcription_form(stream="true")))
-    assert [one if one == "[DONE]" else one["type"].rpartition(".")[2] for one in events] == ["delta"] * 2 + [
-        "done",
-        "[DONE]",
-    ]
+    kinds = [one["type"].rpartition(".")[2] for one in events[:-1]]
+    assert (kinds, events[-1]) == (["delta", "delta", "done"], "[DONE]")
 
 
 @pytest.mark.parametrize("end", [DELTAS, (CHUNK.format("Hello"),)])
@@ -364,52 +345,31 @@ VENDORS = [
 def test_each_vendor_is_asked_in_its_form(provider: str, model: str, base: str, stream: bool) -> None:
     one = {"provider": provider, "model": model, "endpoint": f"https://house.example{base}", "api_key": "k-12345678"}
     config = CONFIG.merge({"deployments": {"house": {**one, "stores": "any", "processes": "any"}}})
-    simulator = load_simulators().simulators[provider]
-    assert isinstance(simulator, SimulatesAudio)
-
-    def served(request: httpx.Request) -> httpx.Response:
-        is_older_azure = base == "/openai"
-        assert request.url.params.get("api-version") == ("2024-10-21" if is_older_azure else None)
-        assert ("/openai/deployments/whisper-1/" in request.url.path) is is_older_azure
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        answer = simulator.answer_audio(IncomingRequest("POST", request.url.path, "", headers, request.content))
-        assert answer is not None, f"the simulator does not know {request.url.path}"
-        return httpx.Response(answer.status, headers=dict(answer.headers), content=answer.body)
-
-    gateway = InputGateway(served, config)
+    gateway = InputGateway(simulated_audio(provider), config)
     fields = {"stream": "true"} if stream else {}
     response = gateway.post_form(PATH, transcription_form(sample(), language="en", **fields))
     assert response.status_code == 200, response.text
+    url, is_older_azure = gateway.requests[0].url, base == "/openai"
+    assert url.params.get("api-version") == ("2024-10-21" if is_older_azure else None)
+    assert ("/openai/deployments/whisper-1/" in url.path) is is_older_azure
     assert response.headers["x-gateway-deployment"] == "house"
     assert "emotion" not in response.text
-    if stream:
-        assert events_of(response)[-2]["text"] == SAMPLE_TEXT
-    else:
-        assert response.json()["text"] == SAMPLE_TEXT
+    assert (events_of(response)[-2] if stream else response.json())["text"] == SAMPLE_TEXT
 
 
 # --- configuration --------------------------------------------------------------------------------
 
 
 def test_deployment_of_a_provider_without_the_use_is_refused() -> None:
-    entry = {
-        "provider": "anthropic",
-        "model": "m",
-        "endpoint": "https://house.example",
-        "stores": "any",
-        "processes": "any",
-    }
-    with pytest.raises(ConfigRejected) as error:
-        table_of(CONFIG.merge({"deployments": {"house": {**entry, "api_key": "k"}}}))
-    assert "writes no audio down" in str(error.value)
+    entry = {"provider": "anthropic", "model": "m", "endpoint": "https://house.example", "api_key": "k"}
+    with pytest.raises(ConfigRejected, match="writes no audio down"):
+        table_of(CONFIG.merge({"deployments": {"house": entry}}))
 
 
 @pytest.mark.parametrize(("size", "is_warned"), [(_MOST_BODY_BYTES, False), (_MOST_BODY_BYTES + 1, True)])
 def test_file_that_no_body_can_have_is_warned_of(size: int, is_warned: bool) -> None:
     config = CONFIG.merge({"deployments": {"house": {"audio_bytes": size}}})
-    document = parse_document(config.text.encode(), "gateway.yaml", {})
-    warnings = [str(it) for it in compile_config(document, registry=load_registry()).warnings]
-    assert any("of a body" in one for one in warnings) is is_warned
+    assert any("of a body" in it.message for it in compiled(config.text, {}).warnings) is is_warned
 
 
 def test_capabilities_and_models_show_both_uses() -> None:
@@ -422,18 +382,14 @@ def test_capabilities_and_models_show_both_uses() -> None:
 
 def test_form_without_a_file_is_refused_before_any_provider() -> None:
     gateway = InputGateway(heard, CONFIG)
-    assert error_of(gateway.post_form(PATH, form_of([("model", b"assistant", None)]))) == (
-        400,
-        "invalid_request",
-        "file",
-    )
+    refused = gateway.post_form(PATH, form_of([("model", b"assistant", None)]))
+    assert error_of(refused) == (400, "invalid_request", "file")
     assert error_of(gateway.post_form(PATH, b"--a-boundary\r\nbroken"))[:2] == (400, "invalid_request")
     assert gateway.requests == []
 
 
 @pytest.mark.parametrize(("limits", "is_warned"), [({"tpm": 100}, True), ({"tpm": 100, "rpm": 5}, False), ({}, False)])
 def test_client_whose_only_limit_is_of_tokens_is_warned_of(limits: dict[str, int], is_warned: bool) -> None:
-    client = {"keys": [f"sha256:{'0' * 64}"], "limits": limits} if limits else {"keys": [f"sha256:{'0' * 64}"]}
-    document = parse_document(CONFIG.merge({"clients": {"app": client}}).text.encode(), "gateway.yaml", {})
-    warnings = [str(it) for it in compile_config(document, registry=load_registry()).warnings]
-    assert any("transcriptions have no limit" in one for one in warnings) is is_warned
+    client = {"keys": [f"sha256:{'0' * 64}"], **({"limits": limits} if limits else {})}
+    warnings = compiled(CONFIG.merge({"clients": {"app": client}}).text, {}).warnings
+    assert any("transcriptions have no limit" in it.message for it in warnings) is is_warned
