@@ -6,10 +6,7 @@ from pathlib import Path
 from textwrap import dedent
 
 from gateway.config.compile import Compiled
-from gateway.config.loading import load_document
-from gateway.features.configuration import compile_config
-from providers.registry import load_registry
-from tests.kit.config_cases import ENVIRON
+from tests.kit.config_cases import ENVIRON, compiled_file
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC).timestamp()
 
@@ -33,5 +30,4 @@ def load(home: Path, catalogue: str, *more: str, now: float = NOW) -> Compiled:
     for name, text in zip(names, (catalogue, *more), strict=True):
         (home / name).write_text(dedent(text), "utf-8")
     (home / "gateway.yaml").write_text(CONFIG % f"[{', '.join(names)}]", "utf-8")
-    document = load_document(home / "gateway.yaml", {**os.environ, **ENVIRON}, clock=lambda: now)
-    return compile_config(document, registry=load_registry())
+    return compiled_file(home / "gateway.yaml", {**os.environ, **ENVIRON}, clock=lambda: now)

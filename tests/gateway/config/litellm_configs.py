@@ -16,53 +16,16 @@ SECRETS = re.compile(
 
 _WORDS = st.sampled_from(
     [
-        "gpt-4o",
-        "a",
-        "b",
-        "*",
-        "openai/*",
-        "openai/gpt-4o",
-        "azure/x",
-        "ollama/llama3",
-        "bedrock/m",
-        "vertex_ai/gemini-3",
-        "https://api.openai.com/v1",
-        "http://10.0.0.1:8000",
-        "https://u:sk-clear-1@h/v1",
-        "os.environ/KEY",
-        "sk-clear-2",
-        "${HOME}",
-        "x y",
-        "日本",
-        "1d",
-        "30d",
-        "10d",
-        "us-east-1",
-        "US",
-        "",
-        "text-embedding-3-small",
-        "embedding",
+        "gpt-4o", "a", "b", "*", "openai/*", "openai/gpt-4o", "azure/x", "ollama/llama3", "bedrock/m", "vertex_ai/gemini-3",
+        "https://api.openai.com/v1", "http://10.0.0.1:8000", "https://u:sk-clear-1@h/v1", "os.environ/KEY", "sk-clear-2",
+        "${HOME}", "x y", "日本", "1d", "30d", "10d", "us-east-1", "US", "", "text-embedding-3-small", "embedding",
     ]
-)
+)  # fmt: skip
 _NAMES = _WORDS.filter(lambda word: word != "sk-clear-2")
 """The names of models and clients are public."""
 
 _SCALARS = st.one_of(_NAMES, st.integers(-2, 10**12), st.floats(0, 2), st.booleans(), st.none())
-_KEYS = [
-    "model",
-    "model_name",
-    "api_base",
-    "api_key",
-    "rpm",
-    "weight",
-    "order",
-    "mode",
-    "id",
-    "max_budget",
-    "a",
-    "b",
-    "gpt-4o",
-]
+_KEYS = "model model_name api_base api_key rpm weight order mode id max_budget a b gpt-4o".split()
 _ANY = st.recursive(
     _SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_KEYS), inner, max_size=3)
 )

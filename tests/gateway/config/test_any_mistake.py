@@ -38,8 +38,12 @@ WORDS = [
     "x" * 5000,
 ]
 WORDS += ["5", "0s", "9" * 20 + "s", "-5%", "https://[", "https://x:99999", "0.0.0.0/0", "9999-12-31", "../x", "Mars/X"]
-VALUES = st.sampled_from([None, True, -1, 3.5, 10**30, float("inf"), [], {}, [[]], [{}], {"a": {"b": [1]}}, *WORDS])
-KEYS = st.sampled_from(["", "<<", "5", "\u0430ssistants", "a\nb", "\0", "${X}", "x" * 3000])
+SCALARS = st.sampled_from([None, True, -1, 3.5, 10**30, float("inf"), *WORDS])
+KNOWN = "version regions deployments location cell routes boundary provider stores keys from secret total a d0".split()
+KEYS = st.sampled_from(["", "<<", "5", "\u0430ssistants", "a\nb", "\0", "${X}", "x" * 3000, *KNOWN])
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=12
+)
 Place = tuple[str | int, ...]
 
 

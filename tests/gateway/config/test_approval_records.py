@@ -19,9 +19,8 @@ RECORD = {"region": "cn", "authority": "CAC", "kind": "registration", "number": 
 def config(*records: dict[str, str], required: bool = True) -> str:
     text = "[" + ", ".join("{" + ", ".join(f"{key}: {value}" for key, value in item.items()) + "}" for item in records)
     deployments = edited(SOUND["deployments"], ("cn-beijing,", f"cn-beijing, approvals: {text}],"))
-    regions = edited(
-        SOUND["regions"], ("boundary: [CN]", "boundary: [CN], approvals: required" if required else "boundary: [CN]")
-    )
+    approvals = "required" if required else "none"
+    regions = edited(SOUND["regions"], ("boundary: [CN]", f"boundary: [CN], approvals: {approvals}"))
     return sections(deployments=deployments, regions=regions)
 
 
@@ -36,9 +35,8 @@ def messages_of(problems: tuple[Problem, ...]) -> list[str]:
 
 def test_approval_is_compiled_unchanged() -> None:
     document = "https://www.example.cn/filings/1.pdf?a=b"
-    table = compiled(
-        config({**RECORD, "valid_from": "2026-01-01", "valid_until": "2099-12-31", "document": document})
-    ).config
+    record = {**RECORD, "valid_from": "2026-01-01", "valid_until": "2099-12-31", "document": document}
+    table = compiled(config(record)).config
     [approval] = table.deployments["qwen-cn"].approvals
     assert (approval.region, approval.authority, approval.kind) == ("cn", "CAC", "registration")
     assert (approval.number, approval.model_name, approval.document) == ("N-1", "通义千问", document)
@@ -53,11 +51,9 @@ def test_approval_for_a_single_day_is_valid() -> None:
 
 
 def test_gap_between_approvals_is_reported_with_both_days() -> None:
-    found = messages_of(
-        on(NOW, {**RECORD, "valid_until": "2026-11-01"}, {**RECORD, "valid_from": "2027-01-01"}).warnings
-    )
+    gap = on(NOW, {**RECORD, "valid_until": "2026-11-01"}, {**RECORD, "valid_from": "2027-01-01"})
     ended = "its approval for region 'cn' ended on 2026-11-01; the next begins on 2027-01-01"
-    assert f"deployments.qwen-cn.approvals[0]: {ended}" in found
+    assert f"deployments.qwen-cn.approvals[0]: {ended}" in messages_of(gap.warnings)
 
 
 def test_overlapping_approvals_are_valid() -> None:

@@ -21,9 +21,8 @@ def test_barrier_is_shown_in_plan_and_check() -> None:
     assert change.after == ("house", "hand_off (capability, context, failure; conversation)", "cloud")
     assert [it.name for it in deployments_prompted(with_it.assistants["assistant"], "default")] == ["house", "cloud"]
     last = table_of(CONFIG.merge(barrier("capability", "context", "failure", share="last_turn")), ENVIRON)
-    assert [it.after[1] for it in plan_of(with_it, last).routes] == [
-        "hand_off (capability, context, failure; last_turn)"
-    ]
+    (change,) = plan_of(with_it, last).routes
+    assert change.after[1] == "hand_off (capability, context, failure; last_turn)"
     lines = [line.strip() for line in render_matrix(with_it, None, now_s=0.0).splitlines()]
     after = lines[lines.index("barrier: hand_off (capability, context, failure; conversation)") + 1]
     assert after.startswith("2. cloud: ")

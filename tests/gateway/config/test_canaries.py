@@ -73,6 +73,14 @@ def test_invalid_route_causes_no_errors_about_its_schedule(line: str) -> None:
     assert error.startswith("assistants.a.routes.us: must be a list")
 
 
+def about_shadow(keys: str, **others: str) -> list[str]:
+    """Return the messages about a shadow whose deployment has these keys."""
+    deployments = more("deployments", edited(X, ("endpoint: us", f"endpoint: us, {keys}" if keys else "endpoint: us")))
+    text = written("shadow: {us: {deployment: x}}", deployments=deployments, **others)
+    place = "assistants.a.shadow.us.deployment: "
+    return [it.removeprefix(place) for it in messages_about("assistants", text) if it.startswith(place)]
+
+
 RECORD = "approvals: [{region: %s, authority: A, kind: registration, number: N, model_name: M}]"
 
 
@@ -87,22 +95,13 @@ RECORD = "approvals: [{region: %s, authority: A, kind: registration, number: N, 
     ],
 )
 def test_shadow_without_a_required_approval_is_a_warning(approvals: str, required: bool, is_reported: bool) -> None:
-    regions = edited(
-        SOUND["regions"], ("boundary: [US]", f"boundary: [US], approvals: {'required' if required else 'none'}")
-    )
-    deployments = more(
-        "deployments", edited(X, ("endpoint: us,", f"endpoint: us, {approvals}," if approvals else "endpoint: us,"))
-    )
-    text = written("shadow: {us: {deployment: x}}", regions=regions, deployments=deployments)
-    message = "assistants.a.shadow.us.deployment: 'x' has no approval for region 'us': it is skipped here"
-    assert (message in messages_about("assistants", text)) is is_reported
+    boundary = f"boundary: [US], approvals: {'required' if required else 'none'}"
+    regions = edited(SOUND["regions"], ("boundary: [US]", boundary))
+    message = "'x' has no approval for region 'us': it is skipped here"
+    assert (message in about_shadow(approvals, regions=regions)) is is_reported
 
 
-@pytest.mark.parametrize(("consent", "is_reported"), [("", False), ("consent: {mode: standing},", True)])
+@pytest.mark.parametrize(("consent", "is_reported"), [("", False), ("consent: {mode: standing}", True)])
 def test_shadow_that_requires_consent_is_a_warning(consent: str, is_reported: bool) -> None:
-    deployments = more("deployments", edited(X, ("endpoint: us,", f"endpoint: us, {consent}")))
-    text = written("shadow: {us: {deployment: x}}", deployments=deployments)
-    message = (
-        "assistants.a.shadow.us.deployment: 'x' requires consent, which shadow traffic never has: it is skipped here"
-    )
-    assert (message in messages_about("assistants", text)) is is_reported
+    message = "'x' requires consent, which shadow traffic never has: it is skipped here"
+    assert (message in about_shadow(consent)) is is_reported

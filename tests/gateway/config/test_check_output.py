@@ -7,13 +7,10 @@ from pathlib import Path
 import pytest
 
 from gateway.config.check_report import render_matrix, render_problems
-from gateway.config.loading import load_document, parse_document
 from gateway.config.problems import ConfigRejected, Problem
-from gateway.features.configuration import compile_config
 from gateway.policy.location import SIGNALS
-from providers.registry import load_registry
-from tests.kit.config_cases import ENVIRON
-from tests.kit.configs import BASE, Config, table_of
+from tests.kit.config_cases import compiled, compiled_file
+from tests.kit.configs import BASE, KEYS, table_of
 from tests.kit.expected_files import expected_text
 from tests.kit.location_signals import NAMES, listing, registered, trial, with_another, with_only
 
@@ -25,8 +22,7 @@ _NO_SIGNAL = "no signal locates a caller"
 
 def report(name: str) -> str:
     try:
-        document = load_document(GOLDEN / name, ENVIRON, clock=lambda: NOW_S)
-        compiled = compile_config(document, registry=load_registry())
+        compiled = compiled_file(GOLDEN / name, clock=lambda: NOW_S)
     except ConfigRejected as rejection:
         text = render_problems(rejection.problems)
     else:
@@ -170,16 +166,9 @@ def test_matrix_excepts_stored_clients_from_those_whom_no_signal_locates() -> No
 @pytest.mark.parametrize(("site", "warned"), [("us", 0), ("eu", 0), ("global", 1)])
 def test_emulation_of_schemas_without_effect_is_warned_of(site: str, warned: int) -> None:
     """OpenAI's sites with a promise of residency keep no schemas inside of it, so emulation has an effect there."""
-    own = {"provider": "openai", "model": "gpt-6-luna", "endpoint": site, "attests": ["zdr"]}
-    route = {"assistants": {"assistant": {"routes": {"default": ["d"]}}}}
-    place = {
-        "version": 1,
-        "cell": {"territory": "US"},
-        "regions": {"default": {"territories": ["*"], "boundary": ["*"]}},
-    }
-    config = Config.parse("{}").merge(place, route, {"deployments": {"d": own | {"structured_output": "emulate"}}})
-    document = parse_document(config.text.encode(), "gateway.yaml", {})
-    found = [it for it in compile_config(document, registry=load_registry()).warnings if "structured_output" in it.path]
-    assert [str(it.message) for it in found] == [
-        "it has no effect: 'gpt-6-luna' has JSON schemas at this site"
-    ] * warned
+    emulating = {"structured_output": "emulate", "attests": ["zdr"]}
+    config = BASE.merge(
+        {"deployments": {"chatgpt-us": {"endpoint": site, **emulating}}}, "regions: {us: {boundary: ['*']}}"
+    )
+    found = [it.message for it in compiled(config.text, KEYS).warnings if "structured_output" in it.path]
+    assert found == ["it has no effect: 'gpt-6-luna' has JSON schemas at this site"] * warned

@@ -4,18 +4,15 @@ from typing import Any
 
 from gateway.config.compile import Compiled
 from gateway.config.destinations import service_permits
-from gateway.config.loading import parse_document
-from gateway.features.configuration import compile_config
 from gateway.model.client_token import path_of
 from gateway.model.signed_token import token_key
-from providers.registry import load_registry
+from tests.kit import config_cases
 from tests.kit.token_gateway import CONFIG
 
 
 def compiled(change: dict[str, Any], **more: Any) -> Compiled:
     """Compile the configuration with a change of its issuer."""
-    config = CONFIG.merge({"token_issuers": {"entra": change}, **more})
-    return compile_config(parse_document(config.text.encode(), "test.yaml", {}), registry=load_registry())
+    return config_cases.compiled(CONFIG.merge({"token_issuers": {"entra": change}, **more}).text, {})
 
 
 def test_paths_values_and_defaults() -> None:

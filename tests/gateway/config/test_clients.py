@@ -27,10 +27,9 @@ def test_right_of_a_signal_that_is_not_listed_has_no_effect(name: str) -> None:
 
 @pytest.mark.parametrize("listed", ["claim", "api_key"])
 def test_right_of_a_trial_signal_has_an_effect_if_the_signal_is_listed(listed: str) -> None:
+    clients = f"clients: {{a: {{{KEY}, may_assert: [user]}}}}"
     with registered(replace(trial("claim"), client_right="user")):
-        found = messages_of(
-            clients=f"clients: {{a: {{{KEY}, may_assert: [user]}}}}", location=f"location: {{signals: [{listed}]}}"
-        )
+        found = messages_of(clients=clients, location=f"location: {{signals: [{listed}]}}")
     assert found == ([] if listed == "claim" else ["clients.a.may_assert"])
 
 

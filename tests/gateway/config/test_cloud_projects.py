@@ -26,10 +26,8 @@ def refused(text: str, key: str = "ya29.made-up") -> list[str]:
 
 def test_the_project_is_a_part_of_the_path() -> None:
     x = deployment(f"{NEW}, endpoint: eu, project: my-project")
-    assert (x.origin, x.target.base_path) == (
-        "https://aiplatform.eu.rep.googleapis.com",
-        "/v1/projects/my-project/locations/eu",
-    )
+    assert x.origin == "https://aiplatform.eu.rep.googleapis.com"
+    assert x.target.base_path == "/v1/projects/my-project/locations/eu"
     assert (x.residency.stores, x.residency.processes) == (EU, EU)
 
 

@@ -40,6 +40,7 @@ def warned(text: str, environ: Mapping[str, str] | None = None) -> list[str]:
 
 
 OWN = "provider: openai-compatible, model: m, endpoint: 'https://llm.example', stores: DE, processes: '@EU'"
+LUNA = "provider: openai, model: gpt-6-luna, endpoint: us"
 
 
 class TestEndpoints:
@@ -65,10 +66,8 @@ class TestEndpoints:
         assert unknown.residency.processes == ANYWHERE
 
     def test_the_same_facts_may_be_stated(self) -> None:
-        x = deployment(
-            "provider: openai, model: gpt-6-luna, endpoint: eu, stores: ['@EEA', CH], processes: [CH, '@EEA']"
-        )
-        assert x.site == "eu"
+        facts = "stores: ['@EEA', CH], processes: [CH, '@EEA']"
+        assert deployment(f"provider: openai, model: gpt-6-luna, endpoint: eu, {facts}").site == "eu"
 
     def test_a_server_of_the_operator_has_the_stated_facts(self) -> None:
         x = deployment(OWN)
@@ -98,11 +97,8 @@ class TestEndpoints:
         assert (x.origin, x.target.base_path) == (origin, base_path)
 
     def test_plain_http_to_another_machine_needs_insecure(self) -> None:
-        x = deployment(
-            "provider: openai-compatible, model: m, endpoint: 'http://10.0.0.1:8000', stores: DE, processes: DE, "
-            "insecure: true"
-        )
-        assert x.origin == "http://10.0.0.1:8000"
+        house = "provider: openai-compatible, model: m, endpoint: 'http://10.0.0.1:8000', stores: DE, processes: DE"
+        assert deployment(f"{house}, insecure: true").origin == "http://10.0.0.1:8000"
 
     def test_a_known_host_brings_its_facts_to_any_adapter(self) -> None:
         x = deployment("provider: openai-compatible, model: m, endpoint: 'https://eu.api.openai.com'")
@@ -116,13 +112,9 @@ class TestEndpoints:
         assert (x.target.base_path, x.residency.stores) == ("/api/v1", Places(frozenset({"CN"})))
 
     def test_deployments_may_share_an_origin(self) -> None:
-        table = compiled(
-            sections(
-                deployments=f"deployments:\n  qwen-cn: {{{OWN}}}\n  y: {{{edited(OWN, ('model: m', 'model: n'))}}}",
-                assistants="assistants: {a: {routes: {eu: [qwen-cn, y]}}}",
-            )
-        ).config
-        assert table.deployments["qwen-cn"].origin == table.deployments["y"].origin
+        two = f"deployments:\n  qwen-cn: {{{OWN}}}\n  y: {{{edited(OWN, ('model: m', 'model: n'))}}}"
+        text = sections(deployments=two, assistants="assistants: {a: {routes: {eu: [qwen-cn, y]}}}")
+        assert len({it.origin for it in compiled(text).config.deployments.values()}) == 1
 
 
 class TestAvailability:
@@ -184,28 +176,22 @@ class TestCapabilities:
         assert x.capabilities.context_tokens == 1_000_000
 
     def test_parameters_exclude_those_that_the_model_rejects(self) -> None:
-        x = deployment("provider: openai, model: gpt-6-luna, endpoint: us")
+        x = deployment(LUNA)
         assert "temperature" not in x.capabilities.parameters
         assert PARAMETERS - x.target.facts.without <= x.capabilities.parameters
 
     def test_capabilities_replace_the_models_but_not_the_adapters(self) -> None:
-        x = deployment("provider: dashscope, model: qwen-plus, endpoint: cn-beijing, capabilities: [vision, file]")
-        assert x.capabilities.features == {"vision"}
-        assert warned("provider: dashscope, model: qwen-plus, endpoint: cn-beijing, capabilities: [vision, file]") == [
-            "api_key: is missing: the deployment is skipped",
-            "capabilities[1]: dashscope cannot express 'file' with any model",
-        ]
+        qwen = "provider: dashscope, model: qwen-plus, endpoint: cn-beijing, api_key: '${KEY}'"
+        text = f"{qwen}, capabilities: [vision, file]"
+        assert deployment(text).capabilities.features == {"vision"}
+        assert warned(text) == ["capabilities[1]: dashscope cannot express 'file' with any model"]
 
     @pytest.mark.parametrize("listed", [", capabilities: [tools]", ""])
     @pytest.mark.parametrize(
-        "model",
-        [
-            "provider: anthropic, model: claude-opus-5, endpoint: global",
-            "provider: minimax, model: MiniMax-M3, endpoint: intl",
-        ],
+        "model", ["anthropic, model: claude-opus-5, endpoint: global", "minimax, model: MiniMax-M3, endpoint: intl"]
     )
     def test_every_list_of_capabilities_has_what_the_gateway_emulates(self, model: str, listed: str) -> None:
-        assert {"json_object", "tools"} <= deployment(f"{model}{listed}").capabilities.features
+        assert {"json_object", "tools"} <= deployment(f"provider: {model}{listed}").capabilities.features
 
     @pytest.mark.parametrize(
         ("provider", "model", "is_known"),
@@ -244,13 +230,10 @@ class TestCapabilities:
         ],
     )
     def test_misspelt_model_is_a_warning_with_the_nearest_names(self, provider: str, model: str, near: str) -> None:
-        found_problems = problems_of(
-            with_deployment(f"{provider}, api_key: '${{KEY}}', model: {model}"), {"KEY": "sk-1"}
-        )
-        (found,) = [str(problem) for problem in found_problems if problem.path[-1:] == ("model",)]
-        assert ": warning: " in found
-        assert model in found
-        assert f"did you mean {near}" in found
+        problems = problems_of(with_deployment(f"{provider}, api_key: '${{KEY}}', model: {model}"), {"KEY": "sk-1"})
+        (found,) = [it for it in problems if it.path[-1:] == ("model",)]
+        assert (found.severity, model in found.message) == ("warning", True)
+        assert f"did you mean {near}" in found.hint
 
     @pytest.mark.parametrize("model", ["gpt-6-luna", "gpt-6-luna-2026-11-01", "gpt-6.2-luna", "gpt-4o-latest"])
     def test_other_version_of_a_known_model_is_not_a_warning(self, model: str) -> None:
@@ -281,19 +264,14 @@ class TestCapabilities:
 
     def test_a_provider_that_does_not_load_is_named_with_its_reason(self) -> None:
         registry = replace(load_registry(), broken={"acme": "acme:ADAPTER: ImportError: no acme"})
-        text = with_deployment("provider: acme, model: m")
-        with pytest.raises(
-            Exception,
-            match=r"deployments\.x\.provider: the provider 'acme' is installed, but cannot be loaded: acme:ADAPTER: Imp",
-        ):
-            compiled(text, registry=registry)
+        words = r"x\.provider: the provider 'acme' is installed, but cannot be loaded: acme:ADAPTER: Imp"
+        with pytest.raises(Exception, match=words):
+            compiled(with_deployment("provider: acme, model: m"), registry=registry)
 
 
 class TestCredentials:
     def test_keys_are_resolved_and_used_in_turn(self) -> None:
-        x = deployment(
-            "provider: openai, model: gpt-6-luna, endpoint: us, api_key: ['${A}', '${B}']", {"A": "sk-a", "B": "sk-b"}
-        )
+        x = deployment(f"{LUNA}, api_key: ['${{A}}', '${{B}}']", {"A": "sk-a", "B": "sk-b"})
         assert x.credentials == (Secret("sk-a"), Secret("sk-b"))
         assert (x.missing_credentials, x.needs_credential) == ((), True)
 
@@ -317,9 +295,7 @@ class TestCredentials:
         assert problem.hint == "write api_key: ${OPENAI_US_API_KEY}"
 
     def test_own_server_may_need_a_key(self) -> None:
-        text = (
-            "provider: openai, model: m, endpoint: 'https://llm.example', stores: DE, processes: DE, capabilities: []"
-        )
+        text = edited(f"{OWN}, capabilities: []", ("openai-compatible", "openai"))
         [problem] = [problem for problem in problems_of(with_deployment(text)) if problem.path[-1] == "api_key"]
         assert problem.hint == "write api_key: ${API_KEY}"
 
@@ -352,10 +328,9 @@ class TestCredentials:
 class TestTable:
     def test_look_ups_are_ready(self) -> None:
         first, second = "ab" * 32, "cd" * 32
-        text = sections(
-            clients=f"clients:\n  app: {{keys: ['sha256:{first}', 'sha256:{second.upper()}'], assistants: [assistant], "
-            "region: cn, may_assert: [territory, user]}\n  open: {keys: ['sha256:" + "ef" * 32 + "']}"
-        )
+        keys = f"keys: ['sha256:{first}', 'sha256:{second.upper()}']"
+        bound = f"{{{keys}, assistants: [assistant], region: cn, may_assert: [territory, user]}}"
+        text = sections(clients=f"clients: {{app: {bound}, open: {{keys: ['sha256:{'ef' * 32}']}}}}")
         table = compiled(text).config
         assert table.assistants["assistant"] is table.assistants["gpt-4o"]
         assert [step.name for step in table.assistants["gpt-4o"].routes["cn"]] == ["qwen-cn"]
@@ -375,19 +350,12 @@ class TestTable:
 
     def test_limits_and_pages(self) -> None:
         both, one, none = "ab" * 32, "cd" * 32, "ef" * 32
-        table = compiled(
-            sections(
-                clients=f"clients:\n  a: {{keys: ['sha256:{both}'], limits: {{rpm: 6000, concurrent: 500}}}}\n"
-                f"  b: {{keys: ['sha256:{one}'], limits: {{concurrent: 1}}}}\n  c: {{keys: ['sha256:{none}']}}",
-                cors="cors: {origins: ['https://a.example', '*']}",
-                resilience="resilience: {keep_alive: 0s}",
-            )
-        ).config
-        assert [table.clients[key].limits for key in (both, one, none)] == [
-            ClientLimitRule(6000, 500),
-            ClientLimitRule(None, 1),
-            None,
-        ]
+        clients = f"clients:\n  a: {{keys: ['sha256:{both}'], limits: {{rpm: 6000, concurrent: 500}}}}\n"
+        clients += f"  b: {{keys: ['sha256:{one}'], limits: {{concurrent: 1}}}}\n  c: {{keys: ['sha256:{none}']}}"
+        others = {"cors": "cors: {origins: ['https://a.example', '*']}", "resilience": "resilience: {keep_alive: 0s}"}
+        table = compiled(sections(clients=clients, **others)).config
+        limits = [table.clients[key].limits for key in (both, one, none)]
+        assert limits == [ClientLimitRule(6000, 500), ClientLimitRule(None, 1), None]
         assert table.cors == Cors(frozenset({"https://a.example"}), any_origin=True)
         assert table.resilience.keep_alive_s == 0
         assert (compiled(sections()).config.cors, compiled(sections()).config.resilience.keep_alive_s) == (None, 10)
@@ -422,18 +390,11 @@ class TestTable:
             "    - {from: [10.0.0.0/8, '2001:db8::1'], country: CF-IPCountry, client_ip: CF-Connecting-IP, "
             "secret: {header: X-Edge, value: '${EDGE}'}}"
         )
+        networks = (ip_network("10.0.0.0/8"), ip_network("2001:db8::1/128"))
+        secret = EdgeSecret("x-edge", (Secret("edge-word"),))
+        edges = (Edge(networks, "cf-ipcountry", "cf-connecting-ip", secret),)
         assert compiled(text).config.location.rules == LocationRules(
-            signals=("edge_header", "api_key"),
-            edges=(
-                Edge(
-                    (ip_network("10.0.0.0/8"), ip_network("2001:db8::1/128")),
-                    "cf-ipcountry",
-                    "cf-connecting-ip",
-                    EdgeSecret("x-edge", (Secret("edge-word"),)),
-                ),
-            ),
-            conflict="refuse",
-            unknown="eu",
+            signals=("edge_header", "api_key"), edges=edges, conflict="refuse", unknown="eu"
         )
 
     def test_resilience(self) -> None:
@@ -456,7 +417,6 @@ class TestTable:
         for written, longest_s in (("open: 30s", 60), ("open: 30s, max_open: 45s", 45)):
             text = sections(resilience=f"resilience: {{breaker: {{{written}}}}}")
             breaker = compiled(text).config.resilience.breaker
-            assert breaker is not None
             assert breaker.longest_open_s == longest_s
         result = compiled(sections(resilience="resilience: {breaker: {open: 30s, max_open: 5s}}"))
         assert "max_open: is shorter than `open` (30s)" in "\n".join(map(str, result.warnings))
@@ -475,9 +435,7 @@ class TestTable:
             "  eu: {territories: &europe ['@EEA', CH], boundary: *europe}\n"
             "  us: {territories: [US], boundary: [US], transit: [DE]}"
         )
-        assert compiled(text).config == compiled(sections()).config or compiled(text).config.regions[
-            "eu"
-        ].boundary.contains("NO")
+        assert compiled(text).config.regions["eu"] == compiled(sections()).config.regions["eu"]
 
     @pytest.mark.slow("compiles many deployments")
     def test_the_work_grows_as_the_deployments_do(self) -> None:
@@ -540,15 +498,13 @@ class TestDemo:
         assert (eu.simulates, eu.origin, eu.credentials) == ("eu", "http://127.0.0.1:0", (Secret("simulated"),))
 
     def test_a_started_simulator_has_its_origin(self) -> None:
-        origins = {("dashscope", "cn-beijing"): "http://127.0.0.1:1", ("openai", "eu"): "http://127.0.0.1:2",
-                   ("openai", "us"): "http://127.0.0.1:3"}  # fmt: skip
+        origins = {("dashscope", "cn-beijing"): "http://a", ("openai", "eu"): "http://b", ("openai", "us"): "http://c"}
         deployments = demo(self.TEXT, simulators=origins).deployments
-        assert [item.origin for item in deployments.values()] == [f"http://127.0.0.1:{port}" for port in (1, 2, 3)]
+        assert [item.origin for item in deployments.values()] == ["http://a", "http://b", "http://c"]
 
     def test_missing_simulator_is_an_error(self) -> None:
-        with pytest.raises(
-            Exception, match=r"deployments.chatgpt-eu: no simulator of openai eu is running; start the gateway again"
-        ):
+        words = "deployments.chatgpt-eu: no simulator of openai eu is running; start the gateway again"
+        with pytest.raises(Exception, match=words):
             demo(self.TEXT, simulators={("dashscope", "cn-beijing"): "a", ("openai", "us"): "b"})
 
     def test_any_peer_is_an_edge(self) -> None:

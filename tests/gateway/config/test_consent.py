@@ -34,9 +34,8 @@ def test_consent_rule_is_compiled() -> None:
     assert deployment("consent: {mode: standing}").consent == ConsentRule("openai", "refuse", mode="standing")
     full = "consent: {mode: per_request, on_missing: skip, recipient: OpenAI (ChatGPT)}"
     assert deployment(full).consent == ConsentRule("OpenAI (ChatGPT)", "skip", mode="per_request")
-    assert deployment("consent: {mode: standing, recipient: We}", of=HOUSE).consent == ConsentRule(
-        "We", mode="standing"
-    )
+    house = deployment("consent: {mode: standing, recipient: We}", of=HOUSE)
+    assert house.consent == ConsentRule("We", mode="standing")
 
 
 def test_config_version_lists_the_recipients_of_consent() -> None:

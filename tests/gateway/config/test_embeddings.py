@@ -22,9 +22,7 @@ def test_site_that_needs_a_field_of_chats_is_refused(monkeypatch: pytest.MonkeyP
     site = dataclasses.replace(load_registry().adapters["mistral"].sites["eu"], pins={"region": "eu"})
     monkeypatch.setattr("providers.compatible.adapter.CompatibleAdapter.sites", {"eu": site}, raising=False)
     pinned = "{provider: mistral, model: mistral-embed, endpoint: eu, attests: [residency], api_key: '${K}'}"
-    config = CONFIG.merge(f"deployments: {{pinned: {pinned}}}").merge(
-        "assistants: {b: {embeddings: {default: [pinned]}}}"
-    )
+    config = CONFIG.merge(f"deployments: {{pinned: {pinned}}}", "assistants: {b: {embeddings: {default: [pinned]}}}")
     with pytest.raises(ConfigRejected, match="are valid only with `region`, which embeddings do not have"):
         table_of(config, {"K": "sk-1234567890"})
 

@@ -38,15 +38,12 @@ def messages_of(text: str) -> list[str]:
 
 
 def test_an_exporter_as_it_is_compiled() -> None:
-    text = written(
-        f"traces: {{{URL}, {DE}, regions: [eu], sampling: 0.25, headers: {{Authorization: '${{EDGE}}', x-scope: a}}}}"
-    )
+    headers = "headers: {Authorization: '${EDGE}', x-scope: a}"
+    text = written(f"traces: {{{URL}, {DE}, regions: [eu], sampling: 0.25, {headers}}}")
     exporter = one(text)
     assert (exporter.name, exporter.permit.origin, exporter.path) == ("traces", "https://otel.example.de", "/v1/traces")
-    assert [(name, secret.reveal()) for name, secret in exporter.headers] == [
-        ("authorization", "edge-word"),
-        ("x-scope", "a"),
-    ]
+    headers = {name: secret.reveal() for name, secret in exporter.headers}
+    assert headers == {"authorization": "edge-word", "x-scope": "a"}
     assert (exporter.regions, exporter.ratio, exporter.missing) == ({"eu"}, 0.25, ())
     assert not exporter.includes_unlocated
     assert "edge-word" not in repr(compiled(text).config)
@@ -121,9 +118,8 @@ def test_compiled_exporter_never_receives_a_region_whose_boundary_excludes_it(
     for facts in made:
         if "regions" in facts:
             facts["regions"] = [name for name in facts["regions"] if name in boundaries] or ["rest"]
-    config = config | {
-        "exporters": {f"e{i}": {"endpoint": f"https://o{i}.example"} | facts for i, facts in enumerate(made)}
-    }
+    exporters = {f"e{i}": {"endpoint": f"https://o{i}.example"} | facts for i, facts in enumerate(made)}
+    config = config | {"exporters": exporters}
 
     def inside(facts: dict[str, Any], name: str) -> bool:
         return Residency(parse_places([facts["stores"]]), parse_places([facts["processes"]])).within(boundaries[name])

@@ -9,12 +9,10 @@ import pytest
 import trustme
 
 from gateway.config.compile import Compiled
-from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
-from gateway.features.configuration import compile_config
 from gateway.model.deployment import Proxy
-from providers.registry import load_registry
 from providers.territories import parse_places
+from tests.kit.config_cases import compiled_file
 from tests.kit.configs import BASE, KEYS, Config
 from tests.kit.network_peers import write_client_files
 
@@ -30,9 +28,7 @@ def config_of(endpoint: str = "https://llm.example.com/v1", **keys: Any) -> Conf
 
 
 def compiled(config: Config, folder: Path, *, secrets: bool = True, environ: dict[str, str] = ENVIRON) -> Compiled:
-    data = config.text.encode()
-    document = parse_document(data, str(folder / "gateway.yaml"), environ, secrets=secrets)
-    return compile_config(document, registry=load_registry())
+    return compiled_file(config.write(folder), environ, secrets=secrets)
 
 
 def problems_of(config: Config, folder: Path) -> list[str]:
@@ -52,7 +48,6 @@ def files(tmp_path: Path) -> dict[str, str]:
 def test_link_has_the_content_of_the_files_and_every_file_is_watched(tmp_path: Path, files: dict[str, str]) -> None:
     made = compiled(config_of(tls=files), tmp_path)
     deployment = made.config.deployments["own"]
-    assert deployment.link is not None
     assert deployment.link.ca == (tmp_path / "ca.pem").read_text()
     assert deployment.link.tls is deployment.link.tls
     assert {str(tmp_path / name) for name in files.values()} <= made.files.keys()
@@ -67,10 +62,8 @@ def test_authorities_may_have_comments_and_windows_line_ends(
     pem = (tmp_path / "ca.pem").read_bytes()
     (tmp_path / "ca.pem").write_bytes(before + pem.replace(b"\n", b"\r\n") + b"# \xc3\xa9\r\n" + pem)
     assert problems_of(config_of(tls=files), tmp_path) == []
-    link = compiled(config_of(tls=files), tmp_path).config.deployments["own"].link
-    assert link is not None
-    assert link.tls is not None
-    assert link.tls.cert_store_stats()["x509_ca"] == 1
+    own = compiled(config_of(tls=files), tmp_path).config.deployments["own"]
+    assert own.link.tls.cert_store_stats()["x509_ca"] == 1
 
 
 def test_files_are_not_read_where_secrets_are_not_resolved(tmp_path: Path) -> None:
@@ -82,9 +75,7 @@ def test_files_are_not_read_where_secrets_are_not_resolved(tmp_path: Path) -> No
 def test_deployment_at_a_vendors_site_may_have_a_client_certificate(tmp_path: Path, files: dict[str, str]) -> None:
     certificate = {key: name for key, name in files.items() if key != "ca"}
     config = BASE.merge({"deployments": {"chatgpt-us": {"tls": certificate}}})
-    link = compiled(config, tmp_path).config.deployments["chatgpt-us"].link
-    assert link is not None
-    assert not link.ca
+    assert not compiled(config, tmp_path).config.deployments["chatgpt-us"].link.ca
 
 
 MISTAKES: list[tuple[str, Any, str]] = [
@@ -168,7 +159,6 @@ def test_proxy_has_its_address_without_the_credentials(
     made = compiled(config_of(proxy={**PROXY, "url": url}), tmp_path)
     deployment = made.config.deployments["own"]
     assert deployment.proxy == Proxy(origin, parse_places(["US"]))
-    assert deployment.link is not None
     assert (deployment.link.proxy, deployment.link.authorization) == (origin, authorization)
     assert "pass-word" not in repr(deployment)
     assert not {CREDENTIALS, "pass-word"} & set(repr(made.config).split("'"))
@@ -188,17 +178,10 @@ def test_proxy_that_inspects_is_a_place_of_processing_and_may_have_the_authority
     tmp_path: Path, files: dict[str, str]
 ) -> None:
     proxy = {"url": "https://proxy.example", "territory": "US", "inspects": True}
-    own = compiled(
-        config_of(stores="US", processes="US", proxy={**proxy, "territory": "CA"}).merge(
-            "regions: {us: {boundary: [US, CA]}}"
-        ),
-        tmp_path,
-    ).config.deployments["own"]
-    assert own.places == ("US", "CA, US")
+    config = config_of(proxy={**proxy, "territory": "CA"}).merge("regions: {us: {boundary: [US, CA]}}")
+    assert compiled(config, tmp_path).config.deployments["own"].places == ("US", "CA, US")
     patch = {"deployments": {"chatgpt-us": {"tls": {"ca": files["ca"]}, "proxy": proxy}}}
-    link = compiled(BASE.merge(patch), tmp_path).config.deployments["chatgpt-us"].link
-    assert link is not None
-    assert link.ca
+    assert compiled(BASE.merge(patch), tmp_path).config.deployments["chatgpt-us"].link.ca
     patch["deployments"]["chatgpt-us"]["proxy"] = {**proxy, "inspects": False}
     with pytest.raises(ConfigRejected, match=r"tls\.ca: is not possible"):
         compiled(BASE.merge(patch), tmp_path)

@@ -11,16 +11,15 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
 from gateway.config.yaml_document import parse_yaml
-from gateway.features.configuration import compile_config
 from gateway.litellm.conversion import Converted, convert_litellm
 from gateway.litellm.models import facts
 from gateway.model.served import USES, Use
 from providers.registry import load_registry
 from tests.gateway.config.litellm_configs import CONFIGS, FOLDER, RANDOM, SECRETS
 from tests.kit.case_files import cases
+from tests.kit.config_cases import compiled
 from tests.kit.expected_files import expected_text
 
 REGISTRY = load_registry()
@@ -102,8 +101,7 @@ def filled(result: Converted) -> dict[str, Any]:
 def check(result: Converted) -> None:
     config = filled(result)
     config.pop("catalogue", None)
-    document = parse_document(json.dumps(config).encode(), "filled.yaml", {}, secrets=False)
-    compile_config(document, registry=REGISTRY)
+    compiled(json.dumps(config), {}, secrets=False)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -114,7 +112,7 @@ def test_a_converted_file_passes_the_check_after_its_gaps_are_filled(name: str) 
     assert written.count("# GAP: ") == len(result.gaps)
     check(result)
     with pytest.raises(ConfigRejected) as error:
-        compile_config(parse_document(result.files["gateway.yaml"].encode(), "x", {}, secrets=False), registry=REGISTRY)
+        compiled(result.files["gateway.yaml"], {}, secrets=False)
     assert ("regions", "main", "boundary") in {problem.path for problem in error.value.problems}
 
 
@@ -264,12 +262,9 @@ def test_a_client_may_use_what_its_key_and_what_that_belongs_to_may_use(
 
 def test_a_client_may_use_what_each_organization_of_its_key_and_of_its_team_and_user_may_use() -> None:
     entry = {"key_alias": "app", "organization_id": "o1", "team_id": "t", "user_id": "u"}
-    owners = {
-        "teams": [{"team_id": "t", "organization_id": "o2"}],
-        "users": [{"user_id": "u", "organization_id": "o1"}],
-    }
+    owners = {"team_id": "t", "organization_id": "o2"}, {"user_id": "u", "organization_id": "o1"}
     listed = [{"organization_id": "o1", "models": ["b"]}, {"organization_id": "o2", "models": []}]
-    clients, result = clients_of(keys=[entry], organizations=listed, **owners)
+    clients, result = clients_of(keys=[entry], organizations=listed, teams=owners[:1], users=owners[1:])
     assert clients["app"]["assistants"] == ["b"]
     assert not result.opened
 
@@ -289,7 +284,7 @@ def test_the_end_of_a_key_is_converted(expires: str, until: str | None) -> None:
     assert clients["app"]["keys"] == ([digest] if until is None else [{"hash": digest, "expires": until}])
     assert [remark.split(": ", 2)[1] for remark in result.opened] == ([] if until else ["keys[0].expires"])
     if until:
-        compile_config(parse_document(json.dumps(filled(result)).encode(), "x", {}, secrets=False), registry=REGISTRY)
+        compiled(json.dumps(filled(result)), {}, secrets=False)
 
 
 @pytest.mark.parametrize("path", RESTRICTIONS["opened"])
@@ -305,10 +300,8 @@ def test_tags_restrict_only_where_they_are_looked_at() -> None:
     _, without = clients_of(keys=keys, router_settings={"enable_tag_filtering": False})
     assert not without.opened
     _, result = clients_of(keys=keys, router_settings={"enable_tag_filtering": True})
-    assert [remark.split(": ", 2)[1] for remark in result.opened] == [
-        "keys[0].metadata.tags",
-        "router_settings.enable_tag_filtering",
-    ]
+    opened = [remark.split(": ", 2)[1] for remark in result.opened]
+    assert opened == ["keys[0].metadata.tags", "router_settings.enable_tag_filtering"]
 
 
 def test_what_restricts_no_prompt_is_not_among_the_restrictions() -> None:
@@ -354,9 +347,8 @@ def test_a_missing_price_is_a_gap_under_a_budget_of_money() -> None:
 
 def test_a_gap_that_was_not_filled_is_an_error_where_its_absence_would_allow_more() -> None:
     result = converted(CONFIGS["keys-of-the-database"])
-    document = parse_document(result.files["gateway.yaml"].encode(), "x", {}, secrets=False)
     with pytest.raises(ConfigRejected) as error:
-        compile_config(document, registry=REGISTRY)
+        compiled(result.files["gateway.yaml"], {}, secrets=False)
     gaps = [problem for problem in error.value.problems if "still missing" in problem.message]
     others = [problem for problem in error.value.problems if problem.path[:1] == ("clients",) and problem not in gaps]
     assert others == [], "one gap is one error"
@@ -366,11 +358,8 @@ def test_a_gap_that_was_not_filled_is_an_error_where_its_absence_would_allow_mor
 
 
 def test_routes_have_a_bounded_length() -> None:
-    models = [
-        {"model_name": f"m{n % 3}", "litellm_params": {"model": f"openai/{n}", "api_key": f"sk-{n}"}}
-        for n in range(200)
-    ]
-    result = converted(
-        json.dumps({"model_list": models, "litellm_settings": {"default_fallbacks": [f"m{n}" for n in range(3)]}})
-    )
-    assert max(len(one["routes"]["main"]) for one in values_of(result)["assistants"].values()) <= 50
+    parameters = [{"model": f"openai/{n}", "api_key": f"sk-{n}"} for n in range(200)]
+    models = [{"model_name": f"m{n % 3}", "litellm_params": one} for n, one in enumerate(parameters)]
+    source = {"model_list": models, "litellm_settings": {"default_fallbacks": ["m0", "m1", "m2"]}}
+    assistants = values_of(converted(json.dumps(source)))["assistants"].values()
+    assert max(len(one["routes"]["main"]) for one in assistants) <= 50

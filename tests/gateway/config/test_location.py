@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.check_report import render_matrix
-from gateway.config.loading import load_document, parse_document
 from gateway.config.problems import dotted
-from gateway.features.configuration import compile_config
 from gateway.model.location_rules import LocationRules
 from gateway.model.permit import ServicePermit
 from gateway.model.signed_token import KeyFile, KeyUrl, SharedKey
@@ -19,9 +17,8 @@ from gateway.policy.location import SIGNALS, SignalLocator
 from gateway.policy.location.claim import ClaimRules
 from gateway.policy.location.geoip import GeoIpRules
 from providers.auth import Secret
-from providers.registry import load_registry
 from tests.kit.claim_tokens import jwks, public
-from tests.kit.config_cases import ENVIRON, compiled, rejected, sections
+from tests.kit.config_cases import ENVIRON, compiled, compiled_file, rejected, sections
 from tests.kit.location_signals import EXAMPLES, NAMES, registered, trial
 from tests.kit.mmdb import mmdb
 
@@ -44,13 +41,11 @@ def test_a_claim_has_its_keys_at_a_url_in_a_file_or_in_a_secret() -> None:
     assert url == ClaimRules("https://issuer.example", "gw", frozenset({"ES256", "RS256"}), keys, longest_s=900)
     for text in ("/etc/keys.json", "${file:/etc/keys.json}"):
         claim = rules(f"claim: {{{CLAIM}, jwks: '{text}', territory: 'https://x/t'}}").of(ClaimRules)
-        assert claim is not None
         assert (claim.keys, claim.territory) == (KeyFile("/etc/keys.json"), "https://x/t")
     secret = "s" * 32
     written = "location: {claim: {issuer: i, audience: a, algorithms: [HS256], secret: '${SHARED}', longest: 1h}}"
     found = compiled(sections(location=written), {**ENVIRON, "SHARED": secret})
     shared = found.config.location.rules.of(ClaimRules)
-    assert shared is not None
     assert (shared.keys, found.warnings) == (SharedKey((Secret(secret),)), ())
 
 
@@ -59,9 +54,8 @@ def test_database_is_found_next_to_the_config_file(tmp_path: Path) -> None:
     (tmp_path / "geo/db.mmdb").write_bytes(mmdb({}, built_at=int(time.time())))
     path = tmp_path / "gateway.yaml"
     path.write_text(sections(location="location: {geoip: {path: geo/db.mmdb}}"), "utf-8")
-    found = compile_config(load_document(path, ENVIRON), registry=load_registry())
+    found = compiled_file(path)
     database = found.config.location.rules.of(GeoIpRules)
-    assert database is not None
     assert database.path == str(tmp_path / "geo/db.mmdb")
     assert not [problem for problem in found.warnings if problem.path[:2] == ("location", "geoip")]
 
@@ -73,9 +67,7 @@ def test_signal_without_its_section_is_not_used() -> None:
     assert asked.signals == ("api_key", "assertion", "edge_header", "geoip")
     assert SignalLocator(asked).needs_lookup
     assert asked.of(GeoIpRules) == GeoIpRules("/x.mmdb", 30 * 86_400)
-    hours = rules("geoip: {path: /x.mmdb, max_age: 36h}").of(GeoIpRules)
-    assert hours is not None
-    assert hours.max_age_s == 36 * 3600
+    assert rules("geoip: {path: /x.mmdb, max_age: 36h}").of(GeoIpRules).max_age_s == 36 * 3600
 
 
 def test_configured_signals_are_used_in_the_listed_order() -> None:
@@ -99,10 +91,9 @@ _SECTIONS = {
 def test_sections_that_no_listed_signal_reads_have_no_effect(name: str) -> None:
     signal = SIGNALS[name]
     own = {signal.section} | ({"edges"} if signal.reads_edges else set())
-    unused = {
-        message for message in warned(f"signals: [{name}], {', '.join(_SECTIONS.values())}") if "among" in message
-    }
-    assert {message.partition(":")[0] for message in unused} == {f"location.{key}" for key in {*_SECTIONS} - own}
+    found = warned(f"signals: [{name}], {', '.join(_SECTIONS.values())}")
+    unused = {message.partition(":")[0] for message in found if "among" in message}
+    assert unused == {f"location.{key}" for key in {*_SECTIONS} - own}
 
 
 @pytest.mark.parametrize("name", [name for name, signal in SIGNALS.items() if signal.section is not None])
@@ -116,10 +107,8 @@ def test_section_of_every_signal_is_compiled(name: str) -> None:
 @pytest.mark.parametrize("reads_edges", [True, False])
 def test_trial_signal_uses_the_edges_exactly_if_it_reads_them(reads_edges: bool) -> None:
     with registered(replace(trial("claim"), reads_edges=reads_edges)):
-        expected = (
-            [] if reads_edges else ["location.edges: has no effect: `edge_header` is not among `location.signals`"]
-        )
-        assert warned(f"signals: [claim], {_SECTIONS['edges']}") == expected
+        unused = "location.edges: has no effect: `edge_header` is not among `location.signals`"
+        assert warned(f"signals: [claim], {_SECTIONS['edges']}") == ([] if reads_edges else [unused])
 
 
 def test_networks_of_an_edge_without_secret_are_hops() -> None:
@@ -154,10 +143,8 @@ def test_location_files_are_checked_while_a_config_is_loaded(tmp_path: Path) -> 
     database.write_bytes(mmdb(built_at=int(time.time()) + 2 * 86_400))
     assert found(tmp_path, location) == ["location.geoip.path: the build date of the database is 2 days in the future"]
     database.write_bytes(b"broken")
-    for data, problem in (
-        (b"{}", "is not a key set: it has no list `keys`"),
-        (b"x", "is not valid JSON, or is larger than 256 KB"),
-    ):
+    problems = {b"{}": "is not a key set: it has no list `keys`", b"x": "is not valid JSON, or is larger than 256 KB"}
+    for data, problem in problems.items():
         keys.write_bytes(data)
         assert found(tmp_path, location) == [
             "location.geoip.path: the file is not a MaxMind database, or is damaged",
@@ -169,12 +156,10 @@ def test_location_files_are_checked_while_a_config_is_loaded(tmp_path: Path) -> 
 def found(folder: Path, location: str, *, secrets: bool = True) -> list[str]:
     path = folder / "gateway.yaml"
     path.write_text(sections(location=location), "utf-8")
-    document = load_document(path, ENVIRON, secrets=secrets)
-    warnings = compile_config(document, registry=load_registry()).warnings
+    warnings = compiled_file(path, secrets=secrets).warnings
     return [f"{dotted(each.path)}: {each.message}" for each in warnings if each.path[:1] == ("location",)]
 
 
 def test_secret_is_not_checked_if_references_are_not_resolved() -> None:
     text = sections(location="location: {claim: {issuer: i, audience: a, algorithms: [HS512], secret: '${UNSET}'}}")
-    document = parse_document(text.encode(), "test.yaml", {}, secrets=False)
-    assert compile_config(document, registry=load_registry()).config.location.rules.of(ClaimRules) is not None
+    assert compiled(text, {}, secrets=False).config.location.rules.of(ClaimRules) is not None

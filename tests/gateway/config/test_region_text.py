@@ -33,7 +33,6 @@ def speaking(cn: str = "", eu: str = "") -> str:
 
 def speech(table: ConfigVersion, region: str) -> RegionText:
     found = table.regions[region].texts
-    assert found is not None
     return found
 
 
@@ -56,7 +55,6 @@ def test_every_region_removes_the_labels_of_all_regions() -> None:
     table = table_of(speaking(f"labels: [{PRODUCER}, {{name: house, text: {{zh: 您好}}, earlier: [你好]}}]"))
     wanted = {f"{text}{SEPARATOR}" for text in ("内容由AI生成", "內容由AI生成", "您好", "你好")}
     for region in table.regions.values():
-        assert region.texts is not None
         assert set(region.texts.known) == wanted
     assert speech(table, "us").default_locale.labels == ()
     assert speech(table, "cn").default_locale.first == "内容由AI生成\n\n您好\n\n"
@@ -85,7 +83,6 @@ def test_a_profile_is_made_from_the_data_of_its_locale() -> None:
     chinese = speech(table, "cn")
     assert list(chinese.locales) == ["zh-CN", "en", "zh-TW"]
     profile = chinese.default_locale.profile
-    assert profile is not None
     block = compose(profile, "CN", NO_PREFERENCES)
     assert block.name.startswith("zh-CN@")
     assert block.message.content == (
@@ -104,30 +101,25 @@ def test_a_profile_is_made_from_the_data_of_its_locale() -> None:
     )
     traditional = chinese.locales["zh-TW"]
     assert (traditional.labels[0].text, traditional.refusals["content_filter"][:2]) == ("內容由AI生成", "無法")
-    assert traditional.profile is not None
     assert dict(traditional.profile.lines)["currency"] == "Currency: Chinese Yuan (CNY)."
 
 
 @cases("profile", "about", "line")
 def test_each_line_of_a_profile(profile: str, about: str, line: str) -> None:
     voice = speech(table_of(speaking(eu=f"profile: {{{profile}}}")), "eu").default_locale
-    assert voice.profile is not None
     assert dict(voice.profile.lines).get(about, "").startswith(line)
     assert bool(line) is (about in dict(voice.profile.lines))
 
 
 def test_the_numbers_of_a_region_of_several_territories() -> None:
     profile = speech(table_of(speaking(eu="profile: {locale: en}")), "eu").default_locale.profile
-    assert profile is not None
     assert profile.common == profile.helplines["NO"] == profile.helplines["CH"] == "Whom to call: in an emergency 112."
     rest = BASE.merge("regions: {default: {profile: {locale: en}}}")
     everywhere = speech(table_of(rest), "default").default_locale.profile
-    assert everywhere is not None
     assert (everywhere.common, everywhere.helplines["KR"][-4:]) == ("", "109.")
     own = speech(
         table_of(speaking(eu="profile: {locale: en, helplines: {police: '110'}}")), "eu"
     ).default_locale.profile
-    assert own is not None
     assert (own.common, own.helplines) == ("", {})
 
 
@@ -154,7 +146,6 @@ def test_config_version_with_region_text_can_be_pickled() -> None:
     again = unpack(pack(table))
     assert again.regions == table.regions
     profile = speech(again, "cn").default_locale.profile
-    assert profile is not None
     assert profile.choices["time_zone"]["Asia/Tokyo"] == "The user's time zone is Asia/Tokyo."
     assert len(pickle.dumps(again.regions)) < 100_000
 

@@ -1,14 +1,10 @@
 """Compile the options for folding, for resuming, and for the first-token timeout of a deployment."""
 
-from textwrap import dedent
-
 import pytest
 
 from gateway.config.compile import Compiled
-from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
-from gateway.features.configuration import compile_config
-from providers.registry import load_registry
+from tests.kit import config_cases
 
 CONFIG = """
 version: 1
@@ -22,8 +18,7 @@ location: {{unknown: default}}
 
 
 def compiled(more: str = "", resume: str = "true", route: str = "one, two") -> Compiled:
-    text = dedent(CONFIG.format(more=more, resume=resume, route=route))
-    return compile_config(parse_document(text.encode(), "test.yaml", {"K": "sk-k"}), registry=load_registry())
+    return config_cases.compiled(CONFIG.format(more=more, resume=resume, route=route), {"K": "sk-k"})
 
 
 @pytest.mark.parametrize(("word", "fold"), [("", None), (", fold: true", True), (", fold: false", False)])
@@ -43,12 +38,9 @@ def test_resume_without_a_second_step_is_a_warning() -> None:
     assert compiled().config.assistants["a"].resume
     assert not compiled(resume="false").config.assistants["a"].resume
     assert not [warning for warning in compiled().warnings if "resume" in warning.path]
-    messages = [str(warning) for warning in compiled(route="one").warnings if "resume" in warning.path]
-    assert len(messages) == 1
-    assert (
-        "assistants.a.resume: no route of this assistant has a second step that could continue an answer; add one, or remove it"
-        in messages[0]
-    )
+    (message,) = [str(warning) for warning in compiled(route="one").warnings if "resume" in warning.path]
+    words = "no route of this assistant has a second step that could continue an answer; add one, or remove it"
+    assert f"assistants.a.resume: {words}" in message
 
 
 @pytest.mark.parametrize("more", [", fold: maybe", ", first_token: 0s", ", first_token: soon"])

@@ -4,48 +4,29 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-import yaml
 
 from gateway.config.check_report import check_document, render_matrix
 from gateway.config.compile import Compiled
 from gateway.config.destinations import destinations_of
-from gateway.config.loading import parse_document
 from gateway.config.problems import ConfigRejected
 from gateway.config.schema.sign_in import SignInSection
 from gateway.config.sign_ins import address_problem
-from gateway.features.configuration import compile_config
-from providers.registry import load_registry
 from providers.sign_in.kinds import sign_in_kinds
+from tests.kit import config_cases
+from tests.kit.configs import Config
 
 POOL = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/x"
-AZURE = {
-    "provider": "azure",
-    "model": "gpt-6-luna",
-    "endpoint": "https://x.openai.azure.com",
-    "stores": "DE",
-    "processes": "DE",
-}
-BEDROCK = {
-    "provider": "bedrock",
-    "model": "amazon.nova-lite-v1:0",
-    "endpoint": "https://b.example.de",
-    "stores": "DE",
-    "processes": "DE",
-}
-VERTEX = {
-    "provider": "vertex",
-    "model": "gemini-2.5-flash",
-    "endpoint": "https://v.example.de/v1",
-    "stores": "DE",
-    "processes": "DE",
-}
-OWN = {
-    "provider": "openai-compatible",
-    "model": "m",
-    "endpoint": "https://llm.example.de/v1",
-    "stores": "DE",
-    "processes": "DE",
-}
+
+
+def at(provider: str, model: str, endpoint: str) -> dict[str, str]:
+    """Return a deployment in Germany."""
+    return {"provider": provider, "model": model, "endpoint": endpoint, "stores": "DE", "processes": "DE"}
+
+
+AZURE = at("azure", "gpt-6-luna", "https://x.openai.azure.com")
+BEDROCK = at("bedrock", "amazon.nova-lite-v1:0", "https://b.example.de")
+VERTEX = at("vertex", "gemini-2.5-flash", "https://v.example.de/v1")
+OWN = at("openai-compatible", "m", "https://llm.example.de/v1")
 FILE = {"token_file": "/run/token"}
 ENTRA = {"kind": "azure_workload", "tenant": "t", "client": "c", **FILE}
 IRSA = {"kind": "aws_web_identity", "role": "arn:aws:iam::1:role/r", "region": "eu-central-1", **FILE}
@@ -64,23 +45,19 @@ SIGNED: Mapping[str, Mapping[str, Any]] = {
 
 
 def compiled(
-    sign_in: Mapping[str, Any], deployment: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None,
-    boundary: str = "@EEA", cell: str = "DE", others: Mapping[str, Any] | None = None,
-    *, reads: bool = True,
-) -> Compiled:  # fmt: skip
+    sign_in: Mapping[str, Any], deployment: Any = None, environ: Any = None, others: Any = None, *, reads: bool = True
+) -> Compiled:
     """Compile a configuration with one deployment and its sign-in."""
-    transit = {"transit": [cell]} if cell != "DE" else {}
     values = {
         "version": 1,
-        "cell": {"territory": cell},
+        "cell": {"territory": "DE"},
         "sign_ins": {"one": sign_in, **(others or {})},
         "assistants": {"chat": {"routes": {"eu": ["d"]}}},
-        "regions": {"eu": {"territories": ["DE"], "boundary": [boundary], **transit}},
+        "regions": {"eu": {"territories": ["DE"], "boundary": ["@EEA"]}},
         "deployments": {"d": {"sign_in": "one", **(deployment or SIGNED[sign_in["kind"]])}},
     }
-    variables = {"S": "secret", **(environ or {})} if reads else None
-    document = parse_document(yaml.safe_dump(values).encode(), "gateway.yaml", variables)
-    return compile_config(document, registry=load_registry())
+    variables: Any = {"S": "secret", **(environ or {})} if reads else None
+    return config_cases.compiled(Config(values).text, variables)
 
 
 def errors(*given: Any, **more: Any) -> str:
@@ -136,13 +113,8 @@ def test_values_that_are_not_read_are_not_judged(sign_in: Any) -> None:
 def test_an_address_of_the_environment_outside_of_the_machine_is_an_error() -> None:
     environ = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://credentials.example.com/x"}
     assert "AWS_CONTAINER_CREDENTIALS_FULL_URI is neither" in errors({"kind": "aws_container"}, environ=environ)
-    for url in (
-        "http://169.254.170.23/v1",
-        "http://[fd00:ec2::23]/v1",
-        "http://127.0.0.1:1/",
-        "http://localhost:42/msi",
-    ):
-        assert address_problem(url) is None
+    for host in ("169.254.170.23/v1", "[fd00:ec2::23]/v1", "127.0.0.1:1/", "localhost:42/msi"):
+        assert address_problem(f"http://{host}") is None
     for url in ("http://10.0.0.1/", "https://169.254.170.2/", "http://[fd00::1]/"):
         assert address_problem(url) is not None
 
@@ -201,8 +173,7 @@ def test_the_sts_of_a_source_is_reached_as_the_source_reaches_it() -> None:
 
 def test_every_token_host_but_a_metadata_server_must_be_remote() -> None:
     for sign_in in ({**ENTRA, "global_host": "accepted"}, IRSA, {**GCP, "region": "europe-west3"}, OAUTH):
-        assert all(link.is_remote for link in compiled(sign_in).config.sign_ins["one"].links.values())
-        assert compiled(sign_in).config.sign_ins["one"].links.keys() == {
-            *compiled(sign_in).config.sign_ins["one"].permits
-        }
+        one = compiled(sign_in).config.sign_ins["one"]
+        assert all(link.is_remote for link in one.links.values())
+        assert one.links.keys() == {*one.permits}
     assert not compiled({"kind": "azure_managed"}).config.sign_ins["one"].links

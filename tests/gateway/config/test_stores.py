@@ -15,9 +15,7 @@ def with_store(kind: str, url: str, **others: Any) -> Config:
 
 def server(kind: str, url: str) -> StoreServer:
     stores = compiled(with_store(kind, url)).config.stores
-    assert stores is not None
     found = stores.database if kind == "database" else stores.valkey
-    assert found is not None
     return found
 
 
@@ -27,7 +25,6 @@ def test_address_is_read(kind: str, url: str, expected: tuple[object, ...]) -> N
     assert (found.host, found.port, found.user, found.database, found.uses_tls, found.ca_file) == expected
     assert (found.kind, found.territory) == (kind, "DE")
     (password,) = found.passwords
-    assert password is not None
     assert password.reveal() == ENVIRON["DB" if kind == "database" else "VALKEY"]
 
 

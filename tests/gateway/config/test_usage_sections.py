@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 from gateway.config.check_report import render_matrix, render_problems
-from gateway.config.loading import load_document
 from gateway.config.problems import ConfigRejected, Problem
-from gateway.features.configuration import compile_config
 from gateway.model.budget import BudgetRule, Money, Window
 from gateway.model.config_version import Client
-from tests.gateway.config.usage_configs import BASE, ENVIRON, REGISTRY, compiled, messages
+from tests.gateway.config.usage_configs import BASE, ENVIRON, compiled, messages
 from tests.kit.case_files import cases
+from tests.kit.config_cases import compiled_file
 from tests.kit.configs import Config
 
 
@@ -43,17 +42,13 @@ def test_every_key_is_compiled_without_a_problem() -> None:
     assert spending.user_budgets == (BudgetRule(Money(1 * 10**9, "EUR"), per=Window.DAY),)
     assert (spending.max_request, spending.show_cost) == (Money(500_000_000, "EUR"), True)
     limits = client_of(BASE).limits
-    assert limits is not None
     assert (limits.rpm, limits.tpm, limits.concurrent) == (6000, 2_000_000, 500)
     usage = config.usage
     assert (usage.currency, usage.rates) == ("EUR", {"USD": "0.92", "CNY": "0.127"})
     assert (usage.rates_as_of, usage.timezone) == (date(2026, 11, 20), "Europe/Berlin")
     assert (usage.on_loss, usage.retention.ledger_s) == (Money(5 * 10**9, "EUR"), 400 * 86_400)
     assert (usage.internal_project, config.keys.max_stale_s) == ("operations", 120)
-    assert usage.alerts is not None
-    assert usage.alerts.webhook is not None
     assert (usage.alerts.at, usage.alerts.webhook.permit.origin) == ((80, 100), "https://hooks.example")
-    assert config.cell is not None
     assert (config.cell.key_name, config.needs_state_dir) == ("eu-1", "stores")
     assert [identity.reveal()[:6] for identity in config.secrets.identity] == ["new-id", "old-id"]
     assert [pepper.reveal() for pepper in config.secrets.pepper] == [ENVIRON["PEPPER"]]
@@ -85,10 +80,7 @@ def test_amount_is_exact(text: str, nano: int) -> None:
 
 def test_list_of_budgets_of_end_users_is_accepted() -> None:
     listed = with_client({"user_budget": [{"amount": "1 EUR", "per": "day"}, {"tokens": 9, "per": "hour"}]})
-    assert [str(budget) for budget in client_of(listed).spending.user_budgets] == [
-        "1.00 EUR per day",
-        "9 tokens per hour",
-    ]
+    assert [*map(str, client_of(listed).spending.user_budgets)] == ["1.00 EUR per day", "9 tokens per hour"]
 
 
 def test_rate_in_quotes_keeps_every_digit() -> None:
@@ -104,9 +96,8 @@ def test_price_that_does_not_hold_yet_is_a_warning_and_its_currency_needs_a_rate
         models = f"version: 1\nmodels: {{openai: {{gpt-99-x: {{price: {price % currency}}}}}}}"
         (tmp_path / "models.yaml").write_text(models, "utf-8")
         now_s = datetime(2026, 11, day, tzinfo=UTC).timestamp()
-        document = load_document(config.write(tmp_path), ENVIRON, clock=lambda: now_s)
         try:
-            problems = compile_config(document, registry=REGISTRY).warnings
+            problems = compiled_file(config.write(tmp_path), ENVIRON, clock=lambda: now_s).warnings
         except ConfigRejected as rejection:
             problems = rejection.problems
         return [one for one in problems if "price" in one.message or "rate" in one.message]
@@ -131,7 +122,7 @@ def test_price_of_another_use_alone_is_a_warning_where_there_are_chats(
     price = f"{{{rates}, currency: USD, as_of: 2026-11-01, source: test}}"
     (tmp_path / "models.yaml").write_text(f"version: 1\nmodels: {{openai: {{gpt-99-x: {{price: {price}}}}}}}", "utf-8")
     config = BASE.merge({"catalogue": {"models": "models.yaml"}, "deployments": {"chatgpt-us": {"model": "gpt-99-x"}}})
-    found = compile_config(load_document(config.write(tmp_path), ENVIRON), registry=REGISTRY).warnings
+    found = compiled_file(config.write(tmp_path), ENVIRON).warnings
     message = "has a price of another use alone, so its chats cost nothing (the client 'ios-app')"
     assert ([one.message for one in found if "price" in one.message] == [message]) is is_warned
 

@@ -50,7 +50,6 @@ def test_default_is_on() -> None:
 
 def test_connection_that_becomes_less_old_is_idle_for_less_long() -> None:
     rules = table_of(BASE.merge("websocket: {age: 10m}")).websocket
-    assert rules is not None
     assert rules.most_idle_s == 600.0
 
 
