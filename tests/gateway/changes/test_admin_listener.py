@@ -103,7 +103,6 @@ class Machine:
         assert done.activated, done.findings
 
     def look(self) -> None:
-        assert self.clients is not None
         self.clients.refresh()
 
     async def admits_anybody(self) -> bool:
@@ -153,14 +152,12 @@ async def restarted_without_the_setting(machine: Machine) -> None:
 
 async def last_token_revoked(machine: Machine) -> None:
     machine.start(WITHOUT)
-    assert machine.clients is not None
     machine.clients.store.add_token(TOKEN, "digest", ENTRY)
     machine.clients.store.remove_token(TOKEN.id, ENTRY)
 
 
 async def tokens_lost(machine: Machine) -> None:
     machine.start(WITHOUT)
-    assert machine.clients is not None
     machine.clients.store.add_token(TOKEN, "digest", ENTRY)
     machine.look()
     with closing(sqlite3.connect(machine.state / "clients.db")) as file, file:
@@ -194,7 +191,6 @@ async def new_instance_of_a_cell(machine: Machine) -> None:
 
 async def new_instance_of_a_cell_that_is_down(machine: Machine) -> None:
     await new_instance_of_a_cell(machine)
-    assert machine.cell is not None
     machine.state, machine.cell.is_down = machine.folder / "another", True
     machine.start(WITHOUT)
 

@@ -12,11 +12,9 @@ from typing import Any
 import pytest
 
 from gateway.changes.config_log import REMINDER_INTERVAL_S, remind
-from gateway.config.loading import load_document
-from gateway.features.configuration import compile_config
 from gateway.model.config_version import ConfigVersion
 from gateway.telemetry.log import configure
-from providers.registry import load_registry
+from tests.kit.config_cases import compiled_file
 from tests.kit.configs import BASE, KEYS, table_of
 
 RECORD = "{region: cn, authority: A, kind: registration, number: n, model_name: m, valid_until: 2026-11-20}"
@@ -30,6 +28,12 @@ def lines() -> Iterator[io.StringIO]:
     yield sink
     # A stream of the test's own, because pytest closes its captured output after the test.
     configure("json", "info", sys.__stderr__)
+
+
+def with_model(folder: Path, facts: str) -> ConfigVersion:
+    """Return a config version with these facts of a model in the operator's own catalogue."""
+    (folder / "models.yaml").write_text(f"version: 1\nmodels: {{dashscope: {{qwen-plus: {facts}}}}}")
+    return compiled_file(BASE.merge("catalogue: {models: models.yaml}").write(folder), KEYS).config
 
 
 async def logged_from(begin: datetime, table: ConfigVersion, lines: io.StringIO) -> list[Any]:
@@ -59,9 +63,7 @@ async def test_ending_approval_is_logged_once_a_day_and_as_an_error_near_its_end
 
 
 async def test_retired_model_is_logged_in_the_same_way(lines: io.StringIO, tmp_path: Path) -> None:
-    (tmp_path / "models.yaml").write_text("version: 1\nmodels: {dashscope: {qwen-plus: {retires_on: 2026-11-20}}}")
-    (tmp_path / "gateway.yaml").write_text(BASE.merge("catalogue: {models: models.yaml}").text)
-    table = compile_config(load_document(tmp_path / "gateway.yaml", KEYS), registry=load_registry()).config
+    table = with_model(tmp_path, "{retires_on: 2026-11-20}")
     logged = await logged_from(datetime(2026, 8, 20, tzinfo=UTC), table, lines)
     logged = [line for line in logged if line["deployment"] == "qwen-cn"]
     assert [line["days_left"] for line in logged] == list(range(90, -2, -1))
@@ -75,9 +77,7 @@ async def test_retired_model_is_logged_in_the_same_way(lines: io.StringIO, tmp_p
 
 async def test_price_that_ends_is_logged_in_the_same_way(lines: io.StringIO, tmp_path: Path) -> None:
     price = "{input: 1, output: 2, currency: CNY, as_of: 2026-01-01, ends: 2026-11-20}"
-    (tmp_path / "models.yaml").write_text(f"version: 1\nmodels: {{dashscope: {{qwen-plus: {{price: {price}}}}}}}")
-    (tmp_path / "gateway.yaml").write_text(BASE.merge("catalogue: {models: models.yaml}").text)
-    table = compile_config(load_document(tmp_path / "gateway.yaml", KEYS), registry=load_registry()).config
+    table = with_model(tmp_path, f"{{price: {price}}}")
     logged = await logged_from(datetime(2026, 11, 9, tzinfo=UTC), table, lines)
     levels = {line["days_left"]: (line["event"], line["level"]) for line in logged if line["event"].startswith("price")}
     assert levels[8] == ("price_ending", "warning")

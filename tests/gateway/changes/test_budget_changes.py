@@ -4,12 +4,8 @@ import json
 
 from gateway.changes.plan import ChangePlan, changed_values, plan_of
 from gateway.changes.plan_text import plan_data, plan_text
-from gateway.config.loading import parse_document
-from gateway.features.configuration import compile_config
-from gateway.model.config_version import ConfigVersion
-from providers.registry import load_registry
 from tests.kit.case_files import cases
-from tests.kit.configs import BASE, KEYS, Config
+from tests.kit.configs import BASE, Config, table_of
 
 WITH_BUDGETS = BASE.merge("""
 usage: {currency: EUR, rates: {USD: 0.92, CNY: 0.127}, timezone: UTC}
@@ -19,13 +15,8 @@ clients:
 """)
 
 
-def version_of(config: Config) -> ConfigVersion:
-    document = parse_document(config.text.encode(), "test.yaml", KEYS)
-    return compile_config(document, registry=load_registry()).config
-
-
 def plan(after: Config, before: Config = WITH_BUDGETS) -> ChangePlan:
-    return plan_of(version_of(before), version_of(after), tuple(changed_values(before.data, after.data)))
+    return plan_of(table_of(before), table_of(after), tuple(changed_values(before.data, after.data)))
 
 
 def renamed(config: Config, section: str, old: str, new: str) -> Config:
@@ -79,23 +70,14 @@ clients: {app: {budgets: [{amount: 20 USD, per: day}]}}
 
 def test_plan_never_shows_a_secret_of_a_store_or_webhook() -> None:
     def with_secret(word: str) -> Config:
-        return WITH_BUDGETS.merge(
-            {
-                "stores": {
-                    "database": {"url": f"postgresql://u:{word}@db.example/gateway", "password": word, "territory": "DE"},
-                    "valkey": {"url": f"rediss://:{word}@valkey.example", "password": "${NAME}", "territory": "DE"},
-                },
-                "usage": {"alerts": {"at": [80], "webhook": {"url": f"https://hooks.example/{word}", "territory": "DE"}}},
-                "secrets": {"pepper": [word, "${OLD}"]},
-            }
-        )  # fmt: skip
+        database = {"url": f"postgresql://u:{word}@db.example/gateway", "password": word, "territory": "DE"}
+        valkey = {"url": f"rediss://:{word}@valkey.example", "password": "${NAME}", "territory": "DE"}
+        webhook = {"url": f"https://hooks.example/{word}", "territory": "DE"}
+        usage = {"alerts": {"at": [80], "webhook": webhook}}
+        stores = {"database": database, "valkey": valkey}
+        return WITH_BUDGETS.merge({"stores": stores, "usage": usage, "secrets": {"pepper": [word, "${OLD}"]}})
 
     changes = tuple(changed_values(with_secret("hunter2-a").data, with_secret("hunter2-b").data))
-    assert {change.what for change in changes} == {
-        "stores.database.url",
-        "stores.database.password",
-        "stores.valkey.url",
-        "usage.alerts.webhook.url",
-        "secrets.pepper",
-    }
+    of_stores = {f"stores.{key}" for key in ("database.url", "database.password", "valkey.url")}
+    assert {change.what for change in changes} == of_stores | {"usage.alerts.webhook.url", "secrets.pepper"}
     assert "hunter2" not in repr(changes)

@@ -15,27 +15,12 @@ from gateway.cell.cell_database import JUDGE, CellDatabase, ScheduleKey, Schedul
 from gateway.cell.postgres import upgrade
 from gateway.changes.cell_schedules import CellScheduler
 from gateway.model.config_version import ConfigVersion
-from gateway.model.location import Location
 from gateway.model.schedule import NO_TALLY, Phase, ScheduleProgress, Tally
 from gateway.operator_errors import DatabaseUnreachable
 from gateway.state.schedules import ScheduleStore
-from gateway.telemetry.metrics import Metrics
-from providers.failures import FailureKind
 from providers.value import replace
-from tests.kit.configs import BASE, table_of
+from tests.gateway.changes.scheduled_gateway import ScheduledGateway, scheduled
 from tests.kit.postgres_server import RunningPostgres, running_postgres
-from tests.kit.request_records import attempt, failed_attempt, record_with
-
-
-def scheduled(steps: str = "5% for 10s, 25% for 10s, 100%", **more: object) -> ConfigVersion:
-    schedule = {"candidate": "chatgpt-us", "steps": steps, "stop_on": {"min_requests": 50}}
-    return table_of(
-        BASE.merge(
-            "assistants: {assistant: {routes: {default: [{gemini: 90, chatgpt-us: 10}, qwen-intl]}}}",
-            {"assistants": {"assistant": {"schedules": {"default": schedule}}}},
-            more,
-        )
-    )
 
 
 class Backend(Protocol):
@@ -167,50 +152,27 @@ def tables(request: pytest.FixtureRequest) -> Iterator[Backend]:
         member.close()
 
 
-class Instance:
+class Instance(ScheduledGateway):
     """An instance with its schedules and its counts. All instances of a test have one fake clock."""
 
     now_s = 1000.0
 
     def __init__(self, folder: Path, tables: Backend, name: str, config: ConfigVersion | None = None) -> None:
+        super().__init__()
         (folder / name).mkdir(exist_ok=True)
         self.store = ScheduleStore(folder / name)
         self.member = tables.member(name)
         self.scheduler = CellScheduler(self.store, self.member, clock=lambda: Instance.now_s)
-        self.metrics = Metrics()
         self.change(config or scheduled())
 
-    def change(self, config: ConfigVersion, *, is_pinned: bool = False) -> None:
-        self.written, self.is_pinned = config, is_pinned
-        self.config = self.scheduler.stage(config, is_pinned=is_pinned)
-
-    def serve(self, ok: int = 0, failed: int = 0, side: str = "chatgpt-us") -> None:
-        location = Location(self.written.regions["default"], "JP", "edge_header", ())
-        for number in range(ok + failed):
-            attempts = [attempt(side)] if number < ok else [failed_attempt(FailureKind.UNAVAILABLE, side)]
-            record = record_with("r", 0, "t", location=location, assistant="assistant", attempts=attempts, variant=side)
-            self.metrics.observe(record)
-
-    async def restage(self) -> tuple[int, ...]:
-        self.change(self.written, is_pinned=self.is_pinned)
-        return ()
+    def serve_well(self, ok: int, others: int) -> None:
+        """Serve requests by the candidate, and others by the baseline."""
+        self.serve(ok=ok)
+        self.serve(ok=others, side="gemini")
 
     async def look(self, after_s: float = 3.0) -> None:
-        async def counts() -> list[bytes]:
-            return [self.metrics.snapshot()]
-
         Instance.now_s += after_s
-        await self.scheduler.check(counts, self.restage)
-
-    @property
-    def share(self) -> float:
-        first = self.config.assistants["assistant"].routes["default"][0]
-        return round(first.shares["chatgpt-us"], 6)  # type: ignore[union-attr]
-
-    @property
-    def progress(self) -> ScheduleProgress:
-        [status] = self.scheduler.status()
-        return status.progress
+        await self.scheduler.check(self.counts, self.restage)
 
 
 @pytest.fixture
@@ -231,8 +193,7 @@ async def test_counts_of_both_are_summed_and_both_use_the_same_shares(pair: tupl
     one, two = pair
     await looks(one, two)
     for each in pair:  # each alone has too few requests
-        each.serve(ok=30)
-        each.serve(ok=300, side="gemini")
+        each.serve_well(30, 300)
     await looks(two, one, times=3)
     assert (one.share, two.share) == (0.25, 0.25)
     two.serve(ok=30, failed=30)
@@ -247,8 +208,7 @@ async def test_judge_goes_on_after_its_database_was_restored(pair: tuple[Instanc
     one, two = pair
     for _ in range(3):
         for each in pair:
-            each.serve(ok=30)
-            each.serve(ok=300, side="gemini")
+            each.serve_well(30, 300)
         await looks(two, one)
     assert (one.share, two.share) == (0.25, 0.25)
     tables.set_back()
@@ -268,8 +228,7 @@ async def test_judge_that_was_paused_changes_nothing(pair: tuple[Instance, Insta
     stale = ScheduleRow(row.version, row.key, ScheduleProgress(stage=1), row.revision)
     assert one.member.save_schedule(stale, 1) is None, "its lease has ended"
     for each in pair:
-        each.serve(ok=60)
-        each.serve(ok=600, side="gemini")
+        each.serve_well(60, 600)
     await looks(two, times=6)
     assert (two.share, one.share) == (0.25, 0.05)
     [row], _ = one.member.schedules(0)
@@ -335,8 +294,7 @@ async def test_stopped_schedule_is_stopped_in_the_cell_and_later(
     await looks(one, two, one)
     assert await two.scheduler.stop_schedule("assistant", "default", "ada", two.restage)
     assert two.share == 0.0
-    one.serve(ok=60)
-    one.serve(ok=600, side="gemini")
+    one.serve_well(60, 600)
     await looks(one, two, times=4)
     late = Instance(tmp_path, tables, "three", scheduled(log={"sample": 0.5}))
     assert [each.share for each in (one, two, late)] == [0.0, 0.0, 0.0]
@@ -353,8 +311,7 @@ async def test_rollback_freezes_the_shares_with_which_the_version_ended_in_the_c
     first, second = scheduled(), scheduled(log={"sample": 0.5})
     one.change(second)
     await looks(one)
-    one.serve(ok=60)
-    one.serve(ok=600, side="gemini")
+    one.serve_well(60, 600)
     await looks(one, times=5)
     late = Instance(tmp_path, tables, "three", second)
     assert (one.share, late.share) == (0.25, 0.25)

@@ -6,20 +6,20 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from gateway.changes.change_log import ChangeLog, review_change
 from gateway.changes.compile_job import CompiledState
 from gateway.changes.plan import NO_CONFIG_VERSION
-from gateway.config.loading import parse_document
-from gateway.features.configuration import compile_config
 from gateway.operator_errors import StateError
 from gateway.state.audit import verify_trail
-from gateway.state.history import History, Pointer, TrailHead, open_history
-from providers.registry import load_registry
+from gateway.state.history import Pointer, TrailHead, open_history
+from tests.kit.config_cases import compiled
 from tests.kit.configs import BASE, KEYS, Config
 
 OFF = BASE.merge("deployments: {gemini: {enabled: false}}")
@@ -27,8 +27,8 @@ NOTHING = CompiledState(NO_CONFIG_VERSION, None)
 
 
 def state_of(config: Config) -> CompiledState:
-    compiled = compile_config(parse_document(config.text.encode(), "gateway.yaml", KEYS), registry=load_registry())
-    return CompiledState(compiled.config, compiled.written)
+    found = compiled(config.text, KEYS)
+    return CompiledState(found.config, found.written)
 
 
 FIRST, SECOND = state_of(BASE), state_of(OFF)
@@ -60,21 +60,19 @@ def events(directory: Path) -> list[str]:
     return [line["event"] for line in trail(directory)]
 
 
+def change_history(directory: Path, statement: str) -> None:
+    with closing(sqlite3.connect(directory / "history.db")) as database, database:
+        database.execute(statement)
+
+
 def break_commit(log: ChangeLog, directory: Path) -> None:
     """Make the commit of a switch fail after all its statements, as on a disk that is full by then."""
-    with sqlite3.connect(directory / "history.db") as database:
-        database.execute("CREATE TABLE late (version TEXT REFERENCES version DEFERRABLE INITIALLY DEFERRED)")
-        database.execute(
-            "CREATE TRIGGER breaks AFTER INSERT ON activation BEGIN INSERT INTO late VALUES ('nothing'); END"
-        )
-    database.close()
+    for statement in (
+        "CREATE TABLE late (version TEXT REFERENCES version DEFERRABLE INITIALLY DEFERRED)",
+        "CREATE TRIGGER breaks AFTER INSERT ON activation BEGIN INSERT INTO late VALUES ('nothing'); END",
+    ):
+        change_history(directory, statement)
     log.history._run("PRAGMA foreign_keys = ON")
-
-
-def repair(directory: Path) -> None:
-    with sqlite3.connect(directory / "history.db") as database:
-        database.execute("DROP TRIGGER breaks")
-    database.close()
 
 
 class FullAfter:
@@ -109,7 +107,7 @@ def test_audit_line_of_a_failed_switch_is_revoked(log: ChangeLog, tmp_path: Path
     assert "FOREIGN KEY" in last["detail"]
     assert log.pointer() == Pointer(FIRST.config.version)
     assert log.history.find_exactly(SECOND.config.version) is None
-    repair(tmp_path)
+    change_history(tmp_path, "DROP TRIGGER breaks")
     switch(log, FIRST, SECOND)
     assert log.pointer() == Pointer(SECOND.config.version)
     assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).faults == ()
@@ -192,34 +190,23 @@ def test_deleted_lock_file_does_not_admit_a_second_writer(log: ChangeLog, tmp_pa
     assert verify_trail(tmp_path, {"history.db": log.history.audit_head()}).faults == ()
 
 
-def test_change_log_that_cannot_be_opened_closes_the_history(
-    log: ChangeLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[History] = []
-
-    def remembered(directory: Path) -> History:
-        opened.append(open_history(directory))
-        return opened[-1]
-
-    monkeypatch.setattr("gateway.changes.change_log.open_history", remembered)
+def test_change_log_that_cannot_be_opened_closes_the_history(log: ChangeLog, tmp_path: Path) -> None:
     (tmp_path / "gateway.lock").unlink()
-    with pytest.raises(StateError, match="is written by another gateway"):
+    history = open_history(tmp_path)
+    with (
+        patch("gateway.changes.change_log.open_history", return_value=history),
+        pytest.raises(StateError, match="is written by another gateway"),
+    ):
         ChangeLog(tmp_path)
-    (history,) = opened
     with pytest.raises(StateError, match="closed database"):
         history.pointer()
 
 
-def test_failed_read_of_the_trail_does_not_block_the_next_attempt(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object) -> bytes:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with monkeypatch.context() as patched:
-        patched.setattr("gateway.state.audit.os.pread", broken)
-        with pytest.raises(StateError, match=os.strerror(errno.EIO)):
-            ChangeLog(tmp_path)
+def test_failed_read_of_the_trail_does_not_block_the_next_attempt(tmp_path: Path) -> None:
+    words = os.strerror(errno.EIO)
+    broken = patch("gateway.state.audit.os.pread", side_effect=OSError(errno.EIO, words))
+    with broken, pytest.raises(StateError, match=words):
+        ChangeLog(tmp_path)
     open_log(tmp_path).close()
 
 

@@ -83,7 +83,6 @@ async def test_cancelled_compile_kills_its_process(hanging: None, is_busy: bool)
         compiler = Compiler()
         await compiler.prepare(is_wanted=True)
         child = compiler._waiting
-        assert child is not None
         process = child.start()
         busy = [loop.run_in_executor(None, gate.wait)] if is_busy else []
         compiling = asyncio.ensure_future(compiler.compile(ORDER))

@@ -16,27 +16,25 @@ import pytest
 import structlog
 
 from gateway.assembly.application import Gateway
-from gateway.changes.activation import finding_of as activation_finding_of
+from gateway.changes import activation
 from gateway.changes.compile_job import CompileJob, Outcome, compile_here
 from gateway.changes.compile_process import CompileFailed
 from gateway.changes.compiler import Compiler
 from gateway.changes.initial_config import InitialConfig
 from gateway.changes.live_config import LiveConfig
 from gateway.changes.pickling import unpack
-from gateway.config.loading import load_document
 from gateway.config.problems import Problem
-from gateway.config.source_text import MAX_BYTES, read_files
-from gateway.features.configuration import compile_config
 from gateway.model.config_version import ConfigVersion
 from gateway.model.deployment import Deployment
 from gateway.model.status import Finding
 from gateway.operator_errors import StateError
 from gateway.server.uvicorn_server import settle
-from providers.registry import load_registry
+from tests.kit.config_cases import compiled_file
 from tests.kit.configs import BASE, KEYS, Config
 from tests.kit.scripted_server import until
 
 MENDED = BASE.merge("blocked: [AQ, CU, IR, KP, SY]").text
+LogLines = list[structlog.typing.EventDict]
 
 
 class Files:
@@ -47,12 +45,10 @@ class Files:
         self.path.write_text(BASE.text, "utf-8")
         self.compiled: list[str] = []
         self.error: Exception | None = None
-        self.before_outcome = lambda: None
         self._looks: asyncio.Queue[None] = asyncio.Queue()
         self._looked = asyncio.Event()
         self.activated: list[ConfigVersion] = []
-        document = load_document(self.path, KEYS)
-        compiled = compile_config(document, registry=load_registry())
+        compiled = compiled_file(self.path, KEYS)
         self.live = LiveConfig(
             CompileJob(str(self.path)),
             InitialConfig(compiled.config, Outcome(compiled.warnings, compiled.files)),
@@ -69,9 +65,13 @@ class Files:
         if self.error is not None:
             raise self.error
         self.compiled.append(self.path.read_text("utf-8"))
-        outcome = compile_here(order, KEYS)
-        self.before_outcome()
-        return outcome
+        return compile_here(order, KEYS)
+
+    async def edit(self, text: str, looks: int = 0) -> None:
+        """Write the file, and let the gateway look at it so often."""
+        self.path.write_text(text, "utf-8")
+        if looks:
+            await self.look(looks)
 
     async def wait(self, _: float) -> None:
         self._looked.set()
@@ -111,7 +111,7 @@ def prepared(files: Files, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 @pytest.fixture
-def log() -> Iterator[list[structlog.typing.EventDict]]:
+def log() -> Iterator[LogLines]:
     with structlog.testing.capture_logs() as lines:
         yield lines
 
@@ -120,8 +120,7 @@ async def test_edit_is_activated_at_the_second_check_with_equal_content(files: F
     files.live.start(files.activate)
     await files.look(3)
     assert files.compiled == []
-    files.path.write_text(MENDED, "utf-8")
-    await files.look()
+    await files.edit(MENDED, 1)
     assert files.compiled == []
     await files.look()
     assert files.compiled == [MENDED]
@@ -167,9 +166,7 @@ async def test_blocked_key_does_not_wait_for_a_compile(files: Files, monkeypatch
 async def test_compile_of_content_that_was_not_stable_is_not_activated(files: Files) -> None:
     """Another process begins to write between the second check and the compile."""
     files.live.start(files.activate)
-    files.path.write_text(MENDED, "utf-8")
-    files.before_outcome = lambda: None
-    await files.look()
+    await files.edit(MENDED, 1)
     half = BASE.without("clients", "location").text
     original = files.compile
 
@@ -182,16 +179,14 @@ async def test_compile_of_content_that_was_not_stable_is_not_activated(files: Fi
     assert files.compiled == [half]
     assert files.activated == []
     files.live._compile = original
-    files.path.write_text(MENDED, "utf-8")
-    await files.look(3)
+    await files.edit(MENDED, 3)
     assert [table.blocked.contains("AQ") for table in files.activated] == [True]
     assert files.live.reloads == {("file", "activated"): 1}
 
 
 async def test_change_during_the_compile_waits_for_a_later_check(files: Files) -> None:
     files.live.start(files.activate)
-    files.path.write_text(MENDED, "utf-8")
-    files.before_outcome = lambda: None
+    await files.edit(MENDED)
     edits = [MENDED + "# more\n"]
 
     async def slow(order: CompileJob) -> Outcome:
@@ -208,21 +203,16 @@ async def test_change_during_the_compile_waits_for_a_later_check(files: Files) -
     assert len(files.activated) == 1
 
 
-async def test_mistake_is_logged_once_and_its_fix_is_activated(
-    files: Files, log: list[structlog.typing.EventDict]
-) -> None:
+async def test_mistake_is_logged_once_and_its_fix_is_activated(files: Files, log: LogLines) -> None:
     files.live.start(files.activate)
     before = files.live.config
-    files.path.write_text("nonsense: [\n", "utf-8")
-    await files.look(6)
+    await files.edit("nonsense: [\n", 6)
     assert len(files.compiled) == 1
     assert files.live.config is before
-    assert files.live.failed is not None
     assert files.live.failed.findings[0].line > 0
     (line,) = [line for line in log if line["event"] == "config_rejected"]
     assert (line["log_level"], line["errors"], line["config_version"]) == ("error", 1, before.version)
-    files.path.write_text(MENDED, "utf-8")
-    await files.look(2)
+    await files.edit(MENDED, 2)
     assert files.live.failed is None
     assert files.live.loaded.config_version == files.live.config.version != before.version
     assert files.live.reloads == {("file", "rejected"): 1, ("file", "activated"): 1}
@@ -271,9 +261,7 @@ async def test_edit_is_retried_until_a_process_can_compile_it(files: Files) -> N
     files.error = CompileFailed("no process can be started to compile it (Cannot allocate memory)")
     files.live.start(files.activate)
     await files.look()
-    files.path.write_text(MENDED, "utf-8")
-    await files.look(2)
-    assert files.live.failed is not None
+    await files.edit(MENDED, 2)
     assert files.live.failed.findings[0].message.endswith("(Cannot allocate memory)")
     assert not (await files.live.reload("admin")).activated
     await files.look(20)
@@ -284,12 +272,11 @@ async def test_edit_is_retried_until_a_process_can_compile_it(files: Files) -> N
     assert (files.compiled, files.live.failed, len(files.activated)) == ([MENDED], None, 1)
 
 
-async def test_persistent_compile_failure_is_logged_once(files: Files, log: list[structlog.typing.EventDict]) -> None:
+async def test_persistent_compile_failure_is_logged_once(files: Files, log: LogLines) -> None:
     reasons = ["ended with status -9", "it took longer than 60 s to compile"]
     files.error = CompileFailed(reasons[0])
     files.live.start(files.activate)
-    files.path.write_text(MENDED, "utf-8")
-    await files.look(20)
+    await files.edit(MENDED, 20)
     files.error = CompileFailed(reasons[1])
     await files.look(20)
     assert files.live.reloads["file", "rejected"] > 3
@@ -328,20 +315,16 @@ async def test_reverted_edit_clears_the_failure(files: Files) -> None:
     """The file equals the active version again. Otherwise the failure and its alert would remain until the next edit."""
     files.error = CompileFailed("ended with status -9")
     files.live.start(files.activate)
-    files.path.write_text(MENDED, "utf-8")
-    await files.look(4)
+    await files.edit(MENDED, 4)
     assert files.live.failed is not None
     files.error = None
-    files.path.write_text(BASE.text, "utf-8")
-    await files.look(2)
+    await files.edit(BASE.text, 2)
     assert (files.live.failed, files.live.loaded.cause) == (None, "file")
     await files.look(10)
     assert len(files.compiled) == 1
 
 
-async def test_failure_before_the_compile_is_retried_with_backoff_and_logged_once(
-    files: Files, log: list[structlog.typing.EventDict]
-) -> None:
+async def test_failure_before_the_compile_is_retried_with_backoff_and_logged_once(files: Files, log: LogLines) -> None:
     tries, started = list[None](), asyncio.Event()
 
     async def broken(_: CompileJob) -> Outcome:
@@ -368,8 +351,7 @@ async def test_no_process_is_started_in_advance_for_a_distant_retry(files: Files
 
     files.live._compile = broken
     files.live.start(files.activate)
-    files.path.write_text(MENDED, "utf-8")
-    await files.look(2 + 2 + 3 + 4)
+    await files.edit(MENDED, 2 + 2 + 3 + 4)
     assert prepared == [False, False, False, True], "four checks do nothing, and the last one starts a process"
 
 
@@ -377,9 +359,8 @@ async def test_process_of_the_next_compile_waits_for_it(files: Files, prepared: 
     files.live.start(files.activate)
     await files.look(22)
     assert prepared == [False] * 20 + [True] * 2, "the start of the gateway and its traffic come first"
-    files.path.write_text(MENDED, "utf-8")
     prepared.clear()
-    await files.look(3)
+    await files.edit(MENDED, 3)
     assert (len(files.activated), prepared) == (1, [True, False]), "the next one is not started right after the change"
 
 
@@ -395,11 +376,10 @@ async def test_time_of_a_change_counts_from_the_save(files: Files, saved_s_ago: 
     assert files.live.loaded.duration_s >= 0
 
 
-async def test_internal_error_does_not_end_the_watch(files: Files, log: list[structlog.typing.EventDict]) -> None:
+async def test_internal_error_does_not_end_the_watch(files: Files, log: LogLines) -> None:
     files.live.start(files.activate)
     files.error = RuntimeError("a bug")
-    files.path.write_text(MENDED, "utf-8")
-    await files.look(2)
+    await files.edit(MENDED, 2)
     assert [line["detail"] for line in log if line["event"] == "config_watch_failed"] == ["RuntimeError: a bug"]
     files.error = None
     await files.look(2)
@@ -463,8 +443,6 @@ async def test_child_process_returns_the_same_outcome_as_a_compile_in_process(
     path.write_text(BASE.text, "utf-8")
     apart, here = await Compiler().compile(CompileJob(str(path))), compile_here(CompileJob(str(path)), os.environ)
     assert (apart.problems, apart.files, apart.at_rest) == (here.problems, here.files, True)
-    assert apart.packed is not None
-    assert here.packed is not None
     assert unpack(apart.packed).deployments == unpack(here.packed).deployments
     path.write_text("version: 2\n", "utf-8")
     refused = await Compiler().compile(CompileJob(str(path)))
@@ -481,8 +459,6 @@ async def test_waiting_child_takes_exactly_one_job(tmp_path: Path) -> None:
     for _ in range(2):
         await compiler.prepare(is_wanted=True)
     waiting = compiler._waiting
-    assert waiting is not None
-    assert waiting._process is not None
     assert (await compiler.compile(CompileJob(str(path)))).problems
     assert (waiting._process.returncode, compiler._waiting) == (0, None)
     assert (await compiler.compile(CompileJob(str(path)))).problems, "also without a waiting child"
@@ -490,8 +466,6 @@ async def test_waiting_child_takes_exactly_one_job(tmp_path: Path) -> None:
     waiting = compiler._waiting
     for _ in range(2):
         await compiler.prepare(is_wanted=False)
-    assert waiting is not None
-    assert waiting._process is not None
     assert (waiting._process.returncode, compiler._waiting) == (-9, None)
 
 
@@ -544,11 +518,9 @@ async def test_reload_of_many_deployments_never_blocks_the_loop_for_ten_millisec
 ) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(large(number), "utf-8")
-    compiled = compile_config(load_document(path, os.environ), registry=load_registry())
-    gateway, live = (
-        Gateway(compiled.config),
-        LiveConfig(CompileJob(str(path)), InitialConfig(compiled.config, Outcome(compiled.warnings, compiled.files))),
-    )
+    compiled = compiled_file(path, os.environ)
+    gateway, outcome = Gateway(compiled.config), Outcome(compiled.warnings, compiled.files)
+    live = LiveConfig(CompileJob(str(path)), InitialConfig(compiled.config, outcome))
 
     async def activate(_: bytes, table: ConfigVersion) -> tuple[int, ...]:
         gateway.activate(table)
@@ -580,12 +552,13 @@ async def test_reload_of_many_deployments_never_blocks_the_loop_for_ten_millisec
 async def test_findings_are_made_in_a_thread(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     """A config may have thousands of warnings."""
     made_in: list[int] = []
+    finding_of = activation.finding_of
 
-    def finding_of(problem: Problem) -> Finding:
+    def noting(problem: Problem) -> Finding:
         made_in.append(threading.get_ident())
-        return activation_finding_of(problem)
+        return finding_of(problem)
 
-    monkeypatch.setattr("gateway.changes.activation.finding_of", finding_of)
+    monkeypatch.setattr(activation, "finding_of", noting)
     files.live.start(files.activate)
     files.path.write_text(BASE.merge("deployments: {gemini: {api_key: k}}").text, "utf-8")
     done = await files.live.reload("admin")
@@ -643,19 +616,3 @@ async def test_many_reloads_leak_no_memory(files: Files) -> None:
         before, after = [await settled(5) for _ in range(5)], [await settled(5) for _ in range(5)]
     tracemalloc.stop()
     assert median(after) - median(before) < 12_000, "25 reloads keep 480 bytes each"
-
-
-@pytest.mark.parametrize("obstacle", ["too large", "pipe", "directory"])
-def test_unreadable_config_file_is_reported_without_waiting(tmp_path: Path, obstacle: str) -> None:
-    path = tmp_path / "gateway.yaml"
-    if obstacle == "too large":
-        path.write_bytes(b"#" * (MAX_BYTES + 1))
-    elif obstacle == "pipe":
-        os.mkfifo(path)
-    else:
-        path.mkdir()
-    outcome = compile_here(CompileJob(str(path)), KEYS)
-    reasons = {"too large": "larger than 4 MiB", "pipe": "it is not a regular file", "directory": "Is a directory"}
-    assert reasons[obstacle] in str(outcome.problems[0])
-    # The digest must be the one that the watch computes, or the file would be compiled repeatedly.
-    assert (outcome.at_rest, outcome.files) == (True, read_files([str(path)]))

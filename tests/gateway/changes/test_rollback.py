@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock, patch
 
 import pytest
 from structlog.testing import capture_logs
@@ -44,12 +45,10 @@ class Gateway:
         self.log = ChangeLog(folder / "state")
         order = CompileJob(str(self.path), written=True)
         outcome = compile_here(order, self.environ)
-        assert outcome.packed is not None
         table = unpack(outcome.packed)
         state = CompiledState(table, outcome.written)
-        self.log.record_switch(
-            review_change(CompiledState(NO_CONFIG_VERSION, None), state, 0.0, lambda: None), state, "start", ""
-        )
+        change = review_change(CompiledState(NO_CONFIG_VERSION, None), state, 0.0, lambda: None)
+        self.log.record_switch(change, state, "start", "")
         self.live = LiveConfig(order, InitialConfig(table, outcome, self.log), compile_job=self.compile)
 
     async def compile(self, order: CompileJob) -> Outcome:
@@ -71,6 +70,13 @@ class Gateway:
         self.write(text)
         done = await self.live.reload("admin")
         assert done.activated, done.findings
+        return done.config_version
+
+    async def roll_back(self) -> str:
+        """Activate SECOND, and roll back to the first version. Return that version."""
+        await self.take(SECOND)
+        done = await self.live.rollback(None)
+        assert (done.activated, self.live.pinned) == (True, done.config_version)
         return done.config_version
 
 
@@ -123,11 +129,8 @@ async def test_rollback_reports_other_words_in_a_file_of_terms(gateway: Gateway)
     first = await gateway.take(BASE.merge(redact).text)
     second = await gateway.take(BASE.merge(redact, "blocked: [AQ, CU, IR, KP, SY]").text)
     done = await gateway.live.rollback(first)
-    assert (done.activated, done.config_version, [it for it in done.findings if "words" in it.message]) == (
-        True,
-        first,
-        [],
-    )
+    assert (done.activated, done.config_version) == (True, first)
+    assert not any("words" in it.message for it in done.findings)
     file.write_text("Project Nightjar\nProject Owl")
     done = await gateway.live.rollback(second)
     assert (done.activated, done.pinned) == (True, second)
@@ -138,16 +141,12 @@ async def test_rollback_reports_other_words_in_a_file_of_terms(gateway: Gateway)
 async def test_refused_rollback_names_the_version_and_not_the_file(gateway: Gateway) -> None:
     """An edit of the file would not fix it."""
     nowhere = await gateway.live.rollback(None)
-    assert [(finding.file, finding.message.partition(";")[0]) for finding in nowhere.findings] == [
-        ("", "there is no earlier version")
-    ]
+    (finding,) = nowhere.findings
+    assert (finding.file, finding.message.partition(";")[0]) == ("", "there is no earlier version")
     first = gateway.live.config.version
     await gateway.take(SECOND)
 
-    async def broken(_: CompileJob) -> Outcome:
-        raise CompileFailed("the process that compiles it ended with status -9")
-
-    gateway.live._compile = broken
+    gateway.live._compile = AsyncMock(side_effect=CompileFailed("the process ended with status -9"))
     assert [finding.file for finding in (await gateway.live.rollback(first)).findings] == [f"version {first}"]
 
 
@@ -170,9 +169,8 @@ async def test_second_of_two_simultaneous_rollbacks_does_not_undo_the_first(gate
     both = await asyncio.gather(gateway.live.rollback(None, "ada"), gateway.live.rollback(None, "bob"))
     assert [(done.activated, done.config_version) for done in both] == [(True, first)] * 2
     assert gateway.live.config.version == first
-    assert (await gateway.live.rollback(None)).config_version != first, (
-        "the later request rolls back the version that is then active"
-    )
+    later = await gateway.live.rollback(None)
+    assert later.config_version != first, "the later request rolls back the version that is then active"
 
 
 def pin_events(logs: list[Any]) -> list[tuple[int, str]]:
@@ -181,9 +179,7 @@ def pin_events(logs: list[Any]) -> list[tuple[int, str]]:
 
 
 async def test_edit_after_a_rollback_is_reported_and_not_activated(gateway: Gateway) -> None:
-    first = await gateway.take(FIRST)
-    await gateway.take(SECOND)
-    await gateway.live.rollback(None)
+    first = await gateway.roll_back()
     gateway.write(THIRD)
     with capture_logs() as logs:
         await gateway.look(6)
@@ -201,9 +197,7 @@ async def test_edit_after_a_rollback_is_reported_and_not_activated(gateway: Gate
 
 
 async def test_reload_request_while_a_version_is_pinned_changes_nothing(gateway: Gateway) -> None:
-    first = await gateway.take(FIRST)
-    await gateway.take(SECOND)
-    await gateway.live.rollback(None)
+    first = await gateway.roll_back()
     gateway.write("nonsense: [\n")
     refused = await gateway.live.reload("admin", "ada")
     assert (refused.is_pinned, refused.activated, refused.pinned, refused.config_version) == (True, False, first, first)
@@ -214,8 +208,7 @@ async def test_reload_request_while_a_version_is_pinned_changes_nothing(gateway:
 
 
 async def test_release_activates_the_config_file(gateway: Gateway) -> None:
-    await gateway.take(SECOND)
-    await gateway.live.rollback(None)
+    await gateway.roll_back()
     gateway.write(THIRD)
     done = await gateway.live.release("ada")
     assert (done.activated, done.cause, done.pinned) == (True, "release", "")
@@ -233,8 +226,7 @@ async def test_release_to_a_file_with_errors_keeps_the_pin_and_its_watched_files
     secret = gateway.path.with_name("secret")
     secret.write_text("sk-one")
     first = await gateway.take(with_key_file(secret))
-    await gateway.take(SECOND)
-    await gateway.live.rollback(None)
+    await gateway.roll_back()
     gateway.write("nonsense: [\n")
     assert not (await gateway.live.release()).activated
     assert gateway.live.pinned == first
@@ -258,9 +250,7 @@ async def test_rollback_moves_the_pin(gateway: Gateway) -> None:
 
 
 async def test_edit_during_a_reload_keeps_the_rollback_and_is_reported(gateway: Gateway) -> None:
-    first = await gateway.take(FIRST)
-    await gateway.take(SECOND)
-    await gateway.live.rollback(None)
+    first = await gateway.roll_back()
     gateway.before_compile = lambda: gateway.write(THIRD)
     assert (await gateway.live.reload("sighup")).config_version == first
     gateway.before_compile = lambda: None
@@ -298,14 +288,9 @@ async def test_edit_while_a_rollback_waits_is_reported(gateway: Gateway) -> None
 
 
 async def test_failed_compile_process_reports_a_pinned_edit_later(gateway: Gateway) -> None:
-    await gateway.take(SECOND)
-    await gateway.live.rollback(None)
+    await gateway.roll_back()
     compile_now = gateway.live._compile
-
-    async def broken(_: CompileJob) -> Outcome:
-        raise CompileFailed("no process can be started")
-
-    gateway.live._compile = broken
+    gateway.live._compile = AsyncMock(side_effect=CompileFailed("no process can be started"))
     gateway.write(THIRD)
     for _ in range(3):
         await gateway.live._run_guarded(gateway.live._check_files())
@@ -342,12 +327,8 @@ async def test_signature_that_arrives_during_a_rejection_is_accepted(
     guarded = BASE.merge("regions: {cn: {protected: true}}", {"admin_keys": [public.text]})
     protected, changed = guarded.text, guarded.merge("regions: {cn: {boundary: [CN, HK]}}").text
     await gateway.take(protected)
-    before, after = (
-        compile_here(replace(gateway.live._job, text=text.encode(), name="it"), KEYS).written
-        for text in (protected, changed)
-    )
-    assert before is not None
-    assert after is not None
+    jobs = (replace(gateway.live._job, text=text.encode(), name="it") for text in (protected, changed))
+    before, after = (compile_here(job, KEYS).written for job in jobs)
     rejected = gateway.log.record_rejection
 
     def late(*args: Any, **options: Any) -> None:
@@ -357,25 +338,17 @@ async def test_signature_that_arrives_during_a_rejection_is_accepted(
     monkeypatch.setattr(gateway.log, "record_rejection", late)
     gateway.write(changed)
     await gateway.look()
-    assert gateway.live.failed is not None
     assert gateway.live.failed.refused_by == "signature_required"
     await gateway.look()
     assert (gateway.live.failed, gateway.live.config.version) == (None, after.version)
 
 
-async def test_edit_that_could_not_be_recorded_is_activated_later(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_edit_that_could_not_be_recorded_is_activated_later(gateway: Gateway) -> None:
     """The disk of the state directory was full for a while, and the file did not change in the meantime."""
-
-    def full(*_: object, **__: object) -> None:
-        raise StateError("history.db can't be used: database or disk is full")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(gateway.log.history, "add", full)
+    full = StateError("history.db can't be used: database or disk is full")
+    with patch.object(gateway.log.history, "add", side_effect=full):
         gateway.write(SECOND)
         await gateway.look()
-        assert gateway.live.failed is not None
         assert gateway.live.failed.retriable
         assert not gateway.live.config.blocked.contains("AQ")
         asked = await gateway.live.reload("admin")
@@ -389,24 +362,15 @@ async def test_edit_that_could_not_be_recorded_is_activated_later(
     gateway.write("nonsense: [\n")
     await gateway.look(12)
     assert gateway.live.reloads["file", "rejected"] < 8, "a mistake is not retried"
-    assert gateway.live.failed is not None
     assert not gateway.live.failed.retriable
 
 
-@pytest.mark.parametrize(
-    ("method", "error"),
-    [("add", "database or disk is full"), ("before", "disk I/O error")],
-    ids=["not recorded", "not readable"],
-)
+@pytest.mark.parametrize("method", ["add", "before"], ids=["not recorded", "not readable"])
 async def test_rollback_without_its_history_may_be_repeated_and_names_no_version_as_missing(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, method: str, error: str
+    gateway: Gateway, method: str
 ) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise StateError(f"history.db can't be used: {error}")
-
     await gateway.take(SECOND)
-    with monkeypatch.context() as patched:
-        patched.setattr(gateway.log.history, method, broken)
+    with patch.object(gateway.log.history, method, side_effect=StateError("history.db can't be used")):
         refused = await gateway.live.rollback(None)
     assert (refused.activated, refused.retriable, refused.missing) == (False, True, False)
     assert (await gateway.live.rollback(None)).activated

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,26 +13,10 @@ from gateway.model.config_version import ConfigVersion
 from gateway.model.schedule import Phase, ScheduleProgress, Tally
 from gateway.operator_errors import StateError
 from gateway.state.schedules import Progress, ScheduleStore
-from gateway.telemetry.metrics import Metrics
-from providers.failures import FailureKind
+from tests.gateway.changes.scheduled_gateway import ScheduledGateway, scheduled
 from tests.kit.configs import BASE, table_of
-from tests.kit.request_records import attempt, failed_attempt, record_with
 
-STEPS = "5% for 10s, 25% for 10s, 100%"
 PLACE = ("assistant", "default")
-
-
-def scheduled(
-    steps: str = STEPS, route: str = "{gemini: 90, chatgpt-us: 10}, qwen-intl", model: str = "gpt-6-luna"
-) -> ConfigVersion:
-    schedule = {"candidate": "chatgpt-us", "steps": steps, "stop_on": {"min_requests": 50}}
-    return table_of(
-        BASE.merge(
-            f"assistants: {{assistant: {{routes: {{default: [{route}]}}}}}}",
-            {"assistants": {"assistant": {"schedules": {"default": schedule}}}},
-            {"deployments": {"chatgpt-us": {"model": model}}},
-        )
-    )
 
 
 _STORES: list[ScheduleStore] = []
@@ -50,52 +35,20 @@ def closed() -> Iterator[None]:
         _STORES.pop().close()
 
 
-class Cell:
-    """A gateway with schedules: its active version, its counts, and a fake clock."""
+class Cell(ScheduledGateway):
+    """A gateway with schedules and a fake clock."""
 
-    def __init__(self, folder: Path, table: ConfigVersion | None = None, *, is_pinned: bool = False) -> None:
+    def __init__(self, folder: Path, config: ConfigVersion | None = None, *, is_pinned: bool = False) -> None:
+        super().__init__()
         self.now_s = 1000.0
-        self.unconfirmed: tuple[int, ...] = ()
         self.store = opened(folder)
         self.scheduler = Scheduler(self.store, clock=lambda: self.now_s)
-        self.change(table or scheduled(), is_pinned=is_pinned)
-        self.metrics = Metrics()
-        self.region = self.written.regions["default"]
-
-    def change(self, table: ConfigVersion, *, is_pinned: bool = False) -> None:
-        self.written, self.is_pinned = table, is_pinned
-        self.table = self.scheduler.stage(table, is_pinned=is_pinned)
-
-    def serve(self, ok: int = 0, failed: int = 0, side: str = "chatgpt-us") -> None:
-        from gateway.model.location import Location
-
-        location = Location(self.region, "JP", "edge_header", ())
-        for number in range(ok + failed):
-            attempts = [attempt(side)] if number < ok else [failed_attempt(FailureKind.UNAVAILABLE, side)]
-            record = record_with("r", 0, "t", location=location, assistant="assistant", attempts=attempts, variant=side)
-            self.metrics.observe(record)
+        self.change(config or scheduled(), is_pinned=is_pinned)
 
     async def look(self, after_s: float = CHECK_INTERVAL_S, times: int = 1) -> None:
-        async def counts() -> list[bytes]:
-            return [self.metrics.snapshot()]
-
-        async def restage() -> tuple[int, ...]:
-            self.change(self.written, is_pinned=self.is_pinned)
-            return self.unconfirmed
-
         for _ in range(times):
             self.now_s += after_s
-            await self.scheduler.check(counts, restage)
-
-    @property
-    def share(self) -> float:
-        first = self.table.assistants["assistant"].routes["default"][0]
-        return round(first.shares["chatgpt-us"], 6)  # type: ignore[union-attr]
-
-    @property
-    def progress(self) -> ScheduleProgress:
-        [status] = self.scheduler.status()
-        return status.progress
+            await self.scheduler.check(self.counts, self.restage)
 
 
 async def passed(cell: Cell) -> None:
@@ -104,6 +57,14 @@ async def passed(cell: Cell) -> None:
     cell.serve(ok=60)
     cell.serve(ok=1000, side="gemini")
     await cell.look(times=5)
+
+
+async def fails(cell: Cell) -> None:
+    """Let the candidate answer worse than the others."""
+    await cell.look()
+    cell.serve(ok=30, failed=30)
+    cell.serve(ok=1000, side="gemini")
+    await cell.look()
 
 
 async def rolled_back(cell: Cell) -> None:
@@ -129,11 +90,8 @@ async def test_shares_rise_in_stages_to_the_whole(cell: Cell) -> None:
 
 
 async def test_failing_candidate_is_set_back_and_stays_back(cell: Cell, tmp_path: Path) -> None:
-    await cell.look()
-    cell.serve(ok=30, failed=30)
-    cell.serve(ok=1000, side="gemini")
     with structlog.testing.capture_logs() as logs:
-        await cell.look()
+        await fails(cell)
     assert (cell.share, cell.progress.phase) == (0.0, Phase.ROLLED_BACK)
     assert [(line["event"], line["log_level"]) for line in logs] == [("schedule_rolled_back", "error")]
     assert logs[0]["detail"].startswith("30 of 60 requests failed")
@@ -239,13 +197,13 @@ PROMOTED = table_of(BASE.merge("assistants: {assistant: {routes: {default: [chat
 
 async def stays(cell: Cell, share: float) -> None:
     """Check that no stage begins, however many requests there are."""
-    version = cell.table.version
+    version = cell.config.version
     for _ in range(3):
         await passed(cell)
-    assert (cell.share, cell.table.version) == (share, version)
+    assert (cell.share, cell.config.version) == (share, version)
     [status] = cell.scheduler.status()
     assert status.schedule.is_frozen
-    assert cell.table.assistants["assistant"].schedules["default"].is_frozen
+    assert cell.config.assistants["assistant"].schedules["default"].is_frozen
 
 
 @pytest.mark.parametrize(("stages", "share"), [(0, 0.05), (1, 0.25), (2, 1.0)])
@@ -262,10 +220,7 @@ async def test_rollback_restores_the_share_at_which_the_version_ended(
 
 
 async def test_rollback_to_a_version_whose_candidate_was_worse_gives_it_no_users(cell: Cell) -> None:
-    await cell.look()
-    cell.serve(ok=30, failed=30)
-    cell.serve(ok=1000, side="gemini")
-    await cell.look()
+    await fails(cell)
     cell.change(PROMOTED)
     await cell.look()
     cell.change(scheduled(), is_pinned=True)
@@ -277,10 +232,7 @@ async def test_candidate_that_was_worse_later_under_the_same_schedule_gets_no_us
     cell, other = Cell(tmp_path), scheduled(route="{gemini: 10, chatgpt-us: 90}")
     await passed(cell)
     cell.change(other)
-    await cell.look()
-    cell.serve(ok=30, failed=30)
-    cell.serve(ok=1000, side="gemini")
-    await cell.look()
+    await fails(cell)
     cell.change(scheduled(), is_pinned=True)
     await stays(cell, 0.0)
     cell.change(other)
@@ -366,10 +318,10 @@ async def test_progress_that_cannot_be_saved_is_still_restored(cell: Cell) -> No
 
 def test_unreadable_row_is_ignored(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    store.save({PLACE: ("id", ScheduleProgress(Phase.ROLLED_BACK, 1, 2.5, Tally(1), Tally(2), 3, 4, "why"))}, {})
-    assert store.load() == {PLACE: ("id", ScheduleProgress(Phase.ROLLED_BACK, 1, 2.5, Tally(1), Tally(2), 3, 4, "why"))}
+    kept = {PLACE: ("id", ScheduleProgress(Phase.ROLLED_BACK, 1, 2.5, Tally(1), Tally(2), 3, 4, "why"))}
+    store.save(kept, {})
+    assert store.load() == kept
     for text in ("{", "[]", "{}", '{"phase": "running", "candidate": {"times": [1]}, "baseline": {"times": [1]}}'):
-        with sqlite3.connect(tmp_path / "canary.db") as database:
+        with closing(sqlite3.connect(tmp_path / "canary.db")) as database, database:
             database.execute("UPDATE schedules SET progress = ?", (text,))
-        database.close()
         assert store.load() == {}

@@ -62,7 +62,6 @@ def code_of(config: ConfigVersion, key: str) -> str:
         client = authenticate(config, RequestHeaders({b"authorization": f"Bearer {key}".encode()}, 0, "192.0.2.1", ""))
     except ApiError as error:
         return error.code
-    assert client is not None
     return client.name
 
 
