@@ -28,7 +28,7 @@ from gateway.usage.journal import FOLDER, Journal
 from gateway.usage.journal_reading import former_files
 from gateway.usage.ledger import Ledger, Person, ledger_file
 from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
-from tests.gateway.killed_process import killed_at_the_end
+from tests.gateway.killed_process import WRITER, killed_at_the_end, line_of
 from tests.kit.request_records import EU, answered, with_fields
 
 YEAR = ("2027-01", "2027-12")
@@ -150,16 +150,6 @@ async def work():
         os.write(1, b".")
 asyncio.run(work())
 """
-WRITER = """
-import sys
-from datetime import UTC
-from pathlib import Path
-from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
-writer = LedgerWriter(Path(sys.argv[1]), lambda: LedgerRules(UTC), print)
-print("begins", flush=True)
-while True:
-    writer.move()
-"""
 
 
 @pytest.mark.slow("starts three processes")
@@ -167,7 +157,7 @@ def test_killed_processes_neither_lose_nor_double_a_count(tmp_path: Path) -> Non
     """Two workers answer, and each is killed: at most one count of each was written before its answer left."""
     answers = 0
     with killed_at_the_end(WRITER, tmp_path) as writer:
-        assert writer.stdout.readline() == "begins\n"
+        assert line_of(writer) == "begins"
         for _ in range(2):
             with killed_at_the_end(WORKER, tmp_path) as worker:
                 answers += len(os.read(worker.stdout.fileno(), 1))

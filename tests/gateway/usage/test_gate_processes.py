@@ -9,17 +9,16 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import pytest
 
 from gateway.usage.gate import GateUnavailable, HoldGranted, HoldRequest
 from gateway.usage.journal import Journal
+from tests.gateway.killed_process import line_of, say
 from tests.gateway.usage.gate_worker import OTHER, SHARED
 from tests.gateway.usage.reference_gate import at_once, windows_at
 from tests.kit.case_files import cases
-
-_T = TypeVar("_T")
 
 
 @contextmanager
@@ -32,26 +31,16 @@ def worker(mode: str, directory: Path, *more: str) -> Iterator[subprocess.Popen[
             process.kill()
 
 
-def line_of(process: subprocess.Popen[str]) -> str:
-    return process.stdout.readline().strip()
-
-
-def send_line(process: subprocess.Popen[str]) -> None:
-    process.stdin.write("\n")
-    process.stdin.flush()
-
-
 @pytest.mark.parametrize("kind", ["money", "tokens", "requests"])
 @pytest.mark.parametrize("processes", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_exactly_ten_of_200_parallel_calls_are_admitted(tmp_path: Path, kind: str, processes: int) -> None:
-    asking = []
+    share = str(200 // processes)
     with ExitStack() as stack:
-        for _ in range(processes):
-            asking.append(stack.enter_context(worker("admit", tmp_path, kind, str(200 // processes))))
+        asking = [stack.enter_context(worker("admit", tmp_path, kind, share)) for _ in range(processes)]
         for process in asking:
             assert line_of(process) == "ready"
         for process in asking:
-            send_line(process)
+            say(process)
         assert sum(int(line_of(process)) for process in asking) == 10
 
 
@@ -102,17 +91,14 @@ def recovered(gate: Journal, limit_s: float = 60) -> int:
             assert time.monotonic() < until_s
 
 
-def _killed(process: subprocess.Popen[str], name: str) -> list[tuple[str, ...] | tuple[str, int, int]]:
+def _killed(process: subprocess.Popen[str], name: str) -> list[Any]:
     """Kill a process, and return the steps that it began: calls that it held, with amounts, and that it settled."""
     process.kill()
     # The first line was read already. A line may be cut off by the kill; its step had not begun.
     lines = [line.split() for line in process.stdout.read().split("\n")[:-1]]
     first = random.Random(name)
-    steps: list[tuple[str, ...] | tuple[str, int, int]] = [
-        (f"{name}-0", first.randrange(1, 1000), first.randrange(1, 1000))
-    ]
-    steps += [(call, int(more[0]), int(more[1])) if more else (call,) for _, call, *more in lines]
-    return steps
+    begun = (f"{name}-0", first.randrange(1, 1000), first.randrange(1, 1000))
+    return [begun, *((call, *map(int, more)) for _, call, *more in lines)]
 
 
 @cases("operation", "before", "after")
@@ -122,13 +108,9 @@ def test_process_killed_at_any_step_leaves_a_whole_operation(
     with worker("crash", tmp_path, operation) as process:
         lines = process.stdout.read().splitlines()
         assert process.wait() == 0
-    found = []
-    for line in lines:
-        killed, rows, *states = line.split(" ")
-        found.append((killed, rows, " ".join(states)))
-    assert [one[0] for one in found] == ["True"] * (len(found) - 1) + ["False"]
-    assert [one[1:] for one in found] == [before] * (len(found) - 1) + [after]
-    assert len(found) >= 3
+    *killed, last = [line.split(" ", 2) for line in lines]
+    assert killed == [["True", *before]] * len(killed)
+    assert (last, len(killed) >= 2) == (["False", *after], True)
 
 
 async def test_process_that_is_stopped_with_the_lock_makes_the_gate_unavailable(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
 from gateway.usage.reports import UsageQuery, UsageReader
-from tests.gateway.killed_process import killed_at_the_end
+from tests.gateway.killed_process import WRITER, killed_at_the_end, line_of
 from tests.kit.usage_rows import kept_rows
 
 EVERY_DAY = UsageQuery((), "2000-01-01", "2100-01-01")
@@ -33,17 +33,6 @@ async def work():
         number += 1
 asyncio.run(work())
 """
-WRITER = """
-import sys
-from datetime import UTC
-from pathlib import Path
-from gateway.usage.ledger_writer import LedgerRules, LedgerWriter
-from tests.kit.usage_rows import kept_rows
-writer = LedgerWriter(Path(sys.argv[1]), lambda: LedgerRules(UTC), print)
-print("begins", flush=True)
-while True:
-    writer.move()
-"""
 
 
 def reported_calls(directory: Path) -> set[str]:
@@ -62,8 +51,8 @@ def test_killed_processes_neither_lose_nor_double_a_row(tmp_path: Path, rounds: 
     answered: set[str] = set()
     for number in range(rounds):
         with killed_at_the_end(WRITER, tmp_path) as writer, killed_at_the_end(WORKER, tmp_path) as worker:
-            assert writer.stdout.readline() == "begins\n"
-            answered |= {worker.stdout.readline().strip() for _ in range(choice.randrange(50, 500))}
+            assert line_of(writer) == "begins"
+            answered |= {line_of(worker) for _ in range(choice.randrange(50, 500))}
             # A report sees every answered call, while rows are written and moved.
             assert answered <= reported_calls(tmp_path)
             if number % 2:

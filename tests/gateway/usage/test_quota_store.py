@@ -11,6 +11,7 @@ import pytest
 
 from gateway.model.config_version import ClientLimitRule
 from gateway.usage.quota_store import MINUTE_NS, ROWS, QuotaRow, QuotaStore, open_shared_memory
+from tests.gateway.killed_process import line_of, say
 
 NOW_NS = 7 * MINUTE_NS
 AT_ONCE = ClientLimitRule(concurrent=2)
@@ -154,30 +155,17 @@ def asking(descriptor: int, number: int, times: int, rpm: int, then: str) -> sub
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[descriptor])
 
 
-def say(process: subprocess.Popen[str]) -> None:
-    process.stdin.write("\n")
-    process.stdin.flush()
-
-
-def read_line(process: subprocess.Popen[str]) -> str:
-    return process.stdout.readline().strip()
-
-
-def end(*processes: subprocess.Popen[str]) -> None:
-    for process in processes:
-        process.communicate(timeout=LIMIT_S)
-
-
 @pytest.mark.slow("starts several processes")
 def test_concurrent_processes_together_respect_the_limit() -> None:
     rpm, times = 6000, 5000
     with shared(2) as (descriptor, stores):
         processes = [asking(descriptor, number, times, rpm, "return") for number in range(2)]
-        assert [read_line(process) for process in processes] == ["ready", "ready"]
+        assert [line_of(process) for process in processes] == ["ready", "ready"]
         for process in processes:
             say(process)
-        through = [int(read_line(process)) for process in processes]
-        end(*processes)
+        through = [int(line_of(process)) for process in processes]
+        for process in processes:
+            process.communicate(timeout=LIMIT_S)
         # One or the other may have been suspended by the system in the middle of a count.
         assert rpm <= sum(through) <= rpm * 1.01
         assert not QuotaRow(stores[0], "app", 1).take(ClientLimitRule(rpm=rpm), 1).is_granted
@@ -187,11 +175,11 @@ def test_concurrent_processes_together_respect_the_limit() -> None:
 def test_dead_process_blocks_no_other(how: signal.Signals) -> None:
     with shared(2) as (descriptor, stores):
         dying = asking(descriptor, 1, 5, ROWS, "keep")
-        assert read_line(dying) == "ready"
+        assert line_of(dying) == "ready"
         say(dying)
-        assert read_line(dying) == "5"
+        assert line_of(dying) == "5"
         dying.send_signal(how)
-        end(dying)
+        dying.communicate(timeout=LIMIT_S)
         row = QuotaRow(stores[0], "app", 1)
         assert not row.take(ClientLimitRule(concurrent=5), 1).is_granted
         stores[0].leave(1)

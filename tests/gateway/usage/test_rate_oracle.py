@@ -3,12 +3,10 @@
 The rates and the times are chosen so that its arithmetic of floating-point numbers is exact.
 """
 
-import asyncio
 import itertools
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import throttled
@@ -16,13 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from throttled import utils as throttled_clock
 
-from gateway.cell.valkey_gate import ValkeyGate
-from gateway.usage.gate import HoldGranted, HoldRefused, HoldRequest, UsageGate
-from gateway.usage.journal import Journal
+from gateway.usage.gate import HoldRefused, HoldRequest
 from gateway.usage.quota_store import MINUTE_NS, remaining, spend
 from gateway.usage.windows import SECOND_NS
+from tests.gateway.usage.gate_places import JournalPlace, ValkeyPlace
 from tests.gateway.usage.reference_gate import rate, windows_at
-from tests.kit.valkey_server import running_valkey
 
 TICK_NS = SECOND_NS // 64
 START_TICKS = 2_500_000_000 * 64
@@ -100,68 +96,46 @@ def test_requests_per_minute_of_one_machine(per_minute: int, asks: list[Ask]) ->
     compare(per_minute, [one._replace(cost=1) for one in asks], ask)
 
 
-class GateRate:
-    """A rate of a gate with a clock of ours. Each call uses exactly what it held."""
+class GateRates:
+    """The rates of a gate in a place, with a clock of ours. Each call uses exactly what it held."""
 
     _numbers = itertools.count()
 
-    def __init__(self) -> None:
-        self.now_ns = 0
-        self.loop = asyncio.new_event_loop()
+    def __init__(self, place: Any) -> None:
+        self.now_ns, self._do = 0, place.do
+        self.gate = place.open("host/one", lambda: self.now_ns)
 
-    def asking(self, gate: UsageGate, per_minute: int, unit: str) -> Callable[[int, int], Answer]:
-        """Return a function that asks a new rate of this gate."""
+    def asking(self, per_minute: int, unit: str) -> Callable[[int, int], Answer]:
+        """Return a function that asks a new rate."""
         limit = rate(per_minute, unit=unit, name=f"client-{next(self._numbers)}")
 
         def ask(now_ticks: int, cost: int) -> Answer:
             self.now_ns = now_ticks * TICK_NS
             call = f"call-{next(self._numbers)}"
             request = HoldRequest(call, cost, 0, (), (limit,), windows_at(self.now_ns))
-            found = self.loop.run_until_complete(gate.hold(request))
+            found = self._do(self.gate.hold(request))
             [state] = found.rates
             if isinstance(found, HoldRefused):
                 return Answer(False, state.remaining, state.full_in_ns, found.wait_ns)
-            assert isinstance(found, HoldGranted)
-            assert self.loop.run_until_complete(gate.settle(call, cost, 0))
+            assert self._do(self.gate.settle(call, cost, 0))
             return Answer(True, state.remaining, state.full_in_ns, 0)
 
         return ask
 
 
-@pytest.fixture(scope="module")
-def clock() -> Iterator[GateRate]:
-    one = GateRate()
-    yield one
-    one.loop.close()
-
-
-@pytest.fixture(scope="module", params=["file", "valkey"])
-def gate(
-    request: pytest.FixtureRequest, clock: GateRate, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[UsageGate]:
-    if request.param == "file":
-        directory: Path = tmp_path_factory.mktemp("gate")
-        file_gate = Journal.open(directory, lambda: clock.now_ns)
-        yield file_gate
-        file_gate.close()
-        return
-    with running_valkey() as server:
-        server.command("SET", "{gateway:oracle}:epoch", "one|run|ready")
-        # A busy machine takes longer than the 50 ms of requests.
-        shared = ValkeyGate(server.address, "oracle", "host/one", now_us=lambda: clock.now_ns // 1000, deadline_s=10)
-        # Without its task, which would give signs of life by the real clock.
-        clock.loop.run_until_complete(shared.connection.start())
-        shared.enter("one|run", is_ready=True)
-        yield shared
-        clock.loop.run_until_complete(shared.connection.close())
+@pytest.fixture(scope="module", params=[JournalPlace, ValkeyPlace], ids=["file", "valkey"])
+def rates(request: pytest.FixtureRequest, valkey_place: None) -> Iterator[GateRates]:
+    place = request.param()
+    rates = GateRates(place)
+    yield rates
+    place.close([rates.gate])
 
 
 @given(per_minute=RATES, asks=ASKS)
-def test_tokens_per_minute(gate: UsageGate, clock: GateRate, per_minute: int, asks: list[Ask]) -> None:
-    compare(per_minute, asks, clock.asking(gate, per_minute, "tokens"))
+def test_tokens_per_minute(rates: GateRates, per_minute: int, asks: list[Ask]) -> None:
+    compare(per_minute, asks, rates.asking(per_minute, "tokens"))
 
 
 @given(per_minute=RATES, asks=ASKS)
-def test_requests_per_minute_of_a_gate(gate: UsageGate, clock: GateRate, per_minute: int, asks: list[Ask]) -> None:
-    ask = clock.asking(gate, per_minute, "requests")
-    compare(per_minute, [one._replace(cost=1) for one in asks], ask)
+def test_requests_per_minute_of_a_gate(rates: GateRates, per_minute: int, asks: list[Ask]) -> None:
+    compare(per_minute, [one._replace(cost=1) for one in asks], rates.asking(per_minute, "requests"))
