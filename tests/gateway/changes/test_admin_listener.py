@@ -105,6 +105,10 @@ class Machine:
     def look(self) -> None:
         self.clients.refresh()
 
+    def sql(self, statement: str) -> None:
+        with closing(sqlite3.connect(self.state / "clients.db")) as file, file:
+            file.execute(statement)
+
     async def admits_anybody(self) -> bool:
         headers = [(b"host", b"127.0.0.1:8081")]
         try:
@@ -160,8 +164,7 @@ async def tokens_lost(machine: Machine) -> None:
     machine.start(WITHOUT)
     machine.clients.store.add_token(TOKEN, "digest", ENTRY)
     machine.look()
-    with closing(sqlite3.connect(machine.state / "clients.db")) as file, file:
-        file.execute("DELETE FROM admin_tokens")
+    machine.sql("DELETE FROM admin_tokens")
     machine.start(WITHOUT)
 
 
@@ -177,8 +180,7 @@ async def restored_from_a_backup(machine: Machine) -> None:
 async def directory_of_the_release_before(machine: Machine) -> None:
     machine.start(ROLES)
     machine.stop()
-    with closing(sqlite3.connect(machine.state / "clients.db")) as file, file:
-        file.execute("DELETE FROM settings WHERE name LIKE 'admin_listener_%'")
+    machine.sql("DELETE FROM settings WHERE name LIKE 'admin_listener_%'")
     machine.start(WITHOUT)
 
 
@@ -213,16 +215,14 @@ async def database_lost(machine: Machine) -> None:
 
 async def state_directory_that_cannot_be_written(machine: Machine) -> None:
     machine.start(WITHOUT)
-    with closing(sqlite3.connect(machine.state / "clients.db")) as file, file:
-        file.execute(
-            "CREATE TRIGGER full BEFORE INSERT ON settings WHEN new.name LIKE 'admin_listener_closed' "
-            "BEGIN SELECT raise(ABORT, 'disk full'); END"
-        )
+    machine.sql(
+        "CREATE TRIGGER full BEFORE INSERT ON settings WHEN new.name LIKE 'admin_listener_closed' "
+        "BEGIN SELECT raise(ABORT, 'disk full'); END"
+    )
     await machine.load(ROLES)
     await machine.load(WITHOUT)
     assert not await machine.admits_anybody()
-    with closing(sqlite3.connect(machine.state / "clients.db")) as file, file:
-        file.execute("DROP TRIGGER full")
+    machine.sql("DROP TRIGGER full")
     machine.look()
 
 

@@ -183,13 +183,16 @@ def pair(tmp_path: Path, tables: Backend) -> Iterator[tuple[Instance, Instance]]
         one.store.close()
 
 
+Pair = tuple[Instance, Instance]
+
+
 async def looks(*instances: Instance, times: int = 1) -> None:
     for _ in range(times):
         for one in instances:
             await one.look()
 
 
-async def test_counts_of_both_are_summed_and_both_use_the_same_shares(pair: tuple[Instance, Instance]) -> None:
+async def test_counts_of_both_are_summed_and_both_use_the_same_shares(pair: Pair) -> None:
     one, two = pair
     await looks(one, two)
     for each in pair:  # each alone has too few requests
@@ -204,7 +207,7 @@ async def test_counts_of_both_are_summed_and_both_use_the_same_shares(pair: tupl
     assert one.progress.reason.startswith("30 of 60 requests failed")
 
 
-async def test_judge_goes_on_after_its_database_was_restored(pair: tuple[Instance, Instance], tables: Backend) -> None:
+async def test_judge_goes_on_after_its_database_was_restored(pair: Pair, tables: Backend) -> None:
     one, two = pair
     for _ in range(3):
         for each in pair:
@@ -218,7 +221,7 @@ async def test_judge_goes_on_after_its_database_was_restored(pair: tuple[Instanc
     assert (one.share, two.share) == (0.0, 0.0)
 
 
-async def test_judge_that_was_paused_changes_nothing(pair: tuple[Instance, Instance], tables: Backend) -> None:
+async def test_judge_that_was_paused_changes_nothing(pair: Pair, tables: Backend) -> None:
     one, two = pair
     await looks(one, two, one)
     epoch = one.member.hold(JUDGE)
@@ -239,9 +242,7 @@ async def test_judge_that_was_paused_changes_nothing(pair: tuple[Instance, Insta
     assert two.member.hold(JUDGE) == 2
 
 
-async def test_judge_that_leaves_is_followed_by_a_higher_epoch(
-    pair: tuple[Instance, Instance], tables: Backend
-) -> None:
+async def test_judge_that_leaves_is_followed_by_a_higher_epoch(pair: Pair, tables: Backend) -> None:
     one, two = pair
     assert one.member.hold(JUDGE) == 1
     tables.lapse()
@@ -252,9 +253,7 @@ async def test_judge_that_leaves_is_followed_by_a_higher_epoch(
     assert one.member.hold(JUDGE) == 3
 
 
-async def test_without_database_no_share_rises_and_own_requests_convict(
-    pair: tuple[Instance, Instance], tables: Backend
-) -> None:
+async def test_without_database_no_share_rises_and_own_requests_convict(pair: Pair, tables: Backend) -> None:
     one, two = pair
     await looks(one, two, one)
     tables.is_away = True
@@ -274,7 +273,7 @@ async def test_without_database_no_share_rises_and_own_requests_convict(
 
 
 async def test_instance_that_starts_without_database_gives_an_unknown_candidate_no_users(
-    pair: tuple[Instance, Instance], tables: Backend, tmp_path: Path
+    pair: Pair, tables: Backend, tmp_path: Path
 ) -> None:
     one, _ = pair
     await looks(one)
@@ -287,9 +286,7 @@ async def test_instance_that_starts_without_database_gives_an_unknown_candidate_
     late.store.close()
 
 
-async def test_stopped_schedule_is_stopped_in_the_cell_and_later(
-    pair: tuple[Instance, Instance], tables: Backend, tmp_path: Path
-) -> None:
+async def test_stopped_schedule_is_stopped_in_the_cell_and_later(pair: Pair, tables: Backend, tmp_path: Path) -> None:
     one, two = pair
     await looks(one, two, one)
     assert await two.scheduler.stop_schedule("assistant", "default", "ada", two.restage)
@@ -304,7 +301,7 @@ async def test_stopped_schedule_is_stopped_in_the_cell_and_later(
 
 
 async def test_rollback_freezes_the_shares_with_which_the_version_ended_in_the_cell(
-    pair: tuple[Instance, Instance], tables: Backend, tmp_path: Path
+    pair: Pair, tables: Backend, tmp_path: Path
 ) -> None:
     one, _ = pair
     await looks(one, one)

@@ -84,8 +84,7 @@ def test_version_gets_the_stored_clients_once_they_have_changed(database: Client
     before = database.stage(TABLE)
     assert before.requires_key, "without clients, no request is accepted"
     key = key_of(database)
-    assert database.refresh()
-    after = database.stage(TABLE)
+    after = staged(database, TABLE)
     assert (code_of(before, key), code_of(after, key)) == ("invalid_api_key", "app")
     assert not database.refresh()
     assert database.stage(TABLE).clients is after.clients, "nothing has changed, so no worker is told"
@@ -307,11 +306,9 @@ def test_key_is_loaded_again_when_it_expires(database: ClientDatabase, clock: Se
     admin._clock = clock
     admin.create("clients", "app", {})
     key = str(admin.create_key("app", expires="1m")["key"])
-    database.refresh()
-    assert code_of(database.stage(TABLE), key) == "app"
+    assert code_of(staged(database, TABLE), key) == "app"
     clock.now += 61
-    assert database.refresh()
-    assert code_of(database.stage(TABLE), key) == "invalid_api_key"
+    assert code_of(staged(database, TABLE), key) == "invalid_api_key"
 
 
 def test_client_that_the_config_no_longer_allows_is_left_out(database: ClientDatabase) -> None:
@@ -320,8 +317,7 @@ def test_client_that_the_config_no_longer_allows_is_left_out(database: ClientDat
     admin.create("clients", "bound", {"region": "eu"})
     key = str(admin.create_key("bound")["key"])
     other = key_of(database, "free")
-    database.refresh()
-    assert code_of(database.stage(TABLE), key) == "bound"
+    assert code_of(staged(database, TABLE), key) == "bound"
     regions = {name: region for name, region in TABLE.regions.items() if name != "eu"}
     without = database.stage(replace(TABLE, regions=regions))
     assert (code_of(without, key), code_of(without, other)) == ("invalid_api_key", "free")
@@ -333,8 +329,7 @@ def test_key_works_with_each_valid_pepper(database: ClientDatabase) -> None:
     configured = replace(TABLE, secrets=replace(TABLE.secrets, pepper=(Secret("n" * 32), Secret("o" * 32))))
     database.stage(configured)
     of_config = key_of(database, "second")
-    database.refresh()
-    both = database.stage(configured)
+    both = staged(database, configured)
     assert (code_of(both, of_state), code_of(both, of_config)) == ("first", "second")
 
 

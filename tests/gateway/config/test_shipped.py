@@ -54,14 +54,7 @@ EXAMPLES = {
     "one-key-qwen": {"": "qwen"},
     "private-first": {"": "device rack chatgpt-eu"},
 }
-KEYS_OF = {
-    "DASHSCOPE_API_KEY",
-    "DASHSCOPE_INTL_API_KEY",
-    "GEMINI_API_KEY",
-    "OPENAI_EU_API_KEY",
-    "OPENAI_US_API_KEY",
-    "QIANFAN_API_KEY",
-}
+KEYS_OF = {f"{one}_API_KEY" for one in ("DASHSCOPE", "DASHSCOPE_INTL", "GEMINI", "OPENAI_EU", "OPENAI_US", "QIANFAN")}
 
 QUESTION = ChatRequest(model="assistant", messages=(UserMessage("Hello!"),))
 

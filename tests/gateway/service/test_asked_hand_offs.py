@@ -9,6 +9,7 @@ import pytest
 
 from gateway.execution.hand_off_tool import _MOST_HELD
 from tests.kit.barriers import GRANTED, KEY, NEVER, STANDING, Providers, barrier, consent_of, served_by, whole
+from tests.kit.chat_exchange import SSE
 from tests.kit.input_gateway import InputGateway
 from tests.kit.judged_chats import EACH_CHAT, STREAMS, TOOLS, ask
 
@@ -68,8 +69,7 @@ def house(*parts: Part, at: int | None = -1) -> Any:
         names = [one["function"]["name"] for one in body.get("tools", ())]
         tool = next((name for name in names if name.startswith(NAME) and name == names[-1]), NAME)
         if body.get("stream"):
-            stream = Cut(stream_of(parts, tool), at)
-            return httpx.Response(200, stream=stream, headers={"content-type": "text/event-stream"})
+            return httpx.Response(200, stream=Cut(stream_of(parts, tool), at), headers=SSE)
         named = [tool if kind == "ask" else value for kind, value in parts if kind in ("ask", "call")]
         calls = [
             {"id": f"c{index}", "type": "function", "function": {"name": name, "arguments": "{}"}}

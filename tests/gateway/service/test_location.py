@@ -19,6 +19,7 @@ from gateway.model.signed_token import KeyFile, KeyUrl, SharedKey
 from gateway.policy.location import SignalLocator
 from gateway.policy.location.claim import ClaimRules, claim_of
 from gateway.policy.location.geoip import AddressQuestion, GeoIpRules
+from gateway.service import claim_issuer
 from gateway.service.location import LocationService
 from providers.auth import Secret
 from tests.kit.claim_tokens import AUDIENCE, ISSUER, NOW, claims, jwks, private, public, token
@@ -109,14 +110,18 @@ async def test_two_claims_are_rejected(setup: LocationSetup) -> None:
     assert await setup.claim(token(), token()) == ClaimReport(problem=ClaimProblem.REPEATED)
 
 
-async def test_an_identical_claim_is_checked_once_and_never_beyond_its_time(
-    setup: LocationSetup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from gateway.service import claim_issuer
-
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The claims that were verified and not found in the cache."""
     checked: list[str] = []
     really = claim_issuer.verify  # type: ignore[attr-defined]
     monkeypatch.setattr(claim_issuer, "verify", lambda *given: (checked.append(given[2]), really(*given))[1])
+    return checked
+
+
+async def test_an_identical_claim_is_checked_once_and_never_beyond_its_time(
+    setup: LocationSetup, checked: list[str]
+) -> None:
     good = token()
     for _ in range(3):
         assert await setup.claim(good) == GOOD
@@ -165,12 +170,9 @@ async def test_a_claim_of_a_new_key_is_judged_like_any_other(setup: LocationSetu
     assert await setup.claim(token("k2", exp=NOW - DAY_S)) == ClaimReport(problem=ClaimProblem.EXPIRED)
 
 
-async def test_latest_verified_claims_are_cached(setup: LocationSetup, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gateway.service import claim_issuer
-
-    checked: list[str] = []
-    really = claim_issuer.verify  # type: ignore[attr-defined]
-    monkeypatch.setattr(claim_issuer, "verify", lambda *given: (checked.append(given[2]), really(*given))[1])
+async def test_latest_verified_claims_are_cached(
+    setup: LocationSetup, checked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(claim_issuer, "_MAX_VERIFIED", 2)
     one, two, three = (token(sub=name) for name in ("one", "two", "three"))
     for asked in (one, two, one, three, one, three, two):
@@ -281,10 +283,18 @@ async def test_keys_are_loaded_before_the_first_request(setup: LocationSetup) ->
 # --- addresses ------------------------------------------------------------------------------------
 
 
-async def test_a_database_is_asked_and_opened_again_when_it_is_replaced(setup: LocationSetup, tmp_path: Path) -> None:
+@pytest.fixture
+def rules(tmp_path: Path) -> GeoIpRules:
+    """A database of this day, whose addresses are in Germany."""
     path = tmp_path / "world.mmdb"
-    path.write_bytes(mmdb({"1.0.0.0/8": country("DE")}, built_at=int(NOW - DAY_S)))
-    rules = GeoIpRules(str(path), 30 * DAY_S)
+    path.write_bytes(mmdb({"1.0.0.0/8": country("DE")}, built_at=int(NOW)))
+    return GeoIpRules(str(path), 30 * DAY_S)
+
+
+async def test_a_database_is_asked_and_opened_again_when_it_is_replaced(
+    setup: LocationSetup, tmp_path: Path, rules: GeoIpRules
+) -> None:
+    path = tmp_path / "world.mmdb"
     assert await setup.address(rules, "1.2.3.4") == AddressReport("DE")
     new = tmp_path / "new.mmdb"
     new.write_bytes(mmdb({"1.0.0.0/8": country("FR", "IDF")}, built_at=int(NOW)))
@@ -302,10 +312,7 @@ async def test_a_database_is_asked_and_opened_again_when_it_is_replaced(setup: L
     assert await setup.address(rules, "1.2.3.4") == AddressReport("FR", "IDF")
 
 
-async def test_database_that_is_too_old_is_not_used_and_logged_once(setup: LocationSetup, tmp_path: Path) -> None:
-    path = tmp_path / "world.mmdb"
-    path.write_bytes(mmdb({"1.0.0.0/8": country("DE")}, built_at=int(NOW)))
-    rules = GeoIpRules(str(path), 30 * DAY_S)
+async def test_database_that_is_too_old_is_not_used_and_logged_once(setup: LocationSetup, rules: GeoIpRules) -> None:
     setup.pass_time(30 * DAY_S)
     assert await setup.address(rules, "1.2.3.4") == AddressReport("DE")
     setup.pass_time(1)
@@ -319,24 +326,22 @@ async def test_database_that_is_too_old_is_not_used_and_logged_once(setup: Locat
     ]
 
 
-async def test_database_from_the_future_is_not_used(setup: LocationSetup, tmp_path: Path) -> None:
-    path = tmp_path / "world.mmdb"
-    path.write_bytes(mmdb({"1.0.0.0/8": country("DE")}, built_at=int(NOW + 2 * DAY_S)))
-    assert (await setup.address(GeoIpRules(str(path), 30 * DAY_S), "1.2.3.4")).country == ""
+async def test_database_from_the_future_is_not_used(setup: LocationSetup, rules: GeoIpRules) -> None:
+    setup.now -= 2 * DAY_S
+    assert (await setup.address(rules, "1.2.3.4")).country == ""
     assert setup.noted == [
         "the database of location.geoip has a date 2 days in the future, and is no longer used: "
         "replace the file with a newer one"
     ]
 
 
-async def test_an_edit_of_the_age_keeps_the_database(setup: LocationSetup, tmp_path: Path) -> None:
-    path = tmp_path / "world.mmdb"
-    path.write_bytes(mmdb({"1.0.0.0/8": country("DE")}, built_at=int(NOW - 2 * DAY_S)))
-    assert await setup.address(GeoIpRules(str(path), 30 * DAY_S), "1.2.3.4") == AddressReport("DE")
-    path.unlink()
-    assert await setup.address(GeoIpRules(str(path), 20 * DAY_S), "1.2.3.4") == AddressReport("DE")
-    assert (await setup.address(GeoIpRules(str(path), DAY_S), "1.2.3.4")).country == ""
-    assert (await setup.address(GeoIpRules(str(tmp_path / "other"), 30 * DAY_S), "1.2.3.4")).country == ""
+async def test_an_edit_of_the_age_keeps_the_database(setup: LocationSetup, tmp_path: Path, rules: GeoIpRules) -> None:
+    setup.now += 2 * DAY_S
+    assert await setup.address(rules, "1.2.3.4") == AddressReport("DE")
+    (tmp_path / "world.mmdb").unlink()
+    assert await setup.address(replace(rules, max_age_s=20 * DAY_S), "1.2.3.4") == AddressReport("DE")
+    assert (await setup.address(replace(rules, max_age_s=DAY_S), "1.2.3.4")).country == ""
+    assert (await setup.address(replace(rules, path=str(tmp_path / "other")), "1.2.3.4")).country == ""
 
 
 async def test_missing_database_reports_no_country(setup: LocationSetup, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from gateway.features.duties.state import remove_use_records, use_records_of
 from gateway.model.record import Record
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.request_log import JsonLines
+from tests.kit.chat_exchange import SSE, chunk
 from tests.kit.configs import table_of
 from tests.kit.judged_chats import EACH_CHAT, STREAMS, World, ask, events_of, text_of
 from tests.kit.timed_gateway import CONFIG, NOON, SECRET, TimedGateway, headers, time_of_use_of
@@ -230,10 +231,6 @@ def test_stream_extends_the_time_while_it_runs(tmp_path: Path, ends: str) -> Non
     served = TimedGateway(tmp_path, World())
     use, seen = time_of_use_of(served.gateway), []
 
-    def chunk(text: str, reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": reason}
-        return b"data: " + json.dumps({"id": "x", "model": "c", "choices": [choice]}).encode() + b"\n\n"
-
     async def chunks() -> AsyncIterator[bytes]:
         yield chunk("One ")
         await asyncio.sleep(0)
@@ -259,10 +256,7 @@ def test_stream_extends_the_time_while_it_runs(tmp_path: Path, ends: str) -> Non
         [(_, found)] = use_records_of(tmp_path, [user_of(tmp_path)], None)
         return found.day_ms // MINUTE_MS
 
-    def answer(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, content=chunks(), headers={"content-type": "text/event-stream"})
-
-    served._provider = answer
+    served._provider = lambda _: httpx.Response(200, content=chunks(), headers=SSE)
     response = ask(served, "chat", stream=True, headers=headers("child"))
     assert (response.status_code, seen) == (200, [5])
     assert record() == (5 if ends == "is killed" else 10)
@@ -278,20 +272,14 @@ def test_two_devices_at_once_make_one_session(tmp_path: Path) -> None:
         await (both_run if is_first else first_ends).wait()
         served.wait(5)
         first_ends.set()
-        document = {
-            "id": "x",
-            "model": "c",
-            "choices": [{"index": 0, "delta": {"content": "Hi."}, "finish_reason": "stop"}],
-        }
-        yield b"data: " + json.dumps(document).encode() + b"\n\ndata: [DONE]\n\n"
+        yield chunk("Hi.", "stop") + b"data: [DONE]\n\n"
 
     def answer(_: httpx.Request) -> httpx.Response:
         nonlocal number
         number += 1
         if number == 2:
             both_run.set()
-        stream = {"content-type": "text/event-stream"}
-        return httpx.Response(200, content=chunks(is_first=number == 1), headers=stream)
+        return httpx.Response(200, content=chunks(is_first=number == 1), headers=SSE)
 
     served._provider = answer
     body = {"model": "assistant", "messages": [{"role": "user", "content": "Hello."}], "stream": True}
@@ -414,8 +402,7 @@ def test_long_answer_does_not_put_off_the_next_notice(tmp_path: Path) -> None:
 
     async def chunks() -> AsyncIterator[bytes]:
         for text, reason in (("One", None), (" two.", "stop")):
-            choice = {"index": 0, "delta": {"content": text}, "finish_reason": reason}
-            yield b"data: " + json.dumps({"id": "x", "model": "c", "choices": [choice]}).encode() + b"\n\n"
+            yield chunk(text, reason)
             for _ in range(20):
                 await asyncio.sleep(0)
             if reason is None:
@@ -423,7 +410,7 @@ def test_long_answer_does_not_put_off_the_next_notice(tmp_path: Path) -> None:
         yield b"data: [DONE]\n\n"
 
     def slow(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, content=chunks(), headers={"content-type": "text/event-stream"})
+        return httpx.Response(200, content=chunks(), headers=SSE)
 
     def chat(*, stream: bool = False) -> str | None:
         response = ask(served, "chat", stream=stream, headers=headers("child"), **HISTORY["chat"])

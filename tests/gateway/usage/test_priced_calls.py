@@ -18,6 +18,7 @@ from gateway.usage.worst_cost import charged_by
 from providers.catalogue.prices import Price, Rates
 from tests.gateway.usage.priced_gateway import ACME, CAP, MIDNIGHT_S, STREAMS, PricedGateway, answer, codes
 from tests.kit.case_files import cases
+from tests.kit.chat_exchange import SSE
 from tests.kit.configs import BASE, key_hash, table_of
 from tests.kit.faulty_provider import chunk_of
 from tests.kit.metered_gateway import INPUT_BOUND
@@ -47,23 +48,23 @@ def stating(prompt: int, completion: int, **details: int) -> Callable[[httpx.Req
 
     def answer_stating(request: httpx.Request) -> httpx.Response:
         if json.loads(request.content).get("stream"):
-            text = stream_answer(request).text.replace(_STREAM_USAGE, json.dumps(usage))
-            return httpx.Response(200, text=text, headers={"content-type": "text/event-stream"})
+            return stream_of(stream_answer(request).text.replace(json.dumps(_STREAM_USAGE), json.dumps(usage)))
         return httpx.Response(200, json={**answer(request).json(), "usage": usage})
 
     return answer_stating
 
 
-_STREAM_USAGE = '{"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}'
+_STREAM_USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+
+
+def stream_of(text: str) -> httpx.Response:
+    return httpx.Response(200, text=text, headers=SSE)
 
 
 def stream_answer(request: httpx.Request) -> httpx.Response:
-    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-    events = [chunk_of({"content": "hi"}), chunk_of({}, "stop"), {**chunk_of({}), "choices": [], "usage": usage}]
-    lines = [f"data: {json.dumps(event)}\n\n" for event in events]
-    return httpx.Response(
-        200, text="".join([*lines, "data: [DONE]\n\n"]), headers={"content-type": "text/event-stream"}
-    )
+    last = {**chunk_of({}), "choices": [], "usage": _STREAM_USAGE}
+    events = [chunk_of({"content": "hi"}), chunk_of({}, "stop"), last]
+    return stream_of("".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n")
 
 
 @pytest.fixture
@@ -233,8 +234,7 @@ async def test_reload_between_two_attempts_keeps_what_the_first_one_cost(
 @pytest.mark.parametrize("dialect", STREAMS)
 async def test_stream_that_breaks_off_states_its_cost_in_its_error(acme: PricedGateway, dialect: str) -> None:
     broken = stream_answer(httpx.Request("POST", "https://api.acme.example", json={"stream": True})).text
-    cut = httpx.Response(200, text=broken[: broken.index("\n\n") + 2], headers={"content-type": "text/event-stream"})
-    acme.provider = lambda request: cut
+    acme.provider = lambda request: stream_of(broken[: broken.index("\n\n") + 2])
     (answer,) = await acme.ask(**streaming(dialect))
     (row,) = acme.written
     amount = shown_nano(row.amount_nano or 0)
@@ -250,11 +250,7 @@ async def test_stream_that_breaks_off_states_its_cost_in_its_error(acme: PricedG
 async def test_budget_that_refuses_to_resume_an_answer_ends_it_with_its_error(
     acme: PricedGateway, dialect: str
 ) -> None:
-    def break_off(request: httpx.Request) -> httpx.Response:
-        text = f"data: {json.dumps(chunk_of({'content': 'hi'}))}\n\n"
-        return httpx.Response(200, text=text, headers={"content-type": "text/event-stream"})
-
-    acme.provider = break_off
+    acme.provider = lambda _: stream_of(f"data: {json.dumps(chunk_of({'content': 'hi'}))}\n\n")
     second = "{provider: acme, model: m, endpoint: oslo, api_key: k2, capabilities: [n]}"
     two = f"{{assistants: {{assistant: {{resume: true, routes: {{no: [acme, b]}}}}}}, deployments: {{b: {second}}}}}"
     (answer,) = await acme.ask(two, budget(HELD + HELD // 10), **streaming(dialect))
