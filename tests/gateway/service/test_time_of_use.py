@@ -32,10 +32,13 @@ def age_of(dialect: str, response: httpx.Response) -> Any:
     return error["age"]
 
 
-@EACH_CHAT
-def test_session_ends_after_its_limit(tmp_path: Path, dialect: str, stream: bool) -> None:
-    served = TimedGateway(tmp_path, World())
+@pytest.fixture
+def served(tmp_path: Path) -> TimedGateway:
+    return TimedGateway(tmp_path, World())
 
+
+@EACH_CHAT
+def test_session_ends_after_its_limit(served: TimedGateway, dialect: str, stream: bool) -> None:
     def chat() -> httpx.Response:
         return ask(served, dialect, stream=stream, headers=headers("child", accept_language="de"))
 
@@ -61,9 +64,9 @@ def test_session_ends_after_its_limit(tmp_path: Path, dialect: str, stream: bool
 
 
 @EACH_CHAT
-def test_day_ends_after_its_limit_and_the_next_one_begins_at_0(tmp_path: Path, dialect: str, stream: bool) -> None:
-    served = TimedGateway(tmp_path, World())
-
+def test_day_ends_after_its_limit_and_the_next_one_begins_at_0(
+    served: TimedGateway, dialect: str, stream: bool
+) -> None:
     def chat() -> httpx.Response:
         return ask(served, dialect, stream=stream, headers=headers("days"))
 
@@ -112,9 +115,7 @@ def seconds_of(response: httpx.Response) -> int:
     return int(response.headers["x-gateway-use"].partition("session=")[2].partition(";")[0])
 
 
-def test_user_is_the_subject_everywhere_or_the_asserted_user_at_one_client(tmp_path: Path) -> None:
-    served = TimedGateway(tmp_path, World())
-
+def test_user_is_the_subject_everywhere_or_the_asserted_user_at_one_client(served: TimedGateway) -> None:
     def chat(**who: Any) -> int:
         return seconds_of(ask(served, "chat", headers=headers("child", **who)))
 
@@ -129,13 +130,12 @@ def test_user_is_the_subject_everywhere_or_the_asserted_user_at_one_client(tmp_p
     assert chat(sub=None, x_gateway_user="carl") == 0
 
 
-def test_refused_and_failed_chats_and_other_requests_leave_no_trace(tmp_path: Path) -> None:
+def test_refused_and_failed_chats_and_other_requests_leave_no_trace(served: TimedGateway) -> None:
     world, is_failing = World(), [True]
 
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(400, json={"error": {"message": "no"}}) if is_failing[0] else world(request)
 
-    served = TimedGateway(tmp_path, World())
     served._provider = answer
     for _ in range(2):
         response = ask(served, "chat", headers=headers("child"))
@@ -149,8 +149,7 @@ def test_refused_and_failed_chats_and_other_requests_leave_no_trace(tmp_path: Pa
     assert seconds_of(ask(served, "chat", headers=headers("child"))) == 0
 
 
-def test_another_version_with_other_bands_keeps_the_time_and_judges_it_anew(tmp_path: Path) -> None:
-    served = TimedGateway(tmp_path, World())
+def test_another_version_with_other_bands_keeps_the_time_and_judges_it_anew(served: TimedGateway) -> None:
     ask(served, "chat", headers=headers("child"))
     served.wait(20)
     bands = {"child": None, "kid": {"use": {"session": "15m"}}}
@@ -201,8 +200,7 @@ def user_of(directory: Path) -> str:
     return str(user)
 
 
-def test_records_are_deleted_48_hours_after_the_end_of_their_time(tmp_path: Path) -> None:
-    served = TimedGateway(tmp_path, World())
+def test_records_are_deleted_48_hours_after_the_end_of_their_time(served: TimedGateway, tmp_path: Path) -> None:
     ask(served, "chat", headers=headers("child"))
     use = time_of_use_of(served.gateway)
     served.wait(48 * 60 - 1)
@@ -214,8 +212,9 @@ def test_records_are_deleted_48_hours_after_the_end_of_their_time(tmp_path: Path
 
 
 @EACH_CHAT
-def test_store_that_cannot_be_asked_stops_users_with_limits_only(tmp_path: Path, dialect: str, stream: bool) -> None:
-    served = TimedGateway(tmp_path, World())
+def test_store_that_cannot_be_asked_stops_users_with_limits_only(
+    served: TimedGateway, dialect: str, stream: bool
+) -> None:
     served.lose_store()
     response = ask(served, dialect, stream=stream, headers=headers("child"))
     assert response.status_code == 503
@@ -227,8 +226,7 @@ def test_store_that_cannot_be_asked_stops_users_with_limits_only(tmp_path: Path,
 
 
 @pytest.mark.parametrize("ends", ["breaks off", "goes on", "is killed", "is erased"])
-def test_stream_extends_the_time_while_it_runs(tmp_path: Path, ends: str) -> None:
-    served = TimedGateway(tmp_path, World())
+def test_stream_extends_the_time_while_it_runs(served: TimedGateway, tmp_path: Path, ends: str) -> None:
     use, seen = time_of_use_of(served.gateway), []
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -263,9 +261,8 @@ def test_stream_extends_the_time_while_it_runs(tmp_path: Path, ends: str) -> Non
     assert use.running == set()
 
 
-def test_two_devices_at_once_make_one_session(tmp_path: Path) -> None:
+def test_two_devices_at_once_make_one_session(served: TimedGateway, tmp_path: Path) -> None:
     """Both begin together, and one runs for ten minutes, the other for five of them. None counts twice."""
-    served = TimedGateway(tmp_path, World())
     number, both_run, first_ends = 0, asyncio.Event(), asyncio.Event()
 
     async def chunks(*, is_first: bool) -> AsyncIterator[bytes]:
@@ -301,8 +298,7 @@ def test_two_devices_at_once_make_one_session(tmp_path: Path) -> None:
     [("2027-03-14T19:00", "2027-03-15T07:00:00Z"), ("2027-11-07T20:00", "2027-11-08T08:00:00Z")],
     ids=["23 hours", "25 hours"],
 )
-def test_spent_day_ends_at_midnight_also_when_clocks_change(tmp_path: Path, noon: str, midnight: str) -> None:
-    served = TimedGateway(tmp_path, World())
+def test_spent_day_ends_at_midnight_also_when_clocks_change(served: TimedGateway, noon: str, midnight: str) -> None:
     start_s = datetime.fromisoformat(noon).replace(tzinfo=UTC).timestamp()
     world = World()
 
@@ -318,8 +314,7 @@ def test_spent_day_ends_at_midnight_also_when_clocks_change(tmp_path: Path, noon
     assert (response.status_code, age_of("chat", response)["allowed_at"]) == (403, midnight)
 
 
-def test_claim_without_a_name_names_no_user(tmp_path: Path) -> None:
-    served = TimedGateway(tmp_path, World())
+def test_claim_without_a_name_names_no_user(served: TimedGateway) -> None:
     for sub in (None, ""):
         response = ask(served, "chat", headers=headers("child", sub=sub))
         assert (response.status_code, age_of("chat", response)["rule"]) == (403, "user_unknown")
@@ -444,8 +439,7 @@ def test_tool_call_alone_shows_no_notice_and_content_for_programs_does(tmp_path:
         assert member["labels"][0].get("in_content") is (False if expected else None)
 
 
-def test_refusals_are_counted_and_are_in_log_line_and_receipt(tmp_path: Path, records: list[Record]) -> None:
-    served = TimedGateway(tmp_path, World())
+def test_refusals_are_counted_and_are_in_log_line_and_receipt(served: TimedGateway, records: list[Record]) -> None:
     ask(served, "chat", headers=headers("child", sub=None))
     for _ in range(4):
         ask(served, "chat", headers=headers("child"))
@@ -477,8 +471,7 @@ def test_sentence_of_the_operator_comes_first(tmp_path: Path) -> None:
         assert ask(served, "chat", headers=headers("sessions")).json()["error"]["user_message"] == "Go out and play."
 
 
-def test_explain_names_the_limits_of_the_band(tmp_path: Path) -> None:
-    served = TimedGateway(tmp_path, World())
+def test_explain_names_the_limits_of_the_band(served: TimedGateway, tmp_path: Path) -> None:
     explained = served.get("/v1/explain?assistant=assistant", headers("child")).json()
     assert explained["use_limit"] == {"session": 3600, "day": 7200}
     assert "use_limit" not in served.get("/v1/explain?assistant=assistant", headers("adult")).json()

@@ -54,6 +54,11 @@ def heard(_request: httpx.Request) -> httpx.Response:
     return httpx.Response(200, json=HEARD)
 
 
+@pytest.fixture
+def gateway() -> InputGateway:
+    return InputGateway(heard, CONFIG)
+
+
 def sent_to(request: httpx.Request) -> dict[str, bytes]:
     """Return the parts of the form that a provider received, in their order."""
     boundary = boundary_of(request.headers["content-type"])
@@ -84,8 +89,7 @@ async def test_other_requests_run_while_a_large_form_is_parsed() -> None:
     assert turns > 4
 
 
-def test_what_leaves_is_a_new_form_with_the_model_first_and_the_file_last() -> None:
-    gateway = InputGateway(heard, CONFIG)
+def test_what_leaves_is_a_new_form_with_the_model_first_and_the_file_last(gateway: InputGateway) -> None:
     response = gateway.post_form(PATH, transcription_form(language="en-US", prompt="about cars", temperature="0"))
     assert response.status_code == 200
     (request,) = gateway.requests
@@ -98,8 +102,7 @@ def test_what_leaves_is_a_new_form_with_the_model_first_and_the_file_last() -> N
     assert int(request.headers["content-length"]) == len(request.content)
 
 
-def test_answer_keeps_known_members_and_no_guess_of_emotion() -> None:
-    gateway = InputGateway(heard, CONFIG)
+def test_answer_keeps_known_members_and_no_guess_of_emotion(gateway: InputGateway) -> None:
     body = gateway.post_form(PATH, transcription_form()).json()
     assert body == {"text": "Hello, world.", "usage": {"type": "duration", "seconds": 1.0}}
     verbose = gateway.post_form(PATH, transcription_form(response_format="verbose_json")).json()
@@ -139,8 +142,7 @@ VTT = "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHello,\n\n01:01:01.250 --> 01:01
 
 
 @pytest.mark.parametrize(("form", "text"), [("text", "Hello, world.\n"), ("srt", SRT), ("vtt", VTT)])
-def test_subtitles_and_text_are_written_here(form: str, text: str) -> None:
-    gateway = InputGateway(heard, CONFIG)
+def test_subtitles_and_text_are_written_here(gateway: InputGateway, form: str, text: str) -> None:
     response = gateway.post_form(PATH, transcription_form(response_format=form))
     assert (response.text, response.headers["content-type"]) == (text, "text/plain; charset=utf-8")
     assert response.headers["x-gateway-emulated"] == "response_format"
@@ -170,15 +172,13 @@ def test_halves_of_a_character_in_two_events_are_joined() -> None:
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data"])
-def test_body_that_is_no_form_is_refused(content_type: str) -> None:
-    gateway = InputGateway(heard, CONFIG)
+def test_body_that_is_no_form_is_refused(gateway: InputGateway, content_type: str) -> None:
     response = gateway.post_form(PATH, transcription_form(), {"content-type": content_type})
     assert error_of(response) == (415, "unsupported_media_type", None)
     assert gateway.requests == []
 
 
-def test_unknown_fields_and_those_that_a_step_lacks_are_dropped_and_named() -> None:
-    gateway = InputGateway(heard, CONFIG)
+def test_unknown_fields_and_those_that_a_step_lacks_are_dropped_and_named(gateway: InputGateway) -> None:
     response = gateway.post_form(PATH, transcription_form(**{"keywords[]": "word", "my_field": "1"}))
     assert response.headers["x-gateway-dropped"] == "keywords, my_field"
     assert "my_field" not in sent_to(gateway.requests[0])
@@ -243,8 +243,9 @@ def test_log_names_no_part_that_the_client_made_up(records: list[Record]) -> Non
     assert not any("nightjar" in JsonLines().of([(one, 0.0)])[0].decode() for one in records)
 
 
-def test_log_line_has_numbers_and_no_words(records: list[Record], capfd: pytest.CaptureFixture[str]) -> None:
-    gateway = InputGateway(heard, CONFIG)
+def test_log_line_has_numbers_and_no_words(
+    gateway: InputGateway, records: list[Record], capfd: pytest.CaptureFixture[str]
+) -> None:
     gateway.post_form(PATH, transcription_form(prompt="a secret prompt"))
     line = json.loads(JsonLines().of([(records[0], 0.0)])[0])
     assert line["audio"] == {"bytes": 32_044, "format": "wav", "seconds": "1.000"}
@@ -253,8 +254,7 @@ def test_log_line_has_numbers_and_no_words(records: list[Record], capfd: pytest.
     assert not any(word in seen for word in ("secret", "Hello"))
 
 
-def test_translation_is_asked_at_its_own_path_without_a_language() -> None:
-    gateway = InputGateway(heard, CONFIG)
+def test_translation_is_asked_at_its_own_path_without_a_language(gateway: InputGateway) -> None:
     response = gateway.post_form("/v1/audio/translations", transcription_form(language="de"))
     assert (response.status_code, response.headers["x-gateway-dropped"]) == (200, "language")
     assert gateway.requests[0].url.path == "/v1/audio/translations"
@@ -372,16 +372,14 @@ def test_file_that_no_body_can_have_is_warned_of(size: int, is_warned: bool) -> 
     assert any("of a body" in it.message for it in compiled(config.text, {}).warnings) is is_warned
 
 
-def test_capabilities_and_models_show_both_uses() -> None:
-    gateway = InputGateway(heard, CONFIG)
+def test_capabilities_and_models_show_both_uses(gateway: InputGateway) -> None:
     shown = gateway.get("/v1/capabilities").json()
     assert shown["transcription"]["response_formats"] == ["json", "srt", "text", "verbose_json", "vtt"]
     assert (shown["transcription"]["max_bytes"], shown["speech"]) == (25_000_000, None)
     assert gateway.get("/v1/models").json()["data"][0]["x_gateway"]["serves"] == ["transcription"]
 
 
-def test_form_without_a_file_is_refused_before_any_provider() -> None:
-    gateway = InputGateway(heard, CONFIG)
+def test_form_without_a_file_is_refused_before_any_provider(gateway: InputGateway) -> None:
     refused = gateway.post_form(PATH, form_of([("model", b"assistant", None)]))
     assert error_of(refused) == (400, "invalid_request", "file")
     assert error_of(gateway.post_form(PATH, b"--a-boundary\r\nbroken"))[:2] == (400, "invalid_request")

@@ -147,10 +147,9 @@ def test_calls_of_an_ended_process_whose_cost_is_unknown_are_settled_to_their_ho
 
 
 def test_process_gives_signs_of_life_while_calls_are_open(
-    start: Start, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+    gate: Journal, clock: SetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "_SIGN_S", 0.001)
-    gate = start()
 
     def last_sign() -> int:
         return int((gate.directory / gate._run.hex()).stat().st_mtime_ns)
@@ -190,9 +189,8 @@ def test_lost_call_is_charged_until_the_last_sign_of_life_of_its_process(start: 
 
 
 def test_lost_call_of_an_earlier_start_of_the_machine_is_charged_in_the_same_way(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gate: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate = start()
     at_once(gate.hold(running_request("one")))
     os.utime(gate._run_file or 0, ns=(NOW_NS, NOW_NS + 4 * SECOND_NS))
     gate.close()
@@ -234,9 +232,7 @@ def test_settlement_keeps_the_row_until_it_is_removed(start: Start) -> None:
     assert other.recover() == 0
 
 
-def test_counters_of_ended_windows_are_forgotten_unless_a_call_holds_them(start: Start, clock: SetClock) -> None:
-    gate = start()
-
+def test_counters_of_ended_windows_are_forgotten_unless_a_call_holds_them(gate: Journal, clock: SetClock) -> None:
     def counters() -> int:
         return gate.do_now(lambda txn, _: len(list(journal_file.items(txn, b"c", 1000))))
 
@@ -254,8 +250,7 @@ def test_counters_of_ended_windows_are_forgotten_unless_a_call_holds_them(start:
     at_once(gate.settle("call-4", 0, 3))
 
 
-def test_many_counters_are_each_found_again(start: Start) -> None:
-    gate = start()
+def test_many_counters_are_each_found_again(gate: Journal, start: Start) -> None:
     users = [budget(100, kind=CounterKind.USER, name=f"user-{number}") for number in range(2500)]
     for number, user in enumerate(users):
         hold(gate, f"call-{number}", number % 97, budgets=(user,))
@@ -504,15 +499,13 @@ async def test_closing_finishes_late_settlements(start: Start, monkeypatch: pyte
 # The file.
 
 
-def test_files_are_private(start: Start) -> None:
-    gate = start()
+def test_files_are_private(gate: Journal) -> None:
     hold(gate, "one")
     assert {stat.S_IMODE(path.stat().st_mode) for path in gate.directory.iterdir()} == {0o600}
     assert stat.S_IMODE(gate.directory.stat().st_mode) == 0o700
 
 
-def test_damaged_file_is_an_error_and_is_never_emptied(start: Start) -> None:
-    gate = start()
+def test_damaged_file_is_an_error_and_is_never_emptied(gate: Journal, start: Start) -> None:
     gate.close()
     (path,) = gate.directory.iterdir()
     path.write_bytes(b"x" * 8192)
@@ -527,8 +520,7 @@ def test_path_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
         Journal.open(tmp_path / "gate")
 
 
-def test_full_disk_refuses_holds_and_keeps_settlements(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = start()
+def test_full_disk_refuses_holds_and_keeps_settlements(gate: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     hold(gate, "one", row=b"lost")
     begin, is_full = gate._file.begin, True
 
@@ -573,7 +565,7 @@ def test_rows_are_read_without_permission_to_write(start: Start, tmp_path: Path)
 
 
 def test_journal_of_an_earlier_start_of_the_machine_is_another_file(
-    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    gate: Journal, start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Its rows and those of its open calls are moved into the ledger, and reported before that, as in a restored directory.
 
@@ -585,7 +577,6 @@ def test_journal_of_an_earlier_start_of_the_machine_is_another_file(
             return {row.call: row.outcome for row in reader.rows(UsageQuery((), "2000-01-01", "2100-01-01"))}
 
     Ledger(ledger_file(tmp_path), lambda: UTC).close()
-    gate = start()
     for call in ("ended", "open"):
         row = usage_row(call, outcome=CallOutcome.LOST)
         hold(gate, call, 60, tokens=30, row=encode_row(row), budgets=(budget(1000),))
@@ -606,9 +597,8 @@ def test_journal_of_an_earlier_start_of_the_machine_is_another_file(
 
 
 def test_row_of_an_earlier_start_that_is_no_row_is_reported(
-    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    gate: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    gate = start()
     hold(gate, "one", 60, row=b"no row", budgets=(budget(1000),))
     gate.close()
     monkeypatch.setattr(journal_file, "_boot", lambda: "another")
