@@ -10,8 +10,9 @@ import ast
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,20 +85,16 @@ def dangling(tree: Path) -> list[str]:
     files = {
         ".".join(it.relative_to(tree).with_suffix("").parts).removesuffix(".__init__"): it for it in _python_of(tree)
     }
-    imports = [
-        (name, target)
-        for name, file in files.items()
-        for node in ast.walk(ast.parse(file.read_text("utf-8")))
-        for target in _targets(node)
-    ]
+    imports = [(name, target) for name, file in files.items() for target in _imports_of(file.read_text("utf-8"))]
     return [f"{name} imports {it}" for name, it in imports if it.partition(".")[0] in PACKAGES and it not in files]
 
 
-def _targets(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.ImportFrom) and node.module:
-        yield node.module
-    elif isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
+@cache
+def _imports_of(source: str) -> set[str]:
+    """Return the modules that a source imports. Most files are the same in each copy."""
+    nodes = [*ast.walk(ast.parse(source))]
+    modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return modules.union(alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names)
 
 
 def _python_of(tree: Path) -> list[Path]:
