@@ -13,34 +13,9 @@ from typing import Any
 
 import pytest
 
+from providers import chat
 from providers.adapter import Target
 from providers.catalogue.models import UNKNOWN_MODEL
-from providers.chat import (
-    AllowedTools,
-    AssistantMessage,
-    ChatCompletion,
-    ChatRequest,
-    Choice,
-    ChoiceFinish,
-    Failed,
-    Finished,
-    Heartbeat,
-    ImagePart,
-    JsonSchemaFormat,
-    Message,
-    NamedTool,
-    Opened,
-    ReasoningDelta,
-    RefusalDelta,
-    StreamEvent,
-    SystemMessage,
-    TextDelta,
-    ToolCallDelta,
-    ToolMessage,
-    UsageReport,
-    UserMessage,
-    text_of,
-)
 from providers.conformance.cases import request_cases
 from providers.conformance.selection import Selection
 from providers.conformance.subject import subjects_of
@@ -64,31 +39,31 @@ def setting(**values: object) -> Bug:
     return Bug(request=lambda request: replace(request, **values))  # type: ignore[arg-type]
 
 
-def each_message(change: Callable[[Message], Message | None]) -> Bug:
-    def changed(request: ChatRequest) -> ChatRequest:
+def each_message(change: Callable[[chat.Message], chat.Message | None]) -> Bug:
+    def changed(request: chat.ChatRequest) -> chat.ChatRequest:
         messages = (change(message) for message in request.messages)
         return replace(request, messages=tuple(message for message in messages if message is not None))
 
     return Bug(request=changed)
 
 
-def first_system_only(request: ChatRequest) -> ChatRequest:
-    systems = [message for message in request.messages if isinstance(message, SystemMessage)]
-    kept = tuple(one for one in request.messages if not isinstance(one, SystemMessage) or one is systems[0])
+def first_system_only(request: chat.ChatRequest) -> chat.ChatRequest:
+    systems = [message for message in request.messages if isinstance(message, chat.SystemMessage)]
+    kept = tuple(one for one in request.messages if not isinstance(one, chat.SystemMessage) or one is systems[0])
     return replace(request, messages=kept)
 
 
-def leading_systems_only(request: ChatRequest) -> ChatRequest:
+def leading_systems_only(request: chat.ChatRequest) -> chat.ChatRequest:
     seen, kept = False, []
     for message in request.messages:
-        seen = seen or not isinstance(message, SystemMessage)
-        if not (seen and isinstance(message, SystemMessage)):
+        seen = seen or not isinstance(message, chat.SystemMessage)
+        if not (seen and isinstance(message, chat.SystemMessage)):
             kept.append(message)
     return replace(request, messages=tuple(kept))
 
 
-def first_part_of(kind: type[Message]) -> Bug:
-    def change(message: Message) -> Message:
+def first_part_of(kind: type[chat.Message]) -> Bug:
+    def change(message: chat.Message) -> chat.Message:
         if isinstance(message, kind) and isinstance(message.content, tuple) and len(message.content) > 1:
             return replace(message, content=message.content[:1])  # type: ignore[arg-type]
         return message
@@ -96,84 +71,86 @@ def first_part_of(kind: type[Message]) -> Bug:
     return each_message(change)
 
 
-def last_image_only(message: Message) -> Message:
-    if not isinstance(message, UserMessage) or isinstance(message.content, str):
+def last_image_only(message: chat.Message) -> chat.Message:
+    if not isinstance(message, chat.UserMessage) or isinstance(message.content, str):
         return message
-    images = [part for part in message.content if isinstance(part, ImagePart)]
-    kept = tuple(part for part in message.content if not isinstance(part, ImagePart) or part is images[-1])
+    images = [part for part in message.content if isinstance(part, chat.ImagePart)]
+    kept = tuple(part for part in message.content if not isinstance(part, chat.ImagePart) or part is images[-1])
     return replace(message, content=kept)
 
 
-def results_by_position(request: ChatRequest) -> ChatRequest:
+def results_by_position(request: chat.ChatRequest) -> chat.ChatRequest:
     """Pair results with calls by their positions instead of their ids."""
     messages, ids = [], []
     for message in request.messages:
-        if isinstance(message, AssistantMessage):
+        if isinstance(message, chat.AssistantMessage):
             ids = [call.id for call in message.tool_calls]
-        if isinstance(message, ToolMessage) and ids:
+        if isinstance(message, chat.ToolMessage) and ids:
             message = replace(message, tool_call_id=ids.pop(0))
         messages.append(message)
     return replace(request, messages=tuple(messages))
 
 
-def one_result_of_a_turn(request: ChatRequest) -> ChatRequest:
+def one_result_of_a_turn(request: chat.ChatRequest) -> chat.ChatRequest:
     kept = [
         message
         for before, message in zip((None, *request.messages), request.messages, strict=False)
-        if not (isinstance(message, ToolMessage) and isinstance(before, ToolMessage))
+        if not (isinstance(message, chat.ToolMessage) and isinstance(before, chat.ToolMessage))
     ]
     return replace(request, messages=tuple(kept))
 
 
-def with_calls(message: Message, **values: object) -> Message:
-    if not isinstance(message, AssistantMessage):
+def with_calls(message: chat.Message, **values: object) -> chat.Message:
+    if not isinstance(message, chat.AssistantMessage):
         return message
     return replace(message, tool_calls=tuple(replace(call, **values) for call in message.tool_calls))  # type: ignore[arg-type]
 
 
 def with_tools(**values: object) -> Bug:
-    def changed(request: ChatRequest) -> ChatRequest:
+    def changed(request: chat.ChatRequest) -> chat.ChatRequest:
         return replace(request, tools=tuple(replace(tool, **values) for tool in request.tools))  # type: ignore[arg-type]
 
     return Bug(request=changed)
 
 
-def quoting(request: ChatRequest, target: Target) -> WireRequest:
+def quoting(request: chat.ChatRequest, target: Target) -> WireRequest:
     try:
         return ADAPTER.build_request(request, target)
     except UnsupportedFeature as error:
-        words = " ".join(text_of(message.content) for message in request.messages)
+        words = " ".join(chat.text_of(message.content) for message in request.messages)
         raise UnsupportedFeature(error.feature, f"{error} in {words!r}") from None
 
 
-def dropping_unclaimed(request: ChatRequest, target: Target) -> WireRequest:
+def dropping_unclaimed(request: chat.ChatRequest, target: Target) -> WireRequest:
     return ADAPTER.build_request(replace(request, n=None, logprobs=None, top_logprobs=None), target)
 
 
-def failing_for_odd_arguments(request: ChatRequest, target: Target) -> WireRequest:
+def failing_for_odd_arguments(request: chat.ChatRequest, target: Target) -> WireRequest:
     for message in request.messages:
-        for call in message.tool_calls if isinstance(message, AssistantMessage) else ():
+        for call in message.tool_calls if isinstance(message, chat.AssistantMessage) else ():
             json.loads(call.arguments)
     return ADAPTER.build_request(request, target)
 
 
-def pins_first(request: ChatRequest, target: Target) -> WireRequest:
+def pins_first(request: chat.ChatRequest, target: Target) -> WireRequest:
     return ADAPTER.build_request(replace(request, extra={**target.pins, **request.extra}), replace(target, pins={}))
 
 
 # --- changes of an answer -------------------------------------------------------------------------
 
 
-def each_choice(change: Callable[[Choice], Choice]) -> Callable[[ChatCompletion, Target], ChatCompletion]:
+def each_choice(
+    change: Callable[[chat.Choice], chat.Choice],
+) -> Callable[[chat.ChatCompletion, Target], chat.ChatCompletion]:
     return lambda answer, _: replace(answer, choices=tuple(map(change, answer.choices)))
 
 
-def each_answered(**values: object) -> Callable[[ChatCompletion, Target], ChatCompletion]:
+def each_answered(**values: object) -> Callable[[chat.ChatCompletion, Target], chat.ChatCompletion]:
     return each_choice(lambda choice: replace(choice, message=replace(choice.message, **values)))  # type: ignore[arg-type]
 
 
-def counted(**values: int) -> Callable[[ChatCompletion, Target], ChatCompletion]:
-    def changed(answer: ChatCompletion, _: Target) -> ChatCompletion:
+def counted(**values: int) -> Callable[[chat.ChatCompletion, Target], chat.ChatCompletion]:
+    def changed(answer: chat.ChatCompletion, _: Target) -> chat.ChatCompletion:
         return replace(answer, usage=answer.usage and replace(answer.usage, **values))
 
     return changed
@@ -186,12 +163,12 @@ def instead(old: str, new: str) -> Bug:
             lambda one: replace(one, finish_reason=new) if one.finish_reason == old else one  # type: ignore[arg-type]
         ),
         event=lambda one: [
-            replace(one, reason=new) if isinstance(one, ChoiceFinish) and one.reason == old else one  # type: ignore[arg-type]
+            replace(one, reason=new) if isinstance(one, chat.ChoiceFinish) and one.reason == old else one  # type: ignore[arg-type]
         ],
     )
 
 
-def changing(kind: type, change: Callable[[Any], Iterable[StreamEvent]]) -> Bug:
+def changing(kind: type, change: Callable[[Any], Iterable[chat.StreamEvent]]) -> Bug:
     return Bug(event=lambda event: change(event) if isinstance(event, kind) else [event])
 
 
@@ -210,12 +187,12 @@ def kind_instead(old: FailureKind, new: FailureKind) -> Bug:
 
 
 def failing(change: Callable[[Failure], Failure]) -> Bug:
-    def changed(event: Any) -> list[StreamEvent]:
+    def changed(event: Any) -> list[chat.StreamEvent]:
         return [replace(event, failure=change(event.failure))]
 
     return Bug(
         failure=lambda failure, _: change(failure),
-        event=lambda event: changed(event) if isinstance(event, Failed) else [event],
+        event=lambda event: changed(event) if isinstance(event, chat.Failed) else [event],
     )
 
 
@@ -225,24 +202,24 @@ def raising_for_html(failure: Failure, response: WireResponse) -> Failure:
     return failure
 
 
-_EMPTY = ChatCompletion("", ADAPTER.name, 0, (Choice(AssistantMessage(""), "stop"),))
+_EMPTY = chat.ChatCompletion("", ADAPTER.name, 0, (chat.Choice(chat.AssistantMessage(""), "stop"),))
 K = FailureKind
 BUGS: dict[str, Bug] = {
-    "system texts are lost": each_message(lambda one: None if isinstance(one, SystemMessage) else one),
+    "system texts are lost": each_message(lambda one: None if isinstance(one, chat.SystemMessage) else one),
     "only the first system message is sent": Bug(request=first_system_only),
     "system messages after the first turn are lost": Bug(request=leading_systems_only),
-    "only the first part of a system text is sent": first_part_of(SystemMessage),
+    "only the first part of a system text is sent": first_part_of(chat.SystemMessage),
     "a system text is sent as the user's": each_message(
-        lambda one: UserMessage(text_of(one.content)) if isinstance(one, SystemMessage) else one
+        lambda one: chat.UserMessage(chat.text_of(one.content)) if isinstance(one, chat.SystemMessage) else one
     ),
-    "only the first part of a question is sent": first_part_of(UserMessage),
-    "only the first part of an earlier answer is sent": first_part_of(AssistantMessage),
-    "only the first part of a result is sent": first_part_of(ToolMessage),
+    "only the first part of a question is sent": first_part_of(chat.UserMessage),
+    "only the first part of an earlier answer is sent": first_part_of(chat.AssistantMessage),
+    "only the first part of a result is sent": first_part_of(chat.ToolMessage),
     "an earlier refusal is lost": each_message(
-        lambda one: replace(one, refusal=None) if isinstance(one, AssistantMessage) else one
+        lambda one: replace(one, refusal=None) if isinstance(one, chat.AssistantMessage) else one
     ),
     "earlier answers are lost": each_message(
-        lambda one: None if isinstance(one, AssistantMessage) and not one.tool_calls else one
+        lambda one: None if isinstance(one, chat.AssistantMessage) and not one.tool_calls else one
     ),
     "the last message is lost": Bug(request=lambda one: replace(one, messages=one.messages[:-1] or one.messages)),
     "only the last image is sent": each_message(last_image_only),
@@ -254,10 +231,12 @@ BUGS: dict[str, Bug] = {
     "schemas of tools are lost": with_tools(parameters=None),
     "the choice of tools is lost": setting(tool_choice=None),
     "a named tool becomes any tool": Bug(
-        request=lambda one: replace(one, tool_choice="required") if isinstance(one.tool_choice, NamedTool) else one
+        request=lambda one: replace(one, tool_choice="required") if isinstance(one.tool_choice, chat.NamedTool) else one
     ),
     "all tools are allowed": Bug(
-        request=lambda one: replace(one, tool_choice="required") if isinstance(one.tool_choice, AllowedTools) else one
+        request=lambda one: (
+            replace(one, tool_choice="required") if isinstance(one.tool_choice, chat.AllowedTools) else one
+        )
     ),
     "parallel calls are not switched off": setting(parallel_tool_calls=None),
     "results are paired with calls by position": Bug(request=results_by_position),
@@ -265,7 +244,7 @@ BUGS: dict[str, Bug] = {
     "arguments of earlier calls are lost": each_message(lambda one: with_calls(one, arguments="{}")),
     "names of earlier calls are changed": each_message(lambda one: with_calls(one, name="tool")),
     "the text beside a call is lost": each_message(
-        lambda one: replace(one, content=None) if isinstance(one, AssistantMessage) and one.tool_calls else one
+        lambda one: replace(one, content=None) if isinstance(one, chat.AssistantMessage) and one.tool_calls else one
     ),
     "arguments that are not JSON raise an exception": Bug(build=failing_for_odd_arguments),
     "only the first stop sequence is sent": Bug(request=lambda one: replace(one, stop=one.stop[:1])),
@@ -283,18 +262,14 @@ BUGS: dict[str, Bug] = {
     "max_tokens is one too many": Bug(
         request=lambda one: replace(one, max_tokens=one.max_tokens and one.max_tokens + 1)
     ),
-    "the reasoning effort is lost": setting(reasoning_effort=None),
     "the JSON schema is lost": Bug(
         request=lambda one: (
-            replace(one, response_format=None) if isinstance(one.response_format, JsonSchemaFormat) else one
+            replace(one, response_format=None) if isinstance(one.response_format, chat.JsonSchemaFormat) else one
         )
     ),
-    "a stream is requested as JSON": setting(stream=False),
     "the client's model name is sent": Bug(
         build=lambda request, target: ADAPTER.build_request(request, replace(target, model=request.model))
     ),
-    "the base path is ignored": Bug(target=lambda target: replace(target, base_path="/v1")),
-    "the key is in the URL": Bug(wire=lambda wire: replace(wire, query=(("key", "AIza"),))),
     "the content type is missing": Bug(wire=lambda wire: replace(wire, headers=())),
     "passthrough parameters are lost": setting(extra={}),
     "the client overrides pinned values": Bug(build=pins_first),
@@ -303,12 +278,11 @@ BUGS: dict[str, Bug] = {
     "max_tokens is halved": Bug(body=lambda body: body.update(max_tokens=body.get("max_tokens", 0) // 2)),
     "only half of the text is read": Bug(
         answer=each_choice(
-            lambda one: replace(one, message=replace(one.message, content=text_of(one.message.content)[:9]))
+            lambda one: replace(one, message=replace(one.message, content=chat.text_of(one.message.content)[:9]))
         )
     ),
-    "usage of a whole answer is not read": Bug(answer=lambda answer, _: replace(answer, usage=None)),
-    "usage of a stream is not read": changing(UsageReport, lambda _: []),
-    "usage of a stream is reported twice": changing(UsageReport, lambda event: [event, event]),
+    "usage of a stream is not read": changing(chat.UsageReport, lambda _: []),
+    "usage of a stream is reported twice": changing(chat.UsageReport, lambda event: [event, event]),
     "cached tokens are not counted": Bug(answer=counted(cached_tokens=0)),
     "output tokens are not counted": Bug(answer=counted(completion_tokens=0)),
     "the answer names the requested model": Bug(answer=lambda answer, target: replace(answer, model=target.model)),
@@ -316,22 +290,19 @@ BUGS: dict[str, Bug] = {
     "a filtered answer is complete": instead("content_filter", "stop"),
     "calls finish with stop": instead("tool_calls", "stop"),
     "a missing finish reason is complete": changing(
-        Failed, lambda event: [event] if event.failure.status else [ChoiceFinish("stop"), Finished()]
+        chat.Failed, lambda event: [event] if event.failure.status else [chat.ChoiceFinish("stop"), chat.Finished()]
     ),
     "ids of calls are replaced": Bug(
-        event=lambda one: [replace(one, id=f"c{one.index}") if isinstance(one, ToolCallDelta) and one.id else one]
+        event=lambda one: [replace(one, id=f"c{one.index}") if isinstance(one, chat.ToolCallDelta) and one.id else one]
     ),
-    "calls are not read from a stream": changing(ToolCallDelta, lambda _: []),
-    "reasoning is read as text": changing(ReasoningDelta, lambda event: [TextDelta(event.text)]),
+    "calls are not read from a stream": changing(chat.ToolCallDelta, lambda _: []),
+    "reasoning is read as text": changing(chat.ReasoningDelta, lambda event: [chat.TextDelta(event.text)]),
     "reasoning is not read": Bug(
-        answer=each_answered(reasoning=None), event=lambda one: [] if isinstance(one, ReasoningDelta) else [one]
+        answer=each_answered(reasoning=None), event=lambda one: [] if isinstance(one, chat.ReasoningDelta) else [one]
     ),
-    "text follows the finish": changing(ChoiceFinish, lambda event: [event, TextDelta("!")]),
-    "comments are read as text": changing(Heartbeat, lambda _: [TextDelta("?")]),
     "pieces are decoded separately": Bug(bytes_read=lambda data: data.decode("utf-8", "replace").encode()),
-    "lines end at U+2028": Bug(bytes_read=lambda data: data.replace("\u2028".encode(), b"\n")),
     "events of invalid JSON are ignored": Bug(bytes_read=skipping_invalid),
-    "an error in a stream is ignored": changing(Failed, lambda _: [ChoiceFinish("stop"), Finished()]),
+    "an error in a stream is ignored": changing(chat.Failed, lambda _: [chat.ChoiceFinish("stop"), chat.Finished()]),
     "an error with status 200 is an empty answer": Bug(unread=lambda _: _EMPTY),
     "a rate limit is classified as unavailable": kind_instead(K.RATE_LIMITED, K.UNAVAILABLE),
     "a refused key is classified as an invalid request": kind_instead(K.CREDENTIALS, K.INVALID_REQUEST),
@@ -359,11 +330,11 @@ class Holding(PlantedParser):
         super().__init__(COMPATIBLE.stream_parser(target), Bug())
         self._held: list[bytes] = []
 
-    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+    def feed(self, data: bytes) -> tuple[chat.StreamEvent, ...]:
         self._held.append(data)
         return ()
 
-    def close(self) -> tuple[StreamEvent, ...]:
+    def close(self) -> tuple[chat.StreamEvent, ...]:
         fed = tuple(event for data in self._held for event in super(Holding, self).feed(data))
         return (*fed, *super().close())
 
@@ -373,23 +344,23 @@ class Late(PlantedParser):
 
     def __init__(self, target: Target) -> None:
         super().__init__(COMPATIBLE.stream_parser(target), Bug())
-        self._late: tuple[StreamEvent, ...] = ()
+        self._late: tuple[chat.StreamEvent, ...] = ()
 
-    def feed(self, data: bytes) -> tuple[StreamEvent, ...]:
+    def feed(self, data: bytes) -> tuple[chat.StreamEvent, ...]:
         events = (*self._late, *super().feed(data))
         self._late = events[-1:]
         return events[:-1]
 
-    def close(self) -> tuple[StreamEvent, ...]:
+    def close(self) -> tuple[chat.StreamEvent, ...]:
         return (*self._late, *super().close())
 
 
-def careless_build(request: ChatRequest, target: Target) -> WireRequest:
+def careless_build(request: chat.ChatRequest, target: Target) -> WireRequest:
     wire = COMPATIBLE.build_request(request, target)
     return replace(wire, path=f"{target.base_path}/{target.model}/chat/completions")
 
 
-def greedy_build(request: ChatRequest, target: Target) -> WireRequest:
+def greedy_build(request: chat.ChatRequest, target: Target) -> WireRequest:
     for tool in request.tools:
         if tool.parameters is not None:
             dict.setdefault(tool.parameters, "additionalProperties", False)  # type: ignore[arg-type]
@@ -419,19 +390,19 @@ def strict(data: bytes) -> bytes:
     return data
 
 
-def numbered(choice: Choice) -> Choice:
+def numbered(choice: chat.Choice) -> chat.Choice:
     calls = tuple(replace(call, id=f"call_{number}") for number, call in enumerate(choice.message.tool_calls))
     return replace(choice, message=replace(choice.message, tool_calls=calls))
 
 
-def raised(event: Failed) -> list[StreamEvent]:
+def raised(event: chat.Failed) -> list[chat.StreamEvent]:
     raise ProviderFailed(event.failure)
 
 
 def whole(**values: object) -> Bug:
     """Change members of the failures of whole answers alone."""
 
-    def unread(error: ProviderFailed) -> ChatCompletion:
+    def unread(error: ProviderFailed) -> chat.ChatCompletion:
         raise ProviderFailed(replace(error.failure, **values))  # type: ignore[arg-type]
 
     return Bug(unread=unread)
@@ -440,11 +411,11 @@ def whole(**values: object) -> Bug:
 def in_a_stream(**values: Callable[[Failure], str | None]) -> Bug:
     """Change members of the failures of streams alone."""
 
-    def changed(event: Failed) -> list[StreamEvent]:
+    def changed(event: chat.Failed) -> list[chat.StreamEvent]:
         made = {name: value(event.failure) for name, value in values.items()}
         return [replace(event, failure=replace(event.failure, **made))]  # type: ignore[arg-type]
 
-    return changing(Failed, changed)
+    return changing(chat.Failed, changed)
 
 
 _NUMBERS = count()
@@ -479,7 +450,7 @@ FOUND_BY: dict[str, tuple[Bug, str]] = {
         "test_no_unneeded_max_tokens_is_sent",
     ),
     "stream names an invented model": (
-        changing(Opened, lambda event: [replace(event, model="m-1")]),
+        changing(chat.Opened, lambda event: [replace(event, model="m-1")]),
         "test_answer_names_the_model_that_answered",
     ),
     "unclaimed feature is sent": (
@@ -505,23 +476,28 @@ FOUND_BY: dict[str, tuple[Bug, str]] = {
     "all streams share one parser": (Bug(parser=lambda _: _SHARED), "test_interleaved_streams_do_not_mix"),
     "lines end at U+2028": (Bug(bytes_read=lambda data: data.replace("\u2028".encode(), b"\n")), _READ),
     "call ids differ from the provider's": (
-        changing(ToolCallDelta, lambda one: [replace(one, id=f"call_{one.index}") if one.id and one.index else one]),
+        changing(
+            chat.ToolCallDelta, lambda one: [replace(one, id=f"call_{one.index}") if one.id and one.index else one]
+        ),
         _READ,
     ),
-    "truncated answer is finished": (changing(Failed, lambda _: [Finished()]), "test_truncated_stream_fails"),
+    "truncated answer is finished": (changing(chat.Failed, lambda _: [chat.Finished()]), "test_truncated_stream_fails"),
     "error in the middle of a stream is ignored": (
-        changing(Failed, lambda _: [Finished()]),
+        changing(chat.Failed, lambda _: [chat.Finished()]),
         "test_error_in_the_middle_ends_the_stream",
     ),
     "terminal event is emitted twice": (
-        changing(Finished, lambda event: [event, event]),
+        changing(chat.Finished, lambda event: [event, event]),
         "test_truncated_stream_fails",
     ),
-    "comments are read as text": (changing(Heartbeat, lambda _: [TextDelta("?")]), "test_comments_become_heartbeats"),
-    "parser raises an exception": (changing(Failed, raised), "test_random_bytes_never_raise"),
-    "refusals are not read": (changing(RefusalDelta, lambda _: []), "test_reasoning_and_refusals_are_read"),
+    "comments are read as text": (
+        changing(chat.Heartbeat, lambda _: [chat.TextDelta("?")]),
+        "test_comments_become_heartbeats",
+    ),
+    "parser raises an exception": (changing(chat.Failed, raised), "test_random_bytes_never_raise"),
+    "refusals are not read": (changing(chat.RefusalDelta, lambda _: []), "test_reasoning_and_refusals_are_read"),
     "text follows the finish": (
-        changing(ChoiceFinish, lambda event: [event, TextDelta("!")]),
+        changing(chat.ChoiceFinish, lambda event: [event, chat.TextDelta("!")]),
         "test_order_is_canonical_when_events_are_repeated_or_missing",
     ),
     "unknown member fails a stream": (Bug(bytes_read=strict), "test_unknown_fields_and_events_are_ignored"),

@@ -1,6 +1,5 @@
 """Test Bedrock's Converse: requests, answers, streams, errors, and the place of computation of each model."""
 
-import base64
 import json
 from dataclasses import replace
 from typing import Any
@@ -396,9 +395,3 @@ def test_model_prefix_decides_where_it_is_computed(site: str, model: str, proces
     residency = known.residency_of(model)
     assert residency.stores == known.residency.stores
     assert residency.processes == (parse_places(processes) if processes else ANYWHERE)
-
-
-def test_redacted_thought_is_base64_on_the_wire() -> None:
-    assert base64.b64decode(
-        json.loads(STREAM[4][STREAM[4].index(b"{") : -4])["delta"]["reasoningContent"]["redactedContent"]
-    )

@@ -33,7 +33,6 @@ from providers.chat import (
     NamedTool,
     Opened,
     SystemMessage,
-    TextDelta,
     TextPart,
     TextRun,
     Tool,
@@ -722,12 +721,6 @@ def test_think_tags_are_found_in_any_pieces(
     assert text + last[1] == expected[2].lstrip()
 
 
-def test_divided_think_tag_is_recognised() -> None:
-    cut = [chunk("<th"), chunk("ink>why</thi"), chunk("nk>Hi"), chunk(None, "stop")]
-    message = fold(stream_events("minimax", *cut, model="MiniMax-M3")).choices[0].message
-    assert (message.reasoning, message.content) == ("why", "Hi")
-
-
 @pytest.mark.parametrize("provider", ["qianfan", "minimax"])
 def test_finish_reason_null_as_text_is_ignored(provider: str) -> None:
     (choice,) = fold(stream_events(provider, chunk("Ha", "null"), chunk("lf", "null"), chunk(None, "stop"))).choices
@@ -740,12 +733,6 @@ def test_citations_are_kept(provider: str) -> None:
     cited_chunk = chunk("Hi", delta={"content": "Hi", "annotations": cited})
     (choice,) = fold(stream_events(provider, cited_chunk, chunk(None, "stop"))).choices
     assert (choice.message.content, list(choice.message.annotations)) == ("Hi", cited)
-
-
-def test_text_before_the_finish_is_emitted_at_once() -> None:
-    parser = adapter_named("minimax").stream_parser(target(adapter_named("minimax"), "MiniMax-M3"))
-    events = parser.feed(b"data: " + json.dumps(chunk("Hello")).encode() + b"\n\n")
-    assert [event.text for event in events if isinstance(event, TextDelta)] == ["Hello"]
 
 
 # --- rules of single vendors ----------------------------------------------------------------------

@@ -413,10 +413,3 @@ def test_json_format_switches_thinking_off_with_older_models(wanted: Any) -> Non
 def test_forced_tool_is_refused_if_the_model_always_thinks() -> None:
     forced = ask(tools=(WEATHER,), tool_choice=NamedTool("get_weather"))
     assert refused(forced, target("qwq-plus")) == "tool_choice_named"
-
-
-def test_request_is_not_changed() -> None:
-    request = ask(SystemMessage("a"), HI, tools=(WEATHER,), extra={"top_k": 1}, stream=True)
-    copy = replace(request, extra=dict(request.extra))
-    assert ADAPTER.build_request(request, target()) == ADAPTER.build_request(request, target())
-    assert request == copy

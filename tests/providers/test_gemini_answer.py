@@ -15,7 +15,7 @@ from providers.json_values import dumps
 from providers.openai_json import decode_request, encode_completion
 from providers.reading.folding import expand
 from providers.vendors.gemini.adapter import ADAPTER
-from providers.vendors.gemini.answer import _only_text, usual_texts
+from providers.vendors.gemini.answer import usual_texts
 from providers.wire import WireResponse
 from tests.kit.case_files import cases
 from tests.kit.example_counts import examples
@@ -134,23 +134,12 @@ def test_filtered_answer_keeps_its_text() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        {},
-        [],
-        "text",
-        b"",
-        b"<html>",
-        b'{"candidates":[{"content"',
-        {"candidates": []},
+        *({}, "text", b"", {"candidates": []}, {"promptFeedback": {"safetyRatings": []}}),
         {"candidates": None, "usageMetadata": {"promptTokenCount": 1}},
-        {"promptFeedback": {"safetyRatings": []}},
     ],
 )
 def test_answer_without_a_candidate_is_malformed(body: object) -> None:
     assert failure_of(body).kind is FailureKind.MALFORMED
-
-
-def test_candidate_without_a_finish_and_without_an_answer_fails() -> None:
-    assert failure_of({"candidates": [candidate({"text": "a"}), {"index": 1}]}).kind is FailureKind.INTERRUPTED
 
 
 # --- parts ----------------------------------------------------------------------------------------
@@ -197,10 +186,6 @@ def test_thoughts_become_reasoning_and_unknown_parts_are_ignored() -> None:
     parts = [{"text": "hm", "thought": True}, {"executableCode": {"code": "1"}}, {"text": "a"}, {"text": "b"}, 7]
     message = answer(answer_body(*parts)).choices[0].message
     assert (message.reasoning, message.content) == ("hm", "ab")
-
-
-def test_invalid_call_fails() -> None:
-    assert failure_of(answer_body({"functionCall": {"args": {"a": 1}}})).kind is FailureKind.MALFORMED
 
 
 @pytest.mark.parametrize("depth", [300, 1010])
@@ -305,24 +290,6 @@ def test_later_counts_take_no_detail_away(last: dict[str, Any], at_once: bool) -
     assert usages == [chat.Usage(9, 8, 4, 3, audio_tokens=2)]
 
 
-def test_cumulative_usage_is_reported_once() -> None:
-    chunks = [
-        {
-            **answer_body({"text": text}, finish=finish),
-            "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": count},
-        }
-        for text, count, finish in (("a", 1, None), ("b", 2, None), ("", 3, "STOP"))
-    ]
-    assert stream(*chunks) == [
-        chat.Opened("r1", "gemini-3.8-flash-002", 0),
-        chat.TextDelta("a"),
-        chat.TextDelta("b"),
-        chat.ChoiceFinish("stop"),
-        chat.UsageReport(chat.Usage(5, 3)),
-        chat.Finished(),
-    ]
-
-
 def test_array_of_chunks_without_alt_sse_is_read() -> None:
     chunks = [
         answer_body({"text": "a", "thought": True}, finish=None),
@@ -420,12 +387,6 @@ def test_error_body_with_status_200_fails() -> None:
     for body in (error(429, "RESOURCE_EXHAUSTED"), [error(429, "RESOURCE_EXHAUSTED")]):
         assert failure_of(body).kind is FailureKind.RATE_LIMITED
     assert failure_of({"error": "down"}).kind is FailureKind.UNAVAILABLE
-
-
-def test_truncated_or_invalid_stream_fails() -> None:
-    begun = sse(answer_body({"text": "Let"}, finish=None))
-    for data in (b"", begun, begun + b"data: {\r\n\r\n", begun + b"data: 7\r\n\r\n", begun + b"{\r\n", b"<html>\n"):
-        assert [type(event) for event in events(data)][-1] is chat.Failed
 
 
 def test_text_after_a_finish_belongs_to_the_answer() -> None:
@@ -563,13 +524,11 @@ def test_burst_in_the_usual_layout_is_not_parsed() -> None:
 
 
 def test_burst_of_text_becomes_one_run() -> None:
-    chunks_sent = [
-        {"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("a", '"', "\\", '",', "é", '","')
-    ]
-    parser = ADAPTER.stream_parser(TARGET)
-    together = parser.feed(sse(*chunks_sent))
+    words = ("a", '"', "\\", '",', "é", '","')
+    chunks_sent = [answer_body({"text": word}, finish=None, index=0) | {"usageMetadata": {}} for word in words]
+    together = ADAPTER.stream_parser(TARGET).feed(sse(*chunks_sent))
     assert [type(event) for event in together] == [chat.Opened, chat.TextDelta, chat.TextRun]
-    assert [*expand(together[1:])] == [chat.TextDelta(word) for word in ("a", '"', "\\", '",', "é", '","')]
+    assert [*expand(together[1:])] == [chat.TextDelta(word) for word in words]
 
 
 @pytest.mark.parametrize("text", ["\ud83d", "", None])
@@ -580,13 +539,3 @@ def test_other_chunk_ends_a_run(text: str | None) -> None:
         *[event for chunk in chunks_sent for event in alone.feed(sse(chunk))],
         *alone.close(),
     ]
-
-
-def test_stream_chunks_use_the_fast_path() -> None:
-    chunk = {
-        "candidates": [{"content": {"parts": [{"text": "word"}], "role": "model"}, "index": 0}],
-        "usageMetadata": {"promptTokenCount": 1},
-        "modelVersion": MODEL,
-        "responseId": "r",
-    }
-    assert _only_text(chunk) == "word"

@@ -92,11 +92,6 @@ def test_byte_order_mark_is_ignored() -> None:
     assert loads(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
 
 
-def test_a_cut_pair_in_an_event_is_kept_for_its_other_half() -> None:
-    assert loads(rb'{"a":"\ud83d"}') == {"a": "\ud83d"}
-    assert loads_text(r'{"a":"\ud83d"}') == {"a": "\ud83d"}
-
-
 @pytest.mark.parametrize(
     "data",
     [

@@ -59,12 +59,6 @@ def test_both_adapters_are_registered() -> None:
     assert "verbosity" in ADAPTER.capabilities.parameters - COMPATIBLE.capabilities.parameters
 
 
-def test_regional_hosts_come_from_the_catalogue() -> None:
-    assert ADAPTER.sites["eu"].origin == "https://eu.api.openai.com"
-    assert dict(COMPATIBLE.sites) == {}
-    assert dict(COMPATIBLE.models) == {}
-
-
 # --- requests -------------------------------------------------------------------------------------
 
 
@@ -104,12 +98,6 @@ def test_refusal_in_the_history_is_text_for_compatible_servers() -> None:
     assert body(with_refusal, PLAIN, COMPATIBLE)["messages"][1] == plain  # type: ignore[index]
 
 
-def test_request_has_the_deployments_model_and_path() -> None:
-    wire = ADAPTER.build_request(ASK, replace(target("gpt-4o"), base_path="/openai/v1"))
-    assert (wire.method, wire.path, wire.query) == ("POST", "/openai/v1/chat/completions", ())
-    assert body(ASK, target("gpt-4o"))["model"] == "gpt-4o"
-
-
 @pytest.mark.parametrize(("streams", "accept"), [(False, "application/json"), (True, "text/event-stream")])
 def test_accept_header_matches_the_form_of_the_answer(streams: bool, accept: str) -> None:
     asked = replace(ASK, stream=streams)
@@ -121,12 +109,6 @@ def test_max_tokens_field_depends_on_the_server() -> None:
     limited = replace(ASK, max_tokens=5)
     assert body(limited, PLAIN).keys() - body(ASK, PLAIN).keys() == {"max_completion_tokens"}
     assert body(limited, PLAIN, COMPATIBLE).keys() - body(ASK, PLAIN).keys() == {"max_tokens"}
-
-
-def test_pinned_values_are_written_last() -> None:
-    asked = replace(ASK, extra={"store": True, "verbosity": "low"})
-    sent = body(asked, target("gpt-4o", pins={"store": False}))
-    assert (sent["store"], sent["verbosity"]) == (False, "low")
 
 
 def test_signatures_of_other_providers_are_not_sent() -> None:
@@ -241,13 +223,6 @@ def test_stop_sequence_that_a_server_names_is_read(fields: dict[str, object], na
     assert streamed.choices[0].stop_sequence == whole.choices[0].stop_sequence == named
 
 
-def test_call_without_an_id_gets_one_from_the_answer_id() -> None:
-    events = stream(delta("tool_calls", tool_calls=[{"index": 0, "function": {"name": "f", "arguments": "{}"}}]))
-    (call,) = fold(events).choices[0].message.tool_calls
-    assert call.id == "call_r_0"
-    assert [event.id for event in events if isinstance(event, chat.ToolCallDelta)] == ["call_r_0"]
-
-
 CITED = {"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 2, "url": "https://x.example"}}
 
 
@@ -286,12 +261,6 @@ def test_invalid_annotations_are_omitted(annotations: object) -> None:
     assert all(one for one in answer.choices[0].message.annotations)
 
 
-def test_call_without_a_name_fails() -> None:
-    events = stream(delta("tool_calls", tool_calls=[{"index": 0, "id": "c", "function": {"arguments": "{}"}}]))
-    assert isinstance(events[-1], chat.Failed)
-    assert events[-1].failure.kind is FailureKind.MALFORMED
-
-
 @pytest.mark.parametrize("adapter", [ADAPTER, COMPATIBLE, adapter_named("vllm")], ids=lambda it: it.name)
 @pytest.mark.parametrize("finish", ["stop", "length", "tool_calls", "content_filter"])
 def test_choice_that_ended_without_a_message_fails(adapter: Adapter, finish: str) -> None:
@@ -304,21 +273,6 @@ def test_choice_that_ended_without_a_message_fails(adapter: Adapter, finish: str
     with pytest.raises(ProviderFailed) as raised:
         adapter.parse_response(response, PLAIN)
     assert raised.value.failure.kind is FailureKind.MALFORMED
-
-
-def test_hundred_choices_and_calls_stay_separate() -> None:
-    calls = [{"index": i, "id": f"c{i}", "function": {"name": f"f{i}", "arguments": "{}"}} for i in range(100)]
-    assert len(fold(stream(delta("tool_calls", tool_calls=calls))).choices[0].message.tool_calls) == 100
-    many = [{"index": i, "delta": {"content": str(i)}, "finish_reason": "stop"} for i in range(100)]
-    assert [choice.message.content for choice in fold(stream({"choices": many})).choices] == [
-        str(i) for i in range(100)
-    ]
-
-
-def test_unfinished_choice_is_a_truncated_answer() -> None:
-    open_choice = {"choices": [{"index": 1, "delta": {"content": "x"}}]}
-    assert isinstance(stream(delta("stop", content="x"), open_choice, end=b"")[-1], chat.Failed)
-    assert isinstance(stream(delta("stop", content="x"))[-1], chat.Finished)
 
 
 @pytest.mark.parametrize("provider", ["openai-compatible", "qianfan"])

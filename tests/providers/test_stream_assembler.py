@@ -340,7 +340,6 @@ def test_pieces_of_calls_are_put_together(
 
 
 def test_call_that_is_sent_again_is_one_call() -> None:
-    assert calls_of(*2 * [{"index": 0, "name": "f", "arguments": '{"a":1}'}]) == [(0, "call_id_0", "f", '{"a":1}')]
     made = assembler()
     for _ in range(2):
         made.whole_call("f", '{"a":1}', id="a")
@@ -475,22 +474,20 @@ def test_more_specific_finish_wins(first: FinishReason, second: FinishReason) ->
     assert ChoiceFinish(wins, 1, "FIRST" if first == wins else "SECOND") in events
 
 
-EXPECTED: dict[FinishReason, FinishReason] = {"tool_calls": "stop"}
-"""Without any calls."""
-
-
-@pytest.mark.parametrize("before", RANKED)
-def test_finish_that_is_not_known_ends_an_answer(before: FinishReason) -> None:
-    made = assembler()
-    made.text("a")
-    made.finish(before)
-    made.finish("other", raw="MONSOON")
-    made.complete()
-    *_, finish, last = made.take()
-    assert isinstance(last, Finished)
-    assert finish == (
-        ChoiceFinish("other", 0, "MONSOON") if before == "stop" else ChoiceFinish(EXPECTED.get(before, before), 0, None)
+@pytest.mark.parametrize(
+    ("before", "finish"),
+    [
+        ("stop", ChoiceFinish("other", 0, "MONSOON")),
+        ("length", ChoiceFinish("length")),
+        ("tool_calls", ChoiceFinish("stop")),
+        ("content_filter", ChoiceFinish("content_filter")),
+    ],
+)
+def test_finish_that_is_not_known_ends_an_answer(before: FinishReason, finish: ChoiceFinish) -> None:
+    events = events_of(
+        lambda made: made.text("a"), lambda made: made.finish(before), lambda made: made.finish("other", raw="MONSOON")
     )
+    assert events[-2:] == [finish, Finished()]
 
 
 @pytest.mark.parametrize("kind", ["text", "reasoning", "call", "nothing", "cut call"])
@@ -578,15 +575,6 @@ def too_large(*steps: Callable[[Assembler], None]) -> bool:
     return [event.failure.kind for event in terminal] == [FailureKind.TOO_LARGE]
 
 
-def test_number_of_call_indexes_is_limited() -> None:
-    made = assembler()
-    for place in range(10_000):
-        made.tool_call(index=place, id="a", name="f" * (place == 0))
-    made.finish("stop")
-    made.complete()
-    assert isinstance(made.take()[-1], Failed)
-
-
 def test_calls_are_bounded_in_number() -> None:
     many = [lambda made, n=n: made.tool_call("{}", id=f"c{n}", name="f") for n in range(513)]
     assert not too_large(*many[:512])
@@ -617,35 +605,6 @@ def test_choices_are_bounded_in_number() -> None:
     many = [lambda made, n=n: made.text("a", n) for n in range(129)]
     assert not too_large(*many[:128])
     assert too_large(*many)
-
-
-def called(*pieces: dict[str, Any]) -> list[tuple[int, str, str]]:
-    """Return the calls of the pieces: index, name and arguments."""
-    made = assembler()
-    for piece in pieces:
-        made.tool_call(**piece)
-    made.finish("tool_calls")
-    made.complete()
-    events = [event for event in made.take() if isinstance(event, ToolCallDelta)]
-    ids = [event.id for event in events if event.id is not None]
-    assert len(set(ids)) == len(ids), "a client tells calls apart by their ids"
-    names = {event.index: event.name for event in events if event.name}
-    return [
-        (index, name or "", "".join(event.arguments for event in events if event.index == index))
-        for index, name in names.items()
-    ]
-
-
-def test_calls_with_one_id_are_distinguished_by_index() -> None:
-    first, second = {"id": "call_0", "index": 0, "name": "f"}, {"id": "call_0", "index": 1, "name": "f"}
-    wanted = [(0, "f", '{"a":1}'), (1, "f", '{"a":2}')]
-    assert called({**first, "arguments": '{"a":1}'}, {**second, "arguments": '{"a":2}'}) == wanted
-    pieces = [first, second, {"arguments": '{"a":1}', "index": 0}, {"arguments": '{"a":2}', "index": 1, "id": "call_0"}]
-    assert called(*pieces) == wanted
-    # With its name again and again, a piece still belongs where its place is.
-    assert called({**first, "arguments": '{"a"'}, {**first, "arguments": ":1}"}) == [(0, "f", '{"a":1}')]
-    # Without indices nothing distinguishes them.
-    assert called({"id": "x", "name": "f", "arguments": "{"}, {"id": "x", "arguments": "}"}) == [(0, "f", "{}")]
 
 
 def _counts_of(assembler: Assembler) -> Usage:

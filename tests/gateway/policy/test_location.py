@@ -74,18 +74,16 @@ def test_invalid_assertion_is_unknown_and_does_not_use_the_backends_location() -
     assert resolve(TABLE, CLIENTS["backend"], seen("DE", ("CN", "US"))).problem is LocationProblem.UNKNOWN
 
 
-def test_region_of_a_key_is_final_and_other_signals_are_recorded() -> None:
-    location = resolve(TABLE, CLIENTS["shop-cn"], seen("US"))
+@pytest.mark.parametrize("signals", [("api_key", "edge_header"), ("edge_header", "api_key"), ("edge_header",)])
+@pytest.mark.parametrize(("edge", "region", "territory"), [("US", "us", None), ("CN", "cn", "CN")])
+def test_region_of_a_key_is_final_and_other_signals_are_recorded(
+    signals: tuple[str, ...], edge: str, region: str, territory: str | None
+) -> None:
+    location = resolve(with_rules(TABLE, signals=signals), CLIENTS["shop-cn"], seen(edge))
     assert location.region is not None
-    assert (location.region.name, location.territory, location.why) == ("cn", None, "api_key")
-    assert [(item.signal, item.decided) for item in location.evidence] == [("api_key", True), ("edge_header", False)]
-    inside = resolve(TABLE, CLIENTS["shop-cn"], seen("CN"))
-    assert inside.territory == "CN"
-
-
-def test_region_of_a_key_is_final_at_any_position_in_the_list() -> None:
-    table = with_rules(TABLE, signals=("edge_header",))
-    assert resolve(table, CLIENTS["shop-cn"], seen("US")).why == "api_key"
+    assert (location.region.name, location.territory, location.why) == ("cn", territory, "api_key")
+    evidence = {(item.signal, item.region, item.decided) for item in location.evidence}
+    assert evidence == {("api_key", "cn", True), ("edge_header", region, False)}
 
 
 @pytest.mark.parametrize("client", [None, "backend", "shop-cn"])
@@ -250,6 +248,7 @@ DOUBTFUL = {
     "an edge that says two parts, one of them empty": reported(EdgeReport(("US",), ("CA", ""))),
     "an edge that says another country's part": reported(EdgeReport(("US",), ("FR-75",))),
     "an edge that says a part of a part": reported(EdgeReport(("US-CA",), ("NY",))),
+    **{f"an edge that says {part!a}": reported(EdgeReport(("US",), (part,))) for part in ("ß", "ﬁ", "ca\u0131")},
     "an edge with a wrong secret": reported(None, EdgeNote.UNPROVEN),
     "an address that is none": reported(address=AddressReport(note="in doubt: …", doubtful=True)),
 }
@@ -337,14 +336,6 @@ def test_evidence_records_each_signal(name: str) -> None:
 )
 def test_evidence_is_short_visible_ascii(value: str, shown: str) -> None:
     assert resolve(ALL, None, reported(asserted=(value,))).evidence[0].value == shown
-
-
-def test_region_of_a_client_decides_and_is_in_the_evidence() -> None:
-    table = with_rules(ALL, signals=("edge_header",))
-    location = resolve(table, CLIENTS["shop-cn"], seen("CN"))
-    assert (location.territory, location.why) == ("CN", "api_key")
-    evidence = [(item.signal, item.region, item.decided) for item in location.evidence]
-    assert evidence == [("api_key", "cn", True), ("edge_header", "cn", False)]
 
 
 def test_territory_without_region_conflicts_with_one_in_a_region() -> None:
@@ -440,12 +431,6 @@ def test_unknown_part_is_refused_if_no_region_is_stricter() -> None:
         assert located(country, replace(STRICT, region_by_territory=regions)) == ("unknown", None, "unknown")
     both = {**STRICT.region_by_territory, "US": us, "US-CA": replace(ca, approvals_required=True)}
     assert located(country, replace(STRICT, region_by_territory=both))[0] == "ca"
-
-
-def test_unknown_subdivision_code_makes_the_location_doubtful() -> None:
-    for part in ("ß", "ﬁ", "ca\u0131"):
-        location = resolve(TABLE, None, reported(EdgeReport(("US",), (part,))))
-        assert location.problem is LocationProblem.UNKNOWN, part
 
 
 @pytest.mark.parametrize("part", ["11", "99", "QQ", "043", "UA-99"])
@@ -565,28 +550,17 @@ def test_weaker_signals_do_not_locate_a_bound_caller_with_a_hidden_location(
     assert located(sighting, table, bound) == (region, territory, "api_key")
 
 
-DEMO = with_rules(TABLE, demo_territory="JP")
-
-
 @pytest.mark.parametrize(
-    ("territory", "region", "problem"),
-    [("JP", "default", None), ("DE", "eu", None), ("CN", "cn", None), ("CU", None, LocationProblem.BLOCKED)],
+    ("demo", "edge", "found"),
+    [
+        *((code, None, (region, code, "demo_territory")) for code, region in (("JP", "default"), ("DE", "eu"))),
+        ("CU", None, (LocationProblem.BLOCKED, "CU", "demo_territory")),
+        *(("JP", edge, (LocationProblem.UNKNOWN, None, "unknown")) for edge in ("XX", "T1", "not-a-code", "")),
+        ("JP", "CN", ("cn", "CN", "edge_header")),
+        (None, None, (LocationProblem.UNKNOWN, None, "unknown")),
+    ],
 )
-def test_demo_locates_a_caller_whom_no_signal_locates(
-    territory: str, region: str | None, problem: LocationProblem | None
+def test_demo_locates_a_caller_of_whom_no_signal_speaks(
+    demo: str | None, edge: str | None, found: tuple[str, str | None, str]
 ) -> None:
-    location = resolve(with_rules(TABLE, demo_territory=territory), None, seen())
-    assert (location.why, location.territory, location.problem) == ("demo_territory", territory, problem)
-    assert (location.region.name if location.region else None) == region
-    assert resolve(TABLE, None, seen()).problem is LocationProblem.UNKNOWN
-
-
-@pytest.mark.parametrize("edge", ["XX", "T1", "not-a-code", ""])
-def test_demo_does_not_locate_a_caller_whose_signal_is_unknown_or_in_doubt(edge: str) -> None:
-    location = resolve(DEMO, None, seen(edge))
-    assert (location.why, location.problem) == ("unknown", LocationProblem.UNKNOWN)
-
-
-def test_demo_prefers_every_signal_to_its_own_territory() -> None:
-    location = resolve(DEMO, None, seen("CN"))
-    assert (location.why, location.territory) == ("edge_header", "CN")
+    assert located(seen(edge), with_rules(TABLE, demo_territory=demo)) == found

@@ -20,7 +20,7 @@ from providers.failures import InvalidRequest
 from tests.gateway.location_reports import reported
 from tests.kit.case_files import cases
 from tests.kit.config_cases import rejected
-from tests.kit.configs import BASE, KEYS, Config, table_of
+from tests.kit.configs import BASE, KEYS, table_of
 
 CHOICES = {
     "qwen": {"deployments": ["qwen-cn", "qwen-intl"], "title": {"en": "Qwen", "zh-Hans": "通义千问"}},
@@ -202,13 +202,9 @@ def test_each_intent_has_its_route_and_others_the_default() -> None:
         assert names(decide(config, view, location, NO_NEEDS, {}, 0.0)) == ["chatgpt-eu"]
 
 
-def merged(patch: str) -> Config:
-    return HOME.merge(patch)
-
-
 @cases("patch", "message")
 def test_mistakes_are_reported(patch: str, message: str) -> None:
-    found = list(map(str, rejected(merged(patch).text, KEYS)))
+    found = list(map(str, rejected(HOME.merge(patch).text, KEYS)))
     assert any(message in line for line in found), found
 
 
@@ -244,7 +240,3 @@ def test_assistant_without_chats_in_a_region_is_listed_for_its_other_uses() -> N
     )
     location = resolve(config, None, reported(EdgeReport(("US",))))
     assert offer_of(config, config.assistants["assistant"], location, 0.0)
-
-
-def test_preference_without_effect_has_a_reason_for_each_reason_of_a_skip() -> None:
-    assert _WHY_SKIPPED.keys() == {*SkipReason}

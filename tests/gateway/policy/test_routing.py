@@ -19,7 +19,7 @@ from providers.matching.requirements import FEATURES, Requirements, requirements
 from providers.territories import parse_places
 from tests.gateway.location_reports import reported
 from tests.kit.case_files import cases
-from tests.kit.configs import BASE, KEYS, Config, table_of
+from tests.kit.configs import BASE, KEYS, table_of
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -211,10 +211,20 @@ def test_a_parameter_outside_a_sites_promise_is_dropped_inside_a_boundary_only()
         assert outcome.steps[0].dropped == dropped
 
 
-def test_refusal_names_only_capabilities_that_the_request_can_change() -> None:
-    refusal = refusal_of(TABLE, "HK", asked("vision"))
-    assert refusal.code is RefusalCode.UNSUPPORTED_CAPABILITY
-    assert refusal.message.endswith("supports this request (qwen-intl: does not support vision): see `messages`")
+@pytest.mark.parametrize(
+    ("features", "missing"),
+    [
+        (("vision",), "vision"),
+        (("vision", "tools", "json_object"), "vision"),
+        (("prefill", "vision"), "prefill, vision"),
+    ],
+)
+def test_refusal_names_only_missing_capabilities_that_the_request_can_change(
+    features: tuple[str, ...], missing: str
+) -> None:
+    refusal = refusal_of(TABLE, "HK", asked(*features))
+    assert (refusal.code, refusal.param) == (RefusalCode.UNSUPPORTED_CAPABILITY, "messages")
+    assert refusal.message.endswith(f"supports this request (qwen-intl: does not support {missing}): see `messages`")
 
 
 # Where in a request each feature is asked for.
@@ -243,20 +253,14 @@ def test_refusal_names_the_field_of_the_unsupported_feature(feature: str) -> Non
     assert refusal_of(MUTE, "CN", asked(feature)).param == WHERE[feature]
 
 
-def test_refusal_names_missing_features_only() -> None:
-    refusal = refusal_of(TABLE, "HK", asked("vision", "tools", "json_object"))
-    assert (refusal.param, refusal.message.endswith("(qwen-intl: does not support vision): see `messages`")) == (
-        "messages",
-        True,
-    )
+def test_field_in_the_details_is_not_repeated() -> None:
+    assert refusal_of(MUTE, "CN", asked("tools")).message.endswith("(qwen-cn: does not support tools)")
 
 
 def test_prefill_refusal_explains_the_fix() -> None:
     refusal = refusal_of(TABLE, "HK", asked("prefill"))
     assert refusal.param == "messages"
     assert "the last message has the role `assistant`" in refusal.message
-    both = refusal_of(TABLE, "HK", asked("prefill", "vision"))
-    assert both.message.endswith("(qwen-intl: does not support prefill, vision): see `messages`")
 
 
 FLUENT = BASE.merge(
@@ -290,10 +294,6 @@ def test_prefill_refusal_depends_on_the_other_requirements() -> None:
     assert "does not support audio, prefill" in refusal.message
 
 
-def test_field_in_the_details_is_not_repeated() -> None:
-    assert refusal_of(MUTE, "CN", asked("tools")).message.endswith("(qwen-cn: does not support tools)")
-
-
 def test_a_message_names_as_much_as_fits() -> None:
     assert refusal_text(frozenset({"b", "a"})) == "a, b"
     assert refusal_text(frozenset({"x" * 1000})) == "x" * 300
@@ -307,17 +307,17 @@ def test_deployment_with_an_unmet_requirement_is_skipped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "environ", "reason"),
+    ("patch", "key", "reason", "detail"),
     [
-        (BASE.merge("deployments: {qwen-cn: {enabled: false}}"), KEYS, SkipReason.DISABLED),
-        (BASE, {**KEYS, "DASHSCOPE_API_KEY": ""}, SkipReason.CREDENTIAL),
+        ("{enabled: false}", "k", SkipReason.DISABLED, "disabled in the config"),
+        ("{}", "", SkipReason.CREDENTIAL, "no credential: DASHSCOPE_API_KEY is not set"),
+        ("{api_key: null}", "k", SkipReason.CREDENTIAL, "no credential: api_key is not set"),
     ],
 )
-def test_unavailable_deployment_is_refused_with_503(
-    config: Config, environ: dict[str, str], reason: SkipReason
-) -> None:
-    found = decision(table_of(config, environ), "CN")
-    assert found.considered[0].reason is reason
+def test_unavailable_deployment_is_refused_with_503(patch: str, key: str, reason: SkipReason, detail: str) -> None:
+    table = table_of(BASE.merge(f"deployments: {{qwen-cn: {patch}}}"), {**KEYS, "DASHSCOPE_API_KEY": key})
+    found = decision(table, "CN")
+    assert [(item.reason, item.detail) for item in found.considered] == [(reason, detail)]
     assert isinstance(found.outcome, Refusal)
     assert found.outcome.code is RefusalCode.NO_HEALTHY_DEPLOYMENT
 
@@ -455,17 +455,6 @@ def test_user_key_is_not_computed_without_weighted_steps() -> None:
     location = resolve(TABLE, None, reported(EdgeReport(("US",))))
     found = assign_variant(decide(TABLE, TABLE.assistants["assistant"], location, asked(), {}, 0.0), person)
     assert isinstance(found.outcome, Plan)
-
-
-@pytest.mark.parametrize(
-    ("config", "environ", "detail"),
-    [
-        (BASE, {**KEYS, "DASHSCOPE_API_KEY": ""}, "no credential: DASHSCOPE_API_KEY is not set"),
-        (BASE.merge("deployments: {qwen-cn: {api_key: null}}"), KEYS, "no credential: api_key is not set"),
-    ],
-)
-def test_a_missing_credential_is_named(config: Config, environ: dict[str, str], detail: str) -> None:
-    assert [item.detail for item in decision(table_of(config, environ), "CN").considered] == [detail]
 
 
 @pytest.mark.parametrize(
