@@ -393,12 +393,6 @@ def test_clients_own_thinking_switch_overrides_the_effort() -> None:
     assert sent("deepseek", "deepseek-v4-pro", asked)["thinking"] == {"type": "enabled"}
 
 
-def test_only_allowed_tools_are_sent() -> None:
-    body = sent("qianfan", "ernie-5.1", replace(TOOLS, tool_choice=AllowedTools("required", ("get_weather",))))
-    assert [tool["function"]["name"] for tool in body["tools"]] == ["get_weather"]
-    assert body["tool_choice"] == "required"
-
-
 @pytest.mark.parametrize(
     ("provider", "model", "request_", "feature"),
     [

@@ -10,7 +10,6 @@ from providers.catalogue.models import UNKNOWN_MODEL
 from providers.chat import AssistantMessage, ChatCompletion, Heartbeat, StreamEvent, TextDelta, ToolCall, Usage
 from providers.failures import FailureKind, ProviderFailed
 from providers.reading.folding import fold
-from providers.reading.response_reader import read_answer
 from providers.vendors.dashscope.adapter import ADAPTER
 from providers.wire import WireResponse
 from tests.kit.case_files import cases
@@ -185,36 +184,7 @@ def test_error_in_an_event_stream_labelled_json_is_read() -> None:
     assert fails(event({"code": "Throttling", "message": "m"}, "error", 429)) is FailureKind.RATE_LIMITED
 
 
-def test_too_deeply_nested_arguments_are_malformed() -> None:
-    """The maximum depth depends on the version of Python."""
-    deep = "[" * 1000 + "]" * 1000
-    text = json.dumps(answer_body({"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "@"}}]}))
-    body = text.replace('"@"', deep).encode()
-    try:
-        result: object = read(body).choices[0].message.tool_calls[0].arguments
-    except ProviderFailed as error:
-        result = error.failure.kind
-    assert result in (deep, FailureKind.MALFORMED)
-
-
 # --- streams --------------------------------------------------------------------------------------
-
-
-def test_folded_stream_equals_the_whole_answer() -> None:
-    """Case 87: the gateway streams and folds if the client wants one JSON body."""
-    answer = read_answer(
-        ADAPTER, response(b"".join(text_events("Hel", "lo")), content_type="text/event-stream"), TARGET
-    )
-    assert answer.choices == read(answer_body({"content": "Hello"})).choices
-    assert answer.created == 1_000
-
-
-def test_error_after_content_fails() -> None:
-    """Case 87."""
-    data = text_events("Hel")[0] + event({"code": "ModelServingError", "message": "m", "request_id": "r"}, "error", 503)
-    with pytest.raises(ProviderFailed) as error:
-        read_answer(ADAPTER, response(data, content_type="text/event-stream;charset=UTF-8"), TARGET)
-    assert error.value.failure.kind is FailureKind.UNAVAILABLE
 
 
 def test_usage_of_several_choices_is_added_up() -> None:

@@ -78,11 +78,6 @@ def test_error_of_the_compatible_api_is_classified() -> None:
     assert classify({"error": "gone"}, 404).detail == "gone"
 
 
-def test_retry_after_is_read_from_the_headers() -> None:
-    assert classify(native("Throttling"), 429, {"retry-after": "3"}).retry_after_s == 3
-    assert classify(native("Throttling"), 429).retry_after_s is None
-
-
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"code": "Thr', [], "text", None, {"code": 7}, {"error": [1]}])
 @pytest.mark.parametrize(("status", "kind"), [(400, K.INVALID_REQUEST), (429, K.RATE_LIMITED), (502, K.UNAVAILABLE)])
 def test_status_decides_if_the_body_has_no_code(body: object, status: int, kind: FailureKind) -> None:

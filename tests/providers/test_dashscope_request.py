@@ -14,7 +14,6 @@ from providers.chat import (
     AssistantMessage,
     AudioPart,
     ChatRequest,
-    FilePart,
     ImagePart,
     JsonObjectFormat,
     JsonSchemaFormat,
@@ -133,11 +132,6 @@ def test_multimodal_path_sends_lists_keyed_by_modality() -> None:
     ]
 
 
-def test_documents_are_refused() -> None:
-    document = FilePart("data:application/pdf;base64,JVBERg==")
-    assert refused(ask(UserMessage((document,))), target("qwen3.5-plus")) == "file"
-
-
 def test_only_the_first_message_is_a_system_message() -> None:
     """Case 71: developer messages become system messages, and a later one becomes text of the user."""
     given = (SystemMessage("One.", "developer"), HI, SystemMessage((TextPart("Two."),)), UserMessage("Go on"))
@@ -171,10 +165,6 @@ def test_tool_loop_keeps_calls_and_drops_reasoning(model: str, content: object) 
 def test_refusal_in_the_history_is_sent_as_text() -> None:
     assert messages(HI, AssistantMessage(refusal="I won't."), HI)[1] == {"role": "assistant", "content": "I won't."}
     assert messages(HI, AssistantMessage("Hello"), HI, model="qwen3-vl-plus")[1]["content"] == [{"text": "Hello"}]
-
-
-def test_prefill_is_refused() -> None:
-    assert refused(ask(HI, AssistantMessage("Once upon"))) == "prefill"
 
 
 @pytest.mark.parametrize(
