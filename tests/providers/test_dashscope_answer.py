@@ -7,7 +7,7 @@ import pytest
 
 from providers.adapter import Target
 from providers.catalogue.models import UNKNOWN_MODEL
-from providers.chat import AssistantMessage, ChatCompletion, Heartbeat, StreamEvent, TextDelta, ToolCall, Usage
+from providers.chat import ChatCompletion, Heartbeat, StreamEvent, TextDelta, ToolCall, Usage
 from providers.failures import FailureKind, ProviderFailed
 from providers.reading.folding import fold
 from providers.vendors.dashscope.adapter import ADAPTER
@@ -68,27 +68,6 @@ def texts(pieces: Iterable[bytes]) -> list[str]:
 
 
 # --- whole answers --------------------------------------------------------------------------------
-
-
-def test_complete_answer_is_read() -> None:
-    function = {"name": "get_weather", "arguments": '{"city": "Oslo"}'}
-    call = {"index": 0, "id": "call_1", "type": "function", "function": function}
-    usage = {
-        "input_tokens": 22,
-        "output_tokens": 17,
-        "total_tokens": 39,
-        "prompt_tokens_details": {"cached_tokens": 4},
-        "output_tokens_details": {"reasoning_tokens": 9},
-    }
-    message = {"role": "assistant", "content": "", "reasoning_content": "hm", "tool_calls": [call]}
-    completion = read(answer_body(message, "tool_calls", usage=usage))
-    assert (completion.id, completion.model, completion.created) == ("r-1", "qwen-plus", 0)
-    assert completion.usage == Usage(22, 17, 4, 9)
-    choice = completion.choices[0]
-    assert choice.finish_reason == "tool_calls"
-    assert choice.message == AssistantMessage(
-        None, reasoning="hm", tool_calls=(ToolCall("call_1", "get_weather", '{"city": "Oslo"}'),)
-    )
 
 
 @cases("content", "text")

@@ -63,14 +63,6 @@ def test_detail_of_an_invalid_request_is_only_the_provider_text() -> None:
         assert (failure.kind, failure.detail) == (K.INVALID_REQUEST, message)
 
 
-def test_event_stream_labelled_json_is_classified() -> None:
-    """Case 53."""
-    data = b"id:1\nevent:error\n:HTTP_STATUS/400\ndata:" + json.dumps(native("DataInspectionFailed")).encode() + b"\n\n"
-    failure = classify(data, 400, {"content-type": "application/json"})
-    assert (failure.kind, failure.code) == (K.CONTENT_FILTER, "DataInspectionFailed")
-    assert (failure.detail, failure.request_id) == ("m", "r-1")
-
-
 def test_error_of_the_compatible_api_is_classified() -> None:
     error = {"code": "invalid_parameter_error", "param": None, "message": "m", "type": "invalid_request_error"}
     failure = classify({"error": error, "id": "x", "request_id": "r-1"}, 400)

@@ -108,29 +108,6 @@ def test_answer_with_calls_finishes_with_tool_calls(word: str) -> None:
     assert answer(answer_body({"functionCall": {"name": "f"}}, finish=word)).choices[0].finish_reason == "tool_calls"
 
 
-# --- blocked prompts and filtered answers ---------------------------------------------------------
-
-BLOCK = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 9}}
-
-
-def test_blocked_prompt_gives_an_empty_filtered_answer() -> None:
-    completion = answer(BLOCK)
-    assert completion.usage == chat.Usage(prompt_tokens=9)
-    (choice,) = completion.choices
-    assert (choice.message.content, choice.finish_reason, choice.raw_finish_reason) == ("", "content_filter", "SAFETY")
-    assert stream(BLOCK) == [
-        chat.Opened("", MODEL, 0),
-        chat.ChoiceFinish("content_filter", 0, "SAFETY"),
-        chat.UsageReport(chat.Usage(prompt_tokens=9)),
-        chat.Finished(),
-    ]
-
-
-def test_filtered_answer_keeps_its_text() -> None:
-    found = stream(answer_body({"text": "Once"}, finish=None), {"candidates": [{"finishReason": "SAFETY", "index": 0}]})
-    assert found[1:] == [chat.TextDelta("Once"), chat.ChoiceFinish("content_filter", 0, "SAFETY"), chat.Finished()]
-
-
 @pytest.mark.parametrize(
     "body",
     [
@@ -320,12 +297,6 @@ def test_error_status_word_is_classified(status: int, word: str | None, kind: Fa
     assert classified(status, [error(status, word)]) == failure
 
 
-def test_refused_key_with_status_400_is_a_credentials_failure() -> None:
-    detail = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
-    failure = classified(400, error(400, "INVALID_ARGUMENT", detail))
-    assert (failure.kind, failure.code) == (FailureKind.CREDENTIALS, "API_KEY_INVALID")
-
-
 @cases("delay", "wait_s")
 def test_retry_after_of_a_rate_limit_is_read(delay: str, wait_s: float | None) -> None:
     retry_info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
@@ -353,34 +324,12 @@ def test_retry_delay_field_takes_precedence() -> None:
     assert classified(429, body).retry_after_s == pytest.approx(0.3738)
 
 
-def test_daily_limit_is_a_quota_failure() -> None:
-    violations = [{"quotaId": "GenerateRequestsPerMinute"}, {"quotaId": "GenerateContentInputTokensPerDayPerProject"}]
-    assert classified(429, error(429, "RESOURCE_EXHAUSTED", {"violations": violations})).kind is FailureKind.QUOTA
-    assert classified(429, error(429, "RESOURCE_EXHAUSTED", {"violations": violations[:1]})).kind is (
-        FailureKind.RATE_LIMITED
-    )
-
-
 def test_used_up_prepaid_credit_is_a_quota_failure() -> None:
     body = error(402, "RESOURCE_EXHAUSTED")
     assert classified(402, body).kind is FailureKind.QUOTA
     last = events(sse(body))[-1]
     assert isinstance(last, chat.Failed)
     assert last.failure.kind is FailureKind.QUOTA
-
-
-@pytest.mark.parametrize("body", [error(503, "UNAVAILABLE"), [error(503, "UNAVAILABLE")], error(503)])
-def test_error_in_a_started_stream_is_classified(body: object) -> None:
-    pretty = json.dumps(body, indent=2).encode()
-    for tail in (sse(body), pretty, pretty.replace(b"\n", b"\r\n") + b"\r\n"):
-        for begun in (b"", sse(answer_body({"text": "Let"}, finish=None))):
-            found = events(begun + tail)
-            assert isinstance(found[-1], chat.Failed)
-            assert found[-1].failure.kind is FailureKind.UNAVAILABLE
-            assert found[-1].failure.detail == "Text."
-            assert [event for event in found if isinstance(event, chat.TextDelta)] == (
-                [chat.TextDelta("Let")] if begun else []
-            )
 
 
 def test_error_body_with_status_200_fails() -> None:

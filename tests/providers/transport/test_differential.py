@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from dataclasses import dataclass
 
 import httpx
 import pytest
 
-from tests.kit.scripted_server import GOOD, Peer, Script, Scripted, hold, say, scripted, turns
+from tests.kit.scripted_server import GOOD, Peer, Script, Scripted, say, scripted, turns
 from tests.providers.transport.http_responses import LEGAL, NO_SECOND, REFUSED, STRICTER, Wire
 from tests.providers.transport.httpx_over_pool import PoolTransport
 
@@ -109,18 +108,6 @@ async def test_a_poisoned_connection_serves_no_second_request(wire: Wire, apart:
     assert (second, server.connections) == (SECOND, 2)
 
 
-async def test_bytes_that_come_while_a_connection_is_idle_end_it() -> None:
-    speak = asyncio.Event()
-    poison = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison"
-    script = hold(GOOD, speak, poison)
-    async with scripted(script, say(GOOD)) as server, client_over(PoolTransport()) as client:
-        assert await fetch(client, server.origin) == SECOND
-        speak.set()
-        await turns(5)
-        assert await fetch(client, server.origin) == SECOND
-        assert server.served_by == [1, 2]
-
-
 @pytest.mark.parametrize("framing", [b"content-length: 5\r\n\r\n", b"transfer-encoding: chunked\r\n\r\n", b"\r\n"])
 async def test_a_response_to_head_has_no_body(framing: bytes) -> None:
     script = say(b"HTTP/1.1 200 OK\r\n" + framing)
@@ -176,19 +163,3 @@ async def test_large_bodies_both_ways_in_many_pieces(transport: type[PoolTranspo
         assert sent == [content]
         assert await fetch(client, server.origin) == SECOND
         assert server.connections == 1
-
-
-CUT = ["a length", "chunks with extensions", "chunks with trailers", "102 and 103 before", "to the close, HTTP/1.1"]
-
-
-@pytest.mark.parametrize("name", CUT)
-async def test_response_does_not_depend_on_the_cut(name: str) -> None:
-    wire = LEGAL[name]
-    expected, _, _ = await both(PoolTransport(), script_of(wire))
-    cuts = range(1, len(wire.data))
-    scripts = [say(wire.data[:cut], wire.data[cut:], then=wire.then) for cut in cuts]
-    scripts.append(say(*(wire.data[at : at + 1] for at in range(len(wire.data))), then=wire.then))
-    async with scripted(*scripts) as server, client_over(PoolTransport()) as client:
-        for _ in scripts:
-            assert await fetch(client, server.origin) == expected
-        assert server.connections == (1 if wire.then == "keep" else len(scripts))
