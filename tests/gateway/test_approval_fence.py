@@ -21,14 +21,12 @@ from gateway.execution.service_client import ServiceClient
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import RefusalCode, Refused
 from gateway.model.record import Record
-from gateway.policy.location.resolution import resolve
-from gateway.policy.location.signals import EdgeReport
 from gateway.service.chat_service import ChatService
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
 from providers.chat import ChatRequest, UserMessage
 from tests.gateway.deciding_anew import answer_of, exchange_of
-from tests.gateway.location_reports import reported
+from tests.gateway.decisions import place_of
 from tests.kit.configs import table_of
 from tests.kit.example_counts import examples
 from tests.kit.httpx_transport import HttpxTransport
@@ -115,7 +113,7 @@ class Asking:
 
         def prepared() -> Exchange:
             table = self._current()
-            location = resolve(table, None, reported(EdgeReport((territory,))))
+            location = place_of(table, territory)
             return exchange_of(table, location, request, deadline, record)
 
         await answer_of(self.service, prepared)
@@ -175,7 +173,7 @@ async def test_an_approval_that_ends_between_two_attempts_ends_them() -> None:
     table = table_with([ends, lasts], [True, True])
     asking = Asking([table], last_second, [2.0])
     record = Record("r", 0, table.version)
-    location = resolve(table, None, reported(EdgeReport(("DE",))))
+    location = place_of(table, "DE")
     request = ChatRequest("assistant", (UserMessage("hello"),))
     with pytest.raises(PlanExhausted):
         await asking.service.answer(exchange_of(table, location, request, Deadline.start(60, 50), record))

@@ -23,8 +23,6 @@ from gateway.features.shadow.traffic import ShadowSink, ShadowTraffic
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Refused
 from gateway.model.served import USES, ServedRequest, Use
-from gateway.policy.location.resolution import resolve
-from gateway.policy.location.signals import EdgeReport
 from gateway.service.chat_service import ChatService
 from gateway.service.location import LocationService
 from gateway.usage.client_limits import ClientLimits
@@ -36,7 +34,7 @@ from providers.inputs.embeddings.values import EmbeddingRequest
 from providers.inputs.rerank.values import RerankRequest
 from providers.moderations.values import ModerationRequest
 from tests.gateway.deciding_anew import answer_of, exchange_of
-from tests.gateway.location_reports import reported
+from tests.gateway.decisions import place_of
 from tests.gateway.random_configs import TERRITORIES, compiled, configs, fits
 from tests.kit.example_counts import examples
 from tests.kit.httpx_transport import HttpxTransport
@@ -134,14 +132,14 @@ async def test_no_attempt_ever_leaves_the_boundary(
     executor = PlanExecutor(transport, health, sleep=no_sleep)
     locations = LocationService(ServiceClient(transport), asked.append)
     service = ChatService(lambda: current[0], executor, locations, ClientLimits())
-    location = resolve(table, None, reported(EdgeReport((territory,))))
+    location = place_of(table, territory)
     request = _request(use, stream, user)
 
     deadline = Deadline.start(60, 50)
 
     def prepared() -> Exchange:
         now = current[0]
-        return exchange_of(now, resolve(now, None, reported(EdgeReport((territory,)))), request, deadline)
+        return exchange_of(now, place_of(now, territory), request, deadline)
 
     with contextlib.suppress(Refused, PlanExhausted):
         await answer_of(service, prepared)
@@ -238,7 +236,7 @@ async def test_shadow_never_receives_prompts_that_must_stay_inside(
     counts: list[tuple[str, ...]] = []
     sink = ShadowSink(keep, counts.append, lambda *_: None)
     shadows = ShadowTraffic(lambda: table, caller, Health(), sink, draw=lambda: 0.0)
-    location = resolve(table, None, reported(EdgeReport((territory,))))
+    location = place_of(table, territory)
     request = ChatRequest("assistant", (UserMessage("secret"),), stream=stream)
     record = record_with("r", 0, table.version, assistant="assistant", deployment="other")
     nothing: Any = None

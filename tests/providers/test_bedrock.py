@@ -202,13 +202,6 @@ def test_earlier_calls_become_texts_if_no_tool_may_be_called(more: dict[str, Any
     assert refused(HI, chat.AssistantMessage(tool_calls=(CALL,)), **more) == "tools"
 
 
-def test_thinking_budget_is_omitted_for_a_tool_loop_of_another_model() -> None:
-    loop = (HI, chat.AssistantMessage(tool_calls=(CALL,)), chat.ToolMessage("tooluse_1", " "))
-    body = sent(*loop, tools=(WEATHER,), reasoning_effort="high")
-    assert "additionalModelRequestFields" not in body
-    assert body["messages"][-1]["content"][0]["toolResult"]["content"] == []
-
-
 @pytest.mark.parametrize(
     ("message", "feature"),
     [

@@ -698,14 +698,6 @@ def test_think_tags_are_found_in_any_pieces(
     assert text + last[1] == expected[2].lstrip()
 
 
-@pytest.mark.parametrize("provider", ["qianfan", "minimax"])
-def test_citations_are_kept(provider: str) -> None:
-    cited = [{"type": "url_citation", "url_citation": {"url": "https://a.example", "start_index": 0, "end_index": 2}}]
-    cited_chunk = chunk("Hi", delta={"content": "Hi", "annotations": cited})
-    (choice,) = fold(stream_events(provider, cited_chunk, chunk(None, "stop"))).choices
-    assert (choice.message.content, list(choice.message.annotations)) == ("Hi", cited)
-
-
 # --- rules of single vendors ----------------------------------------------------------------------
 
 CALL = AssistantMessage(None, tool_calls=(ToolCall("call_1", "get_time", "{}"),))

@@ -122,24 +122,6 @@ def test_answer_without_a_candidate_is_malformed(body: object) -> None:
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def test_calls_without_ids_get_unique_ids() -> None:
-    first, second = {"functionCall": {"name": "f", "args": {"a": 1}}}, {"functionCall": {"name": "f"}}
-    completion = answer(answer_body(first, second), OLD)
-    calls = completion.choices[0].message.tool_calls
-    assert [(call.id, call.arguments) for call in calls] == [("call_r1_0", '{"a":1}'), ("call_r1_1", "{}")]
-    history = (
-        chat.UserMessage("Go"),
-        chat.AssistantMessage(tool_calls=calls),
-        chat.ToolMessage(calls[1].id, "two"),
-        chat.ToolMessage(calls[0].id, "one"),
-    )
-    sent = json.loads(ADAPTER.build_request(chat.ChatRequest("a", history), OLD).body)
-    assert [part["functionResponse"] for part in sent["contents"][2]["parts"]] == [
-        {"name": "f", "response": {"output": "one"}},
-        {"name": "f", "response": {"output": "two"}},
-    ]
-
-
 def test_signature_survives_a_client_with_standard_fields_only() -> None:
     parts = [
         {"functionCall": {"id": "fc_1", "name": "f"}, "thoughtSignature": "CiQB+/=="},
@@ -217,22 +199,6 @@ def test_logprobs_are_converted_to_openais_format() -> None:
         ],
         "refusal": None,
     }
-
-
-def test_usage_counts_are_added_up() -> None:
-    counts = {
-        "promptTokenCount": 31,
-        "toolUsePromptTokenCount": 4,
-        "cachedContentTokenCount": 8,
-        "candidatesTokenCount": 12,
-        "thoughtsTokenCount": 80,
-        "totalTokenCount": 999,
-    }
-    usage = answer({**answer_body({"text": "x"}), "usageMetadata": counts}).usage
-    assert usage == chat.Usage(35, 92, 8, 80)
-    assert usage.total_tokens == 127
-    assert answer({**answer_body({"text": "x"}), "usageMetadata": {"promptTokenCount": 3}}).usage == chat.Usage(3)
-    assert answer(answer_body({"text": "x"})).usage is None
 
 
 @pytest.mark.parametrize("kinds", [None, "AUDIO", [], ["AUDIO"], [{"modality": "IMAGE", "tokenCount": 4}]])

@@ -7,13 +7,11 @@ from hypothesis import strategies as st
 
 from gateway.model.approval import Approval, Days, days_at, terms_of, why_unapproved
 from gateway.model.config_version import ConfigVersion
-from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason
+from gateway.model.decision import Decision, Plan, RefusalCode, SkipReason
 from gateway.policy.fence import lacking_approval, prompt_permit
-from gateway.policy.location.resolution import resolve
-from gateway.policy.location.signals import EdgeReport
 from gateway.policy.routing import decide
 from providers.matching.requirements import Requirements
-from tests.gateway.location_reports import reported
+from tests.gateway.decisions import place_of, refused
 from tests.kit.case_files import cases
 from tests.kit.configs import BASE, table_of
 
@@ -127,7 +125,7 @@ def approved_until(last: str | None, *, required: bool = True) -> ConfigVersion:
 
 
 def decision(table: ConfigVersion, now: str, territory: str = "CN") -> Decision:
-    location = resolve(table, None, reported(EdgeReport((territory,))))
+    location = place_of(table, territory)
     return decide(table, table.assistants["assistant"], location, NOTHING, {}, at(now))
 
 
@@ -136,9 +134,8 @@ def test_an_expiry_takes_effect_at_request_time_and_not_when_it_was_remembered()
     for _ in range(2):  # the clock may be set back, too
         assert isinstance(decision(table, "2026-11-20T09:59:59").outcome, Plan)
         found = decision(table, "2026-11-20T10:00:00")
-        assert isinstance(found.outcome, Refusal)
-        assert found.outcome.code is RefusalCode.NO_APPROVED_DEPLOYMENT
-        assert found.outcome.message.endswith(f"qwen-cn: {ENDED}")
+        assert refused(found).code is RefusalCode.NO_APPROVED_DEPLOYMENT
+        assert refused(found).message.endswith(f"qwen-cn: {ENDED}")
         assert found.considered[0].reason is SkipReason.APPROVAL
 
 
@@ -161,8 +158,7 @@ def test_region_without_requirement_needs_no_approval() -> None:
 
 def test_deployment_without_approval_is_skipped() -> None:
     table = table_of(BASE.merge("regions: {cn: {approvals: required}}"))
-    outcome = decision(table, "2026-11-20T00:00:00").outcome
-    assert isinstance(outcome, Refusal)
+    outcome = refused(decision(table, "2026-11-20T00:00:00"))
     assert outcome.code is RefusalCode.NO_APPROVED_DEPLOYMENT
     assert "it has no approval for region 'cn'" in outcome.message
 

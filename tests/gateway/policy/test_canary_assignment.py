@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 from gateway.model.config_version import ConfigVersion
-from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipReason, Unavailable
+from gateway.model.decision import Decision, RefusalCode, SkipReason, Unavailable
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
 from gateway.policy.location.resolution import resolve
 from gateway.policy.location.signals import EdgeReport
@@ -12,6 +12,7 @@ from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS
 from gateway.service.disclosure import disclose
 from gateway.service.explain import PlainRequest, explain
+from tests.gateway.decisions import planned, refused
 from tests.gateway.location_reports import reported
 from tests.kit.configs import BASE, table_of
 
@@ -37,15 +38,11 @@ def decided(
 
 
 def plan_of(*arguments: object, **named: object) -> list[str]:
-    outcome = decided(*arguments, **named).outcome  # type: ignore[arg-type]
-    assert isinstance(outcome, Plan), outcome
-    return [step.deployment.name for step in outcome.steps]
+    return [step.deployment.name for step in planned(decided(*arguments, **named)).steps]  # type: ignore[arg-type]
 
 
 def side_of(*arguments: object, **named: object) -> str | None:
-    outcome = decided(*arguments, **named).outcome  # type: ignore[arg-type]
-    assert isinstance(outcome, Plan), outcome
-    return outcome.variant
+    return planned(decided(*arguments, **named)).variant  # type: ignore[arg-type]
 
 
 PEOPLE = [f"person-{number}" for number in range(400)]
@@ -97,8 +94,7 @@ def test_user_with_an_unavailable_member_gets_another_and_keeps_its_variant() ->
 
 
 def test_request_is_refused_if_all_members_are_unavailable() -> None:
-    outcome = decided(PAIR, CALM, {"gemini": ILL, "chatgpt-us": ILL}).outcome
-    assert isinstance(outcome, Refusal)
+    outcome = refused(decided(PAIR, CALM, {"gemini": ILL, "chatgpt-us": ILL}))
     assert outcome.code is RefusalCode.NO_HEALTHY_DEPLOYMENT
 
 

@@ -16,15 +16,13 @@ from gateway.model.preference import Preference
 from gateway.model.route import WeightedSet, deployments_of
 from gateway.model.served import USES
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
-from gateway.policy.location.resolution import resolve
-from gateway.policy.location.signals import EdgeReport
 from gateway.policy.preference import decide_preferring
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS, plain_needs
 from gateway.service.capabilities import capabilities, offer_of
 from providers.matching.requirements import FEATURES, Requirements, requirements_of
 from providers.openai_json.decode_request import decode_request
-from tests.gateway.location_reports import reported
+from tests.gateway.decisions import names, place_of
 from tests.gateway.random_configs import fits
 from tests.kit.configs import table_of
 
@@ -103,7 +101,7 @@ class Case:
 
     def __init__(self, config: dict[str, Any], territory: str, intent: str, down: set[str], user: str) -> None:
         self.config = table_of(json.dumps(config))
-        self.location = resolve(self.config, None, reported(EdgeReport((territory,))))
+        self.location = place_of(self.config, territory)
         self.assistant = self.config.assistants["assistant"].for_intent(intent)
         self.health = {name: Unavailable("down", 1.0) for name in down}
         self.user = user
@@ -175,10 +173,6 @@ def cases(draw: st.DrawFn) -> Case:
         draw(st.sets(st.sampled_from(NAMES), max_size=2)),
         str(draw(st.integers(0, 9))),
     )
-
-
-def names(decision: Decision) -> list[str]:
-    return [it.deployment.name for it in decision.outcome.steps] if isinstance(decision.outcome, Plan) else []
 
 
 @pytest.mark.slow("decides every combination")

@@ -14,8 +14,6 @@ from gateway.model.decision import Decision, Plan, Refusal, RefusalCode, SkipRea
 from gateway.model.route import WeightedSet
 from gateway.model.served import ServedRequest
 from gateway.policy.consent import FORM, LIFETIME_S, Consenting, standing_consents
-from gateway.policy.location.resolution import resolve
-from gateway.policy.location.signals import EdgeReport
 from gateway.policy.routing import decide
 from providers.chat import (
     AssistantMessage,
@@ -37,7 +35,7 @@ from providers.matching.requirements import Requirements, requirements_of
 from providers.moderations.values import ModerationRequest
 from providers.served import InputRequest
 from providers.value import replace as change
-from tests.gateway.location_reports import reported
+from tests.gateway.decisions import place_of, planned
 from tests.kit.case_files import cases
 from tests.kit.configs import Config, table_of
 
@@ -78,7 +76,7 @@ def table(*rules: str, more: str = "{}") -> ConfigVersion:
 def decided(
     table: ConfigVersion, consents: Consents = NO_CONSENT, health: dict[str, Unavailable] | None = None
 ) -> Decision:
-    location = resolve(table, None, reported(EdgeReport(("DE",))))
+    location = place_of(table, "DE")
     return decide(table, table.assistants["assistant"], location, NEEDS, health or {}, NOW, consents=consents)
 
 
@@ -134,8 +132,7 @@ def test_kinds_of_consent_that_each_rule_accepts(rule: str, consents: Consents, 
     if kind is None:
         assert outcome(found) == "consent_required d0"
     else:
-        assert isinstance(found.outcome, Plan)
-        assert [step.consent for step in found.outcome.steps] == [kind, None]
+        assert [step.consent for step in planned(found).steps] == [kind, None]
 
 
 def test_consent_is_not_requested_for_an_unavailable_deployment() -> None:

@@ -10,14 +10,12 @@ from gateway.model.config_version import Client, ConfigVersion
 from gateway.model.decision import Decision, Plan, SkipReason, Unavailable
 from gateway.model.preference import Preference
 from gateway.policy.canary_assignment import assign_variant, named_sticky_key
-from gateway.policy.location.resolution import resolve
-from gateway.policy.location.signals import EdgeReport
 from gateway.policy.preference import _WHY_SKIPPED, decide_preferring, intent_of, preferred_name
 from gateway.policy.routing import decide
 from gateway.policy.territory_answers import NO_NEEDS
 from gateway.service.capabilities import capabilities, offer_of
 from providers.failures import InvalidRequest
-from tests.gateway.location_reports import reported
+from tests.gateway.decisions import names, place_of, planned
 from tests.kit.case_files import cases
 from tests.kit.config_cases import rejected
 from tests.kit.configs import BASE, KEYS, table_of
@@ -46,7 +44,7 @@ def preferring(
     health: dict[str, Unavailable] | None = None,
     assistant: Assistant | None = None,
 ) -> tuple[Decision, Preference]:
-    location = resolve(config, None, reported(EdgeReport((territory,))))
+    location = place_of(config, territory)
     assert location.region is not None
 
     def sticky() -> bytes:
@@ -56,10 +54,6 @@ def preferring(
         return assign_variant(decide(config, view, location, NO_NEEDS, health or {}, 0.0), sticky)
 
     return decide_preferring(assistant or config.assistants["assistant"], location.region.name, name, decided, sticky)
-
-
-def names(decision: Decision) -> list[str]:
-    return [it.deployment.name for it in decision.outcome.steps] if isinstance(decision.outcome, Plan) else []
 
 
 @cases("territory", "choice", "plan", "reason")
@@ -133,8 +127,7 @@ def test_changed_order_counts_for_no_canary() -> None:
         )
     )
     decision, preference = preferring(config, "JP", "qwen")
-    assert isinstance(decision.outcome, Plan)
-    assert (decision.outcome.variant, preference.is_reordered) == (None, True)
+    assert (planned(decision).variant, preference.is_reordered) == (None, True)
 
 
 @cases("territory", "route", "reason")
@@ -195,10 +188,10 @@ def test_each_intent_has_its_route_and_others_the_default() -> None:
     assistant = config.assistants["assistant"]
     for intent, plan in (("control", ["chatgpt-us"]), ("chat", ["gemini"]), ("default", ["gemini"])):
         view = assistant.for_intent(intent)
-        location = resolve(config, None, reported(EdgeReport(("JP",))))
+        location = place_of(config, "JP")
         assert names(decide(config, view, location, NO_NEEDS, {}, 0.0)) == plan
         # A region without routes by intent is the same for all.
-        location = resolve(config, None, reported(EdgeReport(("DE",))))
+        location = place_of(config, "DE")
         assert names(decide(config, view, location, NO_NEEDS, {}, 0.0)) == ["chatgpt-eu"]
 
 
@@ -214,7 +207,7 @@ def test_mistakes_are_reported(patch: str, message: str) -> None:
 @pytest.mark.parametrize("territory", ["CN", "DE", "HK", "JP", "US"])
 def test_capabilities_agree_with_the_decision(territory: str) -> None:
     config = table_of(HOME, KEYS)
-    location = resolve(config, None, reported(EdgeReport((territory,))))
+    location = place_of(config, territory)
     document: Any = capabilities(config, config.assistants["assistant"], location, 0.0, "zh-CN")
     plain = decide(config, config.assistants["assistant"], location, NO_NEEDS, {}, 0.0)
     assert set(document["by_all"]) <= set(document["supported"])
@@ -238,5 +231,5 @@ def test_assistant_without_chats_in_a_region_is_listed_for_its_other_uses() -> N
             "assistants: {assistant: {routes: {us: null}, embeddings: {us: [vectors]}}}",
         )
     )
-    location = resolve(config, None, reported(EdgeReport(("US",))))
+    location = place_of(config, "US")
     assert offer_of(config, config.assistants["assistant"], location, 0.0)

@@ -17,6 +17,7 @@ from gateway.policy.routing import decide, decide_evaluation, judge_alone
 from providers.chat import ChatRequest, UserMessage
 from providers.matching.requirements import FEATURES, Requirements, requirements_of
 from providers.territories import parse_places
+from tests.gateway.decisions import place_of, planned, refused
 from tests.gateway.location_reports import reported
 from tests.kit.case_files import cases
 from tests.kit.configs import BASE, KEYS, table_of
@@ -34,20 +35,16 @@ def decision(
     needs: Requirements | None = None,
     health: dict[str, Unavailable] | None = None,
 ) -> Decision:
-    location = resolve(table, None, reported(EdgeReport((territory,))))
+    location = place_of(table, territory)
     return decide(table, table.assistants["assistant"], location, needs or asked(), health or {}, 0.0)
 
 
 def plan_of(*arguments: object, **named: object) -> list[str]:
-    outcome = decision(*arguments, **named).outcome  # type: ignore[arg-type]
-    assert isinstance(outcome, Plan), outcome
-    return [step.deployment.name for step in outcome.steps]
+    return [step.deployment.name for step in planned(decision(*arguments, **named)).steps]  # type: ignore[arg-type]
 
 
 def refusal_of(*arguments: object, **named: object) -> Refusal:
-    outcome = decision(*arguments, **named).outcome  # type: ignore[arg-type]
-    assert isinstance(outcome, Refusal), outcome
-    return outcome
+    return refused(decision(*arguments, **named))  # type: ignore[arg-type]
 
 
 TABLE = table_of(BASE)
@@ -59,8 +56,7 @@ def test_region_and_availability_choose_the_deployment(territory: str, plan: lis
 
 
 def test_a_permit_names_the_deployments_origin() -> None:
-    outcome = decision(TABLE, "CN").outcome
-    assert isinstance(outcome, Plan)
+    outcome = planned(decision(TABLE, "CN"))
     permit = outcome.steps[0].permit
     assert (permit.origin, permit.region, permit.site) == ("https://dashscope.aliyuncs.com", "cn", "cn-beijing")
 
@@ -88,8 +84,7 @@ def test_default_region_keeps_prompts_in_their_territory(territory: str) -> None
     """`*` never contains such a territory in silence: it has a region, is blocked, or is passed over with the reason."""
     abroad = table_of(ROUTED.merge(self_hosted("any")))
     found = decision(abroad, territory)
-    assert isinstance(found.outcome, Refusal)
-    assert found.outcome.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
+    assert refused(found).code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
     (skipped,) = found.considered
     country = {"C": "mainland China", "R": "Russia"}[territory[0]]
     assert (skipped.reason, skipped.detail) == (
@@ -108,7 +103,7 @@ def test_gateway_location_counts_for_prompts_that_must_stay_in_their_territory(c
     if cell.startswith("CN"):
         assert plan_of(here, "CN") == ["house"]
         return
-    refusal = refuse_location(here, resolve(here, None, reported(EdgeReport(("CN",)))))
+    refusal = refuse_location(here, place_of(here, "CN"))
     assert refusal is not None  # by the headers alone: the body is not read, and not logged
     assert refusal.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
     assert refusal.message == ("prompts must not leave mainland China, and this gateway is outside it")
@@ -131,8 +126,7 @@ def test_a_region_without_a_route_is_refused() -> None:
 
 def test_missing_capability_skips_the_deployment_with_the_reason() -> None:
     found = decision(TABLE, "CN", asked("vision"))
-    assert isinstance(found.outcome, Refusal)
-    assert found.outcome.code is RefusalCode.UNSUPPORTED_CAPABILITY
+    assert refused(found).code is RefusalCode.UNSUPPORTED_CAPABILITY
     assert found.considered[0].reason is SkipReason.CAPABILITY
     assert "vision" in found.considered[0].detail
 
@@ -148,7 +142,7 @@ def test_only_a_plan_emulates_a_schema() -> None:
     table = table_of(BASE.merge("deployments: {chatgpt-us: {structured_output: emulate}}"))
     needs, deployment = asked("json_schema"), table.deployments["chatgpt-us"]
     assert plan_of(table, "US", needs) == ["chatgpt-us"]
-    location = resolve(table, None, reported(EdgeReport(("US",))))
+    location = place_of(table, "US")
     assert isinstance(judge_alone(table, location, deployment, needs, {}, 0.0), Exclusion)
     evaluated = decide_evaluation(table, table.assistants["assistant"], location, needs, deployment, 0.0)
     assert isinstance(evaluated.outcome, Refusal)
@@ -161,8 +155,7 @@ def test_excepted_feature_of_a_site_counts_if_prompts_must_stay_in_the_territory
     assistant = replace(table.assistants["assistant"], routes={"default": (own,)})
     table = replace(table, assistants={"assistant": assistant}, deployments={**table.deployments, "house": own})
     assert decision(table, "CN", asked("tools")).considered[0].reason is SkipReason.EXCEPTED
-    outcome = decision(table, "CN", asked(parameters=("strict_tools",))).outcome
-    assert isinstance(outcome, Plan)
+    outcome = planned(decision(table, "CN", asked(parameters=("strict_tools",))))
     assert outcome.steps[0].dropped == {"strict_tools"}
     assert plan_of(table, "JP", asked("tools")) == plan_of(table, "CN") == ["house"]
 
@@ -170,8 +163,7 @@ def test_excepted_feature_of_a_site_counts_if_prompts_must_stay_in_the_territory
 def test_a_field_that_moves_data_is_refused() -> None:
     found = decision(TABLE, "JP", asked(moving=("enable_search",)))
     assert found.considered[0].reason is SkipReason.MOVES_DATA
-    assert isinstance(found.outcome, Refusal)
-    assert found.outcome.code is RefusalCode.UNSUPPORTED_CAPABILITY
+    assert refused(found).code is RefusalCode.UNSUPPORTED_CAPABILITY
 
 
 @cases("own", "field")
@@ -194,8 +186,7 @@ def test_data_moving_field_inside_a_passed_through_field_is_refused(own: dict[st
 
 
 def test_parameters_are_dropped_and_named_or_refused() -> None:
-    outcome = decision(TABLE, "US", asked(parameters=("temperature", "seed", "made_up"))).outcome
-    assert isinstance(outcome, Plan)
+    outcome = planned(decision(TABLE, "US", asked(parameters=("temperature", "seed", "made_up"))))
     assert outcome.steps[0].dropped == {"temperature", "made_up"}
     strict = table_of(BASE.merge("deployments: {chatgpt-us: {unsupported: refuse}}"))
     found = decision(strict, "US", asked(parameters=("temperature",)))
@@ -206,8 +197,7 @@ def test_parameters_are_dropped_and_named_or_refused() -> None:
 def test_a_parameter_outside_a_sites_promise_is_dropped_inside_a_boundary_only() -> None:
     open_world = table_of(BASE.merge('regions: {us: {boundary: ["*"]}}'))
     for table, dropped in ((TABLE, {"strict_tools"}), (open_world, set())):
-        outcome = decision(table, "US", asked(parameters=("strict_tools",))).outcome
-        assert isinstance(outcome, Plan)
+        outcome = planned(decision(table, "US", asked(parameters=("strict_tools",))))
         assert outcome.steps[0].dropped == dropped
 
 
@@ -302,8 +292,7 @@ def test_a_message_names_as_much_as_fits() -> None:
 def test_deployment_with_an_unmet_requirement_is_skipped() -> None:
     found = decision(table_of(BASE.merge("deployments: {chatgpt-eu: {attests: null}}")), "DE")
     assert found.considered[0].reason is SkipReason.REQUIREMENT
-    assert isinstance(found.outcome, Refusal)
-    assert found.outcome.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
+    assert refused(found).code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
 
 
 @pytest.mark.parametrize(
@@ -318,8 +307,7 @@ def test_unavailable_deployment_is_refused_with_503(patch: str, key: str, reason
     table = table_of(BASE.merge(f"deployments: {{qwen-cn: {patch}}}"), {**KEYS, "DASHSCOPE_API_KEY": key})
     found = decision(table, "CN")
     assert [(item.reason, item.detail) for item in found.considered] == [(reason, detail)]
-    assert isinstance(found.outcome, Refusal)
-    assert found.outcome.code is RefusalCode.NO_HEALTHY_DEPLOYMENT
+    assert refused(found).code is RefusalCode.NO_HEALTHY_DEPLOYMENT
 
 
 def test_unavailable_deployment_is_skipped() -> None:
@@ -355,8 +343,7 @@ def test_an_unknown_territory_needs_availability_in_the_whole_region() -> None:
     client = next(client for client in TABLE.clients.values() if client.region == "cn")
     location = resolve(TABLE, client, reported())
     assert location.territory is None
-    outcome = decide(TABLE, TABLE.assistants["assistant"], location, asked(), {}, 0.0).outcome
-    assert isinstance(outcome, Plan)
+    assert isinstance(decide(TABLE, TABLE.assistants["assistant"], location, asked(), {}, 0.0).outcome, Plan)
     wider = table_of(BASE.merge("regions: {cn: {territories: [CN, HK]}}"))
     client = next(client for client in wider.clients.values() if client.region == "cn")
     found = decide(wider, wider.assistants["assistant"], resolve(wider, client, reported()), asked(), {}, 0.0)
@@ -368,8 +355,7 @@ def test_an_unknown_territory_is_not_judged_where_the_region_names_none() -> Non
     bound = table_of(BASE.merge({"clients": {"shop": {"keys": [f"sha256:{'d' * 64}"], "region": "default"}}}))
     client = bound.clients["d" * 64]
     found = decide(bound, bound.assistants["assistant"], resolve(bound, client, reported()), asked(), {}, 0.0)
-    assert isinstance(found.outcome, Plan)
-    assert [step.deployment.name for step in found.outcome.steps] == ["gemini", "qwen-intl"]
+    assert [step.deployment.name for step in planned(found).steps] == ["gemini", "qwen-intl"]
     narrow = BASE.merge("regions: {us: {territories: [US, CU, PR]}}", "blocked: [IR, KP, SY]")
     assumed = table_of(narrow.merge("location: {unknown: us}"))
     place = resolve(assumed, None, reported())
@@ -388,9 +374,9 @@ def test_single_deployment_is_checked_only_for_accepted_callers() -> None:
     cell = table_of(BASE.merge("cell: {territory: DE, serves: [eu, default]}"))
     gemini = cell.deployments["gemini"]
     no_answer = Exclusion(SkipReason.BOUNDARY, "requests of this caller are refused")
-    for place in (Location(None, None, "x", ()), resolve(cell, None, reported(EdgeReport(("CN",))))):
+    for place in (Location(None, None, "x", ()), place_of(cell, "CN")):
         assert judge_alone(cell, place, gemini, asked(), {}, 0.0) == no_answer
-    japan = resolve(cell, None, reported(EdgeReport(("JP",))))
+    japan = place_of(cell, "JP")
     step = judge_alone(cell, japan, gemini, asked(), {}, 0.0)
     assert isinstance(step, Step)
     assert step.permit == prompt_permit(cell, cell.regions["default"], gemini, 0.0)
@@ -400,8 +386,7 @@ def test_step_outside_its_boundary_is_skipped_at_run_time() -> None:
     narrow = replace(TABLE.regions["us"], boundary=parse_places(["US-CA"]))
     table = replace(TABLE, regions={**TABLE.regions, "us": narrow}, region_by_territory={"US": narrow})
     found = decision(table, "US")
-    assert isinstance(found.outcome, Refusal)
-    assert found.outcome.code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
+    assert refused(found).code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
     (skipped,) = found.considered
     assert (skipped.reason, skipped.detail) == (SkipReason.BOUNDARY, "it would leave the boundary of the region 'us'")
 
@@ -428,18 +413,15 @@ def test_identity_fields_are_stripped_hashed_or_passed_through() -> None:
         ("identity: pass", {"metadata"}),  # which this adapter doesn't know
         ("identity: pass, passthrough: [metadata]", set()),
     ):
-        outcome = decision(
-            table_of(BASE.merge(f"deployments: {{chatgpt-us: {{{identity}}}}}", secret)), "US", request
-        ).outcome
-        assert isinstance(outcome, Plan)
-        assert outcome.steps[0].dropped == dropped, identity
+        table = table_of(BASE.merge(f"deployments: {{chatgpt-us: {{{identity}}}}}", secret))
+        assert planned(decision(table, "US", request)).steps[0].dropped == dropped, identity
 
 
 def test_metadata_is_dropped_instead_of_hashed() -> None:
     """Nothing of it is a person's name alone, so that no pseudonym can stand for it."""
     first = TABLE.deployments["chatgpt-us"]
     knowing = replace(first.capabilities, parameters=first.capabilities.parameters | {"metadata", "user"})
-    location = resolve(TABLE, None, reported(EdgeReport(("US",))))
+    location = place_of(TABLE, "US")
     needs = asked(parameters=("metadata", "user"))
     for identity, dropped in (("strip", {"metadata", "user"}), ("hash", {"metadata"}), ("pass", set())):
         deployment = replace(first, capabilities=knowing, identity=identity)  # type: ignore[arg-type]
@@ -452,7 +434,7 @@ def test_user_key_is_not_computed_without_weighted_steps() -> None:
     def person() -> bytes:
         raise AssertionError("asked for nothing")
 
-    location = resolve(TABLE, None, reported(EdgeReport(("US",))))
+    location = place_of(TABLE, "US")
     found = assign_variant(decide(TABLE, TABLE.assistants["assistant"], location, asked(), {}, 0.0), person)
     assert isinstance(found.outcome, Plan)
 
@@ -463,8 +445,7 @@ def test_user_key_is_not_computed_without_weighted_steps() -> None:
 )
 def test_location_problem_refuses_the_request(sighting: Reports, code: RefusalCode) -> None:
     found = decide(TABLE, TABLE.assistants["assistant"], resolve(TABLE, None, sighting), asked(), {}, 0.0)
-    assert isinstance(found.outcome, Refusal)
-    assert found.outcome.code is code
+    assert refused(found).code is code
 
 
 def test_region_of_another_cell_is_refused_with_its_home() -> None:
@@ -502,7 +483,7 @@ def test_country_of_several_regions_is_refused_with_the_part_that_is_missing(dem
         {"assistants": {"assistant": {"routes": routes}}},
     )
     table = replace(table_of(config), demo=demo)
-    refusal = refuse_location(table, resolve(table, None, reported(EdgeReport(("US",)))))
+    refusal = refuse_location(table, place_of(table, "US"))
     assert refusal is not None
     assert refusal.message == (
         "the location of this request is unknown: the region depends on the part of United States, such as US-CA; "
