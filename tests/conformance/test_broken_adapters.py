@@ -216,19 +216,27 @@ def test_kit_fails_if_the_adapter_imports_an_http_client(tmp_path: Path, monkeyp
     ids="clock chance global file renamed_clock table_filled list_filled table_emptied class path log list_of_a_class "
     "default counter adapter".split(),
 )
-def test_kit_fails_for_impure_code(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = f"vendor_that_is_not_pure_{crc32(source.encode())}"
-    bases = "Noting, OpenAIAdapter" if "class Noting" in source else "OpenAIAdapter"
-    (tmp_path / f"{name}.py").write_text(
-        f"{source}"
-        "from providers.vendors.openai.adapter import COMPATIBLE, OpenAIAdapter\n"
-        f"class Mine({bases}):\n    pass\n"
-        'ADAPTER = Mine("openai-compatible", COMPATIBLE.auth, "max_tokens")\n'
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    impure = subject(import_module(name).ADAPTER)
-    with pytest.raises(AssertionError, match=name):
+def test_kit_fails_for_impure_code(source: str, written: Callable[..., Subject]) -> None:
+    impure = written(source, bases="Noting, OpenAIAdapter" if "class Noting" in source else "OpenAIAdapter")
+    with pytest.raises(AssertionError, match=type(impure.adapter).__module__):
         check_purity(impure)
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Subject]:
+    """Return a function that writes the module of an adapter, and loads it."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(source: str, members: str = "    pass\n", bases: str = "OpenAIAdapter") -> Subject:
+        name = f"vendor_of_a_test_{crc32((source + members).encode())}"
+        (tmp_path / f"{name}.py").write_text(
+            f"{source}from providers.vendors.openai.adapter import COMPATIBLE, OpenAIAdapter\n"
+            f"class Mine({bases}):\n{members}"
+            'ADAPTER = Mine("openai-compatible", COMPATIBLE.auth, "max_tokens")\n'
+        )
+        return subject(import_module(name).ADAPTER)
+
+    return write
 
 
 def check_purity(subject: Subject) -> None:
@@ -236,16 +244,12 @@ def check_purity(subject: Subject) -> None:
     purity.test_adapter_uses_no_clock_global_state_or_file(subject)
 
 
-def test_function_may_change_its_local_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "vendor_that_is_pure.py").write_text(
+def test_function_may_change_its_local_objects(written: Callable[..., Subject]) -> None:
+    source = (
         "KINDS = {}\nKINDS['a'] = 1\nWORDS = ['a']\n"
         "def words(WORDS):\n    WORDS.append('b')\n    KINDS = {}\n    KINDS['b'] = 2\n    return WORDS, KINDS\n"
-        "from providers.vendors.openai.adapter import COMPATIBLE, OpenAIAdapter\n"
-        "class Mine(OpenAIAdapter):\n    pass\n"
-        'ADAPTER = Mine("openai-compatible", COMPATIBLE.auth, "max_tokens")\n'
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    check_purity(subject(import_module("vendor_that_is_pure").ADAPTER))
+    check_purity(written(source))
 
 
 @pytest.mark.parametrize(
@@ -260,18 +264,8 @@ def test_function_may_change_its_local_objects(tmp_path: Path, monkeypatch: pyte
     ],
     ids="static default_copied parser_within function_within cached_property".split(),
 )
-def test_kit_passes_for_pure_code_in_unusual_style(
-    members: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = f"vendor_in_an_odd_style_{crc32(members.encode())}"
-    (tmp_path / f"{name}.py").write_text(
-        "from functools import cached_property\n"
-        "from providers.vendors.openai.adapter import COMPATIBLE, OpenAIAdapter\n"
-        f"class Mine(OpenAIAdapter):\n{members}"
-        'ADAPTER = Mine("openai-compatible", COMPATIBLE.auth, "max_tokens")\n'
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    check_purity(subject(import_module(name).ADAPTER))
+def test_kit_passes_for_pure_code_in_unusual_style(members: str, written: Callable[..., Subject]) -> None:
+    check_purity(written("from functools import cached_property\n", members))
 
 
 def run_kit(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -340,11 +334,17 @@ def test_adapter_in_the_current_folder_is_found_with_the_simulator_of_its_module
     assert " passed" in done.stdout
 
 
-def test_class_as_adapter_is_instantiated(plugin_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def imported_folder(plugin_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder, whose modules this process can import."""
     monkeypatch.syspath_prepend(plugin_folder)
     for name in ("their_adapter", "alone"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    (one,) = select(["alone:Made"], ["alone:Side"], plugin_folder, wire_is_given=False).subjects
+    return plugin_folder
+
+
+def test_class_as_adapter_is_instantiated(imported_folder: Path) -> None:
+    (one,) = select(["alone:Made"], ["alone:Side"], imported_folder, wire_is_given=False).subjects
     assert (one.adapter.name, one.simulator.name) == ("theirs", "theirs")
 
 
@@ -358,13 +358,10 @@ def test_broken_third_party_adapter_fails_on_the_command_line(plugin_folder: Pat
 
 @cases("adapters", "simulators", "complaint")
 def test_wrong_option_is_reported(
-    plugin_folder: Path, monkeypatch: pytest.MonkeyPatch, adapters: list[str], simulators: list[str], complaint: str
+    imported_folder: Path, adapters: list[str], simulators: list[str], complaint: str
 ) -> None:
-    monkeypatch.syspath_prepend(plugin_folder)
-    for name in ("their_adapter", "alone"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(pytest.UsageError, match=complaint):
-        select(adapters, simulators, plugin_folder, wire_is_given=False)
+        select(adapters, simulators, imported_folder, wire_is_given=False)
 
 
 def test_wrong_option_is_reported_in_one_line(plugin_folder: Path) -> None:
