@@ -119,23 +119,11 @@ def test_tool_results_begin_the_next_turn_in_the_order_of_the_calls() -> None:
         ToolMessage("toolu_1", (TextPart("-3"),)),
         UserMessage("And tomorrow?"),
     )
-    assert made[1:] == [
-        {
-            "role": "assistant",
-            "content": [
-                text("Look."),
-                {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Oslo"}},
-                {"type": "tool_use", "id": "toolu_2", "name": "get_weather", "input": {}},
-            ],
-        },
-        {
-            "role": "user",
-            "content": [
-                {"type": "tool_result", "tool_use_id": "toolu_1", "content": "-3"},
-                {"type": "tool_result", "tool_use_id": "toolu_2"},
-                text("And tomorrow?"),
-            ],
-        },
+    assert [turn["role"] for turn in made] == ["user", "assistant", "user"]
+    assert made[-1]["content"] == [
+        {"type": "tool_result", "tool_use_id": "toolu_1", "content": "-3"},
+        {"type": "tool_result", "tool_use_id": "toolu_2"},
+        text("And tomorrow?"),
     ]
 
 

@@ -93,18 +93,6 @@ def test_derived_fields_cannot_be_passed_through(name: str) -> None:
 # --- turns ----------------------------------------------------------------------------------------
 
 
-def test_system_and_developer_messages_become_the_system_instruction() -> None:
-    messages = (
-        SystemMessage("One."),
-        UserMessage("Hi"),
-        SystemMessage((TextPart("Two"), TextPart("Three.")), "developer"),
-        SystemMessage(""),
-    )
-    sent = body(ChatRequest("a", messages))
-    assert sent["systemInstruction"] == {"parts": [{"text": "One."}, {"text": "Two"}, {"text": "Three."}]}
-    assert sent["contents"] == [{"role": "user", "parts": [{"text": "Hi"}]}]
-
-
 def test_consecutive_messages_of_one_role_become_one_turn() -> None:
     assert contents(
         UserMessage("a"), UserMessage("b"), AssistantMessage("c"), AssistantMessage("d"), UserMessage("e")
@@ -173,25 +161,6 @@ LOOP = (
     ToolMessage("a", (TextPart("first"), TextPart("one"))),
     UserMessage("And?"),
 )
-
-
-def test_calls_and_results_are_sent_with_ids() -> None:
-    turns = contents(*LOOP)
-    assert turns[1]["parts"] == [
-        {"text": "Let me see."},
-        {"functionCall": {"id": "a", "name": "find", "args": {"q": 1}}, "thoughtSignature": BYPASS},
-        {"functionCall": {"id": "b", "name": "find", "args": {"q": 1}}},
-    ]
-    assert turns[2:] == [
-        {
-            "role": "user",
-            "parts": [
-                {"functionResponse": {"id": "a", "name": "find", "response": {"output": "first\n\none"}}},
-                {"functionResponse": {"id": "b", "name": "find", "response": {"output": "second"}}},
-            ],
-        },
-        {"role": "user", "parts": [{"text": "And?"}]},
-    ]
 
 
 def test_calls_and_results_are_sent_without_ids() -> None:
