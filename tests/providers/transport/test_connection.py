@@ -137,12 +137,6 @@ async def test_early_end_of_a_response_is_an_error(wire: Wire) -> None:
         assert not fit
 
 
-@pytest.mark.parametrize("wire", NO_SECOND.values(), ids=NO_SECOND)
-async def test_data_after_the_response_makes_the_connection_unfit(wire: Wire) -> None:
-    (_, _, _, error), fit = await result_of(wire, [wire.data])
-    assert (error, fit) == ("", False)
-
-
 @given(data=st.binary(max_size=400), then=st.sampled_from(["close", "reset"]))
 @settings(max_examples=examples(200), deadline=None)
 def test_garbage_raises_a_transport_error(data: bytes, then: str) -> None:
@@ -178,12 +172,6 @@ def test_chunks_of_any_size_cut_anywhere_are_the_body(body: bytes, sizes: list[i
         assert (status, got, error, fit) == (200, body, "", True)
 
     asyncio.run(go())
-
-
-async def test_headers_keep_their_order_their_repeats_and_their_bytes() -> None:
-    connection, _, head = answering(b"HTTP/1.1 200 OK\r\nB: 1\r\na:\t\xff \t\r\nB: 2\r\nContent-Length: 0\r\n\r\n")
-    await head
-    assert headers_of(connection) == [(b"b", b"1"), (b"a", b"\xff"), (b"b", b"2"), (b"content-length", b"0")]
 
 
 async def test_interim_response_leaves_no_state() -> None:
@@ -451,47 +439,12 @@ async def test_response_in_another_version_is_refused(version: bytes) -> None:
         assert transport.aborted
 
 
-@pytest.mark.parametrize(("size", "fits"), [(MAX_HEAD_BYTES - 100, True), (MAX_HEAD_BYTES, False)])
-async def test_the_bound_holds_for_a_head_in_one_piece(size: int, fits: bool) -> None:
-    connection, _, head = answering(
-        b"HTTP/1.1 200 OK\r\nx: " + b"a" * size + b"\r\ncontent-length: 100000\r\n\r\n" + b"b" * 100_000
-    )
-    if fits:
-        await head
-        assert len(await read(connection)) == 100_000
-    else:
-        with pytest.raises(BadResponse):
-            await head
-
-
 async def test_long_stream_does_not_count_as_a_long_head() -> None:
     connection, transport, _ = answering(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
     for _ in range(20_000):
         connection.data_received(b"2;some-extension\r\nhi\r\n")
         await read(connection)
     assert not transport.aborted
-
-
-async def test_second_exchange_starts_with_a_clean_state() -> None:
-    connection, _ = connected()
-    for number in range(3):
-        head = connection.begin(b"request")
-        assert connection.status == 0
-        connection.data_received(b"HTTP/1.1 20%d OK\r\nn: %d\r\ncontent-length: 1\r\n\r\n%d" % (number, number, number))
-        await head
-        assert connection.status == 200 + number
-        assert headers_of(connection)[0] == (b"n", b"%d" % number)
-        assert await read(connection) == b"%d" % number
-        assert await read(connection) == b""
-
-
-async def test_connection_lost_before_its_first_request_fails_at_once() -> None:
-    connection, transport = connected()
-    connection.connection_lost(None)
-    with pytest.raises(ConnectionBroken) as raised:
-        await connection.begin(b"request")
-    assert not raised.value.answered
-    assert not transport.sent
 
 
 async def test_large_bodies_leave_in_turns_and_as_fast_as_the_provider_takes_them() -> None:

@@ -65,15 +65,6 @@ async def test_header_that_cannot_be_encoded_leaves_no_connection_open(pool: Poo
 # --- reuse ----------------------------------------------------------------------------------------
 
 
-async def test_consecutive_requests_share_a_connection(pool: Pool) -> None:
-    async with scripted(*[say(GOOD)] * 20) as server:
-        for _ in range(20):
-            assert await ask(pool, server.origin) == b"good"
-        assert (server.connections, pool._open) == (1, 1)
-        await pool.aclose()
-        await until(lambda: server.open == 0)
-
-
 async def test_requests_at_once_have_a_connection_each_and_all_are_kept(pool: Pool) -> None:
     async with scripted(*[say(asyncio.Barrier(8), GOOD)] * 16) as server:
         for _ in range(2):
@@ -474,22 +465,6 @@ async def test_refused_connection_is_a_connect_failure(pool: Pool, silent_port: 
     assert (raised.value.timed_out, pool._open) == (False, 0)
 
 
-@pytest.mark.parametrize(
-    ("number", "is_ours"),
-    [(errno.EMFILE, True), (errno.ENFILE, True), (errno.EADDRNOTAVAIL, True), (errno.ENETDOWN, False)],
-)
-async def test_lack_of_file_descriptors_is_reported_as_local(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch, number: int, is_ours: bool
-) -> None:
-    async def refuse(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(pool, "_open_connection", refuse)
-    with pytest.raises(ConnectFailed) as raised:
-        await send(pool, "http://127.0.0.1:9")
-    assert (raised.value.is_ours, pool._open) == (is_ours, 0)
-
-
 @pytest.mark.parametrize("origin", ["http://a..b", "http://" + "a" * 70 + ".test", "http://host:99999", "http://["])
 async def test_invalid_origin_is_refused(pool: Pool, origin: str) -> None:
     with pytest.raises(ConnectFailed):
@@ -517,13 +492,6 @@ async def test_next_address_is_used_if_the_first_refuses(pool: Pool, names: Name
     async with scripted(say(GOOD)) as server:
         names.ports = (silent_port, int(server.origin.rpartition(":")[2]))
         assert await ask(pool, "http://provider.test") == b"good"
-
-
-async def test_refusal_by_all_addresses_is_an_error(pool: Pool, names: Names, silent_port: int) -> None:
-    names.ports = (silent_port, silent_port)
-    with pytest.raises(ConnectFailed):
-        await send(pool, "http://provider.test")
-    assert pool._open == 0
 
 
 async def test_next_address_is_raced_if_the_first_is_silent(
@@ -582,17 +550,6 @@ async def test_cancelled_connect_leaves_no_connection(pool: Pool, monkeypatch: p
     with pytest.raises(asyncio.CancelledError):
         await task
     assert pool._open == 0
-
-
-async def test_a_cancelled_wait_for_the_head_ends_the_connection(pool: Pool) -> None:
-    async with scripted(hold()) as server:
-        task = asyncio.ensure_future(send(pool, server.origin))
-        await until(lambda: len(server.heads) == 1)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert pool._open == 0
-        await until(lambda: server.open == 0)
 
 
 async def test_a_cancelled_wait_for_the_body_leaves_the_response_to_close(pool: Pool) -> None:
