@@ -10,7 +10,6 @@ from providers.adapter import Target
 from providers.catalogue.models import model_facts
 from providers.chat import ChatCompletion, Failed, Finished, StreamEvent, Usage
 from providers.failures import Failure, FailureKind, ProviderFailed
-from providers.formats.reasoning_state import Thought, unpack
 from providers.reading.folding import fold
 from providers.vendors.anthropic.adapter import ADAPTER
 from providers.wire import WireResponse
@@ -66,42 +65,12 @@ THINKING: dict[str, object] = {"type": "thinking", "thinking": "", "signature": 
 TOOL: dict[str, object] = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
 
 
-def test_stream_blocks_become_text_reasoning_and_renumbered_calls() -> None:
-    answer = folded(
-        started(),
-        block(
-            0,
-            THINKING,
-            {"type": "thinking_delta", "thinking": "Hm"},
-            {"type": "thinking_delta", "thinking": "m."},
-            {"type": "signature_delta", "signature": "c2ln"},
-        ),
-        event("ping"),
-        block(1, {"type": "text", "text": ""}, {"type": "text_delta", "text": "Looking."}),
-        block(2, {"type": "redacted_thinking", "data": "c2VhbGVk"}),
-        block(
-            3,
-            TOOL,
-            {"type": "input_json_delta", "partial_json": ""},
-            {"type": "input_json_delta", "partial_json": '{"a":'},
-            {"type": "input_json_delta", "partial_json": "1}"},
-        ),
-        block(4, {**TOOL, "id": "toolu_2"}),
-        block(5, {**TOOL, "id": "toolu_3", "input": {"b": 2}}),
-        block(6, {"type": "server_tool_use", "id": "x", "name": "web_search", "input": {"q": 1}}),
-        ended("tool_use", output_tokens_details={"thinking_tokens": 30}),
-    )
-    message = answer.choices[0].message
-    assert (answer.id, answer.model, message.content, message.reasoning) == ("msg_1", MODEL, "Looking.", "Hmm.")
-    assert [(call.id, call.arguments) for call in message.tool_calls] == [
-        ("toolu_1", '{"a":1}'),
-        ("toolu_2", "{}"),
-        ("toolu_3", '{"b":2}'),
-    ]
-    assert unpack(message.tool_calls[0].signature, MODEL) == (Thought("Hmm.", "c2ln"), Thought(redacted="c2VhbGVk"))
-    assert [call.signature for call in message.tool_calls[1:]] == [None, None]
-    assert answer.choices[0].finish_reason == "tool_calls"
-    assert answer.usage == Usage(12 + 5 + 2048, 55, cached_tokens=2048, reasoning_tokens=30, cache_write_tokens=5)
+def test_input_of_a_call_may_stand_at_its_start_and_a_call_of_the_vendors_is_omitted() -> None:
+    own = block(0, {"type": "server_tool_use", "id": "x", "name": "web_search", "input": {"q": 1}})
+    calls = block(2, TOOL) + block(3, {**TOOL, "id": "toolu_2", "input": {"b": 2}})
+    message = folded(started(), event("ping"), own, calls, ended("tool_use")).choices[0].message
+    assert [(call.id, call.arguments) for call in message.tool_calls] == [("toolu_1", "{}"), ("toolu_2", '{"b":2}')]
+    assert message.content is None
 
 
 def test_whole_message_in_place_of_a_stream_is_read_as_one_event_or_a_plain_body() -> None:

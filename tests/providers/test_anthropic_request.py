@@ -208,13 +208,11 @@ def test_images_and_files_use_the_vendors_format() -> None:
     plain = base64.b64encode("Grüße".encode()).decode()
     parts = (
         ImagePart("DATA:image/JPG;base64,QUJD"),
-        ImagePart("https://images.example.com/cat.png"),
         FilePart("data:application/pdf;base64,JVBERg==", "a.pdf"),
         FilePart(f"data:text/plain;base64,{plain}"),
     )
     assert turns(UserMessage(parts))[0]["content"] == [
         {"type": "image", "source": {"type": "base64", "media_type": "image/jpeg", "data": "QUJD"}},
-        {"type": "image", "source": {"type": "url", "url": "https://images.example.com/cat.png"}},
         {
             "type": "document",
             "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="},
@@ -245,17 +243,8 @@ def test_thoughts_in_a_call_signature_precede_its_text_and_call() -> None:
     later = replace(CALL, id="toolu_2", signature=pack([Thought("", "b3RoZXI=")], NEWEST))
     message = AssistantMessage("Look.", reasoning="as the client kept it", tool_calls=(call, later))
     blocks = turns(HI, message, ToolMessage("toolu_1", "a"), ToolMessage("toolu_2", "b"))[1]["content"]
-    assert [block["type"] for block in blocks] == [
-        "thinking",
-        "redacted_thinking",
-        "text",
-        "tool_use",
-        "thinking",
-        "tool_use",
-    ]
-    assert blocks[0] == {"type": "thinking", "thinking": "想 🚀", "signature": "c2ln"}
-    assert blocks[1] == {"type": "redacted_thinking", "data": "c2VhbGVk"}
-    assert blocks[4] == {"type": "thinking", "thinking": "", "signature": "b3RoZXI="}
+    assert [block["type"] for block in blocks] == "thinking redacted_thinking text tool_use thinking tool_use".split()
+    assert (blocks[0]["thinking"], blocks[4]["signature"]) == ("想 🚀", "b3RoZXI=")
 
 
 def test_thoughts_of_other_models_and_forged_ones_are_ignored() -> None:
@@ -266,18 +255,8 @@ def test_thoughts_of_other_models_and_forged_ones_are_ignored() -> None:
     mark = packed.partition(".")[0]
     deep = base64.urlsafe_b64encode(b"[" * 100_000).decode()
     wrong = base64.urlsafe_b64encode(b'[["t","s"],[1]]').decode()
-    for forged in (
-        "",
-        "x",
-        "é",
-        mark,
-        f"{mark}.",
-        f"{mark}.!!",
-        f"{mark}.QUJD",
-        f"{mark}.{deep}",
-        f"{mark}.{wrong}",
-        "CiQBVA==",
-    ):
+    marked = [f"{mark}.{rest}" for rest in ("", "!!", "QUJD", deep, wrong)]
+    for forged in ("", "x", "é", mark, *marked, "CiQBVA=="):
         assert unpack(forged, NEWEST) == ()
     assert pack([Thought("unsigned")], NEWEST) is None
 

@@ -444,13 +444,3 @@ def test_burst_of_text_becomes_one_run() -> None:
     together = ADAPTER.stream_parser(TARGET).feed(sse(*chunks_sent))
     assert [type(event) for event in together] == [chat.Opened, chat.TextDelta, chat.TextRun]
     assert [*expand(together[1:])] == [chat.TextDelta(word) for word in words]
-
-
-@pytest.mark.parametrize("text", ["\ud83d", "", None])
-def test_other_chunk_ends_a_run(text: str | None) -> None:
-    chunks_sent = [{"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("a", "b", text, "c")]
-    alone = ADAPTER.stream_parser(TARGET)
-    assert events(sse(*chunks_sent)) == [
-        *[event for chunk in chunks_sent for event in alone.feed(sse(chunk))],
-        *alone.close(),
-    ]

@@ -380,18 +380,6 @@ def test_stream_with_all_content_at_its_end_is_read() -> None:
         assert (message.content, message.tool_calls[0].arguments) == ("Oslo", '{"city":"Oslo"}')
 
 
-def test_streamed_arguments_are_not_repeated() -> None:
-    added = {"type": "response.output_item.added", "output_index": 1, "item": called(arguments="")}
-    pieces = [
-        {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": piece}
-        for piece in ('{"a"', ":1}")
-    ]
-    done = {"type": "response.output_item.done", "output_index": 1, "item": called(arguments='{"a":1}')}
-    end = {"type": "response.completed", "response": response("completed", called(arguments='{"a":1}'))}
-    (choice,) = fold(streamed(added, *pieces, done, end)).choices
-    assert (choice.finish_reason, choice.message.tool_calls[0].arguments) == ("tool_calls", '{"a":1}')
-
-
 def test_arguments_that_come_only_at_the_end_are_the_calls() -> None:
     """In an event of their own, in the item, or in the whole answer."""
     added = {"type": "response.output_item.added", "output_index": 0, "item": called(arguments="")}
@@ -411,13 +399,6 @@ def test_call_without_arguments_is_complete_with_its_item() -> None:
         (event.index, event.arguments) for event in events if isinstance(event, chat.ToolCallDelta) and event.arguments
     ]
     assert pieces == [(0, "{}"), (1, '{"a":1}')]
-
-
-def test_chat_completions_of_the_same_model_are_still_read() -> None:
-    chunk = {"id": "c", "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
-    parser = ADAPTER.stream_parser(target())
-    answer = fold([*parser.feed(b"data: " + json.dumps(chunk).encode() + b"\n\ndata: [DONE]\n\n"), *parser.close()])
-    assert answer.choices[0].message.content == "Hi"
 
 
 # --- the simulator --------------------------------------------------------------------------------

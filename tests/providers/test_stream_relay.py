@@ -351,24 +351,10 @@ def test_start_of_the_padding_is_found_in_linear_time() -> None:
     assert find_template(body, dict(as_map(loads(body)))) is None
 
 
-def test_text_is_relayed_as_runs() -> None:
-    parser = relaying()
-    stream = b"".join(chunk({"content": f"word {i}"}) for i in range(10))
-    runs = [event for event in parser.feed(stream) if isinstance(event, TextRun)]
-    assert [len(run.pieces) for run in runs] == [9]
-
-
-def test_padded_text_is_relayed_as_runs() -> None:
-    parser = relaying()
-    stream = b"".join(compact({"content": f"word {i}"}, "x" * i) for i in range(10))
-    runs = [event for event in parser.feed(stream) if isinstance(event, TextRun)]
-    assert sum(len(run.pieces) for run in runs) == 9
-
-
-def test_character_split_over_two_chunks_is_not_passed_on() -> None:
-    half, rest = (chunk({"content": "a"}).replace(b'"a"', cut) for cut in (b'"\xe4\xbd"', b'"\xa0"'))
-    stream = chunk({"content": "x"}) + half + rest
-    assert isinstance(parsed(relaying(), stream, [])[-1], Failed)
+@pytest.mark.parametrize("padding", [None, "x"])
+def test_text_is_relayed_as_runs(padding: str | None) -> None:
+    stream = b"".join(text_chunk(f"word {i}", padding and padding * i) for i in range(10))
+    assert [len(event.pieces) for event in relaying().feed(stream) if isinstance(event, TextRun)] == [9]
 
 
 def test_a_large_event_in_small_pieces_is_read_in_linear_time() -> None:
