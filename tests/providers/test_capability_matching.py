@@ -53,7 +53,6 @@ from tests.kit.case_files import cases
 from tests.kit.chat_strategies import requests, unhurried
 
 EVERYTHING = Capabilities(FEATURES, PARAMETERS)
-NOTHING = Capabilities(frozenset(), frozenset())
 CALL = AssistantMessage(None, tool_calls=(ToolCall("c", "f", "{}"),))
 
 
@@ -232,20 +231,6 @@ def test_the_difference_is_set_arithmetic(
     assert found.unsupported == parameters - expressed
 
 
-def test_fitting_request_has_an_empty_match() -> None:
-    empty = CapabilityMatch(frozenset(), frozenset(), frozenset())
-    assert match_capabilities(needs(), NOTHING, UNKNOWN_MODEL) == empty
-    assert match_capabilities(needs({"tools"}, {"temperature"}), EVERYTHING, UNKNOWN_MODEL) == empty
-
-
-def test_passthrough_sends_unknown_fields_except_data_moving_ones() -> None:
-    asked = requirements_of(ask(extra={"top_k": 3, "store": True}))
-    found = match_capabilities(asked, EVERYTHING, UNKNOWN_MODEL, passthrough={"top_k", "store"})
-    assert (found.unsupported, found.moving) == (frozenset(), {"store"})
-    allowed = match_capabilities(asked, EVERYTHING, UNKNOWN_MODEL, allowed_moves={"store"})
-    assert (allowed.unsupported, allowed.moving) == ({"top_k"}, frozenset())
-
-
 def test_passed_through_field_does_not_include_data_moving_fields() -> None:
     asked = requirements_of(ask(extra={"more": {"mcp_servers": [{"url": "https://elsewhere.example"}]}}))
     found = match_capabilities(asked, EVERYTHING, UNKNOWN_MODEL, passthrough={"more"})
@@ -296,13 +281,6 @@ def test_json_with_tools_that_may_be_called(flag: str, choice: ToolChoice | None
     asked = requirements_of(ask(tools=(Tool("look"),), tool_choice=choice, response_format=JsonObjectFormat()))
     found = match_capabilities(asked, EVERYTHING, ModelFacts(flags=frozenset({flag})))
     assert found.missing == (frozenset() if fits else {"json_object"})
-
-
-def test_an_effort_needs_a_model_that_reasons() -> None:
-    plain = replace(EVERYTHING, features=FEATURES - {"reasoning"})
-    assert match_capabilities(needs(parameters={"reasoning_effort"}), plain, ModelFacts()).unsupported == {
-        "reasoning_effort"
-    }
 
 
 # --- dropped fields -------------------------------------------------------------------------------

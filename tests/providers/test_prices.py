@@ -126,10 +126,6 @@ def test_a_retirement_is_that_of_the_model(provider: str, model: str, on: date |
 
 
 def test_the_most_specific_row_counts() -> None:
-    def row(models: str, amount: int, more: str = "") -> str:
-        fields = f'models = [{models}]\ninput = {amount}\noutput = {amount}\n{more}\ncurrency = "EUR"\n'
-        return f'[[prices]]\n{fields}as_of = 2026-11-01\nsource = "a page"\n'
-
     rows = [row('"*"', 1), row('"m-1*"', 2), row('"m-1-x", "z"', 3), row('"m-1*"', 4, 'sites = ["eu"]')]
     for order in (rows, rows[::-1]):
         offers = offers_of(tomllib.loads("".join(order)))
@@ -355,11 +351,8 @@ WRITES = price(Rates(100_000, 500_000, 10_000, 125_000), ((272_000, Rates(200_00
         (Usage(1000, 0, cache_write_tokens=1000), WRITES, 125),
         (Usage(1000, 0, cache_write_tokens=1000), LUNA, 100),  # no price of its own: as other input
         (Usage(300_000, 0, cache_write_tokens=1000), WRITES, 59_800 + 250),  # of a long prompt
-        (
-            Usage(100, 0, cached_tokens=60, cache_write_tokens=900),
-            WRITES,
-            6,
-        ),  # never more than what is left of the prompt
+        # Never more than what is left of the prompt.
+        (Usage(100, 0, cached_tokens=60, cache_write_tokens=900), WRITES, 6),
         (Usage(100, 0, cached_tokens=900), LUNA, 1),  # a count that can't be: never less than what is cached costs
         (Usage(10, 10, reasoning_tokens=9), LUNA, 6),  # reasoning is part of the completion
         (Usage(10, 10, reasoning_tokens=9), price(Rates(0, 100_000, reasoning=1_000_000)), 9),  # 0.1 and 9
@@ -379,17 +372,12 @@ amounts = st.integers(0, 10**12)
 tokens = st.integers(0, 10**7)
 
 
-@given(tokens, tokens, tokens, tokens, amounts, amounts, amounts, amounts)
+@given(st.tuples(tokens, tokens, tokens, tokens), st.tuples(amounts, amounts, amounts, amounts))
 def test_cost_is_the_exact_sum_rounded_once(
-    prompt: int,
-    completion: int,
-    cached: int,
-    written: int,
-    per_input: int,
-    per_output: int,
-    per_cached: int,
-    per_written: int,
+    counts: tuple[int, int, int, int], rates: tuple[int, int, int, int]
 ) -> None:
+    prompt, completion, cached, written = counts
+    per_input, per_output, per_cached, per_written = rates
     cached = min(cached, prompt)
     written = min(written, prompt - cached)
     usage = Usage(prompt, completion, cached, cache_write_tokens=written)

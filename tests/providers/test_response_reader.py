@@ -179,16 +179,6 @@ def test_invalid_answer_fails_the_same_in_json_and_stream(
     assert failure_of(body, kind, status) is failure
 
 
-def test_truncated_answer_is_reported_and_not_repaired() -> None:
-    cut = chunks({"delta": {"content": "half"}}, done=False)
-    with pytest.raises(ProviderFailed) as caught:
-        answer(cut, STREAM)
-    assert caught.value.failure.kind is FailureKind.INTERRUPTED
-    found = events([cut])
-    assert TextDelta("half") in found
-    assert isinstance(found[-1], Failed)
-
-
 def test_failure_names_the_status_and_does_not_quote_the_page() -> None:
     with pytest.raises(ProviderFailed) as caught:
         answer(b"<html>your card 4111 was refused</html>", HTML)
@@ -217,8 +207,9 @@ def test_any_bytes_are_read_without_an_exception(body: bytes, kind: str | None, 
         assert error.failure.message  # noqa: PT017
 
 
-def test_body_of_64_megabytes_is_accepted() -> None:
+def test_bounds_of_an_answer() -> None:
     assert response_reader.MAX_BODY_BYTES == 64 * 1024 * 1024
+    assert response_reader.MAX_IDLE_BYTES == 1024 * 1024
 
 
 def test_body_over_the_limit_ends_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,10 +249,6 @@ def idle_bytes_until_failure(reader: AnswerReader, piece: bytes) -> int:
             assert reader.feed(EVENT) == reader.close() == ()
             return sent
     raise AssertionError("the stream went on")
-
-
-def test_a_stream_may_have_a_megabyte_without_an_event() -> None:
-    assert response_reader.MAX_IDLE_BYTES == 1024 * 1024
 
 
 @pytest.mark.parametrize("before", [b"", EVENT], ids=["at the start", "after an event"])

@@ -12,8 +12,7 @@ from providers.conformance.subject import Subject, subjects_of
 from providers.reading.folding import fold
 from providers.reading.response_reader import AnswerReader
 from providers.registry import load_registry
-from providers.testkit import Scenario, SimulatorServer
-from providers.testkit.scenario import HttpError
+from providers.testkit import SimulatorServer
 from providers.wire import WireResponse
 from tests.kit.vendor_checks import checked_simulators
 
@@ -93,9 +92,3 @@ async def test_structured_output(subject: Subject, server: SimulatorServer, stre
     asked = chat.ChatRequest("assistant", messages, stream=stream, response_format=chat.JsonSchemaFormat("city", CITY))
     answer = await ask(subject, server, asked)
     assert json.loads(chat.text_of(answer.choices[0].message.content)) == {"city": "Testland"}
-
-
-async def test_a_failure_has_the_provider_s_own_shape(subject: Subject, server: SimulatorServer) -> None:
-    server.scenario = Scenario(script=(HttpError(429, 7),))
-    with pytest.raises(Exception, match="limits the rate"):
-        await ask(subject, server, chat.ChatRequest("assistant", (chat.UserMessage("Hi"),)))

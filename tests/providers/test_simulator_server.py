@@ -14,19 +14,7 @@ import pytest
 from providers.chat import AssistantMessage, ChatCompletion, Choice
 from providers.testkit import IncomingRequest, Scenario, Simulator, SimulatorServer, SimulatorThread, load_simulators
 from providers.testkit.app import SimulatorApp
-from providers.testkit.scenario import (
-    Cut,
-    Empty,
-    ErrorEvent,
-    Fault,
-    HttpError,
-    Redirect,
-    Reset,
-    Silent,
-    Slow,
-    Stall,
-    Truncated,
-)
+from providers.testkit.scenario import Cut, Empty, ErrorEvent, Fault, HttpError, Reset, Silent, Slow, Stall, Truncated
 from providers.testkit.simulator import check_simulator
 from providers.vendors.openai.simulator import SIMULATOR
 from tests.kit.scripted_server import until
@@ -161,12 +149,6 @@ async def test_faults_that_end_in_good_order_keep_the_connection(
     assert (await chat(client, STREAM)).status_code == 200
     assert (await chat(client)).status_code == 200
     assert server.accepted == 1
-
-
-async def test_a_redirect_points_elsewhere(client: httpx.AsyncClient, server: SimulatorServer) -> None:
-    server.scenario = Scenario(script=(Redirect("http://127.0.0.1:9/x"),))
-    response = await chat(client)
-    assert (response.status_code, response.headers["location"]) == (307, "http://127.0.0.1:9/x")
 
 
 async def test_disconnected_client_is_counted(client: httpx.AsyncClient, server: SimulatorServer) -> None:
