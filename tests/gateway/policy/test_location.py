@@ -130,11 +130,6 @@ def test_unknown_location_can_be_assigned_a_region() -> None:
     assert (location.region.name, location.why, location.assumed) == ("eu", "unknown", True)
 
 
-def test_a_territory_of_no_region_is_refused() -> None:
-    table = table_of(BASE.merge(NO_DEFAULT_REGION))
-    assert resolve(table, None, seen("JP")).problem is LocationProblem.BLOCKED
-
-
 @given(asserted=st.lists(st.text(max_size=12) | st.sampled_from(["CN", "US", "DE", "HK"]), max_size=3))
 def test_headers_of_an_untrusted_client_do_not_change_the_location(asserted: list[str]) -> None:
     honest = resolve(TABLE, CLIENTS["app"], seen("DE"))

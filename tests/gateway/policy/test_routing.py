@@ -124,13 +124,6 @@ def test_a_region_without_a_route_is_refused() -> None:
     assert refusal_of(table, "US").code is RefusalCode.REGION_BLOCKED
 
 
-def test_missing_capability_skips_the_deployment_with_the_reason() -> None:
-    found = decision(TABLE, "CN", asked("vision"))
-    assert refused(found).code is RefusalCode.UNSUPPORTED_CAPABILITY
-    assert found.considered[0].reason is SkipReason.CAPABILITY
-    assert "vision" in found.considered[0].detail
-
-
 def test_excepted_feature_of_a_site_counts_only_inside_a_boundary() -> None:
     assert refusal_of(TABLE, "US", asked("json_schema")).code is RefusalCode.NO_ELIGIBLE_DEPLOYMENT
     open_world = BASE.merge('regions: {us: {boundary: ["*"]}}')
@@ -437,15 +430,6 @@ def test_user_key_is_not_computed_without_weighted_steps() -> None:
     location = place_of(TABLE, "US")
     found = assign_variant(decide(TABLE, TABLE.assistants["assistant"], location, asked(), {}, 0.0), person)
     assert isinstance(found.outcome, Plan)
-
-
-@pytest.mark.parametrize(
-    ("sighting", "code"),
-    [(reported(), RefusalCode.REGION_UNKNOWN), (reported(EdgeReport(("CU",))), RefusalCode.REGION_BLOCKED)],
-)
-def test_location_problem_refuses_the_request(sighting: Reports, code: RefusalCode) -> None:
-    found = decide(TABLE, TABLE.assistants["assistant"], resolve(TABLE, None, sighting), asked(), {}, 0.0)
-    assert refused(found).code is code
 
 
 def test_region_of_another_cell_is_refused_with_its_home() -> None:
