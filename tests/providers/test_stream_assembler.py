@@ -529,6 +529,12 @@ def too_large(*steps: Callable[[Assembler], None]) -> bool:
     return [event.failure.kind for event in terminal] == [FailureKind.TOO_LARGE]
 
 
+def test_calls_are_bounded_in_number() -> None:
+    many = [lambda made, n=n: made.tool_call("{}", id=f"c{n}", name="f") for n in range(513)]
+    assert not too_large(*many[:512])
+    assert too_large(*many)
+
+
 @pytest.mark.parametrize("field", ["arguments", "id", "name", "signature"])
 def test_total_size_of_calls_is_limited(field: str) -> None:
     half = "x" * (4 * 1024 * 1024)
