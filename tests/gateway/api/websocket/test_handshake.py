@@ -42,27 +42,26 @@ async def answer_to(
     return status, json.loads(body)["error"]["code"] if status != 101 else "", headers, rest
 
 
-async def test_good_handshake_is_answered_by_101_with_these_headers_alone() -> None:
-    async with serving() as running:
-        status, _, headers, _ = await answer_to(
-            running,
-            path="/v1/responses?beta=1",
-            x_gateway_territory="DE",
-            sec_websocket_key=f" {KEY} ",
-            sec_websocket_version="13 ",
-        )
-        digest = hashlib.sha1((KEY + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode(), usedforsecurity=False).digest()
-        assert status == 101
-        assert headers.pop("x-request-id").startswith("req_")
-        assert headers == {
-            "upgrade": "websocket",
-            "connection": "Upgrade",
-            "sec-websocket-accept": base64.b64encode(digest).decode(),
-            "x-gateway-config": running.app.config.version,
-            "x-gateway-region": "world",
-            "x-gateway-why": "assertion",
-        }
-        assert running.counts("gateway_websocket_handshakes_total") == {"accepted": 1}
+async def test_good_handshake_is_answered_by_101_with_these_headers_alone(running: Running) -> None:
+    status, _, headers, _ = await answer_to(
+        running,
+        path="/v1/responses?beta=1",
+        x_gateway_territory="DE",
+        sec_websocket_key=f" {KEY} ",
+        sec_websocket_version="13 ",
+    )
+    digest = hashlib.sha1((KEY + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode(), usedforsecurity=False).digest()
+    assert status == 101
+    assert headers.pop("x-request-id").startswith("req_")
+    assert headers == {
+        "upgrade": "websocket",
+        "connection": "Upgrade",
+        "sec-websocket-accept": base64.b64encode(digest).decode(),
+        "x-gateway-config": running.app.config.version,
+        "x-gateway-region": "world",
+        "x-gateway-why": "assertion",
+    }
+    assert running.counts("gateway_websocket_handshakes_total") == {"accepted": 1}
 
 
 @pytest.mark.parametrize(
@@ -84,30 +83,30 @@ async def test_good_handshake_is_answered_by_101_with_these_headers_alone() -> N
         ({"after": b"\x81\x80abcd"}, 400, "invalid_request"),
     ],
 )
-async def test_wrong_form_is_refused_before_the_key(changed: dict[str, str], status: int, code: str) -> None:
-    async with serving() as running:
-        with capture_logs() as logged:
-            answer = await answer_to(running, **{"authorization": "Bearer nobody", **changed})  # type: ignore[arg-type]
-        assert (*answer[:2], answer[3]) == (status, code, b"")
-        assert "close" in answer[2]["connection"]
-        if status == 426 and "sec_websocket_version" in changed:
-            assert answer[2]["sec-websocket-version"] == "13"
-        assert running.counts("gateway_websocket_handshakes_total") == {"form": 1}
-        assert logged == []
+async def test_wrong_form_is_refused_before_the_key(
+    running: Running, changed: dict[str, str], status: int, code: str
+) -> None:
+    with capture_logs() as logged:
+        answer = await answer_to(running, **{"authorization": "Bearer nobody", **changed})  # type: ignore[arg-type]
+    assert (*answer[:2], answer[3]) == (status, code, b"")
+    assert "close" in answer[2]["connection"]
+    if status == 426 and "sec_websocket_version" in changed:
+        assert answer[2]["sec-websocket-version"] == "13"
+    assert running.counts("gateway_websocket_handshakes_total") == {"form": 1}
+    assert logged == []
 
 
-async def test_doubled_key_and_pipelined_handshake_are_refused() -> None:
-    async with serving() as running:
-        assert (await answer_to(running, f"sec-websocket-key: {KEY}"))[:2] == (400, "invalid_request")
-        reader, writer = await running.raw()
-        first = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer gk-app\r\n\r\n"
-        lines = "".join(f"{name}: {value}\r\n" for name, value in GOOD.items())
-        writer.write(first + f"GET /v1/responses HTTP/1.1\r\n{lines}\r\n".encode())
-        async with asyncio.timeout(LIMIT_S):
-            answers = await reader.read()
-        writer.close()
-        assert answers.count(b"HTTP/1.1 200") == answers.count(b"HTTP/1.1 400") == 1
-        assert b" 101 " not in answers
+async def test_doubled_key_and_pipelined_handshake_are_refused(running: Running) -> None:
+    assert (await answer_to(running, f"sec-websocket-key: {KEY}"))[:2] == (400, "invalid_request")
+    reader, writer = await running.raw()
+    first = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer gk-app\r\n\r\n"
+    lines = "".join(f"{name}: {value}\r\n" for name, value in GOOD.items())
+    writer.write(first + f"GET /v1/responses HTTP/1.1\r\n{lines}\r\n".encode())
+    async with asyncio.timeout(LIMIT_S):
+        answers = await reader.read()
+    writer.close()
+    assert answers.count(b"HTTP/1.1 200") == answers.count(b"HTTP/1.1 400") == 1
+    assert b" 101 " not in answers
 
 
 OWN = "http://localhost"
@@ -172,12 +171,11 @@ async def test_off_for_the_gateway_or_a_region_is_426() -> None:
         assert running.app.metrics._counts["gateway_websocket_declined_total", ()] == 1
 
 
-async def test_draining_gateway_is_503() -> None:
-    async with serving() as running:
-        running.app.drain()
-        answer = await answer_to(running, authorization=None)
-        assert answer[:2] == (503, "overloaded")
-        assert running.counts("gateway_websocket_handshakes_total") == {"draining": 1}
+async def test_draining_gateway_is_503(running: Running) -> None:
+    running.app.drain()
+    answer = await answer_to(running, authorization=None)
+    assert answer[:2] == (503, "overloaded")
+    assert running.counts("gateway_websocket_handshakes_total") == {"draining": 1}
 
 
 async def test_worker_and_client_have_so_many_connections() -> None:
@@ -193,8 +191,7 @@ async def test_worker_and_client_have_so_many_connections() -> None:
         assert (await running.connect()).status == 101
 
 
-async def test_client_without_a_limit_has_64_connections() -> None:
-    async with serving() as running:
-        assert {(await running.connect()).status for _ in range(64)} == {101}
-        assert (await running.connect()).status == 429
-        assert (await running.connect(key="other")).status == 101
+async def test_client_without_a_limit_has_64_connections(running: Running) -> None:
+    assert {(await running.connect()).status for _ in range(64)} == {101}
+    assert (await running.connect()).status == 429
+    assert (await running.connect(key="other")).status == 101

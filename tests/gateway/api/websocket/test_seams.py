@@ -16,7 +16,13 @@ from gateway.telemetry.metrics import Metrics
 from gateway.usage.accounting import Accounting
 from gateway.usage.journal import Journal
 from gateway.usage.usage_row import UsageRow
-from tests.gateway.api.websocket.websocket_gateway import Provider, Running, expect_a_turn_to_be_the_post, serving
+from tests.gateway.api.websocket.websocket_gateway import (
+    Provider,
+    Running,
+    connected,
+    expect_a_turn_to_be_the_post,
+    serving,
+)
 
 ANSWER = ("A first sentence, which is long enough to be judged. ", "And another one, from here.")
 JUDGE = "{provider: openai-compatible, model: j, endpoint: 'https://judge.example/v1', stores: any, processes: any}"
@@ -161,8 +167,10 @@ async def test_feature_does_to_a_turn_what_it_does_to_a_post(name: str, accounti
 async def test_warm_up_is_refused_by_a_door_whose_refusals_wait_for_a_judge_and_asks_no_judge() -> None:
     bands = "age_bands: {child: {tools: false}}, age_missing: child"
     world = World()
-    async with serving(*of_region(f"{bands}, {CRISIS.replace('THEN', 'stop')}", WITH_JUDGE), provider=world) as running:
-        socket = await running.connect()
+    async with connected(*of_region(f"{bands}, {CRISIS.replace('THEN', 'stop')}", WITH_JUDGE), provider=world) as (
+        _running,
+        socket,
+    ):
         tool = {"type": "function", "name": "f"}
         refused = await socket.asked("I harm", generate=False, tools=[tool])
         assert (refused["status"], refused["error"]["code"]) == (403, "age_restricted")

@@ -218,6 +218,12 @@ class Running:
         """Wait until no connection and no turn is left."""
         await until(lambda: not (self.state.connections or self.state.websockets or self.state.tasks), LIMIT_S)
 
+    async def hold(self, socket: Connection, text: str = "hi", **more: Any) -> None:
+        """Begin a turn that the provider holds back before its last word."""
+        self.provider.hold()
+        socket.create(text, **more)
+        await self.provider.asked.wait()
+
     async def lines_of(self, logged: Sequence[MutableMapping[str, Any]]) -> list[MutableMapping[str, Any]]:
         """Return the log lines of requests once no turn is left: a turn ends after its last event."""
         await until(lambda: not self.state.tasks, LIMIT_S)
@@ -298,3 +304,12 @@ async def serving(*patches: str | Mapping[str, Any], provider: Provider | None =
         server.close()
         provider.gate.set()
         await running.until_quiet()
+
+
+@asynccontextmanager
+async def connected(
+    *patches: str | Mapping[str, Any], provider: Provider | None = None
+) -> AsyncIterator[tuple[Running, Connection]]:
+    """Serve the gateway, and connect a client to it."""
+    async with serving(*patches, provider=provider) as running:
+        yield running, await running.connect()
