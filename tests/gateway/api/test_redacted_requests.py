@@ -27,7 +27,7 @@ from gateway.telemetry.metric_snapshots import tallies
 from providers.chat import AssistantMessage, ChatRequest, JsonSchemaFormat, Tool, UserMessage
 from providers.testkit import IncomingRequest, PrefixCache
 from providers.value import replace
-from tests.gateway.api.simple_requests import CHATS, streamed
+from tests.gateway.api.simple_requests import CHATS, chunks, completion, sent_chunks, streamed, verdicts_on
 from tests.kit.case_files import cases
 from tests.kit.configs import Config, table_of
 from tests.kit.doc_pages import ROOT
@@ -45,19 +45,18 @@ def asked_in(body: dict[str, Any]) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
-def chunks(*deltas: dict[str, Any]) -> httpx.Response:
-    head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    events = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
-    events.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-    data = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
-    return httpx.Response(200, content=data.encode(), headers={"content-type": "text/event-stream"})
+def stream_of(*deltas: dict[str, Any]) -> httpx.Response:
+    return sent_chunks(chunks(*deltas))
+
+
+def broken_off(*texts: str) -> httpx.Response:
+    """Return a stream of these texts without an end."""
+    return sent_chunks(chunks(*({"content": text} for text in texts))[:-1], ends=False)
 
 
 def whole(message: dict[str, Any], finish: str = "stop") -> httpx.Response:
-    choice = {"index": 0, "message": {"role": "assistant", "content": None, **message}, "finish_reason": finish}
     usage = {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
-    answer = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
-    return httpx.Response(200, json=answer)
+    return httpx.Response(200, json=completion(message, finish, usage=usage))
 
 
 def echo(request: httpx.Request) -> httpx.Response:
@@ -72,12 +71,18 @@ def echo(request: httpx.Request) -> httpx.Response:
         size = cut.randrange(1, 5)
         pieces.append(text[:size])
         text = text[size:]
-    return chunks(*({"content": piece} for piece in pieces))
+    return stream_of(*({"content": piece} for piece in pieces))
 
 
 def asking(name: str, text: str) -> tuple[str, Any]:
     path, body = CHATS[name]
     return path, json.loads(json.dumps(body).replace('"hello"', json.dumps(text)).replace('"a"', json.dumps(text)))
+
+
+def ask(gateway: InputGateway, text: str, name: str = "chat", **more: Any) -> httpx.Response:
+    """Send a request with this text, and with these members."""
+    path, body = asking(name, text)
+    return gateway.post(path, {**body, **more})
 
 
 def text_of(answer: httpx.Response) -> str:
@@ -131,10 +136,9 @@ def test_label_mark_and_offsets_of_annotations_are_those_of_the_restored_text(st
     citation = {"start_index": 4, "end_index": 12, "title": "QEMAIL1Z", "url": "https://x.example"}
     annotations = [{"type": "url_citation", "url_citation": citation}]
     pieces = [{"content": "See QEM"}, {"content": "AIL1Z."}, {"annotations": annotations}]
-    answer = chunks(*pieces) if stream else whole({"content": "See QEMAIL1Z.", "annotations": annotations})
+    answer = stream_of(*pieces) if stream else whole({"content": "See QEMAIL1Z.", "annotations": annotations})
     served = InputGateway(lambda _: answer, REDACTED.merge(patch), {"MARK_KEY": vectors["private_key"]})
-    path, body = asking("chat", MAIL)
-    response = served.post(path, {**body, "stream": stream})
+    response = ask(served, MAIL, stream=stream)
     events = [json.loads(it[6:]) for it in response.text.splitlines() if it.startswith("data: {")]
     messages = [one["choices"][0].get("delta") or one["choices"][0].get("message") or {} for one in events]
     last = events[-1] if stream else response.json()
@@ -152,7 +156,7 @@ def test_a_request_without_a_value_is_sent_and_answered_as_without_the_feature(s
     sent = []
     for config in (CONFIG, REDACTED):
         gateway = InputGateway(echo, config)
-        answer = gateway.post(*asking("chat", "Nothing of anyone.")[:1], {**asking("chat", "x y")[1], "stream": stream})
+        answer = ask(gateway, "Nothing of anyone.", stream=stream)
         assert "x-gateway-redacted" not in answer.headers
         sent.append(gateway.requests[0].content)
     assert sent[0] == sent[1]
@@ -262,21 +266,11 @@ def test_a_value_in_any_member_of_a_dialect_arrives_nowhere(name: str) -> None:
 
 
 def test_all_countries_are_one_word() -> None:
-    all_of_them = CONFIG.merge(
-        {
-            "redactions": {"personal": {"kinds": ["id"], "countries": "*"}},
-            "regions": {"default": {"redact": "personal"}},
-        }
-    )
-    listed = CONFIG.merge(
-        {
-            "redactions": {"personal": {"kinds": ["id"], "countries": ["*"]}},
-            "regions": {"default": {"redact": "personal"}},
-        }
-    )
-    for config in (all_of_them, listed):
-        gateway = InputGateway(echo, config)
-        gateway.post(*asking("chat", "ssn 123-45-6789"))
+    for countries in ("*", ["*"]):
+        gateway = InputGateway(
+            echo, REDACTED.merge({"redactions": {"personal": {"kinds": ["id"], "countries": countries}}})
+        )
+        ask(gateway, "ssn 123-45-6789")
         assert asked_in(gateway.bodies[0]) == "ssn QID1Z"
 
 
@@ -298,8 +292,7 @@ CUT: dict[str, tuple[str, dict[str, Any]]] = {
 def test_a_value_that_is_cut_between_neighbouring_texts_is_one_value(where: str) -> None:
     gateway = InputGateway(echo, REDACTED)
     name, more = CUT[where]
-    path, body = asking(name, "hello")
-    answer = gateway.post(path, {**body, **more})
+    answer = ask(gateway, "hello", name, **more)
     assert answer.headers["x-gateway-redacted"] == "email=1"
     (sent,) = gateway.bodies
     assert "jane" not in json.dumps(sent)
@@ -314,8 +307,7 @@ def test_a_system_text_that_becomes_empty_is_left_out_and_its_cache_mark_moves()
     claude = {"provider": "anthropic", "model": "claude-opus-4-8", "endpoint": "global", "api_key": "${KEY}"}
     config = REDACTED.merge("deployments: {chat: null}").merge({"deployments": {"chat": claude}})
     gateway = InputGateway(lambda request: httpx.Response(400), config, {"KEY": "k"})
-    path, body = asking("messages", "hello")
-    gateway.post(path, {**body, "system": system})
+    ask(gateway, "hello", "messages", system=system)
     (first, notice) = gateway.bodies[0]["system"]
     assert first == {"type": "text", "text": "QEMAIL1Z", "cache_control": marked}
     assert notice["text"] == NOTICE
@@ -331,12 +323,12 @@ def test_calls_of_tools_are_restored_in_a_stream_also_where_calls_alternate() ->
             {"index": 0, "function": {"arguments": 'd1Z", "by": "QIBAN1Z"}'}},
         ]
         first = {"reasoning_content": "about QEMAIL1Z and QEMAIL7"}
-        return chunks(first, {"content": "QEMA"}, {"content": "IL1Z!"}, *({"tool_calls": [piece]} for piece in pieces))
+        calls = [{"tool_calls": [piece]} for piece in pieces]
+        return stream_of(first, {"content": "QEMA"}, {"content": "IL1Z!"}, *calls)
 
     gateway = InputGateway(provider, REDACTED)
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-    path, body = asking("chat", PROMPT)
-    answer = gateway.post(path, {**body, "stream": True, "tools": [tool]})
+    answer = ask(gateway, PROMPT, stream=True, tools=[tool])
     events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
     deltas = [event["choices"][0]["delta"] for event in events if event["choices"]]
     assert "".join(delta.get("content") or "" for delta in deltas) == f"{MAIL}!"
@@ -367,7 +359,7 @@ def test_what_may_begin_a_placeholder_stays_before_what_follows_it(dialect: str,
     """The events are those of a deployment that redacts nothing: no block is reopened, and none comes late."""
 
     def events_of(config: Config) -> list[tuple[str, str]]:
-        gateway = InputGateway(lambda _: chunks(*ORDERS[order]), config)
+        gateway = InputGateway(lambda _: stream_of(*ORDERS[order]), config)
         path, body = streamed(*asking(dialect, PROMPT))
         found: list[tuple[str, str]] = []
         for event in map(json.loads, re.findall("^data: ({.*)$", gateway.post(path, body).text, re.MULTILINE)):
@@ -399,12 +391,8 @@ def _shape(value: Any, kinds: list[str], texts: list[str]) -> None:
 
 def test_each_input_of_embeddings_and_each_judged_text_has_numbers_of_its_own() -> None:
     def provider(request: httpx.Request) -> httpx.Response:
-        if request.url.path.endswith("/embeddings"):
-            return httpx.Response(200, json=vectors_of(request))
-        results = [{"flagged": False, "categories": {}, "category_scores": {}}] * len(
-            json.loads(request.content)["input"]
-        )
-        return httpx.Response(200, json={"id": "x", "model": "j", "results": results})
+        is_judge = request.url.path.endswith("/moderations")
+        return verdicts_on(request) if is_judge else httpx.Response(200, json=vectors_of(request))
 
     for path in (EMBEDDINGS, MODERATIONS):
         gateway = InputGateway(provider, REDACTED)
@@ -435,14 +423,13 @@ def test_query_and_documents_of_a_split_rerank_have_one_numbering_and_each_value
 def test_what_a_placeholder_cannot_stand_for_skips_the_step(more: dict[str, Any], reason: str) -> None:
     able = {"capabilities": ["vision", "logprobs", "image_url"]}
     gateway = InputGateway(echo, REDACTED.merge({"deployments": {"chat": able}}))
-    path, body = asking("chat", PROMPT)
-    answer = gateway.post(path, {**body, **more})
+    answer = ask(gateway, PROMPT, **more)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_capability")
     assert reason in answer.json()["error"]["message"]
     assert gateway.requests == []
     passing = REDACTED.merge({"deployments": {"chat": able}, "redactions": {"personal": {"media": "pass"}}})
     gateway = InputGateway(echo, passing)
-    assert gateway.post(path, {**body, **more}).status_code == (200 if reason == "media" else 400)
+    assert ask(gateway, PROMPT, **more).status_code == (200 if reason == "media" else 400)
     # The text of a file is media too: it is sent as it is, where it is sent at all.
     assert "jane.txt" not in str(more) or "jane@example.com" in str(gateway.bodies)
 
@@ -469,7 +456,7 @@ def test_request_that_cannot_be_redacted_shows_nothing_about_a_candidate() -> No
 
 def test_too_many_values_are_an_error_of_the_request() -> None:
     gateway = InputGateway(echo, REDACTED)
-    answer = gateway.post(*asking("chat", " ".join(f"u{number}@x.org" for number in range(10_001))))
+    answer = ask(gateway, " ".join(f"u{number}@x.org" for number in range(10_001)))
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
     assert answer.json()["error"]["reason"] == "request"
     # The texts of embeddings, which have numbers of their own, are one request.
@@ -498,11 +485,11 @@ def test_the_helplines_of_a_region_are_no_values() -> None:
 def test_a_deployment_in_clear_gets_the_values_and_one_of_its_own_redaction_does_not() -> None:
     clear = REDACTED.merge({"deployments": {"chat": {"redact": False}}})
     gateway = InputGateway(echo, clear)
-    assert "x-gateway-redacted" not in gateway.post(*asking("chat", PROMPT)).headers
+    assert "x-gateway-redacted" not in ask(gateway, PROMPT).headers
     assert asked_in(gateway.bodies[0]) == PROMPT
     own = CONFIG.merge({"redactions": {"mails": {"kinds": ["email"]}}, "deployments": {"chat": {"redact": "mails"}}})
     gateway = InputGateway(echo, own)
-    assert gateway.post(*asking("chat", PROMPT)).headers["x-gateway-redacted"] == "email=1"
+    assert ask(gateway, PROMPT).headers["x-gateway-redacted"] == "email=1"
     assert PHONE in asked_in(gateway.bodies[0])
 
 
@@ -513,16 +500,12 @@ def test_a_json_answer_stays_json() -> None:
 
     def provider(request: httpx.Request) -> httpx.Response:
         text = '{"name": "QTERM1Z"}'
-        return (
-            chunks(*({"content": letter} for letter in text))
-            if b'"stream":true' in request.content
-            else whole({"content": text})
-        )
+        is_stream = b'"stream":true' in request.content
+        return stream_of(*({"content": letter} for letter in text)) if is_stream else whole({"content": text})
 
     for stream in (False, True):
         gateway = InputGateway(provider, quoting)
-        path, body = asking("chat", 'about The  "q" PLAN')
-        answer = gateway.post(path, {**body, "stream": stream, "response_format": {"type": "json_object"}})
+        answer = ask(gateway, 'about The  "q" PLAN', stream=stream, response_format={"type": "json_object"})
         found = text_of(answer) if stream else answer.json()["choices"][0]["message"]["content"]
         assert json.loads(found) == {"name": 'The  "q" PLAN'}
 
@@ -743,7 +726,7 @@ def test_what_passes_a_barrier_is_redacted_also_for_a_deployment_in_clear() -> N
         return httpx.Response(500) if request.url.host == "house.example" else echo(request)
 
     gateway = InputGateway(provider, BEHIND)
-    answer = gateway.post(*asking("chat", PROMPT))
+    answer = ask(gateway, PROMPT)
     assert answer.json()["choices"][0]["message"]["content"] == PROMPT
     assert answer.headers["x-gateway-redacted"] == "email=1"
     *private, last = [asked_in(body) for body in gateway.bodies]
@@ -781,25 +764,27 @@ def test_the_length_of_a_prompt_is_that_of_its_longer_text() -> None:
     })  # fmt: skip
     for text, host in (("owl " * 10, "house.example"), ("owl " * 6000, "abroad.example")):
         gateway = InputGateway(echo, config, {"KEY": "k"})
-        assert gateway.post(*asking("chat", text)).status_code == 200
+        assert ask(gateway, text).status_code == 200
         assert [request.url.host for request in gateway.requests] == [host]
+
+
+SECOND = {**CONFIG.data["deployments"]["chat"], "endpoint": "https://second.example/v1"}
+WITH_SECOND = REDACTED.merge({
+    "assistants": {"assistant": {"routes": {"default": ["chat", "second"]}, "resume": True}},
+    "deployments": {"second": SECOND},
+})  # fmt: skip
+"""A second step that continues an answer which breaks off."""
 
 
 def test_a_judge_and_a_second_step_get_placeholders_of_their_own() -> None:
     def provider(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/moderations"):
-            result = {"flagged": False, "categories": {}, "category_scores": {}}
-            return httpx.Response(200, json={"id": "x", "model": "j", "results": [result]})
+            return verdicts_on(request)
         return httpx.Response(500) if request.url.host == "chat.example" else echo(request)
 
     judged = {"input": ["judge"], "on_failure": "closed"}
-    config = REDACTED.merge({
-        "regions": {"default": {"moderation": judged}},
-        "assistants": {"assistant": {"routes": {"default": ["chat", "second"]}}},
-        "deployments": {"second": {**CONFIG.data["deployments"]["chat"], "endpoint": "https://second.example/v1"}},
-    })  # fmt: skip
-    gateway = InputGateway(provider, config)
-    answer = gateway.post(*asking("chat", PROMPT))
+    gateway = InputGateway(provider, WITH_SECOND.merge({"regions": {"default": {"moderation": judged}}}))
+    answer = ask(gateway, PROMPT)
     assert answer.json()["choices"][0]["message"]["content"] == PROMPT
     assert {request.url.host for request in gateway.requests} == {"judge.example", "chat.example", "second.example"}
     for request in gateway.requests:
@@ -812,17 +797,12 @@ def test_no_part_of_a_value_reaches_a_judge_that_gets_a_text_in_pieces(stream: b
     """Pieces of long texts, and windows of streamed answers, begin and end within values."""
 
     def provider(request: httpx.Request) -> httpx.Response:
-        if not request.url.path.endswith("/moderations"):
-            return echo(request)
-        results = [{"flagged": False, "categories": {}, "category_scores": {}}] * len(
-            json.loads(request.content)["input"]
-        )
-        return httpx.Response(200, json={"id": "x", "model": "j", "results": results})
+        return verdicts_on(request) if request.url.path.endswith("/moderations") else echo(request)
 
     gateway = InputGateway(provider, REDACTED.merge({"regions": {"default": {"moderation": JUDGED}}}))
     for shift in range(0, 42, 6):
         text = f"{'x' * shift} of {MAIL}, {PHONE}" + f" and {CARD}. {MAIL} or {PHONE}" * (5 if stream else 170)
-        answer = gateway.post("/v1/chat/completions", {**asking("chat", text)[1], "stream": stream})
+        answer = ask(gateway, text, stream=stream)
         assert text in text_of(answer)
     judged = [text for body in gateway.bodies if "input" in body for text in body["input"]]
     assert len(judged) > 20
@@ -833,23 +813,15 @@ def test_no_part_of_a_value_reaches_a_judge_that_gets_a_text_in_pieces(stream: b
 @pytest.mark.parametrize("is_up", [True, False])
 def test_an_answer_that_breaks_off_is_continued_by_a_step_that_gets_placeholders_too(is_up: bool) -> None:
     """The text so far has values, because the client has seen them: it is redacted like any."""
-    head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 
     def provider(request: httpx.Request) -> httpx.Response:
         if request.url.host == "second.example":
-            return chunks({"content": "Write to QEMAIL1Z, call QPHONE1Z and pay."}) if is_up else httpx.Response(500)
-        deltas = [{"content": piece} for piece in ("Write to QEMA", "IL1Z, call", " QPHON")]
-        events = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
-        data = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
-        return httpx.Response(200, content=data.encode(), headers={"content-type": "text/event-stream"})
+            rest = {"content": "Write to QEMAIL1Z, call QPHONE1Z and pay."}
+            return stream_of(rest) if is_up else httpx.Response(500)
+        return broken_off("Write to QEMA", "IL1Z, call", " QPHON")
 
-    config = REDACTED.merge({
-        "assistants": {"assistant": {"routes": {"default": ["chat", "second"]}, "resume": True}},
-        "deployments": {"second": {**CONFIG.data["deployments"]["chat"], "endpoint": "https://second.example/v1"}},
-    })  # fmt: skip
-    gateway = InputGateway(provider, config)
-    path, body = asking("chat", PROMPT)
-    answer = gateway.post(path, {**body, "stream": True})
+    gateway = InputGateway(provider, WITH_SECOND)
+    answer = ask(gateway, PROMPT, stream=True)
     assert {request.url.host for request in gateway.requests} == {"chat.example", "second.example"}
     continued = gateway.requests[1].content.decode()
     assert "Write to QEMAIL1Z, call" in continued
@@ -862,21 +834,16 @@ def test_the_last_words_that_a_step_shall_repeat_have_no_part_of_a_value() -> No
     """They begin at a word, and a number has several."""
 
     def provider(request: httpx.Request) -> httpx.Response:
-        if request.url.host == "second.example":
-            return chunks({"content": "and so on."})
-        whole = chunks({"content": f"Call QPHONE1Z, pay QCARD1Z {'x' * size} end"}).content
-        return httpx.Response(
-            200, content=whole[: whole.index(b"\n\n") + 2], headers={"content-type": "text/event-stream"}
+        is_second = request.url.host == "second.example"
+        return (
+            stream_of({"content": "and so on."})
+            if is_second
+            else broken_off(f"Call QPHONE1Z, pay QCARD1Z {'x' * size} end")
         )
 
-    config = REDACTED.merge({
-        "assistants": {"assistant": {"routes": {"default": ["chat", "second"]}, "resume": True}},
-        "deployments": {"second": {**CONFIG.data["deployments"]["chat"], "endpoint": "https://second.example/v1"}},
-    })  # fmt: skip
-    gateway, parts = InputGateway(provider, config), set()
+    gateway, parts = InputGateway(provider, WITH_SECOND), set()
     for size in range(30, 75, 4):
-        path, body = asking("chat", PROMPT)
-        gateway.post(path, {**body, "stream": True})
+        ask(gateway, PROMPT, stream=True)
         sent = gateway.requests[-1]
         assert sent.url.host == "second.example"
         assert not [part for part in ("+49", "171", "4567", "4111", "1111") if part in sent.content.decode()], size
@@ -906,8 +873,7 @@ def test_no_part_of_a_value_is_in_an_invalid_answer_that_is_asked_for_again(shif
     route = {"assistants": {"assistant": {"routes": {"default": ["chat", "chat2"]}}}}
     deployments = {"chat": emulating, "chat2": {**CONFIG.data["deployments"]["chat"], **emulating}}
     gateway = InputGateway(provider, REDACTED.merge(route, {"deployments": deployments}))
-    path, body = asking("chat", f"{MAIL}; {IBAN}; {CARD}")
-    gateway.post(path, {**body, "response_format": form})
+    ask(gateway, f"{MAIL}; {IBAN}; {CARD}", response_format=form)
     again = [one["messages"] for one in gateway.bodies]
     assert [len(one) for one in again] == [2, 4, 2, 4], "each deployment is asked once more"
     assert "is not of type 'integer'" in again[1][-1]["content"]
@@ -925,28 +891,21 @@ def test_no_part_of_a_value_is_in_an_answer_that_was_released_in_pieces_and_is_c
 
     def provider(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/moderations"):
-            number = len(json.loads(request.content)["input"])
-            return httpx.Response(200, json={"results": [{"flagged": False, "categories": {}}] * number})
+            return verdicts_on(request)
         if request.url.host == "second.example":
             words = json.loads(request.content)["messages"][-1]["content"].partition("---\n")[2].partition("\n---")[0]
-            return chunks({"content": f"{words} and so on."})
+            return stream_of({"content": f"{words} and so on."})
         text = f"{'x' * size} of {name}, so it"
-        data = chunks(*({"content": text[at : at + 5]} for at in range(0, len(text), 5))).content
-        return httpx.Response(
-            200, content=data[: data.rindex(b'data: {"id"')], headers={"content-type": "text/event-stream"}
-        )
+        return broken_off(*(text[at : at + 5] for at in range(0, len(text), 5)))
 
-    second = {**CONFIG.data["deployments"]["chat"], "endpoint": "https://second.example/v1"}
-    config = REDACTED.merge({
-        "assistants": {"assistant": {"routes": {"default": ["chat", "second"]}, "resume": True}},
-        "deployments": {"second": {**second, **({"capabilities": ["prefill"]} if prefill else {})}},
+    config = WITH_SECOND.merge({
+        "deployments": {"second": {"capabilities": ["prefill"]} if prefill else {}},
         "regions": {"default": {"moderation": {**JUDGED, "window_chars": 10, "hold_chars": 20}}},
     })  # fmt: skip
     gateway, cut = InputGateway(provider, config), 0
     name = {IBAN: "QIBAN1Z", CARD: "QCARD1Z", MAIL: "QEMAIL1Z"}[value]
     for size in range(1, 30, 2):
-        path, body = asking("chat", f"{MAIL}; {IBAN}; {CARD}")
-        answer = text_of(gateway.post(path, {**body, "stream": True}))
+        answer = text_of(ask(gateway, f"{MAIL}; {IBAN}; {CARD}", stream=True))
         continued = [one for one in gateway.requests if one.url.host == "second.example"][-1].content.decode()
         assert not [part for part in PARTS if part in continued], size
         told, end = f"{'x' * size} of {value}, so it", " and so on."
@@ -958,21 +917,9 @@ def test_no_part_of_a_value_is_in_an_answer_that_was_released_in_pieces_and_is_c
 
 def test_no_step_that_redacts_continues_an_answer_of_a_deployment_in_clear() -> None:
     """It may have broken off inside a value, whose beginning no rule finds."""
-
-    def provider(_: httpx.Request) -> httpx.Response:
-        data = chunks({"content": "Write to jane.do"}).content
-        return httpx.Response(
-            200, content=data[: data.index(b"\n\n") + 2], headers={"content-type": "text/event-stream"}
-        )
-
-    second = {**CONFIG.data["deployments"]["chat"], "endpoint": "https://second.example/v1"}
-    config = REDACTED.merge({
-        "assistants": {"assistant": {"routes": {"default": ["chat", "second"]}, "resume": True}},
-        "deployments": {"chat": {"redact": False}, "second": second},
-    })  # fmt: skip
-    gateway = InputGateway(provider, config)
-    path, body = asking("chat", PROMPT)
-    answer = gateway.post(path, {**body, "stream": True})
+    config = WITH_SECOND.merge("deployments: {chat: {redact: false}}")
+    gateway = InputGateway(lambda _: broken_off("Write to jane.do"), config)
+    answer = ask(gateway, PROMPT, stream=True)
     assert {request.url.host for request in gateway.requests} == {"chat.example"}
     assert text_of(answer) == "Write to jane.do"
     assert "stream_interrupted" in answer.text
