@@ -1,9 +1,9 @@
 """A runner over a transport of the test's own, with a sleep that is only remembered and chance that always draws 1."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +12,7 @@ import respx
 from gateway.execution.deadline import Deadline
 from gateway.execution.failure_observations import EVERYBODY, Asker, FailureObservations
 from gateway.execution.health import Health
-from gateway.execution.run import PlanExecutor, RunContext
+from gateway.execution.run import PlanExecutor, PlanExhausted, RunContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Plan, Step
@@ -22,8 +22,8 @@ from gateway.policy.location.signals import EdgeReport
 from gateway.policy.routing import decide
 from gateway.usage.accounting import RequestUsage
 from providers.chat import ChatRequest, ResponseFormat, UserMessage
+from providers.failures import Failure, FailureKind
 from providers.matching.requirements import requirements_of
-from tests.gateway.execution.runner_answers import SSE, chunk
 from tests.gateway.location_reports import reported
 from tests.kit.configs import Config, table_of
 from tests.kit.httpx_transport import HttpxTransport
@@ -38,6 +38,7 @@ deployments:
 resilience: {first_token: 60s}
 """)
 ONLY_FIRST = "assistants: {assistant: {routes: {default: [first]}}}"
+ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
 TWO_KEYS = {"deployments": {"first": {"api_key": ["${FIRST}", "${SECOND}"]}}}
 FIRST = "https://first.example/v1/chat/completions"
 SECOND = "https://second.example/v1/chat/completions"
@@ -74,6 +75,19 @@ class Bench:
         self.waits.append(seconds)
         self.time += seconds
 
+    def use(self, *patches: str | dict[str, Any]) -> None:
+        """Use the configuration with these patches."""
+        self.table = table_of(CONFIG.merge(*patches), ENVIRON)
+
+    def bound(self, **bounds: Any) -> None:
+        """Change bounds of resilience."""
+        self.table = replace(self.table, resilience=replace(self.table.resilience, **bounds))
+
+    def next_request(self) -> None:
+        """Begin a record and a deadline anew."""
+        self.record = Record("req", 0.0, "t")
+        self.deadline = Deadline.start(600, 55, self.clock)
+
     def plan(self, request: ChatRequest) -> Plan:
         location = resolve(self.table, None, reported(EdgeReport(("DE",))))
         outcome = decide(
@@ -106,54 +120,38 @@ class Bench:
         context.usage, context.asker = self.usage, asker
         return await self.executor.run(self.plan(request), request, context)
 
+    async def failure(self, *, stream: bool = False) -> Failure:
+        """Ask, and return the failure of the plan."""
+        with pytest.raises(PlanExhausted) as raised:
+            await self.ask(stream=stream)
+        return raised.value.failure
+
+    def disable(self, name: str = "first") -> None:
+        self.forbidden[name] = "disabled in the current config"
+
+    def cool_down(self, name: str = "first", for_s: float = 60) -> None:
+        """Start a cooldown of a deployment, as another request does that gets its rate limit."""
+        deployment = self.table.deployments[name]
+        self.health.cool_down(
+            deployment, deployment.credentials[0], for_s, Failure(FailureKind.RATE_LIMITED, "too many")
+        )
+
+    @property
+    def first_failure(self) -> Failure:
+        """The failure of the first attempt."""
+        failure = self.record.attempts[0].failure
+        assert failure is not None
+        return failure
+
     @property
     def tried(self) -> list[str]:
         return [attempt.deployment for attempt in self.record.attempts]
 
 
+def bench_of(config: Config, environ: dict[str, str] = ENVIRON) -> Bench:
+    return Bench(respx.Router(assert_all_called=False), table_of(config, environ))
+
+
 @pytest.fixture
 def bench() -> Bench:
-    table = table_of(CONFIG, {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"})
-    return Bench(respx.Router(assert_all_called=False), table)
-
-
-ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
-
-
-class Provider:
-    """A provider that answers on demand and records the end of each call."""
-
-    def __init__(self, bench: Bench, url: str, *, stream: bool = False) -> None:
-        self.asked = self.cancelled = self.closed = 0
-        self.keys: list[str] = []
-        self.answers: asyncio.Queue[httpx.Response] = asyncio.Queue()
-        self.stream = stream
-        bench.router.post(url).mock(side_effect=self)
-
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.asked += 1
-        self.keys.append(request.headers["authorization"].removeprefix("Bearer "))
-        try:
-            return await self.answers.get()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-
-    def answer(self) -> None:
-        body = httpx.Response(200, stream=Pieces(self), headers=SSE)
-        self.answers.put_nowait(body if self.stream else httpx.Response(200, json=answer_json()))
-
-
-class Pieces(httpx.AsyncByteStream):
-    """A stream that records when it is closed."""
-
-    def __init__(self, provider: Provider) -> None:
-        self.provider = provider
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield chunk("hi")
-        await asyncio.sleep(0)
-        yield chunk(finish="stop") + b"data: [DONE]\n\n"
-
-    async def aclose(self) -> None:
-        self.provider.closed += 1
+    return bench_of(CONFIG)

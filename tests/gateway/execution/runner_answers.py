@@ -1,8 +1,12 @@
 """Answers of the two simulated providers of a plan execution."""
 
+from collections.abc import AsyncIterator
+
 import httpx
 
-from providers.chat import ChatCompletion
+from gateway.execution.upstream_client import Answer
+from providers.chat import ChatCompletion, StreamEvent
+from providers.reading.folding import expand
 
 SSE = {"content-type": "text/event-stream"}
 
@@ -19,6 +23,18 @@ def chunk(text: str | None = None, finish: str | None = None) -> bytes:
         delta.encode(),
         reason.encode(),
     )
+
+
+async def in_pieces(*pieces: bytes) -> AsyncIterator[bytes]:
+    """A body that arrives piece by piece, so that its end isn't known at its beginning."""
+    for piece in pieces:
+        yield piece
+
+
+async def events_of(answer: Answer) -> list[StreamEvent]:
+    """Read a stream to its end."""
+    assert answer.stream is not None
+    return [event async for batch in answer.stream for event in expand(batch)]
 
 
 def text_of(completion: ChatCompletion | None) -> object:

@@ -9,7 +9,7 @@ from gateway.api.errors import from_domain
 from gateway.execution.retry import next_action
 from gateway.execution.run import PlanExhausted
 from gateway.model.caller import TraceContext
-from gateway.model.record import Bound, Record
+from gateway.model.record import Bound
 from gateway.model.resilience import Attempts, Resilience
 from gateway.state.receipts import receipt_of
 from gateway.telemetry.otlp import Ended, encode
@@ -97,36 +97,29 @@ async def test_request_with_effects_records_why_it_is_not_sent_again(bench: Benc
     bench.router.post(FIRST).mock(return_value=error(503))
     plan = bench.plan
     bench.plan = lambda request: replace(plan(request), has_effects=True)  # type: ignore[method-assign]
-    with pytest.raises(PlanExhausted):
-        await bench.ask()
+    await bench.failure()
     assert decisions_of(bench) == [("stop", "effects", None)]
 
 
 async def test_last_attempt_of_the_request_names_the_bound(bench: Bench) -> None:
-    bounds = replace(bench.table.resilience, attempts=Attempts(2, 3))
-    bench.table = replace(bench.table, resilience=bounds)
+    bench.bound(attempts=Attempts(2, 3))
     for url in (FIRST, SECOND):
         bench.router.post(url).mock(return_value=error(503))
-    with pytest.raises(PlanExhausted):
-        await bench.ask()
-    assert [(action, reason) for action, reason, _ in decisions_of(bench)] == [
-        ("retry", "backoff"),
-        ("failover", "attempts_per_deployment"),
-        ("stop", "attempts_total"),
-    ]
+    await bench.failure()
+    expected = [("retry", "backoff"), ("failover", "attempts_per_deployment"), ("stop", "attempts_total")]
+    assert [decision[:2] for decision in decisions_of(bench)] == expected
 
 
 async def test_open_breaker_and_spent_budget_are_recorded_as_reasons(bench: Bench) -> None:
-    bounds = replace(bench.table.resilience, attempts=Attempts(3))
-    bench.table = replace(bench.table, resilience=bounds)
+    bench.bound(attempts=Attempts(3))
     bench.router.post(FIRST).mock(return_value=error(503))
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     for _ in range(5):
-        bench.record = Record("req", 0.0, "t")
+        bench.next_request()
         await bench.ask()
     assert [reason for _, reason, _ in decisions_of(bench)] == ["breaker"], "a request counts once"
-    bench.table = replace(bench.table, resilience=replace(bounds, breaker=None, retry_budget=0.0))
-    bench.record = Record("req", 0.0, "t")
+    bench.bound(breaker=None, retry_budget=0.0)
+    bench.next_request()
     while bench.executor.budget.take(0.0, bench.time):
         pass
     await bench.ask()

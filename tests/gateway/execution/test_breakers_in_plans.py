@@ -8,21 +8,19 @@ from pathlib import Path
 
 import httpx
 import pytest
-import respx
 
 from gateway.execution.breaker import Breaker, BreakerState
 from gateway.execution.deadline import Deadline
 from gateway.execution.retry import FLOOR, rule_of
 from gateway.execution.run import PlanExhausted
-from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record
 from gateway.model.resilience import Attempts, BreakerRule
 from gateway.usage.accounting import Accounting
 from gateway.usage.journal import Journal
 from gateway.usage.usage_row import CallOutcome
 from providers.failures import Failure, FailureKind
-from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, TWO_KEYS, Bench, answer_json
-from tests.gateway.execution.runner_answers import SSE, chunk, error
+from tests.gateway.execution.conftest import CONFIG, FIRST, ONLY_FIRST, SECOND, TWO_KEYS, Bench, answer_json, bench_of
+from tests.gateway.execution.runner_answers import SSE, chunk, error, events_of
 from tests.kit.configs import table_of
 from tests.kit.usage_rows import kept_rows
 
@@ -32,7 +30,7 @@ WHOLE = chunk("hi") + chunk(finish="stop") + b"data: [DONE]\n\n"
 
 @pytest.fixture
 def bench(bench: Bench) -> Bench:
-    bench.table = replace(bench.table, resilience=replace(bench.table.resilience, attempts=Attempts(1)))
+    bench.bound(attempts=Attempts(1))
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     return bench
 
@@ -41,18 +39,16 @@ def breaker(bench: Bench, name: str = "first") -> Breaker:
     return bench.evidence(name).everybody
 
 
-def again(bench: Bench) -> None:
-    """The next request."""
-    bench.record = Record("req", 0.0, "t")
-    bench.deadline = Deadline.start(600, 55, bench.clock)
+async def ask_often(bench: Bench, times: int = 5) -> None:
+    for _ in range(times):
+        bench.next_request()
+        await bench.ask()
 
 
 async def fill(bench: Bench, times: int = 5) -> None:
     bench.router.post(FIRST).mock(return_value=error(503))
-    for _ in range(times):
-        again(bench)
-        await bench.ask()
-    again(bench)
+    await ask_often(bench, times)
+    bench.next_request()
 
 
 def test_the_kinds_that_count_are_those_of_the_design() -> None:
@@ -78,7 +74,7 @@ async def test_deployment_with_consecutive_failures_is_skipped(bench: Bench) -> 
 async def test_failures_that_do_not_show_the_providers_state_never_open(bench: Bench, answer: httpx.Response) -> None:
     bench.router.post(FIRST).mock(return_value=answer)
     for _ in range(30):
-        again(bench)
+        bench.next_request()
         bench.time += 400  # past any bench
         with suppress(PlanExhausted):
             await bench.ask()
@@ -93,9 +89,7 @@ async def test_failures_that_do_not_show_the_providers_state_never_open(bench: B
 async def test_failures_that_show_an_outage_open(bench: Bench, answer: httpx.Response | Exception) -> None:
     route = bench.router.post(FIRST)
     route.mock(side_effect=[answer] * 5) if isinstance(answer, Exception) else route.mock(return_value=answer)
-    for _ in range(5):
-        again(bench)
-        await bench.ask()
+    await ask_often(bench)
     assert breaker(bench).state is BreakerState.OPEN
 
 
@@ -122,7 +116,7 @@ async def test_only_one_probe_runs_and_a_cancelled_probe_is_released(bench: Benc
     probe = asyncio.create_task(bench.ask())
     await asked.wait()
     assert "first" in bench.health.snapshot(bench.table)
-    again(bench)
+    bench.next_request()
     await bench.ask()
     assert bench.tried == ["second"]
     probe.cancel()
@@ -131,25 +125,17 @@ async def test_only_one_probe_runs_and_a_cancelled_probe_is_released(bench: Benc
     assert breaker(bench).state is BreakerState.HALF_OPEN
     assert bench.health.snapshot(bench.table) == {}
     answers.set()
-    again(bench)
+    bench.next_request()
     await bench.ask()
     assert (bench.tried, breaker(bench).state) == (["first"], BreakerState.CLOSED)
 
 
 async def test_deployment_with_a_newly_open_breaker_is_not_retried(bench: Bench) -> None:
-    bench.table = replace(bench.table, resilience=replace(bench.table.resilience, attempts=Attempts(3)))
+    bench.bound(attempts=Attempts(3))
     bench.router.post(FIRST).mock(return_value=error(503))
-    for _ in range(5):
-        again(bench)
-        await bench.ask()
+    await ask_often(bench)
     assert bench.tried == ["first", "second"], "the fifth request opened it, so it is not retried"
     assert bench.waits[-1] == 0
-
-
-async def drained(answer: Answer) -> None:
-    assert answer.stream is not None
-    async for _ in answer.stream:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -158,8 +144,8 @@ async def drained(answer: Answer) -> None:
 async def test_a_stream_counts_by_its_end(bench: Bench, content: bytes, state: BreakerState) -> None:
     bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=content, headers=SSE))
     for _ in range(5):
-        again(bench)
-        await drained(await bench.ask(stream=True))
+        bench.next_request()
+        await events_of(await bench.ask(stream=True))
     assert breaker(bench).state is state
 
 
@@ -169,10 +155,10 @@ async def test_first_stream_after_an_outage_that_breaks_off_opens_the_breaker_ag
     bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=chunk("hi"), headers=SSE))
     probe = await bench.ask(stream=True)
     assert (bench.tried, breaker(bench).state) == (["first"], BreakerState.CLOSED)
-    await drained(probe)
+    await events_of(probe)
     assert breaker(bench).state is BreakerState.OPEN
     assert bench.health.snapshot(bench.table)["first"].for_s >= 16, "for longer than the first time"
-    again(bench)
+    bench.next_request()
     await bench.ask(stream=True)
     assert bench.tried == ["second"]
 
@@ -181,7 +167,7 @@ async def test_first_stream_after_an_outage_that_is_whole_makes_the_breaker_as_n
     await fill(bench)
     bench.time += 13
     bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=WHOLE, headers=SSE))
-    await drained(await bench.ask(stream=True))
+    await events_of(await bench.ask(stream=True))
     await fill(bench, 4)
     assert breaker(bench).state is BreakerState.CLOSED, "the failures before it do not count"
     await fill(bench, 1)
@@ -191,7 +177,7 @@ async def test_first_stream_after_an_outage_that_is_whole_makes_the_breaker_as_n
 async def test_stream_that_its_client_closes_does_not_count_for_the_breaker(bench: Bench) -> None:
     bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=chunk("hi"), headers=SSE))
     for _ in range(10):
-        again(bench)
+        bench.next_request()
         answer = await bench.ask(stream=True)
         assert answer.stream is not None
         await answer.stream.close()
@@ -207,13 +193,13 @@ async def test_short_timeout_of_the_client_does_not_count_as_provider_silence(
         await asyncio.Event().wait()
         raise AssertionError
 
-    bounds = replace(bench.table.resilience, total_s=0.02, commit_s=0.02, first_token_s=0.01)
     if by_client:
-        bounds = replace(bounds, total_s=600.0, commit_s=55.0, first_token_s=10.0)
-    bench.table = replace(bench.table, resilience=bounds)
+        bench.bound(total_s=600.0, commit_s=55.0, first_token_s=10.0)
+    else:
+        bench.bound(total_s=0.02, commit_s=0.02, first_token_s=0.01)
     bench.router.post(FIRST).mock(side_effect=silent)
     for _ in range(5):
-        again(bench)
+        bench.next_request()
         bench.deadline = Deadline.start(0.02, 0.02, bench.clock)
         with suppress(PlanExhausted):
             await bench.ask(stream=stream)
@@ -245,12 +231,11 @@ async def test_states_and_changes_are_reported(bench: Bench) -> None:
 
 
 async def test_spent_retry_budget_stops_retries_and_the_plan_continues(bench: Bench) -> None:
-    bounds = replace(bench.table.resilience, attempts=Attempts(2), breaker=None, retry_budget=0.2)
-    bench.table = replace(bench.table, resilience=bounds)
+    bench.bound(attempts=Attempts(2), breaker=None, retry_budget=0.2)
     asked = bench.router.post(FIRST).mock(return_value=error(503))
     refused = 0
     for _ in range(100):
-        again(bench)
+        bench.next_request()
         bench.executor.sleep = _at_once
         await bench.ask()
         assert bench.tried[-1] == "second"
@@ -260,28 +245,19 @@ async def test_spent_retry_budget_stops_retries_and_the_plan_continues(bench: Be
 
 
 async def test_spent_retry_budget_on_the_last_step_returns_the_failure(bench: Bench) -> None:
-    bounds = replace(bench.table.resilience, attempts=Attempts(2), breaker=None, retry_budget=0.0)
-    bench.table = replace(bench.table, resilience=bounds)
+    bench.bound(attempts=Attempts(2), breaker=None, retry_budget=0.0)
     for url in (FIRST, SECOND):
         bench.router.post(url).mock(return_value=error(503))
     bench.executor.sleep = _at_once
-    for _ in range(FLOOR):
-        again(bench)
-        with pytest.raises(PlanExhausted):
-            await bench.ask()
-    again(bench)
-    with pytest.raises(PlanExhausted) as raised:
-        await bench.ask()
-    assert raised.value.failure.kind is FailureKind.UNAVAILABLE
+    for _ in range(FLOOR + 1):
+        bench.next_request()
+        assert (await bench.failure()).kind is FailureKind.UNAVAILABLE
     assert bench.tried == ["first", "second"]
     assert bench.record.retries_refused == ("first", "second")
 
 
 async def test_attempt_with_another_key_is_not_a_retry() -> None:
-    bench = Bench(
-        respx.Router(assert_all_called=False), table_of(CONFIG.merge(TWO_KEYS), {"FIRST": "k1", "SECOND": "k2"})
-    )
-    bench.table = replace(bench.table, resilience=replace(bench.table.resilience, retry_budget=0.0))
+    bench = bench_of(CONFIG.merge(TWO_KEYS, "resilience: {retry_budget: 0%}"))
     for _ in range(FLOOR):
         assert bench.executor.budget.take(0.0, bench.time)
     bench.router.post(FIRST).mock(side_effect=[error(401), httpx.Response(200, json=answer_json())])
@@ -297,8 +273,7 @@ class Silence:
     """A provider that accepts and sends nothing, of which each client has enough after some seconds."""
 
     def __init__(self, bench: Bench) -> None:
-        only = CONFIG.merge("assistants: {assistant: {routes: {default: [first]}}}", "resilience: {first_token: 10s}")
-        bench.table = table_of(only, {"FIRST": "k1", "SECOND": "k2"})
+        bench.use(ONLY_FIRST, "resilience: {first_token: 10s}")
         self.bench, self.asked, self.arrived = bench, 0, asyncio.Event()
         bench.router.post(FIRST).mock(side_effect=self)
 
@@ -310,7 +285,7 @@ class Silence:
         raise AssertionError
 
     async def leave_after(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> Record:
-        again(self.bench)
+        self.bench.next_request()
         record = self.bench.record
         waiting = asyncio.create_task(self.bench.ask(stream=True))
         await self.arrived.wait()
@@ -332,9 +307,8 @@ async def test_silence_counts_when_the_client_hangs_up_first(bench: Bench) -> No
     assert breaker(bench).reason == (
         "5 different requests failed, the last: the provider had sent nothing when the client left"
     )
-    again(bench)
-    with pytest.raises(PlanExhausted):
-        await bench.ask(stream=True)
+    bench.next_request()
+    await bench.failure(stream=True)
     assert silence.asked == 5
 
 
@@ -386,6 +360,6 @@ async def test_stream_is_live_until_it_is_released(bench: Bench) -> None:
     answer = await bench.ask(stream=True)
     assert answer.stream is not None
     await answer.stream.close()
-    again(bench)
-    await drained(await bench.ask(stream=True))
+    bench.next_request()
+    await events_of(await bench.ask(stream=True))
     assert answers.live == 0

@@ -12,18 +12,15 @@ from gateway.execution.concurrency_limiter import ConcurrencyLimiter
 from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record
-from providers.failures import Failure, FailureKind
-from tests.gateway.execution.conftest import CONFIG, FIRST, ONLY_FIRST, SECOND, Bench, answer_json
-from tests.gateway.execution.runner_answers import SSE, chunk, error
-from tests.kit.configs import table_of
+from providers.failures import FailureKind
+from tests.gateway.execution.conftest import FIRST, ONLY_FIRST, SECOND, Bench, answer_json
+from tests.gateway.execution.runner_answers import SSE, chunk, error, events_of
 from tests.kit.scripted_server import until
-
-ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
 
 
 def bound(bench: Bench, first: str, second: str = "null") -> ConcurrencyLimiter:
     deployments = f"{{first: {{concurrency: {first}}}, second: {{concurrency: {second}}}}}"
-    bench.table = table_of(CONFIG.merge(f"deployments: {deployments}"), ENVIRON)
+    bench.use(f"deployments: {deployments}")
     return bench.executor.limiters.limiter(bench.table.deployments["first"])
 
 
@@ -87,10 +84,8 @@ async def test_request_without_a_free_slot_in_any_step_gets_a_retry_after(bench:
     limiter = bound(bench, "{limit: 1, queue: 0}", "{limit: 1, queue: 0}")
     limiter.try_acquire()
     bench.executor.limiters.limiter(bench.table.deployments["second"]).try_acquire()
-    with pytest.raises(PlanExhausted) as raised:
-        await bench.ask()
-    assert raised.value.failure.kind is FailureKind.OVERLOADED
-    assert raised.value.failure.retry_after_s == 1.0
+    failure = await bench.failure()
+    assert (failure.kind, failure.retry_after_s) == (FailureKind.OVERLOADED, 1.0)
     assert bench.record.attempts == []
     assert [shed for shed, _ in bench.record.shed] == ["first", "second"]
 
@@ -103,23 +98,14 @@ async def test_the_wait_is_over_and_the_next_step_answers(bench: Bench) -> None:
     assert bench.record.shed == (("first", "wait_over"),)
 
 
-def disable(bench: Bench) -> None:
-    bench.forbidden["first"] = "disabled in the current config"
-
-
-def bench_first(bench: Bench) -> None:
-    """Start a cooldown. It holds for those that wait, too: otherwise a whole queue learns of it one by one."""
-    deployment = bench.table.deployments["first"]
-    bench.health.cool_down(deployment, deployment.credentials[0], 60, Failure(FailureKind.RATE_LIMITED, "too many"))
-
-
 @pytest.mark.parametrize(
-    ("change", "reason"), [(disable, "disabled in the current config"), (bench_first, "benched: too many")]
+    ("change", "reason"), [(Bench.disable, "disabled in the current config"), (Bench.cool_down, "benched: too many")]
 )
 async def test_deployment_that_may_no_longer_be_asked_after_the_queue_wait_is_skipped(
     bench: Bench, change: Callable[[Bench], None], reason: str
 ) -> None:
-    """After the wait for a slot, the config, the health and the breaker are checked again."""
+    """After the wait for a slot, the config, the health and the breaker are checked again. A cooldown holds for those
+    that wait, too: otherwise a whole queue learns of it one by one."""
     limiter = bound(bench, "{limit: 1, queue: 5, wait: 20s}", "{limit: 1, queue: 0}")
     held = limiter.try_acquire()
     assert held is not None
@@ -141,14 +127,13 @@ FEW = "{limit: 1, queue: 5, wait: 20s}"
 async def test_a_queue_for_the_last_step_waits_for_the_end_of_a_short_rate_limit(bench: Bench) -> None:
     """Otherwise one 429 of two seconds would end every request in the queue."""
     limiter = bound(bench, FEW)
-    bench.table = table_of(CONFIG.merge(ONLY_FIRST, f"deployments: {{first: {{concurrency: {FEW}}}}}"), ENVIRON)
+    bench.use(ONLY_FIRST, f"deployments: {{first: {{concurrency: {FEW}}}}}")
     held = limiter.try_acquire()
     assert held is not None
     bench.router.post(FIRST).respond(json=answer_json())
     _, asking = request_of(bench)
     await until(lambda: limiter.queued == 1)
-    deployment = bench.table.deployments["first"]
-    bench.health.cool_down(deployment, deployment.credentials[0], 2, Failure(FailureKind.RATE_LIMITED, "too many"))
+    bench.cool_down(for_s=2)
     held.release()
     assert (await asking).step.deployment.name == "first"
     assert bench.waits == [2.0]
@@ -163,10 +148,9 @@ async def test_slot_acquired_after_the_deadline_is_released_without_an_attempt(
     first = bench.router.post(FIRST).mock(return_value=error(400))
     for passed_s, asked in [(limit_s - 0.1, 1), (0.1, 1)]:
         bench.time += passed_s
-        with pytest.raises(PlanExhausted) as raised:
-            await bench.ask(stream=stream)
+        failure = await bench.failure(stream=stream)
         assert (first.call_count, limiter.in_use) == (asked, 0)
-    assert raised.value.failure.kind is FailureKind.DEADLINE
+    assert failure.kind is FailureKind.DEADLINE
 
 
 async def test_retry_waits_in_the_queue_like_a_new_request(bench: Bench) -> None:
@@ -216,12 +200,6 @@ def streaming(bench: Bench, *, breaks: bool = False, ends: bool = True) -> None:
     bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=pieces(), headers=SSE))
 
 
-async def read(answer: Answer) -> None:
-    assert answer.stream is not None
-    async for _ in answer.stream:
-        pass
-
-
 async def leave(answer: Answer) -> None:
     assert answer.stream is not None
     await answer.stream.close()
@@ -229,7 +207,7 @@ async def leave(answer: Answer) -> None:
 
 
 async def be_cancelled(answer: Answer) -> None:
-    reading = asyncio.ensure_future(read(answer))
+    reading = asyncio.ensure_future(events_of(answer))
     for _ in range(10):
         await asyncio.sleep(0)
     reading.cancel()
@@ -239,11 +217,11 @@ async def be_cancelled(answer: Answer) -> None:
 
 @pytest.mark.parametrize(
     ("how", "breaks", "ends"),
-    [(read, False, True), (read, True, True), (leave, False, False), (be_cancelled, False, False)],
+    [(events_of, False, True), (events_of, True, True), (leave, False, False), (be_cancelled, False, False)],
     ids=["whole", "broken", "left", "cancelled"],
 )
 async def test_stream_holds_its_slot_until_its_end(
-    bench: Bench, how: Callable[[Answer], Coroutine[Any, Any, None]], breaks: bool, ends: bool
+    bench: Bench, how: Callable[[Answer], Coroutine[Any, Any, object]], breaks: bool, ends: bool
 ) -> None:
     limiter = bound(bench, "{limit: 1, queue: 0}")
     streaming(bench, breaks=breaks, ends=ends)
@@ -262,12 +240,10 @@ async def test_a_deployment_without_a_bound_has_no_limiter(bench: Bench) -> None
 
 async def test_a_request_that_is_shed_at_its_second_step_reports_the_failure_of_its_first(bench: Bench) -> None:
     """A refused key is more informative than a full queue."""
-    config = CONFIG.merge("deployments: {second: {concurrency: {limit: 1, queue: 0}}}")
-    bench.table = table_of(config, {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"})
+    bench.use("deployments: {second: {concurrency: {limit: 1, queue: 0}}}")
     bench.router.post(FIRST).mock(return_value=error(401))
     assert bench.executor.limiters.limiter(bench.table.deployments["second"]).try_acquire() is not None
-    with pytest.raises(PlanExhausted) as raised:
-        await bench.ask()
-    assert raised.value.failure.kind is FailureKind.CREDENTIALS
-    assert raised.value.failure == bench.record.attempts[0].failure
+    failure = await bench.failure()
+    assert failure.kind is FailureKind.CREDENTIALS
+    assert failure == bench.first_failure
     assert [(name, reason) for name, reason in bench.record.shed] == [("second", "queue_full")]

@@ -1,7 +1,6 @@
 """An emulated JSON object in the gateway: other text is retried and failed over, and never opens a breaker."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -9,8 +8,6 @@ import pytest
 
 from gateway.execution.breaker import BreakerState
 from gateway.execution.run import PlanExhausted
-from gateway.execution.upstream_client import Answer
-from gateway.model.record import Record
 from gateway.usage.accounting import Accounting
 from gateway.usage.journal import Journal
 from gateway.usage.usage_row import CallOutcome, UsageSource
@@ -18,17 +15,13 @@ from providers import chat
 from providers.failures import FailureKind
 from providers.reading.folding import fold
 from providers.vendors.anthropic.simulator import SIMULATOR
-from tests.gateway.execution.conftest import CONFIG, Bench
-from tests.gateway.execution.runner_answers import SSE, text_of
-from tests.kit.configs import table_of
+from tests.gateway.execution.conftest import Bench
+from tests.gateway.execution.runner_answers import SSE, events_of, in_pieces, text_of
 from tests.kit.usage_rows import kept_rows
 
 FIRST, SECOND = "https://first.example/v1/messages", "https://second.example/v1/messages"
 CLAUDE = "{provider: anthropic, model: claude-opus-5}"
-TABLE = table_of(
-    CONFIG.merge(f"deployments: {{first: {CLAUDE}, second: {CLAUDE}}}"),
-    {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"},
-)
+
 OBJECT, OTHER = '{"city": "Oslo"}', "The city is Oslo, which lies at a fjord."
 FORM = chat.JsonObjectFormat()
 ASK = chat.ChatRequest("claude-opus-5", (chat.UserMessage("hello"),), stream=True)
@@ -46,24 +39,8 @@ def sse(text: str, finish: chat.FinishReason = "stop") -> bytes:
 
 @pytest.fixture
 def claude(bench: Bench) -> Bench:
-    bench.table = TABLE
+    bench.use(f"deployments: {{first: {CLAUDE}, second: {CLAUDE}}}")
     return bench
-
-
-def breaker_state(bench: Bench) -> BreakerState:
-    breaker = bench.evidence().everybody
-    assert breaker is not None
-    return breaker.state
-
-
-async def all_events(answer: Answer) -> list[chat.StreamEvent]:
-    assert answer.stream is not None
-    return [event async for batch in answer.stream for event in batch]
-
-
-async def in_pieces(*pieces: bytes) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
@@ -71,7 +48,7 @@ async def in_pieces(*pieces: bytes) -> AsyncIterator[bytes]:
 async def test_object_is_asked_for_in_words_and_returned(claude: Bench, text: str, stream: bool) -> None:
     route = claude.router.post(FIRST).respond(headers=SSE, content=sse(text))
     answer = await claude.ask(stream=stream, response_format=FORM)
-    whole = fold(await all_events(answer)) if stream else answer.completion
+    whole = fold(await events_of(answer)) if stream else answer.completion
     assert (text_of(whole), claude.tried) == (OBJECT, ["first"])
     body = json.loads(route.calls.last.request.content)
     assert "JSON object" in body["system"][0]["text"]
@@ -83,10 +60,9 @@ async def test_other_text_is_retried_and_then_failed_over(claude: Bench, stream:
     claude.router.post(FIRST).respond(headers=SSE, content=sse(OTHER))
     claude.router.post(SECOND).respond(headers=SSE, content=sse(OBJECT))
     answer = await claude.ask(stream=stream, response_format=FORM)
-    whole = fold(await all_events(answer)) if stream else answer.completion
+    whole = fold(await events_of(answer)) if stream else answer.completion
     assert (text_of(whole), claude.tried) == (OBJECT, ["first", "first", "second"])
-    failure = claude.record.attempts[0].failure
-    assert failure is not None
+    failure = claude.first_failure
     assert (failure.kind, failure.detail) == (FailureKind.NOT_JSON, "the answer begins with other text")
 
 
@@ -111,7 +87,7 @@ async def test_usage_of_an_answer_that_is_not_json_is_the_provider_count(
     for url in (FIRST, SECOND):
         claude.router.post(url).respond(headers=kind, content=body)
     gate = Journal.open(tmp_path / "journal")
-    claude.usage = Accounting(gate, b"key of pseudonyms").request(TABLE, None, None, claude.record)
+    claude.usage = Accounting(gate, b"key of pseudonyms").request(claude.table, None, None, claude.record)
     with pytest.raises(PlanExhausted):
         await claude.ask(stream=form == "stream", response_format=FORM)
     gate.close()
@@ -125,7 +101,7 @@ async def test_usage_of_an_answer_that_is_not_json_is_the_provider_count(
 async def test_truncated_object_is_an_answer(claude: Bench) -> None:
     claude.router.post(FIRST).respond(headers=SSE, content=sse(OBJECT[:9], "length"))
     answer = await claude.ask(stream=True, response_format=FORM)
-    events = await all_events(answer)
+    events = await events_of(answer)
     assert text_of(fold(events)) == OBJECT[:9]
     assert any(isinstance(event, chat.ChoiceFinish) and event.reason == "length" for event in events)
 
@@ -134,20 +110,20 @@ async def test_text_after_the_object_ends_a_stream_with_an_error(claude: Bench) 
     pieces = SIMULATOR.write_stream(completion(f"{OBJECT} Oslo."), ASK)
     claude.router.post(FIRST).mock(side_effect=lambda _: httpx.Response(200, headers=SSE, content=in_pieces(*pieces)))
     for _ in range(8):
-        claude.record = Record("req", 0.0, "t")
-        events = await all_events(await claude.ask(stream=True, response_format=FORM))
+        claude.next_request()
+        events = await events_of(await claude.ask(stream=True, response_format=FORM))
         failed = events[-1]
         assert isinstance(failed, chat.Failed)
         assert (failed.failure.kind, failed.usage) == (FailureKind.NOT_JSON, chat.Usage(3, 4))
         assert not any(isinstance(event, chat.Finished | chat.ChoiceFinish) for event in events)
-    assert breaker_state(claude) is BreakerState.CLOSED
+    assert claude.evidence().everybody.state is BreakerState.CLOSED
 
 
 async def test_answers_without_json_never_open_the_breaker(claude: Bench) -> None:
     for url in (FIRST, SECOND):
         claude.router.post(url).respond(headers=SSE, content=sse(OTHER))
     for _ in range(8):
-        claude.record = Record("req", 0.0, "t")
+        claude.next_request()
         with pytest.raises(PlanExhausted):
             await claude.ask(response_format=FORM)
-    assert breaker_state(claude) is BreakerState.CLOSED
+    assert claude.evidence().everybody.state is BreakerState.CLOSED

@@ -11,15 +11,13 @@ import pytest
 from gateway.execution.answer_stream import LiveStream
 from gateway.execution.deadline import Deadline
 from gateway.execution.folded_answers import whole_of, whole_of_body
-from gateway.execution.run import PlanExhausted
 from providers.adapter import StreamParser
 from providers.chat import ChatCompletion, ChoiceFinish, Finished, ReasoningDelta, StreamEvent
 from providers.failures import FailureKind, ProviderFailed
-from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, Bench, answer_json
+from tests.gateway.execution.conftest import FIRST, SECOND, Bench, answer_json
 from tests.gateway.execution.live_streams import WHOLE, chunk, live
 from tests.gateway.execution.runner_answers import SSE, text_of
 from tests.gateway.execution.runner_answers import chunk as answer_chunk
-from tests.kit.configs import table_of
 
 
 @pytest.mark.parametrize(
@@ -42,16 +40,13 @@ async def test_late_complete_answer_is_accepted() -> None:
 
 
 MANY = 4_000
-UNFOLDED = table_of(
-    CONFIG.merge("deployments: {first: {fold: false}, second: {fold: false}}"),
-    {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"},
-)
+UNFOLDED = "deployments: {first: {fold: false}, second: {fold: false}}"
 
 
 @pytest.mark.parametrize("between", [b"", b": alive\n\n"], ids=["texts", "with signs of life"])
 async def test_folding_many_events_does_not_block_other_tasks(bench: Bench, between: bytes) -> None:
     """A provider may send a stream of the maximum size although the request asked for JSON."""
-    bench.table = UNFOLDED
+    bench.use(UNFOLDED)
     body = (answer_chunk("ab") + between) * MANY + answer_chunk(finish="stop") + b"data: [DONE]\n\n"
     bench.router.post(FIRST).respond(headers=SSE, content=body)
     bench.router.post(SECOND).respond(json=answer_json())
@@ -82,7 +77,7 @@ async def test_slow_reading_of_an_answer_does_not_count_as_silence(
         return await whole_of_body(parser, body)
 
     monkeypatch.setattr("gateway.execution.upstream_client.whole_of_body", slowly)
-    bench.table = UNFOLDED
+    bench.use(UNFOLDED)
     body = answer_chunk("ab") * MANY + answer_chunk(finish="stop") + b"data: [DONE]\n\n"
     bench.router.post(FIRST).respond(headers=SSE, content=body)
     assert text_of((await bench.ask()).completion) == "ab" * MANY
@@ -90,12 +85,10 @@ async def test_slow_reading_of_an_answer_does_not_count_as_silence(
 
 
 async def test_folded_stream_without_an_end_is_a_failure(bench: Bench) -> None:
-    bench.table = UNFOLDED
+    bench.use(UNFOLDED)
     bench.router.post(FIRST).respond(headers=SSE, content=answer_chunk("ab") * MANY)
     bench.router.post(SECOND).respond(headers=SSE, content=answer_chunk("ab") * MANY)
-    with pytest.raises(PlanExhausted) as raised:
-        await bench.ask()
-    assert raised.value.failure.kind is FailureKind.INTERRUPTED
+    assert (await bench.failure()).kind is FailureKind.INTERRUPTED
 
 
 class Watched:

@@ -5,12 +5,10 @@ from typing import Any
 
 import httpx
 import pytest
-import respx
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.execution.health import Health
-from gateway.execution.run import PlanExhausted
 from gateway.model.config_version import ConfigVersion
 from gateway.model.decision import Unavailable
 from gateway.model.deployment import Deployment
@@ -18,7 +16,7 @@ from gateway.policy.canary_assignment import sticky_key
 from providers.auth import Secret
 from providers.failures import Failure, FailureKind
 from tests.gateway.clocks import SetClock
-from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, TWO_KEYS, Bench, answer_json
+from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, TWO_KEYS, Bench, answer_json, bench_of
 from tests.kit.configs import table_of
 
 REFUSED = Failure(FailureKind.CREDENTIALS, "the provider refuses our key")
@@ -50,10 +48,14 @@ def health(clock: SetClock) -> Health:
     return Health(clock)
 
 
-def test_deployments_are_available_at_first(health: Health) -> None:
-    assert health.snapshot(table(deployment(*KEYS))) == {}
-    assert health.usable_keys(deployment(*KEYS)) == KEYS
-    assert health.usable_keys(deployment()) == (None,)
+def fail_often(health: Health, one: Deployment) -> None:
+    """Open the breaker of a deployment."""
+    rule = TABLE.resilience.breaker
+    evidence = health.evidence(one, rule)
+    assert rule is not None
+    assert evidence is not None
+    for number in range(rule.failures):
+        evidence.failed((), (), bytes([number]), 1000.0, "down")
 
 
 def test_suspicion_is_confirmed_by_three_different_requests_for_those_who_made_them(health: Health) -> None:
@@ -86,33 +88,12 @@ def test_suspicion_is_confirmed_by_three_different_requests_for_those_who_made_t
     assert len(health.suspicions) == 1
 
 
-def test_key_is_usable_again_after_its_cooldown(health: Health, clock: SetClock) -> None:
-    two = deployment(*KEYS[:2])
-    health.cool_down(two, KEYS[0], 60, REFUSED)
-    health.cool_down(two, KEYS[1], 20, LIMITED)
-    clock.now += 19.9
-    assert health.snapshot(table(two))["first"].for_s == pytest.approx(0.1)
-    assert health.usable_keys(two) == ()
-    clock.now += 0.1
-    assert health.snapshot(table(two)) == {}
-    assert health.usable_keys(two) == KEYS[1:2]
-    clock.now += 40
-    assert health.usable_keys(two) == KEYS[:2]
-    # No expired entry remains.
-    assert health._cooldowns == {}
-
-
 def test_resumed_deployment_is_used_as_if_nothing_had_failed_and_no_other_is(health: Health) -> None:
     first, second = deployment(*KEYS[:1]), deployment(*KEYS[:1], name="second")
     assert not health.resume("first")
-    rule = table(first).resilience.breaker
-    assert rule is not None
     for one in (first, second):
         health.cool_down(one, KEYS[0], 300, REFUSED)
-        evidence = health.evidence(one, rule)
-        assert evidence is not None
-        for number in range(rule.failures):
-            evidence.failed((), (), str(number).encode(), 1000.0, "connection refused")
+        fail_often(health, one)
     assert set(health.snapshot(table(first, second))) == {"first", "second"}
     assert health.resume("first")
     assert set(health.snapshot(table(first, second))) == {"second"}
@@ -183,12 +164,7 @@ def test_keys_take_turns_and_benched_ones_have_none(health: Health) -> None:
 @pytest.mark.parametrize(("for_s", "reason"), [(1.0, "breaker open"), (3000.0, "benched")])
 def test_longer_of_a_cooldown_and_an_open_breaker_counts(health: Health, for_s: float, reason: str) -> None:
     one = deployment(KEYS[0])
-    rule = table(one).resilience.breaker
-    evidence = health.evidence(one, rule)
-    assert rule is not None
-    assert evidence is not None
-    for number in range(rule.failures):
-        evidence.failed((), (), bytes([number]), 1000.0, "down")
+    fail_often(health, one)
     health.cool_down(one, KEYS[0], for_s, REFUSED)
     found = health.snapshot(table(one))["first"]
     assert found.reason.startswith(reason)
@@ -222,6 +198,9 @@ def test_deployment_is_unavailable_exactly_while_no_key_is_usable(steps: list[tu
         assert (unwell == {}) == bool(usable)
         if not usable:
             assert unwell["first"].for_s == min(until.values()) - clock.now
+    clock.now += 50
+    assert health.usable_keys(three) == KEYS
+    assert health._cooldowns == {}, "no expired entry remains"
 
 
 # --- reloads ---------------------------------------------------------------------------------------
@@ -249,11 +228,6 @@ def test_the_same_key_for_another_model_or_place_is_not_benched(health: Health, 
     assert set(health.snapshot(table(replace(old, enabled=False)))) == {"first"}
 
 
-def test_cooldown_of_a_removed_deployment_is_pruned(health: Health) -> None:
-    health.cool_down(deployment(KEYS[0]), KEYS[0], 300, REFUSED)
-    assert health.snapshot(table()) == {}
-
-
 def test_many_reloads_leave_no_old_state(health: Health, clock: SetClock) -> None:
     for number in range(300):
         passing = deployment(*KEYS, name=f"d{number}")
@@ -269,9 +243,7 @@ def test_many_reloads_leave_no_old_state(health: Health, clock: SetClock) -> Non
 
 
 def two_keys() -> Bench:
-    keys = {"FIRST": "k1", "SECOND": "k2"}
-    table = table_of(CONFIG.merge(TWO_KEYS), keys)
-    return Bench(respx.Router(assert_all_called=False), table)
+    return bench_of(CONFIG.merge(TWO_KEYS), {"FIRST": "k1", "SECOND": "k2"})
 
 
 def refusing(*bad: str, status: int = 401, retry_after: str | None = None) -> object:
@@ -320,9 +292,7 @@ async def test_refusal_of_every_key_of_every_step_is_reported() -> None:
     bench = two_keys()
     bench.router.post(FIRST).mock(side_effect=refusing("k1", "k2"))
     bench.router.post(SECOND).mock(side_effect=refusing("k2"))
-    with pytest.raises(PlanExhausted) as raised:
-        await bench.ask()
-    assert raised.value.failure.kind is FailureKind.CREDENTIALS
+    assert (await bench.failure()).kind is FailureKind.CREDENTIALS
     assert set(bench.health.snapshot(bench.table)) == {"first", "second"}
 
 

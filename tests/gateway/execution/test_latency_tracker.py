@@ -4,14 +4,13 @@ import asyncio
 
 import httpx
 import pytest
+import respx
 
-from gateway.execution.deadline import Deadline
 from gateway.execution.latency import SLOW_ANSWER_REMEMBERED_S, LatencyTracker
 from gateway.model.deployment import Deployment
-from gateway.model.record import Record
 from providers.failures import FailureKind
 from providers.value import replace
-from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, Bench, answer_json
+from tests.gateway.execution.conftest import CONFIG, ENVIRON, FIRST, SECOND, Bench, answer_json
 from tests.kit.config_cases import compiled
 from tests.kit.configs import table_of
 
@@ -24,7 +23,6 @@ deployments:
   first: {provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: eu, attests: [zdr]}
   second: {provider: openai, model: gpt-6-luna, endpoint: simulator, simulates: us}
 """
-ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
 
 
 @pytest.fixture
@@ -99,57 +97,47 @@ def test_latencies_of_removed_deployments_are_pruned(deployments: dict[str, Depl
     assert latency.answers_quickly(deployments["second"], 10, now=101)
 
 
+def asked_for_streams(route: respx.Route) -> list[bool]:
+    return [b'"stream":true' in call.request.content for call in route.calls]
+
+
 async def test_stream_that_has_just_begun_does_not_make_a_deployment_quick(bench: Bench) -> None:
-    asked_for: list[bool] = []
-
-    async def first(request: httpx.Request) -> httpx.Response:
-        asked_for.append(b'"stream":true' in request.content)
-        return httpx.Response(200, json=answer_json())
-
-    bench.router.post(FIRST).mock(side_effect=first)
+    first = bench.router.post(FIRST).respond(json=answer_json())
     await bench.ask(stream=True)
-    bench.record = Record("req", 0.0, "t")
+    bench.next_request()
     await bench.ask()
-    assert asked_for == [True, True], "asked for one JSON, a long answer would be taken for silence"
+    assert asked_for_streams(first) == [True, True], "asked for one JSON, a long answer would be taken for silence"
 
 
 async def test_json_of_a_simulator_is_not_folded_after_a_pause(bench: Bench) -> None:
-    asked_for: list[bool] = []
-
-    def first(request: httpx.Request) -> httpx.Response:
-        asked_for.append(b'"stream":true' in request.content)
-        return httpx.Response(200, json=answer_json())
-
     origins = {("openai", "eu"): "https://first.example", ("openai", "us"): "https://second.example"}
     bench.table = compiled(DEMO, simulators=origins, demo=True).config
-    bench.router.post(FIRST).mock(side_effect=first)
+    first = bench.router.post(FIRST).respond(json=answer_json())
     for _ in range(2):
-        bench.record, bench.deadline = Record("req", 0.0, "t"), Deadline.start(600, 55, bench.clock)
+        bench.next_request()
         await bench.ask()
         bench.time += 61
-    assert asked_for == [False, False], "its stream has the pace of a reader, which a client of JSON would wait for"
+    assert asked_for_streams(first) == [False, False], "its stream has the pace of a reader"
 
 
 @pytest.mark.parametrize("others_are_answered", [True, False])
 async def test_silent_request_counts_for_the_breaker_only_without_other_answers(
     bench: Bench, others_are_answered: bool
 ) -> None:
-    bench.table = table_of(CONFIG.merge("resilience: {first_token: 50ms, breaker: {failures: 1}}"), ENVIRON)
-    response = httpx.Response(200, json=answer_json())
+    bench.use("resilience: {first_token: 50ms, breaker: {failures: 1}}")
+    response, asked_for = httpx.Response(200, json=answer_json()), list[bool]()
 
-    async def first(request: httpx.Request) -> httpx.Response:
+    async def answer_streams(request: httpx.Request) -> httpx.Response:
         asked_for.append(b'"stream":true' in request.content)
         if not asked_for[-1]:
             await asyncio.Event().wait()
         return response
 
-    asked_for: list[bool] = []
-    bench.router.post(FIRST).mock(side_effect=first)
+    bench.router.post(FIRST).mock(side_effect=answer_streams)
     bench.router.post(SECOND).mock(return_value=response)
     await bench.ask()
     asked = asyncio.create_task(bench.ask())
-    record = bench.record = Record("req", 0.0, "t")
-    bench.deadline = Deadline.start(600, 55, bench.clock)
+    bench.next_request()
     while others_are_answered and not asked.done():
         bench.time += 0.001
         bench.health.latency.of(bench.table.deployments["first"]).record(bench.time, 0.001)
@@ -157,7 +145,5 @@ async def test_silent_request_counts_for_the_breaker_only_without_other_answers(
     answer = await asked
     assert asked_for == [True, False], "the first was folded, and has shown that it is quick"
     assert answer.step.deployment.name == "second"
-    failure = record.attempts[0].failure
-    assert failure is not None
-    assert failure.kind is FailureKind.SILENT
+    assert bench.first_failure.kind is FailureKind.SILENT
     assert ("first" in bench.health.snapshot(bench.table)) is not others_are_answered

@@ -1,5 +1,6 @@
 """Retry and failover for each row of the table of failures: attempts, waits and outcomes."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -11,22 +12,16 @@ from gateway.execution.run import PlanExhausted
 from gateway.model.decision import Plan, Step
 from providers.chat import ChatRequest, Failed, Finished, TextDelta
 from providers.failures import Failure, FailureKind, UnsupportedFeature
-from tests.gateway.execution.conftest import CONFIG, FIRST, ONLY_FIRST, SECOND, TWO_KEYS, Bench, answer_json
-from tests.gateway.execution.runner_answers import SSE, chunk, error, text_of
+from tests.gateway.execution.conftest import CONFIG, FIRST, ONLY_FIRST, SECOND, Bench, answer_json
+from tests.gateway.execution.runner_answers import SSE, chunk, error, events_of, text_of
 from tests.kit.case_files import cases
 from tests.kit.configs import table_of
 
 
-async def test_the_first_step_answers(bench: Bench) -> None:
-    bench.router.post(FIRST).respond(json=answer_json())
-    answer = await bench.ask()
-    assert text_of(answer.completion) == "hi"
-    assert (bench.tried, bench.waits) == (["first"], [])
-
-
-async def test_the_key_and_the_model_are_the_deployments(bench: Bench) -> None:
+async def test_first_step_answers_and_gets_the_key_and_the_model_of_its_deployment(bench: Bench) -> None:
     route = bench.router.post(FIRST).respond(json=answer_json())
-    await bench.ask()
+    assert text_of((await bench.ask()).completion) == "hi"
+    assert (bench.tried, bench.waits) == (["first"], [])
     request = route.calls.last.request
     assert request.headers["authorization"] == "Bearer sk-first-secret"
     assert b'"model":"m1"' in request.content
@@ -67,16 +62,22 @@ async def test_failure_of_the_first_step_is_failed_over(bench: Bench, name: str)
     assert (await bench.ask()).step.deployment.name == "second"
     retries = int(name in RETRIED)
     assert (bench.tried, bench.waits) == (["first"] * (1 + retries) + ["second"], [0.5] * retries + [0.0])
-    failure = bench.record.attempts[0].failure
-    assert failure is not None
-    assert (failure.kind is FailureKind.CONNECT) == (first in LOST)
-    assert (failure.kind == name) == (name in BENCHED) == ("first" in bench.health.snapshot(bench.table))
+    kind = bench.first_failure.kind
+    assert (kind is FailureKind.CONNECT) == (first in LOST)
+    assert (kind == name) == (name in BENCHED) == ("first" in bench.health.snapshot(bench.table))
 
 
-async def test_a_retry_that_succeeds_stays(bench: Bench) -> None:
-    bench.router.post(FIRST).mock(side_effect=[error(500), httpx.Response(200, json=answer_json())])
+@pytest.mark.parametrize(
+    ("refusal", "wait_s"),
+    [(error(500), 0.5), (error(400, x_should_retry="true"), 0.5), (error(429, retry_after="2"), 2.0)],
+    ids=["it may pass", "the provider asks for it", "a short rate limit"],
+)
+async def test_deployment_that_answers_after_a_wait_is_kept(
+    bench: Bench, refusal: httpx.Response, wait_s: float
+) -> None:
+    bench.router.post(FIRST).mock(side_effect=[refusal, httpx.Response(200, json=answer_json())])
     assert (await bench.ask()).step.deployment.name == "first"
-    assert bench.tried == ["first", "first"]
+    assert (bench.tried, bench.waits) == (["first", "first"], [wait_s])
 
 
 @cases("status", "code", "kind")
@@ -85,9 +86,7 @@ async def test_invalid_or_refused_request_is_not_failed_over(
 ) -> None:
     bench.router.post(FIRST).mock(return_value=error(status, code))
     second = bench.router.post(SECOND).respond(json=answer_json())
-    with pytest.raises(PlanExhausted) as raised:
-        await bench.ask()
-    assert raised.value.failure.kind is kind
+    assert (await bench.failure()).kind is kind
     assert not second.called
 
 
@@ -98,8 +97,7 @@ async def test_a_field_that_no_client_sent_is_not_its_mistake(bench: Bench, para
     bench.router.post(FIRST).mock(return_value=refusal)
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     await bench.ask()
-    failure = bench.record.attempts[0].failure
-    assert failure is not None
+    failure = bench.first_failure
     assert (failure.kind, failure.param) == (FailureKind.FIELD_REFUSED, None)
     # A server of one's own is asked once more, without a field that can be left out.
     assert bench.tried == ["first", *(["first"] if param == "stream_options" else []), "second"]
@@ -111,35 +109,19 @@ async def test_a_field_that_no_client_sent_is_not_its_mistake(bench: Bench, para
 async def test_a_field_that_a_client_sent_is_its_mistake_on_the_last_step_and_before(bench: Bench) -> None:
     refusal = httpx.Response(400, json={"error": {"message": "no", "param": "stream"}})
     bench.router.post(FIRST).mock(return_value=refusal)
-    with pytest.raises(PlanExhausted) as raised:
-        await bench.ask(stream=True)
-    assert (raised.value.failure.kind, raised.value.failure.param) == (FailureKind.INVALID_REQUEST, "stream")
-
-
-async def test_should_retry_true_is_followed_although_the_status_is_invalid_request(bench: Bench) -> None:
-    answers = [error(400, x_should_retry="true"), httpx.Response(200, json=answer_json())]
-    bench.router.post(FIRST).mock(side_effect=answers)
-    assert (await bench.ask()).step.deployment.name == "first"
-    assert (bench.tried, bench.waits) == (["first", "first"], [0.5])
+    failure = await bench.failure(stream=True)
+    assert (failure.kind, failure.param) == (FailureKind.INVALID_REQUEST, "stream")
 
 
 async def test_should_retry_does_not_exceed_the_limits_of_attempts(bench: Bench) -> None:
     bench.router.post(FIRST).mock(return_value=error(400, x_should_retry="true"))
     second = bench.router.post(SECOND).respond(json=answer_json())
-    with pytest.raises(PlanExhausted):
-        await bench.ask()
+    await bench.failure()
     assert (bench.tried, second.called) == (["first", "first"], False)
     bench.router.post(FIRST).mock(return_value=error(400, "content_filter", x_should_retry="true"))
     bench.record.attempts.clear()
-    with pytest.raises(PlanExhausted):
-        await bench.ask()
+    await bench.failure()
     assert bench.tried == ["first"]
-
-
-async def test_a_rate_limit_with_a_short_wait_is_waited_for(bench: Bench) -> None:
-    bench.router.post(FIRST).mock(side_effect=[error(429, retry_after="2"), httpx.Response(200, json=answer_json())])
-    assert (await bench.ask()).step.deployment.name == "first"
-    assert bench.waits == [2.0]
 
 
 @pytest.mark.parametrize(("retry_after", "cooldown_s"), [("30", 30), ("86400", 3600)], ids=["named", "at most an hour"])
@@ -163,44 +145,29 @@ async def test_last_step_waits_for_a_long_retry_after_that_fits(bench: Bench) ->
     assert bench.waits == [0.0, 30.0]
 
 
-async def test_wait_beyond_the_deadline_is_skipped(bench: Bench) -> None:
-    bench.router.post(FIRST).mock(return_value=error(401))
-    bench.router.post(SECOND).mock(return_value=error(429, retry_after="86400"))
-    with pytest.raises(PlanExhausted) as raised:
-        await bench.ask()
-    assert (raised.value.failure.kind, raised.value.failure.retry_after_s) == (FailureKind.RATE_LIMITED, 86400)
-    assert bench.waits == [0.0]
-
-
 async def test_no_attempt_starts_with_less_time_than_the_timer_resolution(bench: Bench) -> None:
     bench.router.post(FIRST).respond(json=answer_json())
     bench.deadline = Deadline(0.0, 100.0005, 100.0005, lambda: 100.0)
-    with pytest.raises(PlanExhausted) as raised:
-        await bench.ask()
-    assert (raised.value.failure.kind, bench.tried) == (FailureKind.DEADLINE, [])
+    assert ((await bench.failure()).kind, bench.tried) == (FailureKind.DEADLINE, [])
 
 
-async def test_the_total_of_attempts_is_bounded(bench: Bench) -> None:
-    bench.router.post(FIRST).mock(return_value=error(500))
-    bench.router.post(SECOND).mock(return_value=error(500))
-    with pytest.raises(PlanExhausted):
-        await bench.ask()
-    assert bench.tried == ["first", "first", "second", "second"]
-
-
-async def test_deployment_benched_during_a_retry_wait_is_not_retried(bench: Bench) -> None:
-    """Meanwhile another request has learned that the key is refused, or limited for a minute."""
-    deployment = bench.table.deployments["first"]
-
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [(Bench.cool_down, "benched: too many"), (Bench.disable, "disabled in the current config")],
+    ids=["benched", "disabled"],
+)
+async def test_deployment_that_is_benched_or_disabled_meanwhile_is_not_retried(
+    bench: Bench, change: Callable[[Bench], None], reason: str
+) -> None:
     def fail(_: httpx.Request) -> httpx.Response:
-        bench.health.cool_down(deployment, deployment.credentials[0], 60, Failure(FailureKind.RATE_LIMITED, "too many"))
+        change(bench)
         return error(500)
 
     bench.router.post(FIRST).mock(side_effect=fail)
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     assert (await bench.ask()).step.deployment.name == "second"
     assert (bench.tried, bench.waits) == (["first", "second"], [0.5])
-    assert [step.reason for step in bench.record.skipped] == ["benched: too many"]
+    assert [step.reason for step in bench.record.skipped] == [reason]
 
 
 @cases("later_s", "kind", "tried", "waits")
@@ -208,7 +175,7 @@ async def test_retry_of_the_last_step_waits_for_the_longest_known_rate_limit(
     bench: Bench, later_s: float, kind: FailureKind, tried: int, waits: list[float]
 ) -> None:
     """Otherwise, of many requests rate limited at the same time, only the last ones would be answered."""
-    bench.table = table_of(CONFIG.merge(ONLY_FIRST), {"FIRST": "a-first-secret", "SECOND": "other"})
+    bench.use(ONLY_FIRST)
     deployment = bench.table.deployments["first"]
 
     async def sleep(seconds: float) -> None:
@@ -243,9 +210,7 @@ async def test_deployment_with_a_context_not_known_to_be_larger_is_skipped(bench
     """The first reports that the prompt exceeds 8,000 tokens; the second step's failure sets no other limit."""
     third = CONFIG.data["deployments"]["second"] | {"model": "m3", "endpoint": "https://third.example/v1"}
     route = "assistants: {assistant: {routes: {default: [first, second, third]}}}"
-    bench.table = table_of(
-        CONFIG.merge(route, {"deployments": {"third": third}}), {"FIRST": "a-first-secret", "SECOND": "a-second-secret"}
-    )
+    bench.use(route, {"deployments": {"third": third}})
     plan_of = bench.plan
 
     def plan(request: ChatRequest) -> Plan:
@@ -256,9 +221,7 @@ async def test_deployment_with_a_context_not_known_to_be_larger_is_skipped(bench
     bench.plan = plan  # type: ignore[method-assign]
     for url in (FIRST, SECOND):
         bench.router.post(url).mock(return_value=error(400, "context_length_exceeded"))
-    with pytest.raises(PlanExhausted) as raised:
-        await bench.ask()
-    assert raised.value.failure.kind is FailureKind.CONTEXT_LENGTH
+    assert (await bench.failure()).kind is FailureKind.CONTEXT_LENGTH
     assert bench.tried == ["first", "second"]
     assert [step.reason for step in bench.record.skipped] == [
         "its context is not larger than the one that was too small"
@@ -279,9 +242,7 @@ async def test_unsupported_feature_is_reported_with_its_param(
         raise UnsupportedFeature("n", "the provider gives one choice", param)
 
     monkeypatch.setattr(type(bench.table.deployments["first"].adapter), "build_request", refuse)
-    with pytest.raises(PlanExhausted) as raised:
-        await bench.ask()
-    failure = raised.value.failure
+    failure = await bench.failure()
     assert (failure.kind, failure.code, failure.param) == (FailureKind.UNSUPPORTED, "n", reported)
     assert (failure.message, failure.unsent) == ("the provider gives one choice", True)
     assert bench.tried == ["first", "second"]
@@ -292,17 +253,16 @@ async def test_only_of_a_stream_that_is_put_together_no_more_is_read_than_of_a_w
     bench: Bench, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     monkeypatch.setattr("gateway.execution.folded_answers.MAX_BODY_BYTES", 200)
-    bench.table = table_of(CONFIG.merge("deployments: {first: {fold: true}}"), {"FIRST": "k1", "SECOND": "k2"})
+    bench.use("deployments: {first: {fold: true}}")
     content = chunk("hi") + chunk("there") + chunk(finish="stop") + b"data: [DONE]\n\n"
     bench.router.post(FIRST).respond(content=content, headers=SSE)
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     answer = await bench.ask(stream=stream)
     assert answer.step.deployment.name == ("first" if stream else "second")
-    if answer.stream is not None:
-        assert isinstance([event async for batch in answer.stream for event in batch][-1], Finished)
+    if stream:
+        assert isinstance((await events_of(answer))[-1], Finished)
     else:
-        assert bench.record.attempts[0].failure is not None
-        assert bench.record.attempts[0].failure.kind is FailureKind.TOO_LARGE
+        assert bench.first_failure.kind is FailureKind.TOO_LARGE
 
 
 async def test_a_stream_that_fails_first_is_failed_over(bench: Bench) -> None:
@@ -310,8 +270,7 @@ async def test_a_stream_that_fails_first_is_failed_over(bench: Bench) -> None:
     bench.router.post(SECOND).respond(content=chunk("hi") + chunk(finish="stop") + b"data: [DONE]\n\n", headers=SSE)
     answer = await bench.ask(stream=True)
     assert answer.step.deployment.name == "second"
-    assert answer.stream is not None
-    events = [event async for batch in answer.stream for event in batch]
+    events = await events_of(answer)
     assert events[1] == TextDelta("hi")
     assert isinstance(events[-1], Finished)
 
@@ -323,28 +282,14 @@ async def test_a_stream_that_is_cut_after_it_began_is_a_failure_and_not_an_end(b
 
     bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=cut(), headers=SSE))
     second = bench.router.post(SECOND).respond(json=answer_json())
-    answer = await bench.ask(stream=True)
-    assert answer.stream is not None
-    events = [event async for batch in answer.stream for event in batch]
-    assert isinstance(events[-1], Failed)
-    assert events[-1].failure.kind is FailureKind.INTERRUPTED
+    *_, last = await events_of(await bench.ask(stream=True))
+    assert isinstance(last, Failed)
+    assert last.failure.kind is FailureKind.INTERRUPTED
     assert not second.called
 
 
-async def test_a_late_content_filter_is_an_end(bench: Bench) -> None:
-    async def filtered():  # type: ignore[no-untyped-def]
-        yield chunk("some")
-        yield b'data: {"error":{"code":"content_filter","message":"no"}}\n\n'
-
-    bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=filtered(), headers=SSE))
-    answer = await bench.ask(stream=True)
-    assert answer.stream is not None
-    events = [event async for batch in answer.stream for event in batch]
-    assert [type(event).__name__ for event in events[-2:]] == ["ChoiceFinish", "Finished"]
-
-
 async def test_a_step_that_the_current_table_forbids_is_skipped_and_noted(bench: Bench) -> None:
-    bench.forbidden["first"] = "disabled in the current config"
+    bench.disable()
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     assert (await bench.ask()).step.deployment.name == "second"
     assert [(skip.deployment, skip.reason) for skip in bench.record.skipped] == [
@@ -352,40 +297,23 @@ async def test_a_step_that_the_current_table_forbids_is_skipped_and_noted(bench:
     ]
 
 
-async def test_disabled_deployment_is_not_retried(bench: Bench) -> None:
-    def fail(_: httpx.Request) -> httpx.Response:
-        bench.forbidden["first"] = "disabled in the current config"
-        return error(500)
-
-    bench.router.post(FIRST).mock(side_effect=fail)
-    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
-    await bench.ask()
-    assert bench.tried == ["first", "second"]
-
-
 FOUR_KEYS = CONFIG.merge({"deployments": {"first": {"api_key": ["${A}", "${B}", "${C}", "${D}"]}}})
+KEYS = {name: f"k{name}" for name in ("A", "B", "C", "D", "SECOND")}
 
 
-@pytest.mark.parametrize("status", [401, 429])
-async def test_attempts_with_further_keys_do_not_count_against_the_next_step(bench: Bench, status: int) -> None:
-    bench.table = table_of(FOUR_KEYS, {name: f"k{name}" for name in ("A", "B", "C", "D", "SECOND")})
+@pytest.mark.parametrize(("status", "times"), [(401, 3), (429, 3), (402, 1), (403, 1)])
+async def test_further_keys_are_tried_only_after_a_failure_of_the_key_and_leave_the_next_step_its_attempt(
+    bench: Bench, status: int, times: int
+) -> None:
+    bench.table = table_of(FOUR_KEYS, KEYS)
     bench.router.post(FIRST).mock(return_value=error(status))
     bench.router.post(SECOND).respond(json=answer_json(model="m2"))
     assert (await bench.ask()).step.deployment.name == "second"
-    assert bench.tried == ["first", "first", "first", "second"]
-
-
-@pytest.mark.parametrize("status", [402, 403])
-async def test_failure_that_may_be_the_requests_own_goes_to_the_next_step(bench: Bench, status: int) -> None:
-    bench.table = table_of(FOUR_KEYS, {name: f"k{name}" for name in ("A", "B", "C", "D", "SECOND")})
-    bench.router.post(FIRST).mock(return_value=error(status))
-    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
-    await bench.ask()
-    assert bench.tried == ["first", "second"]
+    assert bench.tried == ["first"] * times + ["second"]
 
 
 async def test_every_key_of_the_last_step_is_tried(bench: Bench) -> None:
-    bench.table = table_of(FOUR_KEYS.merge(ONLY_FIRST), {name: f"k{name}" for name in ("A", "B", "C", "D", "SECOND")})
+    bench.table = table_of(FOUR_KEYS.merge(ONLY_FIRST), KEYS)
     bench.router.post(FIRST).mock(side_effect=[error(401)] * 3 + [httpx.Response(200, json=answer_json())])
     assert (await bench.ask()).step.deployment.name == "first"
     assert bench.tried == ["first"] * 4
@@ -399,40 +327,15 @@ async def test_record_contains_no_key(bench: Bench) -> None:
     assert "[redacted]" in repr(bench.record)
 
 
-async def test_several_keys_are_used_in_turn(bench: Bench) -> None:
-    bench.table = table_of(CONFIG.merge(TWO_KEYS), {"FIRST": "k1", "SECOND": "k2"})
-    route = bench.router.post(FIRST).respond(json=answer_json())
-    for _ in range(4):
-        await bench.ask()
-    assert [call.request.headers["authorization"][-2:] for call in route.calls] == ["k1", "k2", "k1", "k2"]
-
-
-async def test_refused_key_is_replaced_by_the_next_at_once(bench: Bench) -> None:
-    bench.table = table_of(CONFIG.merge(TWO_KEYS), {"FIRST": "k1", "SECOND": "k2"})
-
-    def judge(request: httpx.Request) -> httpx.Response:
-        return (
-            error(401) if request.headers["authorization"].endswith("k1") else httpx.Response(200, json=answer_json())
-        )
-
-    route = bench.router.post(FIRST).mock(side_effect=judge)
-    assert (await bench.ask()).step.deployment.name == "first"
-    assert (await bench.ask()).step.deployment.name == "first"
-    assert [call.request.headers["authorization"][-2:] for call in route.calls] == ["k1", "k2", "k2"]
-    assert bench.waits == [0.0]
-
-
 @pytest.mark.parametrize(("fold", "tried"), [("null", ["first", "second", "second"]), ("false", ["first", "second"])])
 async def test_model_that_only_streams_is_asked_for_a_stream_unless_the_operator_forbids_it(
     bench: Bench, fold: str, tried: list[str]
 ) -> None:
-    keys = {"FIRST": "k1", "SECOND": "k2"}
-    bench.table = table_of(CONFIG.merge(f"deployments: {{first: {{fold: {fold}}}, second: {{fold: {fold}}}}}"), keys)
+    bench.use(f"deployments: {{first: {{fold: {fold}}}, second: {{fold: {fold}}}}}")
     text = "This model only support stream mode, please enable the stream parameter to access the model. "
     refusal = httpx.Response(400, json={"error": {"message": text, "code": "invalid_parameter_error"}})
     bench.router.post(FIRST).mock(return_value=refusal)
     bench.router.post(SECOND).mock(return_value=refusal)
-    with pytest.raises(PlanExhausted) as raised:
-        await bench.ask()
-    assert (bench.tried, raised.value.failure.kind) == (tried, FailureKind.FIELD_REFUSED)
+    failure = await bench.failure()
+    assert (bench.tried, failure.kind) == (tried, FailureKind.FIELD_REFUSED)
     assert bench.router.calls[-1].request.content.count(b'"stream":true') == (fold == "null")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
+import respx
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,16 +30,15 @@ from gateway.execution.resume_request import (
 from gateway.execution.run import RunContext
 from gateway.execution.upstream_client import Answer
 from gateway.model.consent import ConsentKind
-from gateway.model.record import AttemptAction, AttemptDecision, DecisionReason, Resumed
+from gateway.model.record import AttemptAction, AttemptDecision, DecisionReason, Resumed, Skipped
 from gateway.usage.accounting import Accounting
 from gateway.usage.journal import Journal
 from providers import chat
 from providers.failures import Failure, FailureKind
-from providers.reading.folding import expand
-from tests.gateway.execution.conftest import CONFIG, ENVIRON, FIRST, SECOND, Bench
-from tests.kit.configs import key_hash, table_of
+from tests.gateway.execution.conftest import FIRST, SECOND, Bench
+from tests.gateway.execution.runner_answers import SSE, events_of, in_pieces
+from tests.kit.configs import key_hash
 
-SSE = {"content-type": "text/event-stream"}
 HELLO = chat.ChatRequest("assistant", (chat.UserMessage("hello"),), stream=True)
 USAGE = {"prompt_tokens": 40, "completion_tokens": 5, "total_tokens": 45}
 
@@ -53,18 +53,7 @@ def sse(*deltas: Any, finish: str | None = None, usage: Any = None, error: str |
     if error:
         chunks.append({"error": {"code": error, "type": error, "message": "words"}})
     pieces = [b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks]
-    return httpx.Response(200, headers=SSE, stream=_Pieces([*pieces, *([b"data: [DONE]\n\n"] if finish else [])]))
-
-
-class _Pieces(httpx.AsyncByteStream):
-    """A body that arrives piece by piece, so that its end isn't known at its beginning."""
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._pieces = pieces
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self._pieces:
-            yield piece
+    return httpx.Response(200, headers=SSE, content=in_pieces(*pieces, *([b"data: [DONE]\n\n"] if finish else [])))
 
 
 def text(words: str) -> dict[str, str]:
@@ -75,17 +64,23 @@ def thought(words: str) -> dict[str, str]:
     return {"reasoning_content": words}
 
 
+def breaks_off(bench: Bench, *deltas: Any, **ends: Any) -> None:
+    """Let the first deployment send these deltas, and no end."""
+    bench.router.post(FIRST).mock(side_effect=lambda _: sse(*(deltas or [text("one two")]), **ends))
+
+
+def goes_on(bench: Bench, *deltas: Any, finish: str = "stop", usage: Any = None) -> respx.Route:
+    """Let the second deployment send these deltas, and an end."""
+    answer = deltas or [text("one two three")]
+    return bench.router.post(SECOND).mock(side_effect=lambda _: sse(*answer, finish=finish, usage=usage))
+
+
 async def begun(bench: Bench, request: chat.ChatRequest = HELLO) -> Answer:
     plan = bench.plan(request)
     context = RunContext(bench.table.resilience, bench.deadline, bench.record, bench.still_allowed)
     context.usage = bench.usage
     answer = await bench.executor.run(plan, request, context)
     return resuming(answer, Resumption(bench.executor, plan, request, context))
-
-
-async def events_of(answer: Answer) -> list[chat.StreamEvent]:
-    assert answer.stream is not None
-    return [event async for batch in answer.stream for event in expand(batch)]
 
 
 def text_in(events: list[chat.StreamEvent]) -> str:
@@ -97,10 +92,8 @@ def asked(route: Any) -> Any:
 
 
 async def test_next_step_resumes_the_stream(bench: Bench) -> None:
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), text(" three")))
-    second = bench.router.post(SECOND).mock(
-        side_effect=lambda _: sse(text("one two three four"), finish="stop", usage=USAGE)
-    )
+    breaks_off(bench, text("one two"), text(" three"))
+    second = goes_on(bench, text("one two three four"), usage=USAGE)
     events = await events_of(await begun(bench))
     assert text_in(events) == "one two three four"
     assert isinstance(events[-1], chat.Finished)
@@ -108,9 +101,7 @@ async def test_next_step_resumes_the_stream(bench: Bench) -> None:
     assert bench.record.resumed == Resumed("first", "second")
     assert bench.record.shown.usage_is_estimated
     assert (bench.tried, bench.record.answered_by.deployment) == (["first", "second"], "second")
-    failure = bench.record.attempts[0].failure
-    assert failure is not None
-    assert failure.kind is FailureKind.INTERRUPTED
+    assert bench.first_failure.kind is FailureKind.INTERRUPTED
     assert bench.record.attempts[0].decision == AttemptDecision(AttemptAction.FAILOVER, DecisionReason.RESUME)
     assert [message["role"] for message in asked(second)["messages"]] == ["user", "assistant", "user"]
 
@@ -118,7 +109,7 @@ async def test_next_step_resumes_the_stream(bench: Bench) -> None:
 @pytest.mark.parametrize("end", [httpx.ConnectError, asyncio.CancelledError])
 async def test_a_consent_by_which_the_prompt_was_sent_onward_is_noted(bench: Bench, end: type[BaseException]) -> None:
     """This holds also if the client disconnects during the request to the next step."""
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one")))
+    breaks_off(bench, text("one"))
 
     def fail(_: httpx.Request) -> None:
         raise end("no more")
@@ -166,8 +157,8 @@ async def test_text_that_bypassed_the_reader_counts_as_sent() -> None:
 
 
 async def test_both_breakers_get_their_result(bench: Bench) -> None:
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
-    bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), finish="stop"))
+    breaks_off(bench)
+    goes_on(bench)
     table = bench.table
     for number in range(5):
         await events_of(await begun(bench, replace(HELLO, messages=(chat.UserMessage(f"hello {number}"),))))
@@ -176,16 +167,13 @@ async def test_both_breakers_get_their_result(bench: Bench) -> None:
 
 
 async def test_forbidden_step_does_not_resume_the_stream(bench: Bench) -> None:
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
-    second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
+    breaks_off(bench)
+    second = goes_on(bench)
     answer = await begun(bench)
-    bench.forbidden["second"] = "its approval ended on 2026-11-19"
-    events = await events_of(answer)
-    assert isinstance(events[-1], chat.Failed)
+    bench.disable("second")
+    assert isinstance((await events_of(answer))[-1], chat.Failed)
     assert not second.called
-    assert [(one.deployment, one.reason) for one in bench.record.skipped] == [
-        ("second", "its approval ended on 2026-11-19")
-    ]
+    assert bench.record.skipped == [Skipped("second", "disabled in the current config")]
     assert bench.record.resumed is None
 
 
@@ -208,7 +196,7 @@ async def test_earlier_failures_count_when_a_stream_is_resumed(
 ) -> None:
     """Two calls to one deployment are all that a request makes, and who was silent in it, or asks not to be asked
     again, is not asked by it again."""
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
+    breaks_off(bench)
     second = bench.router.post(SECOND).respond(503)
     answer = await begun(bench)
     bench.record.attempts[:0] = [
@@ -226,20 +214,18 @@ async def test_earlier_failures_count_when_a_stream_is_resumed(
 
 
 async def test_neither_is_one_whose_context_is_too_small(bench: Bench) -> None:
-    config = CONFIG.merge("deployments: {second: {provider: openai, model: gpt-4o}}")
-    bench.table = table_of(config, {"FIRST": "sk-first", "SECOND": "sk-second"})
-    request = chat.ChatRequest("assistant", (chat.UserMessage("x" * 4 * 128_000),), stream=True)
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
-    second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
-    events = await events_of(await begun(bench, request))
-    assert isinstance(events[-1], chat.Failed)
+    bench.use("deployments: {second: {provider: openai, model: gpt-4o}}")
+    request = replace(HELLO, messages=(chat.UserMessage("x" * 4 * 128_000),))
+    breaks_off(bench)
+    second = goes_on(bench)
+    assert isinstance((await events_of(await begun(bench, request)))[-1], chat.Failed)
     assert not second.called
     assert "context is too small" in bench.record.skipped[0].reason
 
 
 async def test_stream_is_not_resumed_without_time_or_attempts(bench: Bench) -> None:
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
-    second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
+    breaks_off(bench)
+    second = goes_on(bench)
     answer = await begun(bench)
     bench.time += 601
     assert isinstance((await events_of(answer))[-1], chat.Failed)
@@ -250,8 +236,8 @@ async def test_stream_is_not_resumed_without_time_or_attempts(bench: Bench) -> N
 
 
 async def test_first_token_timeout_restarts_for_the_resumed_part(bench: Bench) -> None:
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
-    bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), finish="stop"))
+    breaks_off(bench)
+    goes_on(bench)
     answer = await begun(bench)
     bench.time += 300  # the answer ran long beyond `commit`
     assert text_in(await events_of(answer)) == "one two three"
@@ -259,28 +245,42 @@ async def test_first_token_timeout_restarts_for_the_resumed_part(bench: Bench) -
 
 @pytest.mark.parametrize("code", ["invalid_prompt", "content_filter"])
 async def test_content_filter_in_the_middle_ends_the_answer(bench: Bench, code: str) -> None:
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), error=code))
-    second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
-    events = await events_of(await begun(bench))
-    assert isinstance(events[-1], chat.Finished)
+    breaks_off(bench, error=code)
+    second = goes_on(bench)
+    assert isinstance((await events_of(await begun(bench)))[-1], chat.Finished)
     assert not second.called
 
 
-async def test_failure_that_no_other_step_can_answer_is_not_resumed(bench: Bench) -> None:
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), error="invalid_request_error"))
-    second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
+CALL = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]}
+CITED = {"annotations": [{"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 3}}]}
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "kind"),
+    [
+        ([], "invalid_request_error", FailureKind.INVALID_REQUEST),
+        ([CALL], None, FailureKind.INTERRUPTED),
+        ([CITED], None, FailureKind.INTERRUPTED),
+    ],
+    ids=["a failure that no other step can answer", "a call of a tool", "an annotation"],
+)
+async def test_answer_with_what_no_other_step_can_go_on_from_is_not_resumed(
+    bench: Bench, more: list[Any], error: str | None, kind: FailureKind
+) -> None:
+    breaks_off(bench, text("one two"), *more, error=error)
+    second = goes_on(bench)
     events = await events_of(await begun(bench))
     assert isinstance(events[-1], chat.Failed)
-    assert events[-1].failure.kind is FailureKind.INVALID_REQUEST
+    assert events[-1].failure.kind is kind
+    shown = [event.annotations for event in events if isinstance(event, chat.AnnotationsDelta)]
+    assert shown == [tuple(one["annotations"]) for one in more if "annotations" in one]
     assert not second.called
 
 
 async def test_stop_sequence_across_the_joint_ends_the_answer(bench: Bench) -> None:
     request = replace(HELLO, stop=("three four",))
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two three")))
-    bench.router.post(SECOND).mock(
-        side_effect=lambda _: sse(text("one two three"), text(" four"), text(" five"), finish="length", usage=USAGE)
-    )
+    breaks_off(bench, text("one two three"))
+    goes_on(bench, text("one two three"), text(" four"), text(" five"), finish="length", usage=USAGE)
     events = await events_of(await begun(bench, request))
     assert text_in(events) == "one two three"
     assert events[-2:] == [chat.ChoiceFinish("stop"), chat.Finished()]
@@ -288,8 +288,8 @@ async def test_stop_sequence_across_the_joint_ends_the_answer(bench: Bench) -> N
 
 
 async def test_thoughts_without_text_are_thought_anew(bench: Bench) -> None:
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(thought("let me see")))
-    second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(thought("well"), text("one"), finish="stop"))
+    breaks_off(bench, thought("let me see"))
+    second = goes_on(bench, thought("well"), text("one"))
     events = await events_of(await begun(bench))
     assert [event.text for event in events if isinstance(event, chat.ReasoningDelta)] == ["let me see", "well"]
     assert text_in(events) == "one"
@@ -297,67 +297,44 @@ async def test_thoughts_without_text_are_thought_anew(bench: Bench) -> None:
 
 
 async def test_reasoning_after_text_is_dropped(bench: Bench) -> None:
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(thought("let me see"), text("one two")))
-    second = bench.router.post(SECOND).mock(
-        side_effect=lambda _: sse(thought("they want me to go on"), text("one two three"), finish="stop")
-    )
+    breaks_off(bench, thought("let me see"), text("one two"))
+    second = goes_on(bench, thought("they want me to go on"), text("one two three"))
     events = await events_of(await begun(bench))
     assert [event.text for event in events if isinstance(event, chat.ReasoningDelta)] == ["let me see"]
     assert text_in(events) == "one two three"
     assert "let me see" not in second.calls.last.request.content.decode()
 
 
-async def test_answer_with_a_tool_call_is_not_resumed(bench: Bench) -> None:
-    call = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]}
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), call))
-    second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three"), finish="stop"))
-    assert isinstance((await events_of(await begun(bench)))[-1], chat.Failed)
-    assert not second.called
-
-
 async def test_usage_of_the_first_part_is_added(bench: Bench) -> None:
     counted = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), usage=counted))
-    bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), finish="stop", usage=USAGE))
+    breaks_off(bench, usage=counted)
+    goes_on(bench, usage=USAGE)
     events = await events_of(await begun(bench))
     assert [event.usage for event in events if isinstance(event, chat.UsageReport)] == [chat.Usage(51, 12)]
     assert bench.record.resumed == Resumed("first", "second")
 
 
 async def test_annotations_of_a_resumed_part_are_dropped(bench: Bench) -> None:
-    cited = {"annotations": [{"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 3}}]}
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
-    bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three"), cited, finish="stop"))
+    breaks_off(bench)
+    goes_on(bench, text("one two three"), CITED)
     events = await events_of(await begun(bench))
     assert bench.record.resumed == Resumed("first", "second")
     assert text_in(events) == "one two three"
     assert not any(isinstance(event, chat.AnnotationsDelta) for event in events)
 
 
-async def test_answer_with_annotations_is_not_resumed(bench: Bench) -> None:
-    cited = {"annotations": [{"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 3}}]}
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), cited))
-    second = bench.router.post(SECOND)
-    events = await events_of(await begun(bench))
-    assert isinstance(events[-1], chat.Failed)
-    assert [event.annotations for event in events if isinstance(event, chat.AnnotationsDelta)] == [
-        tuple(cited["annotations"])
-    ]
-    assert not second.called
-
-
 async def test_resumed_answer_that_differs_from_the_sent_text_is_rejected(bench: Bench) -> None:
     story = "The harbour was quiet when the last ferry came in, and nobody on the pier looked up from"
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text(story + " what they did.")))
-    bench.router.post(SECOND).mock(side_effect=lambda _: sse(text(story), text(" the nets."), finish="stop"))
+    breaks_off(bench, text(story + " what they did."))
+    goes_on(bench, text(story), text(" the nets."))
     events = await events_of(await begun(bench))
     assert isinstance(events[-1], chat.Failed)
     assert text_in(events) == story + " what they did."
 
 
 async def test_leaving_in_the_second_part_closes_it(bench: Bench) -> None:
-    bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two")))
-    bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("three four"), text("five"), finish="stop"))
+    breaks_off(bench)
+    goes_on(bench, text("three four"), text("five"))
     answer = await begun(bench)
     assert isinstance(answer.stream, ResumingStream)
     await anext(answer.stream)
@@ -443,12 +420,12 @@ async def test_resumed_stream_gets_at_most_the_rest_of_the_cap_that_the_gateway_
     bench: Bench, tmp_path: Path
 ) -> None:
     client = {"keys": [key_hash("gk-app")], "budgets": [{"tokens": 10_000, "per": "total"}]}
-    bench.table = table_of(CONFIG.merge({"clients": {"app": client}}), ENVIRON)
+    bench.use({"clients": {"app": client}})
     gate = Journal.open(tmp_path / "journal")
     accounting = Accounting(gate, b"key of pseudonyms")
     bench.usage = accounting.request(bench.table, next(iter(bench.table.clients.values())), None, bench.record)
     first = bench.router.post(FIRST).mock(side_effect=lambda _: sse(text("one two"), text(" three")))
-    second = bench.router.post(SECOND).mock(side_effect=lambda _: sse(text("one two three four"), finish="stop"))
+    second = goes_on(bench, text("one two three four"))
     assert text_in(await events_of(await begun(bench))) == "one two three four"
     sent = len("one two three")
     assert (asked(first)["max_tokens"], asked(second)["max_tokens"]) == (4096, 4096 - -(-sent // 3))

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -123,25 +124,37 @@ class World:
         return {it.name: it.state for it in self.refresher.statuses()}
 
 
-def run(scene: Coroutine[Any, Any, None]) -> None:
-    """Run a scene in virtual time."""
-    loop = InlineLoop()
-    try:
-        loop.run_until_complete(scene)
-    finally:
-        loop.close()
+def in_virtual_time(scene: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test, or another scene, in a loop with virtual time."""
+
+    @wraps(scene)
+    def run(*args: Any, **named: Any) -> None:
+        with closing(InlineLoop()) as loop:
+            loop.run_until_complete(scene(*args, **named))
+
+    return run
+
+
+@asynccontextmanager
+async def refreshing(
+    issuer: Issuer, *, draw: float = 0.5, sign_in: dict[str, Any] | None = None
+) -> AsyncIterator[World]:
+    """A world that has begun to refresh the token of the sign-in `a`."""
+    async with aclosing(World(issuer, draw)) as world:
+        world.refresher.apply(config_of({"a": sign_in or {}}))
+        yield world
 
 
 def moments(answers: list[Any], until_s: float, draw: float = 0.5) -> list[float]:
     """Return when an issuer with these answers is asked."""
     issuer = Issuer({"a": answers})
 
+    @in_virtual_time
     async def scene() -> None:
-        async with aclosing(World(issuer, draw)) as world:
-            world.refresher.apply(config_of({"a": {}}))
+        async with refreshing(issuer, draw=draw) as world:
             await world.until(until_s)
 
-    run(scene())
+    scene()
     return [round(at, 2) for at in issuer.asked["a"]]
 
 
@@ -173,186 +186,162 @@ def test_the_back_off_doubles_and_obeys_the_issuer() -> None:
     assert moments([ServiceFailed("no route")], 2) == [0, 1]
 
 
-def test_the_same_token_again_is_no_failure() -> None:
-    async def scene() -> None:
-        # A metadata server repeats its token. `expires_in` is what is left of it, in whole seconds.
-        loop = asyncio.get_running_loop()
+@in_virtual_time
+async def test_the_same_token_again_is_no_failure() -> None:
+    # A metadata server repeats its token. `expires_in` is what is left of it, in whole seconds.
+    loop = asyncio.get_running_loop()
 
-        def cached() -> ServiceResponse:
-            return token("cached", int(1000 + 1200 - loop.time()))
+    def cached() -> ServiceResponse:
+        return token("cached", int(1000 + 1200 - loop.time()))
 
-        async with aclosing(World(Issuer({"a": [cached]}), 0.0)) as world:
-            world.refresher.apply(config_of({"a": {}}))
-            await world.until(800)
-            asked = [round(at) for at in world.issuer.asked["a"]]
-            assert asked == [0, 600, 660, 720, 780]
-            assert world.states == {"a": "ok"}
-            await world.until(1150)
-            later = [round(b - a) for a, b in zip(world.issuer.asked["a"], world.issuer.asked["a"][1:], strict=False)]
-            assert later[4:8] == [60, 60, 60, 60]
-            assert later[-1] < 20
-            assert world.refresher.exchanges.keys() == {("a", "ok")}
-
-    run(scene())
+    async with refreshing(Issuer({"a": [cached]}), draw=0.0) as world:
+        await world.until(800)
+        asked = [round(at) for at in world.issuer.asked["a"]]
+        assert asked == [0, 600, 660, 720, 780]
+        assert world.states == {"a": "ok"}
+        await world.until(1150)
+        later = [round(b - a) for a, b in zip(world.issuer.asked["a"], world.issuer.asked["a"][1:], strict=False)]
+        assert later[4:8] == [60, 60, 60, 60]
+        assert later[-1] < 20
+        assert world.refresher.exchanges.keys() == {("a", "ok")}
 
 
 @pytest.mark.parametrize("broken", [10**400, -5, 0.0, "NaN", "Infinity", [], 1e308, True])
-def test_no_lifetime_ends_the_renewal_or_floods_the_issuer(broken: object) -> None:
-    async def scene() -> None:
-        wrong = ServiceResponse(200, {}, b'{"access_token": "t", "expires_in": %s}' % str(broken).encode())
-        if isinstance(broken, list):
-            wrong = ServiceResponse(200, {}, b'{"access_token": ["t"]}')
-        async with aclosing(World(Issuer({"a": [wrong]}))) as world:
-            world.refresher.apply(config_of({"a": {}}))
-            await world.until(60)
-            assert 1 <= len(world.issuer.asked["a"]) <= 130
-            assert world.refresher._kept["a"].task is not None
-            assert not world.refresher._kept["a"].task.done()
-            assert world.refresher.statuses()[0].document()
-
-    run(scene())
+@in_virtual_time
+async def test_no_lifetime_ends_the_renewal_or_floods_the_issuer(broken: object) -> None:
+    wrong = ServiceResponse(200, {}, b'{"access_token": "t", "expires_in": %s}' % str(broken).encode())
+    if isinstance(broken, list):
+        wrong = ServiceResponse(200, {}, b'{"access_token": ["t"]}')
+    async with refreshing(Issuer({"a": [wrong]})) as world:
+        await world.until(60)
+        assert 1 <= len(world.issuer.asked["a"]) <= 130
+        assert world.refresher._kept["a"].task is not None
+        assert not world.refresher._kept["a"].task.done()
+        assert world.refresher.statuses()[0].document()
 
 
-def test_a_fault_of_an_exchange_does_not_end_the_renewal() -> None:
-    async def scene() -> None:
-        async with aclosing(World(Issuer({"a": [RuntimeError("token-of-someone"), token()]}))) as world:
-            world.refresher.apply(config_of({"a": {}}))
-            await world.until(0.5)
-            [status] = world.refresher.statuses()
-            assert (status.state, status.error) == ("none", "malformed: the exchange has a fault (RuntimeError)")
-            await world.until(1.5)
-            assert world.states == {"a": "ok"}
-
-    run(scene())
+@in_virtual_time
+async def test_a_fault_of_an_exchange_does_not_end_the_renewal() -> None:
+    async with refreshing(Issuer({"a": [RuntimeError("token-of-someone"), token()]})) as world:
+        await world.until(0.5)
+        [status] = world.refresher.statuses()
+        assert (status.state, status.error) == ("none", "malformed: the exchange has a fault (RuntimeError)")
+        await world.until(1.5)
+        assert world.states == {"a": "ok"}
 
 
-def test_an_outage_over_the_end_of_a_token() -> None:
-    async def scene() -> None:
-        async with aclosing(World(Issuer({"a": [token("one", 600.0), failure(503), failure(503)]}))) as world:
-            world.refresher.apply(config_of({"a": {}}))
-            await world.until(374)
-            assert world.states == {"a": "ok"}
-            await world.until(569)
-            assert world.states == {"a": "failing"}
-            await world.until(571)  # less than 30 s are left
-            [status] = world.refresher.statuses()
-            assert (status.state, status.seconds_left, status.error) == ("none", 29, "unreachable: status 503")
-            await world.until(2000)
-            world.issuer.answers["a"] = [token("two")]
-            await world.until(2061)
-            assert world.states == {"a": "ok"}
-            assert [note.token is not None and note.token.secret for _, note in world.notes][-1] == Secret("two")
-
-    run(scene())
+@in_virtual_time
+async def test_an_outage_over_the_end_of_a_token() -> None:
+    async with refreshing(Issuer({"a": [token("one", 600.0), failure(503), failure(503)]})) as world:
+        await world.until(374)
+        assert world.states == {"a": "ok"}
+        await world.until(569)
+        assert world.states == {"a": "failing"}
+        await world.until(571)  # less than 30 s are left
+        [status] = world.refresher.statuses()
+        assert (status.state, status.seconds_left, status.error) == ("none", 29, "unreachable: status 503")
+        await world.until(2000)
+        world.issuer.answers["a"] = [token("two")]
+        await world.until(2061)
+        assert world.states == {"a": "ok"}
+        assert [note.token is not None and note.token.secret for _, note in world.notes][-1] == Secret("two")
 
 
-def test_a_wall_clock_that_is_set_ends_the_wait_for_an_absolute_end() -> None:
-    async def scene() -> None:
-        loop = asyncio.get_running_loop()
-        issuer = Issuer({"metadata/identity/oauth2/token": []})
-        async with aclosing(World(issuer)) as world:
-            ahead_s = world.unix_ahead_s
+@in_virtual_time
+async def test_a_wall_clock_that_is_set_ends_the_wait_for_an_absolute_end() -> None:
+    loop = asyncio.get_running_loop()
+    issuer = Issuer({"metadata/identity/oauth2/token": []})
+    async with aclosing(World(issuer)) as world:
+        ahead_s = world.unix_ahead_s
 
-            def managed() -> ServiceResponse:
-                return token("t", None, expires_on=str(int(loop.time() + world.unix_ahead_s + HOUR)))
+        def managed() -> ServiceResponse:
+            return token("t", None, expires_on=str(int(loop.time() + world.unix_ahead_s + HOUR)))
 
-            issuer.answers["metadata/identity/oauth2/token"] = [managed]
-            config = config_of({"vm": {"kind": "azure_managed"}})
-            world.refresher.apply(config)
-            await world.until(100)
-            world.unix_ahead_s = ahead_s + 2 * HOUR
-            assert world.states == {"vm": "none"}
-            await world.until(131)
-            assert world.states == {"vm": "ok"}
-
-    run(scene())
+        issuer.answers["metadata/identity/oauth2/token"] = [managed]
+        config = config_of({"vm": {"kind": "azure_managed"}})
+        world.refresher.apply(config)
+        await world.until(100)
+        world.unix_ahead_s = ahead_s + 2 * HOUR
+        assert world.states == {"vm": "none"}
+        await world.until(131)
+        assert world.states == {"vm": "ok"}
 
 
-def test_a_subject_that_changes_late_ends_the_wait_after_a_refusal(tmp_path: Path) -> None:
-    async def scene() -> None:
-        (tmp_path / "token").write_text("old")
-        async with aclosing(World(Issuer({"a": [failure(400), token()]}))) as world:
-            world.refresher.apply(config_of({"a": {"token_file": str(tmp_path / "token")}}))
-            await world.until(20)
-            assert len(world.issuer.asked["a"]) == 1
-            # A kubelet replaces a link.
-            (tmp_path / "next").write_text("new-subject")
-            (tmp_path / "token").unlink()
-            (tmp_path / "token").symlink_to(tmp_path / "next")
-            await world.until(22)
-            assert world.states == {"a": "ok"}
-
-    run(scene())
+@in_virtual_time
+async def test_a_subject_that_changes_late_ends_the_wait_after_a_refusal(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("old")
+    sign_in = {"token_file": str(tmp_path / "token")}
+    async with refreshing(Issuer({"a": [failure(400), token()]}), sign_in=sign_in) as world:
+        await world.until(20)
+        assert len(world.issuer.asked["a"]) == 1
+        # A kubelet replaces a link.
+        (tmp_path / "next").write_text("new-subject")
+        (tmp_path / "token").unlink()
+        (tmp_path / "token").symlink_to(tmp_path / "next")
+        await world.until(22)
+        assert world.states == {"a": "ok"}
 
 
-def test_a_sign_in_is_tried_again_as_soon_as_its_source_has_a_token(tmp_path: Path) -> None:
-    async def scene() -> None:
-        (tmp_path / "token").write_text("workload")
-        source = "t/oauth2/v2.0/token"
-        issuer = Issuer({source: [failure(500)] * 6 + [token("subject")], "a": [token()]})
-        sign_ins = {"a": {"from": "pod"}, "pod": {"kind": "azure_workload", "global_host": "accepted"}}
-        sign_ins["pod"] |= {"tenant": "t", "client": "c", "token_file": str(tmp_path / "token")}
-        async with aclosing(World(issuer)) as world:
-            world.refresher.apply(config_of(sign_ins))
-            await world.until(62)
-            [status, _] = world.refresher.statuses()
-            assert status.error == "unreachable: its source, the sign-in pod, has no token"
-            assert issuer.asked.keys() == {source}
-            await world.until(65)
-            assert world.states == {"a": "ok", "pod": "ok"}
-
-    run(scene())
+@in_virtual_time
+async def test_a_sign_in_is_tried_again_as_soon_as_its_source_has_a_token(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("workload")
+    source = "t/oauth2/v2.0/token"
+    issuer = Issuer({source: [failure(500)] * 6 + [token("subject")], "a": [token()]})
+    sign_ins = {"a": {"from": "pod"}, "pod": {"kind": "azure_workload", "global_host": "accepted"}}
+    sign_ins["pod"] |= {"tenant": "t", "client": "c", "token_file": str(tmp_path / "token")}
+    async with aclosing(World(issuer)) as world:
+        world.refresher.apply(config_of(sign_ins))
+        await world.until(62)
+        [status, _] = world.refresher.statuses()
+        assert status.error == "unreachable: its source, the sign-in pod, has no token"
+        assert issuer.asked.keys() == {source}
+        await world.until(65)
+        assert world.states == {"a": "ok", "pod": "ok"}
 
 
-def test_a_forced_exchange_is_made_once_in_60_s() -> None:
-    async def scene() -> None:
-        answers = [token(text) for text in ("one", "two", "three")]
-        async with aclosing(World(Issuer({"a": answers}))) as world:
-            config = config_of({"a": {}})
-            sign_in = config.sign_ins["a"].id
-            world.refresher.apply(config)
-            await world.until(1)
-            world.refresher.force(sign_in, Secret("one"))
-            world.refresher.force(sign_in, Secret("one"))
-            await world.until(2)
-            assert len(world.issuer.asked["a"]) == 2
-            # The present token is another one than the one that was sent: no exchange, but who waits gets it.
-            before = len(world.notes)
-            world.refresher.force(sign_in, Secret("one"))
-            world.refresher.force(sign_in, Secret("two"))
-            assert len(world.notes) == before + 2
-            await world.until(60)
-            assert len(world.issuer.asked["a"]) == 2
-            await world.until(62)
-            world.refresher.force(sign_in, Secret("two"))
-            await world.until(63)
-            assert len(world.issuer.asked["a"]) == 3
-
-    run(scene())
+@in_virtual_time
+async def test_a_forced_exchange_is_made_once_in_60_s() -> None:
+    answers = [token(text) for text in ("one", "two", "three")]
+    async with refreshing(Issuer({"a": answers})) as world:
+        sign_in = config_of({"a": {}}).sign_ins["a"].id
+        await world.until(1)
+        world.refresher.force(sign_in, Secret("one"))
+        world.refresher.force(sign_in, Secret("one"))
+        await world.until(2)
+        assert len(world.issuer.asked["a"]) == 2
+        # The present token is another one than the one that was sent: no exchange, but who waits gets it.
+        before = len(world.notes)
+        world.refresher.force(sign_in, Secret("one"))
+        world.refresher.force(sign_in, Secret("two"))
+        assert len(world.notes) == before + 2
+        await world.until(60)
+        assert len(world.issuer.asked["a"]) == 2
+        await world.until(62)
+        world.refresher.force(sign_in, Secret("two"))
+        await world.until(63)
+        assert len(world.issuer.asked["a"]) == 3
 
 
-def test_a_reload_keeps_an_unchanged_token_and_never_that_of_a_changed_sign_in() -> None:
-    async def scene() -> None:
-        issuer = Issuer({"a": [token("of-a")], "b": [4.0, token("of-b")], "other": [4.0, token("of-other")]})
-        async with aclosing(World(issuer)) as world:
-            first = config_of({"a": {}, "b": {}})
-            world.refresher.apply(first)
-            await world.until(2)  # the exchange of b is running
-            world.refresher.apply(config_of({"a": {}, "b": {}}))
-            await world.until(5.5)
-            assert {name: len(asked) for name, asked in issuer.asked.items()} == {"a": 1, "b": 2}
-            changed = config_of({"a": {"url": "https://id.example.de/other"}, "b": {}})
-            assert changed.sign_ins["a"].id != first.sign_ins["a"].id
-            assert changed.sign_ins["b"].id == first.sign_ins["b"].id
-            world.refresher.apply(changed)
-            await world.until(6)
-            # Until its first exchange has ended, there is no token: the previous one is of another workload.
-            assert world.states == {"a": "none", "b": "ok"}
-            assert changed.sign_ins["a"].id not in {key for key, note in world.refresher.notes().items() if note.token}
-            await world.until(15)
-            assert world.states == {"a": "ok", "b": "ok"}
-
-    run(scene())
+@in_virtual_time
+async def test_a_reload_keeps_an_unchanged_token_and_never_that_of_a_changed_sign_in() -> None:
+    issuer = Issuer({"a": [token("of-a")], "b": [4.0, token("of-b")], "other": [4.0, token("of-other")]})
+    async with aclosing(World(issuer)) as world:
+        first = config_of({"a": {}, "b": {}})
+        world.refresher.apply(first)
+        await world.until(2)  # the exchange of b is running
+        world.refresher.apply(config_of({"a": {}, "b": {}}))
+        await world.until(5.5)
+        assert {name: len(asked) for name, asked in issuer.asked.items()} == {"a": 1, "b": 2}
+        changed = config_of({"a": {"url": "https://id.example.de/other"}, "b": {}})
+        assert changed.sign_ins["a"].id != first.sign_ins["a"].id
+        assert changed.sign_ins["b"].id == first.sign_ins["b"].id
+        world.refresher.apply(changed)
+        await world.until(6)
+        # Until its first exchange has ended, there is no token: the previous one is of another workload.
+        assert world.states == {"a": "none", "b": "ok"}
+        assert changed.sign_ins["a"].id not in {key for key, note in world.refresher.notes().items() if note.token}
+        await world.until(15)
+        assert world.states == {"a": "ok", "b": "ok"}
 
 
 def test_the_file_of_the_subject_is_a_part_of_what_a_token_belongs_to() -> None:

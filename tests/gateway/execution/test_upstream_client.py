@@ -1,19 +1,15 @@
 """The one place that opens connections: what an adapter, or anyone, tries in order to choose where bytes go."""
 
-from types import SimpleNamespace
-
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.execution import upstream_request as module
-from gateway.execution.transport import PoolTransport, allow
+from gateway.execution.transport import allow
 from gateway.execution.upstream_request import FenceBreach, RequestHead, upstream_request
 from gateway.model.permit import Permit
-from providers.failures import FailureKind, ProviderFailed
 from providers.transport.errors import NotAllowed
-from providers.transport.pool import Pool
 from providers.wire import WireRequest
 from tests.kit.case_files import cases
 from tests.kit.httpx_transport import HttpxTransport
@@ -66,19 +62,6 @@ def test_root_path_is_accepted() -> None:
         request_head(PERMIT, wire("//"))
 
 
-async def test_request_is_sent_to_the_origin_of_its_permit() -> None:
-    recorder = Recorder()
-    transport = HttpxTransport(httpx.MockTransport(recorder))
-    reply = await transport.send(
-        upstream_request(PERMIT, WireRequest("POST", "/v1/m%3Fx:go", (), b"{}", (("alt", "sse"),)), 1)
-    )
-    await reply.close()
-    (request,) = recorder.requests
-    assert str(request.url) == "https://api.example/v1/m%3Fx:go?alt=sse"
-    assert request.headers["host"] == "api.example"
-    assert request.headers["content-length"] == "2"
-
-
 async def test_a_signature_that_is_ever_new_leaves_the_rest_of_a_head_remembered() -> None:
     recorder = Recorder()
     transport = HttpxTransport(httpx.MockTransport(recorder))
@@ -128,44 +111,3 @@ def test_only_a_permit_for_the_exact_origin_is_accepted(origin: str, permit: obj
     with pytest.raises(NotAllowed):
         allow(origin, permit)
     allow("https://api.example", PERMIT)
-
-
-async def test_pool_opens_no_connection_for_a_forged_permit() -> None:
-    opened: list[object] = []
-
-    class Watched(Pool):
-        async def _connect(self, origin: str, connect_s: float):  # type: ignore[no-untyped-def]
-            opened.append(origin)
-            raise AssertionError("a connection was opened")
-
-    way = PoolTransport(Watched(allow))
-    forged = SimpleNamespace(origin="https://evil.example")
-    with pytest.raises(FenceBreach):
-        await way.send(upstream_request(forged, wire("/"), 1))  # type: ignore[arg-type]
-    assert opened == []
-
-
-async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
-    recorder = Recorder()
-
-    def redirect(request: httpx.Request) -> httpx.Response:
-        recorder(request)
-        return httpx.Response(307, headers={"location": "https://evil.example/"})
-
-    reply = await HttpxTransport(httpx.MockTransport(redirect)).send(upstream_request(PERMIT, wire(), 1))
-    await reply.close()
-    assert reply.head.status == 307
-    assert len(recorder.requests) == 1
-
-
-@pytest.mark.parametrize(
-    "exception",
-    [httpx.ConnectError("x"), httpx.ConnectTimeout("x"), httpx.PoolTimeout("x"), httpx.WriteError("x"), OSError("x")],
-)
-async def test_exception_before_a_response_is_a_connect_failure(exception: Exception) -> None:
-    def fail(_: httpx.Request) -> httpx.Response:
-        raise exception
-
-    with pytest.raises(ProviderFailed) as raised:
-        await HttpxTransport(httpx.MockTransport(fail)).send(upstream_request(PERMIT, wire(), 1))
-    assert raised.value.failure.kind is FailureKind.CONNECT

@@ -9,22 +9,19 @@ from gateway.execution.retry import FLOOR
 from gateway.execution.run import PlanExhausted
 from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record, Skipped
-from providers.failures import Failure, FailureKind
-from tests.gateway.execution.conftest import CONFIG, FIRST, SECOND, Bench, answer_json
-from tests.kit.configs import Config, table_of
+from providers.failures import FailureKind
+from tests.gateway.execution.conftest import FIRST, SECOND, Bench, answer_json
 from tests.kit.scripted_server import until
 
-ENVIRON = {"FIRST": "sk-first-secret", "SECOND": "sk-second-secret"}
-OFF = "disabled by the current config"
+OFF = "disabled in the current config"
 
 
 class DelayedProvider:
     """A provider whose connection is established on demand; it answers the requests that it gets."""
 
-    def __init__(self, bench: Bench, url: str, answer: httpx.Response | None = None) -> None:
+    def __init__(self, bench: Bench, url: str) -> None:
         self.connecting = self.received = 0
         self.stands = asyncio.Event()
-        self.answer = answer or httpx.Response(200, json=answer_json())
         bench.router.post(url).mock(side_effect=self)
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -32,107 +29,88 @@ class DelayedProvider:
         await self.stands.wait()
         await request.extensions["trace"]("http11.send_request_headers.started", {})
         self.received += 1
-        return self.answer
+        return httpx.Response(200, json=answer_json())
 
 
-def ask(bench: Bench, config: Config = CONFIG) -> asyncio.Task[Answer]:
-    bench.table = table_of(config, ENVIRON)
-    bench.record = Record("req", 0.0, "t", client="app")
-    return asyncio.ensure_future(bench.ask())
+class Connecting:
+    """A request whose first deployment is being connected to."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.first, self.second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
+        self.bench = bench
+
+    async def begin(self) -> asyncio.Task[Answer]:
+        self.bench.record = Record("req", 0.0, "t", client="app")
+        answer = asyncio.ensure_future(self.bench.ask())
+        await until(lambda: self.first.connecting > 0)
+        return answer
+
+    def go_on(self) -> None:
+        self.first.stands.set()
+        self.second.stands.set()
+
+    @property
+    def skipped(self) -> list[str]:
+        return [skipped.deployment for skipped in self.bench.record.skipped]
 
 
-def attempts(bench: Bench) -> list[str]:
-    return [attempt.deployment for attempt in bench.record.attempts]
+@pytest.fixture
+def asked(bench: Bench) -> Connecting:
+    return Connecting(bench)
 
 
-async def test_deployment_forbidden_during_the_connect_is_skipped(bench: Bench) -> None:
-    first, second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
-    answer = ask(bench)
-    await until(lambda: first.connecting == 1)
-    bench.forbidden["first"] = OFF
-    first.stands.set()
-    second.stands.set()
+async def test_deployment_forbidden_during_the_connect_is_skipped_and_costs_nothing(
+    bench: Bench, asked: Connecting
+) -> None:
+    answer = await asked.begin()
+    bench.disable()
+    asked.go_on()
     assert (await answer).step.deployment.name == "second"
-    assert (first.received, attempts(bench), bench.record.abandoned) == (0, ["second"], ())
+    assert (asked.first.received, bench.tried, bench.record.abandoned) == (0, ["second"], ())
     assert bench.record.skipped == [Skipped("first", OFF)]
     assert bench.waits == [0]
     assert bench.health.snapshot(bench.table) == {}, "nothing is known of it"
+    for _ in range(FLOOR):
+        assert bench.executor.budget.take(0.0, bench.clock()), "nothing was taken from the retry budget"
 
 
-async def test_deployment_that_is_still_allowed_is_sent_the_request(bench: Bench) -> None:
-    first = DelayedProvider(bench, FIRST)
-    answer = ask(bench)
-    await until(lambda: first.connecting == 1)
-    bench.forbidden["second"] = OFF
-    first.stands.set()
+async def test_deployment_that_is_still_allowed_is_sent_the_request(bench: Bench, asked: Connecting) -> None:
+    answer = await asked.begin()
+    bench.disable("second")
+    asked.go_on()
     assert (await answer).step.deployment.name == "first"
-    assert (first.connecting, first.received, bench.record.skipped) == (1, 1, [])
+    assert (asked.first.connecting, asked.first.received, asked.skipped) == (1, 1, [])
 
 
-async def test_no_remaining_step_is_reported_as_no_attempt(bench: Bench) -> None:
-    first = DelayedProvider(bench, FIRST)
-    answer = ask(bench)
-    await until(lambda: first.connecting == 1)
-    bench.forbidden |= {"first": OFF, "second": OFF}
-    first.stands.set()
+async def test_no_remaining_step_is_reported_as_no_attempt(bench: Bench, asked: Connecting) -> None:
+    answer = await asked.begin()
+    bench.disable()
+    bench.disable("second")
+    asked.go_on()
     with pytest.raises(PlanExhausted) as raised:
         await answer
-    assert (raised.value.failure.kind, attempts(bench)) == (FailureKind.UNAVAILABLE, [])
-    assert [skipped.deployment for skipped in bench.record.skipped] == ["first", "second"]
+    assert (raised.value.failure.kind, bench.tried) == (FailureKind.UNAVAILABLE, [])
+    assert asked.skipped == ["first", "second"]
 
 
-async def test_deployment_benched_meanwhile_does_not_replace_a_forbidden_one(bench: Bench) -> None:
-    first, second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
-    answer = ask(bench)
-    await until(lambda: first.connecting == 1)
-    bench.forbidden["first"] = OFF
-    refused = Failure(FailureKind.CREDENTIALS, "the provider refused the key")
-    deployment = bench.table.deployments["second"]
-    for key in bench.health.usable_keys(deployment):
-        bench.health.cool_down(deployment, key, 60, refused)
-    first.stands.set()
-    second.stands.set()
+async def test_deployment_benched_meanwhile_does_not_replace_a_forbidden_one(bench: Bench, asked: Connecting) -> None:
+    answer = await asked.begin()
+    bench.disable()
+    bench.cool_down("second")
+    asked.go_on()
     with pytest.raises(PlanExhausted):
         await answer
-    assert (second.received, [skipped.deployment for skipped in bench.record.skipped]) == (0, ["first", "second"])
+    assert (asked.second.received, asked.skipped) == (0, ["first", "second"])
 
 
-async def test_withdrawn_attempt_releases_its_slot_and_probe(bench: Bench) -> None:
-    config = CONFIG.merge("deployments: {first: {concurrency: 1}}")
-    first, second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
+async def test_withdrawn_attempt_releases_its_slot_and_probe(bench: Bench, asked: Connecting) -> None:
+    bench.use("deployments: {first: {concurrency: 1}}")
     for _ in range(2):
-        first.stands.clear()
-        second.stands.set()
-        answer = ask(bench, config)
+        asked.first.stands.clear()
         bench.forbidden.clear()
-        await until(lambda: first.connecting > 0)
-        bench.forbidden["first"] = OFF
-        first.stands.set()
+        answer = await asked.begin()
+        bench.disable()
+        asked.go_on()
         await answer
-        first.connecting = 0
-    assert (first.received, second.received) == (0, 2)
-
-
-async def test_withdrawn_attempt_fails_over_at_once(bench: Bench) -> None:
-    first, second = DelayedProvider(bench, FIRST), DelayedProvider(bench, SECOND)
-    answer = ask(bench, CONFIG)
-    await until(lambda: first.connecting == 1)
-    bench.forbidden["first"] = OFF
-    first.stands.set()
-    second.stands.set()
-    assert (await answer).step.deployment.name == "second"
-    budget = bench.executor.budget
-    paid = 0
-    while budget.take(bench.table.resilience.retry_budget, bench.clock()):
-        paid += 1
-    assert paid >= FLOOR, "nothing was taken from the retry budget"
-
-
-class ForbiddingConfig(dict[str, str]):
-    """A config that forbids the step directly after the first check."""
-
-    looks = 0
-
-    def get(self, name: str, _: object = None) -> str | None:  # type: ignore[override]
-        self.looks += name == "first"
-        return OFF if name == "first" and self.looks > 1 else None
+        asked.first.connecting = 0
+    assert (asked.first.received, asked.second.received) == (0, 2)
