@@ -9,23 +9,13 @@ import pytest
 from gateway.api.dialects.openai_chat import ChunkEncoder
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from gateway.model.region_text import Label, Locale
-from gateway.policy.labels import Labelling, labelling_of
+from gateway.model.region_text import Label
 from providers import chat
-from providers.failures import Failure, FailureKind
+from tests.gateway.api.answer_events import ASK, CN, LOST, OPENED, WORDS, labelling
 from tests.kit.chat_http import events_in
 
-CN = Label("cn-gb45438", "内容由AI生成", "always", "0011")
 EU = Label("eu-art50", "You are talking to an AI system.", "first_turn")
-OPENED = chat.Opened("id-1", "model-1", 7)
-ASK = chat.ChatRequest("assistant", (chat.UserMessage("Hi"),), stream=True)
 STOP = (chat.ChoiceFinish("stop"), chat.Finished())
-
-
-def labelling(request: chat.ChatRequest = ASK, *labels: Label) -> Labelling:
-    found = labelling_of(Locale("zh", labels or (CN,)), request)
-    assert found is not None
-    return found
 
 
 LABELLED = AnswerStyle(ASK.include_usage, labelling=labelling())
@@ -57,15 +47,15 @@ def test_label_text_comes_first_and_the_integrity_value_last() -> None:
     chunks = encoded(
         OPENED, chat.TextDelta("你"), chat.TextRun((b"a\\u00e9", "好".encode())), chat.TextDelta("!"), *STOP
     )
-    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": "内容由AI生成\n\n"}
-    assert text_in(chunks) == "内容由AI生成\n\n你aé好!"
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": f"{WORDS}\n\n"}
+    assert text_in(chunks) == f"{WORDS}\n\n你aé好!"
     (first, begun), (last, ended) = marks_in(chunks)
     assert (first, last, len(chunks)) == (0, 5, 7)
     assert begun == [
         {
             "name": "cn-gb45438",
             "ai_generated": True,
-            "text": "内容由AI生成",
+            "text": WORDS,
             "in_content": True,
             "AIGC": {
                 "Label": "1",
@@ -98,11 +88,9 @@ def test_labelled_stream_has_no_fast_path_for_single_texts() -> None:
 
 def test_reasoning_comes_before_the_words_and_has_none() -> None:
     chunks = encoded(OPENED, chat.ReasoningDelta("hm"), chat.TextDelta("Hi"), *STOP)
-    assert [chunk["choices"][0]["delta"] for chunk in chunks[:3]] == [
-        {"role": "assistant", "reasoning_content": "hm"},
-        {"content": "内容由AI生成\n\n"},
-        {"content": "Hi"},
-    ]
+    thought = {"role": "assistant", "reasoning_content": "hm"}
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks[:3]]
+    assert deltas == [thought, {"content": f"{WORDS}\n\n"}, {"content": "Hi"}]
     assert [at for at, _ in marks_in(chunks)] == [0, 3]
     assert [labels[0]["in_content"] for _, labels in marks_in(chunks)] == [False, True]
 
@@ -142,7 +130,7 @@ def test_each_choice_is_labelled_and_the_last_has_the_integrity_values() -> None
         chat.Finished(),
         request=request,
     )
-    assert (text_in(chunks), text_in(chunks, 1)) == ("内容由AI生成\n\na", "内容由AI生成\n\nbc")
+    assert (text_in(chunks), text_in(chunks, 1)) == (f"{WORDS}\n\na", f"{WORDS}\n\nbc")
     (_, begun), (at, ended) = marks_in(chunks)
     assert chunks[at]["choices"][0] == {"index": 1, "delta": {}, "logprobs": None, "finish_reason": "stop"}
     assert begun[0]["AIGC"]["ReservedCode1"] == ""
@@ -155,20 +143,17 @@ def test_each_choice_is_labelled_and_the_last_has_the_integrity_values() -> None
 def test_integrity_values_are_sent_for_any_number_of_choices(came: int) -> None:
     request = chat.ChatRequest("assistant", ASK.messages, stream=True, n=2)
     texts = [chat.TextDelta(f"text {choice}", choice) for choice in range(came)]
-    chunks = encoded(OPENED, *texts, *(chat.ChoiceFinish("stop", choice) for choice in range(came)), chat.Finished())
-    again = encoded(
-        OPENED, *texts, *(chat.ChoiceFinish("stop", choice) for choice in range(came)), chat.Finished(), request=request
-    )
-    assert chunks == again
+    events = (OPENED, *texts, *(chat.ChoiceFinish("stop", choice) for choice in range(came)), chat.Finished())
+    chunks = encoded(*events)
+    assert chunks == encoded(*events, request=request)
     _, (at, ended) = marks_in(chunks)
     assert at == len(chunks) - 2
     assert ended[0]["AIGC"]["ReservedCode1"] == ",".join(value_of(text_in(chunks, choice)) for choice in range(came))
 
 
 def test_interrupted_answer_has_the_label_and_no_integrity_value() -> None:
-    broken = chat.Failed(Failure(FailureKind.INTERRUPTED, "broken off"))
-    chunks = encoded(OPENED, chat.TextDelta("Hi"), broken)
-    assert text_in(chunks[:-1]) == "内容由AI生成\n\nHi"
+    chunks = encoded(OPENED, chat.TextDelta("Hi"), LOST)
+    assert text_in(chunks[:-1]) == f"{WORDS}\n\nHi"
     [(at, labels)] = marks_in(chunks[:-1])
     assert (at, labels[0]["AIGC"]["ReservedCode1"]) == (0, "")
     assert chunks[-1]["error"]["code"] == "stream_interrupted"

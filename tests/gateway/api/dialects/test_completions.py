@@ -11,23 +11,19 @@ from hypothesis import strategies as st
 from gateway.api.dialects.completions import Completions, CompletionStreamEncoder, decode_completion
 from gateway.api.errors import ApiError
 from gateway.execution.exchange import AnswerStyle
-from gateway.model.record import Record
-from gateway.model.region_text import Label, Locale
-from gateway.policy.labels import labelling_of
 from providers import chat
-from providers.failures import Failure, FailureKind, InvalidRequest, UnsupportedFeature
+from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.reading.folding import fold
+from tests.gateway.api.answer_events import LABELLED, LOST, OPENED, PLAIN, WORDS, record
 from tests.kit.case_files import cases
 from tests.kit.chat_http import events_in
 from tests.kit.chat_strategies import unhurried, words
 
-OPENED = chat.Opened("id-1", "model-1", 7)
 END: tuple[chat.StreamEvent, ...] = (chat.ChoiceFinish("stop"), chat.UsageReport(chat.Usage(3, 2)), chat.Finished())
-STYLE = AnswerStyle(include_usage=True)
 
 
-def encoder(style: AnswerStyle = STYLE) -> CompletionStreamEncoder:
-    return CompletionStreamEncoder(style, Record("req_1", 0.0, "t"))
+def encoder(style: AnswerStyle = PLAIN) -> CompletionStreamEncoder:
+    return CompletionStreamEncoder(style, record())
 
 
 def text_in(chunks: list[Any]) -> str:
@@ -53,7 +49,7 @@ def test_refusal_names_the_field(fields: Any, param: str, advice: str) -> None:
 
 def test_answer_has_the_form_of_a_text_completion() -> None:
     whole = fold((OPENED, chat.ReasoningDelta("hm"), chat.TextDelta("Hello"), *END))
-    body = json.loads(Completions().encode_answer(whole, STYLE, Record("req_1", 0.0, "t")))
+    body = json.loads(Completions().encode_answer(whole, PLAIN, record()))
     assert body == {
         "id": "cmpl-req_1",
         "object": "text_completion",
@@ -75,8 +71,7 @@ def test_stream_ends_with_its_finish_usage_and_mark() -> None:
 
 
 def test_stream_that_breaks_off_ends_with_an_error() -> None:
-    broken = chat.Failed(Failure(FailureKind.INTERRUPTED, "stalled"))
-    chunks = events_in(encoder().encode((OPENED, chat.TextDelta("Hel"), broken)))
+    chunks = events_in(encoder().encode((OPENED, chat.TextDelta("Hel"), LOST)))
     assert chunks[-1]["error"]["code"] == "stream_interrupted"
 
 
@@ -94,11 +89,9 @@ def test_lone_texts_and_runs_are_encoded_alike(texts: list[str], include_usage: 
 
 
 def test_labels_stand_before_the_text_and_in_the_last_finish() -> None:
-    label = Label("cn-gb45438", "内容由AI生成", "always", "0011")
-    ask = chat.ChatRequest("a", (chat.UserMessage("Hi"),), stream=True)
-    labelled = encoder(AnswerStyle(labelling=labelling_of(Locale("zh", (label,)), ask)))
+    labelled = encoder(LABELLED)
     chunks = events_in(labelled.encode((OPENED, chat.TextDelta("你"), *END)))
-    assert text_in(chunks).startswith("内容由AI生成")
+    assert text_in(chunks).startswith(WORDS)
     assert chunks[-2]["x_gateway"]["labels"][0]["name"] == "cn-gb45438"
     assert labelled.lone_text(b"a") == b""
 

@@ -11,33 +11,22 @@ from gateway.api.dialects.gemini import Gemini
 from gateway.api.dialects.gemini.stream import GeminiEncoder
 from gateway.api.errors import ApiError
 from gateway.execution.exchange import AnswerStyle
-from gateway.model.record import Record
 from gateway.model.refusal_reason import REASON_BY_CODE, STATUS
-from gateway.model.region_text import Label, Locale
-from gateway.policy.labels import labelling_of
 from providers import chat
-from providers.failures import Failure, FailureKind
 from providers.reading.folding import unfold
+from providers.value import replace
+from tests.gateway.api.answer_events import LABELLED, LOST, OPENED, PLAIN, WORDS, completion_of, record
 from tests.kit.case_files import cases
 from tests.kit.chat_strategies import completions
 from tests.kit.event_grammar.gemini import Form, GeminiStream, GrammarError, read_answer, read_stream
 
-OPENED = chat.Opened("id-1", "model-1", 7)
 USAGE = chat.UsageReport(chat.Usage(10, 8, cached_tokens=4, reasoning_tokens=3))
 END = (chat.ChoiceFinish("stop"), USAGE, chat.Finished())
 CALL = chat.ToolCallDelta(0, '{"city":', "call-1", "get_weather", "0123abcd.sig")
 REST = chat.ToolCallDelta(0, '"Oslo"}')
-LOST = chat.Failed(Failure(FailureKind.INTERRUPTED, "the connection to the provider broke"))
 FORMS: list[Form] = ["events", "array"]
+ONE = chat.Usage(1, 1)
 THINKING = b'{"contents":[{"parts":[{"text":"Hi"}]}],"generationConfig":{"thinkingConfig":{"includeThoughts":true}}}'
-PLAIN = AnswerStyle(include_usage=True)
-CN = Label("cn-gb45438", "内容由AI生成", "always", "0011")
-ASK = chat.ChatRequest("assistant", (chat.UserMessage("Hi"),), stream=True)
-LABELLED = AnswerStyle(labelling=labelling_of(Locale("zh", (CN,)), ASK))
-
-
-def record() -> Record:
-    return Record("req_1", 0.0, "t")
 
 
 def encoder(form: Form = "events", style: AnswerStyle = PLAIN, body: bytes = THINKING) -> GeminiEncoder:
@@ -118,7 +107,7 @@ def test_call_with_broken_arguments_is_not_shown(reason: Any, shown: str) -> Non
     assert stream.finish == {0: shown}
     assert not stream.calls
     broken = chat.AssistantMessage("a", tool_calls=(chat.ToolCall("1", "a", "[]"),))
-    answer = whole(chat.ChatCompletion("a", "m", 1, (chat.Choice(broken, reason),), chat.Usage(1, 1)))
+    answer = whole(completion_of(broken, reason, ONE))
     assert answer.finish == {0: shown}
     assert not answer.calls
 
@@ -126,8 +115,7 @@ def test_call_with_broken_arguments_is_not_shown(reason: Any, shown: str) -> Non
 @cases("reason", "shown")
 def test_reasons_to_finish(reason: Any, shown: str) -> None:
     assert streamed(chat.TextDelta("a"), chat.ChoiceFinish(reason), USAGE, chat.Finished()).finish == {0: shown}
-    answer = chat.ChatCompletion("a", "m", 1, (chat.Choice(chat.AssistantMessage("a"), reason),), chat.Usage(1, 1))
-    assert whole(answer).finish == {0: shown}
+    assert whole(completion_of("a", reason, ONE)).finish == {0: shown}
 
 
 def test_unknown_reason_is_shown_in_words() -> None:
@@ -156,7 +144,7 @@ def test_missing_usage_is_estimated_and_marked(form: Form) -> None:
     stream = streamed(chat.TextDelta("a" * 40), chat.ChoiceFinish("stop"), chat.Finished(), form=form)
     assert stream.usage == {"promptTokenCount": 8, "candidatesTokenCount": 10, "totalTokenCount": 18}
     assert stream.objects[-1]["x_gateway"] == {"usage": "estimated"}
-    answer = whole(chat.ChatCompletion("a", "m", 1, (chat.Choice(chat.AssistantMessage("a"), "stop"),)))
+    answer = whole(completion_of("a"))
     assert answer.usage["totalTokenCount"] > 1
     assert answer.objects[-1]["x_gateway"] == {"usage": "estimated"}
 
@@ -166,8 +154,7 @@ def test_thoughts_are_shown_only_on_request() -> None:
     assert streamed(*events[1:]).thoughts == {0: "hm"}
     body = b'{"contents":[{"parts":[{"text":"Hi"}]}]}'
     assert not read_stream(encoder(body=body).encode(events), "events").thoughts
-    message = chat.AssistantMessage("a", reasoning="hm")
-    answer = chat.ChatCompletion("a", "m", 1, (chat.Choice(message, "stop"),), chat.Usage(1, 1))
+    answer = completion_of(chat.AssistantMessage("a", reasoning="hm"), usage=ONE)
     assert whole(answer).thoughts == {0: "hm"}
     dialect = Gemini("assistant")
     dialect.decode(body)
@@ -233,7 +220,7 @@ def test_keep_alive_between_any_two_events_changes_nothing(form: Form) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_labels_are_words_before_the_text_and_marks_in_first_and_last_object(form: Form) -> None:
     stream = streamed(chat.TextDelta("你"), chat.TextRun((b"a", b"b")), *END, form=form, style=LABELLED)
-    assert stream.text[0].startswith("内容由AI生成")
+    assert stream.text[0].startswith(WORDS)
     assert stream.text[0].endswith("你ab")
     marks = [one.get("x_gateway") for one in stream.objects]
     assert marks[0]["labels"][0]["name"] == marks[-1]["labels"][0]["name"] == "cn-gb45438"
@@ -244,9 +231,9 @@ def test_labels_are_words_before_the_text_and_marks_in_first_and_last_object(for
 def test_hidden_model_is_not_shown() -> None:
     style = AnswerStyle(shown_model="assistant")
     assert streamed(chat.TextDelta("a"), *END, style=style).objects[0]["modelVersion"] == "assistant"
-    answer = chat.ChatCompletion("", "m", 1, (chat.Choice(chat.AssistantMessage("a"), "stop"),), chat.Usage(1, 1))
+    answer = completion_of("a", usage=ONE)
     assert whole(answer, style).objects[0]["modelVersion"] == "assistant"
-    assert whole(answer).objects[0]["responseId"] == "req_1"
+    assert whole(replace(answer, id="")).objects[0]["responseId"] == "req_1"
 
 
 def content_of(objects: list[Any]) -> dict[int, tuple[str, str, list[Any], str | None]]:

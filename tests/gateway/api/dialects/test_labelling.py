@@ -6,23 +6,13 @@ from typing import Any
 
 from gateway.api.dialects.labelling import StreamLabels, label_answer
 from gateway.execution.exchange import AnswerStyle
-from gateway.model.record import Record, Resumed
-from gateway.model.region_text import Label, Locale
-from gateway.policy.labels import labelling_of
-from providers.chat import ChatRequest, ChoiceFinish, Finished, Opened, StreamEvent, TextDelta, TextRun, UserMessage
+from gateway.model.record import Resumed
+from providers.chat import ChoiceFinish, Finished, StreamEvent, TextDelta, TextRun
 from providers.reading.folding import expand, fold
+from tests.gateway.api.answer_events import LABELLED, OPENED, WORDS, record
 
-CN = Label("cn-gb45438", "内容由AI生成", "always", "0011")
-ASK = ChatRequest("assistant", (UserMessage("Hi"),), stream=True)
-LABELLED = AnswerStyle(labelling=labelling_of(Locale("zh", (CN,)), ASK))
 PLAIN = AnswerStyle()
-ANSWER = (Opened("id-1", "model-1", 7), TextDelta("你"), TextRun((b"a\\u00e9", "好".encode())), ChoiceFinish("stop"))
-
-
-def record(resumed: Resumed | None = None) -> Record:
-    made = Record("req_1", 0.0, "t")
-    made.resumed = resumed
-    return made
+ANSWER = (OPENED, TextDelta("你"), TextRun((b"a\\u00e9", "好".encode())), ChoiceFinish("stop"))
 
 
 def passed(style: AnswerStyle, *events: StreamEvent) -> tuple[str, StreamLabels]:
@@ -33,7 +23,7 @@ def passed(style: AnswerStyle, *events: StreamEvent) -> tuple[str, StreamLabels]
 
 def test_words_stand_before_the_text_and_the_integrity_value_covers_both() -> None:
     text, labels = passed(LABELLED, *ANSWER)
-    assert text.startswith("内容由AI生成")
+    assert text.startswith(WORDS)
     assert text.endswith("你aé好")
     member: Any = labels.member()
     assert member["labels"][0]["AIGC"]["ReservedCode1"] == "sha256:" + hashlib.sha256(text.encode()).hexdigest()
@@ -59,7 +49,8 @@ def test_unknown_finish_reason_is_in_the_member() -> None:
 
 
 def test_resumed_stream_names_both_deployments() -> None:
-    resumed = record(Resumed("a", "b"))
+    resumed = record()
+    resumed.resumed = Resumed("a", "b")
     resumed.shown.usage_is_estimated = True
     labels = StreamLabels(PLAIN, resumed)
     assert labels.member() == {"resumed": {"from": "a", "by": "b"}, "usage": "estimated"}

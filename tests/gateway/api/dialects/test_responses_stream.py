@@ -16,17 +16,13 @@ from gateway.api.dialects.responses.stream import ResponseStreamEncoder
 from gateway.api.dialects.responses.tools import ToolNames
 from gateway.api.errors import ApiError
 from gateway.execution.exchange import AnswerStyle
-from gateway.model.record import Record, Resumed
-from gateway.model.region_text import Label, Locale
-from gateway.policy.labels import labelling_of
+from gateway.model.record import Resumed
 from providers.chat import (
     AnnotationsDelta,
     AssistantMessage,
     ChatCompletion,
-    ChatRequest,
     Choice,
     ChoiceFinish,
-    Failed,
     Finished,
     FinishReason,
     Heartbeat,
@@ -39,31 +35,23 @@ from providers.chat import (
     ToolCallDelta,
     Usage,
     UsageReport,
-    UserMessage,
 )
-from providers.failures import Failure, FailureKind
 from providers.reading.folding import fold, unfold
+from tests.gateway.api.answer_events import LABELLED, LOST, OPENED, PLAIN, WORDS, record
 from tests.kit.case_files import cases
 from tests.kit.chat_strategies import completions, texts, unhurried, words
 from tests.kit.event_grammar.responses import GrammarError, StreamedResponse, read_stream
 
-OPENED = Opened("id-1", "model-1", 7)
 USAGE = UsageReport(Usage(12, 5, 4, 2, 3))
 STOP: tuple[StreamEvent, ...] = (ChoiceFinish("stop"), USAGE, Finished())
-STYLE = AnswerStyle(include_usage=True)
-BROKEN = Failed(Failure(FailureKind.INTERRUPTED, "the provider's stream stalled"))
 
 
-def record() -> Record:
-    return Record("req_1", 0.0, "t")
-
-
-def encoder(asked: ResponsesRequest | None = None, style: AnswerStyle = STYLE) -> ResponseStreamEncoder:
+def encoder(asked: ResponsesRequest | None = None, style: AnswerStyle = PLAIN) -> ResponseStreamEncoder:
     return ResponseStreamEncoder(style, record(), asked or ResponsesRequest(body_bytes=400))
 
 
 def streamed(
-    *events: StreamEvent, asked: ResponsesRequest | None = None, style: AnswerStyle = STYLE
+    *events: StreamEvent, asked: ResponsesRequest | None = None, style: AnswerStyle = PLAIN
 ) -> StreamedResponse:
     writer = encoder(asked, style)
     return read_stream(b"".join(writer.encode((event,)) for event in events))
@@ -165,15 +153,16 @@ def test_missing_count_is_an_estimate_above_zero_that_is_not_recorded() -> None:
 
 def test_failure_is_the_last_event_with_a_code() -> None:
     writer = encoder()
-    data = writer.encode((OPENED, TextDelta("Hel"), call(0, '{"a"'), BROKEN))
+    data = writer.encode((OPENED, TextDelta("Hel"), call(0, '{"a"'), LOST))
     response = read_stream(data)
     assert response.status == "failed"
-    assert response.response["error"] == {"code": "stream_interrupted", "message": "the provider's stream stalled"}
+    message = "the connection to the provider broke"
+    assert response.response["error"] == {"code": "stream_interrupted", "message": message}
     # Codex runs a call when its item ends.
     assert "function_call" not in [
         event["item"]["type"] for event in response.events if event["type"] == "response.output_item.done"
     ]
-    assert writer.failed is BROKEN
+    assert writer.failed is LOST
     assert writer.encode((TextDelta("late"),)) == b""
     assert writer.encode_failure(ApiError("stream_interrupted", "again")) == b""
 
@@ -252,22 +241,19 @@ def test_citations_and_log_probabilities_have_the_form_of_this_api() -> None:
 
 
 def test_labels_stand_before_the_text_and_in_both_ends() -> None:
-    label = Label("cn-gb45438", "内容由AI生成", "always", "0011")
-    ask = ChatRequest("assistant", (UserMessage("Hi"),), stream=True)
-    style = AnswerStyle(labelling=labelling_of(Locale("zh", (label,)), ask))
-    response = streamed(OPENED, TextDelta("你"), TextRun((b"a", "好".encode())), *STOP, style=style)
-    assert response.text.startswith("内容由AI生成")
+    response = streamed(OPENED, TextDelta("你"), TextRun((b"a", "好".encode())), *STOP, style=LABELLED)
+    assert response.text.startswith(WORDS)
     assert response.text.endswith("你a好")
     assert response.events[0]["response"]["x_gateway"]["labels"][0]["name"] == "cn-gb45438"
     assert response.response["x_gateway"]["labels"][0]["AIGC"]["ReservedCode1"].startswith("sha256:")
-    writer = encoder(style=style)
+    writer = encoder(style=LABELLED)
     writer.encode((OPENED, TextDelta("a")))
     assert writer.lone_text(b"b") == b""
 
 
 def test_resumed_answer_names_both_deployments_in_the_last_event() -> None:
     resumed = record()
-    writer = ResponseStreamEncoder(STYLE, resumed, ResponsesRequest())
+    writer = ResponseStreamEncoder(PLAIN, resumed, ResponsesRequest())
     data = writer.encode((OPENED, TextDelta("a")))
     resumed.resumed = Resumed("one", "two")
     data += writer.encode(STOP)
@@ -319,7 +305,7 @@ REASONING_ALONE = ChatCompletion("", "", 0, (Choice(AssistantMessage("", reasoni
 def test_last_event_is_the_whole_answer(completion: ChatCompletion, wants_state: bool) -> None:
     completion = shown_part(completion)
     asked = ResponsesRequest(wants_state=wants_state, body_bytes=40)
-    whole = json.loads(encode_answer(completion, STYLE, record(), asked))
+    whole = json.loads(encode_answer(completion, PLAIN, record(), asked))
     if completion.usage is None:
         # Both are estimates: one of the text, the other of all items.
         completion = ChatCompletion(*[getattr(completion, name) for name in ("id", "model", "created", "choices")])
@@ -357,7 +343,7 @@ def test_every_order_of_events_is_a_valid_stream(events: list[Any], reason: Fini
 @given(EVENTS, st.integers(0, 8))
 @unhurried
 def test_stream_that_breaks_off_anywhere_is_a_failure(events: list[Any], at: int) -> None:
-    response = streamed(OPENED, *events[:at], BROKEN)
+    response = streamed(OPENED, *events[:at], LOST)
     assert response.status == "failed"
 
 
