@@ -15,14 +15,8 @@ from providers.transport.connection import Tap
 from providers.vendors.openai.adapter import COMPATIBLE
 
 TARGET = Target("m", "", UNKNOWN_MODEL)
-
-
 LONG_S = 30.0
-
-
 DONE = b"data: [DONE]\n\n"
-
-
 HANGS = object()
 
 

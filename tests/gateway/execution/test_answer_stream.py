@@ -45,16 +45,11 @@ def ending(events: list[Event]) -> FailureKind | None:
     return last.failure.kind if isinstance(last, Failed) else None
 
 
-async def test_a_whole_answer() -> None:
-    stream, pieces = live(*WHOLE)
+@pytest.mark.parametrize("script", [WHOLE, (b"".join(WHOLE),)], ids=["in pieces", "in one piece"])
+async def test_a_whole_answer(script: tuple[bytes, ...]) -> None:
+    stream, pieces = live(*script)
     events = await all_of(stream)
     assert events == [Opened("s", "m", 1), TextDelta("a"), TextDelta("b"), ChoiceFinish("stop"), Finished()]
-    assert pieces.closed >= 1
-
-
-async def test_a_whole_answer_in_one_piece() -> None:
-    stream, pieces = live(b"".join(WHOLE))
-    assert ending(await all_of(stream)) is None
     assert pieces.closed >= 1
 
 
@@ -89,8 +84,9 @@ async def test_stream_begins_with_the_first_content_event() -> None:
         ((), FailureKind.INTERRUPTED),
         ((chunk(),), FailureKind.INTERRUPTED),
         ((BROKEN,), FailureKind.INTERRUPTED),
+        ((chunk() + chunk("a") + chunk("b") + error("rate_limit_exceeded"),), FailureKind.RATE_LIMITED),
     ],
-    ids=["an error", "a filter", "nothing", "only a role", "a break"],
+    ids=["an error", "a filter", "nothing", "only a role", "a break", "texts with an error"],
 )
 async def test_failure_before_the_first_event_is_raised(script: tuple[object, ...], kind: FailureKind) -> None:
     stream, _ = live(*script)
@@ -117,13 +113,6 @@ async def test_filtered_stream_that_breaks_before_any_text_causes_no_failover() 
     flagged = chunk().replace(b'"index":0', b'"index":0,"flag":2')
     *_, finish, last = await all_of(live(flagged, BROKEN, parser=new_parser(adapter))[0])
     assert (finish, last) == (ChoiceFinish("content_filter"), Finished())
-
-
-async def test_text_that_arrives_together_with_an_error_is_not_shown() -> None:
-    stream, _ = live(chunk() + chunk("a") + chunk("b") + error("rate_limit_exceeded"))
-    with pytest.raises(ProviderFailed) as raised:
-        await stream.begin()
-    assert raised.value.failure.kind is FailureKind.RATE_LIMITED
 
 
 async def test_events_do_not_depend_on_the_cut_into_chunks() -> None:
@@ -329,6 +318,12 @@ class Ticking(Pieces):
         return piece
 
 
+def ticking(*script: object, idle_s: float = 5, choices: int = 1) -> tuple[LiveStream, Pieces]:
+    pieces = Ticking(*script)
+    deadline = Deadline.start(1000, 1000, pieces.clock)
+    return live(idle_s=idle_s, pieces=pieces, deadline=deadline, choices=choices)
+
+
 @pytest.mark.parametrize("life", [b": alive\n\n", b":", b"event: ping\ndata: {}\n\n"], ids=["comments", "one", "pings"])
 @pytest.mark.parametrize(("idle_s", "most_s"), [(5, 5), (100, 10)])
 @pytest.mark.parametrize("at_once", [False, True])
@@ -336,8 +331,7 @@ async def test_no_sign_of_life_keeps_an_answer_open_that_lacks_its_end_mark_alon
     life: bytes, idle_s: float, most_s: int, at_once: bool
 ) -> None:
     answer = [b"".join(WHOLE[:-1])] if at_once else WHOLE[:-1]
-    pieces = Ticking(*answer, *[life] * 100)
-    stream, _ = live(idle_s=idle_s, pieces=pieces, deadline=Deadline.start(1000, 1000, pieces.clock))
+    stream, pieces = ticking(*answer, *[life] * 100, idle_s=idle_s)
     assert ending(await all_of(stream)) is None
     assert pieces.reads == len(answer) + most_s
     assert pieces.closed >= 1
@@ -345,8 +339,8 @@ async def test_no_sign_of_life_keeps_an_answer_open_that_lacks_its_end_mark_alon
 
 async def test_usage_after_the_finish_and_comments_is_counted() -> None:
     usage = b'data: {"id":"s","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}\n\n'
-    pieces = Ticking(*WHOLE[:-1], *[b": alive\n\n"] * 3, usage, *[b": alive\n\n"] * 100)
-    stream, _ = live(idle_s=5, pieces=pieces, deadline=Deadline.start(1000, 1000, pieces.clock))
+    alive = (b": alive\n\n",)
+    stream, _ = ticking(*WHOLE[:-1], *alive * 3, usage, *alive * 100)
     events = await all_of(stream)
     assert ending(events) is None
     assert [event.usage.total_tokens for event in events if isinstance(event, UsageReport)] == [5]
@@ -359,9 +353,7 @@ async def test_second_choice_may_begin_after_a_pause(between: int) -> None:
     end = chunk(finish="stop").replace(b'"index":0', b'"index":1')
     alive = (b": alive\n\n",)
     script = (chunk("a"), chunk(finish="stop"), *alive * between, second, *alive * 20, second, end, DONE)
-    pieces = Ticking(*script)
-    stream, _ = live(idle_s=5, pieces=pieces, deadline=Deadline.start(1000, 1000, pieces.clock), choices=2)
-    events = await all_of(stream)
+    events = await all_of(ticking(*script, choices=2)[0])
     assert ending(events) is None
     assert [event.text for event in events if isinstance(event, TextDelta) and event.choice == 1] == ["b", "b"]
     assert sum(isinstance(event, ChoiceFinish) for event in events) == 2
@@ -376,13 +368,6 @@ async def test_bytes_after_a_complete_answer_are_read_and_not_shown() -> None:
     assert ending(events) is None
     assert TextDelta("more") not in events
     assert pieces.script == []
-
-
-async def test_nothing_is_read_after_a_complete_answer_that_ends_its_body() -> None:
-    stream, pieces = live(b"".join(WHOLE))
-    pieces.is_read = True
-    assert ending(await all_of(stream)) is None
-    assert (pieces.reads, pieces.closed) == (1, 1)
 
 
 @pytest.mark.parametrize(

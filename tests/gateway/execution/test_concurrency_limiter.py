@@ -31,15 +31,19 @@ async def rounds() -> None:
         await asyncio.sleep(0)
 
 
-def wait(limiter: ConcurrencyLimiter, caller: str = "app", left_s: float = 60.0) -> asyncio.Task[Slot]:
+def wait(limiter: ConcurrencyLimiter, left_s: float = 60.0) -> asyncio.Task[Slot]:
     return asyncio.ensure_future(limiter.acquire(left_s))
+
+
+def taken(limiter: ConcurrencyLimiter, *queuer: Queuer) -> Slot:
+    slot = limiter.try_acquire(*queuer)
+    assert slot is not None
+    return slot
 
 
 async def test_released_slot_goes_to_a_waiting_request() -> None:
     limiter = ConcurrencyLimiter(RULE, SetClock(100.0))
-    first, second = limiter.try_acquire(), limiter.try_acquire()
-    assert first is not None
-    assert second is not None
+    first, second = taken(limiter), taken(limiter)
     assert limiter.try_acquire() is None
     waiting = wait(limiter)
     await rounds()
@@ -75,8 +79,7 @@ async def served_of(limiter: ConcurrencyLimiter, held: Slot, waiting: list[async
 
 async def test_queue_is_served_by_priority_then_by_arrival() -> None:
     limiter = ConcurrencyLimiter(Concurrency(limit=1, queue=9), SetClock(100.0))
-    held = limiter.try_acquire(LOW)
-    assert held is not None
+    held = taken(limiter, LOW)
     waiting = queue(limiter, LOW, NORMAL, HIGH, NORMAL, HIGH)
     await rounds()
     assert await served_of(limiter, held, waiting) == [2, 4, 1, 3, 0]
@@ -84,8 +87,7 @@ async def test_queue_is_served_by_priority_then_by_arrival() -> None:
 
 async def test_higher_priority_takes_the_place_of_the_last_of_the_lowest_in_a_full_queue() -> None:
     limiter = ConcurrencyLimiter(Concurrency(limit=1, queue=3), SetClock(100.0))
-    held = limiter.try_acquire()
-    assert held is not None
+    held = taken(limiter)
     waiting = queue(limiter, Queuer(Priority.LOW), Queuer(Priority.LOW), NORMAL)
     await rounds()
     (high,) = queue(limiter, HIGH)
@@ -97,13 +99,12 @@ async def test_higher_priority_takes_the_place_of_the_last_of_the_lowest_in_a_fu
 
 async def test_client_has_half_of_the_places() -> None:
     limiter = ConcurrencyLimiter(Concurrency(limit=1, queue=4), SetClock(100.0))
-    held = limiter.try_acquire()
+    taken(limiter)
     waiting = queue(limiter, LOW, LOW, LOW, NORMAL, NORMAL)
     await rounds()
     with pytest.raises(Shed, match="the share of its client, 2 of 4 places, is full"):
         await waiting[2]
     assert [it.done() for it in waiting] == [False, False, True, False, False]
-    assert held is not None
     for it in waiting:
         it.cancel()
 
@@ -111,7 +112,7 @@ async def test_client_has_half_of_the_places() -> None:
 async def test_free_slot_that_is_kept_from_those_who_wait_is_taken_and_sheds_none_of_them() -> None:
     rule = Concurrency(limit=2, queue=2, keep=Keep(low=50, normal=50))
     limiter = ConcurrencyLimiter(rule, SetClock(100.0))
-    assert limiter.try_acquire(LOW) is not None
+    taken(limiter, LOW)
     waiting = queue(limiter, Queuer(Priority.LOW), Queuer(Priority.NORMAL))
     await rounds()
     assert limiter.try_acquire(NORMAL) is None, "it is kept from this one too"
@@ -124,12 +125,10 @@ async def test_free_slot_that_is_kept_from_those_who_wait_is_taken_and_sheds_non
 async def test_expected_wait_counts_only_those_who_are_served_before() -> None:
     clock = SetClock(100.0)
     limiter = ConcurrencyLimiter(Concurrency(limit=1, queue=9), clock)
-    first = limiter.try_acquire()
+    first = taken(limiter)
     clock.now = 110.0
-    assert first is not None
     first.release()
-    held = limiter.try_acquire()
-    assert held is not None
+    held = taken(limiter)
     waiting = queue(limiter, LOW, LOW, LOW)
     await rounds()
     assert await shed_reason(*queue(limiter, NORMAL, left_s=9.0)) == "no_time"
@@ -137,17 +136,6 @@ async def test_expected_wait_counts_only_those_who_are_served_before() -> None:
     (high,) = queue(limiter, HIGH, left_s=11.0)
     await rounds()
     assert await served_of(limiter, held, [*waiting, high]) == [3, 0, 1, 2]
-
-
-async def test_a_full_queue_sheds_at_once() -> None:
-    limiter = ConcurrencyLimiter(replace(RULE, limit=1, queue=1), SetClock(100.0))
-    slot = limiter.try_acquire()
-    waiting = wait(limiter)
-    await rounds()
-    assert await shed_reason(wait(limiter)) == "queue_full"
-    assert slot is not None
-    slot.release()
-    (await waiting).release()
 
 
 async def test_the_time_to_wait_is_bounded_by_the_rule_and_by_the_request() -> None:
@@ -161,8 +149,7 @@ async def test_the_time_to_wait_is_bounded_by_the_rule_and_by_the_request() -> N
 async def test_request_with_too_little_time_for_the_queue_is_refused_at_once() -> None:
     time = SetClock(100.0)
     limiter = ConcurrencyLimiter(replace(RULE, limit=1), time)
-    slot = limiter.try_acquire()
-    assert slot is not None
+    slot = taken(limiter)
     time.now += 3.0
     slot.release()
     limiter.try_acquire()
@@ -176,34 +163,16 @@ async def test_request_with_too_little_time_for_the_queue_is_refused_at_once() -
     waiting.cancel()
 
 
-@pytest.mark.parametrize("granted", [False, True])
-async def test_cancelled_waiter_does_not_keep_a_slot(granted: bool) -> None:
-    limiter = ConcurrencyLimiter(replace(RULE, limit=1), SetClock(100.0))
-    slot = limiter.try_acquire()
-    assert slot is not None
-    leaving, staying = wait(limiter), wait(limiter)
-    await rounds()
-    if granted:
-        slot.release()  # the slot is already granted when the client disconnects
-    leaving.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await leaving
-    assert limiter.queued == (0 if granted else 1)
-    slot.release()
-    (await staying).release()
-    assert limiter.in_use == 0
-
-
 async def test_a_reload_widens_narrows_and_lifts_the_bound() -> None:
     limiter = ConcurrencyLimiter(replace(RULE, limit=1), SetClock(100.0))
-    slots = [limiter.try_acquire()]
+    slot = taken(limiter)
     waiting = [wait(limiter) for _ in range(3)]
     await rounds()
     limiter.apply_rule(replace(RULE, limit=2))
     await rounds()
     assert [task.done() for task in waiting] == [True, False, False]
     limiter.apply_rule(replace(RULE, limit=1))
-    slots[0].release()  # type: ignore[union-attr]
+    slot.release()
     await rounds()
     assert limiter.in_use == 1
     assert not waiting[1].done()
@@ -353,8 +322,7 @@ def test_reload_keeps_used_limiters_and_removes_deleted_ones() -> None:
         table_of(config, environ) for config in (bounded("1"), bounded("{limit: 3, queue: 0}"), CONFIG)
     )
     limiter = load.limiter(bound.deployments["first"])
-    slot = limiter.try_acquire()
-    assert slot is not None
+    slot = taken(limiter)
     assert limiter.try_acquire() is None
     load.prune(wider)
     assert load.limiter(wider.deployments["first"]) is limiter

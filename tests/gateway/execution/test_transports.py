@@ -543,18 +543,6 @@ async def test_too_large_body_is_not_read(transport: Transport, monkeypatch: pyt
         await until(lambda: server.open == 0)
 
 
-async def test_own_pool_is_closed_with_its_transport() -> None:
-    pool = Pool(allow)
-    way = PoolTransport(pool)
-    async with scripted(say(GOOD)) as server:
-        await fetch(way, server.origin)
-        assert pool._open == 1
-        await way.aclose()
-        assert pool._open == 0
-        await until(lambda: server.open == 0)
-        await turns()
-
-
 @pytest.mark.parametrize("way", [PoolTransport])
 async def test_unrequested_response_is_dropped(transport: Transport) -> None:
     """Two at once, and each request from then on would get the answer to the previous one."""
