@@ -41,12 +41,8 @@ async def test_a_whole_answer() -> None:
     assert "connection" not in exchange.head
     assert json.loads(exchange.content)["choices"][0]["message"]["content"] == "hi"
     record = exchange.record
-    assert (record.outcome, record.shown.status, record.answered_by.deployment, record.shown.code) == (
-        "ok",
-        200,
-        "house",
-        None,
-    )
+    assert (record.outcome, record.answered_by.deployment) == ("ok", "house")
+    assert (record.shown.status, record.shown.code) == (200, None)
     assert record.usage is not None
     assert record.total_s is not None
     assert record.first_s is not None
@@ -104,18 +100,10 @@ async def test_request_with_refused_headers_is_answered_before_its_body_is_read(
     assert exchange.record.outcome == "refused"
 
 
-@pytest.mark.parametrize("length", ["1", "65536"])
+@pytest.mark.parametrize("length", ["0", "1", "65536"])
 async def test_small_unread_body_keeps_the_connection(length: str) -> None:
     exchange = await Exchange(answer_completely, headers={"x-forwarded-for": "1.2.3.4", "content-length": length}).run()
     assert exchange.error == (403, "permission_denied")
-    assert "connection" not in exchange.head
-    assert exchange.received == 0
-
-
-async def test_a_refused_request_without_a_body_keeps_its_connection() -> None:
-    exchange = Exchange(answer_completely, b"", headers={"content-length": "0", "content-type": "text/plain"})
-    await exchange.run()
-    assert exchange.error == (415, "unsupported_media_type")
     assert "connection" not in exchange.head
     assert exchange.received == 0
 
@@ -372,10 +360,15 @@ async def test_internal_error_in_a_stream_is_an_event(monkeypatch: pytest.Monkey
 # --- disconnects ----------------------------------------------------------------------------------
 
 
-async def test_client_that_disconnects_before_its_body_gets_no_answer() -> None:
-    exchange = Exchange(answer_completely)
-    exchange.received = 1
-    exchange.gone.set()
+@pytest.mark.parametrize("is_noticed", [False, True], ids=["in place of its body", "by its connection"])
+async def test_client_that_has_left_before_its_body_gets_no_answer(is_noticed: bool) -> None:
+    line = ClientConnection()
+    exchange = Exchange(Hanging(), line=line)
+    if is_noticed:
+        line.lose()
+    else:
+        exchange.received = 1
+        exchange.gone.set()
     await exchange.run()
     assert exchange.sent == []
     assert exchange.record.outcome == "cancelled"
@@ -429,14 +422,6 @@ async def test_record_distinguishes_a_client_that_reads_nothing_from_one_that_le
     line.lose()
     await running
     assert (exchange.record.outcome, exchange.record.detail) == ("cancelled", NOT_TAKEN)
-
-
-async def test_request_of_a_client_that_has_left_is_cancelled_at_once() -> None:
-    hanging, line = Hanging(), ClientConnection()
-    line.lose()
-    exchange = await Exchange(hanging, line=line).run()
-    assert exchange.sent == []
-    assert exchange.record.outcome == "cancelled"
 
 
 async def test_stopping_server_cancels_requests_and_sends_an_error() -> None:

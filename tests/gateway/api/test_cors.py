@@ -1,7 +1,6 @@
 """CORS: allowed origins, preflights, and the responses that a page may read, also errors."""
 
 import io
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from gateway.model.config_version import Cors
 from gateway.public_names import RESPONSE_HEADERS, names_in
 from gateway.telemetry import log
 from gateway.telemetry.background_writer import flush_all
-from tests.kit.chat_exchange import CONFIG, WHOLE
+from tests.kit.chat_exchange import CONFIG, Handler, answer_completely
 from tests.kit.configs import Config, key_hash
 from tests.kit.configs import table_of as compiled
 from tests.kit.httpx_transport import HttpxTransport
@@ -49,20 +48,23 @@ HELLO = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}
 EVERYWHERE = [("POST", CHAT), ("GET", "/v1/models"), ("GET", "/v1/explain"), ("GET", "/docs"), ("GET", "/nothing")]
 
 
-def client_of(config: Config) -> httpx.AsyncClient:
-    async def answer(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json=WHOLE)
-
-    app: Any = Gateway(compiled(config, {"KEY": "sk"}), HttpxTransport(httpx.MockTransport(answer)))
+def client_of(config: Config, handler: Handler = answer_completely, **changes: Any) -> httpx.AsyncClient:
+    table = replace(compiled(config, {"KEY": "sk"}), **changes)
+    app: Any = Gateway(table, HttpxTransport(httpx.MockTransport(handler)))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
 
 
-async def preflight(text: str, origin: str, asked: str = ASKED, path: str = CHAT, method: str = "POST") -> Any:
-    headers = {"origin": origin, "access-control-request-method": method}
-    if asked:
-        headers["access-control-request-headers"] = asked
-    async with client_of(text) as client:
-        return await client.options(path, headers=headers)
+async def preflight(
+    config: Config, origin: str, headers: str = ASKED, path: str = CHAT, method: str = "POST"
+) -> httpx.Response:
+    lines = {"origin": origin, "access-control-request-method": method}
+    more = {"access-control-request-headers": headers} if headers else {}
+    return await asked(config, "OPTIONS", path, **lines, **more)
+
+
+async def asked(config: Config, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
+    async with client_of(config) as client:
+        return await client.request(method, path, json=body, headers=headers)
 
 
 def crossing_of(response: httpx.Response) -> dict[str, str]:
@@ -91,7 +93,7 @@ async def test_every_header_of_an_sdk_is_allowed_on_every_api(sdk: str, path: st
 
 
 @pytest.mark.parametrize(
-    ("asked", "allowed"),
+    ("headers", "allowed"),
     [
         ("", None),
         ("x-evil", None),
@@ -102,11 +104,10 @@ async def test_every_header_of_an_sdk_is_allowed_on_every_api(sdk: str, path: st
         ("x-stainless-" + ",x-stainless-".join(map(str, range(5000))), "x-stainless-0, x-stainless-1, "),
     ],
 )
-async def test_no_other_header_is_allowed(asked: str, allowed: str | None) -> None:
-    got = (await preflight(LISTED, ORIGIN, asked)).headers.get("access-control-allow-headers")
-    assert got == allowed or (
-        len(asked) > 4096 and got is not None and got.startswith(str(allowed)) and len(got) < 8192
-    )
+async def test_no_other_header_is_allowed(headers: str, allowed: str | None) -> None:
+    got = (await preflight(LISTED, ORIGIN, headers)).headers.get("access-control-allow-headers")
+    is_cut = len(headers) > 4096 and got is not None and got.startswith(str(allowed)) and len(got) < 8192
+    assert got == allowed or is_cut
 
 
 OTHERS = [
@@ -128,9 +129,7 @@ async def test_origin_that_is_not_listed_gets_no_cors_headers(origin: str) -> No
     refused = await preflight(LISTED, origin)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "permission_denied")
     assert crossing_of(refused) == {}
-    async with client_of(LISTED) as client:
-        headers = {"origin": origin, "authorization": f"Bearer {KEY}"}
-        answered = await client.post(CHAT, json=HELLO, headers=headers)
+    answered = await asked(LISTED, "POST", CHAT, HELLO, origin=origin, authorization=f"Bearer {KEY}")
     assert (answered.status_code, answered.headers["vary"]) == (200, "Origin")
     assert crossing_of(answered) == {}
 
@@ -159,50 +158,40 @@ async def test_pages_that_are_listed_read_answers_and_errors(origin: str) -> Non
 
 
 async def test_every_documented_response_header_may_be_read() -> None:
-    async with client_of(LISTED) as client:
-        response = await client.get("/healthz", headers={"origin": ORIGIN})
+    response = await asked(LISTED, "GET", "/healthz", origin=ORIGIN)
     assert {*names_in(RESPONSE_HEADERS), "allow"} == set(response.headers["access-control-expose-headers"].split(", "))
 
 
 async def test_page_that_hides_its_origin_is_none_of_any() -> None:
     """Sandboxed frames and local files of any author send `null`."""
     refused = await preflight(ANY, "null")
-    assert (refused.status_code, refused.json()["error"]["code"], crossing_of(refused)) == (
-        403,
-        "permission_denied",
-        {},
-    )
-    async with client_of(ANY) as client:
-        answered = await client.get("/v1/models", headers={"origin": "null"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "permission_denied")
+    assert crossing_of(refused) == {}
+    answered = await asked(ANY, "GET", "/v1/models", origin="null")
     assert (answered.status_code, crossing_of(answered), answered.headers["vary"]) == (401, {}, "Origin")
 
 
 @pytest.mark.parametrize("origin", OTHERS[:4])
 async def test_any_page_only_where_it_is_written_so(origin: str) -> None:
-    asked = await preflight(ANY, origin)
-    assert (asked.status_code, asked.headers["access-control-allow-origin"]) == (204, "*")
-    async with client_of(ANY) as client:
-        answered = await client.get("/v1/models", headers={"origin": origin})
+    allowed = await preflight(ANY, origin)
+    assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (204, "*")
+    answered = await asked(ANY, "GET", "/v1/models", origin=origin)
     assert (answered.status_code, answered.headers["access-control-allow-origin"]) == (401, "*")
     assert "vary" not in answered.headers
 
 
 async def test_response_without_an_origin_has_only_the_vary_header() -> None:
-    async with client_of(LISTED) as client:
-        answered = await client.get("/healthz")
-        options = await client.options(CHAT)
+    answered, options = await asked(LISTED, "GET", "/healthz"), await asked(LISTED, "OPTIONS", CHAT)
     assert (crossing_of(answered), answered.headers["vary"]) == ({}, "Origin")
     assert (options.status_code, options.headers["allow"]) == (405, "POST")
-    async with client_of(ANY) as client:
-        answered = await client.get("/healthz")
+    answered = await asked(ANY, "GET", "/healthz")
     assert (answered.status_code, crossing_of(answered), "vary" in answered.headers) == (200, {}, False)
 
 
 async def test_cors_is_off_by_default() -> None:
     response = await preflight(OFF, ORIGIN)
     assert response.status_code == 405
-    async with client_of(OFF) as client:
-        answered = await client.post(CHAT, json=HELLO, headers={"origin": ORIGIN, "authorization": f"Bearer {KEY}"})
+    answered = await asked(OFF, "POST", CHAT, HELLO, origin=ORIGIN, authorization=f"Bearer {KEY}")
     assert answered.status_code == 200
     assert {**crossing_of(response), **crossing_of(answered)} == {}
     assert "vary" not in answered.headers
@@ -212,12 +201,9 @@ async def test_internal_error_has_cors_headers() -> None:
     async def broken(_: httpx.Request) -> httpx.Response:
         raise RuntimeError
 
-    app: Any = Gateway(compiled(LISTED, {"KEY": "sk"}), HttpxTransport(httpx.MockTransport(broken)))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+    async with client_of(LISTED, broken) as client:
         headers = {"origin": ORIGIN, "authorization": f"Bearer {KEY}"}
-        response = await client.post(
-            CHAT, content=json.dumps(HELLO), headers={**headers, "content-type": "application/json"}
-        )
+        response = await client.post(CHAT, json=HELLO, headers=headers)
     assert (response.status_code, response.headers["access-control-allow-origin"]) == (500, ORIGIN)
 
 
@@ -230,24 +216,14 @@ LOOPBACK = [
 ]
 
 
-def demo_client() -> httpx.AsyncClient:
-    async def answer(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json=WHOLE)
-
-    config = replace(compiled(OFF, {"KEY": "sk"}), cors=Cors(loopback=True))
-    app: Any = Gateway(config, HttpxTransport(httpx.MockTransport(answer)))
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
-
-
 @pytest.mark.parametrize("origin", LOOPBACK)
 async def test_demo_allows_every_page_of_this_machine(origin: str) -> None:
-    asked = {
-        "origin": origin,
+    lines = {
         "access-control-request-method": "POST",
         "access-control-request-headers": "content-type,cf-ipcountry,cookie",
     }
-    async with demo_client() as client:
-        response = await client.options(CHAT, headers=asked)
+    async with client_of(OFF, cors=Cors(loopback=True)) as client:
+        response = await client.options(CHAT, headers={"origin": origin, **lines})
         answered = await client.get("/healthz", headers={"origin": origin})
     assert (response.status_code, response.headers["access-control-allow-origin"]) == (204, origin)
     assert response.headers["access-control-allow-headers"] == "cf-ipcountry, content-type"
@@ -293,10 +269,10 @@ def log_text() -> io.StringIO:
 async def test_refused_preflight_is_logged_once_with_the_setting_to_change(
     config: Config, log_text: io.StringIO
 ) -> None:
-    asked = {b"access-control-request-method": b"POST"}
+    lines = {b"access-control-request-method": b"POST"}
     async with client_of(config) as client:
         for origin in ["https://a.example", "https://a.example", "https://b.example", "\u00e9", *map(str, range(50))]:
-            await client.options(CHAT, headers={b"origin": origin.encode("latin-1"), **asked})
+            await client.options(CHAT, headers={b"origin": origin.encode("latin-1"), **lines})
     flush_all()
     lines = [line for line in log_text.getvalue().splitlines() if "preflight_refused" in line]
     assert len(lines) == 16

@@ -67,15 +67,8 @@ def test_each_code_has_one_status_and_a_type_that_sdks_know(code: str) -> None:
     (envelope,) = encode_error(error).values()
     assert isinstance(envelope, dict)
     attempts = {"attempts": []} if error.status in (502, 503, 504) and code not in NO_ATTEMPTS else {}
-    kind = TYPES.get(error.status, "invalid_request_error")
-    assert envelope == {
-        "message": "words",
-        "type": kind,
-        "param": None,
-        "code": code,
-        "reason": REASON_BY_CODE[code],
-        **attempts,
-    }
+    kind, reason = TYPES.get(error.status, "invalid_request_error"), REASON_BY_CODE[code]
+    assert envelope == {"message": "words", "type": kind, "param": None, "code": code, "reason": reason, **attempts}
     assert 400 <= error.status < 600
 
 
@@ -137,9 +130,22 @@ def test_retry_after_of_a_spent_quota_covers_the_cooldown_of_its_key() -> None:
     assert from_domain(PlanExhausted(replace(spent, retry_after_s=7.0)), ATTEMPTS).retry_after_s == 7.0
 
 
-def test_refusal_names_the_param_if_there_is_exactly_one() -> None:
-    shown = from_domain(Refused(Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, "words", param="n")), [])
-    assert (shown.code, shown.param) == ("unsupported_capability", "n")
+@pytest.mark.parametrize(
+    ("error", "code", "param"),
+    [
+        (Refused(Refusal(RefusalCode.UNSUPPORTED_CAPABILITY, "words", param="n")), "unsupported_capability", "n"),
+        (
+            UnsupportedFeature("custom_tools", "`tools[0]` is …", "tools[0].type"),
+            "unsupported_capability",
+            "tools[0].type",
+        ),
+        (InvalidRequest("must be a number", "temperature"), "invalid_request", "temperature"),
+    ],
+    ids=["refusal", "unsupported feature", "invalid body"],
+)
+def test_error_of_a_member_of_the_request_names_its_param(error: Exception, code: str, param: str) -> None:
+    shown = from_domain(error, [])
+    assert (shown.status, shown.code, shown.param) == (400, code, param)
 
 
 @pytest.mark.parametrize("code", RefusalCode)
@@ -220,16 +226,6 @@ def test_an_unknown_assistant(name: str, nearest: tuple[str, ...], words: str) -
 
 def test_a_long_name_is_cut() -> None:
     assert len(from_domain(AssistantNotFound("x" * 100_000, ()), []).message) < 200
-
-
-def test_unsupported_feature_error_names_its_param() -> None:
-    shown = from_domain(UnsupportedFeature("custom_tools", "`tools[0]` is …", "tools[0].type"), [])
-    assert (shown.status, shown.code, shown.param) == (400, "unsupported_capability", "tools[0].type")
-
-
-def test_invalid_body_error_names_its_param() -> None:
-    shown = from_domain(InvalidRequest("must be a number", "temperature"), [])
-    assert (shown.status, shown.code, shown.param) == (400, "invalid_request", "temperature")
 
 
 def test_unexpected_error_shows_no_detail() -> None:

@@ -5,12 +5,12 @@ import json
 import httpx
 import pytest
 
-from tests.gateway.api.simple_requests import CHATS, INPUTS, streamed
+from tests.gateway.api.simple_requests import CHATS, INPUTS, chunks, completion, sent_chunks, streamed
 from tests.kit.input_gateway import CONFIG, InputGateway, vectors_of
 
 MARK = "vendor-mark"
 HIDDEN = CONFIG.merge("assistants: {assistant: {reveal_model: false}}", "secrets: {identity: '${ID}'}")
-HEAD = {"id": f"{MARK}-id", "model": f"{MARK}-model", "created": 1, "system_fingerprint": MARK, "service_tier": MARK}
+HEAD = {"id": f"{MARK}-id", "model": f"{MARK}-model", "system_fingerprint": MARK, "service_tier": MARK}
 
 
 def provider(request: httpx.Request) -> httpx.Response:
@@ -21,12 +21,8 @@ def provider(request: httpx.Request) -> httpx.Response:
     if request.url.path.endswith("/moderations"):
         return httpx.Response(200, json={**HEAD, "results": [{"flagged": False, "categories": {}}]}, headers=headers)
     if not json.loads(request.content).get("stream"):
-        choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
-        return httpx.Response(200, json={**HEAD, "choices": [choice]}, headers=headers)
-    deltas = [({"role": "assistant", "content": "h"}, None), ({"content": "i"}, None), ({}, "stop")]
-    chunks = [{**HEAD, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]} for delta, finish in deltas]
-    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
-    return httpx.Response(200, text=body, headers={**headers, "content-type": "text/event-stream"})
+        return httpx.Response(200, json=completion({"content": "hi"}, **HEAD), headers=headers)
+    return sent_chunks(chunks({"role": "assistant", "content": "h"}, {"content": "i"}, **HEAD), **headers)
 
 
 def refusing(_: httpx.Request) -> httpx.Response:

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.gateway.api.simple_requests import chunks, completion, sent_chunks
 from tests.kit.configs import Config
 from tests.kit.input_gateway import InputGateway
 
@@ -27,14 +28,10 @@ def answering(request: httpx.Request) -> httpx.Response:
     """Answer a chat with its host. The stream of the host `one` breaks off if the prompt asks for it."""
     host, body = request.url.host, json.loads(request.content)
     if not body.get("stream"):
-        choice = {"index": 0, "message": {"role": "assistant", "content": host}, "finish_reason": "stop"}
-        return httpx.Response(200, json={"id": "1", "model": "m", "created": 1, "choices": [choice], "usage": USAGE})
-    chunks: list[Any] = [{"index": 0, "delta": {"content": f"{host} said this and that, "}, "finish_reason": None}]
+        return httpx.Response(200, json=completion({"content": host}, usage=USAGE))
+    sent = chunks({"content": f"{host} said this and that, "})
     breaks_off = host == "one.example" and "break" in request.content.decode()
-    chunks += [] if breaks_off else [{"index": 0, "delta": {}, "finish_reason": "stop"}]
-    text = "".join(f"data: {json.dumps({'id': '1', 'model': 'm', 'choices': [it]})}\n\n" for it in chunks)
-    end = "" if breaks_off else "data: [DONE]\n\n"
-    return httpx.Response(200, text=text + end, headers={"content-type": "text/event-stream"})
+    return sent_chunks(sent[:-1] if breaks_off else sent, ends=not breaks_off)
 
 
 def asked(config: Config = CONFIG, path: str = "/v1/messages", **body: Any) -> httpx.Response:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from gateway.api.connection import CONNECTION
+from gateway.api.dialects.dialect import Dialect
 from gateway.api.dialects.openai_chat import OPENAI_CHAT
 from gateway.api.dialects.paths import dialect_at
 from gateway.api.keep_alive import KeepAlive
@@ -99,6 +100,13 @@ ASKED = {
 }
 
 
+def dialect_of(target: str) -> Dialect:
+    path, _, query = target.partition("?")
+    dialect = dialect_at(path, query.encode())
+    assert dialect is not None
+    return dialect
+
+
 class Thinking(Client):
     """A client of any dialect whose provider thinks, in virtual time. `sent` are the messages to it."""
 
@@ -109,14 +117,11 @@ class Thinking(Client):
         self.sent: list[Any] = []
 
     async def run(self) -> None:
-        path, _, query = self._target.partition("?")
-        dialect = dialect_at(path, query.encode())
-        assert dialect is not None
         self.began_at = self._gateway.loop.time()
         headers = [(b"authorization", b"Bearer gk-app"), (b"content-type", b"application/json")]
         scope = {"type": "http", "method": "POST", "headers": headers, "client": ("127.0.0.1", 1), "query_string": b""}
         scope["extensions"] = {CONNECTION: self.line}
-        await self._gateway.endpoint.answer(scope, self._receive, self._send, dialect)
+        await self._gateway.endpoint.answer(scope, self._receive, self._send, dialect_of(self._target))
 
     async def _send(self, message: Any) -> None:
         self.sent.append(message)
@@ -157,11 +162,10 @@ def test_only_step_is_waited_for_and_its_client_receives_comments(target: str, a
     """Before the provider's head and after it, for longer than `commit`."""
     with thinking("a", {"a": [act]}, total_s=600, keep_alive_s=10, idle_s=90) as gateway:
         client = played(gateway, Thinking(gateway, target))
-    comment = dialect_at(target.partition("?")[0], target.partition("?")[2].encode()).keep_alive
     assert client.sent[0]["status"] == 200
     assert client.head["x-gateway-deployment"] == "a"
     assert not {"x-gateway-attempts", "server-timing"} & {*client.head}
-    assert client.content.startswith(comment * 5)
+    assert client.content.startswith(dialect_of(target).keep_alive * 5)
     assert b"one " in client.content
     assert b'"error":{' not in client.content
     assert all(gap <= 10 for gap in client.gaps_s[:6])
@@ -176,10 +180,8 @@ def test_comments_before_the_answer_change_nothing_else_of_it() -> None:
         for head_s in (0.0, 25.0):
             with thinking("a", {"a": [Act(head_s=head_s)]}, total_s=600, keep_alive_s=10) as gateway:
                 client = played(gateway, Thinking(gateway, target))
-            path, _, query = target.partition("?")
-            dialect = dialect_at(path, query.encode())
-            assert dialect is not None
-            said = client.content.lstrip(b"\n").replace(dialect.keep_alive, b"") if head_s else client.content
+            comment = dialect_of(target).keep_alive
+            said = client.content.lstrip(b"\n").replace(comment, b"") if head_s else client.content
             # Ids and times are each request's own.
             own = rb'"(?:id|item_id|responseId|created|created_at|completed_at)": ?(?:"[^"]*"|[\d.]+)'
             shown.append(re.sub(own, b"", said).replace(b"\n", b""))

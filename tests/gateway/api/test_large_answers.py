@@ -17,7 +17,7 @@ import pytest
 
 from gateway.execution import upstream_client
 from gateway.execution.transport import TURN_BYTES
-from tests.gateway.api.simple_requests import CHATS, streamed
+from tests.gateway.api.simple_requests import CHATS, chunks, completion, sent_chunks, streamed, verdicts_on
 from tests.kit.configs import Config
 from tests.kit.input_gateway import CONFIG, EMBEDDINGS, JUDGED, REDACTED, InputGateway, vectors_of
 
@@ -27,15 +27,7 @@ SIZE, MOST_S, SMALL = 2_000_000, 0.02, 50
 VALUE = "QEMAIL1Z "
 ASKED = {"model": "assistant", "messages": [{"role": "user", "content": "small: jane@example.com"}]}
 ABLE = {"deployments": {"chat": {"capabilities": ["logprobs", "tools"]}}}
-RERANK = {
-    "scores": {
-        "provider": "tei",
-        "model": "m",
-        "endpoint": "https://scores.example/v1",
-        "stores": "any",
-        "processes": "any",
-    }
-}
+SCORES = "{provider: tei, model: m, endpoint: 'https://scores.example/v1', stores: any, processes: any}"
 OPEN = {**JUDGED, "on_failure": "open", "input": []}
 
 
@@ -44,13 +36,9 @@ def call(arguments: str) -> dict[str, Any]:
 
 
 def cited(number: int) -> dict[str, Any]:
-    place = {
-        "start_index": number * 9,
-        "end_index": number * 9 + 8,
-        "title": f"Of {VALUE}",
-        "url": "https://x.org/QEMAIL1Z",
-    }
-    return {"type": "url_citation", "url_citation": place}
+    place = {"start_index": number * 9, "end_index": number * 9 + 8}
+    page = {"title": f"Of {VALUE}", "url": "https://x.org/QEMAIL1Z"}
+    return {"type": "url_citation", "url_citation": {**place, **page}}
 
 
 TOKEN = {"token": "ab", "logprob": -0.5, "bytes": [97, 98], "top_logprobs": []}
@@ -64,20 +52,15 @@ MESSAGES: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def whole(message: dict[str, Any], **more: Any) -> bytes:
-    choice = {"index": 0, "message": {"role": "assistant", "content": None, **message}, "finish_reason": "stop", **more}
-    head = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-    return json.dumps(head).encode()
+    answer = completion(message)
+    answer["choices"][0] |= more
+    return json.dumps(answer).encode()
 
 
 def stream(message: dict[str, Any]) -> bytes:
     """Return a stream with one large event, and with many of the same text if it is a text."""
     text = [{"content": VALUE * 4}] * (SIZE // 250) if len(str(message.get("content"))) > SIZE // 2 else []
-    head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in (message, *text)]
-    choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
-    return (
-        b"".join(f"data: {json.dumps({**head, 'choices': [it]})}\n\n".encode() for it in choices) + b"data: [DONE]\n\n"
-    )
+    return sent_chunks(chunks(message, *text)).content
 
 
 class Pieces(httpx.AsyncByteStream):
@@ -162,11 +145,9 @@ def largest_turn_s(gateway: InputGateway, path: str, body: dict[str, Any]) -> fl
 
 def answering(body: bytes, config: Config, kind: str = "application/json") -> InputGateway:
     def provider(request: httpx.Request) -> httpx.Response:
-        asked = json.loads(request.content)
         if request.url.path.endswith("/moderations"):
-            result = {"flagged": False, "categories": {}, "category_scores": {}}
-            return httpx.Response(200, json={"id": "x", "model": "j", "results": [result] * len(asked["input"])})
-        if "small" in str(asked.get("messages")):
+            return verdicts_on(request)
+        if "small" in str(json.loads(request.content).get("messages")):
             return httpx.Response(200, content=whole({"content": VALUE}), headers={"content-type": "application/json"})
         return httpx.Response(200, stream=Pieces(body), headers={"content-type": kind})
 
@@ -216,6 +197,8 @@ def test_no_turn_is_long_for_vectors_and_documents() -> None:
     vectors = vectors_of(httpx.Request("POST", "https://x.test", json={**asked, "dimensions": 20_000}))
     check(answering(json.dumps(vectors).encode(), REDACTED), EMBEDDINGS, asked, "vectors")
     scores = json.dumps([{"index": index, "score": 0.5} for index in range(30)]).encode()
-    config = REDACTED.merge({"deployments": RERANK}, "assistants: {assistant: {rerank: {default: [scores]}}}")
+    config = REDACTED.merge(
+        f"deployments: {{scores: {SCORES}}}", "assistants: {assistant: {rerank: {default: [scores]}}}"
+    )
     documents = {"model": "assistant", "query": "q", "documents": ["word " * 20_000] * 30, "return_documents": True}
     check(answering(scores, config), "/v1/rerank", documents, "documents")

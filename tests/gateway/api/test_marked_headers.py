@@ -6,31 +6,20 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gateway.api.simple_requests import CHATS, INPUTS, streamed
+from tests.gateway.api.simple_requests import CHATS, INPUTS, chunks, completion, sent_chunks, streamed
 from tests.kit.input_gateway import CONFIG, InputGateway, vectors_of
 
 KEY, PROMPT = "sk-marked-0123456789", "marked-words-of-a-prompt"
 KEYS: dict[str, Any] = {"deployments": {name: {"api_key": "${K}"} for name in ("chat", "house", "spare", "judge")}}
 MARKED = f"{KEY} {PROMPT}"
-TEXTS = (
-    "id",
-    "object",
-    "model",
-    "system_fingerprint",
-    "service_tier",
-    "provider",
-    "type",
-    "code",
-    "param",
-    "request_id",
-)
+TEXTS = "id object model system_fingerprint service_tier provider type code param request_id".split()
 HEADERS = (
     "x-request-id", "request-id", "openai-version", "openai-model", "openai-organization", "openai-processing-ms", "server",
     "server-timing", "x-gateway-deployment", "x-ratelimit-limit-requests", "x-ratelimit-remaining-tokens", "retry-after",
     "x-should-retry", "location", "set-cookie",
 )  # fmt: skip
 WRITTEN = dict.fromkeys(HEADERS, MARKED)
-HEAD = {**dict.fromkeys(TEXTS, MARKED), "object": "chat.completion", "created": 1}
+HEAD: dict[str, Any] = {**dict.fromkeys(TEXTS, MARKED), "object": "chat.completion"}
 USAGE = {"prompt_tokens": 2, "completion_tokens": 2, "total_tokens": 4, "cost_currency": MARKED}
 
 
@@ -50,13 +39,11 @@ def provider(request: httpx.Request) -> httpx.Response:
         results = [{"flagged": True, "categories": {MARKED: True}, "category_scores": {MARKED: 0.9}}]
         return httpx.Response(200, json={**HEAD, "results": results}, headers=WRITTEN)
     message = {"role": "assistant", "content": MARKED, "reasoning_content": MARKED, "refusal": None}
-    choice = {"index": 0, "message": message, "finish_reason": "stop", "native_finish_reason": MARKED}
-    if not json.loads(request.content).get("stream"):
-        return httpx.Response(200, json=marked({**HEAD, "choices": [choice], "usage": USAGE}), headers=WRITTEN)
-    deltas = [({**message, "refusal": None}, None), ({}, "stop")]
-    chunks = [{**HEAD, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]} for delta, finish in deltas]
-    body = "".join(f"data: {json.dumps(marked(chunk))}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
-    return httpx.Response(200, text=body, headers={**WRITTEN, "content-type": "text/event-stream"})
+    if json.loads(request.content).get("stream"):
+        return sent_chunks(marked(chunks(message, **HEAD)), **WRITTEN)
+    answer = completion(message, **HEAD, usage=USAGE)
+    answer["choices"][0]["native_finish_reason"] = MARKED
+    return httpx.Response(200, json=marked(answer), headers=WRITTEN)
 
 
 def asked(body: Any) -> Any:

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from providers.moderations.values import CATEGORIES
+from tests.gateway.api.simple_requests import completion
 from tests.kit.case_files import cases
 from tests.kit.chat_http import error_of
 from tests.kit.configs import Config, key_hash
@@ -19,17 +20,15 @@ def verdict(flagged: object = False, **more: Any) -> dict[str, Any]:
     return {"id": "modr-1", "model": "j", "results": [{"flagged": flagged, **more}]}
 
 
-def answering(body: object) -> InputGateway:
-    return InputGateway(lambda _: httpx.Response(200, json=body))
+def answering(body: object, config: Config = CONFIG) -> InputGateway:
+    return InputGateway(lambda _: httpx.Response(200, json=body), config)
 
 
-def guard(model: str, text: str, **more: Any) -> tuple[InputGateway, dict[str, Any]]:
+def guard(model: str, text: str, finish: str = "stop", **more: Any) -> InputGateway:
     """Return a gateway whose guard model answers this text."""
-    message = {"role": "assistant", "content": text}
-    body = {"id": "g", "created": 1, "model": model, "choices": [{"index": 0, "message": message}]}
-    body["choices"][0]["finish_reason"] = more.pop("finish", "stop")  # type: ignore[index]
     config = CONFIG.merge({"deployments": {"judge": {"model": model, **more}}})
-    return InputGateway(lambda _: httpx.Response(200, json=body), config), body
+    body = completion({"content": text}, finish, model=model)
+    return InputGateway(lambda _: httpx.Response(200, json=body), config)
 
 
 def test_verdict_has_the_shape_of_openai() -> None:
@@ -68,7 +67,7 @@ def test_unclear_verdict_is_an_error(body: object) -> None:
 
 @cases("model", "text", "flagged", "categories")
 def test_guard_model_is_asked_as_a_chat(model: str, text: str, flagged: bool, categories: set[str]) -> None:
-    gateway, _ = guard(model, text)
+    gateway = guard(model, text)
     (result,) = gateway.post(MODERATIONS, TEXT).json()["results"]
     assert result["flagged"] is flagged
     assert {name for name, applies in result["categories"].items() if applies} == categories
@@ -78,26 +77,24 @@ def test_guard_model_is_asked_as_a_chat(model: str, text: str, flagged: bool, ca
 
 @cases("model", "text")
 def test_guard_model_without_a_clear_verdict_is_an_error(model: str, text: str) -> None:
-    gateway, _ = guard(model, text)
+    gateway = guard(model, text)
     assert error_of(gateway.post(MODERATIONS, TEXT))[:2] == (502, "provider_error")
 
 
 def test_guard_model_that_did_not_finish_is_an_error() -> None:
-    gateway, _ = guard("llama-guard3:8b", "safe", finish="length")
+    gateway = guard("llama-guard3:8b", "safe", finish="length")
     assert error_of(gateway.post(MODERATIONS, TEXT))[:2] == (502, "provider_error")
 
 
 def test_guard_model_with_another_name_is_stated_in_the_config() -> None:
-    gateway, _ = guard("our-guard", "unsafe\nS9", guard="llama-guard")
+    gateway = guard("our-guard", "unsafe\nS9", guard="llama-guard")
     assert gateway.post(MODERATIONS, TEXT).json()["results"][0]["flagged"] is True
 
 
 def test_each_text_of_a_list_gets_its_own_chat_with_a_guard_model() -> None:
     def judge(request: httpx.Request) -> httpx.Response:
         text = json.loads(request.content)["messages"][0]["content"]
-        message = {"role": "assistant", "content": "unsafe\nS1" if "bad" in text else "safe"}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return httpx.Response(200, json={"id": "g", "created": 1, "model": "g", "choices": [choice]})
+        return httpx.Response(200, json=completion({"content": "unsafe\nS1" if "bad" in text else "safe"}))
 
     gateway = InputGateway(judge, CONFIG.merge("deployments: {judge: {model: 'llama-guard3:8b'}}"))
     response = gateway.post(MODERATIONS, {"model": "assistant", "input": ["fine", "bad", "fine again"]})
@@ -120,16 +117,10 @@ def test_images_are_sent_only_to_a_model_that_takes_them() -> None:
     assert gateway.requests[0].url.path == "/v1/moderations"
 
 
-def clients(config: Config) -> Config:
-    listed = {"all": {"keys": [key_hash("gk-all")]}, "one": {"keys": [key_hash("gk-one")], "assistants": ["second"]}}
-    return config.merge({"clients": listed})
-
-
 def test_request_without_a_model_goes_to_the_only_assistant_with_moderations() -> None:
-    config = clients(
-        CONFIG.merge("assistants: {second: {moderations: {default: [judge]}}, chats: {routes: {default: [chat]}}}")
-    )
-    gateway = InputGateway(lambda _: httpx.Response(200, json=verdict()), config)
+    assistants = "assistants: {second: {moderations: {default: [judge]}}, chats: {routes: {default: [chat]}}}"
+    clients = {"all": {"keys": [key_hash("gk-all")]}, "one": {"keys": [key_hash("gk-one")], "assistants": ["second"]}}
+    gateway = answering(verdict(), CONFIG.merge(assistants, {"clients": clients}))
     one = gateway.post(MODERATIONS, {"input": "hello"}, {"authorization": "Bearer gk-one"})
     assert one.status_code == 200
     several = gateway.post(MODERATIONS, {"input": "hello"}, {"authorization": "Bearer gk-all"})
@@ -138,9 +129,7 @@ def test_request_without_a_model_goes_to_the_only_assistant_with_moderations() -
 
 
 def test_request_without_a_model_is_refused_without_such_an_assistant() -> None:
-    gateway = InputGateway(
-        lambda _: httpx.Response(200, json=verdict()), CONFIG.merge("assistants: {assistant: {moderations: null}}")
-    )
+    gateway = answering(verdict(), CONFIG.merge("assistants: {assistant: {moderations: null}}"))
     assert error_of(gateway.post(MODERATIONS, {"input": "hello"})) == (400, "invalid_request", "model")
 
 

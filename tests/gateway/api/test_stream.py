@@ -126,12 +126,8 @@ def test_client_reads_the_text(completion: ChatCompletion, include_usage: bool, 
         assert one.annotations == list(message.annotations)
         assert one.logprobs == ([choice.logprobs] if choice.logprobs else [])
         calls = [one.calls[index] for index in sorted(one.calls)]
-        assert [(call["name"], call["arguments"]) for call in calls] == [
-            (call.name, call.arguments) for call in message.tool_calls
-        ]
-        assert [split_call_id(call["id"]) for call in calls] == [
-            (call.id, call.signature) for call in message.tool_calls
-        ]
+        shown = [(*split_call_id(call["id"]), call["name"], call["arguments"]) for call in calls]
+        assert shown == [(call.id, call.signature, call.name, call.arguments) for call in message.tool_calls]
     setup = {(chunk.get("service_tier"), chunk.get("system_fingerprint")) for chunk in events_in(data)[:-1]}
     assert setup == {(completion.service_tier, completion.system_fingerprint)}
     assert encoder.usage == completion.usage
@@ -140,13 +136,8 @@ def test_client_reads_the_text(completion: ChatCompletion, include_usage: bool, 
 
 
 def test_the_role_comes_first_and_once_for_each_choice() -> None:
-    deltas = [
-        delta_of(event)
-        for event in encoded(
-            OPENED, TextDelta("a"), TextDelta("b"), ReasoningDelta("c", 1), TextDelta("d", 1), RefusalDelta("e", 2)
-        )
-    ]
-    assert deltas == [
+    said = TextDelta("a"), TextDelta("b"), ReasoningDelta("c", 1), TextDelta("d", 1), RefusalDelta("e", 2)
+    assert [delta_of(event) for event in encoded(OPENED, *said)] == [
         {"role": "assistant", "content": "a"},
         {"content": "b"},
         {"role": "assistant", "reasoning_content": "c"},
@@ -224,9 +215,8 @@ def test_setup_of_the_model_that_resumed_is_not_that_of_the_first() -> None:
 
 
 def test_hidden_model_hides_its_setup_too() -> None:
-    data = ChunkEncoder(AnswerStyle(include_usage=False, shown_model="assistant"), RECORD).encode(
-        (SETUP, TextDelta("a"), ChoiceFinish("stop"), Finished())
-    )
+    hidden = ChunkEncoder(AnswerStyle(shown_model="assistant"), RECORD)
+    data = hidden.encode((SETUP, TextDelta("a"), ChoiceFinish("stop"), Finished()))
     assert b"default" not in data
     assert b"fp_1" not in data
 
@@ -288,15 +278,10 @@ def test_a_failure_is_the_last_event_and_no_end() -> None:
     failed = Failed(Failure(FailureKind.INTERRUPTED, "it broke off", "sk-secret", code="their-code"))
     encoder = ChunkEncoder(AnswerStyle(include_usage=True), RECORD)
     *_, error = events_in(encoder.encode((OPENED, TextDelta("a"), failed)))
-    assert error == {
-        "error": {
-            "message": "it broke off",
-            "type": "api_error",
-            "param": None,
-            "code": "stream_interrupted",
-            "reason": "outage",
-        }
-    }
+    assert error["error"] == {
+        "message": "it broke off", "type": "api_error", "param": None, "code": "stream_interrupted", "reason": "outage"
+    }  # fmt: skip
+    assert error.keys() == {"error"}
     assert (encoder.failed, encoder.finished, encoder.usage) == (failed, False, None)
 
 
@@ -316,12 +301,18 @@ def test_internal_error_in_a_stream_has_the_error_envelope() -> None:
 
 
 @given(pieces=st.lists(texts.filter(bool), min_size=1, max_size=6), include_usage=st.booleans(), begun=st.booleans())
-def test_text_run_is_encoded_like_its_texts(pieces: Sequence[str], include_usage: bool, begun: bool) -> None:
+def test_text_run_and_lone_texts_are_encoded_like_their_events(
+    pieces: Sequence[str], include_usage: bool, begun: bool
+) -> None:
     start: tuple[StreamEvent, ...] = (OPENED, TextDelta("begun")) if begun else (OPENED,)
     raw = tuple(json.dumps(piece, ensure_ascii=False)[1:-1].encode() for piece in pieces)
-    as_run = encoded(*start, TextRun(raw), include_usage=include_usage)
-    one_by_one = encoded(*start, *map(TextDelta, pieces), include_usage=include_usage)
-    assert as_run == one_by_one
+    as_events, as_run, alone = (ChunkEncoder(AnswerStyle(include_usage=include_usage), RECORD) for _ in range(3))
+    written = as_run.encode((*start, TextRun(raw)))
+    assert events_in(written) == events_in(as_events.encode((*start, *map(TextDelta, pieces))))
+    if begun:
+        assert b"".join([alone.encode(start), *map(alone.lone_text, raw)]) == written
+        end = (ChoiceFinish("stop"), Finished())
+        assert alone.encode(end) == as_run.encode(end)
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1), include_usage=st.booleans())
@@ -334,21 +325,6 @@ def test_later_texts_are_chunks_like_the_first(model: str, text: str, include_us
     assert second == first
 
 
-@given(texts=st.lists(texts.filter(bool), min_size=1, max_size=4), include_usage=st.booleans())
-def test_lone_text_is_encoded_like_its_event(texts: list[str], include_usage: bool) -> None:
-    encoder, other = (
-        ChunkEncoder(AnswerStyle(include_usage=include_usage), RECORD),
-        ChunkEncoder(AnswerStyle(include_usage=include_usage), RECORD),
-    )
-    start = (Opened("i", "m", 1), TextDelta("begun"))
-    assert encoder.encode(start) == other.encode(start)
-    for text in texts:
-        raw = json.dumps(text, ensure_ascii=False)[1:-1].encode()
-        assert encoder.lone_text(raw) == other.encode((TextRun((raw,)),))
-    end = (ChoiceFinish("stop"), Finished())
-    assert encoder.encode(end) == other.encode(end)
-
-
 def test_first_text_is_not_a_lone_text() -> None:
     encoder = ChunkEncoder(AnswerStyle(), RECORD)
     assert encoder.lone_text(b"a") == b""
@@ -359,27 +335,15 @@ def test_first_text_is_not_a_lone_text() -> None:
 def test_texts_with_probabilities_and_of_other_choices_are_whole_chunks() -> None:
     logprobs = {"content": [{"token": "b"}]}
     events = encoded(OPENED, TextDelta("a"), TextDelta("b", 0, logprobs), TextDelta("c", 1), TextDelta("d", 1))
-    assert [(event["choices"][0]["index"], event["choices"][0]["logprobs"]) for event in events] == [
-        (0, None),
-        (0, logprobs),
-        (1, None),
-        (1, None),
-    ]
+    shown = [(event["choices"][0]["index"], event["choices"][0]["logprobs"]) for event in events]
+    assert shown == [(0, None), (0, logprobs), (1, None), (1, None)]
 
 
 @given(st.lists(st.one_of(texts.filter(bool).map(TextDelta), st.builds(TextDelta, texts.filter(bool), st.just(1)))))
 @unhurried
 def test_texts_that_come_together_are_written_as_they_are_one_by_one(deltas: list[TextDelta]) -> None:
     """Texts with quotes, commas and backslashes are included, because the separators consist of these characters."""
-    events: list[StreamEvent] = [
-        OPENED,
-        *deltas,
-        TextDelta('","'),
-        TextDelta('\\","\\'),
-        TextDelta('",'),
-        TextDelta("x"),
-        ChoiceFinish("stop"),
-        Finished(),
-    ]
+    odd = [TextDelta(text) for text in ('","', '\\","\\', '",', "x")]
+    events: list[StreamEvent] = [OPENED, *deltas, *odd, ChoiceFinish("stop"), Finished()]
     together, apart = ChunkEncoder(AnswerStyle(), RECORD), ChunkEncoder(AnswerStyle(), RECORD)
     assert together.encode(tuple(events)) == b"".join([apart.encode((event,)) for event in events])
