@@ -5,7 +5,6 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jwt
@@ -13,9 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.api.caller.authentication import MOST_FAILED_KEYS
-from gateway.api.caller.request_headers import headers_of, read_caller
+from gateway.api.caller.request_headers import read_caller
 from gateway.compact_jws import read_jws
 from providers.value import replace
+from tests.gateway.api.caller.visits import visit_with
 from tests.kit.claim_tokens import jwks, private, public, unsigned
 from tests.kit.token_gateway import BATCH, CONFIG, RESEARCH, TENANT, TokenGateway, signed
 
@@ -23,10 +23,8 @@ RULE: dict[str, Any] = {"where": {"roles": "Batch"}}
 INVALID = 'Bearer error="invalid_token"'
 
 
-@pytest.fixture
-def gateway() -> Iterator[TokenGateway]:
-    with TokenGateway() as started:
-        yield started
+def base64url(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 def refused(answer: Any) -> tuple[int, str, str | None]:
@@ -87,13 +85,12 @@ def test_left_out_groups_end_the_search_only_at_a_rule_that_looks_at_them(gatewa
         ({"aud": ["api://gateway", "another-app"]}, "audience"),
         ({"exp": 4_000_000_000}, "lives_too_long"),
         ({"nbf": 4_000_000_000}, "not_yet_valid"),
-        ({"kid": "k1", "padding": "x" * 17_000}, "too_large"),
+        ({"padding": "x" * 17_000}, "too_large"),
     ],
 )
 def test_invalid_token_is_refused_with_the_kind_of_reason(
     gateway: TokenGateway, changes: dict[str, Any], kind: str
 ) -> None:
-    changes = {key: value for key, value in changes.items() if key != "kid"}
     answer = gateway.ask(signed(**{**RESEARCH, **changes}))
     assert refused(answer) == (401, "invalid_api_key", kind)
     assert answer.headers["www-authenticate"] == INVALID
@@ -104,19 +101,10 @@ def test_algorithm_confusion_and_injected_keys_are_refused(gateway: TokenGateway
     members = jwt.decode(signed(**RESEARCH), options={"verify_signature": False})
 
     def as_hmac() -> str:
-        head, body = (
-            base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
-            for part in ({"alg": "HS256", "kid": "k1", "typ": "JWT"}, members)
-        )
-        return b".".join(
-            (
-                head,
-                body,
-                base64.urlsafe_b64encode(
-                    jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(head + b"." + body, pem)
-                ).rstrip(b"="),
-            )
-        ).decode()
+        parts = {"alg": "HS256", "kid": "k1", "typ": "JWT"}, members
+        signed_part = b".".join(base64url(json.dumps(part).encode()) for part in parts)
+        hmac = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
+        return b".".join((signed_part, base64url(hmac.sign(signed_part, pem)))).decode()
 
     own = public("attacker")
     attacks = {
@@ -167,20 +155,10 @@ def test_outage_of_the_issuer_and_a_new_key(gateway: TokenGateway) -> None:
 
 def test_keys_of_a_wrong_type_are_passed_over_and_a_huge_key_set_is_not_read(gateway: TokenGateway) -> None:
     good = public("k1")
-    wrong: list[Any] = [
-        7,
-        None,
-        [],
-        {},
-        {**good, "kid": 7},
-        {**good, "x": 7},
-        {**good, "x": "AA"},
-        {**good, "crv": ["P-256"]},
-    ]
-    wrong += [{**good, "kty": kind} for kind in ("RSA", "oct", "OKP", 7)] + [
-        {"kty": "oct", "k": "c2VjcmV0", "kid": "k1"}
-    ]
-    wrong += [{**good, "use": "enc"}, {**good, "key_ops": ["sign"]}, {**good, "key_ops": "verify"}, {**good, "alg": 7}]
+    wrong: list[Any] = [7, None, [], {}, {"kty": "oct", "k": "c2VjcmV0", "kid": "k1"}]
+    wrong += [{**good, "kty": kind} for kind in ("RSA", "oct", "OKP", 7)]
+    changes = {"kid": 7}, {"x": 7}, {"x": "AA"}, {"crv": ["P-256"]}, {"use": "enc"}, {"key_ops": ["sign"]}
+    wrong += [{**good, **change} for change in (*changes, {"key_ops": "verify"}, {"alg": 7})]
     gateway.keys = jwks(*wrong, good)
     assert gateway.ask(signed(**RESEARCH)).status_code == 200
     gateway.keys, gateway.ahead_s = jwks(*({**good, "kid": str(number)} for number in range(10_000))), 11
@@ -227,7 +205,7 @@ def test_known_token_costs_three_calls_more_than_a_key(gateway: TokenGateway) ->
     limiter, config = gateway.gateway._chat.limiter, gateway.gateway.config
 
     async def calls(text: str) -> int:
-        visitor = headers_of({"headers": [(b"authorization", f"Bearer {text}".encode())], "client": ("10.0.0.1", 1)})
+        visitor = visit_with(text)
         read_caller(config, visitor, limiter)
         counted = 0
 
@@ -250,14 +228,12 @@ def test_known_token_costs_three_calls_more_than_a_key(gateway: TokenGateway) ->
 def test_reload_revokes_by_member_time_and_rule(gateway: TokenGateway) -> None:
     token = signed(**RESEARCH)
     assert gateway.ask(token).status_code == 200
+    rules = {"clients": [RULE | {"client": "batch"}, RULE | {"client": "research"}]}
     for change, kind in (
         ({"denied": {"oid": ["u-9", "u-1"]}}, (401, "invalid_api_key", "denied")),
         ({"denied": {"x": True, "/realm_access/roles": "alpha"}}, (401, "invalid_api_key", "denied")),
         ({"issued_after": "2096-01-01T00:00:00Z"}, (401, "invalid_api_key", "issued_too_early")),
-        (
-            {"clients": [RULE | {"client": "batch"}, RULE | {"client": "research"}]},
-            (403, "permission_denied", "client"),
-        ),
+        (rules, (403, "permission_denied", "client")),
     ):
         gateway.reload(CONFIG.merge({"token_issuers": {"entra": change}}))
         assert refused(gateway.ask(token)) == kind
@@ -297,7 +273,7 @@ def twin_of(token: str) -> str:
     signed_part, _, signature = token.rpartition(".")
     raw = base64.urlsafe_b64decode(signature + "==")
     s = private("k1").curve.group_order - int.from_bytes(raw[32:])
-    return f"{signed_part}.{base64.urlsafe_b64encode(raw[:32] + s.to_bytes(32)).rstrip(b'=').decode()}"
+    return f"{signed_part}.{base64url(raw[:32] + s.to_bytes(32)).decode()}"
 
 
 @pytest.mark.parametrize("is_known", [True, False])

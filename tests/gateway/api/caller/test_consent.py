@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.api.caller.request_headers import headers_of, read_caller
+from gateway.api.caller.request_headers import read_caller
 from gateway.api.errors import ApiError, encode_error, from_domain
-from gateway.model.caller import RequestHeaders
 from gateway.model.consent import NO_STATEMENT, ConsentRequest, ConsentStatement
 from gateway.model.decision import Refusal, RefusalCode, Refused
 from gateway.model.location import ClaimProblem, ClaimReport
 from gateway.policy.caller import read_consent
+from tests.gateway.api.caller.visits import visit, visit_with
 from tests.gateway.location_reports import caller_of
 from tests.kit.configs import BASE, key_hash, table_of
 
@@ -38,27 +38,22 @@ CONFIG = BASE.merge(
     }
 )
 TABLE = table_of(CONFIG)
+GRANTED = ("x-gateway-consent", "granted")
 
 
 def statement_of(key: str, *values: str, claim: ClaimReport | None = None) -> ConsentStatement:
-    pairs = [(b"authorization", f"Bearer {key}".encode())]
-    pairs += [(b"x-gateway-consent", value.encode("latin-1")) for value in values]
-    visitor = headers_of({"headers": pairs, "client": ("10.0.0.1", 1)})
+    visitor = visit_with(key, *(("x-gateway-consent", value) for value in values))
     return read_consent(TABLE, read_caller(TABLE, visitor), claim)
 
 
 def test_nothing_is_read_if_no_deployment_needs_consent() -> None:
     plain = table_of(BASE)
-    visitor = RequestHeaders({b"x-gateway-consent": b"granted"}, 0, "10.0.0.1", "")
-    assert read_consent(plain, caller_of(plain, None, visitor), None) is NO_STATEMENT
+    assert read_consent(plain, caller_of(plain, None, visit(GRANTED)), None) is NO_STATEMENT
 
 
 def test_backend_may_state_consent_only_if_the_config_allows_it() -> None:
-    assert (
-        statement_of("backend", "granted")
-        == statement_of("backend", " granted \t")
-        == ConsentStatement(digest("backend"), asserted=True)
-    )
+    asserted = ConsentStatement(digest("backend"), asserted=True)
+    assert statement_of("backend", "granted") == statement_of("backend", " granted \t") == asserted
     refused = statement_of("app", "granted")
     assert (refused.asserted, refused.token) == (False, None)
     assert refused.note == "`granted` is ignored: this key may not assert consent"
@@ -66,20 +61,15 @@ def test_backend_may_state_consent_only_if_the_config_allows_it() -> None:
 
 def test_caller_without_a_key_cannot_state_consent() -> None:
     keyless = table_of(CONFIG.without("clients"))
-    statement = read_consent(
-        keyless, read_caller(keyless, RequestHeaders({b"x-gateway-consent": b"granted"}, 0, "127.0.0.1", "")), None
-    )
+    statement = read_consent(keyless, read_caller(keyless, visit(GRANTED)), None)
     assert (statement.caller, statement.asserted, statement.token) == ("", False, None)
     assert statement.note
 
 
 @pytest.mark.parametrize("value", ["GRANTED", "granted.", "granted, granted", "yes", "", "c1.1.x"])
 def test_other_consent_values_are_read_as_a_token(value: str) -> None:
-    assert (
-        statement_of("backend", value)
-        == statement_of("backend", f"{value} ")
-        == ConsentStatement(digest("backend"), token=value)
-    )
+    expected = ConsentStatement(digest("backend"), token=value)
+    assert statement_of("backend", value) == statement_of("backend", f"{value} ") == expected
 
 
 @pytest.mark.parametrize("values", [("granted", "granted"), ("c1.1.x", "granted"), ("granted", "c1.1.x")])
@@ -93,9 +83,8 @@ def test_consents_of_a_claim_count_only_if_it_is_verified() -> None:
     assert statement_of("app", claim=ClaimReport("US", consents=consents)).standing == consents
     assert statement_of("app", claim=ClaimReport("US", ClaimProblem.EXPIRED, consents)).standing == frozenset()
     unread = table_of(CONFIG.merge("location: {signals: [api_key, assertion, edge_header]}"))
-    visitor = RequestHeaders({b"authorization": b"Bearer app"}, 0, "10.0.0.1", "")
     claim = ClaimReport("US", consents=consents)
-    assert read_consent(unread, read_caller(unread, visitor), claim).standing == frozenset()
+    assert read_consent(unread, read_caller(unread, visit_with("app")), claim).standing == frozenset()
 
 
 def test_keys_are_distinguished_and_not_shown() -> None:
@@ -105,10 +94,8 @@ def test_keys_are_distinguished_and_not_shown() -> None:
 
 def test_named_users_with_one_key_are_distinguished_and_not_shown() -> None:
     anna, ben = ClaimReport("US", subject="anna"), ClaimReport("US", subject="ben")
-    callers = {statement_of("app", claim=claim).caller for claim in (anna, ben, ClaimReport("US"))} | {
-        statement_of("backend", claim=anna).caller
-    }
-    assert len(callers) == 4
+    callers = {statement_of("app", claim=claim).caller for claim in (anna, ben, ClaimReport("US"))}
+    assert len(callers | {statement_of("backend", claim=anna).caller}) == 4
     assert statement_of("app", claim=anna) == statement_of("app", claim=replace(anna, territory="DE"))
     assert not any("anna" in caller for caller in callers)
     assert statement_of("app", claim=ClaimReport("US", ClaimProblem.EXPIRED, subject="anna")) == statement_of("app")
@@ -116,19 +103,8 @@ def test_named_users_with_one_key_are_distinguished_and_not_shown() -> None:
 
 def test_permitted_backend_may_name_the_user_of_a_token() -> None:
     table = table_of(CONFIG.merge("clients: {backend: {may_assert: [user]}}"))
-    asked = [
-        read_consent(table, read_caller(table, visitor), None).caller
-        for key in ("backend", "app")
-        for user in (b"anna", b"ben")
-        for visitor in [
-            headers_of(
-                {
-                    "headers": [(b"authorization", b"Bearer " + key.encode()), (b"x-gateway-user", user)],
-                    "client": ("10.0.0.1", 1),
-                }
-            )
-        ]
-    ]
+    visitors = [visit_with(key, ("x-gateway-user", user)) for key in ("backend", "app") for user in ("anna", "ben")]
+    asked = [read_consent(table, read_caller(table, visitor), None).caller for visitor in visitors]
     assert asked[0] != asked[1]
     assert asked[2] == asked[3] == statement_of("app").caller
 

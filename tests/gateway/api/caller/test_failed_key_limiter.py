@@ -6,23 +6,17 @@ from typing import cast
 import pytest
 
 from gateway.api.caller.authentication import MOST_FAILED_KEYS, FailedKeyLimiter, TokenUnverified
-from gateway.api.caller.request_headers import headers_of
 from gateway.api.errors import ApiError
 from gateway.identity.client_tokens import ClientTokens
-from gateway.model.caller import RequestHeaders
 from gateway.model.config_version import Client
 from gateway.model.location import ClaimProblem, ClaimRefused
+from tests.gateway.api.caller.visits import visit, visit_with
 from tests.kit.configs import BASE, key_hash, table_of
 
 RIGHT, OTHER = "gk-right", "gk-other"
 
 
 TABLE = table_of(BASE.merge({"clients": {"app": {"keys": [key_hash(RIGHT)]}, "backend": {"keys": [key_hash(OTHER)]}}}))
-
-
-def visit(key: str | None, peer: str = "198.51.100.7") -> RequestHeaders:
-    headers = [(b"authorization", f"Bearer {key}".encode())] if key is not None else []
-    return headers_of({"headers": headers, "client": (peer, 1)})
 
 
 class KeyChecker:
@@ -32,7 +26,7 @@ class KeyChecker:
 
     def code(self, key: str | None, peer: str = "198.51.100.7") -> str | None:
         try:
-            self.guesses.authenticate(TABLE, visit(key, peer))
+            self.guesses.authenticate(TABLE, visit(peer=peer) if key is None else visit_with(key, peer=peer))
         except ApiError as error:
             return error.code if (error.retry_after_s is not None) == (error.code == "rate_limited") else "no time"
         return None
@@ -110,7 +104,7 @@ async def test_other_requests_have_their_turn_between_wrong_tokens_of_a_limited_
     limiter = FailedKeyLimiter(lambda: 1000.0, tokens=cast(ClientTokens, tokens))
 
     async def burst(number: int) -> None:
-        sent = [limiter.verify(TABLE, visit(None), TokenUnverified("eyJ.e.s", "d")) for _ in range(number)]
+        sent = [limiter.verify(TABLE, visit(), TokenUnverified("eyJ.e.s", "d")) for _ in range(number)]
         assert all(isinstance(error, ApiError) for error in await asyncio.gather(*sent, return_exceptions=True))
 
     counting = asyncio.create_task(tokens.count_turns())

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from gateway.policy.caller import read_consent, user_of
 from gateway.policy.client_users import people_named, qualified_user
 from gateway.service.location import locate
 from gateway.usage.accounting import end_user_pseudonym
+from tests.gateway.api.caller.visits import visit, visit_with
 from tests.kit.claim_tokens import ISSUER, jwks, public
 from tests.kit.claim_tokens import token as claim
 from tests.kit.token_gateway import BATCH, CONFIG, RESEARCH, TENANT, TokenGateway, signed
@@ -35,17 +35,9 @@ FORMS = json.loads(Path(__file__).with_name("token_forms.json").read_text())
 CLAIM = {"audience": "claims", "algorithms": ["ES256"], "jwks": "https://login.example/claims"}
 
 
-@pytest.fixture
-def gateway() -> Iterator[TokenGateway]:
-    with TokenGateway() as started:
-        yield started
-
-
 def caller_of(gateway: TokenGateway, token: str, **headers: str) -> Any:
     """Return the caller of a request with this token."""
-    given = {"authorization": f"Bearer {token}", **{name.replace("_", "-"): value for name, value in headers.items()}}
-    pairs = [(name.encode(), value.encode()) for name, value in given.items()]
-    visitor = headers_of({"headers": pairs, "client": ("10.0.0.1", 1)})
+    visitor = visit_with(token, *((name.replace("_", "-"), value) for name, value in headers.items()))
     limiter = gateway.gateway._chat.limiter
     return gateway.run(read_verified_caller(gateway.gateway.config, visitor, limiter))
 
@@ -108,9 +100,8 @@ def test_claim_next_to_a_token_has_the_same_subject(
 def test_memory_of_a_connection_ends_with_the_token(gateway: TokenGateway) -> None:
     token = signed(**RESEARCH)
     caller, config = caller_of(gateway, token), gateway.gateway.config
-    visitor = headers_of({"headers": [(b"authorization", b"Bearer x")], "client": ("10.0.0.1", 1)})
     head = SameHead()
-    remember_caller(head, KnownCaller(config, visitor, caller))
+    remember_caller(head, KnownCaller(config, visit_with("x"), caller))
     assert gateway.run(known(head, gateway)) is not None
     gateway.ahead_s = 601
     assert gateway.run(known(head, gateway)) is None
@@ -140,13 +131,8 @@ def test_request_that_began_before_the_end_of_its_token_goes_on_after_a_reload(g
 
 
 def test_marked_token_is_shown_nowhere(gateway: TokenGateway, capsys: pytest.CaptureFixture[str]) -> None:
-    exporter = {
-        "endpoint": "https://traces.example/v1/traces",
-        "stores": "any",
-        "processes": "any",
-        "regions": ["default"],
-    }
-    gateway.reload(CONFIG.merge({"exporters": {"traces": exporter}}))
+    exporter = "{endpoint: 'https://traces.example/v1/traces', stores: any, processes: any, regions: [default]}"
+    gateway.reload(CONFIG.merge(f"exporters: {{traces: {exporter}}}"))
     marked = {"oid": "MARK-user", "groups": ["g-lab", "MARK-group"], "sub": "MARK-subject", "other": "MARK-member"}
     tokens = [signed(**{**RESEARCH, **marked}), signed(**{**marked, "groups": ["MARK-group"]})]
     tokens += [signed(**{**RESEARCH, **marked, "exp": 10, "iat": 5}), signed("k2", **marked)]
@@ -160,15 +146,8 @@ def test_marked_token_is_shown_nowhere(gateway: TokenGateway, capsys: pytest.Cap
     state = repr(gateway.gateway.recent_requests()) + repr(metrics._counts)
     # A crash dump has the values of frames.
     frames = repr(vars(gateway.tokens)) + repr([caller_of(gateway, tokens[0])])
-    places = (
-        traces,
-        shown.out,
-        shown.err,
-        state,
-        frames,
-        *(f"{it.headers} {it.text}" for it in answers),
-        repr(gateway.sent),
-    )
+    places = [traces, shown.out, shown.err, state, frames, repr(gateway.sent)]
+    places += [f"{it.headers} {it.text}" for it in answers]
     assert {answer.status_code for answer in answers} == {200, 401, 403}
     for place in places:
         assert "MARK" not in place
@@ -205,9 +184,8 @@ def test_rule_holds_exactly_for_equal_values(members: dict[str, Any], values: se
 def test_reading_a_caller_needs_a_verified_token(gateway: TokenGateway) -> None:
     from gateway.api.caller.authentication import TokenUnverified
 
-    visitor = headers_of({"headers": [(b"x-api-key", signed().encode())], "client": ("10.0.0.1", 1)})
     with pytest.raises(TokenUnverified):
-        read_caller(gateway.gateway.config, visitor)
+        read_caller(gateway.gateway.config, visit(("x-api-key", signed()), peer="10.0.0.1"))
 
 
 def test_duties_and_an_export_find_the_user_by_the_issuer_whichever_client_asks(gateway: TokenGateway) -> None:

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.api.caller.request_headers import headers_of
 from gateway.model.config_version import Client
 from gateway.model.location import ClaimReport
 from gateway.policy.caller import explain_user, user_of
+from tests.gateway.api.caller.visits import visit
 from tests.gateway.location_reports import caller_of
 from tests.kit.configs import BASE, table_of
 
@@ -30,8 +30,7 @@ BACKEND = replace(APP, name="backend", may_assert=frozenset({"user"}))
     ],
 )
 def test_answer_and_explanation_use_the_same_user(subject: str | None, client: Client | None, user: str | None) -> None:
-    visitor = headers_of({"headers": [(b"x-gateway-user", b"bert")], "client": ("10.0.0.1", 1)})
     claim = ClaimReport("DE", subject=subject)
-    caller = caller_of(TABLE, client, visitor)
+    caller = caller_of(TABLE, client, visit(("x-gateway-user", "bert")))
     assert user_of(caller, claim) == user
     assert explain_user(caller, claim)[0] == user

@@ -9,23 +9,7 @@ import pytest
 from gateway.api.dialects.gemini import Gemini, GeminiCount
 from gateway.api.dialects.gemini.contents import encode_signature
 from gateway.api.errors import ApiError
-from providers.chat import (
-    AllowedTools,
-    AssistantMessage,
-    AudioPart,
-    ChatRequest,
-    FilePart,
-    ImagePart,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    NamedTool,
-    SystemMessage,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-)
+from providers import chat
 from providers.failures import InvalidRequest, UnsupportedFeature
 from providers.matching.requirements import moves_data
 from tests.kit.case_files import cases, tables_of
@@ -37,7 +21,7 @@ WEATHER = {"name": "get_weather", "description": "The weather.", "parameters": {
 CLOCK = {"name": "get_time", "parametersJsonSchema": {"type": "object", "additionalProperties": False}}
 
 
-def decoded(**body: Any) -> ChatRequest:
+def decoded(**body: Any) -> chat.ChatRequest:
     return Gemini("assistant").decode(json.dumps({"contents": HELLO, **body}).encode())
 
 
@@ -62,7 +46,7 @@ def response(name: str, output: Any = "ok", **more: Any) -> dict[str, Any]:
 
 
 def test_request_without_more_is_one_user_message() -> None:
-    assert decoded() == ChatRequest("assistant", (UserMessage("Hello!"),), include_usage=True)
+    assert decoded() == chat.ChatRequest("assistant", (chat.UserMessage("Hello!"),), include_usage=True)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -72,34 +56,37 @@ def test_path_decides_on_the_stream(stream: bool) -> None:
 
 
 def test_system_instruction_is_the_first_message() -> None:
-    assert decoded(systemInstruction={"parts": [{"text": "Be brief."}]}).messages[0] == SystemMessage("Be brief.")
+    assert decoded(systemInstruction={"parts": [{"text": "Be brief."}]}).messages[0] == chat.SystemMessage("Be brief.")
     both = decoded(system_instruction={"role": "user", "parts": [{"text": "a"}, {"text": "b"}]}).messages
-    assert both[:2] == (SystemMessage("a"), SystemMessage("b"))
+    assert both[:2] == (chat.SystemMessage("a"), chat.SystemMessage("b"))
 
 
 @pytest.mark.parametrize(
     ("part", "wanted"),
     [
-        ({"inlineData": {"mimeType": "image/jpg", "data": PIXEL}}, ImagePart(f"data:image/jpeg;base64,{PIXEL}")),
-        ({"inline_data": {"mime_type": "image/png", "data": URL_SAFE}}, ImagePart(f"data:image/png;base64,{PIXEL}")),
-        ({"inlineData": {"mimeType": "audio/mpeg", "data": PIXEL}}, AudioPart(PIXEL, "mp3")),
-        ({"inlineData": {"mimeType": "audio/wav", "data": PIXEL}}, AudioPart(PIXEL, "wav")),
+        ({"inlineData": {"mimeType": "image/jpg", "data": PIXEL}}, chat.ImagePart(f"data:image/jpeg;base64,{PIXEL}")),
+        (
+            {"inline_data": {"mime_type": "image/png", "data": URL_SAFE}},
+            chat.ImagePart(f"data:image/png;base64,{PIXEL}"),
+        ),
+        ({"inlineData": {"mimeType": "audio/mpeg", "data": PIXEL}}, chat.AudioPart(PIXEL, "mp3")),
+        ({"inlineData": {"mimeType": "audio/wav", "data": PIXEL}}, chat.AudioPart(PIXEL, "wav")),
         (
             {"inlineData": {"mimeType": "application/pdf", "data": PIXEL, "displayName": "a.pdf"}},
-            FilePart(f"data:application/pdf;base64,{PIXEL}", "a.pdf"),
+            chat.FilePart(f"data:application/pdf;base64,{PIXEL}", "a.pdf"),
         ),
-        ({"fileData": {"fileUri": "https://example.com/a.png"}}, ImagePart("https://example.com/a.png")),
+        ({"fileData": {"fileUri": "https://example.com/a.png"}}, chat.ImagePart("https://example.com/a.png")),
     ],
 )
 def test_media_become_parts(part: dict[str, Any], wanted: Any) -> None:
     (message,) = messages_of(user(part, {"text": "What is it?"}))
-    assert message == UserMessage((wanted, TextPart("What is it?")))
+    assert message == chat.UserMessage((wanted, chat.TextPart("What is it?")))
 
 
 def test_turns_of_the_model_are_joined() -> None:
     """google-genai's streamed chats send each chunk back as a turn of its own."""
     messages = messages_of(user({"text": "Hi"}), model({"text": "Hel"}), model({"text": "lo"}), user({"text": "Go on"}))
-    assert messages == (UserMessage("Hi"), AssistantMessage("Hello"), UserMessage("Go on"))
+    assert messages == (chat.UserMessage("Hi"), chat.AssistantMessage("Hello"), chat.UserMessage("Go on"))
 
 
 def test_calls_in_several_turns_are_one_message_with_all_results_after_it() -> None:
@@ -111,21 +98,21 @@ def test_calls_in_several_turns_are_one_message_with_all_results_after_it() -> N
         user(response("b", id="2")),
         user({"text": "Well?"}, response("a", "text", id="1")),
     )
-    calls = (ToolCall("1", "a", '{"x":1}'), ToolCall("2", "b", "{}"))
+    calls = (chat.ToolCall("1", "a", '{"x":1}'), chat.ToolCall("2", "b", "{}"))
     assert messages == (
-        UserMessage("Hi"),
-        AssistantMessage("I look.", tool_calls=calls),
-        ToolMessage("2", "ok"),
-        ToolMessage("1", "text"),
-        UserMessage("Well?"),
+        chat.UserMessage("Hi"),
+        chat.AssistantMessage("I look.", tool_calls=calls),
+        chat.ToolMessage("2", "ok"),
+        chat.ToolMessage("1", "text"),
+        chat.UserMessage("Well?"),
     )
 
 
 def test_arguments_keep_the_digits_of_integers_beyond_64_bits() -> None:
     contents = [user({"text": "Hi"}), model(call("f", args={"id": 2**70})), user(response("f"))]
     body = {"contents": contents, "generationConfig": {"temperature": 1}}
-    chat = Gemini("assistant").decode(json.dumps(body).encode())
-    (decoded_call,) = [it for message in chat.messages for it in getattr(message, "tool_calls", ())]
+    request = Gemini("assistant").decode(json.dumps(body).encode())
+    (decoded_call,) = [it for message in request.messages for it in getattr(message, "tool_calls", ())]
     assert decoded_call.arguments == f'{{"id":{2**70}}}'
 
 
@@ -138,7 +125,11 @@ def test_responses_without_ids_match_by_name_and_order() -> None:
     assistant, *results = messages[1:]
     ids = [one.id for one in assistant.tool_calls]
     assert len(set(ids)) == 3
-    assert results == [ToolMessage(ids[1], "second"), ToolMessage(ids[0], "first"), ToolMessage(ids[2], "third")]
+    assert results == [
+        chat.ToolMessage(ids[1], "second"),
+        chat.ToolMessage(ids[0], "first"),
+        chat.ToolMessage(ids[2], "third"),
+    ]
 
 
 def test_made_up_id_is_not_the_id_of_another_call() -> None:
@@ -151,13 +142,15 @@ def test_made_up_id_is_not_the_id_of_another_call() -> None:
 @cases("result", "text", "failed")
 def test_result_of_a_function_is_text(result: Any, text: str, failed: bool) -> None:
     answer = {"functionResponse": {"name": "a", "response": result}}
-    assert messages_of(user({"text": "Hi"}), model(call("a")), user(answer))[2] == ToolMessage("call_1", text, failed)
+    assert messages_of(user({"text": "Hi"}), model(call("a")), user(answer))[2] == chat.ToolMessage(
+        "call_1", text, failed
+    )
 
 
 def test_result_may_have_an_image() -> None:
     image = {"inlineData": {"mimeType": "image/png", "data": PIXEL}}
     messages = messages_of(user({"text": "Hi"}), model(call("a")), user(response("a", parts=[image])))
-    assert messages[2].content == (TextPart("ok"), ImagePart(f"data:image/png;base64,{PIXEL}"))
+    assert messages[2].content == (chat.TextPart("ok"), chat.ImagePart(f"data:image/png;base64,{PIXEL}"))
 
 
 def test_repeated_response_is_left_out_by_name() -> None:
@@ -166,7 +159,7 @@ def test_repeated_response_is_left_out_by_name() -> None:
     one, two = response("a", "one", id="1"), response("a", "two", id="2")
     for turns in ([user(one, two, one)], [user(one), user(one, two)], [user(one, one), user(two)]):
         request = decoded(contents=[*HELLO, calls, *turns])
-        assert request.messages[2:] == (ToolMessage("1", "one"), ToolMessage("2", "two"))
+        assert request.messages[2:] == (chat.ToolMessage("1", "one"), chat.ToolMessage("2", "two"))
         assert request.unread == {"contents.parts.functionResponse"}
     with pytest.raises(InvalidRequest, match="answers no function call"):
         decoded(contents=[*HELLO, calls, user(one, two, response("a", "other", id="1"))])
@@ -191,14 +184,14 @@ def test_foreign_signature_is_dropped_by_name(foreign: str) -> None:
 
 def test_thoughts_in_the_history_are_reasoning() -> None:
     messages = messages_of(*HELLO, model({"text": "hm", "thought": True}, {"text": "Yes"}), *HELLO)
-    assert messages[1] == AssistantMessage("Yes", reasoning="hm")
+    assert messages[1] == chat.AssistantMessage("Yes", reasoning="hm")
 
 
 def test_functions_become_tools() -> None:
     request = decoded(tools=[{"functionDeclarations": [WEATHER]}, {"function_declarations": [CLOCK]}])
     assert request.tools == (
-        Tool("get_weather", "The weather.", {"type": "object"}),
-        Tool("get_time", None, {"type": "object", "additionalProperties": False}),
+        chat.Tool("get_weather", "The weather.", {"type": "object"}),
+        chat.Tool("get_time", None, {"type": "object", "additionalProperties": False}),
     )
 
 
@@ -209,13 +202,13 @@ def test_functions_become_tools() -> None:
         ({"mode": "NONE"}, "none"),
         ({"mode": "ANY"}, "required"),
         ({"mode": "any"}, "required"),
-        ({"mode": "ANY", "allowedFunctionNames": ["get_time"]}, NamedTool("get_time")),
+        ({"mode": "ANY", "allowedFunctionNames": ["get_time"]}, chat.NamedTool("get_time")),
         (
             {"mode": "ANY", "allowedFunctionNames": ["get_time", "get_weather"]},
-            AllowedTools("required", ("get_time", "get_weather")),
+            chat.AllowedTools("required", ("get_time", "get_weather")),
         ),
         ({"mode": "VALIDATED"}, "auto"),
-        ({"mode": "VALIDATED", "allowedFunctionNames": ["get_time"]}, AllowedTools("auto", ("get_time",))),
+        ({"mode": "VALIDATED", "allowedFunctionNames": ["get_time"]}, chat.AllowedTools("auto", ("get_time",))),
         ({}, None),
     ],
 )
@@ -240,9 +233,9 @@ def test_settings_become_those_of_a_chat() -> None:
         "responseModalities": ["TEXT"],
         "responseMimeType": "text/plain",
     }
-    assert decoded(generationConfig=config) == ChatRequest(
+    assert decoded(generationConfig=config) == chat.ChatRequest(
         "assistant",
-        (UserMessage("Hello!"),),
+        (chat.UserMessage("Hello!"),),
         include_usage=True,
         temperature=0.5,
         top_p=0.9,
@@ -275,7 +268,7 @@ def test_schema_of_an_answer_becomes_json_schema() -> None:
     }
     request = decoded(generationConfig={"responseMimeType": "application/json", "responseSchema": schema})
     form = request.response_format
-    assert isinstance(form, JsonSchemaFormat)
+    assert isinstance(form, chat.JsonSchemaFormat)
     properties: Any = form.schema["properties"]
     assert list(properties) == ["a", "b"]
     assert properties["a"] == {"type": "array", "items": {"type": "integer"}}
@@ -288,7 +281,7 @@ def test_counts_and_examples_of_a_schema_are_read() -> None:
     schema = {"type": "ARRAY", "items": {"type": "STRING", "example": "a"}, "max_items": "3", "minItems": 1}
     request = decoded(generationConfig={"responseMimeType": "application/json", "responseSchema": schema})
     form = request.response_format
-    assert isinstance(form, JsonSchemaFormat)
+    assert isinstance(form, chat.JsonSchemaFormat)
     items = {"type": "string", "examples": ["a"]}
     assert form.schema == {"type": "array", "items": items, "maxItems": 3, "minItems": 1}
 
@@ -296,7 +289,7 @@ def test_counts_and_examples_of_a_schema_are_read() -> None:
 @cases("schema")
 def test_schema_that_cannot_be_strict_is_unchanged(schema: Any) -> None:
     request = decoded(generationConfig={"responseMimeType": "application/json", "responseJsonSchema": schema})
-    assert request.response_format == JsonSchemaFormat("response", schema, None, None)
+    assert request.response_format == chat.JsonSchemaFormat("response", schema, None, None)
 
 
 def test_json_schema_with_googles_types_is_read() -> None:
@@ -309,12 +302,12 @@ def test_json_schema_with_googles_types_is_read() -> None:
     )
     lowered = {"type": {"type": ["string", "null"], "const": {"type": "STRING"}}}
     wanted = {"type": "object", "properties": lowered, "maxProperties": 1}
-    assert request.response_format == JsonSchemaFormat("response", wanted)
+    assert request.response_format == chat.JsonSchemaFormat("response", wanted)
     assert request.tools[0].parameters == wanted
 
 
 def test_json_without_a_schema_is_any_object() -> None:
-    assert decoded(generationConfig={"responseMimeType": "application/json"}).response_format == JsonObjectFormat()
+    assert decoded(generationConfig={"responseMimeType": "application/json"}).response_format == chat.JsonObjectFormat()
 
 
 def test_unknown_fields_are_dropped_by_name() -> None:
@@ -383,4 +376,4 @@ def test_counting_reads_a_part_of_a_conversation() -> None:
     counted = GeminiCount("assistant").decode(json.dumps({"contents": partial}).encode())
     assert [type(message).__name__ for message in counted.messages] == ["AssistantMessage", "ToolMessage"]
     inner = {"generateContentRequest": {"model": "models/x", "contents": HELLO}}
-    assert GeminiCount("assistant").decode(json.dumps(inner).encode()).messages == (UserMessage("Hello!"),)
+    assert GeminiCount("assistant").decode(json.dumps(inner).encode()).messages == (chat.UserMessage("Hello!"),)
