@@ -30,17 +30,10 @@ def client_of(control: StatedControl, guard: Guard | None = None) -> httpx.Async
 async def test_territories_have_their_region_and_deployments(control: StatedControl) -> None:
     document: Any = (await client_of(control).get("/territories")).json()
     assert [region["name"] for region in document["regions"]] == ["cn", "eu", "us", "default"]
-    assert document["regions"][1] == {
-        "name": "eu",
-        "territories": "@EEA, CH",
-        "boundary": "@EEA, CH",
-        "approvals_required": False,
-    }
-    assert document["territories"]["HK"] == {
-        "region": "default",
-        "deployments": ["qwen-hk", "qwen-intl"],
-        "refusal": None,
-    }
+    eu = {"name": "eu", "territories": "@EEA, CH", "boundary": "@EEA, CH", "approvals_required": False}
+    assert document["regions"][1] == eu
+    served = {"region": "default", "deployments": ["qwen-hk", "qwen-intl"], "refusal": None}
+    assert document["territories"]["HK"] == served
     assert document["territories"]["CU"] == {"region": "default", "deployments": [], "refusal": "region_blocked"}
     assert len(document["territories"]) == 250
 
@@ -49,12 +42,8 @@ async def test_explain_has_boundary_labels_and_facts_with_their_source(control: 
     document: Any = (await client_of(control).get("/explain", params={"territory": "HK"})).json()
     assert (document["boundary"], document["labels"]) == ("any", [])
     facts = next(item["facts"] for item in document["considered"] if item["deployment"] == "qwen-hk")
-    assert (facts["site"], facts["stores"], facts["processes"], facts["as_of"]) == (
-        "hongkong",
-        "HK",
-        "any",
-        "2026-11-23",
-    )
+    shown = {"site": "hongkong", "stores": "HK", "processes": "any", "as_of": "2026-11-23"}
+    assert facts.items() >= shown.items()
     assert facts["source"].startswith("https://www.alibabacloud.com/")
     assert document["not_on_route"] == ["chatgpt-eu", "chatgpt-us", "qwen-cn"]
     china: Any = (await client_of(control).get("/explain", params={"territory": "CN"})).json()

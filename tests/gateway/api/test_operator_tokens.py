@@ -86,11 +86,8 @@ def refused(answer: httpx.Response) -> tuple[int, str, str | None]:
 async def test_first_rule_that_holds_gives_the_role(
     listener: Listener, members: dict[str, Any], statuses: tuple[int, ...]
 ) -> None:
-    token = signed(**members)
-    answers = [
-        await listener.call(*of, token)
-        for of in (("GET", "/metrics"), ("POST", "/reload"), ("POST", "/v1/admin/tokens"))
-    ]
+    token, actions = signed(**members), (("GET", "/metrics"), ("POST", "/reload"), ("POST", "/v1/admin/tokens"))
+    answers = [await listener.call(*action, token) for action in actions]
     # An admin gets past the guard: the action then needs a body.
     assert [403 if answer.status_code == 403 else 200 for answer in answers] == list(statuses)
     assert listener.callbacks.reloads == (1 if statuses[1] == 200 else 0)
@@ -102,11 +99,8 @@ async def test_roles_count_as_a_token_that_exists(listener: Listener, path: str)
     without = Listener(CONFIG)
     if path != "/events":
         assert (await without.call("GET", path, None)).status_code == 200, "without roles, this machine may call"
-    assert refused(await without.call("GET", path, signed(**OPERATOR), Guard(((WAY_IN, Role.ADMIN),)))) == (
-        401,
-        "invalid_api_key",
-        None,
-    )
+    answer = await without.call("GET", path, signed(**OPERATOR), Guard(((WAY_IN, Role.ADMIN),)))
+    assert refused(answer) == (401, "invalid_api_key", None)
 
 
 @cases("changes", "expected")

@@ -99,14 +99,10 @@ async def test_server_without_tls_is_reached_through_a_tunnel_too(transport: Tra
         assert b"proxy-authorization" not in proxy.heads[0]
 
 
+UNAUTHENTICATED = b"HTTP/1.1 407 Auth\r\nproxy-authenticate: Basic realm=pass-word\r\n\r\n"
 REPLIES: list[tuple[str, bytes, str, bool | None]] = [
     # name, what the proxy sends, words of the detail, whether to try again
-    (
-        "407",
-        b"HTTP/1.1 407 Auth\r\nproxy-authenticate: Basic realm=pass-word\r\n\r\n",
-        "refuses the credentials",
-        False,
-    ),
+    ("407", UNAUTHENTICATED, "refuses the credentials", False),
     ("403", b"HTTP/1.1 403 Forbidden\r\n\r\n", "it answered 403", False),
     ("502", b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 3\r\n\r\nbad", "it answered 502", None),
     ("a redirect", b"HTTP/1.1 302 Found\r\nlocation: https://elsewhere.test/\r\n\r\n", "it answered 302", None),
@@ -174,12 +170,8 @@ async def test_proxy_that_inspects_is_trusted_by_its_authority(
 async def test_permit_without_this_proxy_opens_no_connection(authority: trustme.CA, serving: ssl.SSLContext) -> None:
     async with scripted(tls=serving) as server, connect_proxy() as proxy:
         transport, link = PoolTransport(), link_to(proxy.origin, authority)
-        for one, permitted in (
-            (link, ""),
-            (link, "http://127.0.0.1:9"),
-            (None, proxy.origin),
-            (Link(link.ca), proxy.origin),
-        ):
+        without = (None, proxy.origin), (Link(link.ca), proxy.origin)
+        for one, permitted in ((link, ""), (link, "http://127.0.0.1:9"), *without):
             with pytest.raises(FenceBreach):
                 await send(transport, server.origin, one, permitted)
         request = upstream_request(ServicePermit(server.origin), WireRequest("GET", "/", (), b""), 5, link=link)

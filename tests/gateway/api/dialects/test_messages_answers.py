@@ -117,12 +117,8 @@ def test_state_is_the_signature_of_the_thinking_before_its_call() -> None:
 
 def test_state_gets_a_thinking_block_if_a_text_stands_in_between() -> None:
     message = streamed(chat.ReasoningDelta("Hm"), chat.TextDelta("I look."), CALL, REST, *CALLED)
-    assert [(block["type"], block.get("signature")) for block in message.content] == [
-        ("thinking", NO_STATE),
-        ("text", None),
-        ("thinking", "sealed"),
-        ("tool_use", None),
-    ]
+    blocks = [(block["type"], block.get("signature")) for block in message.content]
+    assert blocks == [("thinking", NO_STATE), ("text", None), ("thinking", "sealed"), ("tool_use", None)]
     assert message.stop_reason == "tool_use"
 
 

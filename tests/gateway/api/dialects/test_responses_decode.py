@@ -211,11 +211,8 @@ def test_tool_choice(choice: Any, expected: Any) -> None:
 
 
 def test_custom_tools_and_tools_of_items_are_functions() -> None:
-    custom = {
-        "type": "custom",
-        "name": "edit",
-        "format": {"type": "grammar", "syntax": "lark", "definition": "start: A"},
-    }
+    grammar = {"type": "grammar", "syntax": "lark", "definition": "start: A"}
+    custom = {"type": "custom", "name": "edit", "format": grammar}
     later = {**FUNCTION, "description": "later"}
     group = {"type": "namespace", "name": "g", "tools": [custom, FUNCTION]}
     items = [{"type": "additional_tools", "tools": [later, group]}, {"role": "user", "content": "Hi"}]
@@ -227,16 +224,14 @@ def test_custom_tools_and_tools_of_items_are_functions() -> None:
         assert read.names.split("g__edit") == ("g", "edit")
         assert "start: A" in str(read.request.tools[1].description)
     assert [tool.name for tool in decoded(items).request.tools] == ["weather", "g__edit", "g__weather"]
-    assert decoded(tools=[custom], tool_choice={"type": "custom", "name": "edit"}).request.tool_choice == NamedTool(
-        "edit"
-    )
+    chosen = decoded(tools=[custom], tool_choice={"type": "custom", "name": "edit"}).request
+    assert chosen.tool_choice == NamedTool("edit")
 
 
 def test_structured_output_effort_and_log_probabilities() -> None:
     text = {"format": {"type": "json_schema", "name": "s", "schema": WEATHER, "strict": True}, "verbosity": "low"}
-    request = decoded(
-        text=text, reasoning={"effort": "low", "summary": "auto"}, include=["message.output_text.logprobs"]
-    ).request
+    thinking = {"effort": "low", "summary": "auto"}
+    request = decoded(text=text, reasoning=thinking, include=["message.output_text.logprobs"]).request
     assert request.response_format == JsonSchemaFormat("s", WEATHER, None, True)
     assert (request.reasoning_effort, request.extra, request.logprobs) == ("low", {"verbosity": "low"}, True)
     assert request.unread == {"reasoning.summary"}
@@ -387,14 +382,10 @@ def test_last_update_of_the_configuration_stands_in_place_of_the_requests_own() 
     schema = {"type": "json_schema", "name": "a", "schema": CLOSED}
     first = {"type": "configuration_update", "reasoning": {"effort": "medium"}, "text": {"format": schema}}
     second = {"type": "configuration_update", "id": "cu_2", "reasoning": {"effort": "low"}, "text": None}
-    request = decoded(
-        [first, ASK, second], reasoning={"effort": "high"}, text={"format": {"type": "json_object"}}
-    ).request
-    assert (request.reasoning_effort, request.messages, request.unread) == (
-        "low",
-        (UserMessage("Weather?"),),
-        frozenset(),
-    )
+    own = {"reasoning": {"effort": "high"}, "text": {"format": {"type": "json_object"}}}
+    request = decoded([first, ASK, second], **own).request
+    assert (request.reasoning_effort, request.messages) == ("low", (UserMessage("Weather?"),))
+    assert not request.unread
     assert isinstance(request.response_format, JsonSchemaFormat)
     plain = {"type": "configuration_update", "text": {"format": {"type": "text"}, "verbosity": "low"}}
     request = decoded([first, ASK, plain]).request

@@ -151,12 +151,8 @@ async def test_refusals_of_the_caller_are_those_of_a_post() -> None:
             assert (*answer[:2], answer[3]) == (status, code, b""), number
             assert running.counts("gateway_websocket_handshakes_total")[step] == before + 1
             (line,) = logged
-            assert (line["event"], line["status"], line["code"], line["transport"]) == (
-                "request",
-                status,
-                code,
-                "websocket",
-            )
+            expected = {"event": "request", "status": status, "code": code, "transport": "websocket"}
+            assert line.items() >= expected.items()
         running.app.flush()
         assert not [key for key in running.app.metrics._counts if key[0] == "gateway_requests_total"]
 

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from gateway.execution.resume_request import estimated_tokens
 from gateway.server import websocket_connection
 from tests.gateway.api.websocket.websocket_gateway import (
+    CONFIG,
     LIMIT_S,
     Connection,
     Provider,
@@ -21,6 +22,7 @@ from tests.gateway.api.websocket.websocket_gateway import (
 )
 from tests.kit.case_files import cases
 from tests.kit.claim_tokens import jwks, public
+from tests.kit.configs import table_of
 from tests.kit.scripted_server import until
 from tests.kit.token_gateway import BATCH, signed
 from tests.kit.token_gateway import CONFIG as TOKENS
@@ -110,11 +112,8 @@ async def test_turns_run_in_order_and_the_17th_that_waits_is_refused(running: Ru
     refused = await socket.event()
     while refused["type"] != "error":
         refused = await socket.event()
-    assert (refused["status"], refused["error"]["code"], refused["headers"]["retry-after"]) == (
-        429,
-        "rate_limited",
-        "1",
-    )
+    assert (refused["status"], refused["error"]["code"]) == (429, "rate_limited")
+    assert refused["headers"]["retry-after"] == "1"
     assert [*refused][-1] == "stream_id"
     assert len(running.provider.bodies) == 1
     running.provider.gate.set()
@@ -320,14 +319,9 @@ async def test_token_that_ends_while_its_turn_waits_was_valid_when_the_frame_arr
 
 
 async def test_other_key_revoked_region_or_gateway_ends_the_connection_with_1008() -> None:
-    from tests.gateway.api.websocket.websocket_gateway import CONFIG
-    from tests.kit.configs import table_of
 
-    for patch, status in (
-        ("clients: {app: null}", 401),
-        ("websocket: false", 426),
-        ("regions: {world: {websocket: false}}", 426),
-    ):
+    off = "regions: {world: {websocket: false}}"
+    for patch, status in (("clients: {app: null}", 401), ("websocket: false", 426), (off, 426)):
         async with connected() as (running, socket):
             assert (await socket.asked())["type"] == "response.completed"
             running.app.activate(table_of(CONFIG.merge(patch), {"KEY": "sk"}))
