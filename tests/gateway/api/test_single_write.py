@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from unittest.mock import patch
 
 import pytest
@@ -65,20 +67,17 @@ async def test_slow_client_gets_the_complete_stream() -> None:
     assert answer.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
 
-@pytest.mark.parametrize("case", ["JSON", "stream of 64 events at once"])
-async def test_large_answer_is_held_until_the_client_has_read_it(case: str) -> None:
-    """An idle connection that holds an answer is cut, however well its client is reading; a request has its own time."""
-    gateway, answer = InProcess(TABLE), _large_json() if case == "JSON" else Answers(2000, 2000).bursts["openai+usage"]
-    protocol = gateway._protocol
-    flow, write, is_full = protocol.flow, protocol.transport.write, asyncio.Event()
-    unread = 0
+@asynccontextmanager
+async def asked_by_a_full_client(gateway: InProcess, case: str, answer: bytes) -> AsyncIterator[list[bytes]]:
+    """Ask, and wait until the client takes no more; it reads on after the block. Yield the pieces that were written."""
+    protocol, is_full, pieces = gateway._protocol, asyncio.Event(), list[bytes]()
+    write = protocol.transport.write
 
     def fill(data: bytes) -> None:
-        nonlocal unread
         write(data)
-        unread += len(data)
-        if unread > HIGH_WATER_LIMIT and not is_full.is_set():
-            flow.pause_writing()
+        pieces.append(data)
+        if sum(map(len, pieces)) > HIGH_WATER_LIMIT and not is_full.is_set():
+            protocol.flow.pause_writing()
             is_full.set()
 
     with patch.object(protocol.transport, "write", fill):
@@ -87,36 +86,25 @@ async def test_large_answer_is_held_until_the_client_has_read_it(case: str) -> N
             await is_full.wait()
         for _ in range(5):
             await asyncio.sleep(0)
-        assert protocol._latest.state is not RequestState.COMPLETE
         running = protocol._latest.task
-        flow.resume_writing()
+        yield pieces
+        protocol.flow.resume_writing()
         await asyncio.gather(asking, running)
-    assert protocol._latest.state is RequestState.COMPLETE
+
+
+@pytest.mark.parametrize("case", ["JSON", "stream of 64 events at once"])
+async def test_large_answer_is_held_until_the_client_has_read_it(case: str) -> None:
+    """An idle connection that holds an answer is cut, however well its client is reading; a request has its own time."""
+    gateway, answer = InProcess(TABLE), _large_json() if case == "JSON" else Answers(2000, 2000).bursts["openai+usage"]
+    async with asked_by_a_full_client(gateway, case, answer):
+        assert gateway._protocol._latest.state is not RequestState.COMPLETE
+    assert gateway._protocol._latest.state is RequestState.COMPLETE
 
 
 async def test_large_answer_is_held_only_once_as_bytes_during_the_transfer() -> None:
     """A `str` with an emoji would need four times the memory, and a copy joined with the head would double it."""
-    gateway = InProcess(TABLE)
-    protocol, is_full, pieces = gateway._protocol, asyncio.Event(), list[bytes]()
-    write = protocol.transport.write
-
-    def fill(data: bytes) -> None:
-        write(data)
-        pieces.append(data)
-        if len(data) > HIGH_WATER_LIMIT:
-            protocol.flow.pause_writing()
-            is_full.set()
-
-    with patch.object(protocol.transport, "write", fill):
-        asking = asyncio.ensure_future(gateway.ask(request_bytes("JSON"), [_large_json()]))
-        async with asyncio.timeout(30):
-            await is_full.wait()
-        for _ in range(5):
-            await asyncio.sleep(0)
+    async with asked_by_a_full_client(InProcess(TABLE), "JSON", _large_json()) as pieces:
         held = [one for one in gc.get_objects() if type(one) is AssistantMessage and one.content == LARGE]
-        running = protocol._latest.task
-        protocol.flow.resume_writing()
-        await asyncio.gather(asking, running)
     assert not held
     assert pieces[-2].endswith(b"\r\n\r\n")
     assert pieces[-1].startswith(b"{")

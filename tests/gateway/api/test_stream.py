@@ -214,13 +214,6 @@ def test_setup_of_the_model_that_resumed_is_not_that_of_the_first() -> None:
     assert b"fp_1" not in encoder.lone_text(b"f")
 
 
-def test_hidden_model_hides_its_setup_too() -> None:
-    hidden = ChunkEncoder(AnswerStyle(shown_model="assistant"), RECORD)
-    data = hidden.encode((SETUP, TextDelta("a"), ChoiceFinish("stop"), Finished()))
-    assert b"default" not in data
-    assert b"fp_1" not in data
-
-
 def test_finish_is_sent_in_its_own_chunk() -> None:
     *_, finish = encoded(OPENED, TextDelta("a"), ChoiceFinish("stop", raw="stop"))
     assert finish["choices"] == [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}]
@@ -337,13 +330,3 @@ def test_texts_with_probabilities_and_of_other_choices_are_whole_chunks() -> Non
     events = encoded(OPENED, TextDelta("a"), TextDelta("b", 0, logprobs), TextDelta("c", 1), TextDelta("d", 1))
     shown = [(event["choices"][0]["index"], event["choices"][0]["logprobs"]) for event in events]
     assert shown == [(0, None), (0, logprobs), (1, None), (1, None)]
-
-
-@given(st.lists(st.one_of(texts.filter(bool).map(TextDelta), st.builds(TextDelta, texts.filter(bool), st.just(1)))))
-@unhurried
-def test_texts_that_come_together_are_written_as_they_are_one_by_one(deltas: list[TextDelta]) -> None:
-    """Texts with quotes, commas and backslashes are included, because the separators consist of these characters."""
-    odd = [TextDelta(text) for text in ('","', '\\","\\', '",', "x")]
-    events: list[StreamEvent] = [OPENED, *deltas, *odd, ChoiceFinish("stop"), Finished()]
-    together, apart = ChunkEncoder(AnswerStyle(), RECORD), ChunkEncoder(AnswerStyle(), RECORD)
-    assert together.encode(tuple(events)) == b"".join([apart.encode((event,)) for event in events])

@@ -43,13 +43,8 @@ class _Answer(UpstreamResponse):
 async def test_secrets_repeated_by_a_provider_are_masked() -> None:
     """Secrets at the edge of the shown text and values derived from the key are masked too."""
     signature = "f" * 64
-    error = {
-        "pad": "x" * 4060,
-        "key": "sk-secret-of-mine",
-        "id": "AKIDverysecret",
-        "sign": signature,
-        "pem": "MIIsecretline",
-    }
+    error = {"pad": "x" * 4060, "key": "sk-secret-of-mine", "id": "AKIDverysecret"}
+    error |= {"sign": signature, "pem": "MIIsecretline"}
     account = json.dumps({"type": "service_account", "private_key": "-----BEGIN-----\nMIIsecretline\n-----END-----\n"})
     secrets = [Secret("AKIDverysecret:sk-secret-of-mine"), Secret(account)]
     log = ExchangeLog(cast("Transport", _Echo(json.dumps(error).encode())))

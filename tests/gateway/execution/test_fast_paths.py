@@ -108,24 +108,9 @@ def long_way(adapter: Adapter, data: bytes) -> tuple[list[Any], Failure | None]:
     return events_in(b"".join(written)), encoder.failed.failure if encoder.failed is not None else None
 
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=4) | st.sampled_from(
-    [
-        '"',
-        '",',
-        '","',
-        "\\",
-        "\\n",
-        "\0",
-        "é",
-        "你好",
-        "🙂",
-        "\u2028",
-        "data: [DONE]\n\n",
-        "</think>",
-        '{"a":"b",',
-        "a" * 300,
-    ]
-)
+SEPARATORS = ['"', '",', '","', "\\", "\\n", "\0", '{"a":"b",', "data: [DONE]\n\n", "</think>"]
+SCRIPTS = ["é", "你好", "🙂", "\u2028", "a" * 300]
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=4) | st.sampled_from([*SEPARATORS, *SCRIPTS])
 escaped = st.sampled_from(["\\ud83d", "\\ude00", "\\ud83d\\ude00", "\\u0000", "\\u4f60", "\\/", "\\q", "\\u12", "\x01"])
 written = texts.map(lambda text: json.dumps(text, ensure_ascii=False)[1:-1])
 # The seams that short ways look for are made of such.
@@ -145,6 +130,8 @@ def chunk(
     return framed(f'{{"id":"{id}","created":7,"model":"{model}","choices":[{choice}]{more}}}')
 
 
+SIGNS_OF_LIFE = [b": ping\n\n", b":\n", b"event: ping\n\n", b"\n", b"\r\n", b"retry: 3\n"]
+ODD_LINES = [*SIGNS_OF_LIFE, DONE, DONE[:-1], b"data:\n\n", b"data: \n\n", b"\xef\xbb\xbf", b"garbage\n", b"<html>\n\n"]
 contents = inside.map(lambda text: f'"content":"{text}"')
 usages = counts.map(lambda count: f',"usage":{{"prompt_tokens":1,"completion_tokens":{count}}}')
 openai_blocks = st.one_of(
@@ -184,19 +171,7 @@ openai_blocks = st.one_of(
     ),
     st.sampled_from(
         [
-            DONE,
-            b"data: [DONE]\n",
-            b": ping\n\n",
-            b":\n",
-            b"event: ping\n\n",
-            b"\n",
-            b"\r\n",
-            b"data:\n\n",
-            b"data: \n\n",
-            b"retry: 3\n",
-            b"\xef\xbb\xbf",
-            b"garbage\n",
-            b"<html>\n\n",
+            *ODD_LINES,
             framed('{"error":{"message":"x","code":"rate_limit_exceeded"}}'),
             framed('{"error":{"message":"x","code":"content_filter"}}'),
             framed('{"message":"x"}', lead="event: error\ndata: "),

@@ -13,18 +13,16 @@ import pytest
 
 from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
-from providers.adapter import answers_chats
 from providers.chat import ChatCompletion, ChatRequest, Heartbeat, Opened, StreamEvent, text_of
 from providers.conformance.cases import answer_cases, request_cases
 from providers.conformance.meaning import arguments_value, callable_tools, conversation, parameters
-from providers.conformance.subject import Subject, subjects_of
+from providers.conformance.subject import Subject
 from providers.failures import ProviderFailed, UnsupportedFeature
 from providers.matching.requirements import requirements_of
 from providers.reading.folding import fold
-from providers.registry import load_registry
 from providers.testkit.simulator import RequestRejected
+from tests.gateway.api.dialects.chat_subjects import SUBJECTS
 from tests.kit.dialect_clients import DIALECT_CLIENTS, DialectClient
-from tests.kit.vendor_checks import checked_simulators
 
 WIRE_FORMATS = ("openai", "anthropic", "gemini", "bedrock", "dashscope")
 NEW = [name for name in DIALECT_CLIENTS if name != "chat"]
@@ -35,20 +33,6 @@ REFUSED_FROM_CHAT = {"empty_text"}
 # The strict reader of Messages wants output tokens, which an empty answer has not.
 NOT_READ = {("messages", "empty_text")}
 STYLE = AnswerStyle(include_usage=True)
-
-
-def subjects() -> dict[str, Subject]:
-    """Return the most capable model of each adapter."""
-    simulators = checked_simulators()
-    found: dict[str, Subject] = {}
-    for name, adapter in sorted(load_registry().adapters.items()):
-        if name in simulators and answers_chats(adapter):
-            known = subjects_of(adapter, simulators[name])
-            found[name] = max(known, key=lambda one: (not one.is_invented, len(one.features | one.parameters)))
-    return found
-
-
-SUBJECTS = subjects()
 
 
 @dataclass(frozen=True)

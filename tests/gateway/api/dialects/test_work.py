@@ -16,15 +16,14 @@ from gateway.execution.exchange import AnswerStyle
 from gateway.model.record import Record
 from providers import chat
 from providers.adapter import Adapter, answers_chats
-from providers.conformance.subject import Subject, subjects_of
 from providers.failures import InvalidRequest, ProviderFailed, UnsupportedFeature
 from providers.formats.fitting import fit
 from providers.reading.folding import fold
 from providers.registry import load_registry
 from providers.value import replace
+from tests.gateway.api.dialects.chat_subjects import SUBJECTS
 from tests.kit.dialect_clients import DIALECT_CLIENTS
 from tests.kit.growth import MOST_GROWTH, growth
-from tests.kit.vendor_checks import checked_simulators
 
 _REFUSED = (ApiError, InvalidRequest, UnsupportedFeature, ProviderFailed)
 _ASKED, _TOOL = chat.UserMessage("Hi"), chat.Tool("f", "", {"type": "object", "properties": {}})
@@ -122,17 +121,6 @@ EVENTS: Mapping[str, tuple[int, Callable[[int], tuple[chat.StreamEvent, ...]]]] 
 }
 
 
-def _subjects() -> dict[str, Subject]:
-    simulators = checked_simulators()
-    found: dict[str, Subject] = {}
-    for name, adapter in sorted(load_registry().adapters.items()):
-        if answers_chats(adapter):
-            known = subjects_of(adapter, simulators[name])
-            found[name] = max(known, key=lambda one: (not one.is_invented, len(one.features | one.parameters)))
-    return found
-
-
-SUBJECTS = _subjects()
 FEW = ("openai", "anthropic", "gemini", "bedrock", "dashscope", "mistral")
 """A sample for each test run: the five formats of their own, and one of those that are data."""
 
