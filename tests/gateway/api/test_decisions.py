@@ -26,6 +26,7 @@ deployments:
   spare: {provider: vllm, model: m, endpoint: "https://spare.example/v1", stores: any, processes: any}
 location: {unknown: default}
 """)
+REDACTED = CONFIG.merge({"redactions": {"personal": PERSONAL}, "regions": {"default": {"redact": "personal"}}})
 OPENAI = CONFIG.merge("deployments: {house: {provider: openai-compatible}, spare: {provider: openai-compatible}}")
 PREDICATE = {"type": "predicate", "name": "angry", "instructions": "The text is angry."}
 CHOICE = {
@@ -348,11 +349,8 @@ def test_a_long_request_is_split_and_one_deployment_answers_all_of_it() -> None:
     assert response.json()["usage"]["input_tokens"] == 7 * 800
 
 
-PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}
-
-
 @pytest.mark.parametrize(
-    ("part", "would_send"), [(None, ["messages"]), (PICTURE, ["messages", "images"])], ids=["text", "image"]
+    ("part", "would_send"), [(None, ["messages"]), (IMAGE, ["messages", "images"])], ids=["text", "image"]
 )
 def test_consent_to_one_request_holds_for_all_its_calls_and_for_no_other(part: Any, would_send: list[str]) -> None:
     config = OPENAI.merge(
@@ -428,7 +426,6 @@ def test_a_longer_input_than_a_context_skips_the_step() -> None:
 
 
 def test_one_value_in_input_json_and_option_is_one_placeholder_and_the_client_gets_its_own_words() -> None:
-    config = CONFIG.merge({"redactions": {"personal": PERSONAL}, "regions": {"default": {"redact": "personal"}}})
     mail = "anna@example.com"
     parts = [
         {"type": "input_text", "text": f"from {mail}"},
@@ -443,7 +440,7 @@ def test_one_value_in_input_json_and_option_is_one_placeholder_and_the_client_ge
             {**SCORE, "levels": [{"label": mail}, {"label": "b"}]},
         ],
     }  # fmt: skip
-    gateway = InputGateway(one, config)
+    gateway = InputGateway(one, REDACTED)
     response = gateway.post(DECISIONS, asked)
     assert response.status_code == 200, response.text
     sent = gateway.requests[0].content.decode()
@@ -458,9 +455,8 @@ def test_one_value_in_input_json_and_option_is_one_placeholder_and_the_client_ge
 
 
 def test_numbers_of_placeholders_go_on_from_call_to_call() -> None:
-    config = CONFIG.merge({"redactions": {"personal": PERSONAL}, "regions": {"default": {"redact": "personal"}}})
     mails = [f"user{at}@example.com" for at in range(201)]
-    gateway = InputGateway(one, config)
+    gateway = InputGateway(one, REDACTED)
     response = gateway.post(DECISIONS, {**ASKED, "questions": [{**PREDICATE, "instructions": it} for it in mails]})
     assert [body["questions"]["1"]["instructions"] for body in gateway.bodies] == ["QEMAIL1Z", "QEMAIL201Z"]
     assert "email=201" in response.headers["x-gateway-redacted"]

@@ -19,6 +19,7 @@ from gateway.changes.plan import plan_of
 from gateway.cli import main
 from gateway.config.check_report import render_matrix
 from gateway.config.loading import parse_document
+from gateway.config.problems import ConfigRejected
 from gateway.execution.upstream_client import characters_of
 from gateway.features.redaction.policy import finding, placeholders
 from gateway.features.redaction.policy.requests import NOTICE
@@ -169,14 +170,8 @@ def test_the_members_of_each_kind_of_message_have_placeholders_and_numbers_in_or
         "type": "object", "description": "of c@x.org", "properties": {
             "mail": {"type": "string", "format": "email", "pattern": "@", "enum": ["d@x.org"]},
             "format": {"type": "string", "minLength": 1}}}}  # fmt: skip
-    call = {
-        "id": "c1",
-        "type": "function",
-        "function": {
-            "name": "look_up",
-            "arguments": '{"mail": "b@x.org",  "card": 4111111111111111, "b@x.org": "\\u00e9 e@x.org"}',
-        },
-    }
+    arguments = '{"mail": "b@x.org",  "card": 4111111111111111, "b@x.org": "\\u00e9 e@x.org"}'
+    call = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": arguments}}
     answer = gateway.post("/v1/chat/completions", {
         "model": "assistant", "stop": ["g@x.org"], "tools": [{"type": "function", "function": tool}],
         "messages": [
@@ -191,10 +186,8 @@ def test_the_members_of_each_kind_of_message_have_placeholders_and_numbers_in_or
     function = sent["tools"][0]["function"]
     assert function["description"] == "Ask QEMAIL1Z"
     assert function["parameters"]["description"] == "of QEMAIL2Z"
-    assert function["parameters"]["properties"] == {
-        "mail": {"type": "string", "enum": ["QEMAIL3Z"]},
-        "format": {"type": "string"},
-    }
+    mail = {"type": "string", "enum": ["QEMAIL3Z"]}
+    assert function["parameters"]["properties"] == {"mail": mail, "format": {"type": "string"}}
     assert answer.headers["x-gateway-dropped"].split(", ") == ["format", "minLength", "pattern"]
     system, user, assistant, result = sent["messages"]
     assert system["content"] == f"I am QEMAIL4Z\n\n{NOTICE}"
@@ -472,11 +465,8 @@ def test_the_helplines_of_a_region_are_no_values() -> None:
     profile = {"locale": "de-DE", "helplines": {"crisis": "0800 111 0 111"}}
     gateway = InputGateway(echo, REDACTED.merge({"regions": {"default": {"profile": profile}}}))
     said = "Bitte rufen Sie 0800 1110111 an, oder Tel. 0800-1110222."
-    body = {
-        "model": "assistant",
-        "messages": [{"role": "assistant", "content": said}, {"role": "user", "content": "ok"}],
-    }
-    assert gateway.post("/v1/chat/completions", body).status_code == 200
+    messages = [{"role": "assistant", "content": said}, {"role": "user", "content": "ok"}]
+    assert ask(gateway, "ok", messages=messages).status_code == 200
     contents = [message["content"] for message in gateway.bodies[0]["messages"]]
     assert "Bitte rufen Sie 0800 1110111 an, oder Tel. QPHONE1Z." in contents
     assert any("0800 111 0 111" in content for content in contents)
@@ -510,36 +500,32 @@ def test_a_json_answer_stays_json() -> None:
         assert json.loads(found) == {"name": 'The  "q" PLAN'}
 
 
+def rejection_of(config: Config) -> str:
+    with pytest.raises(ConfigRejected) as caught:
+        table_of(config)
+    return str(caught.value)
+
+
 @cases("redaction", "message")
 def test_a_wrong_redaction_is_an_error(
     redaction: dict[str, Any], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from gateway.config.problems import ConfigRejected
-
-    with pytest.raises(ConfigRejected) as caught:
-        table_of(REDACTED.merge({"redactions": {"personal": redaction}}))
-    assert message in str(caught.value)
+    assert message in rejection_of(REDACTED.merge({"redactions": {"personal": redaction}}))
     assert capfd.readouterr().err == ""
 
 
 def test_two_redactions_give_a_name_one_pattern_and_a_key_names_a_known_one() -> None:
-    from gateway.config.problems import ConfigRejected
-
-    def rejected(config: Config) -> str:
-        with pytest.raises(ConfigRejected) as caught:
-            table_of(config)
-        return str(caught.value)
-
     two = {"one": {"patterns": {"AB": "x"}}, "two": {"patterns": {"AB": "y"}}}
-    assert "the redaction 'one' has another pattern of this name" in rejected(REDACTED.merge({"redactions": two}))
-    assert "unknown redaction 'persnal'" in rejected(REDACTED.merge({"regions": {"default": {"redact": "persnal"}}}))
-    assert "unknown redaction 'x'" in rejected(REDACTED.merge({"deployments": {"chat": {"redact": "x"}}}))
+    assert "the redaction 'one' has another pattern of this name" in rejection_of(REDACTED.merge({"redactions": two}))
+    assert "unknown redaction 'persnal'" in rejection_of(
+        REDACTED.merge({"regions": {"default": {"redact": "persnal"}}})
+    )
+    assert "unknown redaction 'x'" in rejection_of(REDACTED.merge({"deployments": {"chat": {"redact": "x"}}}))
 
 
 def test_a_consent_covers_the_request_as_it_would_be_sent() -> None:
-    gateway = InputGateway(
-        echo, REDACTED.merge({"deployments": {"chat": {"consent": {"mode": "per_request", "recipient": "Example"}}}})
-    )
+    consent_rule = "deployments: {chat: {consent: {mode: per_request, recipient: Example}}}"
+    gateway = InputGateway(echo, REDACTED.merge(consent_rule))
     path, body = asking("chat", PROMPT)
     consent = gateway.post(path, body).json()["error"]["consent"]
     assert consent["redacted"] == ["card", "email", "phone"]
@@ -559,9 +545,8 @@ def test_state_of_reasoning_returns_only_with_the_values_that_its_placeholders_m
     def returned(*values: str) -> str | None:
         return seal_of((b"k" * 32,), deployment, values).unseal(sealed)
 
-    assert (
-        returned("EMAIL:a@x.org", "PHONE:1") == returned("EMAIL:a@x.org", "PHONE:1", "CARD:2") == "thought of QEMAIL1Z"
-    )
+    both = ("EMAIL:a@x.org", "PHONE:1")
+    assert returned(*both) == returned(*both, "CARD:2") == "thought of QEMAIL1Z"
     assert returned() is returned("EMAIL:a@x.org") is returned("PHONE:1", "EMAIL:a@x.org") is None
     assert returned("EMAIL:b@x.org", "PHONE:1") is None
     plain = seal_of((b"k" * 32,), deployment)

@@ -16,15 +16,6 @@ def error(status: int, code: str | None = None, **headers: str) -> httpx.Respons
     return httpx.Response(status, json=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def chunk(text: str | None = None, finish: str | None = None) -> bytes:
-    delta = f'"content":"{text}"' if text is not None else ""
-    reason = f'"{finish}"' if finish else "null"
-    return b'data: {"id":"s1","model":"m1","created":1,"choices":[{"index":0,"delta":{%s},"finish_reason":%s}]}\n\n' % (
-        delta.encode(),
-        reason.encode(),
-    )
-
-
 async def in_pieces(*pieces: bytes) -> AsyncIterator[bytes]:
     """A body that arrives piece by piece, so that its end isn't known at its beginning."""
     for piece in pieces:

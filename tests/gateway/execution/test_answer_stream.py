@@ -503,14 +503,3 @@ async def test_reply_knows_when_all_of_it_is_read() -> None:
         await reply.close()
         assert reply.is_read
         await way.aclose()
-
-
-async def test_connection_of_an_abandoned_stream_is_closed_at_once() -> None:
-    async with scripted(hold(HEAD + framed(chunk("a")))) as server:
-        way = PoolTransport(Pool(lambda *_: None))
-        stream = await stream_from(way, server.origin, Deadline.start(LONG_S, LONG_S))
-        await stream.begin()
-        assert await anext(stream)
-        await stream.close()
-        await until(lambda: server.open == 0)
-        await way.aclose()

@@ -20,7 +20,8 @@ from gateway.usage.journal import Journal
 from gateway.usage.usage_row import CallOutcome
 from providers.failures import Failure, FailureKind
 from tests.gateway.execution.conftest import CONFIG, FIRST, ONLY_FIRST, SECOND, TWO_KEYS, Bench, answer_json, bench_of
-from tests.gateway.execution.runner_answers import SSE, chunk, error, events_of
+from tests.gateway.execution.live_streams import chunk
+from tests.gateway.execution.runner_answers import SSE, error, events_of
 from tests.kit.configs import table_of
 from tests.kit.usage_rows import kept_rows
 
@@ -93,15 +94,6 @@ async def test_failures_that_show_an_outage_open(bench: Bench, answer: httpx.Res
     assert breaker(bench).state is BreakerState.OPEN
 
 
-async def test_a_probe_closes_it_again(bench: Bench) -> None:
-    await fill(bench)
-    bench.time += 13
-    assert bench.health.snapshot(bench.table) == {}
-    bench.router.post(FIRST).respond(json=answer_json())
-    await bench.ask()
-    assert (bench.tried, breaker(bench).state) == (["first"], BreakerState.CLOSED)
-
-
 async def test_only_one_probe_runs_and_a_cancelled_probe_is_released(bench: Bench) -> None:
     await fill(bench)
     bench.time += 13
@@ -161,17 +153,6 @@ async def test_first_stream_after_an_outage_that_breaks_off_opens_the_breaker_ag
     bench.next_request()
     await bench.ask(stream=True)
     assert bench.tried == ["second"]
-
-
-async def test_first_stream_after_an_outage_that_is_whole_makes_the_breaker_as_new(bench: Bench) -> None:
-    await fill(bench)
-    bench.time += 13
-    bench.router.post(FIRST).mock(return_value=httpx.Response(200, content=WHOLE, headers=SSE))
-    await events_of(await bench.ask(stream=True))
-    await fill(bench, 4)
-    assert breaker(bench).state is BreakerState.CLOSED, "the failures before it do not count"
-    await fill(bench, 1)
-    assert bench.health.snapshot(bench.table)["first"].for_s <= 12, "the time does not grow"
 
 
 async def test_stream_that_its_client_closes_does_not_count_for_the_breaker(bench: Bench) -> None:

@@ -14,7 +14,8 @@ from gateway.execution.upstream_client import Answer
 from gateway.model.record import Record
 from providers.failures import FailureKind
 from tests.gateway.execution.conftest import FIRST, ONLY_FIRST, SECOND, Bench, answer_json
-from tests.gateway.execution.runner_answers import SSE, chunk, error, events_of
+from tests.gateway.execution.live_streams import chunk
+from tests.gateway.execution.runner_answers import SSE, error, events_of
 from tests.kit.scripted_server import until
 
 
@@ -88,14 +89,6 @@ async def test_request_without_a_free_slot_in_any_step_gets_a_retry_after(bench:
     assert (failure.kind, failure.retry_after_s) == (FailureKind.OVERLOADED, 1.0)
     assert bench.record.attempts == []
     assert [shed for shed, _ in bench.record.shed] == ["first", "second"]
-
-
-async def test_the_wait_is_over_and_the_next_step_answers(bench: Bench) -> None:
-    limiter = bound(bench, "{limit: 1, queue: 5, wait: 10ms}")
-    limiter.try_acquire()
-    bench.router.post(SECOND).respond(json=answer_json(model="m2"))
-    assert (await bench.ask()).step.deployment.name == "second"
-    assert bench.record.shed == (("first", "wait_over"),)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from providers.failures import FailureKind, ProviderFailed
 from tests.gateway.execution.conftest import FIRST, SECOND, Bench, answer_json
 from tests.gateway.execution.live_streams import WHOLE, chunk, live
 from tests.gateway.execution.runner_answers import SSE, text_of
-from tests.gateway.execution.runner_answers import chunk as answer_chunk
 
 
 @pytest.mark.parametrize(
@@ -47,7 +46,7 @@ UNFOLDED = "deployments: {first: {fold: false}, second: {fold: false}}"
 async def test_folding_many_events_does_not_block_other_tasks(bench: Bench, between: bytes) -> None:
     """A provider may send a stream of the maximum size although the request asked for JSON."""
     bench.use(UNFOLDED)
-    body = (answer_chunk("ab") + between) * MANY + answer_chunk(finish="stop") + b"data: [DONE]\n\n"
+    body = (chunk("ab") + between) * MANY + chunk(finish="stop") + b"data: [DONE]\n\n"
     bench.router.post(FIRST).respond(headers=SSE, content=body)
     bench.router.post(SECOND).respond(json=answer_json())
     rounds = 0
@@ -78,7 +77,7 @@ async def test_slow_reading_of_an_answer_does_not_count_as_silence(
 
     monkeypatch.setattr("gateway.execution.upstream_client.whole_of_body", slowly)
     bench.use(UNFOLDED)
-    body = answer_chunk("ab") * MANY + answer_chunk(finish="stop") + b"data: [DONE]\n\n"
+    body = chunk("ab") * MANY + chunk(finish="stop") + b"data: [DONE]\n\n"
     bench.router.post(FIRST).respond(headers=SSE, content=body)
     assert text_of((await bench.ask()).completion) == "ab" * MANY
     assert bench.tried == ["first"]
@@ -86,8 +85,8 @@ async def test_slow_reading_of_an_answer_does_not_count_as_silence(
 
 async def test_folded_stream_without_an_end_is_a_failure(bench: Bench) -> None:
     bench.use(UNFOLDED)
-    bench.router.post(FIRST).respond(headers=SSE, content=answer_chunk("ab") * MANY)
-    bench.router.post(SECOND).respond(headers=SSE, content=answer_chunk("ab") * MANY)
+    bench.router.post(FIRST).respond(headers=SSE, content=chunk("ab") * MANY)
+    bench.router.post(SECOND).respond(headers=SSE, content=chunk("ab") * MANY)
     assert (await bench.failure()).kind is FailureKind.INTERRUPTED
 
 

@@ -13,7 +13,8 @@ from gateway.model.decision import Plan, Step
 from providers.chat import ChatRequest, Failed, Finished, TextDelta
 from providers.failures import Failure, FailureKind, UnsupportedFeature
 from tests.gateway.execution.conftest import CONFIG, FIRST, ONLY_FIRST, SECOND, Bench, answer_json
-from tests.gateway.execution.runner_answers import SSE, chunk, error, events_of, text_of
+from tests.gateway.execution.live_streams import chunk
+from tests.gateway.execution.runner_answers import SSE, error, events_of, text_of
 from tests.kit.case_files import cases
 from tests.kit.configs import table_of
 

@@ -31,10 +31,8 @@ def test_entry_has_the_known_limits_under_the_names_of_its_form() -> None:
     entry = encode_model("chat", "b", OFFERS["b"])
     assert "context_length" not in entry
     assert (entry["max_output_tokens"], entry["top_provider"]) == (200, {"max_completion_tokens": 200})
-    assert (
-        not {"context_length", "max_output_tokens", "top_provider"}
-        & encode_model("chat", "c", Offer(frozenset())).keys()
-    )
+    entry = encode_model("chat", "c", Offer(frozenset()))
+    assert not {"context_length", "max_output_tokens", "top_provider"} & entry.keys()
 
 
 @cases("uses", "methods")
@@ -43,10 +41,8 @@ def test_gemini_entry_names_the_methods_that_work(uses: set[Use], methods: list[
 
 
 def test_entry_has_the_members_of_openrouter() -> None:
-    features, parameters = (
-        frozenset({"vision", "tools", "json_schema"}),
-        frozenset({"temperature", "strict_tools", "x"}),
-    )
+    features = frozenset({"vision", "tools", "json_schema"})
+    parameters = frozenset({"temperature", "strict_tools", "x"})
     offer = Offer(frozenset({"chat", "rerank", "moderations"}), features=features, parameters=parameters)
     entry = encode_model("chat", "a", offer)
     assert entry["architecture"] == {"input_modalities": ["text", "image"], "output_modalities": ["text", "rerank"]}
@@ -98,12 +94,8 @@ def test_page_that_does_not_exist_is_refused(form: str, query: dict[str, str]) -
 
 @pytest.fixture
 async def client() -> httpx.AsyncClient:
-    patch = {
-        "location": {"unknown": "us"},
-        "clients": None,
-        "assistants": {"assistant": {"aliases": ["claude-assistant", "claude-*"]}},
-    }
-    gateway = Gateway(table_of(BASE.merge(patch)))
+    aliases = "assistants: {assistant: {aliases: [claude-assistant, claude-*]}}"
+    gateway = Gateway(table_of(BASE.without("clients").merge("location: {unknown: us}", aliases)))
     transport = httpx.ASGITransport(gateway, client=("127.0.0.1", 1))
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
@@ -139,26 +131,25 @@ async def test_errors_under_messages_have_anthropics_form(
     assert answer.json()["type"] == "error"
 
 
+TWO_STEPS = Config.parse("""
+version: 1
+assistants: {assistant: {routes: {default: [first, second]}}}
+regions: {default: {territories: ["*"], boundary: ["*"]}}
+deployments:
+  first: {provider: openai, model: gpt-5.6, endpoint: "https://first.example/v1", stores: any, processes: any, api_key: k}
+  # It may have ended, and keeps its limits.
+  second: {provider: openai, endpoint: "https://second.example/v1", stores: any, processes: any, api_key: k, accept_ended: true}
+location: {unknown: default}
+""")
+
+
 @pytest.mark.parametrize(("second", "limits"), [
     ("gpt-4o-mini", (128_000, 16_384)), ("gpt-5.6", (922_000, 128_000)), ("unknown-model", None),
 ])  # fmt: skip
 async def test_limits_are_the_smallest_of_the_route_of_the_region(second: str, limits: tuple[int, int] | None) -> None:
     """A limit that one deployment does not state is left out: it may be any."""
-    wide = {"provider": "openai", "model": "gpt-5.6", "stores": "any", "processes": "any", "api_key": "k"}
-    ended = {"accept_ended": True}  # the second may have ended, and keeps its limits
-    config = Config(
-        {
-            "version": 1,
-            "assistants": {"assistant": {"routes": {"default": ["first", "second"]}}},
-            "regions": {"default": {"territories": ["*"], "boundary": ["*"]}},
-            "deployments": {
-                "first": {**wide, "endpoint": "https://first.example/v1"},
-                "second": {**wide, **ended, "model": second, "endpoint": "https://second.example/v1"},
-            },
-            "location": {"unknown": "default"},
-        }
-    )
-    transport = httpx.ASGITransport(Gateway(table_of(config)), client=("127.0.0.1", 1))
+    config = TWO_STEPS.merge({"deployments": {"second": {"model": second}}})
+    transport = httpx.ASGITransport(Gateway(table_of(config, {})), client=("127.0.0.1", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as caller:
         entry = (await caller.get("/v1/models/assistant")).json()
         other = (await caller.get("/v1/models/assistant", headers={"anthropic-version": "2023-06-01"})).json()
