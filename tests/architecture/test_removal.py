@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,32 +41,34 @@ _GENERATED = (
 )
 
 
-@cache
-def _dead_before() -> set[tuple[str, str]]:
-    """Return what is unused in the checkout, which is the same for each feature."""
-    return dead_names(ROOT)
+# Commands are taken out of their file last, because that joins its lines.
+_TOGETHER = tuple(sorted(REMOVALS, key=lambda name: len(REMOVALS[name].commands)))
 
 
 @pytest.mark.slow("checks the types and the names of two copies of the product")
-@pytest.mark.parametrize("feature", sorted(REMOVALS))
-def test_feature_can_be_taken_out(feature: str, tmp_path: Path) -> None:
-    assert len(REMOVALS[feature].files) <= MOST_FILES
+@pytest.mark.parametrize(
+    "features", [_TOGETHER, *(pytest.param((name,), marks=pytest.mark.full) for name in _TOGETHER)], ids=",".join
+)
+def test_features_can_be_taken_out(features: tuple[str, ...], tmp_path: Path) -> None:
     copy_of_the_product(tmp_path)
-    without(feature, tmp_path)
+    for feature in features:
+        assert len(REMOVALS[feature].files) <= MOST_FILES
+        without(feature, tmp_path)
     checked = run(["-m", "mypy", "gateway", "providers", "evaluation"], tmp_path)
     assert checked.returncode == 0, checked.stdout
-    assert not dead_names(tmp_path) - _dead_before()
+    assert not dead_names(tmp_path) - dead_names(ROOT)
     started = run(["-c", _SERVE], tmp_path)
     assert started.returncode == 0, started.stderr
-    assert feature not in started.stdout
-    for command in REMOVALS[feature].commands:
+    assert not any(feature in started.stdout for feature in features)
+    for command in [command for feature in features for command in REMOVALS[feature].commands]:
         refused = run(["-m", "gateway.cli", *command.split()], tmp_path)
         assert refused.returncode == 2, refused.stdout
     assert run(["-m", "gateway.cli", "--help"], tmp_path).returncode == 0
     generated = run(["-m", "scripts.generate"], tmp_path)
     assert generated.returncode == 0, generated.stderr
-    assert [it for it in _GENERATED if re.search(REMOVALS[feature].keys, (tmp_path / it).read_text("utf-8"))] == []
-    assert _failures_in("tests/gateway/telemetry", feature, tmp_path) == ""
+    keys = "|".join(REMOVALS[feature].keys for feature in features)
+    assert [it for it in _GENERATED if re.search(keys, (tmp_path / it).read_text("utf-8"))] == []
+    assert _failures_in("tests/gateway/telemetry", features, tmp_path) == ""
 
 
 @pytest.mark.full
@@ -75,10 +76,11 @@ def test_feature_can_be_taken_out(feature: str, tmp_path: Path) -> None:
 def test_all_other_tests_pass_without_the_feature(feature: str, tmp_path: Path) -> None:
     copy_of_the_product(tmp_path)
     without(feature, tmp_path)
-    assert _failures_in("tests/gateway", feature, tmp_path) == ""
+    assert _failures_in("tests/gateway", (feature,), tmp_path) == ""
 
 
-def _failures_in(folder: str, feature: str, tree: Path) -> str:
-    """Return the output of the tests of a folder that do not name the feature, or an empty text if all pass."""
-    ran = run(["-m", "pytest", "-q", "-m", "not slow and not full", *files_without(feature, folder, tree)], tree)
+def _failures_in(folder: str, features: tuple[str, ...], tree: Path) -> str:
+    """Return the output of the tests of a folder that name none of the features, or an empty text if all pass."""
+    files = sorted(set.intersection(*(set(files_without(feature, folder, tree)) for feature in features)))
+    ran = run(["-m", "pytest", "-q", "-m", "not slow and not full", *files], tree)
     return ran.stdout if ran.returncode else ""
