@@ -56,8 +56,10 @@ _OPTIONS = [
 
 
 def _file_of(test: str) -> str:
-    folder, _, name = test.rpartition("/")
-    return f"tests/{folder}/test_{name}.py" if name else f"tests/{folder}"
+    """Return the path of a file, of a folder, or of one function of a file."""
+    path, *function = test.split("::")
+    folder, _, name = path.rpartition("/")
+    return "::".join([f"tests/{folder}/test_{name}.py" if name else f"tests/{folder}", *function])
 
 
 MODULES = {
