@@ -13,11 +13,11 @@ import pytest
 
 from gateway.signing import new_key
 from providers.testkit.simulated_audio import spoken_file
-from tests.e2e.recipients import Recipient, receiving
 from tests.kit.audio import silent_wav
 from tests.kit.configs import Config, key_hash
 from tests.kit.gateway_command import in_this_process
 from tests.kit.gateway_process import APP_KEY, running_gateway
+from tests.kit.recipients import Recipient, receiving
 from tests.kit.waiting import eventually
 
 HEARD, TAG, NAME, PROMPT, SPOKEN, VOICE = "Nightjar", "Bittern", "Corncrake", "Dunnock", "Whinchat", "af_wryneck"
@@ -31,7 +31,7 @@ class Vendor(Recipient):
     has_arrived = threading.Event()
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
+        body = self.body()
         self.received.append((self.path, body))
         if self.path.startswith("/slow"):  # until the gateway leaves
             self.connection.settimeout(20)

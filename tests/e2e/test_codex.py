@@ -10,9 +10,7 @@ import json
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from providers.testkit import Scenario, SimulatorServer, SimulatorThread, load_s
 from tests.e2e.restartable_gateway import restartable
 from tests.kit.configs import Config
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_one_region, running_gateway
+from tests.kit.recipients import Recipient, receiving
 from tests.kit.reloading_gateway import Operator, operated
 
 _LIMIT_S = 120
@@ -114,37 +113,13 @@ class Worker:
     Attributes:
         asked: The number of results in each request that it got.
         before: Called with that number before an answer.
+        deployment: The model in a configuration.
     """
 
     def __init__(self, rounds: int) -> None:
         self.rounds, self.asked = rounds, list[int]()
         self.before: Callable[[int], object] = lambda _: None
-        worker = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                data = worker.answer(body)
-                self.send_response(200)
-                self.send_header("content-type", "text/event-stream")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-        self.deployment = {
-            "provider": "vllm",
-            "model": "m",
-            "endpoint": f"http://127.0.0.1:{self._server.server_port}/v1",
-            "capabilities": ["tools"],
-        }
+        self.deployment = dict[str, Any]()
 
     def answer(self, body: dict[str, Any]) -> bytes:
         results = sum(message["role"] == "tool" for message in body["messages"])
@@ -167,17 +142,23 @@ class Worker:
         events = [json.dumps({"id": "1", "model": "m", "created": 1, "choices": [chunk]}) for chunk in chunks]
         return "".join(f"data: {event}\n\n" for event in [*events, "[DONE]"]).encode()
 
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+
+class _Served(Recipient):
+    """Sends the answers of `worker`."""
+
+    worker: Worker
+
+    def do_POST(self) -> None:
+        self.answer(200, self.worker.answer(json.loads(self.body())), "text/event-stream")
 
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
     worker = Worker(30)
-    yield worker
-    worker.close()
+    with receiving(_Served, worker=worker) as (origin, _):
+        endpoint = f"{origin}/v1"
+        worker.deployment |= {"provider": "vllm", "model": "m", "endpoint": endpoint, "capabilities": ["tools"]}
+        yield worker
 
 
 @pytest.mark.parametrize("settings", [_OWN, _PLAIN], ids=["own provider", "openai_base_url"])

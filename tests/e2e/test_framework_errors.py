@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -26,6 +24,7 @@ from providers.reading.errors import MESSAGES
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
+from tests.kit.recipients import Recipient, receiving
 
 QUESTION: Any = [{"role": "user", "content": "Hello!"}]
 CONTEXT, FILTER = FailureKind.CONTEXT_LENGTH, FailureKind.CONTENT_FILTER
@@ -78,27 +77,17 @@ def test_client_gets_the_message_that_frameworks_recognize(
     assert EXAMPLES["errors"][code]["message"] == MESSAGES[kind]
 
 
-class _AnyError(BaseHTTPRequestHandler):
+class _AnyError(Recipient):
     """Answers with the gateway's error of the code that is the first part of the path."""
 
-    protocol_version = "HTTP/1.1"
-
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+        self.body()
         code = self.path.split("/")[1]
         example = EXAMPLES["errors"].get(code, {"message": "an error", "param": None})
         error = ApiError(code, example["message"], example["param"])
         scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": []}
         answer = error_response(scope, error)
-        self.send_response(answer.status)
-        for name, value in {**answer.headers, "content-type": answer.kind}.items():
-            self.send_header(name, value)
-        self.send_header("content-length", str(len(answer.body)))
-        self.end_headers()
-        self.wfile.write(answer.body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Write nothing."""
+        self.answer(answer.status, answer.body, answer.kind, **answer.headers)
 
 
 @pytest.fixture
@@ -111,12 +100,8 @@ def errors(any_error: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(scope="module")
 def any_error() -> Iterator[str]:
     """Return the URL of a server that answers below /CODE/v1 with the gateway's error of that code."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _AnyError) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with receiving(_AnyError) as (origin, _):
+        yield origin
 
 
 # --- LiteLLM --------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ import pytest
 
 from gateway.features.redaction.policy.requests import NOTICE
 from gateway.signing import new_key
-from tests.e2e.recipients import Recipient, receiving
 from tests.kit.configs import Config, key_hash
 from tests.kit.gateway_process import APP_KEY, running_gateway
+from tests.kit.recipients import Recipient, receiving
 from tests.kit.waiting import eventually
 
 VALUES = ("jane.doe@planted.example", "+49 171 7654321", "4111 1111 1111 1111", "Project Nightjar")
@@ -30,7 +30,7 @@ class Recipients(Recipient):
     failures: Iterator[str]
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
+        body = self.body()
         name = self.path.split("/")[1]
         self.received.append((name, f"{self.path}\n{self.headers}\n".encode() + body))
         if name == "traces":

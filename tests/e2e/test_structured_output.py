@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -13,7 +12,9 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from tests.kit.configs import Config
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_one_region, running_gateway
+from tests.kit.recipients import Recipient, receiving
 
 SCHEMA = {
     "type": "object",
@@ -44,27 +45,24 @@ class Provider:
         self.sent: list[dict[str, Any]] = []
         self.waits = threading.Event()
         self.waits.set()
-        provider = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                provider.sent.append(body)
-                provider.waits.wait(60)
-                text = provider.texts.pop(0) if len(provider.texts) > 1 else provider.texts[0]
-                form = _stream_of if body.get("stream") else _whole_of
-                answer = form(text if isinstance(text, tuple) else (text,), provider.finish)
-                self.send_response(provider.status)
-                self.send_header("content-type", "text/event-stream" if body.get("stream") else "application/json")
-                self.send_header("content-length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
+    def answer(self, body: dict[str, Any]) -> bytes:
+        self.sent.append(body)
+        self.waits.wait(60)
+        text = self.texts.pop(0) if len(self.texts) > 1 else self.texts[0]
+        form = _stream_of if body.get("stream") else _whole_of
+        return form(text if isinstance(text, tuple) else (text,), self.finish)
 
-            def log_message(self, *_: object) -> None: ...
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+class _Served(Recipient):
+    """Sends the answers of the provider in the first part of the path."""
+
+    providers: dict[str, Provider]
+
+    def do_POST(self) -> None:
+        provider, body = self.providers[self.path.split("/")[1]], json.loads(self.body())
+        answer = provider.answer(body)
+        self.answer(provider.status, answer, "text/event-stream" if body.get("stream") else "application/json")
 
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
@@ -87,37 +85,36 @@ def _stream_of(texts: tuple[str, ...], finish: str) -> bytes:
     return b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
 
 
+FEATURES = {"words": ["n", "tools"], "mode": ["json_object"], "native": ["json_object", "json_schema"]}
+
+
 @pytest.fixture(scope="module")
-def providers() -> Iterator[dict[str, Provider]]:
-    made = {name: Provider() for name in ("words", "mode", "native")}
-    yield made
-    for provider in made.values():
-        provider.server.shutdown()
-        provider.server.server_close()
+def providers() -> dict[str, Provider]:
+    return {name: Provider() for name in FEATURES}
 
 
 @pytest.fixture(scope="module")
 def gateway(providers: dict[str, Provider], tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    features = {"words": ["n", "tools"], "mode": ["json_object"], "native": ["json_object", "json_schema"]}
+    with (
+        receiving(_Served, providers=providers) as (origin, _),
+        running_gateway(_config(origin).write(tmp_path_factory.mktemp("config")), {"KEY": "sk-test"}) as process,
+    ):
+        yield process
+
+
+def _config(origin: str) -> Config:
+    emulated = {"provider": "openai-compatible", "model": "m", "structured_output": "emulate"}
     deployments = {
-        name: {
-            "provider": "openai-compatible",
-            "model": "m",
-            "endpoint": provider.url,
-            "structured_output": "emulate",
-            "capabilities": features[name],
-        }
-        for name, provider in providers.items()
+        name: {**emulated, "endpoint": f"{origin}/{name}/v1", "capabilities": features}
+        for name, features in FEATURES.items()
     }
     deployments["plain"] = {**deployments["words"], "structured_output": "native"}
-    config = config_of_one_region(
+    return config_of_one_region(
         deployments,
         "assistants: {words-then-native: {routes: {world: [words, native]}}}",
         "assistants: {native-then-words: {routes: {world: [native, words]}}}",
         "resilience: {first_token: 300ms, keep_alive: 50ms, retry_budget: off}",
     )
-    with running_gateway(config.write(tmp_path_factory.mktemp("config")), {"KEY": "sk-test"}) as process:
-        yield process
 
 
 @pytest.fixture(autouse=True)

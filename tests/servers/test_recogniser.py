@@ -10,16 +10,16 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import httpx
 import pytest
 
 from providers.inputs.audio.form import boundary_of, parse_form
+from tests.kit.configs import Config
 from tests.kit.gateway_process import APP_KEY, config_of_one_region, running_gateway
+from tests.kit.recipients import Recipient, receiving
 
 pocketsphinx = pytest.importorskip("pocketsphinx", reason="make install-sdks installs the recogniser")
 pytestmark = [
@@ -35,20 +35,16 @@ MODELS = {"ears": "pocketsphinx", "whisper": "faster-whisper", "mouth": "espeak"
 SENTENCE = "go forward ten meters and then turn left"
 
 
-class Server(BaseHTTPRequestHandler):
+class Server(Recipient):
     """Speaks at `/v1/audio/speech`, and writes down at `/v1/audio/transcriptions`."""
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
+        body = self.body()
         if self.path.endswith("/speech"):
             kind, answer = "audio/wav", self._spoken(json.loads(body)["input"])
         else:
             kind, answer = "application/json", self._heard(body)
-        self.send_response(200)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
+        self.answer(200, answer, kind)
 
     def _spoken(self, text: str) -> bytes:
         command = ["espeak-ng", "-v", "en-us", "-s", "130", "--stdout", text]
@@ -83,18 +79,18 @@ class Server(BaseHTTPRequestHandler):
         found = decoder.hyp()
         return found.hypstr if found is not None else ""
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Write nothing."""
-
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    origin = f"http://127.0.0.1:{server.server_port}/v1"
-    own = {"provider": "openai-compatible", "endpoint": origin, "stores": "CN", "processes": "CN"}
-    config = config_of_one_region(
+    with receiving(Server) as (origin, _):
+        config = _config(f"{origin}/v1").write(tmp_path_factory.mktemp("recogniser"))
+        with running_gateway(config, {"KEY": "a key"}) as gateway:
+            yield gateway.url
+
+
+def _config(endpoint: str) -> Config:
+    own = {"provider": "openai-compatible", "endpoint": endpoint, "stores": "CN", "processes": "CN"}
+    return config_of_one_region(
         {name: {**own, "model": model} for name, model in MODELS.items()},
         {
             "regions": {"world": {"territories": ["CN"], "boundary": ["CN"], "labels": ["eu-art50"]}},
@@ -105,12 +101,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             },
         },
     )
-    folder: Path = tmp_path_factory.mktemp("recogniser")
-    with running_gateway(config.write(folder), {"KEY": "a key"}) as gateway:
-        yield gateway.url
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 @pytest.mark.parametrize("assistant", ["assistant", "whisper"])

@@ -1,4 +1,4 @@
-"""A recipient of requests in a thread: a test reads all that it has received."""
+"""A small server in a thread: a test writes its answers, and reads all that it has received."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ class Recipient(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     received: list[tuple[str, bytes]]
 
-    def answer(self, status: int, body: bytes, kind: str = "application/json") -> None:
+    def body(self) -> bytes:
+        """Read the body of the request."""
+        return self.rfile.read(int(self.headers.get("content-length", 0)))
+
+    def answer(self, status: int, body: bytes, kind: str = "application/json", **headers: str) -> None:
         """Write a whole answer."""
         self.send_response(status)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(body)))
+        for name, value in {"content-type": kind, "content-length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
@@ -32,7 +36,7 @@ def receiving(recipient: type[Recipient], **members: object) -> Iterator[tuple[s
     received: list[tuple[str, bytes]] = []
     handler = type("This" + recipient.__name__, (recipient,), {"received": received, **members})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", received
     finally:
