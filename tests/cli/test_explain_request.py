@@ -89,29 +89,27 @@ def test_mistakes_name_the_option_to_change(
         assert hint in shown.err, arguments
 
 
-def test_refusal_shows_its_code_and_its_reason(gateway: Command, tmp_path: Path) -> None:
-    line = {"event": "request", "request_id": "r-1", "outcome": "refused", "status": 451, "code": "region_blocked"}
-    (tmp_path / "log").write_text(json.dumps(line))
+REFUSED = {"outcome": "refused", "status": 451, "code": "region_blocked"}
+GOT = {"outcome": "ok", "status": 200, "tried": [], "judges": [{"deployment": "judge", "outcome": "ok"}]}
+SENT = ("none: no other deployment got the request", "also sent to\n  - judge: ok, judge\n  - shade, shadow\n")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (REFUSED, ("outcome      refused, status 451, region_blocked (reason: territory)", "none: no deployment got the request")),
+        ({**GOT, "shadow": "shade"}, SENT),
+        ({**GOT, "shadow": {"deployment": "shade"}}, SENT),
+        ({"outcome": "ok", "status": 200, "config_version": "b0b7d81e6d30"}, ("\nconfig       b0b7d81e6d30\n",)),
+    ],
+    ids=["refusal", "shadow by name", "shadow", "version"],
+)  # fmt: skip
+def test_line_of_the_log_is_explained(
+    gateway: Command, tmp_path: Path, fields: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    (tmp_path / "log").write_text(json.dumps({"event": "request", "request_id": "r-1", **fields}))
     shown = gateway("explain", "--request", "r-1", "--log", tmp_path / "log")
-    assert "outcome      refused, status 451, region_blocked (reason: territory)" in shown.out
-    assert "none: no deployment got the request" in shown.out
-
-
-@pytest.mark.parametrize("shadow", ["shade", {"deployment": "shade"}])
-def test_judges_and_the_shadow_got_the_request_too(gateway: Command, tmp_path: Path, shadow: object) -> None:
-    got = {"judges": [{"deployment": "judge", "outcome": "ok"}], "shadow": shadow}
-    line = {"event": "request", "request_id": "r-1", "outcome": "ok", "status": 200, "tried": [], **got}
-    (tmp_path / "log").write_text(json.dumps(line))
-    shown = gateway("explain", "--request", "r-1", "--log", tmp_path / "log")
-    assert "none: no other deployment got the request" in shown.out
-    assert "also sent to\n  - judge: ok, judge\n  - shade, shadow\n" in shown.out
-
-
-def test_version_of_a_line_is_shown(gateway: Command, tmp_path: Path) -> None:
-    line = {"event": "request", "request_id": "r-1", "outcome": "ok", "status": 200, "config_version": "b0b7d81e6d30"}
-    (tmp_path / "log").write_text(json.dumps(line))
-    shown = gateway("explain", "--request", "r-1", "--log", tmp_path / "log")
-    assert shown.out.endswith("config       b0b7d81e6d30\n")
+    assert [text for text in words if text not in shown.out] == []
 
 
 def test_every_reason_of_a_decision_has_words() -> None:

@@ -1,10 +1,12 @@
 """Everything that prose names in code format exists: paths of this repository, make targets, commands and their
-options.
+options, and the code of each term of the glossary.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,3 +82,21 @@ def test_commands_and_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
         assert ended.value.code == 0, f"there is no command {span!r}"
         for option in (word for word in words if word.startswith("--")):
             assert option in shown, f"{span!r}: there is no {option}"
+
+
+PAGE = ROOT / "docs" / "glossary.md"
+ROWS = re.findall(r"^\| ([^|]+) \| [^|]+ \| `([\w.]+)` \|$", PAGE.read_text("utf-8"), re.MULTILINE)
+
+
+def test_terms_are_unique() -> None:
+    assert len(ROWS) >= 40
+    assert [term for term, count in Counter(term for term, _ in ROWS).items() if count > 1] == []
+
+
+@pytest.mark.parametrize(("term", "definition"), ROWS)
+def test_term_names_existing_code(term: str, definition: str) -> None:
+    try:
+        importlib.import_module(definition)
+    except ModuleNotFoundError:
+        module, _, name = definition.rpartition(".")
+        assert hasattr(importlib.import_module(module), name), f"{term}: there is no {definition}"

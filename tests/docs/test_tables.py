@@ -1,4 +1,4 @@
-"""The tables of the pages match the code: headers, errors, failures, reasons, config keys."""
+"""The tables of the pages match the code: headers, errors, failures, reasons, keys of the config and of dialects."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import ast
 import dataclasses
 import inspect
 import re
+import tomllib
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from typing import get_type_hints
 
+import pytest
 from openai._constants import MAX_RETRY_AFTER_DELAY
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
@@ -33,10 +35,14 @@ from gateway.policy.location import SIGNALS
 from gateway.public_names import ERRORS, LOG_FIELDS, RECEIPT_FIELDS, REQUEST_HEADERS, RESPONSE_HEADERS, names_in
 from gateway.state.receipts import _NO_NOTES, receipt_of
 from gateway.telemetry import request_log
+from providers.catalogue.toml_schema import check_table, shapes_of
 from providers.compatible import dialect
+from providers.compatible.dialect import DIALECT, Prefill, Requests, Thinking
 from providers.failures import Failure, FailureKind
 from providers.matching.requirements import FEATURES, PARAMETERS
-from providers.reading.errors import ErrorRules
+from providers.openai_json.read_answer import Answers
+from providers.reading.errors import SHAPES, ErrorRules
+from scripts.dialect_keys import dialect_page
 from tests.architecture.source_tree import PACKAGES
 from tests.kit.console_pages import control_of, demo_config
 from tests.kit.doc_pages import ROOT, docs_table, table_of
@@ -273,3 +279,24 @@ def test_each_line_of_the_laws_has_a_source_and_its_day() -> None:
     ]
     assert len(sources) > 10
     assert [source for source in sources if re.search(r"\S, 20\d\d-\d\d-\d\d$", source) is None] == []
+
+
+KNOWN = {
+    "dialect": DIALECT,
+    "dialect.request": shapes_of(Requests),
+    "dialect.request.prefill": shapes_of(Prefill),
+    "dialect.thinking.NAME": shapes_of(Thinking),
+    "dialect.answer": shapes_of(Answers),
+    "dialect.errors": SHAPES,
+}
+TABLES = dict(re.findall(r"^## `\[(.*?)\]`\n\n((?:\|.*\n)+)", dialect_page(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("table", KNOWN)
+def test_every_key_has_a_type_a_meaning_and_a_valid_example(table: str) -> None:
+    rows = [re.split(r"(?<!\\) ?\| ?", row)[1:-1] for row in TABLES[table].splitlines()[2:]]
+    assert [row[0].strip("`") for row in rows] == list(KNOWN[table])
+    for key, kind, meaning, example in rows:
+        assert kind, key
+        assert meaning.endswith("."), key
+        check_table(table, tomllib.loads(example.strip("`").replace("\\|", "|")), KNOWN[table])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -13,7 +14,7 @@ import pytest
 from providers.failures import FailureKind
 from providers.testkit.scenario import Cut, HttpError, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, SITES, config_with_inputs
+from tests.e2e.conftest import KEYS, config_with_inputs
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
 from tests.kit.node_clients import SOURCES, installed_node, installed_packages
 from tests.kit.waiting import eventually
@@ -32,6 +33,12 @@ def node() -> Path:
 @pytest.fixture(scope="module")
 def workspace(node: Path) -> Path:
     return installed_packages(node)
+
+
+@pytest.fixture(scope="module")
+def inputs_gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with running_gateway(config_with_inputs(providers).write(tmp_path_factory.mktemp("inputs")), KEYS) as gateway:
+        yield gateway
 
 
 def run(node: Path, folder: Path, gateway: GatewayProcess, *arguments: str) -> str:
@@ -69,23 +76,12 @@ def test_node_client_passes_its_tests(
         eventually(lambda: providers["cn"].disconnects >= disconnects + 2)
 
 
-def test_node_clients_get_vectors_and_verdicts(
-    node: Path, workspace: Path, providers: SimulatorThread, tmp_path: Path
+@pytest.mark.parametrize(("name", "passes"), [("inputs.mjs", 8), ("audio.mjs", 1)])
+def test_node_clients_get_vectors_verdicts_and_audio(
+    node: Path, workspace: Path, healthy: None, inputs_gateway: GatewayProcess, name: str, passes: int
 ) -> None:
-    for name in SITES:
-        providers[name].scenario = Scenario()
-    with running_gateway(config_with_inputs(providers).write(tmp_path), KEYS) as gateway:
-        output = run(node, workspace, gateway, "--test", "--test-reporter=tap", "inputs.mjs")
-    assert re.search(r"^# pass 8$", output, re.MULTILINE), output
-
-
-def test_node_client_speaks_and_writes_down(
-    node: Path, workspace: Path, providers: SimulatorThread, tmp_path: Path
-) -> None:
-    providers["cn"].scenario = Scenario()
-    with running_gateway(config_with_inputs(providers).write(tmp_path), KEYS) as gateway:
-        output = run(node, workspace, gateway, "--test", "--test-reporter=tap", "audio.mjs")
-    assert re.search(r"^# pass 1$", output, re.MULTILINE), output
+    output = run(node, workspace, inputs_gateway, "--test", "--test-reporter=tap", name)
+    assert re.search(rf"^# pass {passes}$", output, re.MULTILINE), output
 
 
 def test_lock_file_names_no_registry() -> None:

@@ -172,13 +172,6 @@ class Scene:
         return record
 
 
-async def test_reload_during_the_connect_prevents_the_shadow_request() -> None:
-    scene = Scene()
-    scene.reloaded_connecting = shadowed()
-    await scene.offer()
-    assert (scene.asked, scene.kept, scene.counts) == ([], [], ["passed_over"])
-
-
 async def test_an_answered_request_is_asked_and_kept() -> None:
     scene = Scene()
     await scene.offer()
@@ -227,12 +220,6 @@ async def test_no_shadow_without_an_answer_to_compare(result: dict[str, Any]) ->
     assert (scene.asked, scene.counts) == ([], [])
 
 
-async def test_a_config_that_has_come_in_the_same_moment_is_asked_first() -> None:
-    scene = Scene(reloaded=shadowed(**{"chatgpt-us": {"enabled": False}}))
-    await scene.offer()
-    assert (scene.asked, scene.kept, scene.counts) == ([], [], ["passed_over"])
-
-
 async def test_text_is_not_kept_if_the_config_changed_during_the_request() -> None:
     scene = Scene(keeping(shadowed()), reloaded_meanwhile=shadowed())
     await scene.offer(result=completion_of("It is 7."))
@@ -246,17 +233,26 @@ ENDED = {"provider": "mistral", "model": "mistral-medium-2508", **HOUSE}
 """Its vendor has stated that it ended on 2026-08-31."""
 
 
+CHANGED = shadowed(**{"chatgpt-us": {"enabled": False}})
+STORED = chat.ChatRequest("assistant", (chat.UserMessage("Hello"),), extra={"store": True})
+
+
 @pytest.mark.parametrize(
-    ("table", "request_"),
+    ("changes", "request_"),
     [
-        (shadowed("qwen-intl"), QUESTION),  # it doesn't serve Japan
-        (shadowed(**{"chatgpt-us": {"enabled": False}}), QUESTION),
-        (shadowed(**{"chatgpt-us": ENDED}), QUESTION),
-        (shadowed(), chat.ChatRequest("assistant", (chat.UserMessage("Hello"),), extra={"store": True})),
+        ({"table": shadowed("qwen-intl")}, QUESTION),  # it doesn't serve Japan
+        ({"table": CHANGED}, QUESTION),
+        ({"table": shadowed(**{"chatgpt-us": ENDED})}, QUESTION),
+        ({}, STORED),
+        ({"reloaded_connecting": shadowed()}, QUESTION),
+        ({"reloaded": CHANGED}, QUESTION),
     ],
+    ids=["not served", "disabled", "ended", "a moving field", "reload during the connect", "config of the same moment"],
 )
-async def test_shadow_that_may_not_answer_is_skipped(table: ConfigVersion, request_: chat.ChatRequest) -> None:
-    scene = Scene(table)
+async def test_shadow_that_may_not_answer_is_skipped(
+    changes: dict[str, ConfigVersion], request_: chat.ChatRequest
+) -> None:
+    scene = Scene(**changes)  # type: ignore[arg-type]
     await scene.offer(request_)
     assert (scene.asked, scene.kept, scene.counts) == ([], [], ["passed_over"])
 
@@ -266,7 +262,7 @@ async def test_request_with_a_data_moving_field_has_no_shadow() -> None:
     deployment = replace(table.deployments["chatgpt-us"], allowed_moves=frozenset({"store"}))
     assistant = replace(table.assistants["assistant"], route_parts={"default": Parts((Shadow(deployment, 1.0),))})
     scene = Scene(replace(table, assistants={"assistant": assistant}))
-    await scene.offer(chat.ChatRequest("assistant", (chat.UserMessage("Hello"),), extra={"store": True}))
+    await scene.offer(STORED)
     assert (scene.asked, scene.counts) == ([], ["passed_over"])
     await scene.offer()
     assert scene.counts == ["passed_over", "ok"]
