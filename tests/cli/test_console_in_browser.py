@@ -17,7 +17,7 @@ import pytest
 from gateway.console.world import world
 from scripts.world_map import position
 from tests.cli.conftest import ROOT, Running
-from tests.kit.browsers import LIMIT_MS, chromium, watched_pages
+from tests.kit.browsers import LIMIT_MS, chromium, serious_problems, watched_pages
 from tests.kit.case_files import cases
 from tests.kit.config_cases import edited
 from tests.kit.node_clients import installed_node, installed_packages
@@ -371,15 +371,7 @@ def test_axe_finds_no_serious_problem(open_page: Callable[..., Any], width: int,
     page.wait_for_selector("select.broken")
     ask(page)
     page.evaluate(axe)
-    found = page.evaluate(
-        "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']})"
-    )
-    serious = [
-        (one["id"], one["help"], [node["html"][:200] for node in one["nodes"]][:3])
-        for one in found["violations"]
-        if one["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
+    assert serious_problems(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

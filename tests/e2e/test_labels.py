@@ -2,111 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from providers.testkit.scenario import Scenario
-from providers.testkit.server import SimulatorServer, SimulatorThread
+from providers.testkit.server import SimulatorThread
+from tests.e2e.conftest import KEYS, PATIENT, config_for
 from tests.kit.claim_tokens import AUDIENCE, ISSUER, jwks, public, token
-from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
-from tests.kit.vendor_checks import checked_simulators
+from tests.kit.gateway_process import GatewayProcess, running_gateway
 
-SITES = {"qwen": "dashscope", "gpt": "openai", "gpt2": "openai", "gemini": "gemini"}
-PATHS = {"dashscope": "/api/v1", "openai": "/v1", "gemini": "/v1beta"}
-MODELS = {"dashscope": "qwen-plus", "openai": "gpt-6-luna", "gemini": "gemini-3.8-flash"}
 CN_WORDS = "内容由AI生成\n\n"
 EU_WORDS = "Sie sprechen mit einem KI-System; seine Antworten sind von KI erzeugt.\n\n"
 HELLO: Any = [{"role": "user", "content": "Hello!"}]
-# One territory for each deployment: the deployment used there, and the first words of its answer.
-PLACES = {"CN": ("qwen", CN_WORDS), "DE": ("gpt", EU_WORDS), "JP": ("gemini", "")}
-
-
-def config(folder: Path, providers: SimulatorThread) -> Path:
-    (folder / "keys.json").write_bytes(jwks(public("k1")))
-    anywhere = {"stores": "any", "processes": "any"}
-    where = {"qwen": {"stores": "CN", "processes": "CN"}, "gpt": {"stores": "DE", "processes": "DE"}}
-    where |= {"gpt2": where["gpt"]}
-    document = {
-        "version": 1,
-        "assistants": {
-            "assistant": {
-                "aliases": ["gpt-4o"],
-                "routes": {"cn": ["qwen"], "eu": ["gpt", "gpt2"], "default": ["gemini"]},
-            },
-            "hidden": {"reveal_model": False, "routes": {"cn": ["qwen"], "eu": ["gpt"]}},
-        },
-        "regions": {
-            "cn": {
-                "territories": ["CN"],
-                "boundary": ["CN"],
-                "labels": [{"name": "cn-gb45438", "producer": "00119101"}],
-                "profile": {"locale": "zh-Hans-CN", "locales": ["en"], "timezone": "Asia/Shanghai"},
-                "refusals": {"content_filter": {"zh": "换个话题吧。", "en": "Let us talk of something else."}},
-            },
-            "eu": {
-                "territories": ["@EEA", "CH"],
-                "boundary": ["@EEA", "CH"],
-                "labels": ["eu-art50"],
-                "profile": {"locale": "de", "locales": ["en"], "form": "formal"},
-            },
-            "default": {"territories": ["*"], "boundary": ["*"], "profile": {"locale": "ja-JP"}},
-        },
-        "deployments": {
-            name: {
-                "provider": provider,
-                "model": MODELS[provider],
-                "endpoint": providers[name].origin + PATHS[provider],
-                "api_key": "${KEY}",
-                **where.get(name, anywhere),
-            }
-            for name, provider in SITES.items()
-        },
-        "clients": {"app": {"keys": ["sha256:" + hashlib.sha256(APP_KEY.encode()).hexdigest()]}},
-        "location": {
-            "signals": ["claim", "edge_header"],
-            "edges": [{"from": ["127.0.0.0/8"], "country": "CF-IPCountry"}],
-            "claim": {
-                "issuer": ISSUER,
-                "audience": AUDIENCE,
-                "algorithms": ["ES256"],
-                "jwks": str(folder / "keys.json"),
-                "preferences": "prefers",
-            },
-        },
-        "resilience": {"breaker": "off", "retry_budget": "off", "first_token": "2s", "idle": "2s"},
-    }
-    path = folder / "gateway.yaml"
-    path.write_text(json.dumps(document, ensure_ascii=False), "utf-8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def providers() -> Iterator[SimulatorThread]:
-    dialects = checked_simulators()
-    with SimulatorThread(
-        {name: SimulatorServer(dialects[one], f"site {name}") for name, one in SITES.items()}
-    ) as thread:
-        yield thread
+# One territory for each wire format: the site used there, and the first words of its answer.
+PLACES = {"CN": ("cn", CN_WORDS), "DE": ("eu", EU_WORDS), "JP": ("gemini", "")}
+LABELS = """
+regions:
+  cn:
+    labels: [{name: cn-gb45438, producer: "00119101"}]
+    profile: {locale: zh-Hans-CN, locales: [en], timezone: Asia/Shanghai}
+  eu: {labels: [eu-art50], profile: {locale: de, locales: [en], form: formal}}
+  default: {profile: {locale: ja-JP}}
+location: {signals: [claim, edge_header]}
+"""
 
 
 @pytest.fixture(scope="module")
 def gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    with running_gateway(config(tmp_path_factory.mktemp("config"), providers), {"KEY": "sk-secret"}) as process:
+    folder = tmp_path_factory.mktemp("config")
+    (folder / "keys.json").write_bytes(jwks(public("k1")))
+    claim = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ["ES256"], "jwks": str(folder / "keys.json")}
+    config = config_for(providers, PATIENT, LABELS, {"location": {"claim": {**claim, "preferences": "prefers"}}})
+    with running_gateway(config.write(folder), KEYS) as process:
         yield process
-
-
-@pytest.fixture
-def healthy(providers: SimulatorThread) -> None:
-    for name in SITES:
-        providers[name].scenario = Scenario()
 
 
 def options(territory: str, messages: Any = None, **more: Any) -> dict[str, Any]:
@@ -176,15 +109,13 @@ def test_user_preferences_refine_the_profile(
 ) -> None:
     wishes = preference_claim(language="en", units="us", time_zone="Europe/Berlin", form="informal", secret="xyzzy-1")
     sdk.chat.completions.create(**options("CN", headers={**wishes, "x-request-id": "wish-1"}))
-    [system_text] = [
-        one["content"] for one in sent_to(providers, "qwen")["input"]["messages"] if one["role"] == "system"
-    ]
+    [system_text] = [one["content"] for one in sent_to(providers, "cn")["input"]["messages"] if one["role"] == "system"]
     for words in ("English (en)", "US customary", "Europe/Berlin", "informally"):
         assert words in system_text
     assert "Asia/Shanghai" not in system_text
     assert gateway.wait_for("request", request_id="wish-1")["profile"].endswith("+time_zone+units+form")
     assert "Europe/Berlin" not in json.dumps([line for line in gateway.lines if isinstance(line, dict)])
-    assert "xyzzy" not in json.dumps(sent_to(providers, "qwen"))
+    assert "xyzzy" not in json.dumps(sent_to(providers, "cn"))
 
 
 # --- refusals, disclosure, a hidden model ---------------------------------------------------------

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-__all__ = ["LIMIT_MS", "chromium", "chromium_program", "watched_pages"]
+__all__ = ["LIMIT_MS", "chromium", "chromium_program", "serious_problems", "watched_pages"]
 
+_AXE_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 LIMIT_MS = 180_000.0
 """The most that a start of the browser or a wait of a page takes on a busy machine."""
 
@@ -62,3 +63,12 @@ def watched_pages(
     for context in contexts:
         context.close()
     assert [one for one in problems if not (with_error_status and "responded with a status of" in one)] == []
+
+
+def serious_problems(page: Any) -> list[tuple[str, str, list[str]]]:
+    """Return the serious and critical problems that axe, which the page has, finds."""
+    return [
+        (one["id"], one["help"], [node["html"][:200] for node in one["nodes"]][:3])
+        for one in page.evaluate("rules => axe.run(document, {runOnly: rules})", _AXE_RULES)["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
