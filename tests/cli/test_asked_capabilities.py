@@ -17,6 +17,7 @@ from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import IncomingRequest, RequestRejected
 from providers.wire import WireResponse
 from tests.cli.conftest import Command
+from tests.kit.gateway_process import config_of_one_region
 
 NO_PARSER = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
 
@@ -41,23 +42,8 @@ def provider() -> Iterator[SimulatorThread]:
 
 @pytest.fixture
 def ask(gateway: Command, provider: SimulatorThread, tmp_path: Path) -> Callable[..., tuple[int, dict[str, str]]]:
-    config = {
-        "version": 1,
-        "assistants": {"a": {"routes": {"us": ["v"]}}},
-        "regions": {"us": {"territories": ["US"], "boundary": ["US"]}},
-        "deployments": {
-            "v": {
-                "provider": "vllm",
-                "model": "m",
-                "endpoint": f"{provider['v'].origin}/v1",
-                "stores": "US",
-                "processes": "US",
-                "capabilities": ["tools"],
-            }
-        },
-    }
-    path = tmp_path / "gateway.yaml"
-    path.write_text(json.dumps(config), "utf-8")
+    vllm = {"provider": "vllm", "model": "m", "endpoint": f"{provider['v'].origin}/v1", "capabilities": ["tools"]}
+    path = config_of_one_region({"v": vllm}, "deployments: {v: {api_key: null}}").write(tmp_path)
 
     def run(*more: str) -> tuple[int, dict[str, str]]:
         shown = gateway("doctor", "--ask", "v", "--config", path, *more)

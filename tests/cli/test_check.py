@@ -111,8 +111,7 @@ def test_check_compiles_a_demo_config_as_a_demo(gateway: Command) -> None:
 def test_config_with_a_secret_in_clear_will_not_be_in_the_history(
     gateway: Command, tmp_path: Path, key: str, *, is_kept: bool
 ) -> None:
-    path = tmp_path / "gateway.yaml"
-    path.write_text(BASE.merge({"deployments": {"chatgpt-eu": {"api_key": key}}}).text, "utf-8")
+    path = BASE.merge({"deployments": {"chatgpt-eu": {"api_key": key}}}).write(tmp_path)
     shown = gateway("check", path)
     said = "this configuration will not be in the history, because a secret is written in it (deployments.chatgpt-eu.api_key)"
     assert (shown.status, said in shown.err, key in shown.err) == (0, not is_kept, False)

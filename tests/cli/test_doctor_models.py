@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import date
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from providers.wire import WireRequest
 from tests.cli.conftest import Command
 from tests.kit.network_peers import proxy_thread
 from tests.kit.ports import free_port
+from tests.kit.recipients import Recipient, receiving
 
 Answer = tuple[int, dict[str, str], bytes]
 COMING, OTHER, PAST = "2099-01-14", "2099-04-01", "2026-01-01"
@@ -51,48 +51,37 @@ class Vendor:
         self.answer = lambda path: (200, {}, body) if path.endswith("/v1/models") else (404, {}, b"")
 
 
+class _Served(Recipient):
+    """Sends the answers of `vendor`."""
+
+    vendor: Vendor
+
+    def do_GET(self) -> None:
+        self.vendor.asked.append(self.path)
+        self.vendor.heads.append({name.lower(): value for name, value in self.headers.items()})
+        self.vendor.bodies.append(self.body())
+        answer = self.vendor.answer(self.path)
+        if isinstance(answer, bytes):
+            self.wfile.write(answer)
+            self.close_connection = True
+        else:
+            status, headers, body = answer
+            self.answer(status, body, **headers)
+
+    do_POST = do_GET
+
+    def handle_one_request(self) -> None:
+        try:
+            super().handle_one_request()
+        except ConnectionError:  # the command reads no more than it accepts
+            self.close_connection = True
+
+
 @pytest.fixture
 def vendor() -> Iterator[Vendor]:
     vendor = Vendor()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            vendor.asked.append(self.path)
-            vendor.heads.append({name.lower(): value for name, value in self.headers.items()})
-            vendor.bodies.append(self.rfile.read(int(self.headers.get("content-length", 0))))
-            answer = vendor.answer(self.path)
-            if isinstance(answer, bytes):
-                self.wfile.write(answer)
-                self.close_connection = True
-                return
-            status, headers, body = answer
-            self.send_response(status)
-            for name, value in {"content-length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_POST = do_GET
-
-        def handle_one_request(self) -> None:
-            try:
-                super().handle_one_request()
-            except ConnectionError:  # the command reads no more than it accepts
-                self.close_connection = True
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    vendor.origin = f"http://127.0.0.1:{server.server_address[1]}"
-    yield vendor
-    server.shutdown()
-    server.server_close()
+    with receiving(_Served, vendor=vendor) as (vendor.origin, _):
+        yield vendor
 
 
 def deployment(vendor: Vendor, model: str = "m", provider: str = "openai", **more: object) -> dict[str, object]:

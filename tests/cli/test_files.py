@@ -10,8 +10,7 @@ import httpx
 
 from gateway.settings import Settings
 from tests.cli.conftest import ROOT, Command
-from tests.kit.configs import Config
-from tests.kit.gateway_process import running_gateway
+from tests.kit.gateway_process import config_of_one_region, running_gateway
 
 WRITTEN = ("gateway.yaml", "gateway.schema.json", "env.example")
 
@@ -103,20 +102,15 @@ def test_new_key_is_accepted_by_a_config_with_its_hash(gateway: Command, tmp_pat
     assert digest == f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
     assert len(key) >= 40
     assert gateway("key", "new").out != shown.out
-    config = Config.parse("""
-version: 1
-cell: {territory: DE}
-assistants: {assistant: {routes: {de: [house]}}}
-regions: {de: {territories: [DE], boundary: [DE]}}
-deployments:
-  house: {provider: openai-compatible, model: m, endpoint: "http://127.0.0.1:1/v1", stores: DE, processes: DE}
-""").merge({"clients": {"me": {"keys": [digest], "region": "de"}}})
+    house = {"provider": "openai-compatible", "model": "m", "endpoint": "http://127.0.0.1:1/v1"}
+    me = {"app": None, "me": {"keys": [digest], "region": "world"}}
+    config = config_of_one_region({"house": house}, "deployments: {house: {api_key: null}}", {"clients": me})
     with (
         running_gateway(config.write(tmp_path)) as server,
         httpx.Client(base_url=server.url, trust_env=False) as client,
     ):
         answer = client.get("/v1/models", headers={"authorization": f"Bearer {key}"})
-        assert [entry["id"] for entry in answer.json()["data"]] == ["assistant"]
+        assert [entry["id"] for entry in answer.json()["data"]] == ["house"]
         assert client.get("/v1/models", headers={"authorization": f"Bearer {key}x"}).status_code == 401
 
 

@@ -18,6 +18,8 @@ from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
 from tests.cli.conftest import Command, Outcome
+from tests.kit.configs import Config
+from tests.kit.gateway_process import config_of_one_region
 from tests.kit.usage_rows import kept_rows
 
 PEM = (
@@ -47,18 +49,9 @@ CREDENTIALS: dict[str, tuple[str, str, list[str]]] = {
 }
 
 
-def _config(provider: str, model: str, endpoint: str) -> str:
-    deployment = {
-        "provider": provider, "model": model, "endpoint": endpoint,
-        "stores": "US", "processes": "US", "api_key": "${REAL_KEY}",
-    }  # fmt: skip
-    config = {
-        "version": 1,
-        "assistants": {"assistant": {"routes": {"us": ["real"]}}},
-        "regions": {"us": {"territories": ["US"], "boundary": ["US"]}},
-        "deployments": {"real": deployment},
-    }
-    return json.dumps(config)
+def _config(provider: str, model: str, endpoint: str) -> Config:
+    real = {"provider": provider, "model": model, "endpoint": endpoint, "api_key": "${REAL_KEY}"}
+    return config_of_one_region({"real": {**real, "stores": "US", "processes": "US"}})
 
 
 def test_request_of_a_check_leaves_a_row_of_the_internal_project(
@@ -66,12 +59,10 @@ def test_request_of_a_check_leaves_a_row_of_the_internal_project(
 ) -> None:
     monkeypatch.setenv("REAL_KEY", "sk-very-secret")
     with SimulatorThread({"real": SimulatorServer(load_simulators().simulators["openai"], "the real one")}) as provider:
-        data = json.loads(_config("openai", "gpt-5.4-mini", f"{provider['real'].origin}/v1"))
-        path, state = tmp_path / "gateway.yaml", tmp_path / "state"
+        config, state = _config("openai", "gpt-5.4-mini", f"{provider['real'].origin}/v1"), tmp_path / "state"
         for budget in (10_000, 1):
-            data["usage"] = {"internal_project": "operations"}
-            data["projects"] = {"operations": {"budgets": [{"tokens": budget, "per": "total"}]}}
-            path.write_text(json.dumps(data), "utf-8")
+            projects = {"operations": {"budgets": [{"tokens": budget, "per": "total"}]}}
+            path = config.merge({"usage": {"internal_project": "operations"}, "projects": projects}).write(tmp_path)
             shown = gateway("providers", "check", "real", "--config", path, "--state", state)
             assert shown.status == (0 if budget > 1 else 1), shown
         assert "not sent: `usage.internal_project` pays for it" in shown.out
@@ -92,8 +83,7 @@ def test_provider_check_shows_no_part_of_a_credential(
     faults = ((fault, 1.0),) if fault else ()
     with SimulatorThread({"real": SimulatorServer(load_simulators().simulators[name], "the real one")}) as provider:
         provider["real"].scenario = Scenario(faults=faults)
-        path = tmp_path / "gateway.yaml"
-        path.write_text(_config(name, model, provider["real"].origin + base_path), "utf-8")
+        path = _config(name, model, provider["real"].origin + base_path).write(tmp_path)
         shown = gateway("providers", "check", "real", "--config", path)
         sent = provider["real"].requests[-1]
     assert shown.status == (1 if fault else 0), shown.out
@@ -126,9 +116,8 @@ def check(gateway: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
             speaking = threading.Thread(target=speak)
             speaking.start()
-            path = tmp_path / "gateway.yaml"
             origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            path.write_text(_config("openai-compatible", "m", f"{origin}/v1"), "utf-8")
+            path = _config("openai-compatible", "m", f"{origin}/v1").write(tmp_path)
             shown = gateway("providers", "check", "real", "--config", path)
             speaking.join()
         return shown
@@ -150,11 +139,16 @@ def test_provider_check_escapes_control_characters(check: Callable[[bytes], Outc
     assert all(line.isprintable() for line in shown.out.split("\n"))
 
 
-def checked(check: Callable[[bytes], Outcome], answer: dict[str, object]) -> str:
-    """Return the output of a check of a server that gives this answer."""
+def answered(check: Callable[[bytes], Outcome], answer: dict[str, object]) -> Outcome:
+    """Return the outcome of a check of a server that gives this answer."""
     body = json.dumps(answer).encode()
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-house-trace: t1\r\nconnection: close\r\n"
-    shown = check(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+    return check(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+
+
+def checked(check: Callable[[bytes], Outcome], answer: dict[str, object]) -> str:
+    """Return the output of such a check, which must succeed."""
+    shown = answered(check, answer)
     assert shown.status == 0, shown.out + shown.err
     return shown.out
 
@@ -182,9 +176,7 @@ def test_provider_check_finds_an_answer_as_the_facts_have_it(check: Callable[[by
 
 def test_provider_check_names_a_finish_reason_that_is_not_known(check: Callable[[bytes], Outcome]) -> None:
     choice = {"index": 0, "message": {"role": "assistant", "content": "OK"}, "finish_reason": "monsoon"}
-    body = json.dumps(answer_of(choices=[choice])).encode()
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n"
-    shown = check(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+    shown = answered(check, answer_of(choices=[choice]))
     assert "  differs  finish reason: 'monsoon' is not known, and is shown as `length`" in shown.out
 
 

@@ -47,9 +47,7 @@ def provider() -> Iterator[SimulatorThread]:
 def config(provider: SimulatorThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     provider["real"].scenario = Scenario()
     monkeypatch.setenv("REAL_KEY", KEY)
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config_with_endpoint(provider["real"].origin).text, "utf-8")
-    return path
+    return config_with_endpoint(provider["real"].origin).write(tmp_path)
 
 
 def test_providers_lists_every_provider_with_its_sites(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,9 +198,9 @@ ALONE = pytest.mark.slow("starts an interpreter")
         pytest.param([*SERVE, "--port", "0"], CALLING.format(LISTENS_AT, "raise_file_limit"), id="bound", marks=ALONE),
         pytest.param(["demo"], DEMOS, id="demo"),
         pytest.param(["simulate"], DEMOS, id="simulate", marks=pytest.mark.full),
-        pytest.param(SERVE, LOADING, id="serve, loading"),
-        pytest.param(["demo"], LOADING, id="demo, loading", marks=ALONE),
-        pytest.param(["simulate"], LOADING, id="simulate, loading", marks=pytest.mark.full),
+        pytest.param(SERVE, LOADING, id="serve-loading"),
+        pytest.param(["demo"], LOADING, id="demo-loading", marks=ALONE),
+        pytest.param(["simulate"], LOADING, id="simulate-loading", marks=pytest.mark.full),
     ],
 )
 def test_sigterm_ends_a_starting_gateway(command: list[str], ends: str) -> None:

@@ -244,8 +244,7 @@ def test_streams_pass_nginx_event_by_event_and_clients_cannot_name_their_country
         "clients": {"app": {"keys": [key_hash("gk-app")]}},
         "regions": {"default": {"territories": ["DE"]}},
     }
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers, "a", 0, patch).text, "utf-8")
+    path = config(providers, "a", 0, patch).write(tmp_path)
     authority = trustme.CA()
     with operated(path, EDGE_SECRET=SECRET) as operator:
         port, folder = free_port(), tmp_path / "nginx"

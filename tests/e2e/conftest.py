@@ -127,9 +127,7 @@ def path(tmp_path: Path, pair: SimulatorThread) -> Path:
     """The config file of a gateway with these two providers, which are healthy again."""
     for name in NAMES:
         pair[name].scenario = Scenario()
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config(pair).text, "utf-8")
-    return path
+    return config(pair).write(tmp_path)
 
 
 @pytest.fixture

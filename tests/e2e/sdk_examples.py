@@ -1,10 +1,19 @@
-"""Territories and a tool that the tests with official SDKs share."""
+"""Territories, a tool and a structured answer that the tests with official SDKs share."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 PLACES = ["CN", "DE", "US", "JP", "HK"]
+
+
+class City(BaseModel):
+    """A city."""
+
+    name: str
+    inhabitants: int
 
 
 WEATHER: Any = {

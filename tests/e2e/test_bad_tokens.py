@@ -68,8 +68,7 @@ def port(tmp_path: Path, cores: list[int], providers: SimulatorThread) -> Iterat
     }
     deployment = {"provider": "openai", "model": "gpt-4o", "endpoint": f"{providers['provider'].origin}/v1"}
     config = config_of_one_region({"assistant": deployment}, {"token_issuers": {"example": issuer}})
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config.text)
+    path = config.write(tmp_path)
     log = tmp_path / "log"
     # A thread that read a thousand lines a second would slow down what is measured here.
     with log.open("w") as file:

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from providers.testkit.server import SimulatorServer, SimulatorThread
-from providers.testkit.simulator import load_simulators
+from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
-from tests.kit.reloading_gateway import LIMIT_S, NAMES, Operator, config, operated
+from tests.kit.reloading_gateway import LIMIT_S, Operator, config, operated
 from tests.kit.waiting import eventually
 
 # The day is counted anywhere on Earth, so it may be one nearer.
 LAST = datetime.now(UTC).date() + timedelta(days=20)
 PRICE = "{input: %s, output: 3, currency: EUR, as_of: 2026-11-01}"
-
-
-@pytest.fixture(scope="module")
-def providers() -> Iterator[SimulatorThread]:
-    dialect = load_simulators().simulators["openai"]
-    with SimulatorThread({name: SimulatorServer(dialect, f"site {name}") for name in NAMES}) as thread:
-        yield thread
 
 
 def catalogue(input_price: int) -> str:
@@ -33,11 +24,9 @@ def catalogue(input_price: int) -> str:
 
 
 @pytest.fixture
-def path(tmp_path: Path, providers: SimulatorThread) -> Path:
+def path(tmp_path: Path, pair: SimulatorThread) -> Path:
     (tmp_path / "models.yaml").write_text(catalogue(1), "utf-8")
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers, "a", 0, "catalogue: {models: models.yaml}").text, "utf-8")
-    return path
+    return config(pair, "a", 0, "catalogue: {models: models.yaml}").write(tmp_path)
 
 
 def cost(operator: Operator) -> float:

@@ -21,8 +21,7 @@ _FREE, _TRIED = 8, 30
 
 @pytest.mark.slow("it waits for the second in which a server looks")
 def test_connections_that_are_not_accepted_are_logged_and_counted(providers: SimulatorThread, tmp_path: Path) -> None:
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config_for(providers).text, "utf-8")
+    path = config_for(providers).write(tmp_path)
     with running_gateway(path, KEYS) as gateway, httpx.Client(trust_env=False) as client:
         metrics = f"{gateway.admin_url}/metrics"
         assert "gateway_no_descriptors_seconds_total 0" in client.get(metrics).text

@@ -29,9 +29,7 @@ ENDS_S = 25
 @pytest.fixture
 def path(tmp_path: Path, pair: SimulatorThread) -> Path:
     pair["a"].scenario = Scenario(text=WORDS, between_events_s=0.1)
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config(pair).text, "utf-8")
-    return path
+    return config(pair).write(tmp_path)
 
 
 def address(url: str) -> tuple[str, int]:

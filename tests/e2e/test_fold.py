@@ -59,8 +59,7 @@ def providers() -> Iterator[SimulatorThread]:
 
 @pytest.fixture(scope="module")
 def gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    path = tmp_path_factory.mktemp("config") / "gateway.yaml"
-    path.write_text(config(providers).text, "utf-8")
+    path = config(providers).write(tmp_path_factory.mktemp("config"))
     with running_gateway(path, {"KEY": "sk-secret"}) as process:
         yield process
 
@@ -123,8 +122,7 @@ def test_lost_request_is_not_waited_for_while_others_are_answered(
 @pytest.mark.slow("the defaults wait for seconds")
 @pytest.mark.parametrize("stream", [False, True])
 def test_defaults_answer_in_less_than_fifteen_seconds(providers: SimulatorThread, tmp_path: Path, stream: bool) -> None:
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers, "{}").text, "utf-8")
+    path = config(providers, "{}").write(tmp_path)
     providers["second"].scenario = Scenario(text=TEXT)
     with running_gateway(path, {"KEY": "sk-secret"}) as process:
         for fault in (Silent(), Stall(after_events=0)):

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from pydantic import BaseModel
 
+from tests.e2e.sdk_examples import City
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
 
 pytestmark = [
@@ -26,13 +26,6 @@ pytestmark = [
 
 PLACES = ["DE", "US", "JP", "HK"]
 QUESTION = "What is the weather in Oslo?"
-
-
-class City(BaseModel):
-    """A city."""
-
-    name: str
-    inhabitants: int
 
 
 @pytest.fixture(params=PLACES)

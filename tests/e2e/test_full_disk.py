@@ -48,8 +48,7 @@ def metric(operator: Operator, name: str) -> float:
 
 
 def test_receipts_stop_first_and_the_journal_is_named(tmp_path: Path, pair: SimulatorThread, state: Path) -> None:
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config(pair, "a", 0).text, "utf-8")
+    path = config(pair, "a", 0).write(tmp_path)
     with operated(path, GATEWAY_STATE_DIR=str(state)) as operator:
 
         def answers(number: int) -> list[int]:

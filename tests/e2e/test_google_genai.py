@@ -8,11 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import BaseModel
 
 from providers.testkit.scenario import Cut, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.sdk_examples import PLACES
+from tests.e2e.sdk_examples import PLACES, City
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
 
 genai = pytest.importorskip("google.genai", reason="make install-sdks installs the official clients")
@@ -23,13 +22,6 @@ ASSISTANT = "assistant"
 PIXEL = b"\x89PNG\r\n\x1a\n" + b"\xfb\xff" * 16
 WITH_SCHEMAS = ["JP", "HK", "CN"]
 VERSIONS = ["v1", "v1beta"]
-
-
-class City(BaseModel):
-    """A city."""
-
-    name: str
-    inhabitants: int
 
 
 def get_weather(city: str) -> str:

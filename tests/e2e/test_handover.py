@@ -54,9 +54,7 @@ def providers() -> Iterator[SimulatorThread]:
 
 @pytest.fixture
 def path(tmp_path: Path, providers: SimulatorThread) -> Path:
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers, "a", 0, SLOW).text, "utf-8")
-    return path
+    return config(providers, "a", 0, SLOW).write(tmp_path)
 
 
 def restart(state: Path, *more: str) -> int:

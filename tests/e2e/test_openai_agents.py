@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from pydantic import BaseModel
 
+from tests.e2e.sdk_examples import PLACES, City
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
 
 pytestmark = [
@@ -20,15 +20,7 @@ pytestmark = [
         reason="OpenAI Agents SDK: not run (openai-agents is not installed: make install-sdks)",
     ),
 ]
-PLACES = ["CN", "DE", "US", "JP", "HK"]
 QUESTION = "What is the weather in Oslo and in Rome?"
-
-
-class City(BaseModel):
-    """A city."""
-
-    name: str
-    inhabitants: int
 
 
 @pytest.fixture(autouse=True)

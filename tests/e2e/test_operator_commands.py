@@ -19,9 +19,7 @@ from tests.kit.waiting import eventually
 def path(tmp_path: Path, pair: SimulatorThread) -> Path:
     for name in ("a", "b"):
         pair[name].scenario = Scenario()
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config(pair, "a, b").text, "utf-8")
-    return path
+    return config(pair, "a, b").write(tmp_path)
 
 
 def test_reload_reports_the_changes_also_if_the_watch_was_faster(

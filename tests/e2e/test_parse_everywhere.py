@@ -14,19 +14,14 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from pydantic import BaseModel
 
+from tests.e2e.sdk_examples import City
 from tests.kit.node_clients import installed_node, installed_packages
 
 TERRITORIES = ["CN", "DE", "US", "JP", "HK"]
 QUESTION = "Name a city, as JSON."
 
 pytestmark = pytest.mark.slow("imports SDKs, and asks in every region")
-
-
-class City(BaseModel):
-    name: str
-    inhabitants: int
 
 
 @pytest.fixture(scope="module")

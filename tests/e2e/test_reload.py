@@ -346,8 +346,7 @@ def moved(
     pair: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Operator, HangingProvider]]:
     hanging = HangingProvider()
-    path = tmp_path_factory.mktemp("moved") / "gateway.yaml"
-    path.write_text(moving(pair, hanging).text, "utf-8")
+    path = moving(pair, hanging).write(tmp_path_factory.mktemp("moved"))
     with operated(path) as operator:
         yield operator, hanging
     hanging.close()

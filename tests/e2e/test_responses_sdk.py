@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from providers.testkit.scenario import Cut, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.sdk_examples import PLACES, WEATHER
+from tests.e2e.sdk_examples import PLACES, WEATHER, City
 from tests.kit.event_grammar.responses import read_stream
 
 PATH = "/v1/responses"
@@ -94,11 +94,6 @@ def test_json_schema_is_parsed(sdk: openai.OpenAI, territory: str) -> None:
         model="assistant", input="Name a city, as JSON.", text_format=City, extra_headers=headers(territory)
     )
     assert isinstance(answer.output_parsed, City)
-
-
-class City(BaseModel):
-    name: str
-    inhabitants: int
 
 
 class Weather(BaseModel):

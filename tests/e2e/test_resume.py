@@ -102,8 +102,7 @@ def serving(path: Path) -> Iterator[GatewayProcess]:
 
 @pytest.fixture(scope="module")
 def gateway(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    path = tmp_path_factory.mktemp("config") / "gateway.yaml"
-    path.write_text(config(origins_of(providers)).text, "utf-8")
+    path = config(origins_of(providers)).write(tmp_path_factory.mktemp("config"))
     with serving(path) as process:
         yield process
 

@@ -87,8 +87,7 @@ def test_rolling_update_and_restarted_stores_fail_no_request(
         providers = stack.enter_context(two_providers())
         for name in ("a", "b"):
             providers[name].scenario = Scenario(text=f"site {name} {WORDS}", between_events_s=0.1)
-        path = tmp_path / "gateway.yaml"
-        path.write_text(config(providers, "a", 0, stores_patch(postgres, valkey)).text)
+        path = config(providers, "a", 0, stores_patch(postgres, valkey)).write(tmp_path)
         front = stack.enter_context(balancer(tmp_path))
         instances = Instances(path, front)
         stack.callback(instances.close)

@@ -11,12 +11,11 @@ import httpx
 import openai
 import pytest
 from openai.lib.streaming.chat import ContentDoneEvent, FunctionToolCallArgumentsDoneEvent, RefusalDoneEvent
-from pydantic import BaseModel
 
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Usage
 from providers.testkit.scenario import Cut, HttpError, Scenario, Silent, Stall
 from providers.testkit.server import SimulatorThread
-from tests.e2e.sdk_examples import PLACES, WEATHER
+from tests.e2e.sdk_examples import PLACES, WEATHER, City
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
 from tests.kit.waiting import eventually
 
@@ -132,11 +131,6 @@ def test_requested_usage_is_in_the_last_chunk(
     assert [choice.finish_reason for chunk in chunks for choice in chunk.choices if choice.finish_reason] == ["stop"]
     assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
     assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
-
-
-class City(BaseModel):
-    name: str
-    inhabitants: int
 
 
 @pytest.mark.parametrize("territory", PLACES)

@@ -36,8 +36,7 @@ def reset_scenarios(pair: SimulatorThread) -> None:
 
 @contextmanager
 def started(folder: Path, config: Config, workers: int = 1) -> Iterator[Operator]:
-    path = folder / "gateway.yaml"
-    path.write_text(config.text, "utf-8")
+    path = config.write(folder)
     with operated(path, workers, GATEWAY_STATE_DIR=str(folder / "state")) as operator:
         yield operator
 

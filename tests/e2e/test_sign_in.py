@@ -98,8 +98,7 @@ class World:
     @contextmanager
     def serving(self, config: Config, workers: int = 1) -> Iterator[GatewayProcess]:
         """Serve a configuration."""
-        path = self.folder / "gateway.yaml"
-        path.write_text(config.text)
+        path = config.write(self.folder)
         environ = self.environ | {"GATEWAY_STATE_DIR": str(self.folder / "state"), "GATEWAY_WORKERS": str(workers)}
         with running_gateway(path, environ) as gateway:
             yield gateway

@@ -119,8 +119,7 @@ def urls(provider: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("silence")
     facts = {"provider": "openai", "model": "gpt-6-luna", "stores": "DE", "processes": "DE", "api_key": "${KEY}"}
     quiet = {"quiet": {**facts, "endpoint": f"{provider['quiet'].origin}/v1"}}
-    file = folder / "gateway.yaml"
-    file.write_text(CONFIG.merge({"deployments": quiet}).text, "utf-8")
+    file = CONFIG.merge({"deployments": quiet}).write(folder)
     with ExitStack() as stack:
         own = stack.enter_context(running_gateway(file, {"KEY": "sk-secret"})).url
         yield {

@@ -37,9 +37,7 @@ secrets: {pepper: a-pepper-of-the-test-with-many-characters}
 @pytest.fixture
 def path(tmp_path: Path, pair: SimulatorThread) -> Path:
     pair["a"].scenario = Scenario()
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config(pair, "a, b").text, "utf-8")
-    return path
+    return config(pair, "a, b").write(tmp_path)
 
 
 def shown(operator: Operator, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from pydantic import BaseModel
 
+from tests.e2e.sdk_examples import City
 from tests.kit.configs import Config
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_one_region, running_gateway
 from tests.kit.recipients import Recipient, receiving
@@ -25,11 +25,6 @@ SCHEMA = {
 FORMAT = {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA, "strict": True}}
 GOOD = '{"name": "Rome", "inhabitants": 2800000}'
 WRONG = '{"name": "Rome", "people": 1}'
-
-
-class City(BaseModel):
-    name: str
-    inhabitants: int
 
 
 class Provider:

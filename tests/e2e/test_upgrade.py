@@ -170,8 +170,7 @@ def test_cell_is_upgraded_and_brought_back_without_a_failed_request(tmp_path: Pa
     with ExitStack() as stack:
         providers = stack.enter_context(two_providers())
         providers["a"].scenario = Scenario(text="site a, one two three four five six", between_events_s=0.05)
-        path = tmp_path / "gateway.yaml"
-        path.write_text(config(providers).text)
+        path = config(providers).write(tmp_path)
         fleet = Fleet(path, stack.enter_context(balancer(tmp_path)))
         stack.callback(fleet.close)
         for number in range(2):
@@ -330,8 +329,7 @@ def test_usage_of_a_killed_1_0_counts_in_the_ledger_and_in_budgets(tmp_path: Pat
 def test_running_1_0_hands_over_to_this_release(tmp_path: Path) -> None:
     state, python, source = tmp_path / "state", python_of(ROOT, tmp_path / "python"), source_of("1.0.1")
     with two_providers() as providers:
-        path = tmp_path / "gateway.yaml"
-        path.write_text(config(providers).text)
+        path = config(providers).write(tmp_path)
         with release_gateway(source, path, state) as old:
             command = [sys.executable, "-m", "gateway.cli", "restart", "--state", str(state), "--python", python]
             done = subprocess.run(command, cwd=source, env=environ_of(source, state), capture_output=True, text=True)

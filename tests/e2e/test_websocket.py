@@ -39,9 +39,7 @@ def providers() -> Iterator[SimulatorThread]:
 
 @pytest.fixture
 def path(tmp_path: Path, providers: SimulatorThread) -> Path:
-    path = tmp_path / "gateway.yaml"
-    path.write_text(config(providers).text, "utf-8")
-    return path
+    return config(providers).write(tmp_path)
 
 
 def connected(operator: Operator) -> ClientConnection:

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from providers.testkit import Scenario, SimulatorServer, SimulatorThread, parse_fault
-from providers.vendors.anthropic.simulator import SIMULATOR
+from providers.testkit import Scenario, SimulatorServer, parse_fault
 from tests.kit.case_files import cases
-from tests.kit.vendor_checks import CheckedSimulator
+from tests.sdks.conftest import Simulated
 
 anthropic = pytest.importorskip("anthropic", reason="make install-sdks installs the official clients")
 pytestmark = pytest.mark.slow("imports an SDK")
@@ -21,15 +20,13 @@ WEATHER: Any = {
 }
 
 
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[SimulatorServer]:
-    with SimulatorThread({"anthropic": SimulatorServer(CheckedSimulator(SIMULATOR), "Claude at global")}) as thread:
-        yield thread["anthropic"]
+@pytest.fixture
+def simulator(simulated: Simulated) -> SimulatorServer:
+    return simulated["anthropic"]
 
 
 @pytest.fixture
 def sdk(simulator: SimulatorServer) -> Iterator[Any]:
-    simulator.scenario = Scenario()
     with anthropic.Anthropic(base_url=simulator.origin, api_key="sk-made-up", max_retries=0) as client:
         yield client
 
@@ -41,7 +38,7 @@ def ask(sdk: Any, *messages: Any, **more: Any) -> Any:
 
 def test_text_system_and_usage(sdk: Any) -> None:
     message = ask(sdk, system="Be brief.", stop_sequences=["END"], metadata={"user_id": "u"})
-    assert message.content[0].text.startswith("Hello! I am Claude at global")
+    assert message.content[0].text.startswith("Hello! I am anthropic")
     assert (message.stop_reason, message.usage.inference_geo) == ("end_turn", "global")
     assert message.usage.input_tokens > 0
 

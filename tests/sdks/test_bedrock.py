@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from providers.testkit import Scenario, SimulatorServer, SimulatorThread, parse_fault
-from providers.vendors.bedrock.simulator import SIMULATOR
+from providers.testkit import Scenario, SimulatorServer, parse_fault
 from tests.kit.case_files import cases
-from tests.kit.vendor_checks import CheckedSimulator
+from tests.sdks.conftest import Simulated
 
 botocore = pytest.importorskip("botocore.session")
 from botocore.config import Config  # noqa: E402
@@ -28,15 +27,13 @@ WEATHER: Any = {
 HELLO: Any = {"role": "user", "content": [{"text": "Hello!"}]}
 
 
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[SimulatorServer]:
-    with SimulatorThread({"bedrock": SimulatorServer(CheckedSimulator(SIMULATOR), "Claude at eu-central-1")}) as thread:
-        yield thread["bedrock"]
+@pytest.fixture
+def simulator(simulated: Simulated) -> SimulatorServer:
+    return simulated["bedrock"]
 
 
 @pytest.fixture
 def sdk(simulator: SimulatorServer) -> Iterator[Any]:
-    simulator.scenario = Scenario()
     client = botocore.get_session().create_client(
         "bedrock-runtime",
         region_name="eu-central-1",
@@ -64,7 +61,7 @@ def test_text_system_and_usage(sdk: Any, simulator: SimulatorServer) -> None:
         system=[{"text": "Be brief."}],
         inferenceConfig={"maxTokens": 100, "temperature": 0.5, "stopSequences": ["END"]},
     )
-    assert answer["output"]["message"]["content"][0]["text"].startswith("Hello! I am Claude at eu-central-1")
+    assert answer["output"]["message"]["content"][0]["text"].startswith("Hello! I am bedrock")
     assert answer["stopReason"] == "end_turn"
     assert answer["usage"]["totalTokens"] == answer["usage"]["inputTokens"] + answer["usage"]["outputTokens"]
     assert simulator.requests[-1].path == "/model/eu.anthropic.claude-sonnet-4-5-20250929-v1%3A0/converse"
