@@ -123,10 +123,15 @@ def own_postgres() -> Iterator[RunningPostgres]:
 
 
 @pytest.fixture
-def path(tmp_path: Path, pair: SimulatorThread) -> Path:
-    """The config file of a gateway with these two providers, which are healthy again."""
+def healthy_pair(pair: SimulatorThread) -> None:
+    """Make these two providers healthy again."""
     for name in NAMES:
         pair[name].scenario = Scenario()
+
+
+@pytest.fixture
+def path(tmp_path: Path, pair: SimulatorThread, healthy_pair: None) -> Path:
+    """The config file of a gateway with these two providers, which are healthy again."""
     return config(pair).write(tmp_path)
 
 

@@ -15,9 +15,8 @@ import yaml
 
 from gateway.usage.duty_counts import DutyKey, encode_key
 from gateway.usage.journal import FOLDER, Journal
-from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.e2e.conftest import KEYS, PATIENT, config_for
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_command import in_this_process
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
@@ -56,8 +55,6 @@ class Admin:
 
 @pytest.fixture(scope="module")
 def admin(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admin]:
-    for name in SITES:
-        providers[name].scenario = Scenario()
     folder, state = tmp_path_factory.mktemp("config"), tmp_path_factory.mktemp("state")
     path = config_for(providers, PATIENT, {"clients": {"app": {"may_assert": ["user"]}}}).write(folder)
     with running_gateway(path, {**KEYS, "GATEWAY_STATE_DIR": str(state)}) as gateway:

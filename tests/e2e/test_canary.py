@@ -20,8 +20,10 @@ from tests.e2e.switching_gateway import gateway_command
 from tests.e2e.worker_processes import WORKERS
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import Config
-from tests.kit.reloading_gateway import LIMIT_S, NAMES, Operator, config, operated
+from tests.kit.reloading_gateway import LIMIT_S, Operator, config, operated
 from tests.kit.waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("healthy_pair")
 
 ROUTE = "{a: 95, b: 5}, a"
 DOWN = Scenario(faults=((HttpError(503), 1.0),))
@@ -75,12 +77,6 @@ def load_clients_at(operator: Operator) -> Iterator[LoadClients]:
 def schedule(operator: Operator) -> Any:
     [progress] = operator.ready()["schedules"]["routes"]
     return progress
-
-
-@pytest.fixture(autouse=True)
-def reset_scenarios(pair: SimulatorThread) -> None:
-    for name in NAMES:
-        pair[name].scenario = Scenario()
 
 
 @pytest.mark.slow("a schedule has steps of seconds")

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import httpx
 
-from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, SITES, config_for
+from tests.e2e.conftest import KEYS, config_for
 from tests.e2e.connection_trap import Trap
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import Config
@@ -28,8 +27,6 @@ def client_of(url: str) -> Iterator[httpx.Client]:
 def test_environment_sets_neither_proxy_nor_peer(providers: SimulatorThread, trap: Trap, tmp_path: Path) -> None:
     environ = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), trap.url)
     environ |= {"FORWARDED_ALLOW_IPS": "*", "NO_PROXY": "", "no_proxy": ""}
-    for site in SITES:
-        providers[site].scenario = Scenario()
     config = config_for(providers, "location: {edges: [{from: [10.9.9.9/32], country: CF-IPCountry}]}").write(tmp_path)
     with running_gateway(config, {**KEYS, **environ}) as gateway, client_of(gateway.url) as client:
         spoofed = {"x-forwarded-for": "10.9.9.9", "forwarded": "for=10.9.9.9", "cf-ipcountry": "CN"}
@@ -107,7 +104,6 @@ def test_malicious_adapter_sends_nothing_out(providers: SimulatorThread, trap: T
     (info / "entry_points.txt").write_text("[providers.adapters]\nevil = evil_adapter:ADAPTER\n")
     (plugin / "evil_adapter.py").write_text(EVIL.format(trap=trap.url))
     honest = providers["us"]
-    honest.scenario = Scenario()
     bad = {"provider": "evil", "model": "m", "endpoint": f"{honest.origin}/v1", "stores": "US", "processes": "US"}
     bad |= {"api_key": "${KEY_US}"}
     config = Config(

@@ -20,9 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, SITES, config_for
+from tests.e2e.conftest import KEYS, config_for
 from tests.kit.claim_tokens import jwks, public, token
 from tests.kit.configs import key_hash
 from tests.kit.forged_locations import EDGE_SECRET, LIES, Case, Header, cases, config_with_location
@@ -58,8 +57,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(providers: SimulatorThread, folder: Path) -> Iterator[GatewayProcess]:
-    for site in SITES:
-        providers[site].scenario = Scenario()
     shop = {"keys": [key_hash("gk-shop")], "region": "cn"}
     limited = {"keys": [key_hash("gk-limited")], "limits": {"rpm": 1}}
     clients = {"shop-cn": shop, "limited": limited}

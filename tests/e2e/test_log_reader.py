@@ -15,9 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, SITES, config_for
+from tests.e2e.conftest import KEYS, config_for
 from tests.e2e.worker_processes import HEADERS
 from tests.kit.chat_http import CHAT, body
 
@@ -47,8 +46,6 @@ def unread(config: Path, workers: int) -> Iterator[tuple[subprocess.Popen[str], 
 def test_hanging_log_reader_does_not_block_requests_or_shutdown(
     providers: SimulatorThread, tmp_path: Path, workers: int
 ) -> None:
-    for name in SITES:
-        providers[name].scenario = Scenario()
     config = config_for(providers).write(tmp_path)
     with unread(config, workers) as (process, listening), httpx.Client(trust_env=False, timeout=LIMIT_S) as client:
         url, admin = listening["url"], listening["admin"]

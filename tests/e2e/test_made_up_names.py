@@ -9,9 +9,8 @@ from typing import Any
 
 import httpx
 
-from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.e2e.conftest import KEYS, PATIENT, config_for
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_process import APP_KEY, running_gateway
 from tests.kit.otlp_collector import collecting
@@ -61,8 +60,6 @@ HEADERS = {
 
 async def test_made_up_names_are_in_no_output(providers: SimulatorThread, tmp_path: Path) -> None:
     """Sixty requests to one gateway, which must be stopped before all that it writes can be read."""
-    for name in SITES:
-        providers[name].scenario = Scenario()
     async with collecting() as collector:
         exporters = {"all": {"endpoint": collector.url, "stores": "DE", "processes": "DE", "regions": ["eu"]}}
         refusing = {name: {"unsupported": "refuse"} for name in ("chatgpt-us", "qwen-cn")}

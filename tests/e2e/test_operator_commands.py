@@ -16,9 +16,7 @@ from tests.kit.waiting import eventually
 
 
 @pytest.fixture
-def path(tmp_path: Path, pair: SimulatorThread) -> Path:
-    for name in ("a", "b"):
-        pair[name].scenario = Scenario()
+def path(tmp_path: Path, pair: SimulatorThread, healthy_pair: None) -> Path:
     return config(pair, "a, b").write(tmp_path)
 
 

@@ -16,9 +16,8 @@ import yaml
 
 from gateway.usage.duty_counts import DutyKey, encode_key
 from gateway.usage.journal import FOLDER, Journal
-from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.e2e.conftest import KEYS, PATIENT, config_for
 from tests.kit.configs import key_hash
 from tests.kit.console_installation import PORT, Installation
 from tests.kit.gateway_command import in_this_process
@@ -38,8 +37,6 @@ PROXY = {
 def serving(
     providers: SimulatorThread, folder: Path, environ: Mapping[str, str]
 ) -> Iterator[tuple[GatewayProcess, Path]]:
-    for name in SITES:
-        providers[name].scenario = Scenario()
     path = config_for(providers, PATIENT, {"usage": {"currency": "USD"}}).write(folder)
     with running_gateway(path, {**KEYS, **PORT, **environ}) as gateway:
         yield gateway, path
@@ -299,8 +296,6 @@ def test_many_clients_are_searched_and_shown_page_by_page(providers: SimulatorTh
 @pytest.fixture(scope="module")
 def with_clients(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     folder, state = tmp_path_factory.mktemp("config"), tmp_path_factory.mktemp("state")
-    for name in SITES:
-        providers[name].scenario = Scenario()
     config = config_for(providers, PATIENT, {"usage": {"currency": "USD"}}).without("clients")
     path = config.merge({"clients_source": "database"}).write(folder)
     with running_gateway(path, {**KEYS, **PORT, "GATEWAY_STATE_DIR": str(state)}) as gateway:

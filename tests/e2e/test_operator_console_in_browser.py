@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.e2e.conftest import KEYS, PATIENT, config_for
 from tests.kit.browsers import chromium, serious_problems, watched_pages
 from tests.kit.claim_tokens import jwks, public
 from tests.kit.console_installation import PORT, Installation
@@ -53,8 +52,6 @@ def axe() -> str:
 @pytest.fixture(scope="module")
 def installed(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     folder, state = tmp_path_factory.mktemp("config"), tmp_path_factory.mktemp("state")
-    for name in SITES:
-        providers[name].scenario = Scenario()
     patch = {"usage": {"currency": "USD"}, "deployments": {"chatgpt-us": {"model": "<b>gpt</b>"}}}
     config = config_for(providers, PATIENT, patch)
     path = config.merge({"clients": {"app": {"budgets": [{"amount": "10 USD", "per": "day"}]}}}).write(folder)

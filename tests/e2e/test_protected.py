@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from gateway.signing import new_key
-from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.switching_gateway import (
     audit_events,
@@ -23,13 +22,11 @@ from tests.e2e.switching_gateway import (
 )
 from tests.kit.configs import Config
 from tests.kit.gateway_command import in_this_process
-from tests.kit.reloading_gateway import NAMES, Operator, config, operated
+from tests.kit.reloading_gateway import Operator, config, operated
 
 
 @pytest.fixture
 def path(tmp_path: Path, pair: SimulatorThread) -> Path:
-    for name in NAMES:
-        pair[name].scenario = Scenario()
     for name in ("admin", "stranger"):
         pem, public = new_key()
         (tmp_path / f"{name}.pem").write_bytes(pem)

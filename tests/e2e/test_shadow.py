@@ -15,23 +15,19 @@ from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.configs import Config
-from tests.kit.reloading_gateway import NAMES, Operator, config, operated
+from tests.kit.reloading_gateway import Operator, config, operated
 from tests.kit.waiting import eventually
 
 CELL = "cell: {territory: DE}"
 WORDS = "My secret is a horse."
+
+pytestmark = pytest.mark.usefixtures("healthy_pair")
 
 
 def shadowed(pair: SimulatorThread, *patches: str) -> Config:
     """Return a config in which the deployment `b` gets shadow traffic, with merge patches."""
     shadow = "assistants: {assistant: {shadow: {default: {deployment: b, share: 100%}}}}"
     return config(pair, "a", 0, shadow, *patches)
-
-
-@pytest.fixture(autouse=True)
-def reset_scenarios(pair: SimulatorThread) -> None:
-    for name in NAMES:
-        pair[name].scenario = Scenario()
 
 
 @contextmanager

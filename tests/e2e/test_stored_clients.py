@@ -15,9 +15,8 @@ import httpx
 import pytest
 
 from gateway.model.api_key import compose_key
-from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.e2e.conftest import KEYS, PATIENT, config_for
 from tests.kit.case_files import cases
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import key_hash
@@ -78,8 +77,6 @@ class Operator:
 
 @pytest.fixture(scope="module")
 def operator(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    for name in SITES:
-        providers[name].scenario = Scenario()
     folder, state = tmp_path_factory.mktemp("config"), tmp_path_factory.mktemp("state")
     config = config_for(providers, PATIENT).without("clients")
     path = config.merge({"clients_source": "database"}).write(folder)

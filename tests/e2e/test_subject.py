@@ -16,7 +16,6 @@ from gateway.cell.postgres import Postgres
 from gateway.installation import users_renamed_ns
 from gateway.usage.ledger import Ledger, Person, ledger_file
 from gateway.usage.reports import UsageQuery, UsageReader
-from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.kit.chat_http import CHAT, body
 from tests.kit.claim_tokens import ISSUER, jwks, public
@@ -26,7 +25,7 @@ from tests.kit.gateway_command import in_this_process
 from tests.kit.metered_gateway import CAP, client_of
 from tests.kit.metered_provider import APP_KEY
 from tests.kit.postgres_server import RunningPostgres
-from tests.kit.reloading_gateway import NAMES, Operator, config, operated
+from tests.kit.reloading_gateway import Operator, config, operated
 from tests.kit.store_cell import cell
 from tests.kit.usage_rows import keep_rows, usage_row
 from tests.kit.waiting import eventually
@@ -51,8 +50,6 @@ EVERY_DAY = ("2000-01-01", "2100-01-01")
 @pytest.fixture
 def operator(tmp_path: Path, pair: SimulatorThread) -> Iterator[Operator]:
     """A gateway that has answered a request of each person, and one of Anna's with another client."""
-    for name in NAMES:
-        pair[name].scenario = Scenario()
     path = config(pair, "a", 0, *INSTALLATION).write(tmp_path)
     with operated(path, GATEWAY_STATE_DIR=str(tmp_path / "state")) as operator:
         ask(operator, ANNA, OTHER_KEY, "request-elsewhere", "Nothing.")

@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, SITES, config_with_inputs
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
@@ -85,8 +84,6 @@ def server(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory)
 def test_identifiers_that_tools_add_reach_no_provider(
     server: GatewayProcess, providers: SimulatorThread, path: str, body: dict[str, Any], territory: str
 ) -> None:
-    for name in SITES:
-        providers[name].scenario = Scenario()
     before = {name: providers[name].received for name in SITES}
     headers = {**dict.fromkeys(HEADERS, SECRET), "authorization": f"Bearer {APP_KEY}", "cf-ipcountry": territory}
     with httpx.Client(base_url=server.url, trust_env=False, timeout=60) as client:

@@ -10,9 +10,8 @@ import httpx
 import pytest
 
 from gateway.changes.pickling import pack, unpack
-from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, SITES, config_for
+from tests.e2e.conftest import KEYS, PATIENT, config_for
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import table_of
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
@@ -30,8 +29,6 @@ async def collectors() -> AsyncIterator[tuple[Collector, Collector]]:
 
 
 def write_config(providers: SimulatorThread, folder: Path, collectors: tuple[Collector, Collector]) -> Path:
-    for name in SITES:
-        providers[name].scenario = Scenario()
     german, american = collectors
     inside = {"endpoint": german.url, "stores": "DE", "processes": "DE", "regions": ["eu", "default"]}
     american_only = {"endpoint": american.url, "stores": "US", "processes": "US", "regions": ["us"]}
