@@ -12,13 +12,8 @@ from tests.kit.configs import BASE
 
 EXAMPLE = ROOT / "config" / "gateway.yaml"
 KEYS = (
-    "DASHSCOPE_API_KEY",
-    "DASHSCOPE_INTL_API_KEY",
-    "GEMINI_API_KEY",
-    "OPENAI_EU_API_KEY",
-    "OPENAI_US_API_KEY",
-    "QIANFAN_API_KEY",
-)
+    "DASHSCOPE_API_KEY DASHSCOPE_INTL_API_KEY GEMINI_API_KEY OPENAI_EU_API_KEY OPENAI_US_API_KEY QIANFAN_API_KEY"
+).split()
 BROKEN = """\
 version: 1
 cell: {territory: DE}

@@ -25,21 +25,10 @@ COMMANDS = (
     "evidence receipt marks schema key keys clients projects budgets subject admin-token secrets providers evaluate quotas"
 ).split()
 HEAVY = {
-    "fastapi",
-    "starlette",
-    "httpx",
-    "pydantic",
-    "pydantic_core",
-    "yaml",
-    "uvicorn",
-    "orjson",
-    "structlog",
-    "asyncio",
-    "jinja2",
-    "jsonschema",
-    "numpy",
-    "rich",
-    "scipy",
+    *(
+        "fastapi starlette httpx pydantic pydantic_core yaml uvicorn orjson structlog asyncio jinja2 jsonschema "
+        "numpy rich scipy"
+    ).split()
 }
 
 

@@ -24,16 +24,7 @@ from tests.docs.conftest import Workspace
 from tests.kit.doc_pages import PAGES, ROOT, Block, blocks_of, earlier_files_of, name_of, needy_blocks_of, pattern_of
 
 _NEXT_BLOCK = "--- next block ---"
-_KNOWN = {
-    "sh",
-    "python",
-    "pycon",
-    "text",
-    "yaml",
-    "toml",
-    "json",
-    "swift",
-}  # the last is read, not run, as its page states
+_KNOWN = set("sh python pycon text yaml toml json swift".split())
 _WITH_BLOCKS = [page for page in PAGES if any(blocks_of(page))]
 # Their commands start processes and use curl: seconds each, and half a minute for some.
 _WITH_COMMANDS = {page for page in _WITH_BLOCKS if any(block.language == "sh" for block in blocks_of(page))}

@@ -159,10 +159,10 @@ def _gateway(providers: SimulatorThread, folder: Path, resilience: str = PATIENT
         yield process
 
 
-def http_client(gateway: GatewayProcess, key: str = APP_KEY, timeout_s: float = 30) -> httpx.Client:
-    """Return a client of the gateway with this key."""
-    headers = {"authorization": f"Bearer {key}"}
-    return httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=timeout_s)
+def http_client(gateway: GatewayProcess, key: str = APP_KEY, *, timeout_s: float = 30, **headers: str) -> httpx.Client:
+    """Return a client of the gateway with this key, and with further headers."""
+    every = {"authorization": f"Bearer {key}", **headers}
+    return httpx.Client(base_url=gateway.url, headers=every, trust_env=False, timeout=timeout_s)
 
 
 def openai_client(gateway: GatewayProcess, key: str = APP_KEY) -> openai.OpenAI:

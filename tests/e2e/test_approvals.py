@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, config_for
-from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
+from tests.e2e.conftest import KEYS, PATIENT, config_for, http_client
+from tests.kit.gateway_process import GatewayProcess, running_gateway
 
 BODY = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}
 VALID = "valid_from: 2020-01-01, valid_until: 2999-12-31, document: 'https://www.example.cn/1'"
@@ -28,11 +28,7 @@ def write_config(folder: Path, providers: SimulatorThread, validity: str) -> Pat
 
 @contextmanager
 def running_client(path: Path) -> Iterator[tuple[httpx.Client, GatewayProcess]]:
-    headers = {"authorization": f"Bearer {APP_KEY}", "cf-ipcountry": "CN"}
-    with (
-        running_gateway(path, KEYS) as process,
-        httpx.Client(base_url=process.url, headers=headers, trust_env=False, timeout=30) as client,
-    ):
+    with running_gateway(path, KEYS) as process, http_client(process, **{"cf-ipcountry": "CN"}) as client:
         yield client, process
 
 

@@ -16,7 +16,7 @@ import pytest
 from gateway.assembly.application import Gateway
 from providers.testkit.scenario import Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, SITES, config_for
+from tests.e2e.conftest import KEYS, SITES, config_for, http_client
 from tests.kit.chat_exchange import WHOLE
 from tests.kit.chat_http import CHAT, body, events_of
 from tests.kit.configs import BASE, key_hash, table_of
@@ -45,13 +45,6 @@ def gateway_with(
 def limited(**limits: int) -> dict[str, Any]:
     """Return the section of a client with the key `gk-limited` and these limits."""
     return {"limited": {"keys": [key_hash("gk-limited")], "limits": limits}}
-
-
-@contextmanager
-def client_with_key(gateway: GatewayProcess, key: str, **headers: str) -> Iterator[httpx.Client]:
-    every = {"authorization": f"Bearer {key}", **headers}
-    with httpx.Client(base_url=gateway.url, headers=every, trust_env=False, timeout=30) as client:
-        yield client
 
 
 # --- limits ---------------------------------------------------------------------------------------
@@ -106,7 +99,7 @@ def shops(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.mark.parametrize("key", ["gk-narrow", "gk-narrow-2"])
 def test_key_bound_to_assistants_sees_no_others(shops: GatewayProcess, key: str) -> None:
-    with client_with_key(shops, key, **DE) as client:
+    with http_client(shops, key, **DE) as client:
         assert client.post(CHAT, json={**body(), "model": "other"}).status_code == 200
         messages = set()
         for name in ("assistant", "gpt-4o", "nobody"):
@@ -151,7 +144,7 @@ async def test_key_rotation_leaves_no_moment_without_a_valid_key() -> None:
 def test_official_client_accepts_a_stream_with_comments(providers: SimulatorThread, tmp_path: Path) -> None:
     with gateway_with(providers, tmp_path, more="resilience: {keep_alive: 40ms, idle: 10s}") as gateway:
         providers["eu"].scenario = Scenario(text="one two three", between_events_s=0.2)
-        with client_with_key(gateway, APP_KEY, **DE) as client:
+        with http_client(gateway, APP_KEY, **DE) as client:
             raw = client.post(CHAT, json=body(stream=True))
         comments = raw.text.count("\n: keep-alive\n\n")
         assert comments >= 3

@@ -204,16 +204,7 @@ HEADERS = {
     "x-unknown": "anna-unknown",
 }
 # Headers that the provider's API needs, and those that any HTTP client sends.
-OURS = {
-    "host",
-    "accept",
-    "accept-encoding",
-    "authorization",
-    "connection",
-    "content-length",
-    "content-type",
-    "user-agent",
-}
+OURS = set("host accept accept-encoding authorization connection content-length content-type user-agent".split())
 
 
 def received(

@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, config_for
+from tests.e2e.conftest import KEYS, config_for, http_client
 from tests.e2e.connection_trap import Trap
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import Config
-from tests.kit.gateway_process import APP_KEY, running_gateway
-
-
-@contextmanager
-def client_of(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(
-        base_url=url, headers={"authorization": f"Bearer {APP_KEY}"}, trust_env=False, timeout=30
-    ) as client:
-        yield client
+from tests.kit.gateway_process import running_gateway
 
 
 def test_environment_sets_neither_proxy_nor_peer(providers: SimulatorThread, trap: Trap, tmp_path: Path) -> None:
     environ = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), trap.url)
     environ |= {"FORWARDED_ALLOW_IPS": "*", "NO_PROXY": "", "no_proxy": ""}
     config = config_for(providers, "location: {edges: [{from: [10.9.9.9/32], country: CF-IPCountry}]}").write(tmp_path)
-    with running_gateway(config, {**KEYS, **environ}) as gateway, client_of(gateway.url) as client:
+    with running_gateway(config, {**KEYS, **environ}) as gateway, http_client(gateway) as client:
         spoofed = {"x-forwarded-for": "10.9.9.9", "forwarded": "for=10.9.9.9", "cf-ipcountry": "CN"}
         response = client.post(CHAT, json=body(), headers=spoofed)
         assert (response.status_code, response.json()["error"]["code"]) == (451, "region_unknown")
         config.write_text(config.read_text())
     config = config_for(providers).write(tmp_path)
-    with running_gateway(config, {**KEYS, **environ}) as gateway, client_of(gateway.url) as client:
+    with running_gateway(config, {**KEYS, **environ}) as gateway, http_client(gateway) as client:
         response = client.post(CHAT, json=body(), headers={"cf-ipcountry": "CN"})
         assert response.headers["x-gateway-deployment"] == "qwen-cn"
     assert trap.requests == []

@@ -9,9 +9,9 @@ import pytest
 
 from providers.testkit.scenario import HttpError, Redirect, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, SITES, config_with_inputs, moderated
+from tests.e2e.conftest import KEYS, SITES, config_with_inputs, http_client, moderated
 from tests.e2e.connection_trap import Trap
-from tests.kit.gateway_process import APP_KEY, running_gateway
+from tests.kit.gateway_process import running_gateway
 from tests.kit.prompt_paths import ASKING_FORMS, PROMPT_FORMS, PromptForm
 
 ALLOWED = {"CN": {"cn"}, "DE": {"eu", "eu2"}, "US": {"us"}}
@@ -19,17 +19,11 @@ ALLOWED = {"CN": {"cn"}, "DE": {"eu", "eu2"}, "US": {"us"}}
 SHAPES = [pytest.param(form, stream, id=f"{form}-{stream}") for form in PROMPT_FORMS for stream in form.shapes]
 ASKING = [pytest.param(form, stream, id=f"{form}-{stream}") for form in ASKING_FORMS for stream in form.shapes]
 ELSEWHERE = {
-    "/v1/audio/transcriptions",
-    "/v1/audio/translations",
-    "/v1/audio/speech",
-    "/v1/embeddings",
-    "/v1/decisions",
-    "/v1/marks/verify",
-    "/v1/moderations",
-    "/v1/rerank",
-    "/v2/rerank",
-    "/v1beta/models/{assistant}:embedContent",
-    "/v1beta/models/{assistant}:batchEmbedContents",
+    *(
+        "/v1/audio/transcriptions /v1/audio/translations /v1/audio/speech /v1/embeddings /v1/decisions "
+        "/v1/marks/verify /v1/moderations /v1/rerank /v2/rerank /v1beta/models/{assistant}:embedContent "
+        "/v1beta/models/{assistant}:batchEmbedContents"
+    ).split()
 }
 """POST paths whose attacks are in tests of their own, because their answers are not texts."""
 
@@ -68,11 +62,7 @@ def test_prompt_reaches_only_sites_within_the_boundary(
 @pytest.fixture(scope="module")
 def moderated_client(providers: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     config = config_with_inputs(providers, moderated("closed")).write(tmp_path_factory.mktemp("moderated"))
-    headers = {"authorization": f"Bearer {APP_KEY}"}
-    with (
-        running_gateway(config, KEYS) as gateway,
-        httpx.Client(base_url=gateway.url, headers=headers, trust_env=False, timeout=30) as client,
-    ):
+    with running_gateway(config, KEYS) as gateway, http_client(gateway) as client:
         yield client
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
-
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, config_for
+from tests.e2e.conftest import KEYS, PATIENT, config_for, http_client
 from tests.kit.chat_http import CHAT, body
-from tests.kit.gateway_process import APP_KEY, running_gateway
+from tests.kit.gateway_process import running_gateway
 
 WORDS = "what a neighbour\nmust not read"
 
@@ -17,10 +15,7 @@ WORDS = "what a neighbour\nmust not read"
 def test_log_has_the_prompts_of_the_region_that_enables_it(providers: SimulatorThread, tmp_path: Path) -> None:
     logging = "{cell: {territory: DE, serves: [eu, default]}, regions: {eu: {log_prompts: true}}}"
     path = config_for(providers, PATIENT, logging).write(tmp_path)
-    with (
-        running_gateway(path, KEYS) as gateway,
-        httpx.Client(base_url=gateway.url, headers={"authorization": f"Bearer {APP_KEY}"}, trust_env=False) as client,
-    ):
+    with running_gateway(path, KEYS) as gateway, http_client(gateway) as client:
         messages = [
             {"role": "system", "content": "Be kind."},
             {"role": "user", "content": [{"type": "text", "text": WORDS}]},

@@ -45,16 +45,8 @@ def test_operator_acts_by_the_token_of_the_company_and_is_named_in_the_audit_tra
         assert call("POST", block, viewer).status_code == 403
         assert call("POST", block, operator).json()["status"] == "blocked"
         assert call("POST", block, signed(oid=ANNA, groups=["g-other"])).status_code == 403
-        listed = in_this_process(
-            "keys",
-            "used",
-            "--days",
-            "0",
-            "--json",
-            "--admin",
-            gateway.admin_url,
-            environ={"GATEWAY_ADMIN_TOKEN": viewer},
-        )
+        command = ("keys", "used", "--days", "0", "--json", "--admin", gateway.admin_url)
+        listed = in_this_process(*command, environ={"GATEWAY_ADMIN_TOKEN": viewer})
         assert listed.returncode == 0, listed.stderr
         chat = client.post(
             f"{gateway.url}/v1/chat/completions",

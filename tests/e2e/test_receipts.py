@@ -17,7 +17,7 @@ from gateway.model.sampling import is_id_kept
 from gateway.signing import new_key
 from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, PATIENT, config_for
+from tests.e2e.conftest import KEYS, PATIENT, config_for, http_client
 from tests.e2e.worker_processes import WORKERS
 from tests.kit.chat_http import CHAT, body
 from tests.kit.gateway_command import Command, as_a_process, in_this_process
@@ -27,15 +27,11 @@ from tests.kit.waiting import eventually
 GERMANY = {"cf-ipcountry": "DE"}
 
 
-def client_of(gateway: GatewayProcess, key: str = APP_KEY) -> httpx.Client:
-    return httpx.Client(base_url=gateway.url, headers={"authorization": f"Bearer {key}"}, trust_env=False, timeout=30)
-
-
 def receipt(gateway: GatewayProcess, request_id: str, key: str = APP_KEY) -> Any:
     """Return the receipt once it exists. Uses many connections, so that any worker may answer."""
 
     def receipt_exists() -> httpx.Response:
-        with client_of(gateway, key) as client:
+        with http_client(gateway, key) as client:
             return client.get(f"/v1/receipts/{request_id}")
 
     eventually(lambda: receipt_exists().status_code == 200)
@@ -74,7 +70,7 @@ def test_caller_gets_a_receipt_that_an_auditor_can_verify(
     signing: tuple[GatewayProcess, Path], providers: SimulatorThread
 ) -> None:
     gateway, folder = signing
-    with client_of(gateway) as client:
+    with http_client(gateway) as client:
         answer = client.post(CHAT, json=body(), headers=GERMANY)
         assert answer.status_code == 200
         request_id = answer.headers["x-request-id"]
@@ -87,14 +83,14 @@ def test_caller_gets_a_receipt_that_an_auditor_can_verify(
     line = gateway.wait_for("request", request_id=request_id)
     assert (line["stores"], line["processes"], line["region"]) == ("DE", "DE", "eu")
     # Other clients do not get it, not even a trusted backend.
-    with client_of(gateway, BACKEND_KEY) as other:
+    with http_client(gateway, BACKEND_KEY) as other:
         assert other.get(f"/v1/receipts/{request_id}").json()["error"]["code"] == "not_found"
-    with client_of(gateway, "gk-wrong") as stranger:
+    with http_client(gateway, "gk-wrong") as stranger:
         assert stranger.get(f"/v1/receipts/{request_id}").status_code == 401
     assert "hello" not in json.dumps(found).lower()
     with closing(sqlite3.connect(folder / "state" / "receipts.db", isolation_level=None)) as database:
         database.execute("UPDATE receipt SET content = replace(content, '\"DE\"', '\"FR\"')")
-        with client_of(gateway) as client:
+        with http_client(gateway) as client:
             answer = client.get(f"/v1/receipts/{request_id}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (500, "receipt_damaged")
         assert "jws" not in answer.text
@@ -125,7 +121,7 @@ def verify_command(path: Path, key: Path | str, run: Command = in_this_process) 
 def test_failover_and_refusal_have_receipts(signing: tuple[GatewayProcess, Path], providers: SimulatorThread) -> None:
     gateway, _ = signing
     providers["eu"].scenario = Scenario(faults=((HttpError(503), 1.0),))
-    with client_of(gateway) as client:
+    with http_client(gateway) as client:
         answer = client.post(CHAT, json=body(), headers=GERMANY)
         fields = receipt(gateway, answer.headers["x-request-id"])["receipt"]
         assert fields["answered_by"] == answer.headers["x-gateway-deployment"] == "chatgpt-eu-2"
@@ -152,7 +148,7 @@ def test_samples_of_log_and_receipts_keep_the_same_requests_and_all_failovers(
     config = config_for(providers, PATIENT, "log: {sample: 30%}", "receipts: {sample: 0.3}").write(tmp_path)
     environ = {**KEYS, "GATEWAY_STATE_DIR": str(tmp_path / "state"), "GATEWAY_RECEIPT_KEY": str(key)}
     ids = [f"sample-{number}" for number in range(40)]
-    with running_gateway(config, environ) as gateway, client_of(gateway) as client:
+    with running_gateway(config, environ) as gateway, http_client(gateway) as client:
         for request_id in ids:
             assert client.post(CHAT, json=body(), headers={**GERMANY, "x-request-id": request_id}).status_code == 200
         assert client.post(CHAT, json={**body(), "n": 5}, headers={"cf-ipcountry": "CN", "x-request-id": "refused"})

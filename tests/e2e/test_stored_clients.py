@@ -251,13 +251,8 @@ def test_top_up_and_reset_of_a_budget_take_effect_at_once(operator: Operator) ->
     made = operator.json("keys", "create", "--client", "spender")
     operator.expect(made["key"], "")
     own, shared = operator.json("budgets", "show", "--client", "spender")["budgets"]
-    assert (own["of"], own["per"], own["unit"], own["limit"], own["held"]) == (
-        "client",
-        "day",
-        "tokens",
-        "1000000",
-        "0",
-    )
+    first = {"of": "client", "per": "day", "unit": "tokens", "limit": "1000000", "held": "0"}
+    assert first.items() <= own.items()
     assert (shared["of"], shared["name"], shared["per"]) == ("project", "shop", "month")
     assert int(own["spent"]) > 0
     operator.run("clients", "update", "spender", "--budget", "10 tokens per day")

@@ -226,18 +226,7 @@ async def test_rows_of_faults_keep_their_places_and_name_every_deployment_at_the
     for code in ("HK", "DE", "CU"):
         table = (await ask_console(console, f"/?territory={code}")).text.split("Deployment and site")[1]
         tables.append(re.findall(r'data-fault="([^"]+)"', table))
-    names = [
-        "qwen-cn",
-        "chatgpt-eu",
-        "chatgpt-us",
-        "gemini",
-        "qwen-hk",
-        "qwen-intl",
-        "decide-cn",
-        "tts-cn-2",
-        "tts-eu",
-        "tts-intl-2",
-    ]
+    names = "qwen-cn chatgpt-eu chatgpt-us gemini qwen-hk qwen-intl decide-cn tts-cn-2 tts-eu tts-intl-2".split()
     assert tables[0] == tables[1] == tables[2] == names
     words = words_of((await ask_console(console, "/?territory=HK")).text)
     assert "qwen-intl dashscope intl; also embed-intl, guard-intl" in words

@@ -102,13 +102,11 @@ FULL = chat.ChatRequest(
     extra={"metadata": {"z": "1"}, "unknown": [{"2": ["3"]}], "prediction": {"type": "content", "content": [{"text": "4"}]}},
 )  # fmt: skip
 KEPT = {
-    "model", "role", "cache", "reasoning_effort",  # checked words of the dialects, and the model that was asked for
-    "id", "tool_call_id", "signature",  # ids and sealed state
-    "Tool.name", "ToolCall.name",  # names of tools
-    "own",  # of a message: the end of its text
-    "url", "detail", "data", "format", "filename",  # media: these rules pass them
-    "unread",
-}  # fmt: skip
+    *(
+        "model role cache reasoning_effort id tool_call_id signature Tool.name ToolCall.name own url detail data "
+        "format filename unread"
+    ).split()
+}
 """Members that are not searched."""
 
 

@@ -343,14 +343,11 @@ def test_every_metric_follows_the_naming_rules_and_is_used() -> None:
         ]
     )
     configuration = {
-        "gateway_config_reloads_total",
-        "gateway_config_info",
-        "gateway_benched_deployments",
-        "gateway_schedule_share_percent",
-        "gateway_schedule_rolled_back",
-        "gateway_approval_days_left",
-        "gateway_model_days_left",
-        "gateway_model_stage_days_left",
+        *(
+            "gateway_config_reloads_total gateway_config_info gateway_benched_deployments "
+            "gateway_schedule_share_percent gateway_schedule_rolled_back gateway_approval_days_left "
+            "gateway_model_days_left gateway_model_stage_days_left"
+        ).split()
     }
     breakers = {name for name in METRIC_DEFINITIONS if name.startswith("gateway_breaker_")}
     limiters = {"gateway_concurrency_limit", "gateway_concurrency_in_use", "gateway_concurrency_queued"}
