@@ -1,17 +1,21 @@
-"""Attempts to send a byte outside the boundary of a real server: environment, headers, a malicious adapter."""
+"""Attempts to send a byte outside the boundary of a real server: environment, headers, a malicious adapter, its start."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from providers.testkit.server import SimulatorThread
 from tests.e2e.conftest import KEYS, config_for, http_client
 from tests.e2e.connection_trap import Trap
 from tests.kit.chat_http import CHAT, body
 from tests.kit.configs import Config
+from tests.kit.doc_pages import ROOT
 from tests.kit.gateway_process import running_gateway
+from tests.kit.start_alone import assert_starts_alone
 
 
 def test_environment_sets_neither_proxy_nor_peer(providers: SimulatorThread, trap: Trap, tmp_path: Path) -> None:
@@ -131,3 +135,10 @@ def test_malicious_adapter_sends_nothing_out(providers: SimulatorThread, trap: T
                 )
     assert trap.requests == []
     assert honest.received == before
+
+
+@pytest.mark.slow("starts gateways in a namespace")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has namespaces")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_start_looks_up_no_name_and_writes_into_the_state_directory_only(workers: str, tmp_path: Path) -> None:
+    assert_starts_alone(sys.executable, tmp_path, ROOT / "config/gateway.yaml", workers, path=str(ROOT))

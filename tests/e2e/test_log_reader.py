@@ -1,26 +1,30 @@
-"""A log that is open but not read: every request is answered, and the gateway stops on SIGTERM."""
+"""The log of a gateway: one that nobody reads blocks nothing, it has the prompts of the region that enables that, and it
+reports a lack of file descriptors, because the connections that are not accepted leave no other trace.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from providers.testkit.server import SimulatorThread
-from tests.e2e.conftest import KEYS, config_for
+from tests.e2e.conftest import KEYS, PATIENT, config_for, http_client
 from tests.e2e.worker_processes import HEADERS
 from tests.kit.chat_http import CHAT, body
-
-pytestmark = pytest.mark.slow("starts many processes")
+from tests.kit.gateway_process import running_gateway
 
 LIMIT_S = 30
 # A pipe of one page is full after a handful of requests.
@@ -42,6 +46,7 @@ def unread(config: Path, workers: int) -> Iterator[tuple[subprocess.Popen[str], 
             process.kill()
 
 
+@pytest.mark.slow("starts many processes")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_hanging_log_reader_does_not_block_requests_or_shutdown(
     providers: SimulatorThread, tmp_path: Path, workers: int
@@ -57,3 +62,58 @@ def test_hanging_log_reader_does_not_block_requests_or_shutdown(
         assert client.get(f"{admin}/readyz").json()["status"] == "ready"
         process.send_signal(signal.SIGTERM)
         assert process.wait(LIMIT_S) == 0
+
+
+WORDS = "what a neighbour\nmust not read"
+
+
+def test_log_has_the_prompts_of_the_region_that_enables_it(providers: SimulatorThread, tmp_path: Path) -> None:
+    logging = "{cell: {territory: DE, serves: [eu, default]}, regions: {eu: {log_prompts: true}}}"
+    path = config_for(providers, PATIENT, logging).write(tmp_path)
+    with running_gateway(path, KEYS) as gateway, http_client(gateway) as client:
+        messages = [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": [{"type": "text", "text": WORDS}]},
+        ]
+        for number, place in enumerate(("JP", "CN", "DE")):
+            headers = {"cf-ipcountry": place, "x-request-id": f"id-{number}"}
+            response = client.post(CHAT, json={**body(), "messages": messages}, headers=headers)
+            assert response.status_code == (421 if place == "CN" else 200), response.text
+            gateway.wait_for("request", request_id=f"id-{number}")
+        gateway.stop()
+        lines = [line for line in gateway.lines if "neighbour" in str(line)]
+    assert [
+        {name: line[name] for name in ("event", "level", "request_id", "region", "prompt")}
+        for line in lines
+        if isinstance(line, dict)
+    ] == [
+        {
+            "event": "prompt",
+            "level": "info",
+            "request_id": "id-2",
+            "region": "eu",
+            "prompt": f"system: Be kind.\nuser: {WORDS}",
+        }
+    ]
+    assert len(lines) == 1
+
+
+_FREE, _TRIED = 8, 30
+
+
+@pytest.mark.slow("it waits for the second in which a server looks")
+def test_connections_that_are_not_accepted_are_logged_and_counted(providers: SimulatorThread, tmp_path: Path) -> None:
+    path = config_for(providers).write(tmp_path)
+    with running_gateway(path, KEYS) as gateway, httpx.Client(trust_env=False) as client:
+        metrics = f"{gateway.admin_url}/metrics"
+        assert "gateway_no_descriptors_seconds_total 0" in client.get(metrics).text
+        process, address = gateway.process.pid, urlsplit(gateway.url)
+        former = resource.prlimit(process, resource.RLIMIT_NOFILE)
+        few = len(os.listdir(f"/proc/{process}/fd")) + _FREE
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (few, former[1]))
+        with ExitStack() as opened:
+            for _ in range(_TRIED):
+                opened.enter_context(closing(socket.create_connection((address.hostname, address.port))))
+            gateway.wait_for("no_descriptors")
+        resource.prlimit(process, resource.RLIMIT_NOFILE, former)
+        assert "gateway_no_descriptors_seconds_total 0" not in client.get(metrics).text

@@ -11,7 +11,7 @@ other module, the script becomes the ordinary interpreter. Named `gateway`, the 
 shells: it waits for a fork that runs it, and forwards signals to it.
 
 The workers of a gateway, and the next gateway of a handover, must be its own children with their own process ids. A
-gateway with workers or a state directory has a `Nursery` for them. `test_start_alone.py` starts them by an interpreter.
+gateway with workers or a state directory has a `Nursery` for them. `e2e/test_fence.py` starts them by an interpreter.
 """
 
 import atexit

@@ -1,4 +1,4 @@
-"""The counts of requests, the sum over processes, and the format for Prometheus."""
+"""The counts of requests, the sum over processes, and the format for Prometheus, which a plan reads back."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -16,7 +16,7 @@ from gateway.model.hand_off import HandOff, HandOffCause
 from gateway.model.record import AttemptAction, Record, Resumed
 from gateway.model.wrapper import WrapperNote
 from gateway.telemetry import metrics as module
-from gateway.telemetry.exposition import render
+from gateway.telemetry.exposition import read_requests, render
 from gateway.telemetry.metric_definitions import METRIC_DEFINITIONS, REQUEST_BOUNDS_S
 from gateway.telemetry.metric_snapshots import EMPTY, Series, merge, unpack, without_gauges
 from gateway.telemetry.metrics import Metrics
@@ -408,3 +408,11 @@ def test_a_duty_counts_once_for_a_request() -> None:
     metrics = counted([record, answered()])
     assert value(metrics, "gateway_duties_total", region="eu", kind="notice") == 1
     assert value(metrics, "gateway_duties_total", region="eu", kind="crisis") == 1
+
+
+def test_requests_are_read_back_by_assistant_and_region() -> None:
+    text = render(counted([answered()] * 3).snapshot())[0].decode()
+    assert read_requests(text) == {("assistant", "eu"): 3.0}
+    assert read_requests("") == {}
+    with pytest.raises(ValueError, match=r".+"):
+        read_requests("<html><body>no metrics</body></html>")
