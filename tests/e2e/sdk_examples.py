@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from pydantic import BaseModel
 
 PLACES = ["CN", "DE", "US", "JP", "HK"]
+WITH_IMAGES = ["DE", "US", "JP", "HK"]
+PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 32).decode()
 
 
 class City(BaseModel):

@@ -20,6 +20,7 @@ from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
 from tests.e2e.conftest import openai_client
+from tests.e2e.sdk_examples import WEATHER
 from tests.kit.gateway_process import GatewayProcess, config_of_one_region, running_gateway
 
 ADAPTERS = load_registry().adapters
@@ -59,13 +60,6 @@ def sampled(vendors: list[str]) -> list[Any]:
 
 
 WITH_TOOLS = [vendor for vendor in VENDORS if "tools" in features_of(vendor)]
-WEATHER: Any = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
 ASK: Any = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Weather in Oslo and Bergen?"}]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Any
 
@@ -13,12 +12,10 @@ from pydantic import BaseModel
 
 from providers.testkit.scenario import Cut, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.sdk_examples import PLACES, WEATHER, City
+from tests.e2e.sdk_examples import PIXEL, PLACES, WEATHER, WITH_IMAGES, City
 from tests.kit.event_grammar.responses import read_stream
 
 PATH = "/v1/responses"
-WITH_IMAGES = ["DE", "US", "JP", "HK"]
-PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 32).decode()
 TOOL: Any = {"type": "function", **WEATHER["function"], "strict": True}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from typing import Any
 
@@ -15,15 +14,11 @@ from openai.lib.streaming.chat import ContentDoneEvent, FunctionToolCallArgument
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Usage
 from providers.testkit.scenario import Cut, HttpError, Scenario, Silent, Stall
 from providers.testkit.server import SimulatorThread
-from tests.e2e.sdk_examples import PLACES, WEATHER, City
+from tests.e2e.sdk_examples import PIXEL, PLACES, WEATHER, WITH_IMAGES, City
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
 from tests.kit.waiting import eventually
 
 # --- answers ---------------------------------------------------------------------------------------
-
-
-WITH_IMAGES = ["DE", "US", "JP", "HK"]
-PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 32).decode()
 
 
 HELLO: Any = [{"role": "user", "content": "Hello!"}]

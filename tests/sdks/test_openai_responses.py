@@ -8,24 +8,14 @@ import pytest
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Usage
 from providers.failures import FailureKind
 from providers.testkit.scenario import ErrorEvent, HttpError, Scenario
+from tests.e2e.sdk_examples import WEATHER
 from tests.sdks.conftest import Simulated
 
 openai = pytest.importorskip("openai", reason="make install-sdks installs the official clients")
 pytestmark = pytest.mark.slow("imports an SDK")
 
 MODEL = "gpt-6-luna"
-WEATHER: Any = {
-    "type": "function",
-    "name": "get_weather",
-    "description": "The weather of a city",
-    "parameters": {
-        "type": "object",
-        "properties": {"city": {"type": "string"}},
-        "required": ["city"],
-        "additionalProperties": False,
-    },
-    "strict": True,
-}
+TOOL: Any = {"type": "function", **WEATHER["function"], "strict": True}
 SEALED: Any = {
     "store": False,
     "include": ["reasoning.encrypted_content"],
@@ -71,17 +61,17 @@ def test_raw_events_add_up_to_the_answer(sdk: Any) -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 def test_tool_loop_with_encrypted_reasoning(sdk: Any, stream: bool) -> None:
-    first = ask(sdk, stream, input=[USER], tools=[WEATHER], **SEALED)
+    first = ask(sdk, stream, input=[USER], tools=[TOOL], **SEALED)
     calls = [item for item in first.output if item.type == "function_call"]
     assert [item.type for item in first.output] == ["reasoning", "function_call", "function_call"]
     assert [call.arguments for call in calls] == ['{"city":"Oslo"}', '{"city":"Bergen"}']
     text = [item.model_dump(exclude_none=True, exclude={"parsed_arguments"}) for item in first.output]
     results = [{"type": "function_call_output", "call_id": call.call_id, "output": "-3 °C"} for call in calls]
-    last = ask(sdk, stream, input=[USER, *text, *results], tools=[WEATHER], **SEALED)
+    last = ask(sdk, stream, input=[USER, *text, *results], tools=[TOOL], **SEALED)
     assert "-3 °C" in last.output_text
     text[0]["encrypted_content"] = text[0]["encrypted_content"][:-4] + "AAAA"
     with pytest.raises(openai.BadRequestError) as raised:
-        ask(sdk, False, input=[USER, *text, *results], tools=[WEATHER], **SEALED)
+        ask(sdk, False, input=[USER, *text, *results], tools=[TOOL], **SEALED)
     assert "encrypted_content: could not be verified" in str(raised.value)
 
 

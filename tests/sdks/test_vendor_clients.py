@@ -9,18 +9,11 @@ import pytest
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Usage
 from providers.failures import FailureKind
 from providers.testkit.scenario import ErrorEvent, HttpError, Scenario
+from tests.e2e.sdk_examples import WEATHER
 from tests.sdks.conftest import Simulated
 
 pytestmark = [pytest.mark.slow("imports the SDKs of vendors"), pytest.mark.filterwarnings("ignore")]
 
-WEATHER: Any = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "The weather of a city",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
 ASK: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Weather in Oslo and Bergen?"}]
 THINKING = Scenario(
     completion=ChatCompletion(
