@@ -1,5 +1,5 @@
-"""The log of a gateway: one that nobody reads blocks nothing, it has the prompts of the region that enables that, and it
-reports a lack of file descriptors, because the connections that are not accepted leave no other trace.
+"""The log of a gateway: it blocks nothing without a reader, has the prompts of the region that enables that, and reports a
+lack of file descriptors, because the connections that are not accepted leave no other trace.
 """
 
 from __future__ import annotations
