@@ -239,7 +239,6 @@ class Instance:
 
     def end(self) -> None:
         """End it in order, as a rolling update does."""
-        assert self.process is not None
         self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(_STARTS_S)
@@ -248,7 +247,6 @@ class Instance:
     def kill(self) -> None:
         """End it as `kill -9` of all its processes does."""
         self.send(signal.SIGKILL)
-        assert self.process is not None
         self.process.wait()
 
     def ask(self, path: str, content: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:

@@ -88,7 +88,6 @@ def release_gateway(checkout: Path, config: Path, state: Path) -> Iterator[Gatew
     finally:
         process.terminate()
         process.wait(_LIMIT_S)
-        assert process.stderr is not None
         process.stderr.close()
 
 

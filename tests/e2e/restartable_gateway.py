@@ -17,7 +17,6 @@ __all__ = ["end", "pid_of", "restartable"]
 
 def pid_of(state: Path) -> int:
     holder = holder_of(state)
-    assert holder is not None
     return int(str(holder["pid"]))
 
 

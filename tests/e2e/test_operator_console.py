@@ -248,7 +248,6 @@ def test_key_of_the_file_is_blocked_and_nothing_else_is_offered(installed: Insta
         assert f"<button>{button}" not in admin.page, button
         assert f">{button}</button>" not in admin.page, button
     found = re.search(r'name="id" value="([0-9a-f]{10})"', operator.get("/clients?client=app").text)
-    assert found is not None
     operator.post("/clients/keys/block", id=found[1], client="app")
     assert f"Block the key {found[1]} of app?" in operator.words
     operator.post("/clients/keys/block", id=found[1], client="app", confirmed="yes")
@@ -454,14 +453,12 @@ def test_spend_has_a_plot_a_table_and_a_file(installed: Installation) -> None:
     assert "<rect" in client.page
     assert "user" not in re.findall(r'<option value="(\w+)"', client.page)
     link = re.search(r'href="(/spend\?[^"]*format=csv)"', client.page)
-    assert link is not None
     file = client.get(link[1].replace("&amp;", "&"))
     assert file.headers["content-type"] == "text/csv; charset=utf-8"
     lines = list(csv.DictReader(file.text.splitlines()))
     assert {line["group"] for line in lines} == {"model", "day"}
     client.get("/spend")
     inside = re.search(r'<a href="([^"]*client=app[^"]*)">app</a>', client.page)
-    assert inside is not None
     client.get(unescape(inside[1]))
     assert "By Assistant" in client.words
     assert ">assistant</a>" in client.page

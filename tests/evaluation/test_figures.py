@@ -193,7 +193,6 @@ def test_missing_answer_counts_as_wrong_and_failures_of_first_attempts_are_count
     results = results_of(tmp_path, suite_of(*items), rows)
     assert shown(results)["performance"] == (0.5, 4)
     first = results.figure("first_attempts", {})
-    assert first is not None
     assert (first.value, dict(results.failures)) == (0.5, {"silent": 2})
 
 
@@ -254,7 +253,6 @@ def test_bound_inside_the_interval_is_unclear(tmp_path: Path) -> None:
     )
     [one] = requirements_of(results, suite, REGION)
     found = estimate(results.scores("performance"))
-    assert found is not None
     assert (one.met, one.clear, one.found) == (True, False, f"86.0% ({found.low:.1%} to {found.high:.1%})")
 
 

@@ -18,10 +18,8 @@ from tests.kit.chat_strategies import unhurried
 def test_wilson_interval_matches_published_values() -> None:
     # Newcombe (1998), Statistics in Medicine 17, table I: 81 of 263, and 0 of 20.
     found = share(81, 263)
-    assert found is not None
     assert (round(found.low, 4), round(found.high, 4)) == (0.2553, 0.3662)
     nothing = share(0, 20)
-    assert nothing is not None
     assert (nothing.low, round(nothing.high, 4)) == (0, 0.1611)
     assert share(0, 0) is None
 
@@ -43,7 +41,6 @@ def test_interval_of_a_quantile_has_its_nominal_coverage() -> None:
 
 def test_interval_of_a_quantile_beyond_the_data_is_unbounded() -> None:
     found = quantile([0.1, 0.2, 0.3], 0.99)
-    assert found is not None
     assert found.high == math.inf
     assert quantile([], 0.5) is None
 
@@ -117,8 +114,6 @@ def test_groups_widen_the_interval_and_weaken_the_test() -> None:
     scores = {f"i/{number}": float(number >= 20) for number in range(100)}
     groups = {item: f"g{int(item[2:]) // 10}" for item in scores}
     plain, clustered = share(80, 100), estimate(scores, groups)
-    assert plain is not None
-    assert clustered is not None
     assert (clustered.value, clustered.of) == (plain.value, plain.of)
     assert clustered.low < plain.low - 0.1
     assert compared(groups, a=dict.fromkeys(scores, 1.0), b=scores).p == pytest.approx(0.5), "two of ten groups differ"

@@ -43,5 +43,4 @@ def killed_at_the_end(code: str, directory: Path) -> Iterator[subprocess.Popen[s
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait(60)
-        assert process.stdout is not None
         process.stdout.close()

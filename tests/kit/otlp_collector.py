@@ -39,7 +39,6 @@ class Collector:
 
     @property
     def url(self) -> str:
-        assert self.server is not None
         return f"{self.server.origin}/v1/traces"
 
     @property

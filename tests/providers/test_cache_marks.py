@@ -110,7 +110,6 @@ MARK = {"prompt_cache_breakpoint": {"mode": "explicit"}}
 def at_openai(request: ChatRequest, model: str = "gpt-5.6-sol") -> tuple[Any, frozenset[str]]:
     """Return the items of a conversation at OpenAI, and what is named."""
     sent = _sent(ADAPTERS["openai"], model, request)
-    assert sent is not None
     body: Any = loads(sent[0])
     return body.get("messages") or body["input"], sent[1] & {CACHE_CONTROL}
 

@@ -347,7 +347,6 @@ def _simulated(provider: str, request: DecisionRequest) -> tuple[DecisionAnswer,
     wire = form_of(provider).build_request(request, Target(model, base, UNKNOWN_MODEL))
     headers = {"authorization": "Bearer k", "x-goog-api-key": "k", "content-type": "application/json"}
     response = simulator.answer_decisions(IncomingRequest("POST", wire.path, "", headers, wire.body))
-    assert response is not None
     return answered(provider, response.body, request).decisions
 
 

@@ -186,7 +186,6 @@ def test_the_issuers_serve_as_a_program() -> None:
     command = [sys.executable, "-m", "providers.testkit.issuers", "--port", "0", "--lifetime", "60"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout is not None
             url = json.loads(process.stdout.readline())["url"]
             issued = asyncio.run(run(terms("google_metadata", url)))
             assert issued.expires_in_s == 60

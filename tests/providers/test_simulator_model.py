@@ -87,7 +87,6 @@ def test_thinks_only_where_asked() -> None:
     assert first(ask(reasoning_effort="none")).message.reasoning is None
     assert first(ask(reasoning_effort="low")).message.reasoning
     usage = respond(ask(reasoning_effort="low"), "p").usage
-    assert usage is not None
     assert 0 < usage.reasoning_tokens < usage.completion_tokens
 
 
@@ -99,7 +98,6 @@ def test_several_choices_are_numbered_and_differ() -> None:
 
 def test_log_probabilities_are_of_the_tokens() -> None:
     choice = first(ask(logprobs=True))
-    assert choice.logprobs is not None
     tokens = choice.logprobs["content"]
     assert isinstance(tokens, list)
     assert "".join(token["token"] for token in tokens) == choice.message.content
@@ -110,8 +108,6 @@ def test_counts_images() -> None:
     request = chat.ChatRequest("m", (chat.UserMessage((chat.TextPart("What?"), image)), chat.UserMessage((image,))))
     assert "2 images" in answer_to(request)
     usage, blind = respond(request, "p").usage, respond(ask("What?"), "p").usage
-    assert usage is not None
-    assert blind is not None
     assert usage.prompt_tokens > blind.prompt_tokens + 100
 
 

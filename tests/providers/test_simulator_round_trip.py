@@ -70,7 +70,6 @@ async def test_a_conversation(subject: Subject, server: SimulatorServer, stream:
     assert "Testland" in chat.text_of(greeting.choices[0].message.content)
     assert greeting.choices[0].finish_reason == "stop"
     assert greeting.model == subject.model
-    assert greeting.usage is not None
     assert greeting.usage.completion_tokens > 5
 
     with_tools = replace(asked, tools=(WEATHER,))

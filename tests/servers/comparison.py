@@ -107,5 +107,4 @@ def folded(response: httpx.Response) -> Any:
             for at, call in enumerate(said.get("tool_calls") or []):
                 function = call["function"]
                 choice["calls"][call.get("index", at)] += function.get("name", "") + function.get("arguments", "")
-    assert usage is not None
     return dict(choices), usage["prompt_tokens"], usage["completion_tokens"]

@@ -322,7 +322,6 @@ async def test_first_comment_comes_before_the_configured_silence() -> None:
     for _ in range(2):
         assert sent == []
         timer = keep_alive._timer
-        assert timer is not None
         assert 1700 < timer.when() - loop.time() <= 1800
         timer.cancel()
         keep_alive._check()

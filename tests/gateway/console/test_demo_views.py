@@ -124,7 +124,6 @@ async def test_gateway_accepts_the_claim_that_the_demo_signs(band: str, subject:
         console, "/console/claim", "POST", JSON, json.dumps({"region": "us-ca", "band": band}).encode()
     )
     rules = DUTIES.location.rules.of(ClaimRules)
-    assert rules is not None
     assert isinstance(rules.keys, SharedKey)
     report = verify(rules, KeySet.shared(rules.keys), json.loads(answer.text)["claim"], time.time()).report
     assert (report.territory, report.subject, report.age_band) == ("US-CA", subject, band or None)

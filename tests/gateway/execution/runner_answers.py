@@ -29,5 +29,4 @@ async def events_of(answer: Answer) -> list[StreamEvent]:
 
 
 def text_of(completion: ChatCompletion | None) -> object:
-    assert completion is not None
     return completion.choices[0].message.content

@@ -38,7 +38,6 @@ async def for_ever_within(inner: TimeLimit) -> None:
 
 def cancelling() -> int:
     task = asyncio.current_task()
-    assert task is not None
     return task.cancelling()
 
 

@@ -88,7 +88,6 @@ def test_closed_scope_is_asked_again_by_one_request_and_longer_each_time() -> No
     asked.evidence.failed(tickets, A, b"w", asked.now, "status 500 alone")
     assert asked.opened[-1] == (A[0], "the probe failed: status 500 alone")
     blocking = asked.evidence.blocking(A, asked.now)
-    assert blocking is not None
     assert blocking.blocked_s(asked.now) == 20
 
 

@@ -90,7 +90,6 @@ def test_request_at_the_end_of_the_wait_is_answered(minutes: list[int], zone: st
 def test_refusal_states_the_hours_and_the_wait() -> None:
     band = AgeBand("under_14", hours=Hours(360, 1320, "Asia/Shanghai"))
     refusal = refuse_hours(band, datetime(2026, 11, 25, 15, tzinfo=UTC).timestamp())
-    assert refusal is not None
     assert (refusal.code, refusal.reason, refusal.retry_after_s) == ("age_restricted", "age", 7 * 3600)
     assert "06:00-22:00 (Asia/Shanghai)" in refusal.message
 

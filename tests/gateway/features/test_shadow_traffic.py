@@ -187,7 +187,6 @@ async def test_record_of_a_request_names_the_shadow_deployment() -> None:
     (note,) = (await Scene().offer()).notes
     assert isinstance(note, ShadowNote)
     shadow = note.attempt
-    assert shadow is not None
     assert (shadow.deployment, shadow.provider, shadow.places) == ("chatgpt-us", "openai", ("US", "US"))
     assert shadow.redacted is None
     (note,) = (await Scene(shadowed(patch=REDACTED)).offer()).notes
@@ -380,7 +379,6 @@ async def test_client_answer_is_not_kept_without_the_operators_setting() -> None
     location = resolve(scene.table, None, reported(EdgeReport(("JP",))))
     record = record_with("r", 0, scene.table.version, assistant="assistant", deployment="gemini")
     turn = scene.shadows.begin(scene.table, location, record, begun(Passing(ENDED)))
-    assert turn is not None
     assert turn.capture is None, "a stream that nobody keeps is read as it is"
 
 
@@ -392,7 +390,6 @@ def test_text_is_not_kept_if_prompts_must_stay_in_the_territory(territory: str, 
     location = replace(location, region=scene.table.regions["default"])
     record = record_with("r", 0, scene.table.version, assistant="assistant", deployment="gemini")
     turn = scene.shadows.begin(scene.table, location, record, begun(None))
-    assert turn is not None
     assert (turn.shadow.keep_text, turn.capture is not None) == (is_kept, is_kept)
 
 
@@ -425,5 +422,4 @@ def test_shadow_request_contains_no_identity() -> None:
 def test_a_captured_stream_has_no_text_tap() -> None:
     """Each event must pass the capture; a tap would bypass it."""
     capture = AnswerCapture(begun(Passing(ENDED)))
-    assert capture.stream is not None
     assert capture.stream.text_tap() is None

@@ -86,7 +86,6 @@ def test_limits(texts: list[str], now: str, limits: UseLimits, expected: tuple[s
         return
     rule, limit_s, allowed = expected
     midnight = at("2027-07-02T00:00")
-    assert hit is not None
     assert (hit.rule, hit.limit_s, hit.allowed_ms) == (
         rule,
         limit_s,

@@ -224,7 +224,6 @@ def test_preference_changes_the_order_only_and_names_the_true_reason(
 @given(case=cases())
 def test_capabilities_agree_with_the_decisions(case: Case) -> None:
     plain = case.decided(case.assistant, well=True)
-    assert case.location.region is not None
     here = case.location.region.name
     views = [case.assistant.for_use(use) for use in USES if here in case.assistant.routes_for(use)]
     verdicts = [it for view in views for _, it in case.decided(view, plain_needs(view), well=True).verdicts]

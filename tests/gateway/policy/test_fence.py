@@ -37,7 +37,6 @@ def test_permit_names_the_proxy_and_there_is_none_if_it_is_outside_the_boundary(
     proxy = Proxy("https://proxy.example", parse_places(["US"]))
     deployment = replace(TABLE.deployments["chatgpt-us"], proxy=proxy)
     inside = prompt_permit(TABLE, TABLE.regions["us"], deployment, 0.0)
-    assert inside is not None
     assert (inside.origin, inside.proxy) == (deployment.origin, "https://proxy.example")
     outside = replace(deployment, proxy=replace(proxy, territory=parse_places(["DE"])))
     assert prompt_permit(TABLE, TABLE.regions["us"], outside, 0.0) is None

@@ -76,7 +76,6 @@ LATER = (ASK, chat.AssistantMessage("Hi"), ASK)
 )
 def test_labels_of_an_answer(labels: tuple[Label, ...], asked: chat.ChatRequest, prefix: str, due: set[str]) -> None:
     labelling = labelling_of(Locale("en", labels), asked)
-    assert labelling is not None
     assert (labelling.prefix, labelling.due) == (prefix, due)
     assert labelling.names == tuple(label.name for label in labels)
     assert labelling.has_integrity is (CN in labels)
@@ -148,7 +147,6 @@ def cited(start: object, end: object) -> dict[str, object]:
 
 def test_annotation_positions_are_shifted_by_the_label() -> None:
     labelling = labelling_of(Locale("en", (CN,)), request())
-    assert labelling is not None
     by = len(labelling.prefix)
     annotations = (cited(0, 2), cited(None, 2**64), {"start_index": 1, "x": ["start_index"]})
     answer = completion(

@@ -37,7 +37,6 @@ def region_of(table: ConfigVersion, client: Client | None, sighting: Reports) ->
 @cases("code", "region", "territory")
 def test_edge_reports_the_territory(code: str, region: str, territory: str) -> None:
     location = resolve(TABLE, None, seen(code))
-    assert location.region is not None
     assert (location.region.name, location.territory, location.why) == (region, territory, "edge_header")
     assert [item.decided for item in location.evidence] == [True]
 
@@ -80,7 +79,6 @@ def test_region_of_a_key_is_final_and_other_signals_are_recorded(
     signals: tuple[str, ...], edge: str, region: str, territory: str | None
 ) -> None:
     location = resolve(with_rules(TABLE, signals=signals), CLIENTS["shop-cn"], seen(edge))
-    assert location.region is not None
     assert (location.region.name, location.territory, location.why) == ("cn", territory, "api_key")
     evidence = {(item.signal, item.region, item.decided) for item in location.evidence}
     assert evidence == {("api_key", "cn", True), ("edge_header", region, False)}
@@ -104,7 +102,6 @@ def test_country_with_a_blocked_part_is_refused_without_the_part() -> None:
 def test_conflicting_signals_choose_the_strictest_region_if_one_exists() -> None:
     backend = CLIENTS["backend"]
     location = resolve(TABLE, backend, seen("JP", ("CN",)))
-    assert location.region is not None
     assert (location.region.name, location.territory, location.why) == ("cn", "CN", "assertion")
     assert resolve(TABLE, backend, seen("US", ("CN",))).problem is LocationProblem.CONFLICT
     refusing = with_rules(TABLE, conflict="refuse")
@@ -126,7 +123,6 @@ def test_two_territories_of_one_region_do_not_conflict() -> None:
 def test_unknown_location_can_be_assigned_a_region() -> None:
     table = with_rules(TABLE, unknown="eu")
     location = resolve(table, None, reported())
-    assert location.region is not None
     assert (location.region.name, location.why, location.assumed) == ("eu", "unknown", True)
 
 
@@ -182,7 +178,6 @@ def test_rejected_claim_never_falls_through_to_another_signal(problem: ClaimProb
         assert location.region is None
         assert location.why == "claim"
         refusal = refuse_location(table, location)
-        assert refusal is not None
         if problem is ClaimProblem.UNCHECKED:
             assert location.problem is LocationProblem.CLAIM_UNCHECKED
             assert (refusal.code, refusal.retry_after_s) == (RefusalCode.NO_HEALTHY_DEPLOYMENT, 10)
@@ -363,7 +358,6 @@ def test_conflict_within_one_region_is_reported_with_territories() -> None:
     location = resolve(table, CLIENTS["backend"], seen("CN", ("JP",)))
     assert location.problem is LocationProblem.CONFLICT
     refusal = refuse_location(table, location)
-    assert refusal is not None
     assert refusal.message.endswith("contradict each other: assertion reports JP, edge_header reports CN")
 
 

@@ -452,7 +452,6 @@ def test_cell_without_regions_serves_every_region() -> None:
 def test_demo_refusal_names_the_header_for_the_location() -> None:
     demo = replace(TABLE, demo=True)
     refusal = refuse_location(demo, resolve(demo, None, reported()))
-    assert refusal is not None
     assert refusal.code is RefusalCode.REGION_UNKNOWN
     assert "`cf-ipcountry: DE`" in refusal.message
 
@@ -468,7 +467,6 @@ def test_country_of_several_regions_is_refused_with_the_part_that_is_missing(dem
     )
     table = replace(table_of(config), demo=demo)
     refusal = refuse_location(table, place_of(table, "US"))
-    assert refusal is not None
     assert refusal.message == (
         "the location of this request is unknown: the region depends on the part of United States, such as US-CA; "
         + fix
@@ -508,7 +506,6 @@ def test_refused_location_is_explained(sighting: Reports, code: RefusalCode, mes
     table = table_of(BASE.merge(f"location: {{signals: [edge_header, claim, assertion], {claim}}}"))
     location = resolve(table, table.clients["b" * 64], sighting)
     refusal = refuse_location(table, location)
-    assert refusal is not None
     assert (refusal.code, refusal.message) == (code, message)
     assert refusal.retry_after_s == (10.0 if code is RefusalCode.NO_HEALTHY_DEPLOYMENT else None)
     assert decide(table, table.assistants["assistant"], location, asked(), {}, 0.0) == Decision(refusal)

@@ -30,7 +30,6 @@ def located(config: ConfigVersion, region: str, language: str | None = None) -> 
 
 def shown(config: ConfigVersion, code: str, accept: str | None, location: Location | None = None) -> tuple[str, str]:
     sentence = sentence_for(config, location, accept, code)
-    assert sentence is not None
     return sentence.language, sentence.text
 
 

@@ -57,18 +57,15 @@ def test_head_is_recognised_with_any_content_length(line: bytes) -> None:
 def test_changes_to_a_scope_do_not_affect_the_next_request() -> None:
     head, data = known(), START + b"content-length: 5\r\n" + END
     first = head.match(data)
-    assert first is not None
     first[0]["headers"].clear()
     first[0]["app"] = "app"
     again = head.match(data)
-    assert again is not None
     assert without_mark(again[0]) == {**SCOPE, "headers": HEADERS}
 
 
 def test_requests_of_one_head_share_its_mark_and_those_of_another_do_not() -> None:
     def mark(head: RepeatedHead) -> SameHead:
         opened = head.match(START + b"content-length: 5\r\n" + END)
-        assert opened is not None
         found: SameHead = opened[0]["extensions"][HEAD]
         return found
 

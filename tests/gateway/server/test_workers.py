@@ -61,15 +61,12 @@ class FakeWorker:
         self.tell("note_ready", "v1")
 
     def tell(self, name: str, *given: object) -> None:
-        assert self.channel is not None
         self.channel.tell(name, *given)
 
     async def receive(self) -> Any:
-        assert self.channel is not None
         return await self.channel.receive()
 
     def answer(self, number: int, result: object) -> None:
-        assert self.channel is not None
         self.channel._send(number, "", result)
 
     def end(self, status: int) -> None:

@@ -75,7 +75,6 @@ def timeout_of(headers: RequestHeaders) -> float:
 
 def name_of(table: ConfigVersion, visitor: RequestHeaders) -> str:
     client = authenticate(table, visitor)
-    assert client is not None
     return client.name
 
 

@@ -125,7 +125,6 @@ def test_request_that_began_before_the_end_of_its_token_goes_on_after_a_reload(g
     exchange._headers = headers_of(scope)
     gateway.ahead_s = 601
     caller = gateway.run(exchange.read_caller(gateway.gateway.config))
-    assert caller.client is not None
     assert caller.client.name == "research"
     assert gateway.ask(token).status_code == 401, "a new request is refused"
 

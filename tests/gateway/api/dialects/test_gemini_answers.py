@@ -194,7 +194,6 @@ def test_failure_at_any_point_is_the_last_object_and_no_end_comes_before(form: F
     events = (chat.TextDelta("a"), chat.TextDelta("b"), CALL, REST, chat.ChoiceFinish("tool_calls"), USAGE)[:count]
     stream = streamed(*events, LOST, form=form)
     assert stream.state == "failed"
-    assert stream.error is not None
     assert (stream.error["code"], stream.error["status"]) == (502, "UNAVAILABLE")
     assert stream.error["details"][0]["reason"] == "stream_interrupted"
     assert not stream.finish
@@ -264,7 +263,6 @@ def test_stream_and_whole_answer_have_the_same_content(completion: chat.ChatComp
 def test_error_has_googles_form_and_our_code_as_its_reason(code: str) -> None:
     error = ApiError(code, "words", "messages[3]", 1.2, extra={"home": "https://example.com"})
     answer = read_answer(Gemini("assistant").encode_error(error, "req_1"))
-    assert answer.error is not None
     assert answer.error["code"] == STATUS[code]
     info, retry, more = answer.error["details"]
     assert info["reason"] == code

@@ -191,7 +191,6 @@ def test_refusal_is_text_with_its_stop_reason() -> None:
 def test_failure_ends_the_stream_without_message_stop() -> None:
     writing = encoder()
     message = read_stream(writing.encode((OPENED, chat.TextDelta("Hi"), LOST)))
-    assert message.error is not None
     assert (message.error["type"], message.error["code"]) == ("api_error", "stream_interrupted")
     assert writing.failed is LOST
     assert not message.stop_reason
