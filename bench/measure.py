@@ -111,8 +111,7 @@ class Bench:
         """Measure one round of a scenario.
         Returns:
             CPU µs of a request, a stream or (`paced`) an event; for `added` the added latency in ms at p50. None if the
-            subject does not
-            support the scenario, or an answer was wrong.
+            subject does not support the scenario, or an answer was wrong.
         """
         request = subject.requests.get("json" if scenario == "added" else scenario)
         if request is None:
