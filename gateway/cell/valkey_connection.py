@@ -30,9 +30,8 @@ from gateway.tasks import stopped
 DEADLINE_S = 0.05
 """The time in which a command must be answered."""
 
-_GRACE_S = 0.001
+_GRACE_S, _LATE_S = 0.001, 0.1
 _CONNECT_S = 2.0
-_LATE_S = 0.1
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
 _REPLICA = ("READONLY", "MASTERDOWN")

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.sdk_examples import PLACES
 from tests.kit.case_files import cases
+from tests.kit.sdk_examples import PLACES
 
 pytestmark = pytest.mark.slow("starts a gateway")
 

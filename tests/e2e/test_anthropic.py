@@ -11,10 +11,10 @@ import pytest
 
 from providers.testkit.scenario import Cut, Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
-from tests.e2e.sdk_examples import PLACES, WEATHER
 from tests.kit.configs import BASE
 from tests.kit.event_grammar.messages import read_stream
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, running_gateway
+from tests.kit.sdk_examples import PLACES, WEATHER
 from tests.kit.vendor_checks import checked_simulators
 
 anthropic = pytest.importorskip("anthropic", reason="make install-sdks installs the official clients")

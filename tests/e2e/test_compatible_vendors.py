@@ -20,8 +20,8 @@ from providers.testkit.scenario import HttpError, Scenario
 from providers.testkit.server import SimulatorServer, SimulatorThread
 from providers.testkit.simulator import load_simulators
 from tests.e2e.conftest import openai_client
-from tests.e2e.sdk_examples import WEATHER
 from tests.kit.gateway_process import GatewayProcess, config_of_one_region, running_gateway
+from tests.kit.sdk_examples import WEATHER
 
 ADAPTERS = load_registry().adapters
 VENDORS = sorted(name for name, one in ADAPTERS.items() if isinstance(one, CompatibleAdapter) and one.chats)

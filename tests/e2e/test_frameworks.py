@@ -13,8 +13,8 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.sdk_examples import City
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
+from tests.kit.sdk_examples import City
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,8 +11,8 @@ import pytest
 
 from providers.testkit.scenario import Cut, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.sdk_examples import PLACES, City
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
+from tests.kit.sdk_examples import PLACES, City
 
 genai = pytest.importorskip("google.genai", reason="make install-sdks installs the official clients")
 

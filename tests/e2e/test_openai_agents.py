@@ -10,8 +10,8 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.sdk_examples import PLACES, City
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
+from tests.kit.sdk_examples import PLACES, City
 
 pytestmark = [
     pytest.mark.slow("imports a large SDK"),

@@ -15,8 +15,8 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.sdk_examples import City
 from tests.kit.node_clients import installed_node, installed_packages
+from tests.kit.sdk_examples import City
 
 TERRITORIES = ["CN", "DE", "US", "JP", "HK"]
 QUESTION = "Name a city, as JSON."

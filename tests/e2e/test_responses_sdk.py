@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from providers.testkit.scenario import Cut, Scenario
 from providers.testkit.server import SimulatorThread
-from tests.e2e.sdk_examples import PIXEL, PLACES, WEATHER, WITH_IMAGES, City
 from tests.kit.event_grammar.responses import read_stream
+from tests.kit.sdk_examples import PIXEL, PLACES, WEATHER, WITH_IMAGES, City
 
 PATH = "/v1/responses"
 TOOL: Any = {"type": "function", **WEATHER["function"], "strict": True}

@@ -14,8 +14,8 @@ from openai.lib.streaming.chat import ContentDoneEvent, FunctionToolCallArgument
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Usage
 from providers.testkit.scenario import Cut, HttpError, Scenario, Silent, Stall
 from providers.testkit.server import SimulatorThread
-from tests.e2e.sdk_examples import PIXEL, PLACES, WEATHER, WITH_IMAGES, City
 from tests.kit.gateway_process import APP_KEY, GatewayProcess
+from tests.kit.sdk_examples import PIXEL, PLACES, WEATHER, WITH_IMAGES, City
 from tests.kit.waiting import eventually
 
 # --- answers ---------------------------------------------------------------------------------------

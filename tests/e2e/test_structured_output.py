@@ -11,10 +11,10 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.sdk_examples import City
 from tests.kit.configs import Config
 from tests.kit.gateway_process import APP_KEY, GatewayProcess, config_of_one_region, running_gateway
 from tests.kit.recipients import Recipient, receiving
+from tests.kit.sdk_examples import City
 
 SCHEMA = {
     "type": "object",

@@ -8,7 +8,7 @@ import pytest
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Usage
 from providers.failures import FailureKind
 from providers.testkit.scenario import ErrorEvent, HttpError, Scenario
-from tests.e2e.sdk_examples import WEATHER
+from tests.kit.sdk_examples import WEATHER
 from tests.sdks.conftest import Simulated
 
 openai = pytest.importorskip("openai", reason="make install-sdks installs the official clients")

@@ -9,7 +9,7 @@ import pytest
 from providers.chat import AssistantMessage, ChatCompletion, Choice, Usage
 from providers.failures import FailureKind
 from providers.testkit.scenario import ErrorEvent, HttpError, Scenario
-from tests.e2e.sdk_examples import WEATHER
+from tests.kit.sdk_examples import WEATHER
 from tests.sdks.conftest import Simulated
 
 pytestmark = [pytest.mark.slow("imports the SDKs of vendors"), pytest.mark.filterwarnings("ignore")]
