@@ -1,4 +1,4 @@
-"""What the benches measure is real, and what features cost: calls of functions, which no machine's speed changes."""
+"""The benches measure real work, and features cost so many calls of functions, which no machine's speed changes."""
 
 from __future__ import annotations
 

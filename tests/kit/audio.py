@@ -43,7 +43,7 @@ def transcription_form(file: bytes | None = None, **fields: str) -> bytes:
 
 
 def simulated_audio(provider: str) -> Callable[[httpx.Request], httpx.Response]:
-    """Return the simulator of a vendor that hears or speaks, as a provider."""
+    """Return the simulator of a vendor with transcription or speech, as a provider."""
     simulator: Any = load_simulators().simulators[provider]
 
     def answer(request: httpx.Request) -> httpx.Response:

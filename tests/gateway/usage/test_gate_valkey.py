@@ -452,7 +452,7 @@ async def test_greatest_number_of_instances_of_the_last_minutes_holds(server: Ru
 
 @asynccontextmanager
 async def with_on_loss(server: RunningValkey, folder: Path, allowed: int | None) -> AsyncIterator[Any]:
-    """Open the gate of an installation that may spend so much in an outage, and the shared gate behind it."""
+    """Open the gate of an installation that may spend so much in an outage, with its shared gate."""
     async with opened(server) as shared:
         journal = Journal.open(folder)
         gate = OutageGate(shared, journal, lambda: Money(allowed, "EUR") if allowed is not None else None)
