@@ -8,6 +8,7 @@ without any of its places one of them fails.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -96,9 +97,8 @@ class Addition:
     @property
     def near(self) -> list[str]:
         """The tests next to it, each once."""
-        return list(
-            dict.fromkeys([*(place.test for place in self.places), *(it.test for it in self.slips), *self.tests])
-        )
+        named = [*(place.test for place in self.places), *(it.test for it in self.slips), *self.tests]
+        return list(dict.fromkeys(filter(None, named)))
 
     @property
     def row(self) -> str:
@@ -195,7 +195,9 @@ def changed_in(tree: Path) -> Iterator[str]:
 
 def main() -> int:
     """Make the addition that the command line names, and run the tests next to it."""
-    addition = ADDITIONS[sys.argv[1]]
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("name", choices=ADDITIONS)
+    addition = ADDITIONS[parser.parse_args().name]
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         copy_of_the_repository(tree)
@@ -203,12 +205,9 @@ def main() -> int:
         freeze(tree)
         done = run_tests(addition.near, tree)
         changed = [*changed_in(tree)]
-    by_hand = {place.file for place in addition.places}
-    print(
-        f"{addition.title}: {len(by_hand)} files by hand, {len(set(changed) - by_hand)} by commands",
-        *changed,
-        sep="\n  ",
-    )
+    by_hand = addition.by_hand
+    counts = f"{len(by_hand)} files by hand, {len(set(changed) - by_hand)} by commands"
+    print(f"{addition.title}: {counts}", *changed, sep="\n  ")
     print(done.stdout)
     return done.returncode or int(len(by_hand) > addition.most)
 

@@ -9,6 +9,7 @@ python -m tests.architecture.removal outbuildings
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shutil
@@ -169,9 +170,11 @@ def left_without(names: Sequence[str], tree: Path) -> str:
 
 def main() -> int:
     """Take out the feature that the command line names, and check the types and the names of what is left."""
-    feature = sys.argv[1]
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("names", nargs="+", choices=[*REMOVALS, *TAKEOUTS, "outbuildings"])
+    feature, *_ = names = parser.parse_args().names
     if feature not in REMOVALS:
-        names = [*TAKEOUTS] if feature == "outbuildings" else sys.argv[1:]
+        names = [*TAKEOUTS] if feature == "outbuildings" else names
         with tempfile.TemporaryDirectory() as folder:
             wrong = left_without(names, Path(folder))
             files = sum(1 for package in PACKAGES for _ in (Path(folder) / package).rglob("*.py"))
@@ -185,12 +188,8 @@ def main() -> int:
         dead = sorted(dead_names(tree) - before)
         checked = run(["-m", "mypy", *PACKAGES], tree)
     files = REMOVALS[feature].files
-    print(
-        f"{feature} and {len(files)} files outside its folder: {', '.join(sorted(files))}",
-        checked.stdout,
-        *map(str, dead),
-        sep="\n",
-    )
+    title = f"{feature} and {len(files)} files outside its folder: {', '.join(sorted(files))}"
+    print(title, checked.stdout, *map(str, dead), sep="\n")
     return checked.returncode or int(len(files) > MOST_FILES or bool(dead))
 
 
