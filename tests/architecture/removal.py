@@ -138,8 +138,13 @@ def dead_names(tree: Path) -> set[tuple[str, str]]:
 
 
 def files_without(feature: str, folder: str, tree: Path) -> list[str]:
-    """Return the test files of a folder of a copy that do not name a feature, nor import a module that does."""
-    sources = {str(file.relative_to(tree)): file.read_text("utf-8") for file in (tree / "tests").rglob("*.py")}
+    """Return the test files of a folder of a copy that name no feature, as do their own configs and what they import."""
+    sources = {
+        str(file.relative_to(tree)): "\n".join(
+            it.read_text("utf-8") for it in (file, *file.parent.glob(f"{file.stem.removeprefix('test_')}.*yaml"))
+        )
+        for file in (tree / "tests").rglob("*.py")
+    }
     imported = {
         file: {name.replace(".", "/") + ".py" for name in re.findall(r"^from (tests[\w.]+) import", text, re.MULTILINE)}
         for file, text in sources.items()
@@ -150,6 +155,17 @@ def files_without(feature: str, folder: str, tree: Path) -> list[str]:
         naming |= more
     tests = {file for file in sources if file.startswith(folder) and Path(file).name.startswith("test_")}
     return sorted(tests - naming)
+
+
+def drop_cases(feature: str, folder: Path) -> None:
+    """Remove the cases of a feature from the files of cases in a folder of a copy."""
+    words = re.compile(REMOVALS[feature].words)
+    for file in folder.glob("patches/*.yaml"):
+        cases = file.read_text("utf-8").split("---\n")
+        file.write_text("---\n".join(case for case in cases if not words.search(case)), "utf-8")
+    for file in folder.glob("golden/*.yaml"):
+        if words.search(file.read_text("utf-8")):
+            file.unlink()
 
 
 def run(command: Sequence[str], tree: Path) -> subprocess.CompletedProcess[str]:

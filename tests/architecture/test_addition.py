@@ -6,30 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.addition import (
-    ADDITIONS,
-    Addition,
-    Place,
-    Slip,
-    add,
-    changed_in,
-    copy_of_the_repository,
-    freeze,
-    run_tests,
-)
+from tests.architecture import addition
 from tests.architecture.source_tree import ROOT
 
 
-@pytest.mark.parametrize("name", ADDITIONS)
+@pytest.mark.parametrize("name", addition.ADDITIONS)
 def test_addition_has_its_bound_and_its_places(name: str) -> None:
-    addition = ADDITIONS[name]
-    assert len(addition.by_hand) <= addition.most
-    for place in addition.places:
+    made = addition.ADDITIONS[name]
+    assert len(made.by_hand) <= made.most
+    for place in made.places:
         if place.before:
             assert (ROOT / place.file).read_text("utf-8").count(place.before) == 1, (place.file, place.before)
-        assert not place.what or place.file.partition("/")[0] in addition.row, "the page names where it is"
-    assert addition.row in PAGE
-    assert all((ROOT / test.partition("::")[0]).exists() for test in addition.near)
+        assert not place.what or place.file.partition("/")[0] in made.row, "the page names where it is"
+    assert made.row in PAGE
+    assert all((ROOT / test.partition("::")[0]).exists() for test in made.near)
 
 
 PAGE = (ROOT / "docs/where-to-add.md").read_text("utf-8").splitlines()
@@ -37,34 +27,34 @@ PAGE = (ROOT / "docs/where-to-add.md").read_text("utf-8").splitlines()
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    copy_of_the_repository(tmp_path)
+    addition.copy_of_the_repository(tmp_path)
     return tmp_path
 
 
 @pytest.mark.full  # it generates the pages of a copy of the repository, and runs its tests
-@pytest.mark.parametrize("name", ADDITIONS)
+@pytest.mark.parametrize("name", addition.ADDITIONS)
 def test_addition_passes_the_tests_next_to_it(name: str, tree: Path) -> None:
-    addition = ADDITIONS[name]
-    add(addition, tree)
-    freeze(tree)
-    done = run_tests(addition.near, tree)
+    made = addition.ADDITIONS[name]
+    addition.add(made, tree)
+    addition.freeze(tree)
+    done = addition.run_tests(made.near, tree)
     assert done.returncode == 0, done.stdout
-    assert addition.by_hand <= {*changed_in(tree)}
+    assert made.by_hand <= {*addition.changed_in(tree)}
 
 
 MISTAKES = [
-    *((name, place) for name, addition in ADDITIONS.items() for place in addition.places if place.test),
-    *((name, slip) for name, addition in ADDITIONS.items() for slip in addition.slips),
+    *((name, place) for name, made in addition.ADDITIONS.items() for place in made.places if place.test),
+    *((name, slip) for name, made in addition.ADDITIONS.items() for slip in made.slips),
 ]
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(("name", "missing"), MISTAKES, ids=lambda it: it if isinstance(it, str) else "")
-def test_missing_place_is_named_by_its_test(name: str, missing: Place | Slip, tree: Path) -> None:
-    addition: Addition = ADDITIONS[name]
-    if isinstance(missing, Place) and len(addition.places) == 1:
+def test_missing_place_is_named_by_its_test(name: str, missing: addition.Place | addition.Slip, tree: Path) -> None:
+    made = addition.ADDITIONS[name]
+    if isinstance(missing, addition.Place) and len(made.places) == 1:
         pytest.skip("without its only place there is no addition")
-    add(addition, tree, missing)
-    done = run_tests([missing.test], tree)
+    addition.add(made, tree, missing)
+    done = addition.run_tests([missing.test], tree)
     assert done.returncode == 1, f"{missing.test} passes without {missing}"
     assert missing.test.partition("::")[2] in done.stdout

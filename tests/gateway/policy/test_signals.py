@@ -70,7 +70,7 @@ def test_signal_locates_callers_only_where_it_is_set_up(name: str) -> None:
     assert SIGNALS[name].can_locate(complete)
     assert can_locate(complete)
     others = {other.name for other in SIGNALS.values() if other.can_locate(complete)} - {name}
-    assert others <= ({"edge_header"} if SIGNALS[name].reads_edges else set())
+    assert others <= {it.name for it in SIGNALS.values() if it.section == "edges" and SIGNALS[name].reads_edges}
     empty = replace(complete, clients={}, location=SignalLocator(LocationRules(NAMES)))
     assert not SIGNALS[name].can_locate(empty)
     assert not can_locate(empty)
