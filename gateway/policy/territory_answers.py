@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.model.answer_change import AnswerChange, AnswerChangeKind, FirstAnswer
@@ -63,7 +63,8 @@ class TerritoryAnswer:
 
 
 Answers = Mapping[str, TerritoryAnswer]
-_Locations = Mapping[str, Location]
+_Alike = Mapping[str, str]
+"""Of each territory the first one between which and it the config makes no difference."""
 _NOT_OFFERED = TerritoryAnswer(None, (), str(RefusalCode.REGION_BLOCKED), "there is no such assistant")
 
 
@@ -84,19 +85,35 @@ def _places_of(*configs: ConfigVersion) -> list[str]:
 
 def answers_of(config: ConfigVersion, assistant: Assistant, now_s: float, territories: Iterable[str]) -> Answers:
     """Return who answers in each of the territories. Deployments that are unavailable at the moment are included."""
-    return _answers_at(config, assistant, now_s, {code: locate(config, code) for code in territories})
+    return {code: _answer(config, assistant, locate(config, code), code, now_s) for code in territories}
 
 
-def _answers_at(config: ConfigVersion, assistant: Assistant, now_s: float, locations: _Locations) -> Answers:
-    return {code: _answer(config, assistant, location, code, now_s) for code, location in locations.items()}
+def _alike(codes: Iterable[str], *configs: ConfigVersion) -> _Alike:
+    """Return these territories. There are 250, and configs have reason to treat few of them apart."""
+    firsts, served = dict[Hashable, str](), {it.available for one in configs for it in one.deployments.values()}
+    return {
+        code: firsts.setdefault((*[it.contains(code) for it in served], *[_rules_of(it, code) for it in configs]), code)
+        for code in codes
+    }
 
 
-def _answer(
-    config: ConfigVersion, assistant: Assistant, location: Location, code: str, now_s: float
-) -> TerritoryAnswer:
-    decision = decide(config, assistant, location, plain_needs(assistant), {}, now_s)
-    outcome = decision.outcome
+def _rules_of(config: ConfigVersion, code: str) -> Hashable:
+    location = locate(config, code)
     region = location.region or config.region_of(code)
+    places = (region.name, region.required_places(code)) if region is not None else None
+    return places, location.problem
+
+
+def _answers_at(config: ConfigVersion, assistant: Assistant, now_s: float, alike: _Alike) -> Answers:
+    """Return who answers in each of these territories. The words of an answer name the first one that is alike."""
+    answers = answers_of(config, assistant, now_s, {*alike.values()})
+    return {code: answers[first] for code, first in alike.items()}
+
+
+def _answer(config: ConfigVersion, assistant: Assistant, place: Location, code: str, now_s: float) -> TerritoryAnswer:
+    decision = decide(config, assistant, place, plain_needs(assistant), {}, now_s)
+    outcome = decision.outcome
+    region = place.region or config.region_of(code)
     name = region.name if region is not None else None
     considered = decision.considered
     with_keys = tuple(it.deployment for it in considered if it.reason in (None, SkipReason.CREDENTIAL))
@@ -146,11 +163,11 @@ def region_answers(config: ConfigVersion, now_s: float) -> tuple[RegionAnswer, .
 
 
 def _region_answers(config: ConfigVersion, now_s: float) -> Iterator[RegionAnswer]:
-    locations = {code: locate(config, code) for code in territories_of(config)}
+    alike = _alike(territories_of(config), config)
     for assistant in config.own_assistants.values():
         # One without chats answers another use.
         seen = assistant.for_use(next((use for use in USES if assistant.routes_for(use)), "chat"))
-        answers = _answers_at(config, seen, now_s, locations)
+        answers = _answers_at(config, seen, now_s, alike)
         for name in seen.routes:
             groups: dict[tuple[tuple[tuple[str, float], ...], str | None], list[str]] = {}
             for code, answer in answers.items():
@@ -178,10 +195,8 @@ def unanswered(config: ConfigVersion, assistant: Assistant, now_s: float) -> Map
     codes: dict[str, list[str]] = {name: [] for name in assistant.routes}
     if not codes:
         return {}
-    places: _Locations = remember(
-        config, ("unanswered",), lambda: {code: locate(config, code) for code in _places_of(config)}
-    )
-    for code, answer in _answers_at(config, assistant, now_s, places).items():
+    alike: _Alike = remember(config, ("unanswered",), lambda: _alike(_places_of(config), config))
+    for code, answer in _answers_at(config, assistant, now_s, alike).items():
         is_meant = answer.region in codes and not config.blocked.contains(code)
         if is_meant and not answer.has_answer and not answer.with_keys and answer.refusal not in elsewhere:
             codes[str(answer.region)].append(code)
@@ -217,27 +232,24 @@ def answer_changes(old: ConfigVersion, new: ConfigVersion, now_s: float) -> tupl
     ]
     if not pairs:
         return ()
-    codes = _places_of(old, new)
-    old_places, new_places = ({code: locate(config, code) for code in codes} for config in (old, new))
+    alike = _alike(_places_of(old, new), old, new)
     changes: list[AnswerChange] = []
     for name, use, was, will_be in pairs:
-        changes += _compared(name, use, _table(old, was, now_s, old_places), _table(new, will_be, now_s, new_places))
+        changes += _compared(name, use, _table(old, was, now_s, alike), _table(new, will_be, now_s, alike))
     order: list[AnswerChangeKind] = ["lost", "gained", "changed"]
     return tuple(sorted(changes, key=lambda it: (order.index(it.kind), -len(it.territories))))
 
 
 _Key = tuple[str, bool]
 """A territory; or a region and True, for its callers without a territory."""
+_Table = Mapping[_Key, TerritoryAnswer]
 
 
-def _table(
-    config: ConfigVersion, assistant: Assistant | None, now_s: float, locations: _Locations
-) -> Mapping[_Key, TerritoryAnswer]:
+def _table(config: ConfigVersion, assistant: Assistant | None, now_s: float, alike: _Alike) -> _Table:
     if assistant is None:
         return {}
-    located, unlocated = _answers_at(config, assistant, now_s, locations), _unlocated(config, assistant, now_s)
-    by_region = {(name, True): answer for name, answer in unlocated.items()}
-    return {(code, False): answer for code, answer in located.items()} | by_region
+    located = {(code, False): answer for code, answer in _answers_at(config, assistant, now_s, alike).items()}
+    return located | {(name, True): answer for name, answer in _unlocated(config, assistant, now_s).items()}
 
 
 def _for_use(assistant: Assistant | None, use: Use) -> Assistant | None:
@@ -263,9 +275,7 @@ def _routes_of(assistant: Assistant | None) -> object:
     return (assistant.routes, assistant.barriers) if assistant is not None else None
 
 
-def _compared(
-    name: str, use: Use, before: Mapping[_Key, TerritoryAnswer], after: Mapping[_Key, TerritoryAnswer]
-) -> Iterator[AnswerChange]:
+def _compared(name: str, use: Use, before: _Table, after: _Table) -> Iterator[AnswerChange]:
     """Yield the changes of one assistant, with the territories in which the change is the same."""
     groups: dict[tuple[AnswerChangeKind, str | None, FirstAnswer, FirstAnswer, bool], list[_Key]] = {}
     for key in dict.fromkeys([*before, *after]):

@@ -118,13 +118,11 @@ def simulators_of(config: ConfigVersion, rehearsal: Rehearsal) -> dict[Site, Sim
 
 
 @contextmanager
-def simulating(
-    initial: InitialConfig, job: CompileJob, servers: Mapping[Site, SimulatorServer]
-) -> Iterator[Simulation]:
+def simulating(first: InitialConfig, job: CompileJob, servers: Mapping[Site, SimulatorServer]) -> Iterator[Simulation]:
     """Run the simulators of a version, and compile it again with their ports. Raises CommandError."""
     with SimulatorThread({" ".join(site): server for site, server in servers.items()}):
         job = replace(job, simulators={site: server.origin for site, server in servers.items()})
-        yield Simulation(with_simulators(initial, job), job, servers)
+        yield Simulation(with_simulators(first, job), job, servers)
 
 
 def simulating_with(rehearsal: Rehearsal) -> Simulate:

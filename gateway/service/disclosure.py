@@ -61,18 +61,16 @@ def _labels(region: Region | None, accept_language: str | None) -> list[dict[str
     return labels_of(locale)
 
 
-def _deployment(
-    deployment: Deployment, region: Region | None, now_s: float, *, reveal_model: bool
-) -> dict[str, object]:
+def _deployment(offered: Deployment, region: Region | None, now_s: float, *, reveal_model: bool) -> dict[str, object]:
     name, days = region.name if region is not None else "", days_at(now_s)
-    valid = [approval for approval in deployment.approvals_on(days, name) if name and approval.counts_on(days)]
+    valid = [approval for approval in offered.approvals_on(days, name) if name and approval.counts_on(days)]
     return {
-        "deployment": deployment.name,
-        "model": deployment.model if reveal_model else None,
-        "redirected_to": deployment.redirected_to(now_s) if reveal_model else None,
+        "deployment": offered.name,
+        "model": offered.model if reveal_model else None,
+        "redirected_to": offered.redirected_to(now_s) if reveal_model else None,
         "model_name": valid[0].model_name if valid else None,
         "approvals": [_approval(approval) for approval in valid],
-        "consent": consent_of(deployment),
+        "consent": consent_of(offered),
     }
 
 

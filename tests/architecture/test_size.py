@@ -6,7 +6,7 @@ import pytest
 
 from tests.architecture.source_tree import PACKAGES, ROOT
 
-MOST_LINES = {"product": (PACKAGES, 129_998), "tests": (("tests",), 143_996)}
+MOST_LINES = {"product": (PACKAGES, 130_000), "tests": (("tests",), 144_000)}
 """The most lines of Python. The product of this stage ends at 130,000 lines, and its tests at 144,000."""
 
 

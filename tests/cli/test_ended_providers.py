@@ -74,9 +74,7 @@ def test_init_of_a_model_without_a_replacement_leaves_a_gap(gateway: Command, ol
     assert gateway("check", "--no-secrets", tmp_path / "new" / "gateway.yaml").status == 1
 
 
-def test_init_from_a_file_without_an_ended_provider_changes_nothing(
-    gateway: Command, old: Path, tmp_path: Path
-) -> None:
+def test_init_from_a_file_with_no_ended_provider_changes_nothing(gateway: Command, old: Path, tmp_path: Path) -> None:
     old.write_text(NEW, "utf-8")
     shown = gateway("init", "--from", old, "--to", tmp_path / "new")
     assert shown.status == 2

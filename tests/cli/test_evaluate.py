@@ -202,9 +202,7 @@ def test_finished_run_repeats_its_report_without_questions(gateway: Command, fol
 
 
 @pytest.mark.slow("runs an evaluation")
-def test_changed_requirements_apply_to_a_finished_run(
-    gateway: Command, folder: Path, out: Path, tmp_path: Path
-) -> None:
+def test_new_requirements_apply_to_a_finished_run(gateway: Command, folder: Path, out: Path, tmp_path: Path) -> None:
     suite = folder / "suite.yaml"
     try:
         suite.write_text(edited(SUITE, ("performance: 50%", "performance: 100%")), "utf-8")

@@ -259,9 +259,7 @@ def test_explanation_of_another_file_has_no_pin_of_this_gateway(gateway: Command
         assert "pinned" not in gateway(*words).err
 
 
-def test_release_of_a_running_gateway_asks_its_admin_listener(
-    gateway: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_release_of_a_running_gateway_asks_its_listener(gateway: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[object] = []
 
     def post(_: AdminClient, path: str, content: object, operator: str) -> tuple[int, dict[str, object]]:

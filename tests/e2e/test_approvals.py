@@ -76,9 +76,7 @@ def test_valid_approval_answers_and_is_in_the_disclosure(providers: SimulatorThr
             assert metric in admin.get("/metrics").text.splitlines()
 
 
-def test_expired_approval_refuses_and_the_deployment_gets_no_request(
-    providers: SimulatorThread, tmp_path: Path
-) -> None:
+def test_expired_approval_refuses_and_the_deployment_gets_nothing(providers: SimulatorThread, tmp_path: Path) -> None:
     reason = "its approval for region 'cn' ended on 2020-01-01"
     with running_client(write_config(tmp_path, providers, OVER)) as (client, process):
         before = providers["cn"].received

@@ -36,9 +36,7 @@ def command_output(path: Path, *words: str) -> Any:
 
 @pytest.mark.slow("a load of seconds")
 @pytest.mark.parametrize("workers", WORKERS)
-def test_change_refusal_and_rollback_under_load_fail_no_request(
-    path: Path, pair: SimulatorThread, workers: int
-) -> None:
+def test_change_refusal_and_rollback_at_load_fail_no_request(path: Path, pair: SimulatorThread, workers: int) -> None:
     with operated(path, workers, GATEWAY_STATE_DIR=str(state_dir_of(path))) as operator:
         load, versions = Load(operator.gateway.url), [operator.version()]
 

@@ -48,9 +48,7 @@ def ask(gateway: GatewayProcess, assistant: str, **more: object) -> httpx.Respon
 
 
 @pytest.mark.parametrize("assistant", ["plain", "row"])
-def test_option_that_the_server_refuses_is_left_out_of_the_next_attempt(
-    gateway: GatewayProcess, assistant: str
-) -> None:
+def test_option_that_the_server_refuses_is_left_out_of_the_next_one(gateway: GatewayProcess, assistant: str) -> None:
     """The option is the gateway's: no client is to blame. The first request learns it for all."""
     first, second = (ask(gateway, assistant, stream=True) for _ in range(2))
     assert (first.status_code, second.status_code) == (200, 200)

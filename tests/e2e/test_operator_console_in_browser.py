@@ -174,9 +174,7 @@ def test_views_and_forms_work_without_javascript(open_console: Callable[..., Any
     page.get_by_label("Admin token").wait_for()
 
 
-def test_map_opens_a_territory_and_leads_to_the_views(
-    open_console: Callable[..., Any], installed: Installation
-) -> None:
+def test_map_opens_a_territory_and_leads_to_views(open_console: Callable[..., Any], installed: Installation) -> None:
     page = open_console("viewer")
     page.get_by_role("navigation", name="Views").get_by_role("link", name="World").click()
     page.get_by_label("Territory", exact=True).fill("Hong Kong")

@@ -213,9 +213,7 @@ def test_change_of_a_client_applies_to_its_keys(operator: Operator) -> None:
 
 @pytest.mark.slow
 @cases("words", "message")
-def test_command_that_cannot_be_done_states_the_reason(
-    operator: Operator, words: tuple[str, ...], message: str
-) -> None:
+def test_command_that_cannot_be_done_states_why(operator: Operator, words: tuple[str, ...], message: str) -> None:
     done = in_this_process(*words, "--state", str(operator.state))
     assert done.returncode in (1, 2)
     assert message in done.stderr

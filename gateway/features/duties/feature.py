@@ -48,12 +48,10 @@ def _erase(
     return removed
 
 
-def _keys(
-    config: ConfigVersion, pseudonyms: Sequence[str], client: str | None, of_rows: frozenset[str]
-) -> list[UseKey]:
+def _keys(config: ConfigVersion, aliases: Sequence[str], client: str | None, of_rows: frozenset[str]) -> list[UseKey]:
     """Return the keys of a person. Valkey has digests of them, so the names of clients have to be known."""
     names = {"", *of_rows, *(one.name for one in config.clients.values())} if client is None else {client}
-    return [UseKey(pseudonym, name) for pseudonym in pseudonyms for name in sorted(names)]
+    return [UseKey(pseudonym, name) for pseudonym in aliases for name in sorted(names)]
 
 
 def _valkey_of(config: ConfigVersion) -> StoreServer | None:

@@ -4,6 +4,7 @@ import pytest
 
 from gateway.changes.plan_checks import checks_of
 from gateway.model.answer_change import AnswerChange, FirstAnswer, territory_list
+from gateway.model.config_version import ConfigVersion
 from gateway.policy.territory_answers import answer_changes, answers_of, region_answers, territories_of, unanswered
 from tests.kit.config_cases import edited
 from tests.kit.configs import Config, table_of
@@ -116,6 +117,25 @@ def test_answers_are_those_of_explain() -> None:
         assert isinstance(outcome, dict)
         assert [step["deployment"] for step in outcome.get("plan", [])] == list(answer.deployments)
         assert outcome.get("refusal", {"code": None})["code"] == answer.refusal
+
+
+REST = PARTS.merge("""
+assistants: {assistant: {routes: {ca: null, rest: [abroad, house]}}}
+regions: {ca: null, rest: {territories: ["*"], boundary: ["*", "!CN"]}}
+blocked: [CU, US-NY]
+deployments: {abroad: {provider: openai-compatible, model: m, endpoint: "https://llm.example/v1", stores: JP, processes: JP, available: [JP, CN, RU]}}
+""")
+
+
+@pytest.mark.parametrize("config", [demo_config(DEMO), table_of(PARTS), table_of(REST)], ids=["demo", "parts", "rest"])
+def test_answers_of_regions_are_those_of_each_territory_alone(config: ConfigVersion) -> None:
+    found = [it for it in region_answers(config, NOW_S) if it.assistant == "assistant"]
+    named = {code: it for it in found for code in it.territories}
+    others = {it.region: it for it in found if not it.territories}
+    for code, alone in answers_of(config, config.assistants["assistant"], NOW_S, territories_of(config)).items():
+        if alone.region in others:
+            shown = named.get(code, others[alone.region])
+            assert (dict(alone.shares), alone.refusal) == (shown.shares, shown.refusal), code
 
 
 def test_list_of_territories_is_bounded_and_ascii() -> None:

@@ -221,13 +221,11 @@ def decode_tool_choice(value: object, tools: tuple[Tool, ...], names: ToolNames,
     raise unknown_tool_choice()
 
 
-def _chosen(
-    source: Mapping[str, object], path: str, tools: tuple[Tool, ...], names: ToolNames, unread: set[str]
-) -> str:
-    if source.get("type") not in ("function", CUSTOM):
-        _refuse(source.get("type"), path)
-    _note_unknown(source, frozenset({"type", "name", "namespace"}), "tool_choice", unread)
-    name, namespace = text(source, "name", f"{path}.name"), text(source, "namespace", f"{path}.namespace")
+def _chosen(given: Mapping[str, object], path: str, tools: tuple[Tool, ...], names: ToolNames, unread: set[str]) -> str:
+    if given.get("type") not in ("function", CUSTOM):
+        _refuse(given.get("type"), path)
+    _note_unknown(given, frozenset({"type", "name", "namespace"}), "tool_choice", unread)
+    name, namespace = text(given, "name", f"{path}.name"), text(given, "namespace", f"{path}.namespace")
     if name and namespace:
         name = names.flatten(namespace, name)
     if name is None or all(tool.name != name for tool in tools):
