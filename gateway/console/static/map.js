@@ -185,12 +185,13 @@ function smallNear(event, area) {
   const reach = area ? SIDE / 3 : SIDE / 2;
   const unit = box[2] / map.getBoundingClientRect().width;
   const [x, y] = positionOf(event);
-  let near = null;
+  const away = (place) => Math.hypot(place.x - x, place.y - y) / unit;
+  // Two small ones may share an island: the one under the finger is meant if its middle is the nearer one.
+  let near = null, least = places.has(area) ? Math.min(reach, away(places.get(area))) : reach;
   for (const place of places.values()) {
-    const distance = Math.hypot(place.x - x, place.y - y) / unit;
-    if (place.size / unit < reach && distance < (near?.distance ?? reach)) near = { distance, place };
+    if (place.size / unit < reach && away(place) < least) [near, least] = [place, away(place)];
   }
-  return near?.place.area;
+  return near?.area;
 }
 
 map.addEventListener("click", (event) => {
