@@ -89,7 +89,7 @@ def answers_of(config: ConfigVersion, assistant: Assistant, now_s: float, territ
 
 
 def _alike(codes: Iterable[str], *configs: ConfigVersion) -> _Alike:
-    """Return these territories. There are 250, and configs have reason to treat few of them apart."""
+    """Return these territories, each with the first one that is alike: of 250, about ten are not."""
     firsts, served = dict[Hashable, str](), {it.available for one in configs for it in one.deployments.values()}
     return {
         code: firsts.setdefault((*[it.contains(code) for it in served], *[_rules_of(it, code) for it in configs]), code)

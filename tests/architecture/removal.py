@@ -190,7 +190,7 @@ def main() -> int:
     parser.add_argument("names", nargs="+", choices=[*REMOVALS, *TAKEOUTS, "outbuildings"])
     feature, *_ = names = parser.parse_args().names
     if feature not in REMOVALS:
-        names = [*TAKEOUTS] if feature == "outbuildings" else names
+        names = [*TAKEOUTS] if "outbuildings" in names else names
         with tempfile.TemporaryDirectory() as folder:
             wrong = left_without(names, Path(folder))
             files = sum(1 for package in PACKAGES for _ in (Path(folder) / package).rglob("*.py"))
